@@ -1,0 +1,74 @@
+"""lepton_vision: from medical image files to a trained classifier, an honest test result and scored images.
+
+The data path, left to right::
+
+    files ─readers→ Image ─manifest→ rows, splits ─transforms→ Batch ─models→ ModelOutput
+          ─training→ Bundle ─inference→ Predictions ─evaluation→ Evaluation ─reporting→ report.html
+          Bundle + new files ─scoring→ scores
+
+Importing this package loads nothing else: every public name is resolved when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lepton_vision._lazy import resolver
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from lepton_vision.config import Config as Config
+    from lepton_vision.errors import LeptonError as LeptonError
+    from lepton_vision.evaluation import Evaluation as Evaluation
+    from lepton_vision.evaluation import choose_operating_point as choose_operating_point
+    from lepton_vision.evaluation import evaluate as evaluate
+    from lepton_vision.inference import Predictions as Predictions
+    from lepton_vision.inference import predict as predict
+    from lepton_vision.manifest import Manifest as Manifest
+    from lepton_vision.manifest import audit_manifest as audit_manifest
+    from lepton_vision.manifest import split_manifest as split_manifest
+    from lepton_vision.models import Bundle as Bundle
+    from lepton_vision.models import build_model as build_model
+    from lepton_vision.pipeline import fit as fit
+    from lepton_vision.readers import read_image as read_image
+    from lepton_vision.reporting import write_report as write_report
+    from lepton_vision.scoring import score as score
+    from lepton_vision.transforms import make_loader as make_loader
+    from lepton_vision.types import Image as Image
+    from lepton_vision.types import OperatingPoint as OperatingPoint
+    from lepton_vision.types import Target as Target
+    from lepton_vision.types import Window as Window
+
+_HOMES = {
+    "Bundle": "models",
+    "Config": "config",
+    "Evaluation": "evaluation",
+    "Image": "types",
+    "LeptonError": "errors",
+    "Manifest": "manifest",
+    "OperatingPoint": "types",
+    "Predictions": "inference",
+    "Target": "types",
+    "Window": "types",
+    "audit_manifest": "manifest",
+    "build_model": "models",
+    "choose_operating_point": "evaluation",
+    "evaluate": "evaluation",
+    "fit": "pipeline",
+    "make_loader": "transforms",
+    "predict": "inference",
+    "read_image": "readers",
+    "score": "scoring",
+    "split_manifest": "manifest",
+    "write_report": "reporting",
+}
+
+__all__ = [*sorted(_HOMES), "__version__"]
+
+
+__getattr__ = resolver(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,121 @@
+"""Every error that lepton_vision raises on purpose, as one tree.
+
+An error says what is wrong, what was expected, what was received and what to do. It carries the place
+(``path``, ``row`` or ``key``) as an attribute. The message never holds a full path, a patient name or an
+identifier from a header: ``path`` is for the caller, who decides what may be printed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+
+class LeptonError(Exception):
+    """Base of all errors raised on purpose.
+
+    Attributes:
+        exit_code: what the command line returns (1 a gate failed, 2 usage, configuration or input).
+        path: the file the error is about, or None.
+        row: the row of a table the error is about, or None.
+        key: the configuration key or column the error is about, or None.
+    """
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | Path | None = None,
+        row: int | None = None,
+        key: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.path = None if path is None else Path(path)
+        self.row = row
+        self.key = key
+
+
+class ConfigError(LeptonError):
+    """A configuration that cannot be used: unknown key, wrong type, contradicting values."""
+
+
+class ReadError(LeptonError):
+    """A file that cannot become an Image. ``reason`` is a stable code (see ``REASONS``)."""
+
+    REASONS: ClassVar[frozenset[str]] = frozenset(
+        {
+            "missing",  # no such file, or no permission to read it
+            "empty",  # zero bytes
+            "not_an_image",  # content is none of the supported formats
+            "no_pixels",  # a valid DICOM object without pixel data
+            "truncated",  # fewer bytes than the header promises
+            "corrupt",  # header or codestream contradicts itself
+            "too_large",  # above the pixel or byte cap
+            "unsupported",  # a valid file of a kind that we do not decode
+            "decoder_missing",  # the decoder package is not installed
+            "decoder_failed",  # the decoder refused, crashed or ran out of its limits
+            "mismatch",  # codestream and header disagree (size, bits, samples)
+            "non_finite",  # NaN or infinity among the pixels
+            "no_frame",  # the frame asked for does not exist
+            "volume",  # a 2-D image was asked for, the file holds several frames
+            "geometry",  # a series that does not form one regular volume
+            "units",  # a window in HU on pixels that are not HU
+            "channels",  # another number of channels than the model takes
+        }
+    )
+
+    def __init__(self, message: str, *, reason: str, path: str | Path | None = None) -> None:
+        if reason not in self.REASONS:
+            raise ValueError(f"Unknown reason code {reason!r}.")
+        super().__init__(message, path=path)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_read_error, (str(self), self.reason, self.path)
+
+
+def _rebuild_read_error(message: str, reason: str, path: Path | None) -> ReadError:
+    """Rebuild a ReadError that crossed a process boundary (exceptions with keywords do not pickle)."""
+    return ReadError(message, reason=reason, path=path)
+
+
+class ManifestError(LeptonError):
+    """A manifest or label table that cannot be used."""
+
+
+class LabelError(ManifestError):
+    """A label outside the classes, a missing label column, or too few classes in a split."""
+
+
+class LeakageError(LeptonError):
+    """The same patient or the same image stands in two splits: a gate, exit code 1."""
+
+    exit_code = 1
+
+
+class WeightsError(LeptonError):
+    """Pretrained weights that are not there, do not load, or do not fit the network."""
+
+
+class BundleError(LeptonError):
+    """A bundle folder that is incomplete, damaged, or of a newer format."""
+
+
+class TrainingError(LeptonError):
+    """Training cannot go on: non-finite loss, no checkpoint to resume, no labelled sample."""
+
+
+class EvaluationError(LeptonError):
+    """Predictions that cannot be evaluated: probabilities outside [0, 1], duplicate ids, wrong split."""
+
+
+class ScoringError(LeptonError):
+    """A scoring run that cannot start or must not go on."""
+
+
+class TooManyFailuresError(ScoringError):
+    """More inputs failed than ``max_failures`` allows: a gate, exit code 1."""
+
+    exit_code = 1

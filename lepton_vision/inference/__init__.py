@@ -1,0 +1,15 @@
+"""The one inference path: validation, test and scoring."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lepton_vision._lazy import resolver
+
+if TYPE_CHECKING:
+    from lepton_vision.inference.predictions import Predictions as Predictions
+    from lepton_vision.inference.predictor import predict as predict
+
+_HOMES = {"Predictions": "predictions", "predict": "predictor"}
+__all__ = sorted(_HOMES)
+__getattr__ = resolver(__name__, _HOMES)

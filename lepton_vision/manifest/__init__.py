@@ -1,0 +1,17 @@
+"""Which images, whose, which labels, which split."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lepton_vision._lazy import resolver
+
+if TYPE_CHECKING:
+    from lepton_vision.manifest.audit import Audit as Audit
+    from lepton_vision.manifest.audit import audit_manifest as audit_manifest
+    from lepton_vision.manifest.split import split_manifest as split_manifest
+    from lepton_vision.manifest.table import Manifest as Manifest
+
+_HOMES = {"Audit": "audit", "Manifest": "table", "audit_manifest": "audit", "split_manifest": "split"}
+__all__ = sorted(_HOMES)
+__getattr__ = resolver(__name__, _HOMES)

@@ -1,0 +1,15 @@
+"""Encoders, heads and the bundle that a trained model travels in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lepton_vision._lazy import resolver
+
+if TYPE_CHECKING:
+    from lepton_vision.models.bundle import Bundle as Bundle
+    from lepton_vision.models.network import build_model as build_model
+
+_HOMES = {"Bundle": "bundle", "build_model": "network"}
+__all__ = sorted(_HOMES)
+__getattr__ = resolver(__name__, _HOMES)

@@ -1,0 +1,14 @@
+"""Loaders in, weights out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lepton_vision._lazy import resolver
+
+if TYPE_CHECKING:
+    from lepton_vision.training.loop import fit_model as fit_model
+
+_HOMES = {"fit_model": "loop"}
+__all__ = sorted(_HOMES)
+__getattr__ = resolver(__name__, _HOMES)
