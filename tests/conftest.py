@@ -1,0 +1,23 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# One thread per process: tests run side by side, and results must not depend on the number of cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+os.environ["LEPTON_VISION_ID_KEY"] = "key of the tests, never of real patients"
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of the real data sets and the DICOM corpus; the test is skipped where it is absent."""
+    folder = Path(os.environ.get("LEPTON_VISION_DATA", Path(__file__).resolve().parents[2] / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip("real data sets are not here: set LEPTON_VISION_DATA to the folder that holds data/ and corpus/")
+    return folder
