@@ -9,6 +9,7 @@ A label that is unknown is NaN; it is never counted as negative.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -70,6 +71,21 @@ class VoiLut:
 
     values: Pixels
     first: float
+
+
+@dataclass(frozen=True, slots=True)
+class SampleAddress:
+    """Where the pixels of one sample lie.
+
+    Attributes:
+        path: the file.
+        member: name of the array inside an .npz file, or None.
+        frame: position of a frame or array entry, from 0; None for a file that is one sample.
+    """
+
+    path: Path
+    member: str | None = None
+    frame: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
