@@ -62,6 +62,7 @@ class ReadError(LeptonError):
             "volume",  # a 2-D image was asked for, the file holds several frames
             "geometry",  # a series that does not form one regular volume
             "units",  # a window in HU on pixels that are not HU
+            "no_window",  # the header carries no window and the configuration refuses to choose one
             "channels",  # another number of channels than the model takes
         }
     )
