@@ -1,0 +1,104 @@
+"""Pseudonymous ids: what a header calls a patient, study, series or image stops here.
+
+An id is a keyed hash, so nobody without the key can find out which id a known UID or patient number has got.
+The key comes from the environment variable ``LEPTON_VISION_ID_KEY`` (share it between machines that must agree), or
+from a random file that is made once per user.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import os
+import secrets
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, get_args
+
+from lepton_vision.errors import ConfigError
+
+IdKind = Literal["image", "series", "study", "patient", "path", "site"]
+ENVIRONMENT_KEY = "LEPTON_VISION_ID_KEY"
+_KINDS = frozenset(get_args(IdKind))
+_KEY_BYTES = 32
+
+
+def pseudonym(kind: IdKind, value: str) -> str:
+    """Return the id that stands for ``value``: HMAC-SHA256 under the user's key, first 16 hexadecimal digits.
+
+    Args:
+        kind: what is named; the same value gets different ids as a patient and as a study.
+        value: the name, UID or path; surrounding blanks and NUL padding do not count.
+
+    Raises:
+        ValueError: an unknown kind.
+        ConfigError: no key in the environment, and the key file cannot be made or read.
+    """
+    if kind not in _KINDS:
+        raise ValueError(f"Unknown kind of id {kind!r}. Expected one of: {', '.join(sorted(_KINDS))}.")
+    text = value.strip(" \t\r\n\0")
+    key = _load_key(os.environ.get(ENVIRONMENT_KEY), str(key_path()))
+    return hmac.digest(key, f"{kind}\0{text}".encode("utf-8", "surrogatepass"), "sha256")[:8].hex()
+
+
+def key_path() -> Path:
+    """Where the user's key lies when the environment does not give one."""
+    if os.name == "nt" and "APPDATA" in os.environ:
+        base = Path(os.environ["APPDATA"])
+    elif os.environ.get("XDG_CONFIG_HOME"):
+        base = Path(os.environ["XDG_CONFIG_HOME"])
+    else:
+        base = Path(os.path.expanduser("~")) / ".config"  # noqa: PTH111  Path.home() raises where HOME is unset
+    return base / "lepton-vision" / "id.key"
+
+
+@lru_cache(maxsize=8)
+def _load_key(from_environment: str | None, file: str) -> bytes:
+    """Key bytes; cached for both sources, so that a changed environment (tests) is seen."""
+    if from_environment:
+        return from_environment.encode("utf-8", "surrogateescape")
+    path = Path(file)
+    try:
+        if not path.exists():
+            _make_key(path)
+        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"Cannot keep the key for pseudonymous ids in the user's configuration folder ({type(error).__name__}). "
+            f"Set the environment variable {ENVIRONMENT_KEY} to a secret text.",
+            key=ENVIRONMENT_KEY,
+        ) from None
+    if len(key) < _KEY_BYTES:
+        raise ConfigError(
+            f"The key file for pseudonymous ids is damaged: expected {_KEY_BYTES} bytes, received {len(key)}. "
+            f"Restore it, or set {ENVIRONMENT_KEY}.",
+            key=ENVIRONMENT_KEY,
+        )
+    return key
+
+
+def _make_key(path: Path) -> None:
+    """Write a random key with mode 0600; of several processes that do this at once exactly one wins."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".id.key-")  # mkstemp gives 0600
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(_KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        # A hard link, unlike a rename, fails where the name exists: the first process wins, nobody sees half a key.
+        with contextlib.suppress(FileExistsError):
+            _link(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _link(name: str, path: Path) -> None:
+    try:
+        os.link(name, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if not path.exists():
+            Path(name).replace(path)
