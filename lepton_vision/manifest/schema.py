@@ -1,0 +1,160 @@
+"""Columns of a manifest and their types; every table is brought to them before it is used or written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from lepton_vision.errors import ManifestError
+from lepton_vision.types import SPLITS
+
+# Arrow-backed strings: one null (pd.NA) everywhere, and 100,000 rows stay small.
+STRING: Final = pd.StringDtype("pyarrow")
+
+IDENTITY_COLUMNS: Final[Mapping[str, Any]] = {
+    "image_id": STRING,  # pseudonymous, unique among ok rows
+    "patient_id": STRING,  # pseudonymous; where unknown, of the study, series or file (see patient_known)
+    "patient_known": "boolean",
+    "study_id": STRING,
+    "series_id": STRING,
+    "path": STRING,  # relative to the root, with forward slashes
+    "member": STRING,  # name of the array inside an .npz file
+    "frame": "Int64",  # position inside a file of several images; null where the file is one sample
+    "status": STRING,  # ok or rejected
+    "reason": STRING,  # reason code of a rejected row
+    "split": STRING,  # train, val, test or null
+    "fold": "Int64",
+    "source_format": STRING,
+    "modality": STRING,
+    "rows": "Int64",
+    "columns": "Int64",
+    "frames": "Int64",
+    "pixel_hash": STRING,  # of the decoded pixels and their shape
+    "phash": STRING,  # 64-bit perceptual hash, 16 hexadecimal digits; null for a constant image
+}
+FACT_COLUMNS: Final[Mapping[str, Any]] = {
+    "sex": STRING,
+    "age_band": STRING,
+    "manufacturer": STRING,
+    "model_name": STRING,
+    "site": STRING,
+    "kvp": "float64",
+    "slice_thickness_mm": "float64",
+    "body_part": STRING,
+    "view_position": STRING,
+    "laterality": STRING,
+    "photometric": STRING,
+    "transfer_syntax": STRING,
+    "bits_stored": "Int64",
+    "burned_in_annotation": STRING,
+    "spacing_row_mm": "float64",
+    "spacing_column_mm": "float64",
+}
+COLUMNS: Final[Mapping[str, Any]] = {**IDENTITY_COLUMNS, **FACT_COLUMNS}
+
+
+def conform(frame: pd.DataFrame, *, label_columns: Sequence[str]) -> pd.DataFrame:
+    """Return a copy with all columns of the schema first, in fixed types, and rows numbered from 0.
+
+    Other columns keep their place behind them and their values; blank text becomes null.
+
+    Raises:
+        ManifestError: a column stands twice, ``image_id`` or ``path`` is missing, a value does not fit its column,
+            a label column is absent, or ok rows share an ``image_id``.
+    """
+    names = [str(name) for name in frame.columns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ManifestError(f"A manifest names each column once. Received twice: {twice}. Rename one.", key=twice[0])
+    for name in ("image_id", "path"):
+        if name not in names:
+            raise ManifestError(f"A manifest needs a column {name!r}. Received: {names}.", key=name)
+    for name in label_columns:
+        if name not in names:
+            raise ManifestError(f"The label column {name!r} is not in the manifest. Received: {names}.", key=name)
+    given = frame.set_axis(names, axis="columns").reset_index(drop=True)
+    columns = {name: _column(given, name, dtype) for name, dtype in COLUMNS.items()}
+    columns |= {name: plain_column(given[name]) for name in names if name not in COLUMNS}
+    table = pd.DataFrame(columns)
+    _check(table)
+    return table
+
+
+def _column(frame: pd.DataFrame, name: str, dtype: Any) -> pd.Series[Any]:
+    """One schema column in its type; filled with its default where the table lacks it."""
+    if name not in frame.columns:
+        if name == "patient_id":
+            return _text(frame["image_id"])
+        default: Any = {"status": "ok", "patient_known": "patient_id" in frame.columns}.get(name)
+        values = [default] * len(frame)
+        return pd.Series(values, dtype="float64" if dtype == "float64" else dtype, index=frame.index, name=name)
+    values_given = frame[name]
+    try:
+        if dtype is STRING:
+            return _text(values_given)
+        if dtype == "float64":
+            return _floats(values_given)
+        return values_given.astype(dtype)
+    except (TypeError, ValueError) as error:
+        raise ManifestError(
+            f"Column {name!r} holds {dtype} values. Received: {values_given.dtype}. Correct or leave out the column.",
+            key=name,
+        ) from error
+
+
+def _floats(values: pd.Series[Any]) -> pd.Series[Any]:
+    return pd.Series(pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan), index=values.index)
+
+
+def _text(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Text with one null; the empty string is null, because CSV cannot tell them apart."""
+    text = values.astype(STRING)
+    return text.mask(text == "")
+
+
+def plain_column(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Bring a label or further column to Int64, float64, boolean or text, whichever holds its values exactly."""
+    kind = values.dtype
+    if isinstance(kind, pd.StringDtype | pd.CategoricalDtype):
+        return _text(values)
+    if pd.api.types.is_bool_dtype(kind):
+        return values.astype("boolean")
+    if pd.api.types.is_integer_dtype(kind):
+        return values.astype("Int64")
+    if pd.api.types.is_float_dtype(kind):
+        return _floats(values)
+    inferred = pd.api.types.infer_dtype(values, skipna=True)
+    if inferred == "boolean":
+        return values.astype("boolean")
+    if inferred == "integer":
+        return values.astype("Int64")
+    if inferred in ("floating", "mixed-integer-float"):
+        return _floats(values)
+    return _text(values)
+
+
+def _check(table: pd.DataFrame) -> None:
+    """Refuse values that no stage could use."""
+    ok = table["status"] == "ok"
+    if not table["status"].isin(["ok", "rejected"]).all():
+        raise ManifestError("Column 'status' holds 'ok' or 'rejected'. Received another value.", key="status")
+    splits = set(table["split"].dropna().unique())
+    if splits - set(SPLITS):
+        raise ManifestError(
+            f"Column 'split' holds {', '.join(SPLITS)} or nothing. Received: {sorted(splits - set(SPLITS))}.",
+            key="split",
+        )
+    ids = table.loc[ok, "image_id"]
+    if ids.isna().any():
+        raise ManifestError("Every row with status 'ok' needs an image_id. Received an empty one.", key="image_id")
+    if ids.duplicated().any():
+        row = int(ids.index[ids.duplicated()][0])
+        raise ManifestError(
+            f"image_id is unique among rows with status 'ok'. Received {int(ids.duplicated().sum())} repeated ids, "
+            f"the first in row {row}. Was a table joined twice?",
+            row=row,
+            key="image_id",
+        )

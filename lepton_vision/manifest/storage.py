@@ -1,0 +1,161 @@
+"""Manifest tables on disk: Parquet or CSV with the same facts, whole or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lepton_vision.errors import ManifestError
+from lepton_vision.manifest.schema import COLUMNS, STRING
+
+VERSION: Final = 1
+_KEY: Final = b"lepton_vision_manifest"
+_DTYPES: Final[dict[str, Any]] = {"text": STRING, "Int64": "Int64", "float64": "float64", "boolean": "boolean"}
+
+
+def write(frame: pd.DataFrame, path: Path, *, root: Path, label_columns: Sequence[str], unmatched_labels: int) -> Path:
+    """Write a conformed table with its facts; the suffix decides between Parquet and CSV."""
+    suffix = _suffix(path)
+    facts = {
+        "version": VERSION,
+        "root": root.resolve().as_posix(),
+        "root_from_here": _relative(root, path),
+        "label_columns": list(label_columns),
+        "unmatched_labels": unmatched_labels,
+        "dtypes": {str(name): _dtype_name(dtype) for name, dtype in frame.dtypes.items()},
+    }
+
+    def write_parquet(file: BinaryIO) -> None:
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        metadata = {**(table.schema.metadata or {}), _KEY: json.dumps(facts).encode()}
+        pq.write_table(table.replace_schema_metadata(metadata), file)
+
+    def write_csv(file: BinaryIO) -> None:
+        file.write(f"# {json.dumps(facts)}\n".encode())
+        file.write(frame.to_csv(index=False, lineterminator="\n").encode())
+
+    write_whole(path, write_parquet if suffix == ".parquet" else write_csv)
+    return path
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Arguments of the Manifest that ``write`` was given.
+
+    Raises:
+        ManifestError: no such file, another suffix, damaged, not a manifest, or of a newer version.
+    """
+    suffix = _suffix(path)
+    try:
+        frame, facts = _read_parquet(path) if suffix == ".parquet" else _read_csv(path)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+            raise ManifestError(
+                f"Cannot read the manifest: {error.strerror}. Give the path of a file that `scan` or `split` wrote.",
+                path=path,
+            ) from None
+        raise _damaged(path) from None
+    except (pa.ArrowException, ValueError, KeyError, UnicodeDecodeError):
+        raise _damaged(path) from None
+    if facts.get("version", 0) > VERSION:
+        raise ManifestError(
+            f"The manifest has format version {facts['version']}; this lepton_vision reads up to {VERSION}. "
+            "Update lepton_vision, or write the manifest with the older one.",
+            path=path,
+        )
+    return {
+        "frame": frame,
+        "root": _root(facts, path, frame=frame),
+        "label_columns": tuple(facts.get("label_columns", ())),
+        "unmatched_labels": int(facts.get("unmatched_labels", 0)),
+    }
+
+
+def write_whole(path: Path, fill: Callable[[BinaryIO], None]) -> None:
+    """Fill a temporary file beside ``path``, flush it to disk and rename it; nothing is left behind on failure."""
+    temporary = path.parent / f".manifest-{secrets.token_hex(8)}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise ManifestError(
+            f"Cannot write the manifest: {error.strerror or error}. Nothing was written. "
+            "Free space or choose another place.",
+            path=path,
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _suffix(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in (".parquet", ".csv"):
+        raise ManifestError(
+            f"A manifest is a .parquet or a .csv file. Received the suffix {suffix or '(none)'!r}.", path=path
+        )
+    return suffix
+
+
+def _damaged(path: Path) -> ManifestError:
+    return ManifestError(
+        "The file is no manifest of lepton_vision, or is damaged. Expected a table written by `scan` or `split`; "
+        "scan the folder again. (A label table is given to `scan` as labels.)",
+        path=path,
+    )
+
+
+def _dtype_name(dtype: Any) -> str:
+    return "text" if isinstance(dtype, pd.StringDtype) else str(dtype)
+
+
+def _relative(root: Path, path: Path) -> str | None:
+    try:
+        return Path(os.path.relpath(root.resolve(), path.resolve().parent)).as_posix()
+    except ValueError:  # another drive
+        return None
+
+
+def _root(facts: dict[str, Any], path: Path, *, frame: pd.DataFrame) -> Path:
+    """Folder of the images: beside the manifest as when written (both may have moved), else the place of that time."""
+    absolute = Path(facts["root"])
+    if facts.get("root_from_here") is None or not len(frame):
+        return absolute
+    here = Path(os.path.normpath(path.resolve().parent / facts["root_from_here"]))
+    return here if (here / str(frame["path"].iloc[0])).exists() else absolute
+
+
+def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    table = pq.read_table(path)
+    facts = json.loads((table.schema.metadata or {})[_KEY])
+    frame = table.to_pandas(types_mapper={pa.string(): STRING, pa.large_string(): STRING}.get)
+    return frame, facts
+
+
+def _read_csv(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    with path.open("r", encoding="utf-8", newline="") as file:
+        first = file.readline()
+        if not first.startswith("# {"):
+            raise ValueError("no facts")
+        facts = json.loads(first[2:])
+        # Decimal figures are read as text and turned by Python's own float(): pandas' parser may miss the last bit.
+        floats = [name for name, kind in facts["dtypes"].items() if kind == "float64"]
+        dtypes = {name: STRING if name in floats else _DTYPES[kind] for name, kind in facts["dtypes"].items()}
+        frame = pd.read_csv(file, dtype=dtypes, keep_default_na=False, na_values=[""])
+    for name in floats:
+        frame[name] = frame[name].astype("object").fillna("nan").map(float).astype("float64")
+    if not {"image_id", "path"} <= set(frame.columns) & set(COLUMNS):
+        raise ValueError("no manifest")
+    return frame, facts

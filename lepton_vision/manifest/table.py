@@ -1,0 +1,196 @@
+"""Manifest: one row per sample, rejected files included."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lepton_vision.config import nearest
+from lepton_vision.errors import ManifestError
+from lepton_vision.manifest import storage
+from lepton_vision.manifest.labels import label_array
+from lepton_vision.manifest.schema import conform
+from lepton_vision.types import SPLITS, SampleAddress, Split, Target
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """Which images there are, whose they are, what is known of them and which split they belong to.
+
+    Attributes:
+        frame: one row per sample, numbered from 0. The columns of ``schema.COLUMNS`` come first (``image_id``,
+            ``patient_id``, ``path``, ``member``, ``frame``, ``status``, ``reason``, ``split``, ``fold``,
+            ``pixel_hash``, … and header facts), then the columns of the label table as they were given. Text is
+            pandas' ``string``, whole numbers ``Int64``, both with ``pd.NA`` where unknown. A file that cannot be used
+            is a row with status "rejected" and a reason code.
+        root: folder that the column ``path`` is relative to.
+        label_columns: columns that hold labels.
+        unmatched_labels: rows of the label table that matched no file (0 without a table).
+
+    Raises:
+        ManifestError: a column stands twice or is missing, or two ok rows share an ``image_id``.
+
+    Example:
+        >>> table = pd.DataFrame({"image_id": ["a", "b"], "path": ["a.png", "b.png"], "tumour": [0, 1]})
+        >>> manifest = Manifest(table, root=Path("data"), label_columns=("tumour",))
+        >>> manifest.labels(Target("tumour", "binary", ("0", "1"))).tolist()
+        [0.0, 1.0]
+    """
+
+    frame: pd.DataFrame
+    root: Path
+    label_columns: tuple[str, ...] = ()
+    unmatched_labels: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "frame", conform(self.frame, label_columns=self.label_columns))
+        object.__setattr__(self, "root", Path(self.root))
+        object.__setattr__(self, "label_columns", tuple(self.label_columns))
+
+    @classmethod
+    def scan(
+        cls,
+        folder: str | Path,
+        *,
+        labels: str | Path | pd.DataFrame | None = None,
+        workers: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Manifest:
+        """Read every file of a folder, or one MedMNIST .npz, once and join a label table; see ``build.scan_folder``."""
+        from lepton_vision.manifest.build import scan_folder
+
+        return scan_folder(folder, labels=labels, workers=workers, progress=progress)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Manifest:
+        """Read what ``save`` wrote.
+
+        Raises:
+            ManifestError: no such file, neither Parquet nor CSV, damaged, or written by a newer version.
+        """
+        return cls(**storage.read(Path(path)))
+
+    def save(self, path: str | Path) -> Path:
+        """Write Parquet or CSV, by suffix; the file appears whole or not at all.
+
+        Raises:
+            ManifestError: another suffix, or the file cannot be written (no space, no permission).
+        """
+        return storage.write(
+            self.frame,
+            Path(path),
+            root=self.root,
+            label_columns=self.label_columns,
+            unmatched_labels=self.unmatched_labels,
+        )
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def ok(self) -> Manifest:
+        """The rows that can be used."""
+        return self.select(self.frame["status"].to_numpy(dtype=object) == "ok")
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """Number of rejected rows by reason code, most frequent first."""
+        reasons = self.frame.loc[self.frame["status"] == "rejected", "reason"].fillna("unknown")
+        return {str(reason): int(count) for reason, count in reasons.value_counts().items()}
+
+    def subset(self, split: Split) -> Manifest:
+        """The ok rows of one split, in manifest order; may be empty.
+
+        Raises:
+            ManifestError: no such split, or the manifest is not divided yet.
+        """
+        if split not in SPLITS:
+            raise ManifestError(f"Unknown split {split!r}. {nearest(str(split), list(SPLITS))}", key="split")
+        if self.frame["split"].isna().all():
+            raise ManifestError(
+                "The manifest has no splits yet. Divide it first: split_manifest(manifest).", key="split"
+            )
+        is_chosen = (self.frame["split"].to_numpy(dtype=object) == split) & (
+            self.frame["status"].to_numpy(dtype=object) == "ok"
+        )
+        return self.select(is_chosen)
+
+    def select(self, rows: npt.ArrayLike | pd.Series[Any]) -> Manifest:
+        """The rows of a boolean mask (N,) or of integer positions, numbered anew from 0."""
+        chosen = np.asarray(rows)
+        if chosen.dtype == bool and chosen.shape != (len(self),):
+            raise ManifestError(f"Expected a mask of {len(self)} values. Received: {chosen.size}.")
+        positions = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
+        return replace(self, frame=self.frame.iloc[positions])
+
+    def locate(self, row: int) -> SampleAddress:
+        """Where the pixels of one row lie."""
+        member, frame = self.frame["member"].iloc[row], self.frame["frame"].iloc[row]
+        return SampleAddress(
+            path=self.root / str(self.frame["path"].iloc[row]),
+            member=None if pd.isna(member) else str(member),
+            frame=None if pd.isna(frame) else int(frame),
+        )
+
+    def labels(self, target: Target) -> npt.NDArray[np.float32]:
+        """Labels of all rows, rejected ones too.
+
+        Class names are matched as text ("1.0" is "1"); where no class name is a number, an index 0 … K-1 is taken
+        as well. A blank is NaN: unknown, never negative.
+
+        Returns:
+            (N,) float32 class index for binary and multiclass; (N, K) of 0, 1 for multilabel; NaN where unknown.
+
+        Raises:
+            LabelError: the column is missing, or a value is none of the classes.
+        """
+        return label_array(self.frame, target)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits over ids, labels, splits and pixel hashes of the ok rows, in order.
+
+        It does not change when the folder moves.
+        """
+        names = ["image_id", "patient_id", "split", "fold", "pixel_hash", *self.label_columns]
+        table = self.frame.loc[self.frame["status"] == "ok", names]
+        digest = hashlib.sha256("\x1f".join(names).encode())
+        for name in names:
+            text = table[name].astype("object").map(str, na_action="ignore").fillna("\x00")
+            digest.update(("\x1f".join(text) + "\x1e").encode())
+        return digest.hexdigest()[:16]
+
+    def _repr_html_(self) -> str:
+        ok = self.ok.frame
+        facts: dict[str, object] = {
+            "rows": len(self),
+            "usable": len(ok),
+            "patients": ok["patient_id"].nunique(),
+            "rejected": ", ".join(f"{reason}: {n}" for reason, n in self.rejected.items()) or "none",
+            "splits": _counts(ok["split"]),
+            "formats": _counts(ok["source_format"]),
+        }
+        facts |= {name: _counts(ok[name]) for name in self.label_columns[:12]}
+        cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(str(v))}</td></tr>" for k, v in facts.items())
+        return f"<table><caption>Manifest</caption>{cells}</table>"
+
+
+def _counts(values: pd.Series[Any], *, most: int = 8) -> str:
+    """Value counts as text, the most frequent first."""
+    counts = values.astype("object").where(values.notna(), "unknown").value_counts()
+    shown = [f"{value}: {n}" for value, n in list(counts.items())[:most]]
+    return ", ".join(shown) + (f" … ({len(counts)} values)" if len(counts) > most else "")
+
+
+def splits_of(manifest: Manifest) -> Sequence[Split]:
+    """Splits that ok rows of a manifest belong to, in the order train, val, test."""
+    present = set(manifest.ok.frame["split"].dropna().unique())
+    return tuple(split for split in SPLITS if split in present)
