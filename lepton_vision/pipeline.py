@@ -1,0 +1,374 @@
+"""The whole path in one readable file: the only place where all stages meet.
+
+``fit`` trains one model on a split manifest; ``evaluate_bundle`` looks at one split with it; ``run_study`` goes from
+files to a report; ``cross_validate`` repeats the middle over patient-grouped folds and pools what was held out.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lepton_vision.config import Config
+from lepton_vision.errors import ConfigError, LabelError, ManifestError
+from lepton_vision.evaluation import Evaluation, choose_operating_point, evaluate
+from lepton_vision.evaluation.calibration import fit_temperatures
+from lepton_vision.files import write_atomic
+from lepton_vision.inference import Predictions, predict
+from lepton_vision.inference.predictor import predict_network
+from lepton_vision.manifest import Audit, Manifest, audit_manifest, split_manifest
+from lepton_vision.manifest.audit import drop_leaks
+from lepton_vision.manifest.labels import infer_targets
+from lepton_vision.manifest.split import fold_split
+from lepton_vision.models import Bundle, build_model
+from lepton_vision.models.device import choose_device, choose_precision
+from lepton_vision.models.network import Network
+from lepton_vision.reporting import write_report
+from lepton_vision.training import fit_model
+from lepton_vision.training.distributed import is_main_process
+from lepton_vision.transforms import make_loader
+from lepton_vision.types import SPLITS, OperatingPoint, Split, Target
+
+# progress(stage, done, total, note): "scan", "train", "predict" … ; total 0 where it is not known
+Progress = Callable[[str, int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class StudyResult:
+    """What ``run_study`` made.
+
+    Attributes:
+        bundle: the trained model with temperatures and operating point.
+        folder: folder of the bundle.
+        evaluation: figures on the test split.
+        report: the HTML page.
+        audit: what was found before training.
+        seconds: wall time from the scan to the report.
+    """
+
+    bundle: Bundle
+    folder: Path
+    evaluation: Evaluation
+    report: Path
+    audit: Audit
+    seconds: float
+
+
+def fit(
+    config: Config,
+    manifest: Manifest,
+    *,
+    run_dir: str | Path,
+    resume: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Bundle:
+    """Train on the train split, choose everything on the val split, and keep the result in ``run_dir/bundle``.
+
+    The test split is not read. The bundle carries the weights of the best epoch, one temperature per target and an
+    operating point of at least ``config.evaluation.min_sensitivity``, both from validation.
+
+    Args:
+        config: what to train; empty ``targets`` are taken from the manifest where it leaves no doubt.
+        manifest: rows with splits (see ``split_manifest``).
+        run_dir: folder of the run: configuration, metrics, checkpoints, cache and bundle.
+        resume: go on from the last checkpoint.
+        device: "auto", "cpu", "cuda", "mps".
+        progress: called with (stage, done, total, note).
+
+    Returns:
+        The bundle, also on disk.
+
+    Raises:
+        LeakageError: a patient or an image stands in two splits and ``config.audit.on_leakage`` is "stop".
+        LabelError: labels outside the classes, or one class only in a split.
+        ManifestError: no train or no val rows.
+        TrainingError: the loss is not finite, or there is nothing to resume.
+
+    Example:
+        >>> bundle = fit(Config(), manifest, run_dir="runs/ct-01")  # doctest: +SKIP
+    """
+    run_dir = Path(run_dir)
+    config = with_targets(config, manifest)
+    manifest, audit = check_leakage(config, manifest)
+    parts = {split: _labelled(manifest.subset(split), config.targets, split) for split in ("train", "val")}
+    main = is_main_process()
+    if main:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        manifest.save(run_dir / "manifest.parquet")
+        write_atomic(run_dir / "audit.json", json.dumps(audit.to_dict(), indent=1))
+    cache_dir = cache_folder(config, run_dir)
+    train_loader = make_loader(parts["train"], config, training=True, targets=config.targets, cache_dir=cache_dir)
+    val_loader = make_loader(parts["val"], config, targets=config.targets, cache_dir=cache_dir)
+    chosen = choose_device(device)
+    precision = choose_precision(config.train.precision, chosen)
+
+    def validate(network: Network) -> dict[str, float]:
+        return predict_network(network, val_loader, targets=config.targets, device=chosen, precision=precision).figures()
+
+    result = fit_model(
+        build_model(config),
+        train_loader,
+        config,
+        validate=validate,
+        run_dir=run_dir,
+        resume=resume,
+        device=device,
+        progress=None if progress is None else lambda row: progress("train", row["step"], row["steps"], _note(row)),
+        data_fingerprint=manifest.fingerprint,
+    )
+    provenance = {"data_fingerprint": manifest.fingerprint, "best_epoch": result.epoch, "validation": result.best}
+    bundle = Bundle(config=config, targets=config.targets, state=result.state, provenance=provenance)
+    bundle = settle(bundle, parts["val"], device=device, cache_dir=cache_dir)
+    if main:
+        bundle.save(run_dir / "bundle")
+    return bundle
+
+
+def with_targets(config: Config, manifest: Manifest) -> Config:
+    """Return ``config`` with its targets, taken from the manifest where it names none."""
+    if config.targets:
+        return config
+    return config.model_copy(update={"targets": infer_targets(manifest)})
+
+
+def check_leakage(config: Config, manifest: Manifest) -> tuple[Manifest, Audit]:
+    """Audit the manifest and do what ``config.audit.on_leakage`` says about leaks."""
+    audit = audit_manifest(manifest, config)
+    if config.audit.on_leakage == "drop_train":
+        manifest = drop_leaks(manifest, audit)
+        audit_after = audit_manifest(manifest, config)
+        audit_after.raise_on({"leakage"})
+    elif config.audit.on_leakage == "stop":
+        audit.raise_on({"leakage"})
+    return manifest, audit
+
+
+def _labelled(part: Manifest, targets: tuple[Target, ...], split: Split) -> Manifest:
+    """Refuse a part that cannot be learnt from or judged on: empty, unlabelled, or of one class only."""
+    if len(part) == 0:
+        raise ManifestError(
+            f"Expected rows in the {split} split. Received: none. Run `split`, or give a split column.", key="split"
+        )
+    for target in targets:
+        labels = part.labels(target)
+        known = labels[~np.isnan(labels)]
+        if known.size == 0:
+            raise LabelError(f"Target {target.name!r} has no known label in the {split} split.", key=target.name)
+        if target.kind != "multilabel" and np.unique(known).size < 2:
+            raise LabelError(
+                f"Target {target.name!r} has one class only in the {split} split ({known.size} labelled images). "
+                "Expected at least two. Use another seed or larger parts.",
+                key=target.name,
+            )
+    return part
+
+
+def cache_folder(config: Config, run_dir: Path) -> Path | None:
+    """Folder of the decoded cache, or None where it is turned off."""
+    if config.cache.max_gb <= 0:
+        return None
+    return Path(config.cache.folder) if config.cache.folder else run_dir / "cache"
+
+
+def _note(row: Mapping[str, Any]) -> str:
+    return f"epoch {row['epoch'] + 1}/{row['epochs']}  loss {row['loss']:.3f}  {row['images_per_s']:.0f} images/s"
+
+
+def settle(bundle: Bundle, val: Manifest, *, device: str = "auto", cache_dir: Path | None = None) -> Bundle:
+    """Fit temperatures, then choose the operating point on the calibrated probabilities, both on validation."""
+    settings = bundle.config.evaluation
+    predictions = predict(bundle, val, device=device, cache_dir=cache_dir)
+    if settings.calibrate:
+        bundle = bundle.with_temperatures(fit_temperatures(predictions))
+        predictions = predict(bundle, val, device=device, cache_dir=cache_dir)
+    return bundle.with_operating_point(choose_operating_point(predictions, min_sensitivity=settings.min_sensitivity))
+
+
+def evaluate_bundle(
+    bundle: Bundle,
+    manifest: Manifest,
+    *,
+    split: Split,
+    out: str | Path,
+    device: str = "auto",
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+    title: str | None = None,
+) -> tuple[Evaluation, Path]:
+    """Predict one split, evaluate at the bundle's operating point, and write figures, predictions and the page.
+
+    Raises:
+        ConfigError: the bundle has no operating point.
+        ManifestError: the split has no rows.
+    """
+    if bundle.operating_point is None:
+        raise ConfigError("Expected a bundle with an operating point. Received: one without. Choose one on validation.")
+    part = manifest.subset(split)
+    if len(part) == 0:
+        raise ManifestError(f"Expected rows in the {split} split. Received: none.", key="split")
+    told = None if progress is None else lambda done, total: progress("predict", done, total, split)
+    predictions = predict(bundle, part, device=device, cache_dir=cache_dir, progress=told)
+    evaluation = evaluate(predictions, operating_point=bundle.operating_point, config=bundle.config.evaluation)
+    report = write_results(
+        evaluation,
+        predictions,
+        out,
+        title=title,
+        data_flow=data_flow(manifest, bundle.targets),
+        provenance=describe(bundle),
+    )
+    return evaluation, report
+
+
+def write_results(
+    evaluation: Evaluation,
+    predictions: Predictions,
+    out: str | Path,
+    *,
+    title: str | None = None,
+    data_flow: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write ``predictions.csv``, ``figures.json`` and ``report.html`` into ``out``; return the page's path."""
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    predictions.save(out / "predictions.csv")
+    write_atomic(out / "figures.json", json.dumps(evaluation.to_dict(), indent=1))
+    return write_report(evaluation, out / "report.html", title=title, data_flow=data_flow, provenance=provenance)
+
+
+def run_study(
+    config: Config,
+    source: str | Path,
+    *,
+    run_dir: str | Path,
+    labels: str | Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    title: str | None = None,
+    progress: Progress | None = None,
+) -> StudyResult:
+    """Go from files and a label table to a bundle and a report: scan, split, audit, train, choose, evaluate once.
+
+    Raises:
+        LeptonError: whatever stage cannot go on; what earlier stages wrote stays in ``run_dir``.
+    """
+    started, run_dir = time.perf_counter(), Path(run_dir)
+    manifest = scan_source(source, labels=labels, progress=progress)
+    config = with_targets(config, manifest)
+    manifest = split_manifest(manifest, config.split, targets=config.targets)
+    bundle = fit(config, manifest, run_dir=run_dir, resume=resume, device=device, progress=progress)
+    trained = Manifest.load(run_dir / "manifest.parquet")
+    evaluation, report = evaluate_bundle(
+        bundle,
+        trained,
+        split="test",
+        out=run_dir / "evaluation",
+        device=device,
+        cache_dir=cache_folder(config, run_dir),
+        progress=progress,
+        title=title,
+    )
+    audit = audit_manifest(manifest, config)
+    return StudyResult(bundle, run_dir / "bundle", evaluation, report, audit, time.perf_counter() - started)
+
+
+def scan_source(
+    source: str | Path, *, labels: str | Path | None = None, workers: int | None = None, progress: Progress | None = None
+) -> Manifest:
+    """Scan with the pipeline's progress; ``source`` is a folder, an .npz file, or a saved manifest."""
+    source = Path(source)
+    if source.suffix in (".parquet", ".csv") and source.is_file() and labels is None:
+        return Manifest.load(source)
+    told = None if progress is None else lambda done, total: progress("scan", done, total, "")
+    return Manifest.scan(source, labels=labels, workers=workers, progress=told)
+
+
+def cross_validate(
+    config: Config,
+    manifest: Manifest,
+    *,
+    folds: int,
+    run_dir: str | Path,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> tuple[Evaluation, list[float], Path]:
+    """Train once per patient-grouped fold and evaluate the pooled held-out predictions at a threshold of one half.
+
+    Each fold's model is chosen on a part of its own training patients; the threshold is stated, not chosen, since a
+    point chosen on one fold's validation patients would have seen another fold's test patients.
+
+    Returns:
+        The pooled evaluation, the first target's AUROC of each fold, and the page.
+    """
+    run_dir = Path(run_dir)
+    config = with_targets(config, manifest)
+    held_out: list[Predictions] = []
+    for fold in range(folds):
+        part = fold_split(manifest, fold, folds=folds, config=config.split, targets=config.targets)
+        told = None if progress is None else _in_fold(progress, fold, folds)
+        folder = run_dir / f"fold-{fold}"
+        bundle = fit(config, part, run_dir=folder, device=device, progress=told)
+        test = part.subset("test")
+        held_out.append(predict(bundle, test, device=device, cache_dir=cache_folder(config, folder)))
+    pooled = Predictions.concat(held_out)
+    point = stated_point(config.targets, threshold=0.5)
+    areas = [
+        evaluate(part, operating_point=point, config=config.evaluation).figures[config.targets[0].name]["auroc"].value
+        for part in held_out
+    ]
+    evaluation = evaluate(pooled, operating_point=point, config=config.evaluation)
+    flow = data_flow(manifest, config.targets)
+    report = write_results(evaluation, pooled, run_dir / "evaluation", title=f"{folds}-fold cross-validation", data_flow=flow)
+    return evaluation, areas, report
+
+
+def _in_fold(progress: Progress, fold: int, folds: int) -> Progress:
+    return lambda stage, done, total, note: progress(stage, done, total, f"fold {fold + 1}/{folds}  {note}")
+
+
+def stated_point(targets: tuple[Target, ...], *, threshold: float) -> OperatingPoint:
+    """An operating point that nobody chose: the same threshold everywhere."""
+    thresholds: dict[str, tuple[float, ...]] = {
+        target.name: () if target.kind == "multiclass" else (threshold,) * target.outputs for target in targets
+    }
+    return OperatingPoint(thresholds, f"stated: probability >= {threshold:g}")
+
+
+def data_flow(manifest: Manifest, targets: tuple[Target, ...]) -> dict[str, Any]:
+    """Count files in, rows rejected by reason, and images, patients and classes per split."""
+    frame = manifest.frame
+    rejected = frame.loc[frame["status"] != "ok", "reason"].value_counts()
+    return {
+        "rows": len(frame),
+        "rejected": {str(reason): int(count) for reason, count in rejected.items()},
+        "splits": {split: count_split(manifest, targets, split) for split in SPLITS if len(manifest.subset(split))},
+    }
+
+
+def count_split(manifest: Manifest, targets: tuple[Target, ...], split: Split) -> dict[str, Any]:
+    """Count images, patients and labels per class of one split."""
+    part = manifest.subset(split)
+    classes: dict[str, dict[str, int]] = {}
+    for target in targets:
+        labels = part.labels(target)
+        if target.kind == "multilabel":
+            counts = {name: int(np.nansum(labels[:, k])) for k, name in enumerate(target.classes)}
+        else:
+            counts = {name: int((labels == k).sum()) for k, name in enumerate(target.classes)}
+        classes[target.name] = counts | {"unknown": int(np.isnan(labels).sum())}
+    return {"images": len(part), "patients": int(part.frame["patient_id"].nunique()), "classes": classes}
+
+
+def describe(bundle: Bundle) -> dict[str, Any]:
+    """Facts about a bundle for the report."""
+    facts: dict[str, Any] = {"bundle": bundle.bundle_id, "configuration": bundle.config.fingerprint}
+    facts |= {"backbone": bundle.config.model.backbone, "weights": Path(bundle.config.model.weights).name}
+    return facts | dict(bundle.provenance)
