@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lepton_vision.config import Config
+from lepton_vision.errors import ConfigError
 from lepton_vision.types import Pixels
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+    from lepton_vision.pipeline import Progress
 
 SIZE = 128
 SPACING_MM = 2.8
@@ -273,3 +277,40 @@ def _break_files(inbox: Path, rng: np.random.Generator) -> None:
     page = io.StringIO()
     csv.writer(page).writerow(["a table", "beside the images"])
     (inbox / "notes.csv").write_text(page.getvalue(), encoding="utf-8")
+
+
+def run_demo(
+    out: str | Path, *, patients: int = 120, seed: int = 0, epochs: int = 8, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Write the study, go the whole way with it, and score the inbox; return what the command prints.
+
+    Raises:
+        ConfigError: ``out`` holds the demo of an earlier run.
+    """
+    from lepton_vision.pipeline import run_study
+    from lepton_vision.scoring import score
+
+    started, out = time.perf_counter(), Path(out)
+    if (out / "run").exists() or (out / "study").exists():
+        raise ConfigError("Expected an empty folder for the demo. Received: one that holds a demo. Name another.", key="out")
+    told = None if progress is None else lambda done, total: progress("write", done, total, "")
+    study = write_demo_study(out, patients=patients, seed=seed, progress=told)
+    config = demo_config(epochs=epochs, seed=seed)
+    result = run_study(
+        config, study.study, labels=study.labels, run_dir=out / "run", title="Demo: findings in synthetic CT", progress=progress
+    )
+    scored = None if progress is None else lambda done, total, failed: progress("score", done, total, f"{failed} failed")
+    summary = score(result.bundle, study.inbox, out / "scores", progress=scored)
+    figure = result.evaluation.figures["finding"]["auroc"]
+    return {
+        "test_auroc": figure.value,
+        "low": figure.low,
+        "high": figure.high,
+        "n": figure.n,
+        "report": str(result.report),
+        "bundle": str(result.folder),
+        "scores": str(summary.output),
+        "scored": summary.scored,
+        "failed": summary.failed,
+        "seconds": round(time.perf_counter() - started, 1),
+    }

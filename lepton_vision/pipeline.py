@@ -29,6 +29,7 @@ from lepton_vision.manifest.split import fold_split
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.models.device import choose_device, choose_precision
 from lepton_vision.models.network import Network
+from lepton_vision.readers import read_image
 from lepton_vision.reporting import write_report
 from lepton_vision.training import fit_model
 from lepton_vision.training.distributed import is_main_process
@@ -246,7 +247,7 @@ def write_results(
 
 def run_study(
     config: Config,
-    source: str | Path,
+    source: str | Path | Manifest,
     *,
     run_dir: str | Path,
     labels: str | Path | None = None,
@@ -261,7 +262,7 @@ def run_study(
         LeptonError: whatever stage cannot go on; what earlier stages wrote stays in ``run_dir``.
     """
     started, run_dir = time.perf_counter(), Path(run_dir)
-    manifest = scan_source(source, labels=labels, progress=progress)
+    manifest = source if isinstance(source, Manifest) else scan_source(source, labels=labels, progress=progress)
     config = with_targets(config, manifest)
     manifest = split_manifest(manifest, config.split, targets=config.targets)
     bundle = fit(config, manifest, run_dir=run_dir, resume=resume, device=device, progress=progress)
@@ -372,3 +373,67 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     facts: dict[str, Any] = {"bundle": bundle.bundle_id, "configuration": bundle.config.fingerprint}
     facts |= {"backbone": bundle.config.model.backbone, "weights": Path(bundle.config.model.weights).name}
     return facts | dict(bundle.provenance)
+
+
+def run_seeds(
+    config: Config,
+    source: str | Path,
+    *,
+    run_dir: str | Path,
+    seeds: list[int],
+    labels: str | Path | None = None,
+    folds: int = 0,
+    resume: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run a study, or a cross-validation, once per seed; one seed trains and splits by it everywhere.
+
+    Returns:
+        Per seed the first target's figures and where the page is, and the AUROC's mean and standard deviation.
+    """
+    run_dir, rows = Path(run_dir), {}
+    manifest = scan_source(source, labels=labels, progress=progress)
+    config = with_targets(config, manifest)
+    first = config.targets[0].name
+    for seed in seeds:
+        started, folder = time.perf_counter(), run_dir / f"seed-{seed}"
+        seeded = config.override(f"train.seed={seed}", f"split.seed={seed}")
+        row: dict[str, Any] = {}
+        if folds > 1:
+            evaluation, areas, report = cross_validate(
+                seeded, manifest, folds=folds, run_dir=folder, device=device, progress=progress
+            )
+            row = {"fold_auroc": [round(area, 4) for area in areas], "fold_mean_auroc": float(np.mean(areas))}
+        else:
+            study = run_study(seeded, manifest, run_dir=folder, resume=resume, device=device, progress=progress)
+            evaluation, report = study.evaluation, study.report
+            row = {"bundle": str(study.folder)}
+        figures = {name: figure.to_dict() for name, figure in evaluation.figures[first].items()}
+        rows[str(seed)] = figures | row | {"report": str(report), "seconds": round(time.perf_counter() - started, 1)}
+    areas = [row["auroc"]["value"] for row in rows.values()]
+    spread = float(np.std(areas, ddof=1)) if len(areas) > 1 else 0.0
+    return {"seeds": rows, "auroc_mean": float(np.mean(areas)), "auroc_sd": spread, "n_seeds": len(areas)}
+
+
+def inspect_path(path: str | Path) -> dict[str, Any]:
+    """Facts about an image, a bundle or a manifest, without patient data.
+
+    Raises:
+        LeptonError: the path is none of them.
+    """
+    path = Path(path)
+    if path.is_dir():
+        bundle = Bundle.load(path)
+        point = None if bundle.operating_point is None else bundle.operating_point.to_dict()
+        targets = [f"{t.name} ({t.kind}: {', '.join(t.classes)})" for t in bundle.targets]
+        facts = {"kind": "bundle", **describe(bundle), "targets": "; ".join(targets), "operating_point": point}
+        return facts | {"temperatures": dict(bundle.temperatures)}
+    if path.suffix in (".parquet", ".csv") and path.is_file():
+        manifest = Manifest.load(path)
+        return {"kind": "manifest", **data_flow(manifest, ()), "label_columns": ", ".join(manifest.label_columns)}
+    image = read_image(path)
+    low, high = float(image.pixels.min()), float(image.pixels.max())
+    facts = {"kind": "image", "format": image.source_format, "shape": list(image.pixels.shape), "units": image.units}
+    facts |= {"range": [low, high], "spacing_mm": image.spacing_mm, "modality": image.modality, "decoder": image.decoder}
+    return facts | {"window": str(image.window), "image_id": image.image_id, "facts": dict(image.facts)}

@@ -6,6 +6,8 @@ shards of rows reach the disk at once, so a killed run goes on where it stopped.
 
 from __future__ import annotations
 
+import csv
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -139,11 +141,12 @@ def score(
         sink.close()
     failed, rows = dict(sorted(sink.failed.items())), sink.scored + sink.failed.total()
     summary = ScoreSummary(output, rows, sink.scored, failed, rows - before, time.perf_counter() - started)
-    _check_failures(summary, max_failures)
+    check_failures(summary, max_failures)
     return summary
 
 
-def _check_failures(summary: ScoreSummary, max_failures: float) -> None:
+def check_failures(summary: ScoreSummary, max_failures: float) -> None:
+    """Raise TooManyFailuresError where more than ``max_failures`` of the rows failed."""
     share = sum(summary.failed.values()) / max(summary.rows, 1)
     if share > max_failures:
         counts = ", ".join(f"{reason} {count}" for reason, count in summary.failed.items())
@@ -151,6 +154,26 @@ def _check_failures(summary: ScoreSummary, max_failures: float) -> None:
             f"Expected at most {max_failures:.1%} failed rows. Received: {share:.1%} ({counts}). "
             "All rows are written; look at their reasons, or raise max_failures."
         )
+
+
+def write_path_map(
+    inputs: str | Path | Sequence[str | Path], target: str | Path, *, leave_out: Path | None = None
+) -> None:
+    """Write a CSV from ``path_id`` to path, readable by its owner alone (mode 0600): paths may hold patient names.
+
+    Raises:
+        ScoringError: the file cannot be written.
+    """
+    target = Path(target)
+    try:
+        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", newline="") as file:
+            target.chmod(0o600)
+            writer = csv.writer(file)
+            writer.writerow(["path_id", "path"])
+            for path in list_inputs(inputs, leave_out=leave_out):
+                writer.writerow([pseudonym("path", path.as_posix()), path.as_posix()])
+    except OSError as error:
+        raise ScoringError(f"Cannot write the path map: {error.strerror}. Name another file.", path=target) from None
 
 
 def _run(

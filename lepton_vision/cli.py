@@ -1,0 +1,336 @@
+"""The command line: thin commands over the same functions as the library. Heavy imports stay inside the commands.
+
+Data goes to files or, with --json, as one object to stdout; progress and messages go to stderr. Exit codes: 0 done, 1 a
+gate failed, 2 usage, configuration or input, 130 interrupted and resumable.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="lepton-vision",
+    help="Medical image classification from DICOM to an honest test result.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML configuration.")]
+Assignments = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")]
+Labels = Annotated[Path | None, typer.Option("--labels", help="Label table (CSV or Parquet).")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder that everything is written to.")] = Path("demo-run"),
+    patients: Annotated[int, typer.Option(min=20, help="Patients in the synthetic study.")] = 120,
+    seed: Annotated[int, typer.Option(help="Seed of the study, the split and the training.")] = 0,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of training.")] = 8,
+    as_json: Json = False,
+) -> None:
+    """Run the whole path on a synthetic DICOM study: write, scan, split, train, evaluate, score an inbox."""
+    from lepton_vision.console import Console
+    from lepton_vision.demo import run_demo
+
+    with Console(quiet=as_json) as console:
+        result = run_demo(out, patients=patients, seed=seed, epochs=epochs, progress=console.progress)
+    _print(result, as_json=as_json)
+
+
+@app.command()
+def scan(
+    folder: Annotated[Path, typer.Argument(help="Folder of images, or an .npz file with official splits.")],
+    out: Annotated[Path, typer.Option(help="Manifest to write (.parquet or .csv).")],
+    labels: Labels = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes; default one per core.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Read every file below FOLDER into a manifest; a rejected file is a row with a reason."""
+    from lepton_vision.console import Console
+    from lepton_vision.pipeline import data_flow, scan_source
+
+    with Console(quiet=as_json) as console:
+        manifest = scan_source(folder, labels=labels, workers=workers, progress=console.progress)
+    manifest.save(out)
+    flow = data_flow(manifest, ())
+    _print({"rows": flow["rows"], "rejected": flow["rejected"], "manifest": str(out)}, as_json=as_json)
+
+
+@app.command()
+def audit(
+    manifest: Annotated[Path, typer.Argument(help="Manifest (.parquet or .csv).")],
+    fail_on: Annotated[str, typer.Option(help="Findings that fail: leakage, duplicate, conflict, or none.")] = "leakage",
+    as_json: Json = False,
+) -> None:
+    """Search for patients and images in two splits, duplicates and label conflicts."""
+    from lepton_vision.errors import ConfigError
+    from lepton_vision.manifest import Manifest, audit_manifest
+
+    kinds = {kind.strip() for kind in fail_on.split(",") if kind.strip() not in ("", "none")}
+    if not kinds <= {"leakage", "duplicate", "conflict"}:
+        raise ConfigError(f"--fail-on takes leakage, duplicate and conflict. Received: {fail_on!r}.", key="fail-on")
+    result = audit_manifest(Manifest.load(manifest))
+    _print(result.to_dict(), as_json=as_json)
+    result.raise_on(kinds)
+
+
+@app.command()
+def split(
+    manifest: Annotated[Path, typer.Argument(help="Manifest (.parquet or .csv).")],
+    out: Annotated[Path, typer.Option(help="Manifest to write.")],
+    seed: Annotated[int | None, typer.Option(help="Seed of the division.")] = None,
+    folds: Annotated[int | None, typer.Option(help="Also write K patient-grouped folds.")] = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    as_json: Json = False,
+) -> None:
+    """Divide patients into train, val and test; official splits are kept and checked."""
+    from lepton_vision.manifest import Manifest, split_manifest
+    from lepton_vision.pipeline import data_flow, with_targets
+
+    settings = _load_config(config, assignments)
+    for key, value in (("seed", seed), ("folds", folds)):
+        settings = settings if value is None else settings.override(f"split.{key}={value}")
+    table = Manifest.load(manifest)
+    settings = with_targets(settings, table)
+    table = split_manifest(table, settings.split, targets=settings.targets)
+    table.save(out)
+    _print(data_flow(table, settings.targets)["splits"], as_json=as_json)
+
+
+@app.command()
+def train(
+    manifest: Annotated[Path, typer.Option(help="Manifest with splits.")],
+    run_dir: Annotated[Path, typer.Option(help="Folder of the run.")],
+    config: ConfigFile = None,
+    assignments: Assignments = None,
+    init_from: Annotated[Path | None, typer.Option(help="Bundle whose encoder is the start.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train on the train split and choose on val; stops with exit code 1 when splits leak."""
+    from lepton_vision.console import Console
+    from lepton_vision.manifest import Manifest
+    from lepton_vision.pipeline import fit
+
+    settings = _load_config(config, assignments)
+    if init_from is not None:
+        settings = settings.override("model.weights=none", f"model.init_from={json.dumps(str(init_from))}")
+    table = Manifest.load(manifest)
+    with Console(quiet=as_json) as console:
+        bundle = fit(settings, table, run_dir=run_dir, resume=resume, device=device, progress=console.progress)
+    point = None if bundle.operating_point is None else bundle.operating_point.to_dict()
+    facts = {"bundle": str(run_dir / "bundle"), "bundle_id": bundle.bundle_id, "operating_point": point}
+    validation = {key: value for key, value in bundle.provenance["validation"].items()}
+    _print(facts | validation | {"best_epoch": bundle.provenance["best_epoch"]}, as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    out: Annotated[Path, typer.Option(help="Folder for figures.json, predictions.csv and report.html.")],
+    bundle: Annotated[Path | None, typer.Option(help="Folder of a bundle.")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="Manifest with splits.")] = None,
+    part: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
+    predictions: Annotated[Path | None, typer.Option(help="CSV: image_id, patient_id, y_true, y_prob.")] = None,
+    threshold: Annotated[float, typer.Option(help="Operating point for --predictions.")] = 0.5,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Figures with intervals and a page, from a bundle and a split or from a CSV of any other tool."""
+    from lepton_vision.console import Console
+    from lepton_vision.errors import ConfigError
+
+    if (predictions is None) == (bundle is None and manifest is None) or (bundle is None) != (manifest is None):
+        raise ConfigError("Give --bundle with --manifest, or --predictions alone.", key="predictions")
+    with Console(quiet=as_json) as console:
+        if predictions is not None:
+            evaluation, report = _evaluate_table(predictions, out, threshold)
+        else:
+            evaluation, report = _evaluate_split(bundle, manifest, part, out, device, console)
+    figures = {name: {k: f.to_dict() for k, f in values.items()} for name, values in evaluation.figures.items()}
+    first = next(iter(figures.values()))
+    _print({**first, "targets": figures, "n": evaluation.n, "report": str(report)}, as_json=as_json)
+
+
+def _evaluate_table(predictions: Path, out: Path, threshold: float) -> tuple[Any, Path]:
+    from lepton_vision.errors import ConfigError
+    from lepton_vision.evaluation import evaluate
+    from lepton_vision.inference import Predictions
+    from lepton_vision.pipeline import stated_point, write_results
+
+    if not 0.0 <= threshold <= 1.0:
+        raise ConfigError(f"--threshold is a probability from 0 to 1. Received: {threshold:g}.", key="threshold")
+    table = Predictions.load(predictions)
+    evaluation = evaluate(table, operating_point=stated_point(table.targets, threshold=threshold))
+    return evaluation, write_results(evaluation, table, out)
+
+
+def _evaluate_split(bundle: Any, manifest: Any, part: str, out: Path, device: str, console: Any) -> tuple[Any, Path]:
+    from lepton_vision.config import nearest
+    from lepton_vision.errors import ConfigError
+    from lepton_vision.manifest import Manifest
+    from lepton_vision.models import Bundle
+    from lepton_vision.pipeline import evaluate_bundle
+    from lepton_vision.types import SPLITS
+
+    if part not in SPLITS:
+        raise ConfigError(f"Unknown split {part!r}. {nearest(part, list(SPLITS))}", key="split")
+    loaded = Bundle.load(bundle)
+    return evaluate_bundle(
+        loaded, Manifest.load(manifest), split=part, out=out, device=device, progress=console.progress
+    )
+
+
+@app.command()
+def run(
+    source: Annotated[Path, typer.Option(help="Folder, .npz file or manifest.")],
+    config: Annotated[Path, typer.Option(help="YAML configuration.")],
+    run_dir: Annotated[Path, typer.Option(help="Folder of the runs.")],
+    labels: Labels = None,
+    seeds: Annotated[str, typer.Option(help="Comma-separated seeds; one run each.")] = "0",
+    folds: Annotated[int, typer.Option(help="Above 1: k-fold cross-validation over all rows instead of a test split.")] = 0,
+    assignments: Assignments = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoints.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train and evaluate a study in one go: scan, split, audit, train, choose, evaluate; over seeds or folds."""
+    from lepton_vision.console import Console
+    from lepton_vision.errors import ConfigError
+    from lepton_vision.pipeline import run_seeds
+
+    try:
+        numbers = [int(text) for text in seeds.split(",")]
+    except ValueError:
+        raise ConfigError(f"--seeds takes whole numbers with commas. Received: {seeds!r}.", key="seeds") from None
+    settings = _load_config(config, assignments)
+    with Console(quiet=as_json) as console:
+        result = run_seeds(
+            settings,
+            source,
+            labels=labels,
+            run_dir=run_dir,
+            seeds=numbers,
+            folds=folds,
+            resume=resume,
+            device=device,
+            progress=console.progress,
+        )
+    _print(result, as_json=as_json)
+
+
+@app.command()
+def score(
+    bundle: Annotated[Path, typer.Option(help="Folder of a bundle.")],
+    inputs: Annotated[list[Path], typer.Option("--input", help="File or folder; may be repeated.")],
+    output: Annotated[Path, typer.Option(help="Folder of the shards.")],
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Keep rows that are there, or start over.")] = True,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that read ahead.")] = 2,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per step of the model.")] = 32,
+    engine: Annotated[str, typer.Option(help="auto or torch.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    file_format: Annotated[str, typer.Option("--format", help="parquet or csv.")] = "parquet",
+    max_failures: Annotated[float, typer.Option(help="Largest tolerated share of failed rows.")] = 0.05,
+    path_map: Annotated[Path | None, typer.Option(help="Also write path_id → path here, readable by you alone.")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Score files and folders: one row for every image, one with a reason for every file that failed."""
+    from lepton_vision.console import Console
+    from lepton_vision.models.allocator import keep_freed_memory
+    from lepton_vision.scoring.batch import check_failures, score, write_path_map
+
+    _check_choice("engine", engine, ("auto", "torch"))
+    _check_choice("format", file_format, ("parquet", "csv"))
+    _check_choice("precision", precision, ("auto", "fp32", "bf16", "fp16"))
+    keep_freed_memory()
+    with Console(quiet=as_json) as console:
+        summary = score(
+            bundle,
+            inputs,
+            output,
+            resume=resume,
+            workers=workers,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,  # type: ignore[arg-type]
+            file_format=file_format,  # type: ignore[arg-type]
+            progress=lambda done, total, failed: console.progress("score", done, total, f"{failed} failed"),
+        )
+    if path_map is not None:
+        write_path_map(inputs, path_map, leave_out=output)
+    _print(summary.to_dict() | {"output": str(output)}, as_json=as_json)
+    check_failures(summary, max_failures)
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="An image, a bundle or a manifest.")], as_json: Json = False
+) -> None:
+    """Print the facts of an image, a bundle or a manifest; no patient data."""
+    from lepton_vision.pipeline import inspect_path
+
+    _print(inspect_path(path), as_json=as_json)
+
+
+def _load_config(path: Path | None, assignments: list[str] | None) -> Any:
+    from lepton_vision.config import Config
+
+    config = Config() if path is None else Config.from_yaml(path)
+    return config.override(*(assignments or ()))
+
+
+def _check_choice(name: str, value: str, valid: tuple[str, ...]) -> None:
+    from lepton_vision.config import nearest
+    from lepton_vision.errors import ConfigError
+
+    if value not in valid:
+        raise ConfigError(f"--{name} does not know {value!r}. {nearest(value, list(valid))}", key=name)
+
+
+def _print(values: dict[str, Any], *, as_json: bool) -> None:
+    """Print one JSON object, or a line per fact for people."""
+    if as_json:
+        print(json.dumps(values, default=str))
+        return
+    from lepton_vision.console import show
+
+    show(values)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from lepton_vision import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; every error raised on purpose becomes one message and its exit code."""
+    from lepton_vision.errors import LeptonError
+
+    try:
+        app(standalone_mode=True)
+    except LeptonError as error:
+        row = "" if error.row is None else f" (row {error.row})"
+        print(f"error: {error}{row}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is on disk; the same command goes on (train: add --resume)", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""What a person sees while a command runs: progress on stderr, facts on stdout. The doorway to rich."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+_NAMES = {
+    "write": "Write study",
+    "scan": "Scan",
+    "train": "Train",
+    "predict": "Predict",
+    "score": "Score",
+}
+
+
+class Console:
+    """Progress bars for the stages of a run; a line per stage where stderr is no terminal.
+
+    Args:
+        quiet: show nothing (with --json, when stderr is no terminal).
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = RichConsole(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description:<12}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._is_plain = not self._console.is_terminal and not quiet
+        self._tasks: dict[str, TaskID] = {}
+        self._last: tuple[str, float] = ("", 0.0)
+
+    def __enter__(self) -> Console:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def progress(self, stage: str, done: int, total: int, note: str) -> None:
+        """Move the bar of ``stage``; without a terminal, write a line at most every ten seconds."""
+        name = _NAMES.get(stage, stage)
+        if self._is_plain:
+            self._tell(name, done, total, note)
+            return
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(name, total=total or None, note=note)
+        self._progress.update(self._tasks[stage], completed=done, total=total or None, note=note)
+
+    def _tell(self, name: str, done: int, total: int, note: str) -> None:
+        now, (last_name, last_time) = time.monotonic(), self._last
+        if name != last_name or now - last_time > 10 or done == total:
+            self._last = (name, now)
+            self._console.print(f"{name}: {done}/{total or '?'} {note}".rstrip(), highlight=False)
+
+
+def show(values: Mapping[str, Any]) -> None:
+    """Print facts as a two-column table on stdout; nested facts as indented rows."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key, value in _flatten(values):
+        table.add_row(key, value)
+    RichConsole(soft_wrap=True).print(table)
+
+
+def _flatten(values: Mapping[str, Any], indent: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping) and {"value", "low", "high"} <= set(value):
+            rows.append((indent + str(key), _figure(value)))
+        elif isinstance(value, Mapping):
+            rows.append((indent + str(key), "" if value else "none"))
+            rows.extend(_flatten(value, indent + "  "))
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            rows.append((indent + str(key), str(len(value))))
+            for item in value:
+                rows.append((indent + "  -", "  ".join(f"{k}: {v}" for k, v in item.items() if k != "rows")))
+        else:
+            rows.append((indent + str(key), f"{value:.4g}" if isinstance(value, float) else str(value)))
+    return rows
+
+
+def _figure(value: Mapping[str, Any]) -> str:
+    if value["value"] is None:
+        return f"undefined ({value.get('reason', '')})"
+    return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]  n {value.get('n', '')}"
