@@ -68,7 +68,9 @@ def scan(
 @app.command()
 def audit(
     manifest: Annotated[Path, typer.Argument(help="Manifest (.parquet or .csv).")],
-    fail_on: Annotated[str, typer.Option(help="Findings that fail: leakage, duplicate, conflict, or none.")] = "leakage",
+    fail_on: Annotated[
+        str, typer.Option(help="Findings that fail: leakage, duplicate, conflict, or none.")
+    ] = "leakage",
     as_json: Json = False,
 ) -> None:
     """Search for patients and images in two splits, duplicates and label conflicts."""
@@ -198,7 +200,9 @@ def run(
     run_dir: Annotated[Path, typer.Option(help="Folder of the runs.")],
     labels: Labels = None,
     seeds: Annotated[str, typer.Option(help="Comma-separated seeds; one run each.")] = "0",
-    folds: Annotated[int, typer.Option(help="Above 1: k-fold cross-validation over all rows instead of a test split.")] = 0,
+    folds: Annotated[
+        int, typer.Option(help="Above 1: k-fold cross-validation over all rows instead of a test split.")
+    ] = 0,
     assignments: Assignments = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoints.")] = False,
     device: Device = "auto",
@@ -207,7 +211,7 @@ def run(
     """Train and evaluate a study in one go: scan, split, audit, train, choose, evaluate; over seeds or folds."""
     from lepton_vision.console import Console
     from lepton_vision.errors import ConfigError
-    from lepton_vision.pipeline import run_seeds
+    from lepton_vision.repeats import run_seeds
 
     try:
         numbers = [int(text) for text in seeds.split(",")]
@@ -234,14 +238,18 @@ def score(
     bundle: Annotated[Path, typer.Option(help="Folder of a bundle.")],
     inputs: Annotated[list[Path], typer.Option("--input", help="File or folder; may be repeated.")],
     output: Annotated[Path, typer.Option(help="Folder of the shards.")],
-    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Keep rows that are there, or start over.")] = True,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Keep rows that are there, or start over.")
+    ] = True,
     workers: Annotated[int, typer.Option(min=1, help="Threads that read ahead.")] = 2,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per step of the model.")] = 32,
     engine: Annotated[str, typer.Option(help="auto or torch.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     file_format: Annotated[str, typer.Option("--format", help="parquet or csv.")] = "parquet",
     max_failures: Annotated[float, typer.Option(help="Largest tolerated share of failed rows.")] = 0.05,
-    path_map: Annotated[Path | None, typer.Option(help="Also write path_id → path here, readable by you alone.")] = None,
+    path_map: Annotated[
+        Path | None, typer.Option(help="Also write path_id → path here, readable by you alone.")
+    ] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -328,7 +336,9 @@ def main() -> None:
         print(f"error: {error}{row}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("interrupted: what was finished is on disk; the same command goes on (train: add --resume)", file=sys.stderr)
+        print(
+            "interrupted: what was finished is on disk; the same command goes on (train: add --resume)", file=sys.stderr
+        )
         sys.exit(130)
 
 

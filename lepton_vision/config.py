@@ -321,14 +321,19 @@ def _unknown_key(key: str, valid: list[str]) -> str:
     return f"Unknown configuration key {key!r}. {nearest(key, valid)}"
 
 
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+
+
 def _explain(error: ValidationError) -> ConfigError:
     """Turn the first pydantic error into one sentence; the others are counted."""
     problems = error.errors()
-    first = problems[0]
+    first = min(problems, key=lambda problem: problem["type"] not in _UNKNOWN)  # a misspelt key explains a missing one
     place = [str(part) for part in first["loc"]]
     key = ".".join(place)
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        message = f"In {'.'.join(place[:-1]) or 'the configuration'}: {_unknown_key(place[-1], _valid_keys(place[:-1]))}"
+    if first["type"] in _UNKNOWN:
+        message = (
+            f"In {'.'.join(place[:-1]) or 'the configuration'}: {_unknown_key(place[-1], _valid_keys(place[:-1]))}"
+        )
     else:
         received = first.get("input")
         shown = "" if isinstance(received, dict | BaseModel) else f" Received: {received!r}."

@@ -292,14 +292,23 @@ def run_demo(
 
     started, out = time.perf_counter(), Path(out)
     if (out / "run").exists() or (out / "study").exists():
-        raise ConfigError("Expected an empty folder for the demo. Received: one that holds a demo. Name another.", key="out")
+        raise ConfigError(
+            "Expected an empty folder for the demo. Received: one that holds a demo. Name another.", key="out"
+        )
     told = None if progress is None else lambda done, total: progress("write", done, total, "")
     study = write_demo_study(out, patients=patients, seed=seed, progress=told)
     config = demo_config(epochs=epochs, seed=seed)
     result = run_study(
-        config, study.study, labels=study.labels, run_dir=out / "run", title="Demo: findings in synthetic CT", progress=progress
+        config,
+        study.study,
+        labels=study.labels,
+        run_dir=out / "run",
+        title="Demo: findings in synthetic CT",
+        progress=progress,
     )
-    scored = None if progress is None else lambda done, total, failed: progress("score", done, total, f"{failed} failed")
+    scored = (
+        None if progress is None else lambda done, total, failed: progress("score", done, total, f"{failed} failed")
+    )
     summary = score(result.bundle, study.inbox, out / "scores", progress=scored)
     figure = result.evaluation.figures["finding"]["auroc"]
     return {

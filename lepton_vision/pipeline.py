@@ -1,7 +1,7 @@
 """The whole path in one readable file: the only place where all stages meet.
 
 ``fit`` trains one model on a split manifest; ``evaluate_bundle`` looks at one split with it; ``run_study`` goes from
-files to a report; ``cross_validate`` repeats the middle over patient-grouped folds and pools what was held out.
+files to a report.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from lepton_vision.inference.predictor import predict_network
 from lepton_vision.manifest import Audit, Manifest, audit_manifest, split_manifest
 from lepton_vision.manifest.audit import drop_leaks
 from lepton_vision.manifest.labels import infer_targets
-from lepton_vision.manifest.split import fold_split
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.models.device import choose_device, choose_precision
 from lepton_vision.models.network import Network
@@ -111,7 +110,9 @@ def fit(
     precision = choose_precision(config.train.precision, chosen)
 
     def validate(network: Network) -> dict[str, float]:
-        return predict_network(network, val_loader, targets=config.targets, device=chosen, precision=precision).figures()
+        return predict_network(
+            network, val_loader, targets=config.targets, device=chosen, precision=precision
+        ).figures()
 
     result = fit_model(
         build_model(config),
@@ -282,7 +283,11 @@ def run_study(
 
 
 def scan_source(
-    source: str | Path, *, labels: str | Path | None = None, workers: int | None = None, progress: Progress | None = None
+    source: str | Path,
+    *,
+    labels: str | Path | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
 ) -> Manifest:
     """Scan with the pipeline's progress; ``source`` is a folder, an .npz file, or a saved manifest."""
     source = Path(source)
@@ -290,49 +295,6 @@ def scan_source(
         return Manifest.load(source)
     told = None if progress is None else lambda done, total: progress("scan", done, total, "")
     return Manifest.scan(source, labels=labels, workers=workers, progress=told)
-
-
-def cross_validate(
-    config: Config,
-    manifest: Manifest,
-    *,
-    folds: int,
-    run_dir: str | Path,
-    device: str = "auto",
-    progress: Progress | None = None,
-) -> tuple[Evaluation, list[float], Path]:
-    """Train once per patient-grouped fold and evaluate the pooled held-out predictions at a threshold of one half.
-
-    Each fold's model is chosen on a part of its own training patients; the threshold is stated, not chosen, since a
-    point chosen on one fold's validation patients would have seen another fold's test patients.
-
-    Returns:
-        The pooled evaluation, the first target's AUROC of each fold, and the page.
-    """
-    run_dir = Path(run_dir)
-    config = with_targets(config, manifest)
-    held_out: list[Predictions] = []
-    for fold in range(folds):
-        part = fold_split(manifest, fold, folds=folds, config=config.split, targets=config.targets)
-        told = None if progress is None else _in_fold(progress, fold, folds)
-        folder = run_dir / f"fold-{fold}"
-        bundle = fit(config, part, run_dir=folder, device=device, progress=told)
-        test = part.subset("test")
-        held_out.append(predict(bundle, test, device=device, cache_dir=cache_folder(config, folder)))
-    pooled = Predictions.concat(held_out)
-    point = stated_point(config.targets, threshold=0.5)
-    areas = [
-        evaluate(part, operating_point=point, config=config.evaluation).figures[config.targets[0].name]["auroc"].value
-        for part in held_out
-    ]
-    evaluation = evaluate(pooled, operating_point=point, config=config.evaluation)
-    flow = data_flow(manifest, config.targets)
-    report = write_results(evaluation, pooled, run_dir / "evaluation", title=f"{folds}-fold cross-validation", data_flow=flow)
-    return evaluation, areas, report
-
-
-def _in_fold(progress: Progress, fold: int, folds: int) -> Progress:
-    return lambda stage, done, total, note: progress(stage, done, total, f"fold {fold + 1}/{folds}  {note}")
 
 
 def stated_point(targets: tuple[Target, ...], *, threshold: float) -> OperatingPoint:
@@ -375,47 +337,6 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     return facts | dict(bundle.provenance)
 
 
-def run_seeds(
-    config: Config,
-    source: str | Path,
-    *,
-    run_dir: str | Path,
-    seeds: list[int],
-    labels: str | Path | None = None,
-    folds: int = 0,
-    resume: bool = False,
-    device: str = "auto",
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Run a study, or a cross-validation, once per seed; one seed trains and splits by it everywhere.
-
-    Returns:
-        Per seed the first target's figures and where the page is, and the AUROC's mean and standard deviation.
-    """
-    run_dir, rows = Path(run_dir), {}
-    manifest = scan_source(source, labels=labels, progress=progress)
-    config = with_targets(config, manifest)
-    first = config.targets[0].name
-    for seed in seeds:
-        started, folder = time.perf_counter(), run_dir / f"seed-{seed}"
-        seeded = config.override(f"train.seed={seed}", f"split.seed={seed}")
-        row: dict[str, Any] = {}
-        if folds > 1:
-            evaluation, areas, report = cross_validate(
-                seeded, manifest, folds=folds, run_dir=folder, device=device, progress=progress
-            )
-            row = {"fold_auroc": [round(area, 4) for area in areas], "fold_mean_auroc": float(np.mean(areas))}
-        else:
-            study = run_study(seeded, manifest, run_dir=folder, resume=resume, device=device, progress=progress)
-            evaluation, report = study.evaluation, study.report
-            row = {"bundle": str(study.folder)}
-        figures = {name: figure.to_dict() for name, figure in evaluation.figures[first].items()}
-        rows[str(seed)] = figures | row | {"report": str(report), "seconds": round(time.perf_counter() - started, 1)}
-    areas = [row["auroc"]["value"] for row in rows.values()]
-    spread = float(np.std(areas, ddof=1)) if len(areas) > 1 else 0.0
-    return {"seeds": rows, "auroc_mean": float(np.mean(areas)), "auroc_sd": spread, "n_seeds": len(areas)}
-
-
 def inspect_path(path: str | Path) -> dict[str, Any]:
     """Facts about an image, a bundle or a manifest, without patient data.
 
@@ -435,5 +356,10 @@ def inspect_path(path: str | Path) -> dict[str, Any]:
     image = read_image(path)
     low, high = float(image.pixels.min()), float(image.pixels.max())
     facts = {"kind": "image", "format": image.source_format, "shape": list(image.pixels.shape), "units": image.units}
-    facts |= {"range": [low, high], "spacing_mm": image.spacing_mm, "modality": image.modality, "decoder": image.decoder}
+    facts |= {
+        "range": [low, high],
+        "spacing_mm": image.spacing_mm,
+        "modality": image.modality,
+        "decoder": image.decoder,
+    }
     return facts | {"window": str(image.window), "image_id": image.image_id, "facts": dict(image.facts)}

@@ -29,7 +29,8 @@ def list_inputs(inputs: str | Path | Sequence[str | Path], *, leave_out: Path | 
     found = dict.fromkeys(_walk_all(named, barred))
     if not found:
         raise ScoringError(
-            "Expected files to score. Received: an empty folder. Check the path; hidden files do not count.", key="inputs"
+            "Expected files to score. Received: an empty folder. Check the path; hidden files do not count.",
+            key="inputs",
         )
     return list(found)
 

@@ -193,4 +193,3 @@ class ShardSink:
         """Let go of the folder; rows that were not flushed are dropped."""
         self._rows = []
         self._lock.close()
-

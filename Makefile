@@ -1,0 +1,45 @@
+# Everything runs in .venv, which is made on first use. Python 3.11 or newer as `python3`, or say `make PYTHON=python3.12 …`.
+PYTHON ?= python3
+PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check
+export NO_ALBUMENTATIONS_UPDATE = 1
+
+.PHONY: demo test test-fast lint types format bench clean
+
+.venv/installed: pyproject.toml
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	$(PIP) -e .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP) -e '.[dev]'
+	touch $@
+
+.venv/installed-bench: .venv/installed-dev
+	$(PIP) -e '.[bench]'
+	touch $@
+
+demo: .venv/installed  ## synthetic study → trained model → report → scored inbox
+	.venv/bin/lepton-vision demo
+
+test: .venv/installed-dev  ## all tests, the slow ones too
+	.venv/bin/python -m pytest -n 2 --dist worksteal
+
+test-fast: .venv/installed-dev  ## without the slow tests
+	.venv/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+lint: .venv/installed-dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+types: .venv/installed-dev
+	.venv/bin/mypy
+
+format: .venv/installed-dev
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+bench: .venv/installed-bench  ## the tables of the README (minutes)
+	for script in scripts/bench/*.py; do .venv/bin/python $$script || exit 1; done
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache demo-run

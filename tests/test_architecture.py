@@ -1,0 +1,171 @@
+"""The import rules of the design, read off the source: who may import whom, and the doorways of heavy packages."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "lepton_vision"
+FOUNDATION = {"errors", "types", "config", "files", "_lazy"}
+TOP = {"pipeline", "repeats", "cli", "demo", "console"}
+ORDER = [
+    "readers",
+    "manifest",
+    "transforms",
+    "models",
+    "training",
+    "inference",
+    "evaluation",
+    "reporting",
+    "scoring",
+]
+FORBIDDEN = {
+    ("transforms", "models"),
+    ("models", "transforms"),
+    ("models", "readers"),
+    ("models", "manifest"),
+    ("training", "readers"),
+    ("training", "manifest"),
+    ("scoring", "training"),
+    ("scoring", "evaluation"),
+    ("scoring", "reporting"),
+}
+DOORWAYS = {
+    "albumentations": {"transforms/augment.py"},
+    "matplotlib": {"reporting/figures.py"},
+    "rich": {"console.py"},
+    "typer": {"cli.py"},
+    "jinja2": {"reporting/card.py"},
+    "monai": set(),
+    "mlflow": {"training/runlog.py", "training/tracking.py"},
+    "nibabel": {"readers/volume.py"},
+}
+
+
+def sources() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute names of all modules that a file imports anywhere, type-checking blocks left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def stage_of(path: Path) -> str:
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def stages_imported(names: set[str]) -> set[str]:
+    known = FOUNDATION | TOP | set(ORDER)
+    return {
+        part for name in names if name.startswith("lepton_vision.") for part in [name.split(".")[1]] if part in known
+    }
+
+
+def breaks(stage: str, imported: set[str]) -> set[str]:
+    """Stages that ``stage`` imports and may not."""
+    if stage in FOUNDATION:
+        return imported - FOUNDATION
+    if stage in TOP or stage == "__init__":
+        return set()
+    right = set(ORDER[ORDER.index(stage) + 1 :])
+    return {other for other in imported if other in TOP or other in right or (stage, other) in FORBIDDEN}
+
+
+def test_every_module_imports_only_the_foundation_and_stages_to_its_left() -> None:
+    found = {str(p.relative_to(PACKAGE)): breaks(stage_of(p), stages_imported(imports(p))) for p in sources()}
+    assert {name: bad for name, bad in found.items() if bad} == {}
+
+
+def test_the_rule_would_notice_a_break() -> None:
+    assert breaks("readers", {"manifest"}) == {"manifest"}
+    assert breaks("models", {"readers"}) == {"readers"}
+    assert breaks("scoring", {"evaluation", "inference"}) == {"evaluation"}
+    assert breaks("config", {"readers"}) == {"readers"}
+    assert breaks("evaluation", {"pipeline"}) == {"pipeline"}
+
+
+@pytest.mark.parametrize("package", sorted(DOORWAYS))
+def test_a_heavy_package_has_one_doorway(package: str) -> None:
+    users = {
+        p.relative_to(PACKAGE).as_posix() for p in sources() if any(n.split(".")[0] == package for n in imports(p))
+    }
+    assert users <= DOORWAYS[package]
+
+
+def test_pydicom_is_known_to_the_readers_and_the_demo_alone() -> None:
+    users = {stage_of(p) for p in sources() if any(n.split(".")[0] == "pydicom" for n in imports(p))}
+    assert users <= {"readers", "demo"}
+
+
+@pytest.mark.parametrize("stage", ["readers", "manifest", "evaluation", "reporting"])
+def test_torch_is_not_imported_there(stage: str) -> None:
+    users = [p.name for p in (PACKAGE / stage).glob("*.py") if any(n.split(".")[0] == "torch" for n in imports(p))]
+    assert users == []
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    return done.stdout.strip()
+
+
+def test_importing_the_package_loads_nothing_third_party_and_changes_nothing() -> None:
+    code = """
+import sys, os, warnings, logging, random
+before = set(sys.modules); env = dict(os.environ); filters = list(warnings.filters); state = random.getstate()
+handlers = list(logging.getLogger().handlers)
+import lepton_vision
+dir(lepton_vision)
+new = {name.split('.')[0] for name in set(sys.modules) - before}
+assert env == dict(os.environ) and filters == list(warnings.filters) and state == random.getstate()
+assert handlers == logging.getLogger().handlers
+print(sorted(name for name in new if name not in sys.stdlib_module_names))
+"""
+    assert run_python(code) == "['lepton_vision']"
+
+
+@pytest.mark.parametrize("module", ["evaluation.classification", "reporting.card", "manifest.audit", "readers.image"])
+def test_a_stage_without_torch_does_not_load_it_by_a_detour(module: str) -> None:
+    code = (
+        f"import sys, lepton_vision.{module}; print(sorted({{'torch', 'monai', 'albumentations'}} & set(sys.modules)))"
+    )
+    assert run_python(code) == "[]"
+
+
+def test_the_scoring_path_loads_neither_monai_nor_albumentations() -> None:
+    code = (
+        "import sys, lepton_vision.scoring.batch; "
+        "print(sorted({'monai', 'albumentations', 'sklearn', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert run_python(code) == "[]"
+
+
+def test_no_file_is_above_400_lines() -> None:
+    long = {p.name: n for p in sources() if (n := len(p.read_text(encoding="utf-8").splitlines())) > 400}
+    assert long == {}
+
+
+def test_no_gpl_decoder_is_named() -> None:
+    forbidden = "pylibjpeg" + "-libjpeg"
+    project = (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")
+    assert forbidden not in project

@@ -1,0 +1,94 @@
+"""Configuration: complete, frozen, refused at the first unknown key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lepton_vision.config import Config, fingerprint
+from lepton_vision.errors import ConfigError
+from lepton_vision.types import Target, Window
+
+CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
+
+
+def test_yaml_round_trip_keeps_every_value(tmp_path: Path) -> None:
+    config = Config(targets=(Target("t", "binary", ("no", "yes")),)).override(
+        "preprocess.windows=[lung, {center: 40, width: 400}]", "train.epochs=3"
+    )
+    config.to_yaml(tmp_path / "c.yaml")
+    again = Config.from_yaml(tmp_path / "c.yaml")
+    assert again == config
+    assert again.fingerprint == config.fingerprint
+    assert again.preprocess.windows[1] == Window(40, 400)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"trian": {}}, "Unknown configuration key 'trian'. Did you mean 'train'?"),
+        ({"train": {"epoch": 3}}, "Unknown configuration key 'epoch'. Did you mean 'epochs'?"),
+        ({"train": {"epochs": "many"}}, "Received: 'many'"),
+        ({"targets": [{"name": "a", "kind": "binary", "classes": ["x"]}]}, "exactly 2 classes"),
+        ({"targets": [{"name": "a", "kind": "binary", "clases": ["x"]}]}, "Did you mean 'classes'?"),
+        ({"preprocess": {"mean": [0.1, 0.2]}}, "mean needs 1 or 1 figures, received 2"),
+        ({"model": {"init_from": "b", "weights": "imagenet"}}, "exclude each other"),
+        ({"split": {"val": 0.6, "test": 0.5}}, "val + test must stay below 1"),
+    ],
+)
+def test_a_wrong_value_gives_one_clear_message(values: dict[str, object], expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_dict(values)
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("train.epoch=3", "Did you mean 'epochs'?"),
+        ("trian.epochs=3", "Did you mean 'train'?"),
+        ("train.epochs", "Expected section.key=value"),
+        ("train.lr=0", "greater than 0"),
+    ],
+)
+def test_a_wrong_override_gives_one_clear_message(assignment: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config().override(assignment)
+    assert expected in str(caught.value)
+
+
+def test_override_leaves_the_original_alone_and_takes_free_keys_of_target_weights() -> None:
+    config = Config()
+    changed = config.override("train.epochs=3", "train.target_weights.finding=2.0")
+    assert (config.train.epochs, changed.train.epochs) == (20, 3)
+    assert changed.train.target_weights == {"finding": 2.0}
+    with pytest.raises(ValueError, match="frozen"):
+        config.train.epochs = 4  # type: ignore[misc]
+
+
+@given(st.integers(1, 10_000), st.floats(1e-6, 1.0))
+def test_the_fingerprint_follows_the_values(epochs: int, lr: float) -> None:
+    config = Config().override(f"train.epochs={epochs}", f"train.lr={lr!r}")
+    assert config.train.lr == lr
+    assert config.fingerprint == Config.from_dict(config.to_dict()).fingerprint
+    assert (config.fingerprint == Config().fingerprint) == (config == Config())
+
+
+def test_the_fingerprint_does_not_depend_on_key_order() -> None:
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+
+
+def test_bad_yaml_names_the_line(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("train:\n  epochs: [1\n")
+    with pytest.raises(ConfigError, match=r"not valid YAML in line \d"):
+        Config.from_yaml(tmp_path / "c.yaml")
+    with pytest.raises(ConfigError, match="Cannot read the configuration"):
+        Config.from_yaml(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_shipped_configurations_load(path: Path) -> None:
+    assert Config.from_yaml(path).targets

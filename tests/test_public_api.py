@@ -1,0 +1,72 @@
+"""The public names: few, true, documented, and resolved lazily."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+import lepton_vision as lv
+
+NAMES = [
+    "Bundle",
+    "Config",
+    "Evaluation",
+    "Image",
+    "LeptonError",
+    "Manifest",
+    "OperatingPoint",
+    "Predictions",
+    "Target",
+    "Window",
+    "__version__",
+    "audit_manifest",
+    "build_model",
+    "choose_operating_point",
+    "evaluate",
+    "fit",
+    "make_loader",
+    "predict",
+    "read_image",
+    "score",
+    "split_manifest",
+    "write_report",
+]
+
+
+def test_the_public_names_are_these_and_no_more() -> None:
+    assert sorted(lv.__all__) == NAMES
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "__version__"])
+def test_a_public_name_resolves_and_is_documented(name: str) -> None:
+    value = getattr(lv, name)
+    assert inspect.getdoc(value)
+    assert value.__module__.startswith("lepton_vision.")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name[0].islower()])
+def test_a_public_function_takes_at_most_two_positional_parameters_before_keywords(name: str) -> None:
+    kinds = [p.kind for p in inspect.signature(getattr(lv, name)).parameters.values()]
+    positional = [kind for kind in kinds if kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    assert len(positional) <= (3 if name == "score" else 2)  # score(bundle, inputs, output)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Manifst'"):
+        lv.Manifst  # noqa: B018
+
+
+def test_the_type_checking_block_and_the_lazy_names_agree() -> None:
+    import ast
+    from pathlib import Path
+
+    tree = ast.parse(Path(lv.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    imported = {
+        (alias.name, str(node.module).removeprefix("lepton_vision."))
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert imported == set(lv._HOMES.items())
