@@ -1,0 +1,242 @@
+"""Manifest rows to Batch: decode (or take from the cache), augment, normalise."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lepton_vision.config import Config, PreprocessConfig
+from lepton_vision.errors import ConfigError, ManifestError, ReadError
+from lepton_vision.manifest.labels import infer_targets
+from lepton_vision.manifest.table import Manifest
+from lepton_vision.readers.image import read_image
+from lepton_vision.transforms.cache import PixelCache
+from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, preprocess_image, to_input
+from lepton_vision.transforms.rows import RowTable
+from lepton_vision.transforms.sampler import EpochSampler, class_weights
+from lepton_vision.types import Batch, Pixels, SampleAddress, Target
+
+if TYPE_CHECKING:
+    from lepton_vision.transforms.augment import Augment
+
+Key = int | tuple[int, int]
+"""Row of a dataset, or (row, augmentation seed)."""
+
+
+class ImageDataset(Dataset[Batch]):
+    """The usable rows of a manifest as normalised images with labels.
+
+    A row comes as a Batch of one, ``__getitems__`` (which the DataLoader calls) gives several as one Batch; both give
+    the same numbers. What a row needs is kept in a few arrays, so that forked workers share it instead of copying.
+
+    Args:
+        manifest: rows whose status is not "ok" are left out; ``Batch.index`` counts rows of this manifest.
+        config: preprocessing; kept in the bundle.
+        targets: whose labels are given; empty for unlabelled images.
+        augment: applied to rows that are asked for with a seed, never to others; None for validation and scoring.
+        cache: decoded images are kept there; None decodes each time.
+
+    Raises:
+        ManifestError: no usable row.
+        LabelError: the column of a target is missing, or a label is none of its classes.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        config: PreprocessConfig,
+        *,
+        targets: Sequence[Target] = (),
+        augment: Augment | None = None,
+        cache: PixelCache | None = None,
+    ) -> None:
+        self.rows = RowTable.of(manifest)
+        if not len(self.rows):
+            raise ManifestError(
+                f"Expected at least one usable image. Received: {len(manifest)} rows, none of them with status 'ok'. "
+                "Check the split, or scan the folder that holds the images."
+            )
+        self.config, self.augment, self.cache = config, augment, cache
+        self.targets = tuple(targets)
+        self._labels = {target.name: manifest.labels(target)[self.rows.index] for target in self.targets}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: Key) -> Batch:
+        return self.__getitems__([key])
+
+    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+        """One Batch of all rows asked for.
+
+        Raises:
+            ReadError: a file that could be read when the folder was scanned cannot be read now.
+        """
+        rows = np.asarray([key if isinstance(key, int) else key[0] for key in keys], np.int64)
+        seeds = [None if isinstance(key, int) or self.augment is None else key[1] for key in keys]
+        images = to_input(self._stack(rows, seeds), self.config)
+        labels = {name: torch.from_numpy(values[rows]) for name, values in self._labels.items()}
+        index = torch.from_numpy(self.rows.index[rows])
+        return Batch(torch.from_numpy(images), labels, index, tuple(self.rows.image_id(int(row)) for row in rows))
+
+    def load_row(self, row: int) -> UInt16Pixels:
+        """Preprocessed pixels (C, H, W) uint16 of one row, from the cache where they are there.
+
+        Raises:
+            ReadError: the file cannot become an image of the size and channels asked for; ``path`` names it.
+        """
+        cached = self.cache.get(row) if self.cache is not None else None
+        if cached is not None:
+            return cached
+        address = self.locate(row)
+        try:
+            image = read_image(address.path, frame=address.frame, member=address.member)
+            pixels = preprocess_image(image, self.config)
+        except ReadError as error:
+            error.path = error.path or address.path
+            raise
+        if self.cache is not None:
+            self.cache.put(row, pixels)
+        return pixels
+
+    def locate(self, row: int) -> SampleAddress:
+        """Where the pixels of one row lie."""
+        return self.rows.locate(row)
+
+    def labels(self, target: str) -> npt.NDArray[np.float32]:
+        """(N,) or (N, K) labels of the rows, NaN where unknown."""
+        return self._labels[target]
+
+    def _stack(self, rows: npt.NDArray[np.int64], seeds: Sequence[int | None]) -> UInt16Pixels | Pixels:
+        """(B, C, H, W): uint16 where nothing is augmented, otherwise float32 in [0, 1]."""
+        shape = (len(rows), self.config.channels, *self.config.size)
+        is_plain = all(seed is None for seed in seeds)
+        stack: UInt16Pixels | Pixels = np.empty(shape, np.uint16 if is_plain else np.float32)
+        for place, (row, seed) in enumerate(zip(rows, seeds, strict=True)):
+            pixels = self.load_row(int(row))
+            if is_plain:
+                stack[place] = pixels
+                continue
+            np.multiply(pixels, np.float32(1.0 / LEVELS), out=stack[place], dtype=np.float32)
+            if seed is not None and self.augment is not None:
+                stack[place] = self.augment(stack[place], seed)
+        return stack
+
+
+def make_loader(
+    manifest: Manifest,
+    config: Config,
+    *,
+    training: bool = False,
+    targets: Sequence[Target] | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    cache_dir: str | Path | None = None,
+    sampler: Sampler[Key] | None = None,
+) -> DataLoader[Batch]:
+    """Loader over the usable rows of a manifest (choose the split first: ``manifest.subset("train")``).
+
+    In training, rows are shuffled or drawn by class (``config.train.sampling``) by an ``EpochSampler``, sharded over
+    the processes of ``torchrun``, augmented, and an incomplete last batch is left out. Otherwise they come in
+    manifest order, unchanged. What is seen depends on seed and epoch, never on the number of workers, and no global
+    random state is touched.
+
+    Args:
+        manifest: rows; rejected ones are left out.
+        config: preprocess, augment, train (batch size, workers, sampling, seed) and cache sections are used.
+        training: shuffle and augment.
+        targets: None takes ``config.targets``, or what the manifest's label columns leave no doubt about.
+        batch_size: of this process; None takes ``config.train.batch_size``.
+        workers: loader processes; None takes ``config.train.workers``; 0 loads in this process.
+        cache_dir: folder of the decoded cache; None takes ``config.cache.folder``; without either, no cache.
+        sampler: replaces the order above; yields rows or (row, seed).
+
+    Returns:
+        DataLoader of Batch; in training its ``sampler`` is the EpochSampler (call ``set_epoch`` before each epoch).
+
+    Raises:
+        ManifestError: no usable row. LabelError: labels missing or outside the classes. ConfigError: training
+            without a target, or a batch size below 1.
+    """
+    dataset = _make_dataset(manifest, config, training=training, targets=targets, cache_dir=cache_dir)
+    size = config.train.batch_size if batch_size is None else batch_size
+    count = config.train.workers if workers is None else workers
+    if size < 1 or count < 0:
+        raise ConfigError(f"Expected batch_size >= 1 and workers >= 0. Received: {size} and {count}.")
+    if training and sampler is None:
+        sampler = _training_sampler(dataset, config)
+    per_process = len(sampler) if isinstance(sampler, EpochSampler) else len(dataset)
+    return DataLoader(
+        dataset,
+        batch_size=size,
+        sampler=sampler,
+        num_workers=count,
+        collate_fn=_as_batch,
+        pin_memory=torch.cuda.is_available(),
+        drop_last=training and per_process >= size,
+        worker_init_fn=_start_worker,
+        persistent_workers=count > 0,
+        generator=torch.Generator().manual_seed(config.train.seed),  # else each epoch would draw from the global one
+    )
+
+
+def _make_dataset(
+    manifest: Manifest,
+    config: Config,
+    *,
+    training: bool,
+    targets: Sequence[Target] | None,
+    cache_dir: str | Path | None,
+) -> ImageDataset:
+    if targets is None:
+        targets = config.targets or (infer_targets(manifest) if manifest.label_columns else ())
+    if training and not targets:
+        raise ConfigError(
+            "Training needs at least one target. Received: none, and the manifest has no label column. "
+            "Scan with a label table, or name targets in the configuration.",
+            key="targets",
+        )
+    augment = None
+    if training and config.augment.preset != "none" and config.augment.strength > 0:
+        from lepton_vision.transforms.augment import build_augment  # scoring and validation never load albumentations
+
+        augment = build_augment(config.augment, targets=targets)
+    dataset = ImageDataset(manifest, config.preprocess, targets=targets, augment=augment)
+    folder = cache_dir if cache_dir is not None else config.cache.folder
+    if folder is not None and config.cache.max_gb > 0:
+        dataset.cache = PixelCache.open(folder, dataset.rows, config.preprocess, max_gb=config.cache.max_gb)
+    return dataset
+
+
+def _training_sampler(dataset: ImageDataset, config: Config) -> EpochSampler:
+    weights = None
+    if config.train.sampling == "balanced":
+        weights = class_weights(dataset.labels(dataset.targets[0].name))
+    rank, world = _place_in_world()
+    return EpochSampler(len(dataset), seed=config.train.seed, rank=rank, world=world, weights=weights)
+
+
+def _place_in_world() -> tuple[int, int]:
+    """Rank and number of processes; before the process group stands, what ``torchrun`` wrote for it."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _as_batch(batch: Batch) -> Batch:
+    """The dataset has already collated."""
+    return batch
+
+
+def _start_worker(_: int) -> None:
+    """One worker, one core: libraries that start a thread per core would only disturb each other."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,203 @@
+"""Deterministic steps from an Image to the network's input: window, fit, resize; no torch.
+
+The order is fixed: windowing is not linear, so it comes before resizing; averaging clipped display values is what a
+monitor shows, averaging HU first would pull a bright edge below the clip. Everything is float32 until one single
+rounding to uint16. The same function serves training, validation and scoring.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from lepton_vision.config import PreprocessConfig, WindowName
+from lepton_vision.errors import ReadError
+from lepton_vision.readers.window import CT_PRESETS, apply_window, percentile_window
+from lepton_vision.types import Image, Pixels, Window
+
+LEVELS = 65535
+"""uint16 value of white."""
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PS3.3 C.7.6.3.1.2 uses for YBR_FULL
+
+UInt16Pixels = npt.NDArray[np.uint16]
+
+
+def preprocess_image(image: Image, config: PreprocessConfig) -> UInt16Pixels:
+    """Window, fit and resize one 2-D image; the result is what the cache keeps.
+
+    Args:
+        image: pixels (C, H, W) float32 in modality units, C = 1 (gray) or 3 (RGB).
+        config: size, windows, colour and fit.
+
+    Returns:
+        (C', height, width) uint16, 0 black to 65535 white; C' = ``config.channels``, windows first, then R, G, B.
+
+    Raises:
+        ReadError: reason ``volume`` (has a depth axis), ``channels`` (neither 1 nor 3), ``units`` (a CT preset on
+            pixels that are not HU), ``no_window`` (no window in the header and ``missing_window`` is "refuse").
+
+    Example:
+        >>> import numpy as np
+        >>> gray = Image(np.full((1, 40, 20), 255, np.float32), units="display", value_range=(0, 255))
+        >>> pixels = preprocess_image(gray, PreprocessConfig(size=(8, 8)))
+        >>> pixels.shape, pixels[0, 4].tolist()
+        ((1, 8, 8), [0, 0, 65535, 65535, 65535, 65535, 0, 0])
+    """
+    _check_image(image)
+    source = image.pixels
+    if image.channels == 3 and config.color == "gray":
+        source = _luma(source)
+    copies = 3 if config.color == "rgb" and len(source) == 1 else 1
+    out = np.zeros((config.channels, *config.size), np.uint16)
+    where = 0
+    for name in config.windows:
+        shown = _display(source, image=image, window=name, config=config)
+        for plane in shown:
+            first = out[where]
+            _place(plane, out=first, fit=config.fit)
+            for copy in range(1, copies):
+                out[where + copy] = first
+            where += copies
+    return out
+
+
+def to_input(pixels: UInt16Pixels | Pixels, config: PreprocessConfig) -> Pixels:
+    """Normalise for the network: the one place where mean and standard deviation are applied.
+
+    Args:
+        pixels: (C, H, W) or (B, C, H, W), uint16 in [0, 65535] (from ``preprocess_image``) or float32 in [0, 1]
+            (from an ``Augment``); the dtype says which.
+        config: mean and std, in units of [0, 1].
+
+    Returns:
+        float32 of the same shape: (pixels in [0, 1] - mean) / std.
+
+    Raises:
+        ReadError: reason ``channels``: another number of channels than the configuration has.
+        TypeError: another dtype.
+    """
+    if pixels.dtype not in (np.uint16, np.float32):
+        raise TypeError(f"Expected uint16 in [0, 65535] or float32 in [0, 1]. Received: {pixels.dtype}.")
+    if pixels.ndim not in (3, 4) or pixels.shape[-3] != config.channels:
+        raise ReadError(
+            f"Expected {config.channels} channels in (C, H, W) or (B, C, H, W). Received: shape {pixels.shape}. "
+            "Preprocess the image with the configuration of the model.",
+            reason="channels",
+        )
+    white = LEVELS if pixels.dtype == np.uint16 else 1
+    scale = np.asarray([1.0 / (white * s) for s in config.std], np.float32)[:, None, None]
+    shift = np.asarray([m / s for m, s in zip(_per_std(config), config.std, strict=True)], np.float32)[:, None, None]
+    result: Pixels = np.multiply(pixels, scale, dtype=np.float32)
+    result -= shift
+    return result
+
+
+def _per_std(config: PreprocessConfig) -> tuple[float, ...]:
+    return config.mean if len(config.mean) == len(config.std) else config.mean * len(config.std)
+
+
+def _check_image(image: Image) -> None:
+    if image.is_volume:
+        raise ReadError(
+            f"Expected one 2-D image. Received: a volume or a file of {image.pixels.shape[1]} frames. "
+            "Scan its folder so that each frame becomes a row, or give the frame.",
+            reason="volume",
+        )
+    if image.channels not in (1, 3):
+        raise ReadError(
+            f"Expected 1 (gray) or 3 (RGB) channels. Received: {image.channels}. Convert the image first.",
+            reason="channels",
+        )
+
+
+def _luma(pixels: Pixels) -> Pixels:
+    """(3, H, W) RGB to (1, H, W)."""
+    gray = pixels[0] * np.float32(_LUMA[0])
+    gray += pixels[1] * np.float32(_LUMA[1])
+    gray += pixels[2] * np.float32(_LUMA[2])
+    return gray[None]
+
+
+def _display(source: Pixels, *, image: Image, window: WindowName | Window, config: PreprocessConfig) -> Pixels:
+    """Display values (C, H, W) float32 in [0, 1]."""
+    if isinstance(window, Window):
+        return apply_window(source, window)
+    if window in CT_PRESETS:
+        if image.units != "HU":
+            raise ReadError(
+                f"The window {window!r} is in Hounsfield units. Received: {image.modality or 'an image'} in "
+                f"{image.units!r}. Use 'header', 'percentile' or a Window in the image's own units.",
+                reason="units",
+            )
+        return apply_window(source, CT_PRESETS[window])
+    choice = _resolve_header(image, config) if window == "header" else window
+    if choice == "percentile":
+        return apply_window(source, percentile_window(source))
+    if choice == "full" or image.window is None:
+        return _full(source, image.value_range)
+    return apply_window(source, image.window)
+
+
+def _resolve_header(image: Image, config: PreprocessConfig) -> str:
+    """What "header" means for this image.
+
+    Colour and raster files hold display values already: a VOI window is defined for MONOCHROME images only
+    (PS3.3 C.11.2.1), so their full range is shown.
+    """
+    if image.channels == 3 or image.units == "display":
+        return "full"
+    if image.window is not None:
+        return "header"
+    if config.missing_window == "refuse":
+        raise ReadError(
+            "Expected a VOI window in the header. Received: none. Name a window in preprocess.windows, or set "
+            "preprocess.missing_window to 'percentile' or 'full'.",
+            reason="no_window",
+        )
+    return config.missing_window
+
+
+def _full(source: Pixels, value_range: tuple[float, float]) -> Pixels:
+    low, high = value_range
+    shown = source - np.float32(low)
+    shown *= np.float32(1.0 / (high - low) if high > low else 0.0)
+    return np.clip(shown, 0.0, 1.0, out=shown)
+
+
+def _place(plane: Pixels, *, out: UInt16Pixels, fit: str) -> None:
+    """Resize one display plane into ``out`` (black where padding leaves room)."""
+    height, width = plane.shape
+    rows, columns = out.shape
+    if fit == "pad":
+        scale = min(rows / height, columns / width)
+        inner = (min(rows, max(1, round(height * scale))), min(columns, max(1, round(width * scale))))
+    else:
+        inner = (rows, columns)
+    if fit == "crop":
+        plane = _crop(plane, aspect=columns / rows)
+    top, left = (rows - inner[0]) // 2, (columns - inner[1]) // 2
+    scaled = _resize(plane, size=inner) * np.float32(LEVELS)
+    scaled += np.float32(0.5)  # truncation on assignment then rounds to nearest
+    out[top : top + inner[0], left : left + inner[1]] = scaled
+
+
+def _crop(plane: Pixels, *, aspect: float) -> Pixels:
+    """Cut the longer side in the middle so that width / height is ``aspect``."""
+    height, width = plane.shape
+    rows = min(height, max(1, round(width / aspect)))
+    columns = min(width, max(1, round(height * aspect)))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return plane[top : top + rows, left : left + columns]
+
+
+def _resize(plane: Pixels, *, size: tuple[int, int]) -> Pixels:
+    """Area average where an axis shrinks (no aliasing), linear where it grows; never beyond the input's range."""
+    smaller = (min(size[0], plane.shape[0]), min(size[1], plane.shape[1]))
+    # OpenCV averages areas only where no axis grows, so the shrinking axes go first.
+    if smaller != plane.shape:
+        plane = cv2.resize(plane, smaller[::-1], interpolation=cv2.INTER_AREA)
+    if size != plane.shape:
+        plane = cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return plane

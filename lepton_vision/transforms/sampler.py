@@ -1,0 +1,130 @@
+"""Which rows an epoch shows, in which order, and the seed of each one's augmentation.
+
+Order and seeds follow from (seed, epoch) alone: not from the number of workers, nor from what ran before. A run
+that was stopped in the middle of an epoch goes on with the very samples it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import Sampler
+
+from lepton_vision.types import FloatArray
+
+_MASK_63 = np.uint64(2**63 - 1)
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Yields (row, augmentation seed) of one epoch, for one process of a distributed run.
+
+    Args:
+        rows: number of rows N.
+        seed: with the epoch decides everything.
+        rank: number of this process, from 0.
+        world: number of processes. Each gets the same number of samples; where N does not divide, the first rows of
+            the epoch's order are shown twice.
+        weights: (N,) relative frequency of each row, drawn with replacement ("balanced"); None shows each row once.
+
+    Example:
+        >>> sampler = EpochSampler(4, seed=0)
+        >>> sorted(row for row, _ in sampler)
+        [0, 1, 2, 3]
+    """
+
+    def __init__(
+        self, rows: int, *, seed: int, rank: int = 0, world: int = 1, weights: FloatArray | None = None
+    ) -> None:
+        if rows < 1 or not 0 <= rank < world:
+            raise ValueError(f"Expected rows >= 1 and 0 <= rank < world. Received: {rows}, {rank}, {world}.")
+        if weights is not None and (weights.shape != (rows,) or not weights.sum() > 0 or weights.min() < 0):
+            raise ValueError(f"Expected {rows} weights of 0 or more, not all 0. Received: shape {weights.shape}.")
+        self.rows, self.seed, self.rank, self.world, self.weights = rows, seed, rank, world, weights
+        self.epoch = 0
+        self._start = 0
+
+    def __len__(self) -> int:
+        """Samples of a whole epoch in this process, wherever it starts."""
+        return -(-self.rows // self.world)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; it is shown from its beginning."""
+        self.epoch, self._start = epoch, 0
+
+    def start_at(self, samples_done: int) -> None:
+        """Skip what this process has already seen of the epoch; call it after ``set_epoch``."""
+        if not 0 <= samples_done <= len(self):
+            raise ValueError(f"Expected 0 to {len(self)} samples. Received: {samples_done}.")
+        self._start = samples_done
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order, seeds = self._order()
+        mine = slice(self.rank, None, self.world)
+        for row, seed in zip(order[mine][self._start :], seeds[mine][self._start :], strict=True):
+            yield int(row), int(seed)
+
+    def _order(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+        """Rows and seeds of all processes together, a multiple of ``world`` long."""
+        rng = np.random.default_rng((self.seed, self.epoch))
+        if self.weights is None:
+            order = rng.permutation(self.rows)
+        else:
+            order = rng.choice(self.rows, size=self.rows, p=self.weights / self.weights.sum())
+        order = np.resize(order, len(self) * self.world)
+        return order, sample_seeds(order, seed=self.seed, epoch=self.epoch)
+
+
+def sample_seeds(order: npt.NDArray[np.int64], *, seed: int, epoch: int) -> npt.NDArray[np.uint64]:
+    """One 63-bit seed per sample: a stable mix of (seed, epoch, row, how often the row came before in this epoch).
+
+    Args:
+        order: (N,) rows in the order of the epoch.
+        seed: seed of the run.
+        epoch: number of the epoch.
+
+    Returns:
+        (N,) uint64 below 2**63.
+    """
+    by_row = np.argsort(order, kind="stable")
+    ranked = order[by_row]
+    is_first = np.r_[True, ranked[1:] != ranked[:-1]] if len(order) else np.zeros(0, bool)
+    places = np.arange(len(order))
+    earlier = np.empty(len(order), np.int64)
+    earlier[by_row] = places - np.maximum.accumulate(np.where(is_first, places, 0))
+    mixed = _mix(np.full(len(order), seed & 0xFFFFFFFFFFFFFFFF, np.uint64))
+    for part in (np.full(len(order), epoch), order, earlier):
+        mixed = _mix(mixed ^ part.astype(np.uint64))
+    return mixed & _MASK_63
+
+
+def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """splitmix64 (Steele, Lea and Flood, OOPSLA 2014): every input bit changes each output bit half of the time."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def class_weights(labels: npt.NDArray[np.float32]) -> FloatArray:
+    """Weight of each row so that every class of a target is drawn equally often.
+
+    Args:
+        labels: (N,) class index or (N, K) multilabel values in {0, 1}; NaN is unknown.
+
+    Returns:
+        (N,) float64: one over the number of rows of the same class, times the number of labelled rows, averaged over
+        the K columns. A row whose label is unknown has the mean weight of the labelled rows.
+    """
+    columns = labels[:, None] if labels.ndim == 1 else labels
+    total = np.zeros(len(columns))
+    for column in columns.T:
+        is_known = ~np.isnan(column)
+        weight = np.ones(len(column))
+        if is_known.any():
+            _, inverse, counts = np.unique(column[is_known], return_inverse=True, return_counts=True)
+            weight[is_known] = (is_known.sum() / counts)[inverse]
+            weight[~is_known] = weight[is_known].mean()
+        total += weight
+    return total / max(1, columns.shape[1])
