@@ -1,0 +1,303 @@
+"""Predictions: ids, labels and probabilities of one set of samples, checked once and then trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from html import escape
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lepton_vision.config import PreprocessConfig, nearest
+from lepton_vision.errors import EvaluationError
+from lepton_vision.types import SPLITS, FloatArray, SampleAddress, Target
+
+TextArray = npt.NDArray[np.str_]
+
+# Softmax in float32 and a CSV with six digits both stay far inside; logits taken for probabilities do not.
+SUM_TOLERANCE = 1e-3
+
+
+class Failure(NamedTuple):
+    """A sample that could not be read: it has no probability, and it is not lost."""
+
+    image_id: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a model says about N samples, and what is true where that is known.
+
+    Attributes:
+        targets: what was predicted.
+        image_id: (N,) str, unique.
+        patient_id: (N,) str; "" where unknown, and such a sample counts as a patient of its own.
+        series_id: (N,) str; "" where unknown.
+        y_true: by target name, float64: (N,) 0/1 for binary, (N,) class index for multiclass, (N, K) 0/1 for
+            multilabel. NaN is unknown.
+        y_prob: by target name, float64 in [0, 1]: (N,) of the positive class for binary, (N, K) otherwise.
+        split: "train", "val", "test", or None where it is not known.
+        bundle_id: id of the bundle that made them, or None for another tool's.
+        addresses: where the N samples lie (kept in memory and in Parquet, never in CSV), or None.
+        preprocess: how the pixels were prepared, or None.
+        failures: samples that could not be read.
+
+    Raises:
+        EvaluationError: lengths that do not match, an id that stands twice, a probability that is NaN or outside
+            [0, 1], multiclass probabilities that do not sum to one, a label outside the classes, an unknown split.
+
+    Example:
+        >>> covid = Target("covid", "binary", ("no", "yes"))
+        >>> ids = np.array(["a", "b"])
+        >>> Predictions((covid,), ids, ids, ids, {"covid": np.array([0, 1])}, {"covid": np.array([0.2, 0.7])}).n
+        2
+    """
+
+    targets: tuple[Target, ...]
+    image_id: TextArray
+    patient_id: TextArray
+    series_id: TextArray
+    y_true: Mapping[str, FloatArray]
+    y_prob: Mapping[str, FloatArray]
+    split: str | None = None
+    bundle_id: str | None = None
+    addresses: tuple[SampleAddress, ...] | None = None
+    preprocess: PreprocessConfig | None = None
+    failures: tuple[Failure, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        for name in ("image_id", "patient_id", "series_id"):
+            object.__setattr__(self, name, as_text(getattr(self, name)))
+        for name in ("y_true", "y_prob"):
+            values = {key: np.asarray(array, dtype=np.float64) for key, array in getattr(self, name).items()}
+            object.__setattr__(self, name, values)
+        object.__setattr__(self, "failures", tuple(Failure(*failure) for failure in self.failures))
+        _check_ids(self)
+        for target in self.targets:
+            _check_shapes(self, target)
+            _check_probabilities(self.y_prob[target.name], target)
+            _check_labels(self.y_true[target.name], target)
+
+    def __len__(self) -> int:
+        return self.n
+
+    @property
+    def n(self) -> int:
+        """Number of samples N (failures are not among them)."""
+        return int(self.image_id.shape[0])
+
+    def target(self, name: str) -> Target:
+        """Return the target of that name; EvaluationError names the nearest one."""
+        for target in self.targets:
+            if target.name == name:
+                return target
+        names = [target.name for target in self.targets]
+        raise EvaluationError(f"No target {name!r} in these predictions. {nearest(name, names)}", key=name)
+
+    def labelled(self, target: Target) -> npt.NDArray[np.bool_]:
+        """Mark the samples with a known label, (N,) bool; for multilabel, with a label for at least one class."""
+        known = ~np.isnan(self.y_true[target.name])
+        return np.asarray(known.any(axis=1) if known.ndim == 2 else known, dtype=np.bool_)
+
+    def select(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp] | Sequence[int]) -> Predictions:
+        """Keep some samples: a (N,) bool mask, or positions in the order wanted; failures are left out.
+
+        Raises:
+            EvaluationError: a mask of another length, a position outside 0 … N-1, or one that is given twice.
+        """
+        wanted = np.asarray(rows)
+        if wanted.dtype == np.bool_ and wanted.shape != (self.n,):
+            raise EvaluationError(f"A mask needs one value for each of the {self.n} samples. Received: {wanted.shape}.")
+        positions = np.flatnonzero(wanted) if wanted.dtype == np.bool_ else wanted.astype(np.intp)
+        if positions.size and (positions.min() < 0 or positions.max() >= self.n):
+            raise EvaluationError(
+                f"Positions must lie in 0 … {self.n - 1}. Received: {positions.min()} … {positions.max()}."
+            )
+        addresses = None if self.addresses is None else tuple(self.addresses[i] for i in positions)
+        return replace(
+            self,
+            image_id=self.image_id[positions],
+            patient_id=self.patient_id[positions],
+            series_id=self.series_id[positions],
+            y_true={name: values[positions] for name, values in self.y_true.items()},
+            y_prob={name: values[positions] for name, values in self.y_prob.items()},
+            addresses=addresses,
+            failures=(),
+        )
+
+    @classmethod
+    def concat(cls, parts: Sequence[Predictions]) -> Predictions:
+        """Put the predictions of several folds together; an image may stand in one part only.
+
+        Raises:
+            EvaluationError: no part, other targets, another split (a threshold must not be chosen on hidden test
+                samples), or an image that stands in two parts.
+        """
+        if not parts:
+            raise EvaluationError("Nothing to put together: give at least one Predictions.")
+        first = parts[0]
+        if any(part.targets != first.targets for part in parts):
+            raise EvaluationError("The parts predict different targets. Put together only folds of one study.")
+        splits = {part.split for part in parts}
+        if len(splits) > 1:
+            names = ", ".join(sorted(str(split) for split in splits))
+            raise EvaluationError(f"The parts are of different splits: {names}. Evaluate each split by itself.")
+        bundles = list(dict.fromkeys(part.bundle_id for part in parts if part.bundle_id is not None))
+        addresses = [part.addresses for part in parts if part.addresses is not None]
+        image_id, patient_id, series_id = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("image_id", "patient_id", "series_id")
+        )
+        return cls(
+            first.targets,
+            image_id,
+            patient_id,
+            series_id,
+            {name: np.concatenate([part.y_true[name] for part in parts]) for name in first.y_true},
+            {name: np.concatenate([part.y_prob[name] for part in parts]) for name in first.y_prob},
+            split=first.split,
+            bundle_id="+".join(bundles) or None,
+            addresses=tuple(a for part in addresses for a in part) if len(addresses) == len(parts) else None,
+            preprocess=first.preprocess if all(part.preprocess == first.preprocess for part in parts) else None,
+            failures=tuple(failure for part in parts for failure in part.failures),
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write ``.csv`` or ``.parquet`` atomically; every float comes back bit for bit.
+
+        Raises:
+            EvaluationError: another suffix, two columns of one name, or the file cannot be written.
+        """
+        from lepton_vision.inference.tables import save_predictions
+
+        return save_predictions(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path, *, targets: Sequence[Target] | None = None) -> Predictions:
+        """Read what ``save`` wrote, or the plain ``image_id, patient_id, y_true, y_prob`` of any other tool.
+
+        Args:
+            path: a ``.csv`` or ``.parquet`` file.
+            targets: what the columns mean; None takes it from the file. A file of another tool with ``y_true`` and
+                ``y_prob`` becomes one binary target ``y`` with the classes 0 and 1. An empty ``y_true`` is unknown.
+
+        Raises:
+            EvaluationError: no such file, a missing column (the nearest one is named), or values as for the class.
+        """
+        from lepton_vision.inference.tables import load_predictions
+
+        return load_predictions(path, targets=targets)
+
+    def _repr_html_(self) -> str:
+        facts = {"samples": self.n, "failed": len(self.failures), "split": self.split, "bundle": self.bundle_id}
+        caption = " · ".join(f"{key}: {escape(str(value))}" for key, value in facts.items())
+        rows = []
+        for target in self.targets:
+            labels, known = self.y_true[target.name], int(self.labelled(target).sum())
+            count = (
+                [int(np.nansum(labels == k)) for k in range(len(target.classes))]
+                if target.kind != "multilabel"
+                else [int(n) for n in np.nansum(labels, axis=0)]
+            )
+            counts = ", ".join(f"{escape(name)} {n}" for name, n in zip(target.classes, count, strict=True))
+            rows.append(
+                f"<tr><th>{escape(target.name)}</th><td>{target.kind}</td><td>{known}</td><td>{counts}</td></tr>"
+            )
+        head = "<tr><th>target</th><th>kind</th><th>labelled</th><th>by class</th></tr>"
+        return f"<table><caption>Predictions · {caption}</caption>{head}{''.join(rows)}</table>"
+
+
+def as_text(values: npt.ArrayLike) -> TextArray:
+    """Turn ids into a (N,) str array; None and NaN become ""."""
+    array = np.asarray(values)
+    if array.dtype.kind == "U":
+        return array
+    return np.array(["" if v is None or v != v else str(v) for v in array.tolist()], dtype=np.str_)
+
+
+def _check_ids(predictions: Predictions) -> None:
+    n = predictions.image_id.shape[0] if predictions.image_id.ndim == 1 else -1
+    lengths = {name: np.shape(getattr(predictions, name)) for name in ("image_id", "patient_id", "series_id")}
+    if predictions.addresses is not None:
+        lengths["addresses"] = (len(predictions.addresses),)
+    if any(shape != (n,) for shape in lengths.values()):
+        shown = ", ".join(f"{name} {shape}" for name, shape in lengths.items())
+        raise EvaluationError(f"Every column needs one value for each sample. Received shapes: {shown}.")
+    unique, counts = np.unique(predictions.image_id, return_counts=True)
+    if unique.size != n:
+        row = int(np.flatnonzero(predictions.image_id == unique[np.argmax(counts)])[1])
+        raise EvaluationError(
+            f"Each image_id must stand once. Received: {n - unique.size} repeated ids, one in row {row} (from 0). "
+            "Remove the duplicates, or keep one row per image.",
+            row=row,
+            key="image_id",
+        )
+    if np.any(predictions.image_id == ""):
+        row = int(np.flatnonzero(predictions.image_id == "")[0])
+        raise EvaluationError(f"Row {row} (from 0) has no image_id. Give every row one.", row=row, key="image_id")
+    if predictions.split is not None and predictions.split not in SPLITS:
+        expected = ", ".join(SPLITS)
+        raise EvaluationError(
+            f"Unknown split. Expected: {expected} or none. Received: {predictions.split!r}.", key="split"
+        )
+    names = [target.name for target in predictions.targets]
+    if not names or len(set(names)) != len(names):
+        raise EvaluationError(f"Predictions need at least one target, each once. Received: {names}.", key="targets")
+
+
+def _check_shapes(predictions: Predictions, target: Target) -> None:
+    n, k = predictions.n, len(target.classes)
+    expected = {
+        "y_true": (n, k) if target.kind == "multilabel" else (n,),
+        "y_prob": (n,) if target.kind == "binary" else (n, k),
+    }
+    for name, shape in expected.items():
+        values: FloatArray | None = getattr(predictions, name).get(target.name)
+        if values is None:
+            raise EvaluationError(
+                f"{name} lacks the target {target.name!r}. Give an array of shape {shape}.", key=target.name
+            )
+        if values.shape != shape:
+            raise EvaluationError(
+                f"{name} of the {target.kind} target {target.name!r} needs shape {shape}. Received: {values.shape}.",
+                key=target.name,
+            )
+
+
+def _check_probabilities(prob: FloatArray, target: Target) -> None:
+    is_bad = ~((prob >= 0.0) & (prob <= 1.0))  # catches NaN too
+    if is_bad.any():
+        row = int(np.argwhere(is_bad)[0][0])
+        raise EvaluationError(
+            f"Probabilities of {target.name!r} must lie in [0, 1]. Received: {prob[is_bad][0]:g} in row {row} "
+            f"(from 0), {int(is_bad.sum())} such values. Apply the sigmoid or softmax first.",
+            row=row,
+            key=target.name,
+        )
+    if target.kind == "multiclass" and prob.size:
+        total = prob.sum(axis=1)
+        row = int(np.argmax(np.abs(total - 1.0)))
+        if abs(total[row] - 1.0) > SUM_TOLERANCE:
+            raise EvaluationError(
+                f"Probabilities of the multiclass target {target.name!r} must sum to 1 in each row. Received: "
+                f"{total[row]:g} in row {row} (from 0). Apply the softmax first.",
+                row=row,
+                key=target.name,
+            )
+
+
+def _check_labels(labels: FloatArray, target: Target) -> None:
+    valid = range(len(target.classes)) if target.kind == "multiclass" else range(2)
+    is_bad = ~(np.isnan(labels) | np.isin(labels, list(valid)))
+    if is_bad.any():
+        row = int(np.argwhere(is_bad)[0][0])
+        expected = f"0 … {valid[-1]} (a class index)" if target.kind == "multiclass" else "0 or 1"
+        raise EvaluationError(
+            f"Labels of the {target.kind} target {target.name!r} must be {expected}, or unknown. Received: "
+            f"{labels[is_bad][0]:g} in row {row} (from 0).",
+            row=row,
+            key=target.name,
+        )

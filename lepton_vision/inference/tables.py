@@ -1,0 +1,310 @@
+"""Predictions in CSV and Parquet files, ours and other tools'."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lepton_vision.config import PreprocessConfig, nearest
+from lepton_vision.errors import EvaluationError
+from lepton_vision.inference.predictions import Failure, Predictions, as_text
+from lepton_vision.types import FloatArray, SampleAddress, Target
+
+Columns = dict[str, list[Any]]
+
+_METADATA_KEY = b"lepton_vision_predictions"
+_VERSION = 1
+_SUFFIXES = (".csv", ".parquet")
+
+
+def save_predictions(predictions: Predictions, path: str | Path) -> Path:
+    """Write a table beside ``path`` and rename it there, so that a reader never sees half of it."""
+    path = Path(path)
+    _check_suffix(path)
+    columns = _to_columns(predictions)
+    facts = _facts(predictions)
+    content = _parquet_bytes(predictions, columns, facts) if path.suffix == ".parquet" else _csv_bytes(columns, facts)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_atomically(path, content)
+    except OSError as error:
+        raise EvaluationError(
+            f"Cannot write the predictions: {error.strerror}. Nothing was left behind; choose another folder.",
+            path=path,
+        ) from None
+    return path
+
+
+def load_predictions(path: str | Path, *, targets: Sequence[Target] | None) -> Predictions:
+    """Read a table, checked column by column."""
+    path = Path(path)
+    _check_suffix(path)
+    try:
+        columns, facts = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+    except OSError as error:
+        raise EvaluationError(
+            f"Cannot read the predictions: {error.strerror or 'no valid file'}. Give a CSV or Parquet file.", path=path
+        ) from None
+    try:
+        return _from_columns(columns, facts, targets)
+    except EvaluationError as error:
+        raise EvaluationError(str(error), path=path, row=error.row, key=error.key) from None
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix not in _SUFFIXES:
+        raise EvaluationError(
+            f"Predictions are kept in .csv or .parquet files. Received: {path.suffix or 'no suffix'!r}.", path=path
+        )
+
+
+def _names(target: Target, is_only: bool) -> tuple[list[str], list[str]]:
+    """Columns of the labels and of the probabilities of one target."""
+    if target.kind == "binary":
+        return (["y_true"], ["y_prob"]) if is_only else ([f"y_true_{target.name}"], [f"y_prob_{target.name}"])
+    prob = [f"y_prob_{target.name}_{name}" for name in target.classes]
+    if target.kind == "multiclass":
+        return [f"y_true_{target.name}"], prob
+    return [f"y_true_{target.name}_{name}" for name in target.classes], prob
+
+
+def _to_columns(predictions: Predictions) -> Columns:
+    ids = ("image_id", "patient_id", "series_id")
+    columns: Columns = {name: getattr(predictions, name).tolist() for name in ids}
+    columns["split"] = [predictions.split] * predictions.n
+    for target in predictions.targets:
+        names = _names(target, len(predictions.targets) == 1)
+        for kind_names, values in zip(names, (predictions.y_true, predictions.y_prob), strict=True):
+            table = values[target.name].reshape(predictions.n, len(kind_names))
+            for k, name in enumerate(kind_names):
+                if name in columns:
+                    raise EvaluationError(
+                        f"Two columns would be called {name!r}. Rename a target or a class.", key=name
+                    )
+                columns[name] = table[:, k].tolist()
+    return columns
+
+
+def _facts(predictions: Predictions) -> dict[str, Any]:
+    targets = [
+        {"name": t.name, "kind": t.kind, "classes": t.classes, "column": t.column, "is_lateral": t.is_lateral}
+        for t in predictions.targets
+    ]
+    preprocess = predictions.preprocess
+    return {
+        "version": _VERSION,
+        "targets": targets,
+        "split": predictions.split,
+        "bundle_id": predictions.bundle_id,
+        "preprocess": None if preprocess is None else json.loads(preprocess.model_dump_json()),
+        "failures": [list(failure) for failure in predictions.failures],
+    }
+
+
+def _csv_bytes(columns: Columns, facts: dict[str, Any]) -> bytes:
+    text = io.StringIO()
+    text.write("# " + json.dumps(facts, ensure_ascii=True) + "\n")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*([_cell(value) for value in values] for values in columns.values()), strict=True))
+    return text.getvalue().encode()
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return repr(value) if isinstance(value, float) else str(value)  # repr is the shortest text that reads back exactly
+
+
+def _parquet_bytes(predictions: Predictions, columns: Columns, facts: dict[str, Any]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text = ("image_id", "patient_id", "series_id", "split", "path", "member")
+    if predictions.addresses is not None:
+        columns = columns | {
+            "path": [address.path.as_posix() for address in predictions.addresses],
+            "member": [address.member for address in predictions.addresses],
+            "frame": [address.frame for address in predictions.addresses],
+        }
+    types = {name: pa.string() if name in text else pa.int64() if name == "frame" else pa.float64() for name in columns}
+    arrays = [pa.array(values, type=types[name]) for name, values in columns.items()]
+    table = pa.table(arrays, names=list(columns))
+    table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(facts).encode()})
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _read_csv(path: Path) -> tuple[Columns, dict[str, Any]]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise EvaluationError(
+            "The predictions are not UTF-8 text. Save the table as CSV in UTF-8.", path=path
+        ) from None
+    facts: dict[str, Any] = {}
+    while text.startswith("#"):
+        comment, _, text = text.partition("\n")
+        facts = _parse_facts(comment[1:], path) or facts
+    rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+    if not rows:
+        raise EvaluationError("The predictions are empty. Expected a header and one row for each image.", path=path)
+    header, *body = rows
+    header = [name.strip() for name in header]
+    if len(set(header)) != len(header):
+        raise EvaluationError("The header names a column twice. Remove one of them.", path=path)
+    for number, row in enumerate(body):
+        if len(row) != len(header):
+            raise EvaluationError(
+                f"Row {number} (from 0) has {len(row)} cells, the header {len(header)}. Correct the table.",
+                path=path,
+                row=number,
+            )
+    return {name: [row[k] for row in body] for k, name in enumerate(header)}, facts
+
+
+def _read_parquet(path: Path) -> tuple[Columns, dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid:
+        raise EvaluationError("The predictions are no valid Parquet file. Write them again.", path=path) from None
+    content = (table.schema.metadata or {}).get(_METADATA_KEY)
+    facts = {} if content is None else _parse_facts(content.decode(), path)
+    return {name: table[name].to_pylist() for name in table.column_names}, facts
+
+
+def _parse_facts(text: str, path: Path) -> dict[str, Any]:
+    """Return our facts, or nothing where the comment is another tool's."""
+    try:
+        facts = json.loads(text)
+    except ValueError:
+        return {}
+    if not isinstance(facts, dict) or "version" not in facts:
+        return {}
+    if facts["version"] != _VERSION:
+        raise EvaluationError(
+            f"These predictions have format {facts['version']}, this version reads {_VERSION}. Update lepton-vision.",
+            path=path,
+        )
+    return facts
+
+
+def _from_columns(columns: Columns, facts: dict[str, Any], targets: Sequence[Target] | None) -> Predictions:
+    image_id = as_text(_column(columns, "image_id"))
+    if "patient_id" not in columns:
+        raise EvaluationError(
+            "The column 'patient_id' is missing: intervals need to know which images are of one patient. "
+            f"{_present(columns, 'patient_id')} With one image for each patient, copy image_id to patient_id.",
+            key="patient_id",
+        )
+    if targets is None:
+        targets = [Target(**spec | {"classes": tuple(spec["classes"])}) for spec in facts.get("targets", ())]
+    found = tuple(targets) or _infer_targets(columns)
+    y_true, y_prob = {}, {}
+    for target in found:
+        names = _names(target, len(found) == 1)
+        true, prob = (np.column_stack([_numbers(columns, name) for name in part]) for part in names)
+        y_true[target.name] = true if target.kind == "multilabel" else true[:, 0]
+        y_prob[target.name] = prob[:, 0] if target.kind == "binary" else prob
+    preprocess = facts.get("preprocess")
+    return Predictions(
+        found,
+        image_id,
+        as_text(columns["patient_id"]),
+        as_text(columns.get("series_id", [""] * image_id.size)),
+        y_true,
+        y_prob,
+        split=_split(columns, facts),
+        bundle_id=facts.get("bundle_id"),
+        addresses=_addresses(columns),
+        preprocess=None if preprocess is None else PreprocessConfig.model_validate(preprocess),
+        failures=tuple(Failure(*failure) for failure in facts.get("failures", ())),
+    )
+
+
+def _infer_targets(columns: Columns) -> tuple[Target, ...]:
+    """Read the targets from the column names of another tool's table."""
+    found = []
+    for name in (name.removeprefix("y_true_") for name in columns if name.startswith("y_true_")):
+        prefix = f"y_prob_{name}_"
+        classes = tuple(column.removeprefix(prefix) for column in columns if column.startswith(prefix))
+        if f"y_prob_{name}" in columns or not classes:
+            found.append(Target(name, "binary", ("0", "1")))
+        else:
+            found.append(Target(name, "multiclass", classes))
+    return tuple(found) or (Target("y", "binary", ("0", "1")),)
+
+
+def _present(columns: Columns, name: str) -> str:
+    return nearest(name, list(columns)).replace("Expected one of", "Columns present")
+
+
+def _column(columns: Columns, name: str) -> list[Any]:
+    if name not in columns:
+        raise EvaluationError(f"The column {name!r} is missing. {_present(columns, name)}", key=name)
+    return columns[name]
+
+
+def _numbers(columns: Columns, name: str) -> FloatArray:
+    """Turn a column into float64; an empty label is NaN, an empty probability is refused later as NaN."""
+    values = _column(columns, name)
+    numbers = np.empty(len(values), dtype=np.float64)
+    for row, value in enumerate(values):
+        is_empty = value is None or (isinstance(value, str) and not value.strip())
+        try:
+            numbers[row] = math.nan if is_empty else float(value)
+        except (TypeError, ValueError):
+            raise EvaluationError(
+                f"The column {name!r} needs numbers. Received text in row {row} (from 0). Labels are 0 and 1 or a "
+                "class index, empty where unknown.",
+                row=row,
+                key=name,
+            ) from None
+    return numbers
+
+
+def _split(columns: Columns, facts: dict[str, Any]) -> str | None:
+    values = sorted({str(value) for value in columns.get("split", ()) if value not in (None, "")})
+    if len(values) > 1:
+        raise EvaluationError(
+            f"The rows are of different splits: {', '.join(values)}. Evaluate each split by itself.", key="split"
+        )
+    split: str | None = values[0] if values else facts.get("split")
+    return split
+
+
+def _addresses(columns: Columns) -> tuple[SampleAddress, ...] | None:
+    if "path" not in columns or "member" not in columns or "frame" not in columns:
+        return None
+    rows = zip(columns["path"], columns["member"], columns["frame"], strict=True)
+    return tuple(
+        SampleAddress(Path(path), member or None, None if frame in (None, "") else int(frame))
+        for path, member, frame in rows
+        if path
+    )
