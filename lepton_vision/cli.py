@@ -133,8 +133,9 @@ def train(
         bundle = fit(settings, table, run_dir=run_dir, resume=resume, device=device, progress=console.progress)
     point = None if bundle.operating_point is None else bundle.operating_point.to_dict()
     facts = {"bundle": str(run_dir / "bundle"), "bundle_id": bundle.bundle_id, "operating_point": point}
-    validation = {key: value for key, value in bundle.provenance["validation"].items()}
-    _print(facts | validation | {"best_epoch": bundle.provenance["best_epoch"]}, as_json=as_json)
+    _print(
+        facts | dict(bundle.provenance["validation"]) | {"best_epoch": bundle.provenance["best_epoch"]}, as_json=as_json
+    )
 
 
 @app.command()

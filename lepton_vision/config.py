@@ -101,7 +101,7 @@ class ModelConfig(_Section):
 
     backbone: Backbone = "resnet18"
     weights: str = "none"
-    """"none" (random), "imagenet" (torchvision's download or cache) or the path of a local file (.pt, .pth, .safetensors, .npz)."""
+    """"none" (random), "imagenet" (torchvision's download or cache) or a local file (.pt, .pth, .safetensors, .npz)."""
     init_from: str | None = None
     """Folder of a bundle whose encoder is the start; excludes ``weights``."""
     stem: Literal["auto", "standard", "small"] = "auto"
@@ -139,7 +139,7 @@ class TrainConfig(_Section):
     ema_decay: Fraction = 0.0
     """Decay of the averaged weights, which are validated and kept; 0 turns averaging off."""
     freeze_stages: Annotated[int, Field(ge=0, le=5)] = 0
-    """How many parts of the encoder stay fixed, norm layers too: 1 stem, 2 … 5 layer1 … layer4 (5 is a linear probe)."""
+    """Parts of the encoder that stay fixed, norm layers too: 1 stem, 2 … 5 layer1 … layer4 (5: linear probe)."""
     unfreeze_every: Annotated[int, Field(ge=0)] = 0
     """Gradual unfreezing: one more stage is freed, from the top, after each so many epochs; 0 never."""
     cache_features: bool = False
@@ -182,10 +182,10 @@ class AuditConfig(_Section):
     """What is searched for before training, and what leakage leads to."""
 
     on_leakage: Literal["stop", "drop_train", "allow"] = "stop"
-    """drop_train removes the training (then validation) copy of a duplicate and says how many; patients in two splits always stop."""
+    """drop_train removes the training (then validation) copy of a duplicate; patients in two splits always stop."""
     near_duplicates: bool = True
     near_distance: Annotated[int, Field(ge=0, le=16)] = 4
-    """Largest Hamming distance of the 64-bit perceptual hash of a candidate pair, which is then compared pixel by pixel."""
+    """Largest Hamming distance of the 64-bit perceptual hash of a candidate pair, then compared pixel by pixel."""
 
 
 class CacheConfig(_Section):

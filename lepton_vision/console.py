@@ -95,11 +95,14 @@ def _flatten(values: Mapping[str, Any], indent: str = "") -> list[tuple[str, str
             rows.extend(_flatten(value, indent + "  "))
         elif isinstance(value, list) and value and isinstance(value[0], Mapping):
             rows.append((indent + str(key), str(len(value))))
-            for item in value:
-                rows.append((indent + "  -", "  ".join(f"{k}: {v}" for k, v in item.items() if k != "rows")))
+            rows.extend((indent + "  -", _line(item)) for item in value)
         else:
             rows.append((indent + str(key), f"{value:.4g}" if isinstance(value, float) else str(value)))
     return rows
+
+
+def _line(item: Mapping[str, Any]) -> str:
+    return "  ".join(f"{key}: {value}" for key, value in item.items() if key != "rows")
 
 
 def _figure(value: Mapping[str, Any]) -> str:

@@ -253,7 +253,7 @@ def _dataset(pixels: Pixels, vendor: Vendor, key: tuple[int, int, int]) -> Datas
 
 
 def _store_pixels(dataset: Dataset, pixels: Pixels, vendor: Vendor) -> None:
-    """Set the pixel module; MONOCHROME1 stores the slice so that larger stored values are darker (PS3.3 C.7.6.3.1.2)."""
+    """Set the pixel module; MONOCHROME1 turns the display, never the HU (PS3.3 C.7.6.3.1.2)."""
     bits = vendor.bits_stored
     low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if vendor.is_signed else (0, (1 << bits) - 1)
     stored = np.clip(np.rint((pixels - vendor.intercept) / vendor.slope), low, high)

@@ -93,7 +93,7 @@ class Image:
     """One decoded image in modality units.
 
     Attributes:
-        pixels: (C, H, W) or (C, D, H, W) float32 in ``units``; MONOCHROME1 is already turned so that larger is brighter.
+        pixels: (C, H, W) or (C, D, H, W) float32 in ``units``; MONOCHROME1 is turned so that larger is brighter.
         spacing_mm: one figure per spatial axis, in axis order ((H, W) or (D, H, W)), or None where unknown.
         units: "HU", "US" (unspecified) or another value of Rescale Type (PS3.3 C.11.1.1.2); "display" for raster files.
         value_range: smallest and largest value that the file could hold, in ``units`` (not what it does hold).
@@ -206,7 +206,7 @@ class Batch:
 
     Attributes:
         images: (B, C, H, W) float32, normalised for the network.
-        labels: by target name, (B,) float32 for binary and multiclass (class index), (B, K) for multilabel; NaN is unknown.
+        labels: by target name, (B,) float32 (multiclass: class index) or (B, K) (multilabel); NaN is unknown.
         index: (B,) int64 row positions in the manifest that the loader was made from.
         image_ids: B pseudonymous ids.
     """

@@ -1,0 +1,38 @@
+"""The list of inputs: every file once, in one order, nothing hidden, nothing lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lepton_vision.errors import ScoringError
+from lepton_vision.scoring.inputs import list_inputs
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b/2.dcm", "a/1.dcm", "a/3.png", ".hidden/4.dcm", "a/.DS_Store", "out/part-000000.parquet"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    return tmp_path
+
+
+def test_folders_are_walked_in_order_without_hidden_files_and_the_output(folder: Path) -> None:
+    found = list_inputs(folder, leave_out=folder / "out")
+    assert [path.relative_to(folder).as_posix() for path in found] == ["a/1.dcm", "a/3.png", "b/2.dcm"]
+
+
+def test_a_file_named_twice_counts_once_and_a_missing_one_stays(folder: Path) -> None:
+    found = list_inputs(
+        [folder / "a" / "1.dcm", folder / "a", folder / "b" / ".." / "a" / "1.dcm", folder / "gone.dcm"]
+    )
+    assert [path.name for path in found] == ["1.dcm", "3.png", "gone.dcm"]
+
+
+def test_nothing_to_score_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ScoringError, match="an empty folder"):
+        list_inputs(tmp_path)
+    with pytest.raises(ScoringError, match="Received: none"):
+        list_inputs([])
