@@ -1,0 +1,14 @@
+"""Train on a manifest: `python scripts/train.py MANIFEST CONFIG RUN_DIR`, or the same behind `torchrun --nproc-per-node N`."""
+
+import sys
+
+import lepton_vision as lv
+
+
+def main(manifest: str, config: str, run_dir: str) -> None:
+    bundle = lv.fit(lv.Config.from_yaml(config), lv.Manifest.load(manifest), run_dir=run_dir, resume=True)
+    print(bundle.bundle_id, bundle.provenance["validation"])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
