@@ -1,0 +1,243 @@
+"""Random changes of training images: the doorway to albumentations."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+# albumentations asks the package index for a newer version when it is imported; medical networks must not call out.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations as A  # noqa: E402 (the line above must come first)
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+
+from lepton_vision.config import AugmentConfig, AugmentPreset  # noqa: E402
+from lepton_vision.types import Pixels, Target  # noqa: E402
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """Ranges of one kind of image at strength 1; 0 leaves a change out.
+
+    Attributes:
+        flip: left–right flips, where the configuration does not say.
+        flip_vertical: upside-down flips too.
+        rotate: largest angle in degrees, both ways.
+        scale: largest relative change of size.
+        shift: largest shift as a part of the image's side; what comes in is black.
+        contrast: largest relative change of contrast.
+        brightness: largest change of brightness, of the full range.
+        gamma: largest relative change of gamma.
+        noise: largest standard deviation of Gaussian noise, of the full range.
+        blur: largest sigma of a Gaussian blur in pixels.
+        hole: largest side of a black hole as a part of the image's side.
+    """
+
+    flip: bool
+    flip_vertical: bool = False
+    rotate: float = 0.0
+    scale: float = 0.0
+    shift: float = 0.0
+    contrast: float = 0.0
+    brightness: float = 0.0
+    gamma: float = 0.0
+    noise: float = 0.0
+    blur: float = 0.0
+    hole: float = 0.0
+
+
+# Flips: a mirrored chest or abdomen is situs inversus (heart and stomach right, liver left), which hardly any patient
+# has and which the network will not meet, so chest films and CT are not flipped. "light" knows nothing of the organ
+# and keeps out of it too. Head, knee, prostate and breast look alike from both sides, and the side that an ultrasound
+# probe is held on is a habit: flipped. A skin or histology photograph has no up or down either.
+# Intensity: CT is calibrated (HU), so that a window means the same in every image, and changes least; films and
+# ultrasound depend on exposure and gain.
+PRESETS: Mapping[AugmentPreset, Preset] = MappingProxyType(
+    {
+        "none": Preset(flip=False),
+        "light": Preset(False, rotate=5, scale=0.05, shift=0.03, contrast=0.1, brightness=0.05),
+        "xray": Preset(
+            False, rotate=7, scale=0.1, shift=0.05, contrast=0.2, brightness=0.1, gamma=0.2, noise=0.02, hole=0.1
+        ),
+        "ct": Preset(
+            False, rotate=10, scale=0.1, shift=0.05, contrast=0.1, brightness=0.05, noise=0.03, blur=0.8, hole=0.1
+        ),
+        "mr": Preset(
+            True,
+            rotate=10,
+            scale=0.1,
+            shift=0.05,
+            contrast=0.2,
+            brightness=0.1,
+            gamma=0.25,
+            noise=0.03,
+            blur=0.8,
+            hole=0.1,
+        ),
+        "ultrasound": Preset(
+            True, rotate=7, scale=0.1, shift=0.05, contrast=0.2, brightness=0.1, gamma=0.25, noise=0.03, hole=0.1
+        ),
+        "photo": Preset(
+            True,
+            flip_vertical=True,
+            rotate=30,
+            scale=0.2,
+            shift=0.05,
+            contrast=0.2,
+            brightness=0.15,
+            gamma=0.2,
+            noise=0.02,
+            blur=1.0,
+            hole=0.15,
+        ),
+    }
+)
+
+_SIDE_WORDS = frozenset({"left", "right", "laterality", "situs", "dextrocardia", "sinister", "dexter"})
+_SIDE_PAIRS = (frozenset({"l", "r"}), frozenset({"lt", "rt"}), frozenset({"od", "os"}))
+
+
+class Augment:
+    """Applies one preset; the seed decides everything, whatever ran before and in whichever process.
+
+    Attributes:
+        flips: whether images are flipped left–right.
+
+    Example:
+        >>> augment = build_augment(AugmentConfig(preset="ct"), targets=())
+        >>> pixels = np.zeros((1, 32, 32), np.float32)
+        >>> bool((augment(pixels, 7) == augment(pixels, 7)).all())
+        True
+    """
+
+    def __init__(self, preset: Preset, *, strength: float, flips: bool) -> None:
+        self.flips = flips
+        self._spatial = A.Compose(_spatial_steps(preset, strength=strength, flips=flips))
+        self._intensity = A.Compose(_intensity_steps(preset, strength=strength))
+
+    def __call__(self, pixels: Pixels, seed: int) -> Pixels:
+        """Change one image.
+
+        Args:
+            pixels: (C, H, W) float32 in [0, 1]; not changed.
+            seed: 0 or more.
+
+        Returns:
+            (C, H, W) float32 in [0, 1]; fresh memory or, where nothing happened, ``pixels`` itself.
+        """
+        channels, height, width = pixels.shape
+        # One generator for all steps: Compose.set_random_seed would start every step from the same state, and
+        # steps that should be independent would then always happen together.
+        state = np.random.default_rng(seed), random.Random(seed)
+        result = pixels
+        if self._spatial.transforms:
+            self._spatial.set_random_state(*state)
+            last = pixels.reshape(height, width, 1) if channels == 1 else pixels.transpose(1, 2, 0)
+            result = self._spatial(image=np.ascontiguousarray(last))["image"]
+            result = result.reshape(1, height, width) if channels == 1 else result.transpose(2, 0, 1)
+        if self._intensity.transforms:
+            self._intensity.set_random_state(*state)
+            # These steps treat each value alone: one tall gray image is ten times faster here than three channels.
+            flat = np.ascontiguousarray(result).reshape(channels * height, width, 1)
+            result = self._intensity(image=flat)["image"].reshape(pixels.shape)
+        if result is pixels:
+            return pixels
+        return np.clip(result, 0.0, 1.0, dtype=np.float32)
+
+
+def build_augment(config: AugmentConfig, *, targets: Sequence[Target]) -> Augment:
+    """Make the preset's changes, without left–right flips where a target tells left from right.
+
+    Args:
+        config: preset, strength, and flip (None leaves it to the preset).
+        targets: a target is lateral where ``is_lateral`` says so, or its name or a class holds "left" or "right".
+
+    Returns:
+        A callable (pixels, seed) → pixels.
+    """
+    preset = PRESETS[config.preset]
+    wants_flip = preset.flip if config.flip is None else config.flip
+    is_on = config.preset != "none" and config.strength > 0
+    flips = is_on and wants_flip and not any(tells_sides(target) for target in targets)
+    return Augment(preset, strength=config.strength, flips=flips)
+
+
+def tells_sides(target: Target) -> bool:
+    """Whether left and right mean something for a target.
+
+    Example:
+        >>> tells_sides(Target("opacity", "multilabel", ("LeftUpperLobe", "effusion")))
+        True
+    """
+    if target.is_lateral:
+        return True
+    tokens = {token.lower() for text in (target.name, *target.columns, *target.classes) for token in _words(text)}
+    return bool(tokens & _SIDE_WORDS) or any(pair <= tokens for pair in _SIDE_PAIRS)
+
+
+def _words(text: str) -> list[str]:
+    """Split at anything but letters, and inside CamelCase."""
+    return re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", text)
+
+
+def _spatial_steps(preset: Preset, *, strength: float, flips: bool) -> list[Any]:
+    """Steps on (H, W, C); one single warp, so that the image is interpolated once."""
+    steps: list[Any] = []
+    if flips:
+        steps.append(A.HorizontalFlip(p=0.5))
+    if preset.flip_vertical and strength > 0:
+        steps.append(A.VerticalFlip(p=0.5))
+    angle, scale, shift = preset.rotate * strength, min(0.5, preset.scale * strength), preset.shift * strength
+    if max(angle, scale, shift) > 0:
+        steps.append(
+            A.Affine(
+                rotate=(-angle, angle),
+                scale=(1 - scale, 1 + scale),
+                keep_ratio=True,
+                translate_percent=(-shift, shift),
+                interpolation=cv2.INTER_LINEAR,
+                border_mode=cv2.BORDER_CONSTANT,
+                fill=0.0,
+                p=0.9,
+            )
+        )
+    if preset.blur * strength > 0:
+        largest = preset.blur * strength
+        steps.append(A.GaussianBlur(sigma_limit=(0.3 * largest, largest), p=0.15))
+    if preset.hole * strength > 0:
+        side = min(0.5, preset.hole * strength)
+        steps.append(
+            A.CoarseDropout(
+                num_holes_range=(1, 3),
+                hole_height_range=(side / 2, side),
+                hole_width_range=(side / 2, side),
+                fill=0.0,
+                p=0.15,
+            )
+        )
+    return steps
+
+
+def _intensity_steps(preset: Preset, *, strength: float) -> list[Any]:
+    """Steps that change each value alone, whatever the layout."""
+    steps: list[Any] = []
+    contrast, brightness = min(0.9, preset.contrast * strength), min(0.9, preset.brightness * strength)
+    if max(contrast, brightness) > 0:
+        steps.append(
+            A.RandomBrightnessContrast(
+                brightness_limit=(-brightness, brightness), contrast_limit=(-contrast, contrast), p=0.5
+            )
+        )
+    gamma = min(0.9, preset.gamma * strength)
+    if gamma > 0:
+        steps.append(A.RandomGamma(gamma_limit=(100 * (1 - gamma), 100 * (1 + gamma)), p=0.3))
+    noise = min(0.5, preset.noise * strength)
+    if noise > 0:
+        steps.append(A.GaussNoise(std_range=(0.2 * noise, noise), p=0.3))
+    return steps

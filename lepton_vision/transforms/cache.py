@@ -1,0 +1,236 @@
+"""Decoded images kept on disk: one memory-mapped file that all workers and later runs share."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import logging
+import mmap
+import os
+import shutil
+import tempfile
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lepton_vision.config import PreprocessConfig, fingerprint
+from lepton_vision.transforms.preprocess import UInt16Pixels
+from lepton_vision.transforms.rows import RowTable
+
+_log = logging.getLogger(__name__)
+
+_VERSION = 1  # raise it whenever preprocess_image gives other pixels
+_MAGIC = b"lepton_vision pixel cache\n"
+_PAGE = 4096  # the header's size; pixels start on a page too
+_TOUCHED_LIMIT = 64 * 2**20  # bytes read or written before the mapping's pages are given back
+
+
+class PixelCache:
+    """Output of ``preprocess_image`` for the first rows of one dataset, as many as fit.
+
+    The file is a header page, one uint32 checksum for each row (0: not filled yet), and the pixels. A row is its
+    checksum's word: written after the pixels, compared at every read. A row that was torn by a crash, or that another
+    process is writing this moment, does not match and is decoded again; two processes that write the same row write
+    the same bytes. The file's name holds a fingerprint of the preprocessing and of every source file's size and time,
+    so that a changed file or setting never meets old pixels.
+
+    Open it with ``PixelCache.open``. It survives fork and pickling: the copy maps the same file.
+    """
+
+    def __init__(self, path: Path, *, rows: int, shape: tuple[int, int, int]) -> None:
+        self.path, self.rows, self.shape = path, rows, shape
+        self._map_file()
+
+    @classmethod
+    def open(cls, folder: str | Path, rows: RowTable, config: PreprocessConfig, *, max_gb: float) -> PixelCache | None:
+        """Open or create the cache of these rows; remove the one that a change has made stale.
+
+        Args:
+            folder: made if it does not exist.
+            rows: the dataset's rows.
+            config: preprocessing.
+            max_gb: bound of the file in 10**9 bytes; it also never takes more than half of the free space.
+
+        Returns:
+            The cache, or None where not even one row fits or the folder cannot be written: that costs time only, so
+            it is logged as a warning and nothing fails.
+        """
+        folder = Path(folder)
+        shape = (config.channels, *config.size)
+        name, version = _names(rows, config)
+        path = folder / f"{name}-{version}.pixels"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _remove_stale(folder, name=name, keep=path)
+            count = _stored_rows(path)
+            if count is None:
+                count = _affordable_rows(folder, len(rows), shape=shape, max_gb=max_gb)
+                if count:
+                    _create(path, rows=count, shape=shape)
+                    count = _stored_rows(path)
+            if count:
+                return cls(path, rows=count, shape=shape)
+            _log.warning("Decoded images are not cached: no room. Images are decoded in each epoch.")
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            _log.warning("Decoded images are not cached: %s. Images are decoded in each epoch.", reason)
+        return None
+
+    def get(self, row: int) -> UInt16Pixels | None:
+        """Pixels (C, H, W) uint16 of a row, read-only; None where they are not there."""
+        if row >= self.rows or not self._checksums[row]:
+            return None
+        pixels = self._pixels[row]
+        if _checksum(pixels) != self._checksums[row]:
+            return None
+        self._touch()
+        view = pixels.view()
+        view.flags.writeable = False
+        return view
+
+    def put(self, row: int, pixels: UInt16Pixels) -> None:
+        """Keep the pixels of a row; rows beyond the bound are not kept."""
+        if row >= self.rows:
+            return
+        self._pixels[row] = pixels
+        self._checksums[row] = _checksum(self._pixels[row])
+        self._touch()
+
+    @property
+    def filled(self) -> int:
+        """Number of rows that are there."""
+        return int(np.count_nonzero(self._checksums))
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"path": self.path, "rows": self.rows, "shape": self.shape}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._map_file()
+
+    def _map_file(self) -> None:
+        with self.path.open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), _file_size(self.rows, self.shape), mmap.MAP_SHARED)
+        self._checksums: npt.NDArray[np.uint32] = np.frombuffer(self._map, np.uint32, self.rows, _PAGE)
+        flat = np.frombuffer(self._map, np.uint16, self.rows * int(np.prod(self.shape)), _pixels_at(self.rows))
+        self._pixels: UInt16Pixels = flat.reshape(self.rows, *self.shape)
+        self._touched = 0
+
+    def _touch(self) -> None:
+        """Give mapped pages back now and then: they stay in the kernel's cache, but leave this process's memory."""
+        self._touched += 2 * int(np.prod(self.shape))
+        if self._touched >= _TOUCHED_LIMIT and hasattr(self._map, "madvise"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._touched = 0
+
+
+def _checksum(pixels: UInt16Pixels) -> int:
+    """CRC-32, never 0."""
+    return zlib.crc32(pixels) or 1
+
+
+def _names(rows: RowTable, config: PreprocessConfig) -> tuple[str, str]:
+    """Which rows these are, and which version of them: two times 16 hexadecimal digits."""
+    which = hashlib.sha256(os.fsencode(rows.root.absolute()))
+    for column in (rows.paths, rows.members):
+        which.update(column.data.tobytes() + column.ends.tobytes())
+    which.update(rows.frames.tobytes())
+    preprocess = {**config.model_dump(mode="json"), "mean": None, "std": None}  # applied after the cache
+    version = hashlib.sha256(fingerprint([_VERSION, preprocess]).encode())
+    last = None
+    for row in range(len(rows)):
+        text = rows.paths[row]
+        if text == last:  # frames of one file
+            continue
+        last = text
+        try:
+            facts = (rows.root / text).stat()
+            version.update(b"%d %d;" % (facts.st_size, facts.st_mtime_ns))
+        except OSError:
+            version.update(b"missing;")
+    return which.hexdigest()[:16], version.hexdigest()[:16]
+
+
+def _pixels_at(rows: int) -> int:
+    """Offset of the first row's pixels: the next page after the checksums."""
+    return _PAGE + -(-4 * rows // _PAGE) * _PAGE
+
+
+def _file_size(rows: int, shape: tuple[int, int, int]) -> int:
+    return _pixels_at(rows) + rows * 2 * int(np.prod(shape))
+
+
+def _affordable_rows(folder: Path, rows: int, *, shape: tuple[int, int, int], max_gb: float) -> int:
+    """Rows within the bound and within half of the free space: checkpoints need room too."""
+    budget = min(max_gb * 1e9, shutil.disk_usage(folder).free / 2)
+    fitting = int((budget - 2 * _PAGE) // (4 + 2 * int(np.prod(shape))))
+    if 0 < fitting < rows:
+        _log.info("The cache holds %d of %d images; the others are decoded in each epoch.", fitting, rows)
+    return max(0, min(rows, fitting))
+
+
+def _stored_rows(path: Path) -> int | None:
+    """Number of rows of an existing cache; None where there is none, or it is damaged."""
+    try:
+        with path.open("rb") as file:
+            words = file.read(_PAGE).removeprefix(_MAGIC).split()
+            rows, size = int(words[0]), int(words[1])
+            return rows if size == os.fstat(file.fileno()).st_size else None
+    except (FileNotFoundError, IndexError, ValueError):
+        return None
+
+
+def _create(path: Path, *, rows: int, shape: tuple[int, int, int]) -> None:
+    """Write an empty cache under a temporary name, all its space reserved, then give it its name.
+
+    Reserved space cannot run out later: a write into a mapping has no way to report a full disk but SIGBUS.
+    """
+    size = _file_size(rows, shape)
+    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".pixels.tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "r+b") as file:
+            _reserve(file.fileno(), size)
+            file.write(_MAGIC + b"%d %d\n" % (rows, size))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)  # unlike a rename it never replaces what another process has just made
+        except FileExistsError:
+            if _stored_rows(path) is None:
+                Path(temporary).replace(path)
+        except OSError:  # a file system without hard links
+            Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _reserve(handle: int, size: int) -> None:
+    """Allocate ``size`` bytes of zeros for good, or raise OSError ENOSPC."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(handle, 0, size)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+    block = bytes(2**23)
+    for start in range(0, size, len(block)):
+        os.pwrite(handle, block[: size - start], start)
+
+
+def _remove_stale(folder: Path, *, name: str, keep: Path) -> None:
+    """Remove older versions of the same rows, and what an interrupted creation left a day ago.
+
+    A process that still maps a removed file keeps its pixels until it ends.
+    """
+    for path in folder.glob(f"{name}-*.pixels"):
+        if path != keep:
+            path.unlink(missing_ok=True)
+    for path in folder.glob(".*.pixels.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > 86400:
+                path.unlink()
