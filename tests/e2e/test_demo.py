@@ -1,0 +1,169 @@
+"""From synthetic files to a scored inbox, through the command line, as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lepton_vision.demo import demo_config, write_demo_study
+from lepton_vision.pipeline import run_study
+
+from .conftest import Demo, run_cli, run_json
+
+pytestmark = pytest.mark.slow
+
+PLANTED = "Demo^Patient", "DEMO-0-"
+
+
+def test_the_planted_finding_is_learnt_and_the_json_holds_the_contract(demo: Demo) -> None:
+    keys = {"test_auroc", "low", "high", "n", "report", "bundle", "scores", "seconds"}
+    assert keys <= set(demo.result)
+    assert demo.result["test_auroc"] > 0.9
+    assert demo.result["low"] <= demo.result["test_auroc"] <= demo.result["high"]
+    for key in ("report", "bundle", "scores"):
+        assert Path(demo.result[key]).exists()
+
+
+def test_shuffled_labels_are_not_learnt(tmp_path: Path) -> None:
+    study = write_demo_study(tmp_path, patients=160, seed=1, shuffle_labels=True)
+    config = demo_config(epochs=3, seed=1).override("preprocess.size=[64, 64]", "model.stem=standard")
+    result = run_study(config, study.study, labels=study.labels, run_dir=tmp_path / "run")
+    assert 0.35 < result.evaluation.figures["finding"]["auroc"].value < 0.65
+
+
+def test_the_inbox_has_a_row_for_every_file_and_broken_ones_carry_a_reason(demo: Demo) -> None:
+    rows = pd.read_parquet(demo.result["scores"])
+    files = [path for path in (demo.folder / "inbox").iterdir() if path.is_file()]
+    assert len(rows) == len(files)
+    assert rows["path_id"].is_unique
+    failed = rows[rows["status"] == "failed"]
+    assert len(failed) == sum(path.name.startswith("broken") or path.suffix == ".csv" for path in files)
+    assert failed["reason"].notna().all()
+    assert set(failed["reason"]) >= {"empty", "not_an_image", "truncated"}
+    good = rows[rows["status"] == "ok"]
+    assert good["finding_probability"].between(0, 1).all()
+    assert (good["finding_positive"] == (good["finding_probability"] >= good["threshold"])).all()
+
+
+def test_scoring_again_changes_nothing(demo: Demo) -> None:
+    before = {path.name: path.read_bytes() for path in Path(demo.result["scores"]).glob("part-*")}
+    command = ("score", "--bundle", demo.result["bundle"], "--input", demo.folder / "inbox")
+    again = run_json(*command, "--output", demo.result["scores"], "--max-failures", "1")
+    assert again["new_rows"] == 0
+    assert {path.name: path.read_bytes() for path in Path(demo.result["scores"]).glob("part-*")} == before
+
+
+def test_too_many_failures_exit_with_1_and_keep_the_rows(demo: Demo, tmp_path: Path) -> None:
+    command = ("score", "--bundle", demo.result["bundle"], "--input", demo.folder / "inbox", "--output", tmp_path / "s")
+    done = run_cli(*command, "--max-failures", "0.01")
+    assert done.returncode == 1
+    assert "failed rows" in done.stderr
+    assert len(pd.read_parquet(tmp_path / "s")) == len(pd.read_parquet(demo.result["scores"]))
+
+
+def test_probabilities_do_not_depend_on_batch_size_workers_or_order(demo: Demo, tmp_path: Path) -> None:
+    command = ("score", "--bundle", demo.result["bundle"], "--max-failures", "1")
+    inputs = sorted((demo.folder / "inbox").iterdir(), reverse=True)
+    flags = [part for path in inputs for part in ("--input", path)]
+    run_json(*command, *flags, "--output", tmp_path / "s", "--workers", "1")
+    first = pd.read_parquet(demo.result["scores"]).set_index("path_id")["finding_probability"].sort_index()
+    second = pd.read_parquet(tmp_path / "s").set_index("path_id")["finding_probability"].sort_index()
+    pd.testing.assert_series_equal(first, second, check_exact=True)
+
+
+def test_no_patient_data_reaches_any_file_of_a_run(demo: Demo) -> None:
+    for path in [*(demo.folder / "run").rglob("*"), *(demo.folder / "scores").rglob("*")]:
+        if path.is_file() and path.suffix not in (".safetensors", ".pt"):
+            content = path.read_bytes()
+            assert not any(name.encode() in content for name in PLANTED), path.name
+
+
+def test_the_commands_work_one_by_one(demo: Demo, tmp_path: Path) -> None:
+    study, labels = demo.folder / "study", demo.folder / "labels.csv"
+    scanned = run_json("scan", study, "--labels", labels, "--out", tmp_path / "all.parquet")
+    assert scanned["rows"] == len(list(study.rglob("*.dcm")))
+    assert scanned["rejected"] == {}
+    counts = run_json("split", tmp_path / "all.parquet", "--out", tmp_path / "split.parquet", "--seed", "3")
+    assert sum(part["images"] for part in counts.values()) == scanned["rows"]
+    assert run_json("audit", tmp_path / "split.parquet")["findings"] is not None
+    figures = run_json(
+        "evaluate", "--bundle", demo.result["bundle"], "--manifest", tmp_path / "split.parquet", "--out", tmp_path / "e"
+    )
+    assert {"value", "low", "high", "n"} <= set(figures["auroc"])
+    assert (tmp_path / "e" / "report.html").exists()
+    table = run_json("evaluate", "--predictions", tmp_path / "e" / "predictions.csv", "--out", tmp_path / "f")
+    assert table["auroc"]["value"] == pytest.approx(figures["auroc"]["value"])
+    for path in (demo.result["bundle"], tmp_path / "split.parquet", next(study.rglob("*.dcm"))):
+        assert run_json("inspect", path)["kind"] in ("bundle", "manifest", "image")
+
+
+def test_training_killed_in_an_epoch_resumes_to_the_same_bundle(demo: Demo, tmp_path: Path) -> None:
+    manifest = demo.folder / "run" / "manifest.parquet"
+    config = tmp_path / "config.yaml"
+    settings = demo_config(epochs=2).override("preprocess.size=[64, 64]", "model.stem=standard", "train.precision=fp32")
+    settings.override("train.checkpoint_seconds=0", f"cache.folder={tmp_path / 'cache'}").to_yaml(config)
+    command = ["train", "--manifest", manifest, "--config", config, "--run-dir"]
+    whole = run_json(*command, tmp_path / "whole")
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "lepton_vision.cli", *map(str, command), str(tmp_path / "killed")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ,
+    )
+    checkpoint = tmp_path / "killed" / "checkpoints" / "last.pt"
+    deadline = time.monotonic() + 300
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists()
+    assert not (tmp_path / "killed" / "bundle").exists()
+    resumed = run_json(*command, tmp_path / "killed", "--resume")
+    assert resumed["bundle_id"] == whole["bundle_id"]
+
+
+def test_leaking_splits_stop_training_with_exit_code_1(demo: Demo, tmp_path: Path) -> None:
+    frame = pd.read_parquet(demo.folder / "run" / "manifest.parquet")
+    patient = frame.loc[frame["split"] == "train", "patient_id"].iloc[0]
+    labels = frame[["path", "finding", "split"]].copy()
+    first = frame.index[frame["patient_id"] == patient][0]
+    labels.loc[first, "split"] = "test"
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    study = demo.folder / "study"
+    assert run_cli("scan", study, "--labels", tmp_path / "labels.csv", "--out", tmp_path / "m.parquet").returncode == 0
+    done = run_cli("train", "--manifest", tmp_path / "m.parquet", "--run-dir", tmp_path / "run")
+    assert done.returncode == 1, done.stderr
+    assert "split" in done.stderr
+    assert not (tmp_path / "run").exists()
+    assert run_cli("audit", tmp_path / "m.parquet", "--fail-on", "leakage").returncode == 1
+
+
+def test_ctrl_c_exits_with_130_and_can_be_resumed(demo: Demo, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    demo_config(epochs=50).override("preprocess.size=[64, 64]", "model.stem=standard").to_yaml(config)
+    manifest, run_dir = demo.folder / "run" / "manifest.parquet", tmp_path / "run"
+    command = ["train", "--manifest", str(manifest), "--config", str(config), "--run-dir", str(run_dir)]
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "lepton_vision.cli", *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = run_dir / "metrics.jsonl"
+    deadline = time.monotonic() + 300
+    while not (metrics.exists() and metrics.read_text()) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "interrupted" in message
+    assert (run_dir / "checkpoints" / "last.pt").exists()
+    assert all(json.loads(line) for line in metrics.read_text().splitlines())
