@@ -88,7 +88,7 @@ class PixelCache:
         if _checksum(pixels) != self._checksums[row]:
             return None
         self._touch()
-        view = pixels.view()
+        view: UInt16Pixels = pixels.view()
         view.flags.writeable = False
         return view
 
@@ -130,7 +130,7 @@ class PixelCache:
 
 def _checksum(pixels: UInt16Pixels) -> int:
     """CRC-32, never 0."""
-    return zlib.crc32(pixels) or 1
+    return zlib.crc32(pixels.data) or 1
 
 
 def _names(rows: RowTable, config: PreprocessConfig) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ from lepton_vision.transforms.cache import PixelCache
 from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, preprocess_image, to_input
 from lepton_vision.transforms.rows import RowTable
 from lepton_vision.transforms.sampler import EpochSampler, class_weights
-from lepton_vision.types import Batch, Pixels, SampleAddress, Target
+from lepton_vision.types import Batch, SampleAddress, Target
 
 if TYPE_CHECKING:
     from lepton_vision.transforms.augment import Augment
@@ -82,7 +82,8 @@ class ImageDataset(Dataset[Batch]):
         """
         rows = np.asarray([key if isinstance(key, int) else key[0] for key in keys], np.int64)
         seeds = [None if isinstance(key, int) or self.augment is None else key[1] for key in keys]
-        images = to_input(self._stack(rows, seeds), self.config)
+        stack = self._stack(rows, seeds)
+        images = to_input(stack, self.config, out=stack if stack.dtype == np.float32 else None)
         labels = {name: torch.from_numpy(values[rows]) for name, values in self._labels.items()}
         index = torch.from_numpy(self.rows.index[rows])
         return Batch(torch.from_numpy(images), labels, index, tuple(self.rows.image_id(int(row)) for row in rows))
@@ -115,11 +116,11 @@ class ImageDataset(Dataset[Batch]):
         """(N,) or (N, K) labels of the rows, NaN where unknown."""
         return self._labels[target]
 
-    def _stack(self, rows: npt.NDArray[np.int64], seeds: Sequence[int | None]) -> UInt16Pixels | Pixels:
+    def _stack(self, rows: npt.NDArray[np.int64], seeds: Sequence[int | None]) -> Any:
         """(B, C, H, W): uint16 where nothing is augmented, otherwise float32 in [0, 1]."""
         shape = (len(rows), self.config.channels, *self.config.size)
         is_plain = all(seed is None for seed in seeds)
-        stack: UInt16Pixels | Pixels = np.empty(shape, np.uint16 if is_plain else np.float32)
+        stack: Any = np.empty(shape, np.uint16 if is_plain else np.float32)
         for place, (row, seed) in enumerate(zip(rows, seeds, strict=True)):
             pixels = self.load_row(int(row))
             if is_plain:
@@ -231,7 +232,7 @@ def _place_in_world() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _as_batch(batch: Batch) -> Batch:
+def _as_batch(batch: Any) -> Any:
     """The dataset has already collated."""
     return batch
 

@@ -7,6 +7,8 @@ rounding to uint16. The same function serves training, validation and scoring.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -63,13 +65,14 @@ def preprocess_image(image: Image, config: PreprocessConfig) -> UInt16Pixels:
     return out
 
 
-def to_input(pixels: UInt16Pixels | Pixels, config: PreprocessConfig) -> Pixels:
+def to_input(pixels: UInt16Pixels | Pixels, config: PreprocessConfig, *, out: Pixels | None = None) -> Pixels:
     """Normalise for the network: the one place where mean and standard deviation are applied.
 
     Args:
         pixels: (C, H, W) or (B, C, H, W), uint16 in [0, 65535] (from ``preprocess_image``) or float32 in [0, 1]
             (from an ``Augment``); the dtype says which.
         config: mean and std, in units of [0, 1].
+        out: float32 array of the same shape that takes the result (``pixels`` itself if it is float32); None makes one.
 
     Returns:
         float32 of the same shape: (pixels in [0, 1] - mean) / std.
@@ -89,7 +92,7 @@ def to_input(pixels: UInt16Pixels | Pixels, config: PreprocessConfig) -> Pixels:
     white = LEVELS if pixels.dtype == np.uint16 else 1
     scale = np.asarray([1.0 / (white * s) for s in config.std], np.float32)[:, None, None]
     shift = np.asarray([m / s for m, s in zip(_per_std(config), config.std, strict=True)], np.float32)[:, None, None]
-    result: Pixels = np.multiply(pixels, scale, dtype=np.float32)
+    result: Pixels = np.multiply(pixels, scale, out=out, dtype=np.float32)
     result -= shift
     return result
 
@@ -117,7 +120,8 @@ def _luma(pixels: Pixels) -> Pixels:
     gray = pixels[0] * np.float32(_LUMA[0])
     gray += pixels[1] * np.float32(_LUMA[1])
     gray += pixels[2] * np.float32(_LUMA[2])
-    return gray[None]
+    luma: Pixels = gray[None]
+    return luma
 
 
 def _display(source: Pixels, *, image: Image, window: WindowName | Window, config: PreprocessConfig) -> Pixels:
@@ -196,8 +200,9 @@ def _resize(plane: Pixels, *, size: tuple[int, int]) -> Pixels:
     """Area average where an axis shrinks (no aliasing), linear where it grows; never beyond the input's range."""
     smaller = (min(size[0], plane.shape[0]), min(size[1], plane.shape[1]))
     # OpenCV averages areas only where no axis grows, so the shrinking axes go first.
-    if smaller != plane.shape:
-        plane = cv2.resize(plane, smaller[::-1], interpolation=cv2.INTER_AREA)
-    if size != plane.shape:
-        plane = cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR)
-    return plane
+    resized: Any = plane
+    if smaller != resized.shape:
+        resized = cv2.resize(resized, smaller[::-1], interpolation=cv2.INTER_AREA)
+    if size != resized.shape:
+        resized = cv2.resize(resized, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized, np.float32)

@@ -127,4 +127,5 @@ def class_weights(labels: npt.NDArray[np.float32]) -> FloatArray:
             weight[is_known] = (is_known.sum() / counts)[inverse]
             weight[~is_known] = weight[is_known].mean()
         total += weight
-    return total / max(1, columns.shape[1])
+    weights: FloatArray = total / max(1, columns.shape[1])
+    return weights
