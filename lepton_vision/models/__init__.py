@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from lepton_vision._lazy import resolver
 
 if TYPE_CHECKING:
+    from lepton_vision.models.build import build_model as build_model
     from lepton_vision.models.bundle import Bundle as Bundle
-    from lepton_vision.models.network import build_model as build_model
 
-_HOMES = {"Bundle": "bundle", "build_model": "network"}
+_HOMES = {"Bundle": "bundle", "build_model": "build"}
 __all__ = sorted(_HOMES)
 __getattr__ = resolver(__name__, _HOMES)

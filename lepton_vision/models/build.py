@@ -1,0 +1,44 @@
+"""From a configuration to a network that is ready to be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from lepton_vision.config import Config
+from lepton_vision.errors import WeightsError
+from lepton_vision.models.network import Network, make_network
+from lepton_vision.types import Target
+
+
+def build_model(config: Config, *, channels: int | None = None, targets: Sequence[Target] | None = None) -> Network:
+    """Build the network of ``config`` and give it the weights that ``config.model`` names.
+
+    Random weights come from ``config.train.seed`` alone: the same configuration gives the same network, and torch's
+    global generators are left as they were.
+
+    Args:
+        config: ``model``, ``preprocess`` (size and channels) and ``train.seed`` count.
+        channels: C of the input; None means ``config.preprocess.channels``.
+        targets: one head each; None means ``config.targets``.
+
+    Returns:
+        A network on the CPU, in training mode.
+
+    Raises:
+        ConfigError: no target.
+        WeightsError: weights that are not there, do not load, or do not fit.
+        BundleError: ``init_from`` names no usable bundle.
+
+    Example:
+        >>> finding = Target("finding", "binary", ("absent", "present"))
+        >>> model = build_model(Config(targets=(finding,)))
+        >>> model(torch.zeros(2, 1, 224, 224)).logits["finding"].shape
+        torch.Size([2, 1])
+    """
+    if config.model.weights != "none" or config.model.init_from is not None:
+        raise WeightsError("Only weights 'none' can be loaded yet.", key="model.weights")
+    with torch.random.fork_rng(devices=[]):  # the CPU generator alone is used, so no other one is touched
+        torch.default_generator.manual_seed(config.train.seed)
+        return make_network(config, channels=channels, targets=targets)

@@ -1,0 +1,127 @@
+"""Where a network runs and in which number format."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from lepton_vision.errors import ConfigError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_AMPERE = (8, 0)  # first compute capability whose tensor cores take bf16
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device called ``name``; "auto" is CUDA, then Apple's MPS, then the CPU, whichever is there first.
+
+    Args:
+        name: "auto", "cpu", "cuda", "cuda:<index>" or "mps".
+
+    Raises:
+        ConfigError: an unknown name, or a device that this machine (or this build of torch) does not have.
+
+    Example:
+        >>> choose_device("cpu")
+        device(type='cpu')
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
+        raise ConfigError(f"Expected device auto, cpu, cuda, cuda:<index> or mps. Received: {name!r}.", key="device")
+    if kind == "mps" and not _has_mps():
+        raise ConfigError("Expected an Apple GPU for device 'mps'. Found none. Use device 'auto'.", key="device")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(index or 0) >= count:
+            raise ConfigError(
+                f"Expected a CUDA GPU for device {name!r}. Found: {count}. Use device 'auto', or install a build of "
+                "torch for CUDA and its driver.",
+                key="device",
+            )
+    return torch.device(name)
+
+
+def choose_precision(name: str, device: torch.device | str) -> Precision:
+    """Return the number format of the matrix products: "auto" is the fastest that the device does well.
+
+    That is bf16 on CUDA from Ampere on and on CPUs with bf16 instructions, fp16 on older CUDA (training needs a
+    ``GradScaler`` then), and fp32 elsewhere, MPS included.
+
+    Args:
+        name: "auto", "fp32", "bf16" or "fp16".
+        device: where the network runs.
+
+    Raises:
+        ConfigError: an unknown name, or a format that the device cannot do (fp16 on a CPU, bf16 on old CUDA).
+
+    Example:
+        >>> choose_precision("fp32", "cpu")
+        'fp32'
+    """
+    device = torch.device(device)
+    is_old_cuda = device.type == "cuda" and torch.cuda.get_device_capability(device) < _AMPERE
+    if name == "auto":
+        if device.type == "cuda":
+            return "fp16" if is_old_cuda else "bf16"
+        return "bf16" if device.type == "cpu" and has_fast_bf16() else "fp32"
+    if name == "fp16" and device.type == "cpu":
+        raise ConfigError("Expected precision auto, fp32 or bf16 on a CPU. Received: 'fp16'.", key="train.precision")
+    if name == "bf16" and is_old_cuda:
+        raise ConfigError("This GPU has no bf16 (it is older than Ampere). Use fp16 or fp32.", key="train.precision")
+    if name == "fp32":
+        return "fp32"
+    if name == "bf16":
+        return "bf16"
+    if name == "fp16":
+        return "fp16"
+    raise ConfigError(f"Expected precision auto, fp32, bf16 or fp16. Received: {name!r}.", key="train.precision")
+
+
+def autocast(device: torch.device | str, precision: Precision) -> contextlib.AbstractContextManager[None]:
+    """Return the context in which a network runs with ``precision``; it does nothing for "fp32".
+
+    Example:
+        >>> with autocast("cpu", "fp32"):
+        ...     (torch.ones(1, 2) @ torch.ones(2, 1)).dtype
+        torch.float32
+    """
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(torch.device(device).type, dtype=_DTYPES[precision])
+
+
+def full_precision(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Return a context that turns autocast off inside one that has it on."""
+    if device.type not in ("cpu", "cuda", "mps"):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+@functools.cache
+def has_fast_bf16() -> bool:
+    """Whether this CPU multiplies bf16 in hardware (AVX512-BF16, AMX, or bf16 of Arm); elsewhere it is emulated."""
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):  # torch 2.4 lacks the first
+        is_supported = getattr(torch.cpu, name, None)
+        if is_supported is not None and is_supported():
+            return True
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & _cpu_flags())
+
+
+def _cpu_flags() -> frozenset[str]:
+    """Instruction sets that Linux names for the first core; empty on other systems."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    found = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return frozenset(found.partition(":")[2].split())
+
+
+def _has_mps() -> bool:
+    return torch.backends.mps.is_available()

@@ -1,0 +1,53 @@
+"""One linear head per target on the pooled features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from lepton_vision.models.device import full_precision
+from lepton_vision.types import Target
+
+# Keeps a target called "keys" or "type" away from the attributes of ModuleDict.
+_PREFIX = "target_"
+
+
+class Heads(nn.Module):
+    """Dropout, then a linear layer for each target.
+
+    Args:
+        features: F, length of the feature vector.
+        targets: at least one.
+        dropout: share of features that training drops, independently for each target.
+    """
+
+    def __init__(self, features: int, targets: Sequence[Target], *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.targets = tuple(targets)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.ModuleDict({_PREFIX + t.name: nn.Linear(features, t.outputs) for t in self.targets})
+        for module in self.linear.values():
+            if isinstance(module, nn.Linear):
+                # Small weights and no bias: every class starts near equal probability whatever the features are.
+                nn.init.normal_(module.weight, std=0.01)
+                nn.init.zeros_(module.bias)
+
+    def head(self, name: str) -> nn.Module:
+        """Return the linear layer of the target called ``name``."""
+        return self.linear[_PREFIX + name]
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """Return logits by target name.
+
+        Computed in float32 under autocast too: a bf16 logit has 8 bits, which would put many patients on one score.
+
+        Args:
+            features: (B, F) of any float type.
+
+        Returns:
+            (B, 1) float32 for binary targets, (B, K) float32 otherwise.
+        """
+        with full_precision(features.device):
+            features = features.float()
+            return {t.name: self.head(t.name)(self.dropout(features)) for t in self.targets}
