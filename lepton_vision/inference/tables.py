@@ -6,8 +6,6 @@ import csv
 import io
 import json
 import math
-import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 
 from lepton_vision.config import PreprocessConfig, nearest
 from lepton_vision.errors import EvaluationError
+from lepton_vision.files import write_atomic
 from lepton_vision.inference.predictions import Failure, Predictions, as_text
 from lepton_vision.types import FloatArray, SampleAddress, Target
 
@@ -35,7 +34,7 @@ def save_predictions(predictions: Predictions, path: str | Path) -> Path:
     content = _parquet_bytes(predictions, columns, facts) if path.suffix == ".parquet" else _csv_bytes(columns, facts)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_atomically(path, content)
+        write_atomic(path, content)
     except OSError as error:
         raise EvaluationError(
             f"Cannot write the predictions: {error.strerror}. Nothing was left behind; choose another folder.",
@@ -143,19 +142,6 @@ def _parquet_bytes(predictions: Predictions, columns: Columns, facts: dict[str, 
     sink = io.BytesIO()
     pq.write_table(table, sink)
     return sink.getvalue()
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _read_csv(path: Path) -> tuple[Columns, dict[str, Any]]:
