@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from lepton_vision.errors import ManifestError
@@ -134,6 +135,13 @@ def plain_column(values: pd.Series[Any]) -> pd.Series[Any]:
     if inferred in ("floating", "mixed-integer-float"):
         return _floats(values)
     return _text(values)
+
+
+def objects(values: pd.Series[Any]) -> npt.NDArray[np.object_]:
+    """(N,) Python values of a column, None where unknown."""
+    plain: npt.NDArray[np.object_] = np.array(values, dtype=object)
+    plain[values.isna().to_numpy()] = None
+    return plain
 
 
 def _check(table: pd.DataFrame) -> None:

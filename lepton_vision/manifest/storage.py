@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -15,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lepton_vision.errors import ManifestError
+from lepton_vision.files import atomic_file
 from lepton_vision.manifest.schema import COLUMNS, STRING
 
 VERSION: Final = 1
@@ -43,7 +42,7 @@ def write(frame: pd.DataFrame, path: Path, *, root: Path, label_columns: Sequenc
         file.write(f"# {json.dumps(facts)}\n".encode())
         file.write(frame.to_csv(index=False, lineterminator="\n").encode())
 
-    write_whole(path, write_parquet if suffix == ".parquet" else write_csv)
+    _write_whole(path, write_parquet if suffix == ".parquet" else write_csv)
     return path
 
 
@@ -79,25 +78,18 @@ def read(path: Path) -> dict[str, Any]:
     }
 
 
-def write_whole(path: Path, fill: Callable[[BinaryIO], None]) -> None:
-    """Fill a temporary file beside ``path``, flush it to disk and rename it; nothing is left behind on failure."""
-    temporary = path.parent / f".manifest-{secrets.token_hex(8)}.tmp"
+def _write_whole(path: Path, fill: Callable[[BinaryIO], None]) -> None:
+    """Fill a file that appears whole or not at all; trouble of the disk becomes one clear error."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
+        with atomic_file(path) as file:
             fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as error:
         raise ManifestError(
-            f"Cannot write the manifest: {error.strerror or error}. Nothing was written. "
+            f"Cannot write the manifest: {error.strerror or type(error).__name__}. Nothing was written. "
             "Free space or choose another place.",
             path=path,
         ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _suffix(path: Path) -> str:

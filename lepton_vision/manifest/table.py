@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from lepton_vision.config import nearest
 from lepton_vision.errors import ManifestError
 from lepton_vision.manifest import storage
 from lepton_vision.manifest.labels import label_array
-from lepton_vision.manifest.schema import conform
+from lepton_vision.manifest.schema import conform, objects
 from lepton_vision.types import SPLITS, SampleAddress, Split, Target
 
 
@@ -96,9 +96,14 @@ class Manifest:
         return len(self.frame)
 
     @property
+    def is_ok(self) -> npt.NDArray[np.bool_]:
+        """(N,) bool: rows that can be used."""
+        return np.asarray(objects(self.frame["status"]) == "ok", dtype=bool)
+
+    @property
     def ok(self) -> Manifest:
-        """The rows that can be used."""
-        return self.select(self.frame["status"].to_numpy(dtype=object) == "ok")
+        """The rows that can be used, numbered anew."""
+        return self.select(self.is_ok)
 
     @property
     def rejected(self) -> dict[str, int]:
@@ -118,10 +123,7 @@ class Manifest:
             raise ManifestError(
                 "The manifest has no splits yet. Divide it first: split_manifest(manifest).", key="split"
             )
-        is_chosen = (self.frame["split"].to_numpy(dtype=object) == split) & (
-            self.frame["status"].to_numpy(dtype=object) == "ok"
-        )
-        return self.select(is_chosen)
+        return self.select(self.is_ok & (objects(self.frame["split"]) == split))
 
     def select(self, rows: npt.ArrayLike | pd.Series[Any]) -> Manifest:
         """The rows of a boolean mask (N,) or of integer positions, numbered anew from 0."""
@@ -188,9 +190,3 @@ def _counts(values: pd.Series[Any], *, most: int = 8) -> str:
     counts = values.astype("object").where(values.notna(), "unknown").value_counts()
     shown = [f"{value}: {n}" for value, n in list(counts.items())[:most]]
     return ", ".join(shown) + (f" … ({len(counts)} values)" if len(counts) > most else "")
-
-
-def splits_of(manifest: Manifest) -> Sequence[Split]:
-    """Splits that ok rows of a manifest belong to, in the order train, val, test."""
-    present = set(manifest.ok.frame["split"].dropna().unique())
-    return tuple(split for split in SPLITS if split in present)

@@ -1,0 +1,343 @@
+"""Splits and folds by patient: stratified, reproducible, refused where a patient would stand on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lepton_vision.config import Config, SplitConfig
+from lepton_vision.errors import LabelError, LeakageError, ManifestError
+from lepton_vision.manifest.allocation import allocate
+from lepton_vision.manifest.labels import infer_targets
+from lepton_vision.manifest.schema import COLUMNS, objects
+from lepton_vision.manifest.table import Manifest
+from lepton_vision.types import SPLITS, Target
+
+_MOST_VALUES = 64  # distinct values of a column that are balanced; beyond it only the most frequent
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Rows that must stay together: of one patient, or with the same pixels.
+
+    Attributes:
+        codes: (N,) group number of each row of ``manifest``.
+        tokens: (G,) text that names a group independently of row order and of the key of the pseudonyms.
+    """
+
+    manifest: Manifest
+    codes: npt.NDArray[np.int64]
+    tokens: tuple[str, ...]
+
+
+def split_manifest(
+    manifest: Manifest, config: SplitConfig | Config | None = None, *, targets: Sequence[Target] | None = None
+) -> Manifest:
+    """Divide the patients into train, val and test, and into folds where the configuration asks for them.
+
+    No patient stands in two parts, nor do rows with identical pixels. Classes and the columns of ``balance_by`` are
+    spread alike; the number of patients (with their duplicates) in each part is the asked share, rounded. The result
+    depends on the seed and on the relative paths, not on the order of rows.
+
+    Splits that the manifest already has are kept and checked, never redrawn: to divide anew, clear the column
+    ``split``. Where train and test are given without val, val is cut out of train. A given test split stays outside
+    the folds.
+
+    Args:
+        manifest: rejected rows get no split.
+        config: shares, folds, seed and columns to balance; a whole Config also gives its targets.
+        targets: what to stratify by; None takes those of the config, or of the label columns.
+
+    Raises:
+        LeakageError: given splits share a patient.
+        LabelError: a split would have, or has, one class only.
+        ManifestError: no usable row, too few patients, or splits given for a part of the rows only.
+
+    Example:
+        >>> table = pd.DataFrame({"image_id": list("abcdefgh"), "path": list("abcdefgh"), "y": [0, 1] * 4})
+        >>> manifest = Manifest(table, root=".", label_columns=("y",))
+        >>> split_manifest(manifest, SplitConfig(val=0.25, test=0.25)).frame["split"].value_counts().to_dict()
+        {'train': 4, 'val': 2, 'test': 2}
+    """
+    settings, targets = _settings(manifest, config, targets)
+    usable = manifest.ok
+    if not len(usable):
+        raise ManifestError(
+            f"Expected at least one usable image. Received: {len(manifest)} rows, all rejected "
+            f"({manifest.rejected or 'none'}). See the column 'reason'."
+        )
+    given = usable.frame["split"]
+    if given.notna().any():
+        check_patients(manifest.frame[manifest.is_ok], column="split")
+        split = _keep_given(usable, settings, targets=targets)
+    else:
+        split = _draw(usable, settings, targets=targets)
+    result = _with_column(manifest, "split", split)
+    check_classes(result, targets)
+    if settings.folds:
+        folded = _with_folds(manifest, settings, targets=targets)  # of the splits as they were given
+        result = replace(result, frame=result.frame.assign(fold=folded.frame["fold"]))
+    return result
+
+
+def fold_split(
+    manifest: Manifest,
+    fold: int,
+    *,
+    folds: int = 0,
+    config: SplitConfig | Config | None = None,
+    targets: Sequence[Target] | None = None,
+) -> Manifest:
+    """The split of one round of cross-validation: test is the fold, val a share of the other patients, train the rest.
+
+    Args:
+        manifest: splits it has are replaced, but a row of its test split stays outside the folds where they are drawn.
+        fold: number of the fold, from 0.
+        folds: draw so many patient-grouped folds first (the same for every ``fold``); 0 uses the column ``fold``.
+        config: ``val`` is the share of the patients outside the fold; the seed draws folds and val.
+        targets: what to stratify by, as in ``split_manifest``.
+
+    Raises:
+        ManifestError: no folds, no such fold, or too few patients.
+        LeakageError: a patient stands in two folds.
+        LabelError: a split would have one class only.
+    """
+    settings, targets = _settings(manifest, config, targets)
+    if folds:
+        settings = settings.model_copy(update={"folds": folds})
+        manifest = _with_folds(manifest, settings, targets=targets)
+    usable = manifest.ok
+    given = objects(usable.frame["fold"])
+    known = sorted({int(value) for value in given if value is not None})
+    if fold not in known:
+        raise ManifestError(
+            f"Expected one of the folds {known}. Received: {fold}. Make folds with split_manifest and split.folds.",
+            key="fold",
+        )
+    check_patients(manifest.frame[manifest.is_ok], column="fold")
+    split = np.full(len(usable), None, dtype=object)
+    split[given == fold] = "test"
+    is_rest = np.asarray([value is not None and value != fold for value in given], dtype=bool)
+    shares = (1 - settings.val, settings.val)
+    split[is_rest] = _deal(usable.select(is_rest), ("train", "val"), shares, settings, targets, f"fold {fold}")
+    result = _with_column(manifest, "split", split)
+    check_classes(result, targets)
+    return result
+
+
+def check_patients(frame: pd.DataFrame, *, column: str) -> None:
+    """Refuse a patient who stands in two parts of ``column``.
+
+    Raises:
+        LeakageError: with the number of patients and the first rows.
+    """
+    rows = shared_patients(frame, column=column)
+    if len(rows):
+        patients = frame.loc[rows, "patient_id"].nunique()
+        parts = sorted(str(value) for value in frame.loc[rows, column].dropna().unique())
+        raise LeakageError(
+            f"{patients} patients stand in more than one {column} ({', '.join(parts)}), {len(rows)} rows in all, the "
+            f"first: {[int(row) for row in rows[:8]]}. Expected all images of a patient in one {column}. "
+            f"Correct the column {column!r} of the label table, or clear it to have the patients divided anew.",
+            row=int(rows[0]),
+            key=column,
+        )
+
+
+def shared_patients(frame: pd.DataFrame, *, column: str) -> npt.NDArray[np.int64]:
+    """Rows of the patients who stand in two parts of ``column``; rows without a part do not count."""
+    placed = frame.loc[frame[column].notna() & frame["patient_id"].notna(), ["patient_id", column]]
+    counts = placed.groupby("patient_id")[column].transform("nunique")
+    return placed.index[counts.to_numpy() > 1].to_numpy(dtype=np.int64)
+
+
+def check_classes(manifest: Manifest, targets: Sequence[Target]) -> None:
+    """Refuse a split whose labelled rows all have one class, or that has no label at all.
+
+    Raises:
+        LabelError: names target, split and class.
+    """
+    for target in targets:
+        for split in SPLITS:
+            part = manifest.subset(split)
+            if not len(part):
+                continue
+            labels = part.labels(target)
+            columns = labels.reshape(len(part), -1)
+            seen = [np.unique(column[~np.isnan(column)]) for column in columns.T]
+            if max(len(values) for values in seen) >= 2:
+                continue
+            has_class = target.kind != "multilabel" and len(seen[0]) == 1
+            what = f"only class {target.classes[int(seen[0][0])]!r}" if has_class else "no class with both values"
+            what = what if any(len(values) for values in seen) else "no label at all"
+            raise LabelError(
+                f"Split {split!r} ({len(part)} rows) has {what} for target {target.name!r}. "
+                f"Expected at least two classes in each split: add patients, change split.seed or "
+                "the shares split.val and split.test, or correct the given split.",
+                key=target.name,
+            )
+
+
+def _settings(
+    manifest: Manifest, config: SplitConfig | Config | None, targets: Sequence[Target] | None
+) -> tuple[SplitConfig, tuple[Target, ...]]:
+    """Shares and targets to use; without any told or inferable target the raw label columns are balanced instead."""
+    settings = config.split if isinstance(config, Config) else config or SplitConfig()
+    if targets is None or not len(targets):
+        targets = config.targets if isinstance(config, Config) else ()
+    if not len(targets) and manifest.label_columns:
+        try:
+            targets = infer_targets(manifest)
+        except LabelError:  # nothing can be checked, yet the values can be spread alike
+            settings = settings.model_copy(update={"balance_by": (*settings.balance_by, *manifest.label_columns)})
+    return settings, tuple(targets)
+
+
+def _keep_given(usable: Manifest, settings: SplitConfig, *, targets: Sequence[Target]) -> npt.NDArray[np.object_]:
+    """Check given splits; cut val out of train where only train and test are given."""
+    given = usable.frame["split"]
+    missing = given.isna().to_numpy() & _is_labelled(usable, targets)
+    if missing.any():
+        raise ManifestError(
+            f"{int(missing.sum())} of {len(usable)} usable labelled rows have no split while the others have one "
+            f"(first row without: {int(np.flatnonzero(missing)[0])}). Give every row a split, or none.",
+            key="split",
+        )
+    split = objects(given)
+    if "train" not in split:
+        raise ManifestError("The given splits have no train part. Give one, or clear the column 'split'.", key="split")
+    if "val" not in split and "test" in split and settings.val > 0:
+        is_train = split == "train"
+        shares = (1 - settings.val, settings.val)
+        split[is_train] = _deal(usable.select(is_train), ("train", "val"), shares, settings, targets, "val of train")
+    return split
+
+
+def _is_labelled(usable: Manifest, targets: Sequence[Target]) -> npt.NDArray[np.bool_]:
+    """Rows with a known label; every row where there is nothing to know."""
+    if targets:
+        known = [~np.isnan(usable.labels(target).reshape(len(usable), -1)).all(axis=1) for target in targets]
+        return np.asarray(np.any(known, axis=0), dtype=bool)
+    if usable.label_columns:
+        return np.asarray(usable.frame[list(usable.label_columns)].notna().any(axis=1).to_numpy(), dtype=bool)
+    return np.ones(len(usable), dtype=bool)
+
+
+def _draw(usable: Manifest, settings: SplitConfig, *, targets: Sequence[Target]) -> npt.NDArray[np.object_]:
+    shares = (1 - settings.val - settings.test, settings.val, settings.test)
+    return _deal(usable, SPLITS, shares, settings, targets, "split")
+
+
+def _with_folds(manifest: Manifest, settings: SplitConfig, *, targets: Sequence[Target]) -> Manifest:
+    """Number the folds; rows that already belong to a test split get none."""
+    usable = manifest.ok
+    is_open = np.asarray(objects(usable.frame["split"]) != "test", dtype=bool)
+    folds = np.full(len(usable), None, dtype=object)
+    shares = [1 / settings.folds] * settings.folds
+    folds[is_open] = _deal(usable.select(is_open), range(settings.folds), shares, settings, targets, "folds")
+    return _with_column(manifest, "fold", folds)
+
+
+def _deal(
+    usable: Manifest,
+    names: Sequence[Any],
+    shares: Sequence[float],
+    settings: SplitConfig,
+    targets: Sequence[Target],
+    purpose: str,
+) -> npt.NDArray[np.object_]:
+    """One of ``names`` for every row, whole groups at a time."""
+    groups = _group(usable)
+    parts = sum(share > 0 for share in shares)
+    if len(groups.tokens) < parts:
+        raise ManifestError(
+            f"Expected at least {parts} patients for {parts} parts. Received: {len(groups.tokens)} "
+            f"({len(usable)} usable images; images with the same pixels count as one patient). "
+            "Add patients, give patient_id in the label table, or set split.val and split.test to 0."
+        )
+    traits, is_class = _traits(groups, settings, targets=targets)
+    keys = [
+        hashlib.sha256(f"{settings.seed}\0{purpose}\0{token}".encode("utf-8", "surrogatepass")).digest()
+        for token in groups.tokens
+    ]
+    order = np.asarray(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
+    dealt = allocate(traits, is_class=is_class, shares=shares, order=order)
+    drawn: npt.NDArray[np.object_] = np.asarray(names, dtype=object)[dealt][groups.codes]
+    return drawn
+
+
+def _group(usable: Manifest) -> _Groups:
+    """Join rows of one patient, and rows with the same pixels (constant images, which have no phash, excepted)."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    frame = usable.frame
+    patients = pd.factorize(frame["patient_id"].fillna(frame["image_id"]))[0]
+    pixels = frame["pixel_hash"].where(frame["phash"].notna())
+    hashes = pd.factorize(pixels)[0]
+    is_hashed = hashes >= 0
+    nodes = int(patients.max()) + 1 + int(hashes.max(initial=-1)) + 1
+    ends = (patients[is_hashed], hashes[is_hashed] + patients.max() + 1)
+    graph = coo_array((np.ones(len(ends[0]), dtype=np.int8), ends), shape=(nodes, nodes))
+    component = connected_components(graph, directed=False)[1][patients]
+    names = (
+        frame["path"].astype(object)
+        + "\0"
+        + frame["member"].astype(object).fillna("")
+        + "\0"
+        + frame["frame"].astype(object).map(str, na_action="ignore").fillna("")
+    )
+    tokens = names.groupby(component).min().sort_values()
+    place = {int(old): new for new, old in enumerate(tokens.index)}
+    codes = np.asarray([place[int(old)] for old in component], dtype=np.int64)
+    return _Groups(usable, codes, tuple(tokens))
+
+
+def _traits(
+    groups: _Groups, settings: SplitConfig, *, targets: Sequence[Target]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """(G, F) traits of the groups and (F,) which of them are classes."""
+    count = len(groups.tokens)
+    columns: list[npt.NDArray[np.bool_]] = []
+    is_class: list[bool] = []
+
+    def add(rows: npt.NDArray[np.bool_], *, of_class: bool) -> None:
+        columns.append(np.bincount(groups.codes, weights=rows, minlength=count) > 0)
+        is_class.append(of_class)
+
+    for target in targets:
+        labels = groups.manifest.labels(target)
+        if target.kind == "multilabel":
+            for k in range(labels.shape[1]):
+                add(np.asarray(labels[:, k] == 1), of_class=True)
+        else:
+            for k in range(len(target.classes)):
+                add(np.asarray(labels == k), of_class=True)
+        add(np.isnan(labels.reshape(len(labels), -1)).all(axis=1), of_class=False)
+    for name in settings.balance_by:
+        if name in groups.manifest.frame.columns:
+            values = objects(groups.manifest.frame[name])
+            for value, _ in Counter(value for value in values if value is not None).most_common(_MOST_VALUES):
+                add(np.asarray(values == value, dtype=bool), of_class=False)
+    # Patients with many images are spread too, so that parts are alike in images as well as in patients.
+    octave = np.floor(np.log2(np.bincount(groups.codes, minlength=count))).astype(np.int64)
+    columns.extend(octave == value for value in np.unique(octave))
+    is_class.extend([False] * len(np.unique(octave)))
+    traits = np.stack(columns, axis=1)
+    # Ties between traits must hang neither on pseudonyms nor on row order: traits are ranked by who has them.
+    ranking = sorted(range(traits.shape[1]), key=lambda trait: traits[:, trait].tobytes(), reverse=True)
+    return traits[:, ranking], np.asarray(is_class)[ranking]
+
+
+def _with_column(manifest: Manifest, name: str, values: npt.NDArray[np.object_]) -> Manifest:
+    """A copy whose ok rows have ``values`` in a column; rejected rows have nothing there."""
+    column = np.full(len(manifest), None, dtype=object)
+    column[manifest.is_ok] = values
+    return replace(manifest, frame=manifest.frame.assign(**{name: pd.Series(column, dtype=COLUMNS[name])}))
