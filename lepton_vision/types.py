@@ -281,7 +281,7 @@ class Figure:
         low: lower end of the interval; NaN where undefined.
         high: upper end of the interval; NaN where undefined.
         n: number of labelled samples behind it.
-        reason: why it is undefined; empty where it is defined.
+        reason: why it is undefined, or a caveat about its interval; empty where there is nothing to say.
     """
 
     value: float
