@@ -47,7 +47,7 @@ def apply_window(pixels: npt.NDArray[Any], window: Window | VoiLut) -> Pixels:
         return _apply_table(pixels, window)
     # float32 subtraction of the center comes first: it is exact for usual values, so that the slope is not biased.
     if window.function == "LINEAR":
-        result = np.subtract(pixels, np.float32(window.center - 0.5), dtype=np.float32)
+        result: Pixels = np.subtract(pixels, np.float32(window.center - 0.5), dtype=np.float32)
         if window.width <= 1.0:  # the formula's slope is infinite: a step, at and below the middle is black
             return (result > 0.0).astype(np.float32)
         np.multiply(result, np.float32(1.0 / (window.width - 1.0)), out=result)
@@ -116,4 +116,5 @@ def _apply_table(pixels: npt.NDArray[Any], table: VoiLut) -> Pixels:
     """PS3.3 C.11.2.1.1; modality values between two entries take the nearer one."""
     index = np.rint(np.subtract(pixels, table.first, dtype=np.float64))
     np.clip(index, 0, len(table.values) - 1, out=index)
-    return np.asarray(table.values, dtype=np.float32)[index.astype(np.intp)]
+    values: Pixels = np.asarray(table.values, dtype=np.float32)[index.astype(np.intp)]
+    return values

@@ -1,0 +1,129 @@
+"""Sizes that a compressed frame itself announces, read before any decoder sees it.
+
+A decoder allocates what the codestream's own header says: 822 bytes of JPEG can ask for 12 GB. So that header
+must agree with Rows and Columns, which have passed the pixel cap.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from lepton_vision.errors import ReadError
+
+_J2K_START = b"\xff\x4f\xff\x51"
+_JP2_START = b"\x00\x00\x00\x0cjP  "
+
+
+@dataclass(frozen=True, slots=True)
+class Codestream:
+    """Header of one compressed frame: sizes in pixels, ``precision`` in bits per sample, ``process`` the SOF marker."""
+
+    rows: int
+    columns: int
+    samples: int
+    precision: int
+    process: int = 0
+
+
+def parse_jpeg(data: bytes) -> Codestream:
+    """Find the start-of-frame segment of a JPEG or JPEG-LS stream (ITU-T T.81 B.2.2, T.87 C.2.2).
+
+    Raises:
+        ReadError: reason ``corrupt`` (no such stream) or ``truncated``.
+    """
+    if data[:2] != b"\xff\xd8":
+        raise ReadError("The compressed frame is no JPEG stream (no SOI marker).", reason="corrupt")
+    place = 2
+    while place + 4 <= len(data):
+        if data[place] != 0xFF:
+            raise ReadError("The JPEG stream is damaged before its frame header.", reason="corrupt")
+        marker = data[place + 1]
+        if marker == 0xFF:  # fill byte
+            place += 1
+            continue
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a segment
+            place += 2
+            continue
+        (length,) = struct.unpack_from(">H", data, place + 2)
+        is_frame = 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
+        if is_frame or marker == 0xF7:
+            return _parse_frame_header(data, place=place, process=marker)
+        if marker in (0xDA, 0xD9) or length < 2:
+            raise ReadError("The JPEG stream has no frame header before its data.", reason="corrupt")
+        place += 2 + length
+    raise ReadError("The JPEG stream ends before its frame header.", reason="truncated")
+
+
+def _parse_frame_header(data: bytes, *, place: int, process: int) -> Codestream:
+    if len(data) < place + 10:
+        raise ReadError("The JPEG stream ends inside its frame header.", reason="truncated")
+    precision, rows, columns, samples = struct.unpack_from(">BHHB", data, place + 4)
+    # Each 8x8 block of a Huffman stream takes at least one bit: a tiny file cannot hold a huge image.
+    blocks = -(-rows // 8) * -(-columns // 8)
+    if process in (0xC0, 0xC1, 0xC2) and len(data) * 8 < blocks // 4:
+        raise ReadError(
+            f"The JPEG stream of {len(data)} bytes is too short for the {rows} x {columns} pixels that it announces.",
+            reason="truncated",
+        )
+    return Codestream(rows, columns, samples, precision, process)
+
+
+def parse_jpeg2000(data: bytes) -> Codestream:
+    """Read the SIZ segment of a JPEG 2000 codestream, bare or in a JP2 file (ITU-T T.800 A.5.1, I.5).
+
+    Raises:
+        ReadError: reason ``corrupt``, ``truncated``, or ``unsupported`` for subsampled components.
+    """
+    start = _find_codestream(data) if data.startswith(_JP2_START) else 0
+    if data[start : start + 4] != _J2K_START:
+        raise ReadError("The compressed frame is no JPEG 2000 codestream (no SOC and SIZ).", reason="corrupt")
+    if len(data) < start + 45:
+        raise ReadError("The JPEG 2000 codestream ends inside its size segment.", reason="truncated")
+    right, bottom, left, top, tile_w, tile_h, tile_x, tile_y = struct.unpack_from(">8I", data, start + 8)
+    (samples,) = struct.unpack_from(">H", data, start + 40)
+    if right <= left or bottom <= top or not tile_w or not tile_h or tile_x > left or tile_y > top:
+        raise ReadError("The JPEG 2000 size segment contradicts itself.", reason="corrupt")
+    tiles = -(-(right - tile_x) // tile_w) * -(-(bottom - tile_y) // tile_h)
+    if tiles > 65535:  # ITU-T T.800 A.4.2: Isot has 16 bits
+        raise ReadError(f"A JPEG 2000 codestream has at most 65535 tiles. This announces {tiles}.", reason="corrupt")
+    parts = data[start + 42 : start + 42 + 3 * samples]
+    if len(parts) < 3 * samples or not samples:
+        raise ReadError("The JPEG 2000 codestream ends inside its component table.", reason="truncated")
+    if any(step != 1 for step in parts[1::3]) or any(step != 1 for step in parts[2::3]):
+        raise ReadError("JPEG 2000 with subsampled components is not supported.", reason="unsupported")
+    precision = max((depth & 0x7F) + 1 for depth in parts[0::3])
+    return Codestream(bottom - top, right - left, samples, precision)
+
+
+def _find_codestream(data: bytes) -> int:
+    """Offset of the contiguous codestream box's content in a JP2 file."""
+    place = 0
+    while place + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        header = 8
+        if length == 1 and place + 16 <= len(data):
+            (length,) = struct.unpack_from(">Q", data, place + 8)
+            header = 16
+        if kind == b"jp2c":
+            return place + header
+        if length < header:
+            break
+        place += length
+    raise ReadError("The JP2 file has no codestream box.", reason="corrupt")
+
+
+def check_agreement(stream: Codestream, *, rows: int, columns: int, samples: int, bits_allocated: int) -> None:
+    """Refuse a frame whose own header differs from the DICOM header.
+
+    Raises:
+        ReadError: reason ``mismatch``.
+    """
+    header = (rows, columns, samples)
+    if (stream.rows, stream.columns, stream.samples) != header or stream.precision > bits_allocated:
+        raise ReadError(
+            f"Header and compressed frame disagree. Header: {rows} x {columns}, {samples} sample(s), {bits_allocated} "
+            f"bits allocated. Frame: {stream.rows} x {stream.columns}, {stream.samples} sample(s), "
+            f"{stream.precision} bits. Export the file again.",
+            reason="mismatch",
+        )

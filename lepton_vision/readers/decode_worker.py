@@ -1,0 +1,120 @@
+"""The child process of ``dicom_child``: decodes frames from standard input to standard output, until it ends.
+
+Run as ``python -m lepton_vision.readers.decode_worker``. It limits its own memory and processor time, so that a
+hostile frame ends this process and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, SecondaryCaptureImageStorage, generate_uid
+
+from lepton_vision.readers.dicom_child import receive, send
+from lepton_vision.readers.dicom_decode import decode_with_pydicom, encapsulate_frame
+from lepton_vision.readers.dicom_layout import PixelLayout
+
+_LONGEST = 2**33
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    requests = os.fdopen(os.dup(0), "rb")
+    answers = os.fdopen(os.dup(1), "wb")
+    # Decoders print; nothing of that may get between the answers.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    folder = ""
+    try:
+        while True:
+            request, data = receive(requests, most=_LONGEST)
+            folder = request["folder"]
+            _answer(answers, request, bytes(data))
+    except EOFError:
+        pass
+    finally:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answer(answers: IO[bytes], request: dict[str, Any], data: bytes) -> None:
+    try:
+        _limit(request)
+        pixels = np.ascontiguousarray(_decode(request, data))
+    except ImportError as error:
+        send(answers, {"error": type(error).__name__, "is_missing": True}, b"")
+    except BaseException as error:
+        # Only the type: the text may quote the file.
+        send(answers, {"error": type(error).__name__}, b"")
+    else:
+        send(answers, {"dtype": pixels.dtype.str, "shape": pixels.shape}, pixels.reshape(-1).view(np.uint8).data)
+
+
+def _limit(request: dict[str, Any]) -> None:
+    """Lower the soft limits of this process; the processor time counts from now."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = int(usage.ru_utime + usage.ru_stime + request["seconds"]) + 1
+    for kind, soft in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_AS, int(request["memory"]))):
+        hard = resource.getrlimit(kind)[1]
+        resource.setrlimit(kind, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+
+
+def _decode(request: dict[str, Any], data: bytes) -> npt.NDArray[Any]:
+    layout = PixelLayout(**request["layout"])
+    if request["plugin"] == "gdcm":
+        return decode_with_pydicom(data, request["syntax"], plugin="gdcm", layout=layout)
+    return _decode_with_simpleitk(data, request["syntax"], layout=layout, folder=Path(request["folder"]))
+
+
+def _decode_with_simpleitk(data: bytes, syntax: str, *, layout: PixelLayout, folder: Path) -> npt.NDArray[Any]:
+    """SimpleITK reads files only: write one that holds nothing but the frame and its layout.
+
+    Without rescale, MONOCHROME1 and palette in the header it returns stored values.
+    """
+    import SimpleITK
+
+    path = folder / "frame.dcm"
+    dataset = _minimal_dataset(data, syntax, layout=layout)
+    try:
+        dataset.save_as(path, enforce_file_format=True)
+        pixels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path), imageIO="GDCMImageIO"))
+    finally:
+        path.unlink(missing_ok=True)
+    shape = (layout.rows, layout.columns) if layout.samples == 1 else (layout.rows, layout.columns, layout.samples)
+    return np.asarray(pixels).reshape(shape).astype(layout.dtype)
+
+
+def _minimal_dataset(data: bytes, syntax: str, *, layout: PixelLayout) -> Dataset:
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
+    dataset.SOPClassUID = SecondaryCaptureImageStorage
+    dataset.SOPInstanceUID = generate_uid()
+    dataset.Rows, dataset.Columns = layout.rows, layout.columns
+    dataset.SamplesPerPixel = layout.samples
+    dataset.PhotometricInterpretation = "MONOCHROME2" if layout.samples == 1 else layout.photometric
+    if layout.samples > 1:
+        dataset.PlanarConfiguration = 0
+    dataset.BitsAllocated, dataset.BitsStored = layout.bits_allocated, layout.bits_stored
+    dataset.HighBit = layout.bits_stored - 1
+    dataset.PixelRepresentation = int(layout.is_signed)
+    dataset.PixelData = encapsulate_frame(data)
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    return dataset
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""One DICOM file to one Image in modality units: the doorway to pydicom, with its ``dicom_*`` neighbours.
+
+MONOCHROME1 files store small values for bright pixels. They are turned within the file's value range
+(``low + high - pixel``), so that larger is brighter everywhere, and the header's window is turned with them. Rescale
+Type stays what the header says: a CT file in MONOCHROME1 is taken to be stored turned, and turning gives back HU.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+
+from lepton_vision.errors import ReadError
+from lepton_vision.readers.dicom_decode import read_stored
+from lepton_vision.readers.dicom_facts import code, raw_identifiers, read_depth_spacing, read_facts, read_spacing
+from lepton_vision.readers.dicom_header import DEFLATED, DicomFile, number, open_dicom, stored_path
+from lepton_vision.readers.dicom_layout import PixelLayout, read_layout
+from lepton_vision.readers.dicom_lut import expand_palette, modality_values, read_window
+from lepton_vision.readers.facts import Fact, FileFacts, RawIds
+from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.limits import Limits, guard
+from lepton_vision.readers.window import reflect
+from lepton_vision.types import Image, Pixels, VoiLut, Window
+
+_HEADER = "Cannot parse the DICOM header"
+_DARK_MAGIC = ((b"MZ", "MZ"), (b"\x7fELF", "ELF"), (b"#!", "script"))
+
+
+def read_dicom(
+    stream: BinaryIO, *, head: bytes, path: Path, name: str | None, frame: int | None, limits: Limits
+) -> Image:
+    """Read an open DICOM file; see ``image.read_image``.
+
+    Args:
+        stream: the file, at its start.
+        head: its first bytes.
+        path: where it lies; names the image where the header has no SOP Instance UID.
+        name: replaces the path as that name.
+        frame: number of one frame, or None for all.
+        limits: caps.
+    """
+    with guard(_HEADER, reason="corrupt"):
+        file = open_dicom(stream, head=head, limits=limits)
+        layout = read_layout(file)
+        wanted = _wanted(layout, frame=frame)
+    stored, decoder = read_stored(file, layout, wanted=wanted, limits=limits)
+    with guard("Cannot bring the pixels to modality units", reason="corrupt"):
+        pixels, value_range, units, window = _to_units(stored, file.dataset, layout=layout, wanted=wanted)
+        return _build(
+            file,
+            layout,
+            pixels=pixels,
+            value_range=value_range,
+            units=units,
+            window=window,
+            decoder=decoder,
+            wanted=wanted,
+            name=name or stored_path(path),
+            head=head,
+            is_one_of_many=frame is not None and layout.frames > 1,
+        )
+
+
+def probe_dicom(stream: BinaryIO, *, head: bytes, path: Path, limits: Limits) -> FileFacts:
+    """Header facts of an open DICOM file; see ``image.probe``."""
+    with guard(_HEADER, reason="corrupt"):
+        file = open_dicom(stream, head=head, limits=limits)
+        layout = read_layout(file)
+        ids = raw_identifiers(file.dataset)
+        return FileFacts(
+            source_format="dicom",
+            frames=layout.frames,
+            rows=layout.rows,
+            columns=layout.columns,
+            image_id=pseudonym("image", ids.sop_uid or stored_path(path)),
+            series_id=pseudonym("series", ids.series_uid) if ids.series_uid else None,
+            study_id=pseudonym("study", ids.study_uid) if ids.study_uid else None,
+            patient_id=pseudonym("patient", ids.patient_id) if ids.patient_id else None,
+            modality=code(file.dataset, "Modality"),
+            facts=read_facts(file.dataset, layout=layout, transfer_syntax=file.transfer_syntax),
+        )
+
+
+def raw_dicom_ids(stream: BinaryIO, *, head: bytes, limits: Limits) -> RawIds:
+    """Identifiers of an open DICOM file as its header has them; see ``image.raw_ids``."""
+    with guard(_HEADER, reason="corrupt"):
+        return raw_identifiers(open_dicom(stream, head=head, limits=limits).dataset)
+
+
+def _wanted(layout: PixelLayout, *, frame: int | None) -> range:
+    if frame is None:
+        return range(layout.frames)
+    if not 0 <= frame < layout.frames:
+        raise ReadError(
+            f"Expected a frame from 0 to {layout.frames - 1}. Received: {frame}.",
+            reason="no_frame",
+        )
+    return range(frame, frame + 1)
+
+
+def _to_units(
+    stored: npt.NDArray[Any], dataset: Dataset, *, layout: PixelLayout, wanted: range
+) -> tuple[Pixels, tuple[float, float], str, Window | VoiLut | None]:
+    """Pixels (C, F, H, W), value range, units and window."""
+    if layout.photometric == "PALETTE COLOR":
+        stored, value_range = expand_palette(stored, dataset)
+    elif layout.samples > 1:
+        low, high = layout.stored_range
+        value_range = (float(low), float(high))
+    if stored.ndim == 4:
+        colors = np.ascontiguousarray(np.moveaxis(stored, 3, 0), dtype=np.float32)
+        return colors, value_range, "display", None
+    gray, value_range, kind = modality_values(stored, dataset, layout=layout, wanted=wanted)
+    window = read_window(dataset, frame=wanted.start, smallest=value_range[0])
+    if layout.photometric == "MONOCHROME1":
+        total = value_range[0] + value_range[1]
+        np.subtract(np.float32(total), gray, out=gray)
+        window = reflect(window, total=total) if window is not None else None
+    return gray[None], value_range, _units(dataset, kind=kind), window
+
+
+def _units(dataset: Dataset, *, kind: str | None) -> str:
+    """Rescale Type; a CT image without it is in HU as soon as it has a rescale (PS3.3 C.8.2.1.1.5)."""
+    if kind:
+        return kind.upper()[:16]
+    if code(dataset, "Modality") == "CT" and "RescaleIntercept" in dataset:
+        return "HU"
+    return code(dataset, "Units") or "US"
+
+
+def _build(
+    file: DicomFile,
+    layout: PixelLayout,
+    *,
+    pixels: Pixels,
+    value_range: tuple[float, float],
+    units: str,
+    window: Window | VoiLut | None,
+    decoder: str,
+    wanted: range,
+    name: str,
+    head: bytes,
+    is_one_of_many: bool,
+) -> Image:
+    dataset = file.dataset
+    ids = raw_identifiers(dataset)
+    facts = read_facts(dataset, layout=layout, transfer_syntax=file.transfer_syntax)
+    spacing, spacing_source = read_spacing(dataset, frame=wanted.start)
+    facts |= {"spacing_source": spacing_source, "frames": layout.frames, **_more_facts(file, head=head)}
+    spacing_mm: tuple[float, ...] | None = spacing
+    if len(wanted) > 1 and spacing is not None:
+        depth = read_depth_spacing(dataset, frames=layout.frames)
+        spacing_mm = None if depth is None else (depth, *spacing)
+    image_id = pseudonym("image", ids.sop_uid or name)
+    return Image(
+        pixels=pixels if len(wanted) > 1 else pixels[:, 0],
+        spacing_mm=spacing_mm,
+        units=units,
+        value_range=value_range,
+        modality=code(dataset, "Modality"),
+        window=window,
+        image_id=f"{image_id}-{wanted.start}" if is_one_of_many else image_id,
+        series_id=pseudonym("series", ids.series_uid) if ids.series_uid else None,
+        study_id=pseudonym("study", ids.study_uid) if ids.study_uid else None,
+        patient_id=pseudonym("patient", ids.patient_id) if ids.patient_id else None,
+        source_format="dicom",
+        decoder=decoder,
+        facts=facts,
+    )
+
+
+def _more_facts(file: DicomFile, *, head: bytes) -> dict[str, Fact]:
+    """Padding value (left in the pixels), deflate, and a preamble that is a program: 35 in 1,155 are honest TIFF duals."""
+    preamble = head[:128] if head[128:132] == b"DICM" else b""
+    return {
+        "pixel_padding_value": number(file.dataset, "PixelPaddingValue"),
+        "is_deflated": int(file.transfer_syntax == DEFLATED),
+        "preamble": next((label for magic, label in _DARK_MAGIC if preamble.startswith(magic)), None),
+    }

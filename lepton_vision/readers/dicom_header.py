@@ -1,0 +1,228 @@
+"""Open a DICOM file up to its pixel data, and lay out what follows: part of the doorway to pydicom."""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.filereader import _read_file_meta_info, read_dataset, read_preamble
+
+from lepton_vision.errors import ReadError
+from lepton_vision.readers.limits import Limits
+
+DEFLATED = "1.2.840.10008.1.2.1.99"
+_IMPLICIT, _EXPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
+_NATIVE = frozenset({_IMPLICIT, _EXPLICIT, _BIG_ENDIAN, DEFLATED, "1.2.840.113619.5.2"})
+_PIXEL_TAGS = {0x0008: "FloatPixelData", 0x0009: "DoubleFloatPixelData", 0x0010: "PixelData"}
+_LONG_VRS = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"UN", b"UT", b"UC", b"UR", b"SQ"})
+_VRS = frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
+)
+_UNDEFINED = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class PixelElement:
+    """Where the pixel data lie in ``DicomFile.stream``: offset and length of the value; length None: encapsulated."""
+
+    keyword: str
+    vr: bytes
+    offset: int
+    length: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DicomFile:
+    """An open DICOM file, parsed up to its pixel data.
+
+    Attributes:
+        dataset: the header.
+        stream: the file, or its inflated data set.
+        size: bytes in ``stream``.
+        transfer_syntax: UID, deduced from the encoding where the file does not say.
+        is_little_endian: byte order of the data set.
+        pixels: where the pixel data are, or None.
+    """
+
+    dataset: Dataset
+    stream: BinaryIO
+    size: int
+    transfer_syntax: str
+    is_little_endian: bool
+    pixels: PixelElement | None
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the pixels are uncompressed."""
+        return self.transfer_syntax in _NATIVE
+
+
+def is_dicom(head: bytes) -> bool:
+    """Whether the first bytes (at least 200 of them, or the whole file) can begin a DICOM file.
+
+    Either "DICM" stands at byte 128, or the very first bytes are a plausible element of group 0002 or 0008:
+    files without preamble exist, but text must never be taken for one.
+    """
+    return head[128:132] == b"DICM" or _is_headerless(head)
+
+
+def _is_headerless(head: bytes) -> bool:
+    if len(head) < 16:
+        return False
+    for order in ("<", ">"):
+        group, element = struct.unpack_from(f"{order}HH", head)
+        if group not in (0x0002, 0x0008) or element > 0x2000:
+            continue
+        vr = head[4:6]
+        if vr in _VRS:
+            return vr in _LONG_VRS or int(struct.unpack_from(f"{order}H", head, 6)[0]) <= 1024
+        (length,) = struct.unpack_from(f"{order}I", head, 4)
+        # Implicit: a short even length, followed by an element of the same or a slightly higher group.
+        if order == "<" and length <= 1024 and length % 2 == 0 and 8 + length + 4 <= len(head):
+            (following,) = struct.unpack_from("<H", head, 8 + length)
+            return group <= following <= 0x0020
+    return False
+
+
+def open_dicom(stream: BinaryIO, *, head: bytes, limits: Limits) -> DicomFile:
+    """Parse the header; ``stream`` is an open file at its start, ``head`` its first bytes.
+
+    Call it inside ``limits.quiet`` and ``limits.guard``: pydicom raises many kinds of errors on damaged files.
+
+    Raises:
+        ReadError: reason ``too_large`` (a deflated data set above the cap), ``truncated`` or ``corrupt``.
+    """
+    is_part10 = head[128:132] == b"DICM"
+    # pydicom itself would inflate 1 MB to 3 GB without asking, so the syntax is looked at first.
+    preamble = read_preamble(stream, force=not is_part10)
+    meta = _read_file_meta_info(stream)
+    if str(meta.get("TransferSyntaxUID", "")) == DEFLATED:
+        inflated = inflate(stream.read(), wbits=-zlib.MAX_WBITS, cap=limits.max_bytes)
+        stream = io.BytesIO(inflated)
+        is_implicit, is_little = False, True
+        parsed = read_dataset(stream, is_implicit, is_little, stop_when=lambda tag, vr, length: tag >= 0x7FE00008)
+        dataset = FileDataset(stream, parsed, preamble, meta, is_implicit, is_little)
+    else:
+        stream.seek(0)
+        dataset = dcmread(stream, stop_before_pixels=True, force=not is_part10)
+        is_implicit, is_little = (bool(flag) for flag in dataset.original_encoding)
+    syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
+    if not syntax:
+        syntax = _IMPLICIT if is_implicit else _EXPLICIT if is_little else _BIG_ENDIAN
+    place = stream.tell()
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(place)
+    pixels = _locate_pixels(stream, is_implicit=is_implicit, is_little=is_little, size=size)
+    return DicomFile(dataset, stream, size, str(syntax), is_little, pixels)
+
+
+def inflate(data: bytes, *, wbits: int, cap: int) -> bytes:
+    """Inflate at most ``cap`` bytes.
+
+    Raises:
+        ReadError: reason ``too_large``, ``truncated`` or ``corrupt``.
+    """
+    engine = zlib.decompressobj(wbits)
+    try:
+        result = engine.decompress(data, cap + 1)
+    except zlib.error:
+        raise ReadError("The deflated part of the file is damaged.", reason="corrupt") from None
+    if len(result) > cap:
+        raise ReadError(
+            f"The deflated part of the file becomes more than {cap} bytes. "
+            "Raise Limits.max_bytes if the file can be trusted.",
+            reason="too_large",
+        )
+    if not engine.eof:
+        raise ReadError("The deflated part of the file ends too early. Copy it again.", reason="truncated")
+    return result
+
+
+def _locate_pixels(stream: BinaryIO, *, is_implicit: bool, is_little: bool, size: int) -> PixelElement | None:
+    """Read the element header at which pydicom stopped."""
+    start = stream.tell()
+    head = stream.read(12)
+    order = "<" if is_little else ">"
+    if len(head) < 8:
+        return None
+    group, element = struct.unpack_from(f"{order}HH", head)
+    if group != 0x7FE0 or element not in _PIXEL_TAGS:
+        return None
+    vr, header = b"OW", 8
+    if is_implicit:
+        (length,) = struct.unpack_from(f"{order}I", head, 4)
+    else:
+        vr = head[4:6]
+        if vr in _LONG_VRS and len(head) == 12:
+            (length,) = struct.unpack_from(f"{order}I", head, 8)
+            header = 12
+        else:
+            (length,) = struct.unpack_from(f"{order}H", head, 6)
+    offset = start + header
+    if offset > size:
+        raise ReadError("The file ends inside the header of its pixel data.", reason="truncated")
+    return PixelElement(_PIXEL_TAGS[element], vr, offset, None if length == _UNDEFINED else int(length))
+
+
+def value(dataset: Dataset, keyword: str) -> Any:
+    """First value of an element, or None where it is absent, empty or cannot be parsed."""
+    try:
+        found = dataset.get(keyword)
+    except Exception:  # pydicom converts on access: any error of the value's own
+        return None
+    if found is None or isinstance(found, str | bytes | int | float):
+        return None if found in ("", b"") else found
+    try:
+        return found[0] if len(found) else None
+    except Exception:  # PersonName, Sequence and others are no plain values
+        return None
+
+
+def text(dataset: Dataset, keyword: str) -> str | None:
+    """Stripped text of an element's first value, or None."""
+    found = value(dataset, keyword)
+    stripped = str(found).strip(" \t\r\n\0") if found is not None else ""
+    return stripped or None
+
+
+def number(dataset: Dataset, keyword: str) -> float | None:
+    """Finite number of an element's first value, or None."""
+    found = value(dataset, keyword)
+    try:
+        result = float(found)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return result if math.isfinite(result) else None
+
+
+def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
+    """All values of an element as finite numbers; empty where it is absent or any value is not a number."""
+    try:
+        found = dataset.get(keyword)
+        if found is None or (isinstance(found, str) and not found):
+            return ()
+        values = tuple(float(item) for item in (found if hasattr(found, "__len__") else (found,)))
+    except Exception:  # as above
+        return ()
+    return values if all(math.isfinite(item) for item in values) else ()
+
+
+def items(dataset: Dataset, keyword: str) -> list[Dataset]:
+    """Items of a sequence; empty where it is absent or no sequence."""
+    try:
+        found = dataset.get(keyword)
+        return list(found) if found else []
+    except (AttributeError, TypeError, ValueError):
+        return []
+
+
+def stored_path(path: str | Path) -> str:
+    """Absolute posix path: what a file without identifiers of its own is known by."""
+    return Path(path).absolute().as_posix()

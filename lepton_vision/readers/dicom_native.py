@@ -1,0 +1,119 @@
+"""Uncompressed pixel data, read straight into the array that is returned."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.pixels.processing import convert_color_space
+
+from lepton_vision.errors import ReadError
+from lepton_vision.readers.dicom_header import DicomFile
+from lepton_vision.readers.dicom_layout import PixelLayout
+
+Stored = npt.NDArray[Any]
+
+
+def read_native(file: DicomFile, layout: PixelLayout, *, wanted: range) -> Stored:
+    """Read the wanted, consecutive frames.
+
+    Returns:
+        (F, H, W) or (F, H, W, 3), unused bits removed, YBR turned into RGB.
+
+    Raises:
+        ReadError: reason ``truncated``, ``corrupt`` or ``unsupported``.
+    """
+    if file.pixels is None or file.pixels.length is None:
+        raise ReadError("Uncompressed pixel data of undefined length.", reason="corrupt")
+    pixels_per_frame = layout.rows * layout.columns * layout.samples
+    is_subsampled = layout.photometric == "YBR_FULL_422"
+    if is_subsampled and file.pixels.length >= layout.frames * pixels_per_frame:
+        is_subsampled = False  # written in full: the value is a slip for YBR_FULL
+    if is_subsampled:
+        if layout.columns % 2 or layout.bits_allocated != 8:
+            raise ReadError("YBR_FULL_422 needs 8 bits and an even number of columns.", reason="corrupt")
+        pixels_per_frame = pixels_per_frame // 3 * 2
+    if layout.bits_allocated in (1, 12):
+        values = _read_packed(file, layout, wanted=wanted, pixels_per_frame=pixels_per_frame)
+    else:
+        values = _read_whole_bytes(file, layout, wanted=wanted, pixels_per_frame=pixels_per_frame)
+    return _arrange(values, layout, frames=len(wanted), is_subsampled=is_subsampled)
+
+
+def _read_bytes(file: DicomFile, *, first: int, count: int) -> npt.NDArray[np.uint8]:
+    """``count`` bytes of the pixel data's value, beginning with byte ``first`` of it."""
+    place = file.pixels
+    available = 0 if place is None or place.length is None else min(place.length, file.size - place.offset)
+    if place is None or first + count > available:
+        raise ReadError(
+            f"Expected {first + count} bytes of pixel data. Received: {available}. Copy the file again.",
+            reason="truncated",
+        )
+    result = np.empty(count, dtype=np.uint8)
+    file.stream.seek(place.offset + first)
+    received = file.stream.readinto(result.data)  # type: ignore[attr-defined]
+    if received != count:
+        raise ReadError(f"Expected {count} bytes of pixel data. Received: {received}.", reason="truncated")
+    return result
+
+
+def _read_whole_bytes(file: DicomFile, layout: PixelLayout, *, wanted: range, pixels_per_frame: int) -> Stored:
+    size = layout.dtype.itemsize
+    first, count = wanted.start * pixels_per_frame * size, len(wanted) * pixels_per_frame * size
+    is_swapped = not file.is_little_endian
+    if is_swapped and size == 1 and file.pixels is not None and file.pixels.vr == b"OW":
+        # Bytes in 16-bit words, whose order is big endian (PS3.5 8.1.2): swap pairs, even for odd frames.
+        even = first - first % 2
+        words = _read_bytes(file, first=even, count=(count + first - even + 1) // 2 * 2)
+        data = words.view(np.uint16).byteswap().view(np.uint8)[first - even : first - even + count]
+        return layout.mask(np.ascontiguousarray(data).view(layout.dtype))
+    values = _read_bytes(file, first=first, count=count).view(layout.dtype)
+    if is_swapped and size > 1:
+        values.byteswap(inplace=True)
+    return layout.mask(values)
+
+
+def _read_packed(file: DicomFile, layout: PixelLayout, *, wanted: range, pixels_per_frame: int) -> Stored:
+    """1 or 12 bits allocated: pixels follow each other without gaps, also from frame to frame (PS3.5 8.1.1)."""
+    bits = layout.bits_allocated
+    start, stop = wanted.start * pixels_per_frame, (wanted.start + len(wanted)) * pixels_per_frame
+    if bits == 1:
+        first = start // 8
+        data = _read_bytes(file, first=first, count=-(-stop // 8) - first)
+        return unpack_bits(data.tobytes(), count=stop - first * 8)[start - first * 8 :]
+    first = start // 2 * 3  # two pixels in three bytes
+    data = _read_bytes(file, first=first, count=-(-stop * 3 // 2) - first)
+    padded = np.zeros(-(-len(data) // 3) * 3, dtype=np.uint16)
+    padded[: len(data)] = data
+    low, middle, high = padded[0::3], padded[1::3], padded[2::3]
+    values = np.empty(2 * len(low), dtype=np.uint16)
+    values[0::2] = low | (middle & 0x0F) << 8
+    values[1::2] = middle >> 4 | high << 4
+    values = values[start - first // 3 * 2 :][: stop - start]
+    wide = dataclasses.replace(layout, bits_allocated=16)
+    return wide.mask(np.ascontiguousarray(values).view(wide.dtype))
+
+
+def unpack_bits(data: bytes, *, count: int) -> npt.NDArray[np.uint8]:
+    """First ``count`` bits as 0 and 1, lowest bit of a byte first (PS3.5 8.1.1)."""
+    return np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=count, bitorder="little")
+
+
+def _arrange(values: Stored, layout: PixelLayout, *, frames: int, is_subsampled: bool) -> Stored:
+    rows, columns = layout.rows, layout.columns
+    if layout.samples == 1:
+        return values.reshape(frames, rows, columns)
+    if is_subsampled:  # Y1 Y2 Cb Cr for two neighbours in a row (PS3.3 C.7.6.3.1.2)
+        pairs = values.reshape(frames, rows, columns // 2, 4)
+        pixels = np.empty((frames, rows, columns, 3), dtype=values.dtype)
+        pixels[..., 0] = pairs[..., :2].reshape(frames, rows, columns)
+        pixels[..., 1:] = np.repeat(pairs[..., 2:], 2, axis=2)
+    elif layout.is_planar:
+        pixels = values.reshape(frames, 3, rows, columns).transpose(0, 2, 3, 1)
+    else:
+        pixels = values.reshape(frames, rows, columns, 3)
+    if layout.photometric in ("YBR_FULL", "YBR_FULL_422"):
+        return np.asarray(convert_color_space(pixels, "YBR_FULL", "RGB"))
+    return pixels

@@ -1,0 +1,200 @@
+"""MedMNIST-style ``.npz`` files: one array of many images, each of them addressed by member and position."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lepton_vision.errors import ReadError
+from lepton_vision.readers.dicom_header import stored_path
+from lepton_vision.readers.facts import FileFacts, no_facts
+from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_size, guard
+from lepton_vision.readers.versions import package_version
+from lepton_vision.types import Image
+
+_KEPT = 4  # arrays per process: the parts of one data set
+_loaded: OrderedDict[tuple[str, str, int, int], npt.NDArray[Any]] = OrderedDict()
+_lock = threading.Lock()
+
+
+def npz_members(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the arrays in an npz file, without reading them.
+
+    Raises:
+        ReadError: reason ``not_an_image`` or ``corrupt``.
+    """
+    with guard("The npz file cannot be read", reason="corrupt"), _open(Path(path)) as archive:
+        shapes = {}
+        for info in archive.infolist():
+            if info.filename.endswith(".npy"):
+                shapes[info.filename.removesuffix(".npy")] = _header(archive, info)[0]
+        return shapes
+
+
+def read_npz_frame(path: str | Path, member: str, *, frame: int, limits: Limits = DEFAULT_LIMITS) -> npt.NDArray[Any]:
+    """One image of an array as it is stored: (H, W), (H, W, 3) or (D, H, W).
+
+    The array is inflated once per process, or mapped into memory where it is stored without compression.
+
+    Raises:
+        ReadError: reason ``no_frame``, ``too_large``, ``corrupt`` …
+    """
+    array = _load(Path(path), member=member, limits=limits)
+    if not 0 <= frame < len(array):
+        raise ReadError(f"Expected an entry from 0 to {len(array) - 1}. Received: {frame}.", reason="no_frame")
+    return np.asarray(array[frame])
+
+
+def read_npz(path: Path, *, member: str | None, frame: int | None, name: str | None, limits: Limits) -> Image:
+    """Read one image of an npz file; see ``image.read_image``."""
+    member = _choose(path, member)
+    with guard("The npz file cannot be read", reason="corrupt"):
+        count = len(_load(path, member=member, limits=limits))
+        if frame is None and count > 1:
+            raise ReadError(f"The array holds {count} images: name one by frame=0 to {count - 1}.", reason="no_frame")
+        values = read_npz_frame(path, member, frame=frame or 0, limits=limits)
+        check_size(*values.shape, limits=limits)
+    is_color = values.ndim == 3 and values.shape[2] in (1, 3)
+    pixels = np.moveaxis(values, 2, 0) if is_color else values[None]
+    result = np.ascontiguousarray(pixels, dtype=np.float32)
+    if values.dtype.kind == "f" and not np.isfinite(result).all():
+        raise ReadError("The image holds NaN or infinite pixels. Remove or replace them.", reason="non_finite")
+    return Image(
+        pixels=result,
+        value_range=_value_range(values),
+        image_id=f"{pseudonym('image', f'{name or stored_path(path)}#{member}')}-{frame or 0}",
+        source_format="npz",
+        decoder=package_version("numpy"),
+        facts=no_facts(),
+    )
+
+
+def probe_npz(path: Path, *, member: str | None, limits: Limits) -> FileFacts:
+    """Header facts of one array; see ``image.probe``."""
+    del limits  # nothing is inflated but the first bytes
+    member = _choose(path, member)
+    shape = npz_members(path)[member]
+    rows, columns = _sizes(shape)
+    return FileFacts(
+        source_format="npz",
+        frames=shape[0],
+        rows=rows,
+        columns=columns,
+        image_id=pseudonym("image", f"{stored_path(path)}#{member}"),
+        facts=no_facts(),
+    )
+
+
+def _sizes(shape: tuple[int, ...]) -> tuple[int, int]:
+    """H and W of an array of images (N, H, W), (N, H, W, C) or (N, D, H, W)."""
+    if len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3)):
+        return shape[1], shape[2]
+    if len(shape) == 4:
+        return shape[2], shape[3]
+    raise ReadError(f"Expected an array of images (N, H, W[, 3]). Received shape: {shape}.", reason="unsupported")
+
+
+def _choose(path: Path, member: str | None) -> str:
+    shapes = npz_members(path)
+    images = [key for key, shape in shapes.items() if key.endswith("_images")] or [
+        key for key, shape in shapes.items() if len(shape) >= 3
+    ]
+    if member is None and len(images) == 1:
+        return images[0]
+    if member not in shapes:
+        received = "none" if member is None else repr(member)
+        raise ReadError(
+            f"Name one array of the npz file by member=. Expected one of: {', '.join(images) or 'none there'}. "
+            f"Received: {received}.",
+            reason="no_frame" if images else "not_an_image",
+        )
+    return member
+
+
+def _value_range(values: npt.NDArray[Any]) -> tuple[float, float]:
+    if values.dtype.kind == "b":
+        return 0.0, 1.0
+    if values.dtype.kind == "f":
+        return float(values.min()), float(values.max())
+    limits = np.iinfo(values.dtype)
+    return float(limits.min), float(limits.max)
+
+
+def _open(path: Path) -> zipfile.ZipFile:
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile:
+        raise ReadError("The npz file is damaged or cut off. Copy it again.", reason="corrupt") from None
+    if not any(name.endswith(".npy") for name in archive.namelist()):
+        archive.close()
+        raise ReadError("The zip file holds no numpy arrays.", reason="not_an_image")
+    return archive
+
+
+def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, column order, type, and length of the npy header."""
+    with archive.open(info) as stream:
+        major, minor = np.lib.format.read_magic(stream)
+        if (major, minor) == (1, 0):
+            shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+        elif (major, minor) == (2, 0):
+            shape, is_fortran, dtype = np.lib.format.read_array_header_2_0(stream)
+        else:
+            raise ReadError("Expected version 1 or 2 of the npy format.", reason="unsupported")
+        return shape, is_fortran, dtype, stream.tell()
+
+
+def _load(path: Path, *, member: str, limits: Limits) -> npt.NDArray[Any]:
+    state = path.stat()
+    key = (stored_path(path), member, state.st_mtime_ns, state.st_size)
+    with _lock:
+        if key in _loaded:
+            _loaded.move_to_end(key)
+            return _loaded[key]
+        with guard("The npz file cannot be read", reason="corrupt"):
+            array = _read_array(path, member=member, limits=limits)
+        _loaded[key] = array
+        while len(_loaded) > _KEPT:
+            _loaded.popitem(last=False)
+        return array
+
+
+def _read_array(path: Path, *, member: str, limits: Limits) -> npt.NDArray[Any]:
+    with _open(path) as archive:
+        try:
+            info = archive.getinfo(f"{member}.npy")
+        except KeyError:
+            raise ReadError("The npz file has no array of that name.", reason="no_frame") from None
+        shape, is_fortran, dtype, header = _header(archive, info)
+        _sizes(shape)
+        if dtype.kind not in "buif" or dtype.itemsize > 8:
+            raise ReadError("Expected an array of numbers.", reason="unsupported")
+        count = 1
+        for size in shape:
+            count *= size
+        if count * dtype.itemsize > limits.max_bytes:
+            raise ReadError(f"The array is larger than {limits.max_bytes} bytes.", reason="too_large")
+        if info.compress_type == zipfile.ZIP_STORED and not is_fortran:
+            return np.memmap(path, dtype=dtype, mode="r", offset=_data_offset(path, info) + header, shape=shape)
+        with archive.open(info) as stream:
+            stream.read(header)
+            data = stream.read(count * dtype.itemsize)
+        if len(data) < count * dtype.itemsize:
+            raise ReadError("The array ends too early. Copy the file again.", reason="truncated")
+        return np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if is_fortran else "C")
+
+
+def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:
+    """First byte of a stored member: behind its local header, whose extra field has a length of its own."""
+    with path.open("rb") as stream:
+        stream.seek(info.header_offset + 26)
+        name, extra = struct.unpack("<HH", stream.read(4))
+    return info.header_offset + 30 + int(name) + int(extra)

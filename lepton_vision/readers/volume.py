@@ -1,0 +1,240 @@
+"""NIfTI-1 and NIfTI-2 in one file (``.nii``, ``.nii.gz``), two- or three-dimensional.
+
+Axes keep their stored order: the first NIfTI axis becomes W, the second H, the third D. Nothing is flipped or
+resampled; the fact ``orientation`` says where the stored axes point (e.g. "RAS": W to the right, H to the front, D up).
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from lepton_vision.errors import ReadError
+from lepton_vision.readers.dicom_header import stored_path
+from lepton_vision.readers.facts import FileFacts, no_facts
+from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.limits import Limits, check_size, guard
+from lepton_vision.readers.versions import package_version
+from lepton_vision.types import Image, Pixels, Window
+
+_GZIP = b"\x1f\x8b"
+_HEADER_BYTES = 540  # of NIfTI-2; NIfTI-1 has 348
+_CHUNK = 1 << 20
+_UNIT_MM = {1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units: meter, millimeter, micrometer; 0 unknown is taken as mm
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """Header of a NIfTI file: (D, H, W) sizes, type, first byte of the voxels, rescale, spacing."""
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    offset: int
+    slope: float
+    intercept: float
+    spacing_mm: tuple[float, float, float] | None
+    orientation: str | None
+    window: Window | None
+
+    @property
+    def end(self) -> int:
+        depth, rows, columns = self.shape
+        return self.offset + depth * rows * columns * self.dtype.itemsize
+
+
+def is_nifti(head: bytes) -> bool:
+    """Whether these bytes (348 of them or more) begin a NIfTI file, two-file NIfTI included."""
+    if len(head) < 348:
+        return False
+    first, second = (348).to_bytes(4, "little"), (540).to_bytes(4, "little")
+    if head[:4] in (first, first[::-1]):
+        return head[344:348] in (b"n+1\0", b"ni1\0")
+    return head[:4] in (second, second[::-1]) and head[4:8] in (b"n+2\0", b"ni2\0")
+
+
+def read_nifti(stream: BinaryIO, *, path: Path, name: str | None, frame: int | None, limits: Limits) -> Image:
+    """Read an open NIfTI file, gzipped or not; see ``image.read_image``. A frame is a slice along the third axis."""
+    grid = _read_grid(stream)
+    depth, rows, columns = grid.shape
+    if frame is not None and not 0 <= frame < depth:
+        raise ReadError(f"Expected a slice from 0 to {depth - 1}. Received: {frame}.", reason="no_frame")
+    check_size(depth if frame is None else 1, rows, columns, limits=limits)
+    if grid.end > limits.max_bytes:
+        raise ReadError(f"The file holds more than {limits.max_bytes} bytes of voxels.", reason="too_large")
+    wanted = range(depth) if frame is None else range(frame, frame + 1)
+    pixels = _to_units(_read_voxels(stream, grid, wanted=wanted), grid)
+    image_id = pseudonym("image", name or stored_path(path))
+    is_volume = len(wanted) > 1
+    spacing = grid.spacing_mm
+    return Image(
+        pixels=pixels[None] if is_volume else pixels,
+        spacing_mm=spacing if is_volume or spacing is None else spacing[1:],
+        units="US",
+        value_range=_value_range(pixels, grid),
+        window=grid.window,
+        image_id=f"{image_id}-{frame}" if frame is not None and depth > 1 else image_id,
+        source_format="nifti",
+        decoder=package_version("nibabel"),
+        facts={**_facts(grid), "frames": depth, "orientation": grid.orientation},
+    )
+
+
+def probe_nifti(stream: BinaryIO, *, path: Path, limits: Limits) -> FileFacts:
+    """Header facts of an open NIfTI file; see ``image.probe``."""
+    del limits  # only the header is inflated
+    grid = _read_grid(stream)
+    depth, rows, columns = grid.shape
+    return FileFacts(
+        source_format="nifti",
+        frames=depth,
+        rows=rows,
+        columns=columns,
+        image_id=pseudonym("image", stored_path(path)),
+        facts=_facts(grid),
+    )
+
+
+def _facts(grid: _Grid) -> dict[str, str | int | float | None]:
+    spacing = grid.spacing_mm or (None, None, None)
+    return {**no_facts(), "spacing_row_mm": spacing[1], "spacing_column_mm": spacing[2]}
+
+
+def _read_grid(stream: BinaryIO) -> _Grid:
+    """Parse the header and leave the stream at its start."""
+    head = _read_range(stream, first=0, count=_HEADER_BYTES, is_partial_allowed=True)
+    if not is_nifti(head):
+        raise ReadError("The compressed file is no NIfTI image.", reason="not_an_image")
+    is_second = head[4:7] in (b"n+2", b"ni2")
+    if (head[4:7] if is_second else head[344:347]) in (b"ni1", b"ni2"):
+        raise ReadError("NIfTI in two files (.hdr, .img) is not supported. Convert it to .nii.", reason="unsupported")
+    with guard("The NIfTI header is damaged", reason="corrupt"):
+        # nibabel takes a while to import, and most runs read no NIfTI
+        from nibabel.nifti1 import Nifti1Header
+        from nibabel.nifti2 import Nifti2Header
+
+        kind = Nifti2Header if is_second else Nifti1Header
+        header = kind.from_fileobj(io.BytesIO(head[: 540 if is_second else 348]), check=False)
+        return _parse(header)
+
+
+def _parse(header: Any) -> _Grid:
+    shape = tuple(int(size) for size in header.get_data_shape())
+    dtype = np.dtype(header.get_data_dtype())
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if not 2 <= len(shape) <= 3 or dtype.kind not in "uif" or dtype.itemsize > 8:
+        raise ReadError(
+            f"Expected a NIfTI image of 2 or 3 axes with one number per voxel. Received shape {shape}, type {dtype}. "
+            "Split it into volumes.",
+            reason="unsupported",
+        )
+    if min(shape) < 1:
+        raise ReadError("The NIfTI header announces an empty image.", reason="corrupt")
+    columns, rows, depth = (*shape, 1)[:3]
+    slope, intercept = header.get_slope_inter()
+    return _Grid(
+        shape=(depth, rows, columns),
+        dtype=dtype,
+        offset=int(header.get_data_offset()),
+        slope=1.0 if slope is None else float(slope),
+        intercept=0.0 if intercept is None else float(intercept),
+        spacing_mm=_spacing(header),
+        orientation=_orientation(header),
+        window=_window(header),
+    )
+
+
+def _spacing(header: Any) -> tuple[float, float, float] | None:
+    factor = _UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
+    zooms = [float(step) * factor for step in header.get_zooms()[:3]]
+    zooms += [1.0] * (3 - len(zooms))
+    if not all(np.isfinite(step) and step > 0.0 for step in zooms):
+        return None
+    return zooms[2], zooms[1], zooms[0]
+
+
+def _orientation(header: Any) -> str | None:
+    """Where the stored axes point, or None where the header has no usable affine."""
+    from nibabel.orientations import aff2axcodes
+
+    try:
+        codes = aff2axcodes(header.get_best_affine())
+    except (ValueError, np.linalg.LinAlgError):
+        return None
+    return None if None in codes else "".join(codes)
+
+
+def _window(header: Any) -> Window | None:
+    low, high = float(header["cal_min"]), float(header["cal_max"])
+    if not (np.isfinite(low) and np.isfinite(high) and high > low):
+        return None
+    return Window((low + high) / 2.0, high - low, "LINEAR_EXACT")
+
+
+def _read_voxels(stream: BinaryIO, grid: _Grid, *, wanted: range) -> npt.NDArray[Any]:
+    """(F, H, W) stored values."""
+    _, rows, columns = grid.shape
+    size = rows * columns * grid.dtype.itemsize
+    data = _read_range(stream, first=grid.offset + wanted.start * size, count=len(wanted) * size)
+    return np.frombuffer(data, dtype=grid.dtype).reshape(len(wanted), rows, columns)
+
+
+def _read_range(stream: BinaryIO, *, first: int, count: int, is_partial_allowed: bool = False) -> bytes:
+    """Bytes of the file, inflated if it is gzipped; nothing beyond them is inflated."""
+    stream.seek(0)
+    if stream.read(2) != _GZIP:
+        stream.seek(first)
+        data = stream.read(count)
+    else:
+        stream.seek(0)
+        data = _inflate_range(stream, first=first, count=count)
+    stream.seek(0)
+    if len(data) < count and not is_partial_allowed:
+        raise ReadError(f"Expected {count} bytes of voxels. Received: {len(data)}. Copy it again.", reason="truncated")
+    return data
+
+
+def _inflate_range(stream: BinaryIO, *, first: int, count: int) -> bytes:
+    result = bytearray()
+    skipped, rest = 0, b""
+    engine = zlib.decompressobj(31)
+    try:
+        while len(result) < count:
+            rest = rest or stream.read(_CHUNK)
+            if not rest:
+                break
+            piece = engine.decompress(rest, _CHUNK)
+            rest = engine.unconsumed_tail
+            if engine.eof:  # gzip files may follow each other (bgzip)
+                rest, engine = engine.unused_data, zlib.decompressobj(31)
+            drop = min(len(piece), first - skipped)
+            skipped += drop
+            result += piece[drop : drop + count - len(result)]
+    except zlib.error:
+        raise ReadError("The gzip stream is damaged. Copy the file again.", reason="corrupt") from None
+    return bytes(result)
+
+
+def _to_units(voxels: npt.NDArray[Any], grid: _Grid) -> Pixels:
+    if grid.slope == 1.0 and grid.intercept == 0.0:
+        pixels = voxels.astype(np.float32)
+    else:
+        pixels = (voxels.astype(np.float64) * grid.slope + grid.intercept).astype(np.float32)
+    if not np.isfinite(pixels).all():
+        raise ReadError("The image holds NaN or infinite voxels. Remove or replace them.", reason="non_finite")
+    return pixels
+
+
+def _value_range(pixels: Pixels, grid: _Grid) -> tuple[float, float]:
+    """What integers of this type can become; of real numbers, what they are."""
+    if grid.dtype.kind == "f":
+        return float(pixels.min()), float(pixels.max())
+    limits = np.iinfo(grid.dtype)
+    low, high = sorted(end * grid.slope + grid.intercept for end in (int(limits.min), int(limits.max)))
+    return low, high
