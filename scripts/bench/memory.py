@@ -1,0 +1,116 @@
+"""Peak memory of training and scoring at a few and at many rows, each in a process of its own.
+
+Training reads one .npz of small images; scoring walks a folder of hard links to one DICOM file. What may grow is the
+manifest, or the list of inputs; the table shows both, and the growth that is left.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+TRAIN = """
+import json, resource, sys
+from pathlib import Path
+import numpy as np
+import pandas as pd
+from lepton_vision.config import Config
+from lepton_vision.manifest import Manifest
+from lepton_vision.models import build_model
+from lepton_vision.training import fit_model
+from lepton_vision.transforms import make_loader
+from lepton_vision.types import Target
+
+folder, rows = Path(sys.argv[1]), int(sys.argv[2])
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+start = peak()
+frame = pd.DataFrame({
+    "image_id": [f"{k:016x}" for k in range(rows)], "path": "images.npz", "member": "train_images",
+    "frame": np.arange(rows) % 1000, "status": "ok", "split": "train", "label": np.arange(rows) % 2,
+})
+frame["patient_id"] = frame["image_id"]
+manifest = Manifest(frame, root=folder, label_columns=("label",))
+after_manifest = peak()
+config = Config(targets=(Target("label", "binary", ("0", "1")),)).override(
+    "preprocess.size=[28, 28]", "model.stem=standard", "train.epochs=1", "train.batch_size=64",
+    f"cache.folder={folder / 'cache'}", "train.warmup_epochs=0",
+)
+loader = make_loader(manifest, config, training=True)
+fit_model(build_model(config), loader, config, validate=lambda model: {"val_auroc": 0.5, "val_loss": 1.0,
+          "val_average_precision": 0.5}, run_dir=folder / f"run-{rows}")
+print(json.dumps({"start": start, "manifest": after_manifest - start, "peak": peak()}))
+"""
+
+SCORE = """
+import json, resource, sys
+from pathlib import Path
+from lepton_vision.models import Bundle
+from lepton_vision.models.allocator import keep_freed_memory
+from lepton_vision.scoring.batch import score
+from lepton_vision.scoring.inputs import list_inputs
+
+folder, rows = Path(sys.argv[1]), int(sys.argv[2])
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+keep_freed_memory()
+bundle = Bundle.load(folder / "bundle")
+start = peak()
+inputs = list_inputs(folder / f"inbox-{rows}")
+after_list = peak()
+score(bundle, folder / f"inbox-{rows}", folder / f"scores-{rows}")
+print(json.dumps({"start": start, "manifest": after_list - start, "peak": peak()}))
+"""
+
+PREPARE = """
+import sys
+from pathlib import Path
+import numpy as np
+from lepton_vision.config import Config
+from lepton_vision.demo import write_demo_study
+from lepton_vision.models import Bundle, build_model
+from lepton_vision.types import OperatingPoint, Target
+folder = Path(sys.argv[1])
+target = Target("finding", "binary", ("absent", "present"))
+config = Config(targets=(target,)).override("preprocess.size=[28, 28]", "preprocess.windows=[lung]", "model.stem=standard")
+point = OperatingPoint({"finding": (0.5,)}, "stated")
+state = build_model(config).state_dict()
+Bundle(config=config, targets=config.targets, state=state, operating_point=point).save(folder / "bundle")
+write_demo_study(folder / "demo", patients=20)
+rng = np.random.default_rng(0)
+np.savez(folder / "images.npz", train_images=rng.integers(0, 255, (1000, 28, 28), dtype=np.uint8))
+"""
+
+
+def measure(code: str, folder: str, rows: int) -> dict[str, float]:
+    done = subprocess.run([sys.executable, "-c", code, folder, str(rows)], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 100_000])
+    sizes = parser.parse_args().rows
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-c", PREPARE, folder], check=True)
+        source = next(Path(folder, "demo", "study").rglob("*.dcm"))
+        print(f"{'what':<10}{'rows':>10}{'loaded MiB':>12}{'rows MiB':>10}{'peak MiB':>10}")
+        for rows in sizes:
+            inbox = Path(folder, f"inbox-{rows}")
+            for number in range(rows):
+                if number % 1000 == 0:
+                    place = inbox / f"{number // 1000:04d}"
+                    place.mkdir(parents=True)
+                    copy = place / "source.bin"
+                    copy.write_bytes(source.read_bytes())  # a file bears only so many hard links
+                else:
+                    os.link(copy, place / f"{number:06d}.dcm")
+            for what, code in (("train", TRAIN), ("score", SCORE)):
+                figures = measure(code, folder, rows)
+                cells = (figures["start"], figures["manifest"], figures["peak"])
+                print(f"{what:<10}{rows:>10,}" + f"{cells[0]:>12.0f}{cells[1]:>10.0f}{cells[2]:>10.0f}")
+
+
+if __name__ == "__main__":
+    main()
