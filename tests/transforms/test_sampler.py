@@ -28,7 +28,7 @@ def test_an_epoch_shows_each_row_once_and_depends_on_seed_and_epoch_alone() -> N
 def test_seeds_are_63_bit_and_differ() -> None:
     seeds = [seed for number in range(20) for _, seed in epoch(EpochSampler(500, seed=0), number)]
     assert len(set(seeds)) == len(seeds)
-    assert 0 <= min(seeds)
+    assert min(seeds) >= 0
     assert 2**62 < max(seeds) < 2**63
 
 

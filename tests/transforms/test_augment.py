@@ -1,0 +1,166 @@
+"""Augment: reproducible, bounded, and never mirrored where sides matter."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lepton_vision.config import AugmentConfig
+from lepton_vision.transforms.augment import PRESETS, build_augment, tells_sides
+from lepton_vision.types import Target
+
+PLAIN = Target("tumour", "binary", ("absent", "present"))
+SHOWN = sorted(set(PRESETS) - {"none"})
+
+
+def image(channels: int = 1, *, seed: int = 0, side: int = 32) -> np.ndarray:
+    return np.random.default_rng(seed).random((channels, side, side + 5), np.float32)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    preset=st.sampled_from(sorted(PRESETS)),
+    strength=st.sampled_from([0.0, 0.5, 1.0, 3.0]),
+    channels=st.integers(1, 6),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_any_result_is_an_image_of_the_same_kind(preset: str, strength: float, channels: int, seed: int) -> None:
+    augment = build_augment(AugmentConfig.model_validate({"preset": preset, "strength": strength}), targets=[PLAIN])
+    pixels = image(channels)
+    before = pixels.copy()
+    result = augment(pixels, seed)
+    assert (pixels == before).all()
+    assert result.shape == pixels.shape
+    assert result.dtype == np.float32
+    assert np.isfinite(result).all()
+    assert result.min() >= 0
+    assert result.max() <= 1
+    if preset == "none" or strength == 0:
+        assert (result == pixels).all()
+
+
+@pytest.mark.parametrize("preset", SHOWN)
+def test_the_seed_alone_decides(preset: str) -> None:
+    config = AugmentConfig.model_validate({"preset": preset})
+    one, other = build_augment(config, targets=[PLAIN]), build_augment(config, targets=[PLAIN])
+    pixels = image(2)
+    wanted = {seed: one(pixels, seed) for seed in range(30)}
+    for seed in reversed(range(30)):
+        np.random.seed(seed)  # noqa: NPY002 - the global state must not matter
+        other(image(1, seed=seed), seed + 1000)
+        assert (other(pixels, seed) == wanted[seed]).all()
+    assert (pickle.loads(pickle.dumps(one))(pixels, 7) == wanted[7]).all()
+    assert len({result.tobytes() for result in wanted.values()}) > 20
+
+
+def test_steps_happen_independently_of_each_other() -> None:
+    # With one seed for every step, all steps of the same probability would happen together or not at all.
+    augment = build_augment(AugmentConfig(preset="photo"), targets=[])
+    happened = []
+    for seed in range(300):
+        augment(image(), seed)
+        happened.append([bool(step.params) for step in augment._steps.transforms])
+    both = np.corrcoef(np.asarray(happened, float).T)
+    names = [type(step).__name__ for step in augment._steps.transforms]
+    assert abs(both[names.index("HorizontalFlip"), names.index("VerticalFlip")]) < 0.2
+    assert abs(both[names.index("RandomGamma"), names.index("GaussNoise")]) < 0.2
+
+
+@pytest.mark.parametrize("preset", SHOWN)
+def test_equal_channels_stay_equal(preset: str) -> None:
+    augment = build_augment(AugmentConfig.model_validate({"preset": preset}), targets=[])
+    gray = image()
+    for seed in range(20):
+        colour = augment(np.repeat(gray, 3, axis=0), seed)
+        assert (colour == augment(gray, seed)).all()
+
+
+def is_mirrored(result: np.ndarray) -> bool:
+    """Whether a bright left edge has come to the right."""
+    half = result.shape[2] // 2
+    return bool(result[:, :, half:].sum() > result[:, :, :half].sum())
+
+
+@pytest.mark.parametrize("preset", SHOWN)
+@pytest.mark.parametrize(
+    "target",
+    [
+        Target("side", "binary", ("absent", "present"), is_lateral=True),
+        Target("side", "multiclass", ("none", "left lung", "right lung")),
+        Target("findings", "multilabel", ("LeftUpperLobe", "effusion")),
+        Target("eye", "binary", ("OD", "OS")),
+    ],
+)
+def test_no_preset_mirrors_where_a_target_tells_sides(preset: str, target: Target) -> None:
+    config = AugmentConfig.model_validate({"preset": preset, "flip": True})
+    augment = build_augment(config, targets=[PLAIN, target])
+    assert not augment.flips
+    pixels = np.zeros((1, 32, 32), np.float32)
+    pixels[:, :, :12] = 0.6
+    assert not any(is_mirrored(augment(pixels, seed)) for seed in range(100))
+
+
+@pytest.mark.parametrize(
+    ("preset", "flips"),
+    [("light", False), ("xray", False), ("ct", False), ("mr", True), ("ultrasound", True), ("photo", True)],
+)
+def test_presets_mirror_only_what_looks_alike_from_both_sides(preset: str, flips: bool) -> None:
+    pixels = np.zeros((1, 32, 32), np.float32)
+    pixels[:, :, :12] = 0.6
+    default = build_augment(AugmentConfig.model_validate({"preset": preset}), targets=[PLAIN])
+    assert any(is_mirrored(default(pixels, seed)) for seed in range(40)) == flips
+    for wanted in (True, False):
+        told = build_augment(AugmentConfig.model_validate({"preset": preset, "flip": wanted}), targets=[PLAIN])
+        assert any(is_mirrored(told(pixels, seed)) for seed in range(40)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (PLAIN, False),
+        (Target("copyright", "binary", ("a", "b")), False),
+        (Target("bright", "binary", ("no", "yes")), False),
+        (Target("x", "binary", ("no", "right-sided")), True),
+        (Target("x", "binary", ("no", "yes"), column="left_lung"), True),
+        (Target("x", "binary", ("L", "R")), True),
+        (Target("grade", "multiclass", ("l", "m", "h")), False),
+    ],
+)
+def test_which_targets_tell_sides(target: Target, expected: bool) -> None:
+    assert tells_sides(target) is expected
+
+
+def test_what_comes_in_from_outside_is_black() -> None:
+    augment = build_augment(AugmentConfig(preset="light", strength=3), targets=[])
+    pixels = np.ones((1, 64, 64), np.float32)
+    corners = [augment(pixels, seed)[0, [0, 0, -1, -1], [0, -1, 0, -1]].min() for seed in range(20)]
+    assert min(corners) < 0.3
+
+
+def test_strength_widens_the_changes() -> None:
+    y, x = np.mgrid[0:64, 0:64].astype(np.float32) / 64
+    pixels = (0.5 + 0.2 * np.sin(8 * x) * np.cos(6 * y))[None].astype(np.float32)
+    distance = []
+    for strength in (0.3, 1.0, 2.0):
+        augment = build_augment(AugmentConfig(preset="xray", strength=strength), targets=[])
+        distance.append(np.mean([np.abs(augment(pixels, seed) - pixels).mean() for seed in range(30)]))
+    assert distance[0] < distance[1] < distance[2]
+
+
+def test_albumentations_is_kept_from_the_network() -> None:
+    code = """
+import os, socket
+def refuse(*_, **__): raise SystemExit("network")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+import lepton_vision.transforms.augment
+print(os.environ["NO_ALBUMENTATIONS_UPDATE"])
+"""
+    environment = {"PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr
