@@ -1,0 +1,42 @@
+"""Ctrl-C as a wish: the running step is finished and written down before training stops."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+
+@dataclass(slots=True)
+class StopWish:
+    """Whether the user asked to stop."""
+
+    is_set: bool = False
+
+
+@contextlib.contextmanager
+def listen_for_interrupt() -> Iterator[StopWish]:
+    """Turn the first SIGINT into a wish; the second one interrupts at once. The handler before is put back.
+
+    Outside the main thread, or where SIGINT is ignored, nothing is changed.
+    """
+    wish = StopWish()
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    if not is_main or before in (signal.SIG_IGN, None):
+        yield wish
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if wish.is_set:
+            raise KeyboardInterrupt
+        wish.is_set = True
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield wish
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,394 @@
+"""``fit_model``: loaders in, weights out; one plain loop."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lepton_vision.config import Config, nearest
+from lepton_vision.errors import ConfigError, TrainingError
+from lepton_vision.models.allocator import keep_freed_memory
+from lepton_vision.models.device import choose_device, choose_precision
+from lepton_vision.training.checkpoint import Best, CheckpointFolder, Origin
+from lepton_vision.training.distributed import World, join_world
+from lepton_vision.training.features import FeatureLoader, HeadsOnly, check_probe, extract_features
+from lepton_vision.training.interrupt import listen_for_interrupt
+from lepton_vision.training.losses import LossWeights, balanced_weights
+from lepton_vision.training.optim import WeightAverage, frozen_stages, make_optimizer
+from lepton_vision.training.run import Run, Taken
+from lepton_vision.training.runlog import RunFolder
+from lepton_vision.training.step import Stepper, seed_step, take_step
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
+
+    from lepton_vision.models.network import Network
+    from lepton_vision.types import Batch
+
+Validate = Callable[["Network"], Mapping[str, float]]
+Log = Callable[[dict[str, Any]], None]
+
+_LOGGER = logging.getLogger(__name__)
+_MONITORS = ("val_auroc", "val_average_precision", "val_loss")  # validation always gives these
+_LOWER_IS_BETTER = ("loss", "brier", "ece", "error")
+# On an accelerator, reading a figure waits for the queue to drain: losses are looked at every so many steps.
+_STEPS_BETWEEN_READS = 20
+_SMALLEST_SCALE = 1.0  # GradScaler starts at 65536: below this the gradients themselves are broken
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """What training gave.
+
+    Attributes:
+        state: weights of the best epoch on the CPU (the averaged ones where averaging is on).
+        epoch: the best epoch, from 0.
+        best: validation figures of that epoch.
+        history: one row per epoch, as in ``metrics.jsonl``.
+        seconds: wall time, that of resumed parts included.
+        device: where it ran.
+        precision: "fp32", "bf16" or "fp16".
+    """
+
+    state: dict[str, Tensor] = field(repr=False)
+    epoch: int
+    best: dict[str, float]
+    history: tuple[dict[str, Any], ...] = field(repr=False)
+    seconds: float
+    device: str
+    precision: str
+
+    def _repr_html_(self) -> str:
+        rows = {"best epoch (from 0)": str(self.epoch), "epochs": str(len(self.history))}
+        rows |= {"seconds": f"{self.seconds:.1f}"}
+        rows |= {name: f"{value:.4f}" for name, value in self.best.items()}
+        cells = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows.items())
+        return f"<table><caption>Training on {self.device}, {self.precision}</caption>{cells}</table>"
+
+
+def fit_model(
+    model: Network,
+    train_loader: DataLoader[Batch],
+    config: Config,
+    *,
+    validate: Validate,
+    run_dir: str | Path,
+    resume: bool = False,
+    device: str = "auto",
+    log: Log | None = None,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+    data_fingerprint: str = "",
+) -> FitResult:
+    """Train ``model`` and return the weights of its best epoch.
+
+    On the CPU the same seed gives the same weights bit by bit, also for a run that was killed and resumed. Global
+    random state is left as it was. With ``torchrun`` every process calls this with its own loader; process 0
+    validates and writes.
+
+    Args:
+        model: trained in place; ends with the weights of the last step, not those of the result.
+        train_loader: from ``make_loader(..., training=True)``; its data set gives the labels for balanced weights.
+        config: ``train`` section and ``targets`` are used.
+        validate: gets the network (the averaged one where averaging is on) in evaluation mode after each epoch and
+            returns figures named like ``config.train.monitor``.
+        run_dir: gets config.yaml, environment.json, metrics.jsonl, tensorboard/ and checkpoints/last.pt.
+        resume: go on from the checkpoint; where there is none, the run starts from its beginning.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        log: called with each epoch's row in process 0, after it was written to ``metrics.jsonl``.
+        progress: called with epoch, epochs, step and steps (of the whole run), loss, images_per_s while training.
+        data_fingerprint: of the manifest; a resumed run must have the same.
+
+    Returns:
+        Weights and figures of the best epoch.
+
+    Raises:
+        ConfigError: the run folder holds a run and ``resume`` is False; resumed with another configuration; unknown
+            ``monitor``; contradicting keys.
+        TrainingError: the loss is not finite; nothing to learn from; the disk is full.
+        KeyboardInterrupt: Ctrl-C, after the step was finished and written down.
+    """
+    check_probe(config.train)
+    chosen = choose_device(device)
+    keep_freed_memory()
+    with contextlib.ExitStack() as stack:
+        world = stack.enter_context(join_world(chosen))
+        stack.enter_context(_leave_global_state(world.device))
+        wish = stack.enter_context(listen_for_interrupt())
+        folder, origin = CheckpointFolder(Path(run_dir)), Origin(config, data_fingerprint, world.size)
+        stepper = _make_stepper(model, train_loader, config, world=world)
+        run = Run(config, stepper, train_loader, folder, origin, wish, progress)
+        was_resumed = _restore(run, resume=resume)
+        logs = [] if log is None else [log]
+        if world.is_main:
+            facts = {"device": world.device.type, "precision": stepper.precision, "processes": world.size}
+            written = stack.enter_context(RunFolder(Path(run_dir), config, facts=facts, resume=was_resumed))
+            logs.insert(0, written.log)
+        _check_start(run, validate)
+        while not run.position.is_finished:
+            _train_epoch(run)
+            _finish_epoch(run, validate, logs=logs)
+        return _result(run)
+
+
+def _make_stepper(model: Network, loader: DataLoader[Batch], config: Config, *, world: World) -> Stepper:
+    """Put the model on its device and gather what a step needs."""
+    train, dataset = config.train, loader.dataset
+    model.to(world.device)
+    if train.channels_last:
+        model.to(memory_format=torch.channels_last)
+    world.spread(model)
+    precision = choose_precision(train.precision, world.device)
+    targets = config.targets or model.targets
+    classes: dict[str, Tensor] = {}
+    if train.class_weights == "balanced":
+        labels: Any = dataset
+        classes = {target.name: balanced_weights(labels.labels(target.name), target) for target in targets}
+    return Stepper(
+        model=model,
+        trained=HeadsOnly(model) if train.cache_features else model,
+        config=train,
+        targets=targets,
+        weights=LossWeights(train.target_weights, classes, train.label_smoothing).to(world.device),
+        world=world,
+        precision=precision,
+        optimizer=make_optimizer(model, train, device=world.device),
+        scaler=torch.amp.GradScaler(world.device.type) if precision == "fp16" else None,
+        average=WeightAverage(model, train.ema_decay) if train.ema_decay else None,
+    )
+
+
+def _restore(run: Run, *, resume: bool) -> bool:
+    """Load the checkpoint if asked to; then whether one was there."""
+    if run.stepper.world.is_main:
+        run.folder.remove_leftovers()
+    if not resume:
+        run.folder.refuse_if_used()
+    found = run.folder.read(run.origin) if resume else None
+    run.stepper.world.meet()  # nobody writes before everybody has looked
+    if found is None:
+        if resume:
+            _LOGGER.info("No checkpoint to resume from: training starts from the beginning.")
+        return False
+    run.position, parts = found
+    if not run.position.is_finished:
+        run.stepper.load_parts(parts)
+    return True
+
+
+def _check_start(run: Run, validate: Validate) -> None:
+    """Find out before the first epoch, not after it, what would stop the run."""
+    if len(run.loader) == 0:
+        raise TrainingError("Expected at least one training batch. Received: none. Check the train split.")
+    run.stepper.world.check_same(len(run.loader), what="training batches")
+    train = run.config.train
+    if train.monitor not in _MONITORS and not run.position.history:
+        _monitored(_validated(run, validate), train.monitor)
+    if train.cache_features and not run.position.is_finished:
+        stepper = run.stepper
+        features = extract_features(
+            stepper.model,
+            run.loader,
+            device=stepper.world.device,
+            precision=stepper.precision,
+            channels_last=train.channels_last,
+        )
+        run.loader = FeatureLoader(features, run.loader)
+
+
+def _train_epoch(run: Run) -> None:
+    """Take the steps of one epoch that are not done yet."""
+    position, stepper, train = run.position, run.stepper, run.config.train
+    forward = stepper.freeze(frozen_stages(train, position.epoch))
+    run.loader.sampler.set_epoch(position.epoch)
+    run.loader.sampler.start_at(position.samples)
+    reads_each_step = stepper.world.device.type == "cpu" or train.checkpoint_seconds == 0
+    unread: list[Taken] = []
+    run.restart_clock()
+    for batches in _groups(run):
+        seed_step(train, epoch=position.epoch, step=position.step, rank=stepper.world.rank)
+        rate = run.rate(run.updates)
+        loss, norm = take_step(stepper, batches, forward=forward, rate=rate)
+        images = sum(len(batch.images) for batch in batches)
+        unread.append(Taken(position.step, images, rate, loss, norm))
+        position.step += 1
+        position.samples += images
+        if reads_each_step or len(unread) == _STEPS_BETWEEN_READS:
+            _read(run, unread)
+            _heed(run)
+    _read(run, unread)
+    _heed(run)
+
+
+def _groups(run: Run) -> Iterator[list[Batch]]:
+    """Batches of one optimiser step at a time; the last group of an epoch may be smaller."""
+    iterator = iter(run.loader)
+    while True:
+        try:
+            group = list(itertools.islice(iterator, run.config.train.accumulate_steps))
+        except RuntimeError:
+            if run.wish.is_set:  # Ctrl-C reaches the loader's workers too, and they end at once
+                return
+            raise
+        if not group:
+            return
+        yield group
+
+
+def _read(run: Run, unread: list[Taken]) -> None:
+    """Fetch losses from the device, refuse what is not finite, and report.
+
+    Raises:
+        TrainingError: a loss or gradient is not finite (with fp16: although the loss was hardly scaled any more).
+    """
+    if not unread:
+        return
+    position, scaler = run.position, run.stepper.scaler
+    figures = torch.stack([torch.stack((taken.loss, taken.norm)) for taken in unread]).tolist()
+    for taken, (loss, norm) in zip(unread, figures, strict=True):
+        if math.isfinite(loss) and math.isfinite(norm):
+            position.loss_sum += loss * taken.images
+            position.images += taken.images
+        elif scaler is not None and scaler.get_scale() >= _SMALLEST_SCALE:
+            position.skipped += 1
+        else:
+            raise TrainingError(
+                f"The {'gradient' if math.isfinite(loss) else 'loss'} is not finite in epoch {position.epoch} "
+                f"(from 0), step {taken.step}, at learning rate {taken.rate:.3g}. Lower train.lr, set "
+                "train.clip_norm, or train in fp32 (train.precision=fp32), in a new run folder. The last checkpoint "
+                "holds the state before."
+            )
+    run.keep_time()
+    if run.progress is not None and run.stepper.world.is_main:
+        run.progress(
+            {
+                "epoch": position.epoch,
+                "epochs": run.config.train.epochs,
+                "step": run.updates,
+                "steps": run.config.train.epochs * run.steps,
+                "loss": position.loss_sum / max(1, position.images),
+                "images_per_s": position.samples * run.stepper.world.size / max(1e-9, position.epoch_seconds),
+            }
+        )
+    unread.clear()
+
+
+def _heed(run: Run) -> None:
+    """Write a checkpoint when it is time; stop where the user asked for it in any process.
+
+    Raises:
+        KeyboardInterrupt: asked to stop; the checkpoint is written.
+    """
+    is_stopping = run.stepper.world.any(run.wish.is_set)
+    if is_stopping or time.monotonic() - run.written >= run.config.train.checkpoint_seconds:
+        run.save()
+    if is_stopping:
+        raise KeyboardInterrupt
+
+
+def _finish_epoch(run: Run, validate: Validate, *, logs: Iterable[Log]) -> None:
+    """Validate, keep the weights if they are the best so far, write the row, and decide whether to go on."""
+    position, stepper, train = run.position, run.stepper, run.config.train
+    rate = run.rate(run.updates - 1)
+    figures = _validated(run, validate)
+    value = _monitored(figures, train.monitor)
+    before = None if position.best is None else position.best.figures[train.monitor]
+    is_better = before is None or _is_better(value, before, train.monitor)
+    position.stale = 0 if is_better else position.stale + 1
+    if is_better or before is None or math.isnan(before):
+        position.best = Best(position.epoch, figures, _copy_state(stepper.validated))
+    row = {
+        "epoch": position.epoch,
+        "updates": run.updates,
+        "lr": rate,
+        "train_loss": position.loss_sum / position.images if position.images else math.nan,
+        **figures,
+        "images_per_s": position.samples * stepper.world.size / max(1e-9, position.epoch_seconds),
+        "seconds": position.seconds,
+        "skipped_steps": position.skipped,
+    }
+    position.history.append(row)
+    if stepper.world.is_main:
+        for log in logs:
+            log(row)
+    position.start_next_epoch()
+    position.is_finished = position.epoch == train.epochs or bool(train.patience and position.stale >= train.patience)
+    if position.is_finished:
+        run.save()
+    _heed(run)
+
+
+def _validated(run: Run, validate: Validate) -> dict[str, float]:
+    """Figures of the network that would be kept, from process 0.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C ended the loader's workers; the checkpoint is written.
+    """
+    figures: dict[str, float] = {}
+    if run.stepper.world.is_main:
+        try:
+            figures = {name: float(value) for name, value in validate(run.stepper.validated).items()}
+        except RuntimeError:
+            if not run.wish.is_set:
+                raise
+            run.save()
+            raise KeyboardInterrupt from None
+    run.restart_clock()
+    return run.stepper.world.share(figures)
+
+
+def _monitored(figures: Mapping[str, float], monitor: str) -> float:
+    """The figure that decides.
+
+    Raises:
+        ConfigError: validation does not give it.
+    """
+    if monitor not in figures:
+        raise ConfigError(
+            f"train.monitor: validation gives no figure {monitor!r}. {nearest(monitor, list(figures))}",
+            key="train.monitor",
+        )
+    return figures[monitor]
+
+
+def _is_better(value: float, before: float, monitor: str) -> bool:
+    """Whether a figure beats the best so far; an undefined one (one class in validation) never does."""
+    if math.isnan(value):
+        return False
+    if math.isnan(before):
+        return True
+    return value < before if monitor.endswith(_LOWER_IS_BETTER) else value > before
+
+
+def _copy_state(model: Network) -> dict[str, Tensor]:
+    return {name: x.detach().to("cpu", copy=True).contiguous() for name, x in model.state_dict().items()}
+
+
+def _result(run: Run) -> FitResult:
+    best, stepper = run.position.best, run.stepper
+    if best is None:
+        raise TrainingError("The checkpoint holds no finished epoch. Remove it to start again.", path=run.folder.last)
+    history, device = tuple(run.position.history), stepper.world.device.type
+    return FitResult(best.state, best.epoch, best.figures, history, run.position.seconds, device, stepper.precision)
+
+
+@contextlib.contextmanager
+def _leave_global_state(device: torch.device) -> Iterator[None]:
+    """Give random state and cuDNN's setting back as they were."""
+    places = [device.index or 0] if device.type == "cuda" else []
+    benchmark = torch.backends.cudnn.benchmark
+    with torch.random.fork_rng(devices=places):
+        torch.backends.cudnn.benchmark = device.type == "cuda"
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = benchmark

@@ -1,0 +1,160 @@
+"""Masked losses, one per target: an unknown label (NaN) contributes nothing, neither to the loss nor to a gradient.
+
+The mean is taken over the known labels of a whole optimiser step (all accumulated batches of all processes), so that
+splitting a step into parts changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lepton_vision.errors import TrainingError
+from lepton_vision.types import ModelOutput, Target
+
+
+@dataclass(frozen=True, slots=True)
+class LossWeights:
+    """How much each target and each class counts.
+
+    Attributes:
+        targets: by target name, the factor of its loss; 1 where not named.
+        classes: by target name, the factor of each class's labels: binary (2,), multiclass (K,), multilabel (K, 2).
+        smoothing: label smoothing in [0, 0.5): binary 0/1 becomes s/2 / 1 - s/2; multiclass spreads s evenly over K.
+    """
+
+    targets: Mapping[str, float] = field(default_factory=dict)
+    classes: Mapping[str, Tensor] = field(default_factory=dict)
+    smoothing: float = 0.0
+
+    def to(self, device: torch.device) -> LossWeights:
+        """Move the class factors to ``device``."""
+        return LossWeights(self.targets, {name: w.to(device) for name, w in self.classes.items()}, self.smoothing)
+
+
+@dataclass(frozen=True, slots=True)
+class LossParts:
+    """A loss and what it is made of.
+
+    Attributes:
+        total: () float32 with gradient: sum over targets of target weight times the masked mean.
+        by_target: by target name, () float32 without gradient, before the target weight.
+    """
+
+    total: Tensor
+    by_target: dict[str, Tensor]
+
+
+def count_known(labels: Mapping[str, Tensor], targets: Sequence[Target]) -> Tensor:
+    """(T,) float32: how many labels of each target are known (multilabel: counted over all K columns).
+
+    Example:
+        >>> count_known({"a": torch.tensor([1.0, torch.nan])}, [Target("a", "binary", ("no", "yes"))])
+        tensor([1.])
+    """
+    return torch.stack([(~torch.isnan(labels[target.name])).sum() for target in targets]).float()
+
+
+def multitask_loss(
+    output: ModelOutput,
+    labels: Mapping[str, Tensor],
+    *,
+    targets: Sequence[Target],
+    weights: LossWeights | None = None,
+    known: Tensor | None = None,
+) -> LossParts:
+    """Sum the targets' masked means; a batch without any known label gives exactly zero, with zero gradients.
+
+    Args:
+        output: logits (B, 1) for binary, (B, K) otherwise; any float dtype, the loss is computed in float32.
+        labels: by target name, (B,) or (B, K) float32; NaN is unknown.
+        targets: which heads count.
+        weights: of targets and classes; None counts everything once.
+        known: (T,) divisor of each target, from ``count_known`` over the whole optimiser step; None counts this batch.
+
+    Returns:
+        The loss in float32.
+
+    Example:
+        >>> target = Target("a", "binary", ("no", "yes"))
+        >>> output = ModelOutput({"a": torch.zeros(2, 1)})
+        >>> round(multitask_loss(output, {"a": torch.tensor([1.0, torch.nan])}, targets=[target]).total.item(), 4)
+        0.6931
+    """
+    weights = weights if weights is not None else LossWeights()
+    known = count_known(labels, targets) if known is None else known
+    by_target: dict[str, Tensor] = {}
+    total: Tensor | None = None
+    for place, target in enumerate(targets):
+        single = _masked_sum(output.logits[target.name], labels[target.name], target=target, weights=weights)
+        single = single / known[place].clamp(min=1.0)
+        by_target[target.name] = single.detach()
+        scaled = single * weights.targets.get(target.name, 1.0)
+        total = scaled if total is None else total + scaled
+    if total is None:
+        raise TrainingError("Expected at least one target. Received: none.", key="targets")
+    return LossParts(total, by_target)
+
+
+def _masked_sum(logits: Tensor, labels: Tensor, *, target: Target, weights: LossWeights) -> Tensor:
+    """() sum of the element losses over known labels; stays connected to the logits where all are unknown."""
+    logits = logits.float()
+    is_known = ~torch.isnan(labels)
+    safe = torch.where(is_known, labels, 0.0)
+    classes = weights.classes.get(target.name)
+    if target.kind == "multiclass":
+        index = safe.long()
+        losses = functional.cross_entropy(logits, index, reduction="none", label_smoothing=weights.smoothing)
+        factor = None if classes is None else classes[index]
+    else:
+        logits = logits.squeeze(1) if target.kind == "binary" else logits
+        smoothed = safe * (1.0 - weights.smoothing) + weights.smoothing / 2.0
+        losses = functional.binary_cross_entropy_with_logits(logits, smoothed, reduction="none")
+        # (2,) for binary, a row of two per column for multilabel: [weight of 0, weight of 1].
+        factor = None if classes is None else torch.where(safe > 0.5, classes[..., 1], classes[..., 0])
+    losses = losses if factor is None else losses * factor
+    return torch.where(is_known, losses, 0.0).sum()
+
+
+def balanced_weights(labels: npt.NDArray[np.float32], target: Target) -> Tensor:
+    """Weights that make every class count the same in sum, with mean 1 over the known labels.
+
+    Args:
+        labels: (N,) class index or (N, K) of 0 and 1; NaN is unknown.
+        target: whose labels they are.
+
+    Returns:
+        n / (classes present * n of the class): (2,) binary, (K,) multiclass, (K, 2) multilabel, float32; 0 for a class
+        that does not occur, a column with one class only keeps weight 1.
+
+    Raises:
+        TrainingError: no label is known.
+
+    Example:
+        >>> balanced_weights(np.float32([0, 0, 0, 1]), Target("a", "binary", ("no", "yes")))
+        tensor([0.6667, 2.0000])
+    """
+    if np.isnan(labels).all():
+        raise TrainingError(
+            f"Target {target.name!r} has no known label among {len(labels)} training images. "
+            "Check the label table, or remove the target.",
+            key=target.name,
+        )
+    if target.kind == "multilabel":
+        return torch.stack([_inverse_frequency(column, 2) for column in labels.T])
+    return _inverse_frequency(labels, len(target.classes))
+
+
+def _inverse_frequency(labels: npt.NDArray[np.float32], classes: int) -> Tensor:
+    """(classes,) float32 inverse frequencies of one column."""
+    known = labels[~np.isnan(labels)].astype(np.int64)
+    counts = np.bincount(known, minlength=classes)
+    present = max(1, int((counts > 0).sum()))
+    weights = np.divide(len(known), present * counts, out=np.zeros(classes), where=counts > 0)
+    return torch.from_numpy(weights.astype(np.float32))

@@ -1,0 +1,120 @@
+"""What is optimised, and how fast: parameter groups, learning rates, frozen stages, averaged weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lepton_vision.models.encoder import STAGES
+
+if TYPE_CHECKING:
+    from lepton_vision.config import TrainConfig
+    from lepton_vision.models.network import Network
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig, *, device: torch.device) -> torch.optim.AdamW:
+    """AdamW over all parameters in four groups: encoder or not, decayed or not (norms and biases are not).
+
+    Frozen parameters belong to their group too: without a gradient AdamW passes over them, and they take part as soon
+    as gradual unfreezing frees them.
+
+    Args:
+        model: has ``encoder``; every other parameter counts as head.
+        config: peak rate, weight decay, ``encoder_lr_scale``.
+        device: where the model is.
+
+    Returns:
+        The optimiser; each group carries ``lr_scale`` for ``set_rate``.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        # One axis only: biases, and the weights of batch, layer and group norms.
+        groups.setdefault((name.startswith("encoder."), parameter.ndim > 1), []).append(parameter)
+    described = [
+        {
+            "params": parameters,
+            "weight_decay": config.weight_decay if is_decayed else 0.0,
+            "lr_scale": config.encoder_lr_scale if is_encoder else 1.0,
+        }
+        for (is_encoder, is_decayed), parameters in groups.items()
+    ]
+    return torch.optim.AdamW(described, lr=config.lr, fused=device.type in ("cpu", "cuda"))
+
+
+def rate_at(step: int, *, steps: int, warmup: int, floor: float) -> float:
+    """Share of the peak rate at an optimiser step: linear warm-up, then half a cosine down to ``floor``.
+
+    Args:
+        step: from 0.
+        steps: of the whole run.
+        warmup: steps until the peak; the first step already moves.
+        floor: share that the last step has.
+
+    Example:
+        >>> [round(rate_at(step, steps=6, warmup=2, floor=0.0), 2) for step in range(6)]
+        [0.5, 1.0, 1.0, 0.75, 0.25, 0.0]
+    """
+    warmup = min(warmup, steps - 1)
+    if step < warmup:
+        return (step + 1) / warmup
+    part = (step - warmup) / max(1, steps - 1 - warmup)
+    return floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, part)))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give each group ``rate`` times its ``lr_scale``."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_scale"]
+
+
+def frozen_stages(config: TrainConfig, epoch: int) -> int:
+    """How many stages stay fixed in an epoch (counted from 0): gradual unfreezing frees one at a time, from the top."""
+    freed = epoch // config.unfreeze_every if config.unfreeze_every else 0
+    return max(0, config.freeze_stages - freed)
+
+
+def set_frozen(model: nn.Module, count: int) -> None:
+    """Put the model in training mode with the lowest ``count`` encoder stages fixed.
+
+    A fixed stage has no gradient and stays in evaluation mode: its norm layers use and keep their running figures,
+    which otherwise drift towards the new data under weights that never saw them.
+    """
+    model.train()
+    encoder: Any = model.encoder
+    if count >= len(STAGES):
+        encoder.eval()
+    for place, name in enumerate(STAGES):
+        stage = getattr(encoder, name)
+        is_frozen = place < count
+        stage.requires_grad_(not is_frozen)
+        stage.train(not is_frozen)
+
+
+class WeightAverage:
+    """Exponential moving average of a model's weights; buffers (running figures of norms) are copied.
+
+    The decay grows with the steps, min(decay, (1 + n) / (10 + n)), so that a short run does not average its start.
+
+    Args:
+        model: starts the average.
+        decay: in (0, 1).
+    """
+
+    def __init__(self, model: Network, decay: float) -> None:
+        self.model: Network = copy.deepcopy(model).requires_grad_(False).eval()
+        self.decay = decay
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average towards ``model`` after an optimiser step."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        averages: list[Tensor] = list(self.model.parameters())
+        torch._foreach_lerp_(averages, list(model.parameters()), 1.0 - decay)
+        for average, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
+            average.copy_(buffer)

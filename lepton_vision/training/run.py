@@ -1,0 +1,79 @@
+"""What the functions of one training run share: position, clock and checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from lepton_vision.config import Config
+from lepton_vision.training.checkpoint import CheckpointFolder, Origin, Position
+from lepton_vision.training.interrupt import StopWish
+from lepton_vision.training.optim import rate_at
+from lepton_vision.training.step import Stepper
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A step whose figures are still on the device."""
+
+    step: int
+    images: int
+    rate: float
+    loss: Tensor
+    norm: Tensor
+
+
+@dataclass(slots=True)
+class Run:
+    """What the functions of one run share."""
+
+    config: Config
+    stepper: Stepper
+    loader: Any
+    folder: CheckpointFolder
+    origin: Origin
+    wish: StopWish
+    progress: Callable[[dict[str, Any]], None] | None
+    position: Position = field(default_factory=Position)
+    clock: float = field(default_factory=time.monotonic)
+    written: float = field(default_factory=time.monotonic)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of an epoch."""
+        return -(-len(self.loader) // self.config.train.accumulate_steps)
+
+    @property
+    def updates(self) -> int:
+        """Optimiser steps done since the beginning."""
+        return self.position.epoch * self.steps + self.position.step
+
+    def rate(self, update: int) -> float:
+        """Learning rate of an optimiser step, counted from 0 over the whole run."""
+        train = self.config.train
+        steps, warmup = train.epochs * self.steps, round(train.warmup_epochs * self.steps)
+        return train.lr * rate_at(update, steps=steps, warmup=warmup, floor=train.min_lr_scale)
+
+    def restart_clock(self) -> None:
+        """Count what passed since the last look for the run, not for the epoch's speed."""
+        now = time.monotonic()
+        self.position.seconds += now - self.clock
+        self.clock = now
+
+    def keep_time(self) -> None:
+        """Count what passed since the last look as training."""
+        self.position.epoch_seconds += time.monotonic() - self.clock
+        self.restart_clock()
+
+    def save(self) -> None:
+        """Write the checkpoint, in process 0; a finished run keeps its result only."""
+        self.restart_clock()
+        if self.stepper.world.is_main:
+            self.folder.write(
+                self.position, self.origin, parts={} if self.position.is_finished else self.stepper.parts()
+            )
+        self.written = time.monotonic()
