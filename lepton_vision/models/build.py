@@ -8,7 +8,9 @@ import torch
 
 from lepton_vision.config import Config
 from lepton_vision.errors import WeightsError
+from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.network import Network, make_network
+from lepton_vision.models.weights import load_encoder_state, load_weights
 from lepton_vision.types import Target
 
 
@@ -37,8 +39,23 @@ def build_model(config: Config, *, channels: int | None = None, targets: Sequenc
         >>> model(torch.zeros(2, 1, 224, 224)).logits["finding"].shape
         torch.Size([2, 1])
     """
-    if config.model.weights != "none" or config.model.init_from is not None:
-        raise WeightsError("Only weights 'none' can be loaded yet.", key="model.weights")
     with torch.random.fork_rng(devices=[]):  # the CPU generator alone is used, so no other one is touched
         torch.default_generator.manual_seed(config.train.seed)
-        return make_network(config, channels=channels, targets=targets)
+        network = make_network(config, channels=channels, targets=targets)
+    if config.model.init_from is not None:
+        network.start = _start_from_bundle(network, config)
+    elif config.model.weights != "none":
+        network.start = load_weights(network.encoder, config.model.weights)
+    return network
+
+
+def _start_from_bundle(network: Network, config: Config) -> str:
+    """Take over the encoder of a bundle; the heads stay new."""
+    bundle = Bundle.load(str(config.model.init_from))
+    before = bundle.config.model.backbone
+    if before != config.model.backbone:
+        raise WeightsError(
+            f"Expected a bundle of backbone {config.model.backbone}. Received: {before}. Set model.backbone to it.",
+            key="model.init_from",
+        )
+    return load_encoder_state(network.encoder, bundle.state, said=f"bundle {bundle.bundle_id}")

@@ -74,7 +74,7 @@ class Encoder(nn.Module):
 
     Attributes:
         stem, layer1, layer2, layer3, layer4: the stages, see ``STAGES``.
-        features: F, length of the feature vector (512 or 2048).
+        width: F, length of the feature vector (512 or 2048).
     """
 
     def __init__(self, backbone: Backbone, *, channels: int, stem: StemKind = "standard") -> None:
@@ -87,7 +87,7 @@ class Encoder(nn.Module):
             layer = _make_layer(design, inner, planes=planes, blocks=blocks, stride=1 if position == 0 else 2)
             self.add_module(STAGES[position + 1], layer)
             inner = planes * design.expansion
-        self.features = inner
+        self.width = inner
         self._initialize()
 
     def _initialize(self) -> None:
@@ -110,7 +110,7 @@ class Encoder(nn.Module):
         """Return all feature maps by stage, for heads that need more than the pooled vector."""
         return dict(self.maps(images))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
         """Return the mean of the last feature map over all positions.
 
         The mean is taken in float32 under autocast too: it costs nothing, and a feature rounded to 8 bits would make
@@ -125,6 +125,10 @@ class Encoder(nn.Module):
         for stage in self.stages().values():
             images = stage(images)
         return F.adaptive_avg_pool2d(images.float(), 1).flatten(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return ``features``."""
+        return self.features(images)
 
 
 class Stem(nn.Module):

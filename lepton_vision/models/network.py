@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
-from lepton_vision.models.encoder import STAGES, Encoder, stem_kind
+from lepton_vision.models.encoder import Encoder, stem_kind
 from lepton_vision.models.heads import Heads
 from lepton_vision.types import ModelOutput, Target
 
@@ -42,10 +42,9 @@ class Network(nn.Module):
                 f"Expected images (B, {self.encoder.channels}, H, W). Received: {tuple(images.shape)}. "
                 "Preprocess them with the configuration of this model."
             )
-        pooled: Tensor = self.encoder(images)
-        return pooled
+        return self.encoder.features(images)
 
-    def heads_only(self, features: Tensor) -> ModelOutput:
+    def classify(self, features: Tensor) -> ModelOutput:
         """Finish from cached features, (B, F): a linear probe need not run the encoder again."""
         return ModelOutput(self.heads(features))
 
@@ -61,7 +60,7 @@ class Network(nn.Module):
         Raises:
             ConfigError: another number of channels or axes.
         """
-        return self.heads_only(self.features(images))
+        return self.classify(self.features(images))
 
     def parameter_stages(self) -> dict[str, nn.Module]:
         """Return the parts of the network by name, input first: stem, layer1 … layer4, heads.
@@ -89,13 +88,10 @@ def make_network(config: Config, *, channels: int | None = None, targets: Sequen
     if channels < 1:
         raise ConfigError(f"Expected at least 1 channel. Received: {channels}.", key="preprocess.windows")
     encoder = Encoder(config.model.backbone, channels=channels, stem=stem_kind(config))
-    return Network(encoder, Heads(encoder.features, targets, dropout=config.model.dropout))
+    return Network(encoder, Heads(encoder.width, targets, dropout=config.model.dropout))
 
 
 def empty_network(config: Config, *, channels: int, targets: Sequence[Target]) -> Network:
     """Return a network without memory (on torch's meta device), ready for ``load_state_dict(…, assign=True)``."""
     with torch.device("meta"):
         return make_network(config, channels=channels, targets=targets)
-
-
-__all__ = ["STAGES", "Network", "empty_network", "make_network"]

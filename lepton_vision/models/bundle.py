@@ -1,0 +1,241 @@
+"""The folder that a trained model travels in: weights, configuration, targets, calibration and operating point."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lepton_vision.config import Config, fingerprint
+from lepton_vision.errors import BundleError, LeptonError
+from lepton_vision.models.bundle_files import read_bundle_files, write_bundle_files
+from lepton_vision.models.encoder import stem_kind
+from lepton_vision.models.network import Network, empty_network
+from lepton_vision.models.provenance import complete_provenance, without_paths
+from lepton_vision.types import OperatingPoint, Target
+
+_STEM = "encoder.stem.conv1.weight"
+_KEYS = frozenset({"config", "targets", "channels", "temperatures", "operating_point", "provenance"})
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained model and all that a prediction and a decision need.
+
+    Attributes:
+        config: what the model was trained with; ``preprocess`` is what an image must go through.
+        targets: what it predicts, in the order of the heads.
+        state: state dict of the Network, on the CPU; treat it as read-only.
+        temperatures: by target name, what logits are divided by before sigmoid or softmax; 1 where not named.
+        operating_point: where probabilities become decisions, or None.
+        provenance: versions, seed, data fingerprint, validation figures; no paths and no patient data.
+
+    Example:
+        >>> bundle = Bundle.load("runs/ct-01/bundle")  # doctest: +SKIP
+        >>> bundle = bundle.with_temperatures({"covid": 1.3})  # doctest: +SKIP
+    """
+
+    config: Config
+    targets: tuple[Target, ...]
+    state: dict[str, Tensor] = field(repr=False)
+    temperatures: dict[str, float] = field(default_factory=dict)
+    operating_point: OperatingPoint | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.targets or _STEM not in self.state:
+            raise BundleError("Expected at least one target and the state dict of a Network. Received: less.")
+        _check_temperatures(self.temperatures, self.targets)
+        if self.operating_point is not None:
+            _check_point(self.operating_point, self.targets)
+
+    @property
+    def channels(self) -> int:
+        """C of the network's input."""
+        return int(self.state[_STEM].shape[1])
+
+    @functools.cached_property
+    def bundle_id(self) -> str:
+        """16 hexadecimal digits that change with whatever changes a prediction or a decision, and with nothing else.
+
+        They cover the weights, the preprocessing, the network's design, the targets, the temperatures and the
+        thresholds; not the provenance, nor how the training was set up.
+        """
+        point = self.operating_point
+        return fingerprint(
+            {
+                "weights": self._weights_sha256,
+                "preprocess": self.config.to_dict()["preprocess"],
+                "model": {"backbone": self.config.model.backbone, "stem": stem_kind(self.config)},
+                "targets": [[t.name, t.kind, list(t.classes)] for t in self.targets],
+                "temperatures": {t.name: self.temperature(t.name) for t in self.targets},
+                "thresholds": None if point is None else point.to_dict()["thresholds"],
+            }
+        )
+
+    @functools.cached_property
+    def _weights_sha256(self) -> str:
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state.items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(_bytes(tensor))
+        return digest.hexdigest()
+
+    def temperature(self, target: str) -> float:
+        """What the logits of ``target`` are divided by."""
+        return self.temperatures.get(target, 1.0)
+
+    def network(self) -> Network:
+        """Return the network with a copy of the weights, on the CPU, in evaluation mode.
+
+        Raises:
+            BundleError: the weights do not fit the configuration.
+        """
+        network = empty_network(self.config, channels=self.channels, targets=self.targets)
+        self._check_state(network)
+        network.load_state_dict({name: tensor.clone() for name, tensor in self.state.items()}, assign=True)
+        network.start = f"bundle {self.bundle_id}"
+        return network.eval()
+
+    def _check_state(self, network: Network) -> None:
+        wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
+        differing = [name for name in wanted | self.state if wanted.get(name) != _shape(self.state.get(name))]
+        if differing:
+            raise BundleError(
+                f"Expected weights of {self.config.model.backbone} with heads for {len(self.targets)} targets. "
+                f"Received: {len(differing)} tensors that differ, first {differing[0]}. Copy the bundle from its run."
+            )
+
+    def with_operating_point(self, point: OperatingPoint) -> Bundle:
+        """Return a copy that decides at ``point``.
+
+        Raises:
+            BundleError: other targets, or another number of thresholds than they need.
+        """
+        return self._replace(operating_point=point)
+
+    def with_temperatures(self, temperatures: Mapping[str, float]) -> Bundle:
+        """Return a copy with these temperatures in place of the old ones.
+
+        Raises:
+            BundleError: an unknown target, or a temperature that is not above 0.
+        """
+        return self._replace(temperatures={name: float(value) for name, value in temperatures.items()})
+
+    def _replace(self, **changes: Any) -> Bundle:
+        changed = replace(self, **changes)
+        changed.__dict__["_weights_sha256"] = self._weights_sha256  # the weights are the same: hash them once
+        return changed
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the folder, whole or not at all; a bundle that stood there is replaced.
+
+        Folders and paths of the configuration are reduced to their last part; what provenance lacks (versions, seed,
+        time) is added.
+
+        Returns:
+            The folder.
+
+        Raises:
+            BundleError: weights that do not fit the configuration, something else in the way, or a full disk.
+        """
+        self._check_state(empty_network(self.config, channels=self.channels, targets=self.targets))
+        facts = {
+            "config": without_paths(self.config).to_dict(),
+            "targets": Config(targets=self.targets).to_dict()["targets"],
+            "channels": self.channels,
+            "temperatures": dict(self.temperatures),
+            "operating_point": None if self.operating_point is None else self.operating_point.to_dict(),
+            "provenance": complete_provenance(self.provenance, seed=self.config.train.seed),
+        }
+        return write_bundle_files(Path(folder), facts, self.state)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Bundle:
+        """Read a folder that ``save`` wrote, and check every byte of it.
+
+        Raises:
+            BundleError: no such folder, a missing or damaged file, a newer format, or facts that contradict each other.
+        """
+        folder = Path(folder)
+        facts, state = read_bundle_files(folder)
+        if set(facts) != _KEYS:
+            odd = sorted(set(facts) ^ _KEYS)
+            raise BundleError(
+                f"Expected the keys {', '.join(sorted(_KEYS))} in bundle.json. Missing or unknown: {', '.join(odd)}. "
+                "It was written by another version: use that one, or train again.",
+                path=folder,
+                key=odd[0],
+            )
+        try:
+            bundle = cls._from_facts(facts, state)
+        except Exception as error:  # ours name what is wrong; KeyError, TypeError … say that a value has another form
+            told = str(error) if isinstance(error, LeptonError) else f"bundle.json has another form ({error!r})."
+            raise BundleError(f"The bundle cannot be used: {told}", path=folder) from None
+        return bundle
+
+    @classmethod
+    def _from_facts(cls, facts: Mapping[str, Any], state: dict[str, Tensor]) -> Bundle:
+        point = facts["operating_point"]
+        bundle = cls(
+            config=Config.from_dict(facts["config"]),
+            targets=Config.from_dict({"targets": facts["targets"]}).targets,
+            state=state,
+            temperatures={str(name): float(value) for name, value in facts["temperatures"].items()},
+            operating_point=None if point is None else OperatingPoint.from_dict(point),
+            provenance=dict(facts["provenance"]),
+        )
+        if bundle.channels != facts["channels"]:
+            raise BundleError(f"Expected weights for {facts['channels']} channels. Received: {bundle.channels}.")
+        bundle._check_state(empty_network(bundle.config, channels=bundle.channels, targets=bundle.targets))
+        return bundle
+
+    def _repr_html_(self) -> str:
+        point = self.operating_point
+        rows = {
+            "bundle": self.bundle_id,
+            "network": f"{self.config.model.backbone}, {self.channels} channels, {self.config.preprocess.size} pixels",
+            "targets": "; ".join(f"{t.name} ({t.kind}: {', '.join(t.classes)})" for t in self.targets),
+            "temperatures": ", ".join(f"{t.name} {self.temperature(t.name):.3f}" for t in self.targets),
+            "operating point": "none" if point is None else f"{point.criterion}: {dict(point.thresholds)}",
+            **{name: value for name, value in self.provenance.items() if not isinstance(value, dict)},
+        }
+        cells = "".join(
+            f"<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>" for k, v in rows.items()
+        )
+        return f"<table><caption>Bundle</caption>{cells}</table>"
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _shape(tensor: Tensor | None) -> Any:
+    return None if tensor is None else tensor.shape
+
+
+def _check_temperatures(temperatures: Mapping[str, float], targets: tuple[Target, ...]) -> None:
+    names = [target.name for target in targets]
+    for name, value in temperatures.items():
+        if name not in names or not (np.isfinite(value) and value > 0):
+            raise BundleError(
+                f"Expected finite temperatures above 0 for {', '.join(names)}. Received: {name}={value}.", key=name
+            )
+
+
+def _check_point(point: OperatingPoint, targets: tuple[Target, ...]) -> None:
+    needed = {target.name: 0 if target.kind == "multiclass" else target.outputs for target in targets}
+    received = {name: len(values) for name, values in point.thresholds.items()}
+    if received != needed or not all(np.isfinite(t) for values in point.thresholds.values() for t in values):
+        raise BundleError(
+            f"Expected an operating point with finite thresholds, this many by target: {needed}. Received: {received}.",
+            key="operating_point",
+        )

@@ -1,0 +1,141 @@
+"""The two files of a bundle on disk: written whole or not at all, read only when every byte is as it was written.
+
+``weights.safetensors`` holds tensors, ``bundle.json`` everything else, the checksums of both included. Neither can hold
+code, so a bundle from elsewhere may be opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from lepton_vision.errors import BundleError
+from lepton_vision.files import sync_folder, write_atomic
+
+WEIGHTS, FACTS = "weights.safetensors", "bundle.json"
+_FORMAT, _VERSION = "lepton_vision bundle", 1
+
+
+def write_bundle_files(folder: Path, facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> Path:
+    """Write both files into a new folder beside ``folder``, then let it take that name.
+
+    A bundle that is replaced is first moved to ``.<name>.previous``, and deleted when the new one stands; should the
+    process die between the two renames, ``read_bundle_files`` names that folder.
+
+    Raises:
+        BundleError: ``folder`` is something else than a bundle, or cannot be written.
+    """
+    if folder.exists() and not (folder / FACTS).is_file() and not _is_empty(folder):
+        raise BundleError("Something that is no bundle stands there already. Name another folder.", path=folder)
+    folder = folder.absolute()
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        weights = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
+        write_atomic(temporary / WEIGHTS, weights)
+        described = {"format": _FORMAT, "version": _VERSION, **facts, "weights_sha256": _sha256(weights)}
+        described["checksum"] = _checksum(described)
+        write_atomic(temporary / FACTS, json.dumps(described, indent=1, allow_nan=False) + "\n")
+        _take_name(temporary, folder)
+    except OSError as error:
+        raise BundleError(
+            f"Cannot write the bundle: {error.strerror}. Free space, or name a folder that can be written.", path=folder
+        ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def read_bundle_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the facts (format, version and checksums taken off) and the tensors.
+
+    Raises:
+        BundleError: no bundle, a damaged one, or one of a newer format.
+    """
+    facts = _read_facts(folder)
+    weights = _read(folder, WEIGHTS)
+    if _sha256(weights) != facts.pop("weights_sha256", None):
+        raise BundleError(f"{WEIGHTS} is damaged (its checksum differs). Copy the bundle again.", path=folder)
+    try:
+        return facts, safetensors.torch.load(weights)
+    except safetensors.SafetensorError as error:
+        raise BundleError(f"{WEIGHTS} cannot be read ({error}). Train again.", path=folder) from None
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(_read(folder, FACTS))
+    except (ValueError, RecursionError):  # ValueError: JSON and UTF-8
+        raise BundleError(f"{FACTS} is damaged: it is no JSON. Copy the bundle again.", path=folder) from None
+    if not isinstance(facts, dict) or facts.pop("format", None) != _FORMAT:
+        raise BundleError(f"{FACTS} does not describe a bundle. Name the folder that `train` wrote.", path=folder)
+    version = facts.pop("version", None)
+    if isinstance(version, int) and version > _VERSION:
+        raise BundleError(
+            f"Expected format {_VERSION} of the bundle. Received: {version}, from a newer lepton_vision. Upgrade it.",
+            path=folder,
+        )
+    checksum = facts.pop("checksum", None)
+    if version != _VERSION or checksum != _checksum({"format": _FORMAT, "version": version, **facts}):
+        raise BundleError(
+            f"{FACTS} was changed or damaged (its checksum differs). Copy the bundle again; to change the operating "
+            "point use with_operating_point and save.",
+            path=folder,
+        )
+    return facts
+
+
+def _read(folder: Path, name: str) -> bytes:
+    if not folder.is_dir():
+        previous = _previous(folder.absolute())
+        if previous.is_dir():
+            raise BundleError(
+                "A run was killed while it replaced this bundle. Run it again, or rename the folder "
+                ".<name>.previous beside it: that is the former bundle.",
+                path=previous,
+            )
+        raise BundleError("There is no such bundle. Name the folder that `train` wrote.", path=folder)
+    try:
+        return (folder / name).read_bytes()
+    except FileNotFoundError:
+        raise BundleError(
+            f"The bundle is incomplete: {name} is missing. Copy the whole folder again.", path=folder
+        ) from None
+    except OSError as error:
+        raise BundleError(f"Cannot read {name}: {error.strerror}.", path=folder) from None
+
+
+def _take_name(temporary: Path, folder: Path) -> None:
+    sync_folder(temporary)
+    previous = _previous(folder)
+    if folder.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        folder.rename(previous)
+    temporary.rename(folder)
+    sync_folder(folder.parent)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.previous")
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(os.scandir(folder))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _checksum(facts: Mapping[str, Any]) -> str:
+    return _sha256(json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())

@@ -1,0 +1,74 @@
+"""Where a model is from: facts that may leave the machine."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import PurePath, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+
+from lepton_vision import __version__
+from lepton_vision.config import Config
+
+_PACKAGES = ("torch", "numpy", "pydicom", "opencv-python-headless", "albumentations")
+
+
+def complete_provenance(given: Mapping[str, Any], *, seed: int) -> dict[str, Any]:
+    """Return ``given`` as plain JSON values, with versions, seed and time of creation where it lacks them.
+
+    NaN becomes None, a path becomes its last part.
+    """
+    added = {
+        "versions": versions(),
+        "seed": seed,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return {str(name): _plain(value) for name, value in {**added, **given}.items()}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, of this package and of those that a prediction depends on."""
+    found = {"python": platform.python_version(), "lepton_vision": __version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def without_paths(config: Config) -> Config:
+    """Return ``config`` with every path reduced to its last part: folder names are nobody else's business."""
+    model = config.model.model_copy(
+        update={
+            "weights": _last_part(config.model.weights),
+            "init_from": None if config.model.init_from is None else _last_part(config.model.init_from),
+        }
+    )
+    return config.model_copy(update={"model": model, "cache": config.cache.model_copy(update={"folder": None})})
+
+
+def _last_part(path: str) -> str:
+    return PureWindowsPath(path).name if "\\" in path else PurePosixPath(path).name
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, PurePath):
+        return value.name
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if isinstance(value, bool | int | None):
+        return value
+    text = str(value)
+    is_path = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
+    return _last_part(text) if is_path else text
