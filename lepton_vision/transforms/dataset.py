@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lepton_vision.config import Config, PreprocessConfig
-from lepton_vision.errors import ConfigError, ManifestError, ReadError
+from lepton_vision.errors import ConfigError, LeptonError, ManifestError, ReadError
 from lepton_vision.manifest.labels import infer_targets
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.image import read_image
@@ -34,8 +34,8 @@ Key = int | tuple[int, int]
 class ImageDataset(Dataset[Batch]):
     """The usable rows of a manifest as normalised images with labels.
 
-    A row comes as a Batch of one, ``__getitems__`` (which the DataLoader calls) gives several as one Batch; both give
-    the same numbers. What a row needs is kept in a few arrays, so that forked workers share it instead of copying.
+    ``dataset[row]`` is a Batch of one, ``batch`` gives several rows as one Batch; both give the same numbers. What a
+    row needs is kept in a few arrays, so that forked workers share it instead of copying.
 
     Args:
         manifest: rows whose status is not "ok" are left out; ``Batch.index`` counts rows of this manifest.
@@ -72,9 +72,19 @@ class ImageDataset(Dataset[Batch]):
         return len(self.rows)
 
     def __getitem__(self, key: Key) -> Batch:
-        return self.__getitems__([key])
+        return self.batch([key])
 
-    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+    def __getitems__(self, keys: Sequence[Key]) -> Batch | LeptonError:
+        """What a DataLoader calls; ``make_loader``'s raises the error that comes as a value.
+
+        Raised inside a worker it would reach the training process as a RuntimeError, its reason and path lost.
+        """
+        try:
+            return self.batch(keys)
+        except LeptonError as error:
+            return error
+
+    def batch(self, keys: Sequence[Key]) -> Batch:
         """One Batch of all rows asked for.
 
         Raises:
@@ -175,7 +185,7 @@ def make_loader(
     if training and sampler is None:
         sampler = _training_sampler(dataset, config)
     per_process = len(sampler) if isinstance(sampler, EpochSampler) else len(dataset)
-    return DataLoader(
+    return _Loader(
         dataset,
         batch_size=size,
         sampler=sampler,
@@ -187,6 +197,16 @@ def make_loader(
         persistent_workers=count > 0,
         generator=torch.Generator().manual_seed(config.train.seed),  # else each epoch would draw from the global one
     )
+
+
+class _Loader(DataLoader[Batch]):
+    """DataLoader whose workers' errors arrive as they were raised, with reason and path."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch promises its own iterator class
+        for batch in super().__iter__():
+            if isinstance(batch, LeptonError):
+                raise batch
+            yield batch
 
 
 def _make_dataset(
