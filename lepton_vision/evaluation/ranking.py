@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +70,7 @@ class Ranking:
         return auroc, np.where(negatives > 0, average_precision, np.nan)
 
 
-def ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
+def ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> FloatArray:
     """Divide; NaN where ``whole`` is zero."""
     result = np.full(np.broadcast_shapes(np.shape(part), np.shape(whole)), np.nan)
     np.divide(part, whole, out=result, where=np.asarray(whole) != 0)
