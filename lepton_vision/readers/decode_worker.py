@@ -110,7 +110,7 @@ def _minimal_dataset(data: bytes, syntax: str, *, layout: PixelLayout) -> Datase
     dataset.BitsAllocated, dataset.BitsStored = layout.bits_allocated, layout.bits_stored
     dataset.HighBit = layout.bits_stored - 1
     dataset.PixelRepresentation = int(layout.is_signed)
-    dataset.PixelData = encapsulate_frame(data)
+    dataset.PixelData = encapsulate_frame(data)[:-8]  # pydicom writes the end of the sequence itself
     dataset["PixelData"].VR = "OB"
     dataset["PixelData"].is_undefined_length = True
     return dataset

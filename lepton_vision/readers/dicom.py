@@ -174,7 +174,7 @@ def _build(
 
 
 def _more_facts(file: DicomFile, *, head: bytes) -> dict[str, Fact]:
-    """Padding value (left in the pixels), deflate, and a preamble that is a program: 35 in 1,155 are honest TIFF duals."""
+    """Padding value (left in the pixels), deflate, and a preamble that is a program (an honest one may be a TIFF)."""
     preamble = head[:128] if head[128:132] == b"DICM" else b""
     return {
         "pixel_padding_value": number(file.dataset, "PixelPaddingValue"),

@@ -115,7 +115,7 @@ def _decode(data: bytes, syntax: str, *, layout: PixelLayout, limits: Limits) ->
     _check_stream(data, route, layout=layout)
     name = package_version(route.package)
     with guard(f"The decoder {route.package} failed on a frame", reason="decoder_failed"):
-        if layout.bits_allocated == 1:
+        if layout.bits_allocated == 1 and route.stream in ("deflate", "rle"):
             frame = _decode_bits(data, route, layout=layout)
         elif route.stream == "deflate":
             frame = _decode_deflated(data, layout=layout)
@@ -147,7 +147,7 @@ def _check_stream(data: bytes, route: Route, *, layout: PixelLayout) -> None:
 def decode_with_pydicom(data: bytes, syntax: str, *, plugin: str, layout: PixelLayout) -> Stored:
     """Decode one frame with exactly one plugin of pydicom."""
     pixels, _ = get_decoder(syntax).as_array(
-        encapsulate_frame(data), index=0, decoding_plugin=plugin, **layout.options(syntax)
+        encapsulate_frame(data), index=0, decoding_plugin=plugin, **layout.options()
     )
     return np.asarray(pixels)
 
@@ -188,10 +188,8 @@ def _decode_bits(data: bytes, route: Route, *, layout: PixelLayout) -> Stored:
     length = -(-count // 8)
     if route.stream == "deflate":
         packed = inflate(data, wbits=-zlib.MAX_WBITS, cap=length + 1)
-    elif route.stream == "rle":
-        packed = _unpack_rle(data, length=length)
     else:
-        raise ReadError("One bit per pixel in this compression is not supported.", reason="unsupported")
+        packed = _unpack_rle(data, length=length)
     if len(packed) < length:
         raise ReadError(f"Expected {length} bytes in a one-bit frame. Received: {len(packed)}.", reason="truncated")
     return unpack_bits(packed, count=count).reshape(layout.rows, layout.columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from pydicom.dataset import Dataset
 
@@ -129,7 +130,7 @@ def read_depth_spacing(dataset: Dataset, *, frames: int) -> float | None:
         places = _positions(dataset)
     if len(places) != frames or frames < 2:
         return None
-    steps = [abs(after - before) for before, after in zip(places, places[1:], strict=False)]
+    steps = [abs(after - before) for before, after in pairwise(places)]
     mean = sum(steps) / len(steps)
     return mean if mean > 0.0 and max(abs(step - mean) for step in steps) <= 0.01 * mean else None
 

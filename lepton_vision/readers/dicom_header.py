@@ -70,7 +70,7 @@ def is_dicom(head: bytes) -> bool:
     Either "DICM" stands at byte 128, or the very first bytes are a plausible element of group 0002 or 0008:
     files without preamble exist, but text must never be taken for one.
     """
-    return head[128:132] == b"DICM" or _is_headerless(head)
+    return bool(head[128:132] == b"DICM") or _is_headerless(head)
 
 
 def _is_headerless(head: bytes) -> bool:
@@ -156,7 +156,8 @@ def _locate_pixels(stream: BinaryIO, *, is_implicit: bool, is_little: bool, size
     if group != 0x7FE0 or element not in _PIXEL_TAGS:
         return None
     vr, header = b"OW", 8
-    if is_implicit:
+    # Some files say explicit and are implicit; pydicom notices and goes on.
+    if is_implicit or head[4:6] not in _VRS:
         (length,) = struct.unpack_from(f"{order}I", head, 4)
     else:
         vr = head[4:6]

@@ -62,10 +62,9 @@ class PixelLayout:
             np.right_shift(values, width - self.bits_stored, out=values)
         return values
 
-    def options(self, syntax: str) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         """The same as pydicom's decoders want it, for a single frame."""
         return {
-            "transfer_syntax_uid": syntax,
             "rows": self.rows,
             "columns": self.columns,
             "number_of_frames": 1,

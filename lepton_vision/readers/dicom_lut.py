@@ -90,7 +90,7 @@ def modality_values(
     else:
         ends = [end * r.slope + r.intercept for r in set(rescales) for end in layout.stored_range]
         value_range = (min(ends), max(ends))
-    if not np.isfinite(np.float32(value_range)).all():
+    if not np.isfinite(np.asarray(value_range, dtype=np.float32)).all():
         raise ReadError("The rescaled pixels do not fit 32-bit floats.", reason="non_finite")
     return pixels, value_range, rescales[0].kind
 

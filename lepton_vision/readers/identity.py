@@ -38,7 +38,8 @@ def pseudonym(kind: IdKind, value: str) -> str:
     if kind not in _KINDS:
         raise ValueError(f"Unknown kind of id {kind!r}. Expected one of: {', '.join(sorted(_KINDS))}.")
     text = value.strip(" \t\r\n\0")
-    key = _load_key(os.environ.get(ENVIRONMENT_KEY), str(key_path()))
+    given = os.environ.get(ENVIRONMENT_KEY)
+    key = _load_key(given, "" if given else str(key_path()))
     return hmac.digest(key, f"{kind}\0{text}".encode("utf-8", "surrogatepass"), "sha256")[:8].hex()
 
 

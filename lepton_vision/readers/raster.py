@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
+from PIL import UnidentifiedImageError
 
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.codestream import parse_jpeg
@@ -116,7 +117,7 @@ def _open(data: bytes, *, kind: str) -> Pillow.Image:
         return Pillow.open(BytesIO(data), formats=(kind.upper(),))
     except Pillow.DecompressionBombError:
         raise ReadError("The image is larger than Pillow accepts.", reason="too_large") from None
-    except Pillow.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ReadError(f"The {kind.upper()} file is damaged beyond its first bytes.", reason="corrupt") from None
 
 

@@ -119,7 +119,8 @@ def _read_grid(stream: BinaryIO) -> _Grid:
         from nibabel.nifti2 import Nifti2Header
 
         kind = Nifti2Header if is_second else Nifti1Header
-        header = kind.from_fileobj(io.BytesIO(head[: 540 if is_second else 348]), check=False)
+        parse: Any = kind.from_fileobj
+        header = parse(io.BytesIO(head[: 540 if is_second else 348]), check=False)
         return _parse(header)
 
 
@@ -161,10 +162,11 @@ def _spacing(header: Any) -> tuple[float, float, float] | None:
 
 def _orientation(header: Any) -> str | None:
     """Where the stored axes point, or None where the header has no usable affine."""
-    from nibabel.orientations import aff2axcodes
+    from nibabel import orientations
 
     try:
-        codes = aff2axcodes(header.get_best_affine())
+        axis_codes: Any = orientations.aff2axcodes
+        codes = axis_codes(header.get_best_affine())
     except (ValueError, np.linalg.LinAlgError):
         return None
     return None if None in codes else "".join(codes)
