@@ -1,4 +1,4 @@
-"""Train on a manifest: `python scripts/train.py MANIFEST CONFIG RUN_DIR`, or the same behind `torchrun --nproc-per-node N`."""
+"""Train on a manifest: `python scripts/train.py MANIFEST CONFIG RUN_DIR`; `torchrun` works too."""
 
 import sys
 

@@ -73,7 +73,8 @@ from lepton_vision.models import Bundle, build_model
 from lepton_vision.types import OperatingPoint, Target
 folder = Path(sys.argv[1])
 target = Target("finding", "binary", ("absent", "present"))
-config = Config(targets=(target,)).override("preprocess.size=[28, 28]", "preprocess.windows=[lung]", "model.stem=standard")
+config = Config(targets=(target,)).override("preprocess.size=[28, 28]", "preprocess.windows=[lung]")
+config = config.override("model.stem=standard")
 point = OperatingPoint({"finding": (0.5,)}, "stated")
 state = build_model(config).state_dict()
 Bundle(config=config, targets=config.targets, state=state, operating_point=point).save(folder / "bundle")
