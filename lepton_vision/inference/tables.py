@@ -112,7 +112,7 @@ def _facts(predictions: Predictions) -> dict[str, Any]:
 def _csv_bytes(columns: Columns, facts: dict[str, Any]) -> bytes:
     text = io.StringIO()
     text.write("# " + json.dumps(facts, ensure_ascii=True) + "\n")
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180; with "\n" alone a bare "\r" in an id is not quoted
     writer.writerow(columns)
     writer.writerows(zip(*([_cell(value) for value in values] for values in columns.values()), strict=True))
     return text.getvalue().encode()

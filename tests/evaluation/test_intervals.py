@@ -1,0 +1,157 @@
+"""Intervals: Wilson against statsmodels' published figures, the bootstrap against a plain loop, and its honesty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
+
+from lepton_vision.config import EvaluationConfig
+from lepton_vision.evaluation import evaluate
+from lepton_vision.evaluation.intervals import (
+    Bootstrap,
+    bootstrap_figures,
+    draw_counts,
+    patient_units,
+    wilson,
+)
+from lepton_vision.evaluation.measures import BinaryMeasures
+from lepton_vision.inference import Predictions
+from lepton_vision.types import OperatingPoint, Target
+
+Make = Callable[..., Predictions]
+SICK = Target("sick", "binary", ("no", "yes"))
+POINT = OperatingPoint({"sick": (0.5,)}, "stated")
+
+
+def single(truth: np.ndarray, prob: np.ndarray, patient: list[str]) -> Predictions:
+    ids = np.array([f"i{k}" for k in range(len(truth))])
+    return Predictions((SICK,), ids, np.array(patient), ids, {"sick": truth}, {"sick": prob})
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+@pytest.mark.parametrize(("k", "n"), [(0, 10), (1, 10), (8, 10), (10, 10), (263, 1000)])
+def test_wilson_against_scipy(k: int, n: int, confidence: float) -> None:
+    expected = binomtest(k, n).proportion_ci(confidence, method="wilson")
+    low, high = wilson(k, n, confidence=confidence)
+    assert float(low) == pytest.approx(expected.low, abs=1e-12)
+    assert float(high) == pytest.approx(expected.high, abs=1e-12)
+
+
+def test_wilson_of_nothing_is_unknown() -> None:
+    assert np.isnan(wilson([0], [0])).all()
+
+
+def test_unknown_patients_are_patients_of_their_own() -> None:
+    unit, units = patient_units(np.array(["b", "", "a", "b", ""]))
+    assert units == 4
+    assert unit[0] == unit[3]
+    assert len(set(unit[[0, 1, 2, 4]])) == 4
+
+
+def test_draws_depend_on_the_seed_alone() -> None:
+    at_once = np.concatenate(list(draw_counts(30, replicates=50, samples=1, seed=5)))
+    in_parts = np.concatenate(list(draw_counts(30, replicates=50, samples=200_000, seed=5)))
+    np.testing.assert_array_equal(at_once, in_parts)
+    assert (at_once.sum(axis=1) == 30).all()
+    other = np.concatenate(list(draw_counts(30, replicates=50, samples=1, seed=6)))
+    assert not np.array_equal(at_once, other)
+
+
+def test_the_interval_is_that_of_a_plain_loop(random_predictions: Make) -> None:
+    predictions = random_predictions(n=200, unknown=0.0, patients=60)
+    truth, prob = predictions.y_true["sick"], predictions.y_prob["sick"]
+    unit, units = patient_units(predictions.patient_id)
+    figure = bootstrap_figures(
+        BinaryMeasures(truth, prob, unit, units=units, threshold=0.5), Bootstrap(replicates=200, seed=9)
+    )["auroc"]
+    areas = []
+    for count in np.concatenate(list(draw_counts(units, replicates=200, samples=200, seed=9))):
+        rows = [
+            row
+            for patient in range(units)
+            for _ in range(int(count[patient]))
+            for row in np.flatnonzero(unit == patient)
+        ]
+        areas.append(roc_auc_score(truth[rows], prob[rows]))
+    assert (figure.low, figure.high) == pytest.approx(tuple(np.quantile(areas, [0.025, 0.975])), abs=1e-12)
+
+
+def test_images_of_one_patient_do_not_count_as_independent() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.repeat(rng.integers(0, 2, 60), 10).astype(float)
+    prob = np.repeat(1 / (1 + np.exp(-rng.normal(size=60))), 10) * 0.5 + truth * 0.2
+    by_patient = single(truth, prob, [f"p{k // 10}" for k in range(600)])
+    by_image = single(truth, prob, [f"p{k}" for k in range(600)])
+    clustered, naive = (evaluate(p, operating_point=POINT).figures["sick"] for p in (by_patient, by_image))
+    for name in ("auroc", "sensitivity", "brier"):
+        assert clustered[name].value == pytest.approx(naive[name].value, abs=1e-12)
+        ratio = (clustered[name].high - clustered[name].low) / (naive[name].high - naive[name].low)
+        assert 2.4 < ratio < 4.2, name  # sqrt(10) = 3.2 for equal images
+
+
+@pytest.mark.slow
+def test_coverage_of_the_clustered_interval() -> None:
+    """Patients share a random effect; the interval of the prevalence-weighted accuracy must hold its level."""
+    rng = np.random.default_rng(1)
+    hits = {"patient": 0, "image": 0}
+    for trial in range(200):
+        effect = np.repeat(rng.normal(size=80), 5)
+        prob = 1 / (1 + np.exp(-effect))
+        truth = (rng.random(400) < 0.5).astype(float)
+        patients = {"patient": [f"p{k // 5}" for k in range(400)], "image": [f"p{k}" for k in range(400)]}
+        for key, patient in patients.items():
+            unit, units = patient_units(np.array(patient))
+            measures = BinaryMeasures(truth, prob, unit, units=units, threshold=0.5)
+            figure = bootstrap_figures(measures, Bootstrap(replicates=400, seed=trial))["npv"]
+            hits[key] += figure.low <= 0.5 <= figure.high
+    assert 0.90 <= hits["patient"] / 200 <= 0.99
+
+
+def test_a_perfect_proportion_gets_wilsons_interval_over_patients() -> None:
+    truth = np.array([0.0, 0.0, 1.0, 1.0, 1.0, 1.0])
+    figures = evaluate(single(truth, truth * 0.8 + 0.1, ["a", "b", "c", "c", "d", "e"]), operating_point=POINT).figures[
+        "sick"
+    ]
+    expected = binomtest(3, 3).proportion_ci(0.95, method="wilson")  # patients c, d, e
+    assert figures["sensitivity"].value == 1.0
+    assert figures["sensitivity"].low == pytest.approx(expected.low)
+    assert figures["sensitivity"].high == 1.0
+    assert "Wilson" in figures["sensitivity"].reason
+    assert "no width" in figures["auroc"].reason
+
+
+def test_dropped_replicates_are_told() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.zeros(30)
+    truth[0] = 1.0  # missing in (29/30)^30 = 36 % of the replicates
+    figures = evaluate(single(truth, rng.random(30), [f"p{k}" for k in range(30)]), operating_point=POINT).figures
+    assert figures["sick"]["auroc"].reason.startswith("interval from the 6")
+    assert figures["sick"]["auroc"].low <= figures["sick"]["auroc"].value
+    assert figures["sick"]["brier"].reason == ""
+
+
+def test_one_patient_has_no_interval() -> None:
+    figure = evaluate(single(np.array([0.0, 1.0]), np.array([0.2, 0.9]), ["a", "a"]), operating_point=POINT).figures[
+        "sick"
+    ]["auroc"]
+    assert figure.value == 1.0
+    assert np.isnan(figure.low)
+    assert figure.reason == "no interval: one patient only"
+
+
+def test_confidence_and_seed_come_from_the_configuration(random_predictions: Make) -> None:
+    predictions = random_predictions(unknown=0.0).select(np.arange(150))
+    point = OperatingPoint({"sick": (0.5,), "signs": (0.5,) * 3}, "stated")
+
+    def interval(**keys: float) -> tuple[float, float]:
+        config = EvaluationConfig.model_validate(keys)
+        figure = evaluate(predictions, operating_point=point, config=config).figures["sick"]["auroc"]
+        return figure.low, figure.high
+
+    wide, narrow = interval(confidence=0.99), interval(confidence=0.8)
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+    assert interval(seed=1) == interval(seed=1) != interval(seed=2)

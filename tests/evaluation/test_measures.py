@@ -1,0 +1,178 @@
+"""Every figure and every bootstrap replicate against scikit-learn."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics
+
+from lepton_vision.evaluation import evaluate
+from lepton_vision.evaluation.classification import measures_of
+from lepton_vision.evaluation.intervals import draw_counts, patient_units
+from lepton_vision.evaluation.measures import BINARY_FIGURES, BinaryMeasures
+from lepton_vision.evaluation.ranking import Ranking
+from lepton_vision.inference import Predictions
+from lepton_vision.types import OperatingPoint
+
+POINT = OperatingPoint({"sick": (0.4,), "signs": (0.3, 0.5, 0.6)}, "stated")
+Make = Callable[..., Predictions]
+
+
+def oracle(truth: np.ndarray, prob: np.ndarray, threshold: float) -> dict[str, float]:
+    called = prob >= threshold
+    return {
+        "auroc": metrics.roc_auc_score(truth, prob),
+        "average_precision": metrics.average_precision_score(truth, prob),
+        "sensitivity": metrics.recall_score(truth, called),
+        "specificity": metrics.recall_score(truth, called, pos_label=0),
+        "ppv": metrics.precision_score(truth, called),
+        "npv": metrics.precision_score(truth, called, pos_label=0),
+        "accuracy": metrics.accuracy_score(truth, called),
+        "f1": metrics.f1_score(truth, called),
+        "balanced_accuracy": metrics.balanced_accuracy_score(truth, called),
+        "brier": metrics.brier_score_loss(truth, prob),
+        "log_loss": metrics.log_loss(truth, prob),
+        "prevalence": float(truth.mean()),
+    }
+
+
+def hand_ece(truth: np.ndarray, prob: np.ndarray) -> float:
+    """Expected calibration error by a loop over the bins."""
+    edges = [-np.inf, *sorted(set(np.quantile(prob, np.arange(1, 10) / 10))), np.inf]
+    total = 0.0
+    for low, high in itertools.pairwise(edges):
+        rows = (prob > low) & (prob <= high)
+        if rows.any():
+            total += rows.sum() * abs(truth[rows].mean() - prob[rows].mean())
+    return total / truth.size
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_binary_figures_against_scikit_learn(random_predictions: Make, seed: int) -> None:
+    predictions = random_predictions(seed=seed)
+    figures = evaluate(predictions, operating_point=POINT).figures["sick"]
+    known = ~np.isnan(predictions.y_true["sick"])
+    truth, prob = predictions.y_true["sick"][known], predictions.y_prob["sick"][known]
+    expected = oracle(truth, prob, 0.4) | {"ece": hand_ece(truth, prob)}
+    assert set(figures) == set(BINARY_FIGURES) == set(expected)
+    for name, value in expected.items():
+        assert figures[name].value == pytest.approx(value, abs=1e-12), name
+        assert figures[name].low < figures[name].value < figures[name].high or name == "ece", name
+    assert figures["auroc"].n == known.sum()
+    assert figures["sensitivity"].n == (truth == 1).sum()
+    assert figures["ppv"].n == (prob >= 0.4).sum()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_multiclass_figures_against_scikit_learn(random_predictions: Make, seed: int) -> None:
+    predictions = random_predictions(seed=seed)
+    figures = evaluate(predictions, operating_point=POINT).figures["organ"]
+    known = ~np.isnan(predictions.y_true["organ"])
+    truth, prob = predictions.y_true["organ"][known].astype(int), predictions.y_prob["organ"][known]
+    called = prob.argmax(1)
+    expected = {
+        "auroc": metrics.roc_auc_score(truth, prob, multi_class="ovr"),
+        "average_precision": metrics.average_precision_score(np.eye(3)[truth], prob, average="macro"),
+        "accuracy": metrics.accuracy_score(truth, called),
+        "balanced_accuracy": metrics.balanced_accuracy_score(truth, called),
+        "f1_macro": metrics.f1_score(truth, called, average="macro"),
+        "log_loss": metrics.log_loss(truth, prob),
+        "brier": ((prob - np.eye(3)[truth]) ** 2).sum(1).mean(),
+        "auroc_lung": metrics.roc_auc_score(truth == 1, prob[:, 1]),
+        "average_precision_brain": metrics.average_precision_score(truth == 2, prob[:, 2]),
+        "sensitivity_liver": metrics.recall_score(truth, called, average=None)[0],
+        "ppv_liver": metrics.precision_score(truth, called, average=None)[0],
+        "prevalence_liver": (truth == 0).mean(),
+    }
+    for name, value in expected.items():
+        assert figures[name].value == pytest.approx(value, abs=1e-12), name
+    assert figures["sensitivity_liver"].n == (truth == 0).sum()
+
+
+def test_multilabel_figures_are_binary_ones_and_their_mean(random_predictions: Make) -> None:
+    predictions = random_predictions(seed=1)
+    figures = evaluate(predictions, operating_point=POINT).figures["signs"]
+    parts = {}
+    for k, name in enumerate(("edema", "mass", "air")):
+        known = ~np.isnan(predictions.y_true["signs"][:, k])
+        truth, prob = predictions.y_true["signs"][known, k], predictions.y_prob["signs"][known, k]
+        parts[name] = oracle(truth, prob, POINT.thresholds["signs"][k])
+        for figure, value in parts[name].items():
+            assert figures[f"{figure}_{name}"].value == pytest.approx(value, abs=1e-12)
+        assert figures[f"auroc_{name}"].n == known.sum()
+        assert figures[f"sensitivity_{name}"].n == (truth == 1).sum()
+    for figure in ("auroc", "average_precision", "sensitivity", "npv", "log_loss"):
+        assert figures[figure].value == pytest.approx(np.mean([part[figure] for part in parts.values()]), abs=1e-12)
+
+
+@pytest.mark.parametrize("decimals", [1, 2, 12])
+def test_every_replicate_equals_scikit_learn(decimals: int) -> None:
+    rng = np.random.default_rng(decimals)
+    n, units = 150, 40
+    unit, truth = rng.integers(0, units, n), rng.integers(0, 2, n).astype(float)
+    unit = np.unique(unit, return_inverse=True)[1]
+    units = int(unit.max()) + 1
+    prob = np.round((rng.random(n) + truth) / 2, decimals)
+    measures = BinaryMeasures(truth, prob, unit, units=units, threshold=0.5)
+    counts = np.concatenate(list(draw_counts(units, replicates=60, samples=n, seed=3)))
+    got = measures.values(counts)
+    for r, count in enumerate(counts):
+        weight = count[unit]
+        rows = np.repeat(np.arange(n), weight.astype(int))  # the rows that were drawn, one by one
+        expected = oracle(truth[rows], prob[rows], 0.5)
+        for name, value in expected.items():
+            assert got[name][r] == pytest.approx(value, abs=1e-12), name
+        assert got["auroc"][r] == pytest.approx(metrics.roc_auc_score(truth, prob, sample_weight=weight), abs=1e-12)
+        assert got["average_precision"][r] == pytest.approx(
+            metrics.average_precision_score(truth, prob, sample_weight=weight), abs=1e-12
+        )
+
+
+def test_every_multiclass_replicate_equals_scikit_learn(random_predictions: Make) -> None:
+    predictions = random_predictions(n=120, unknown=0.0, patients=30)
+    target = predictions.target("organ")
+    measures = measures_of(predictions, target, ())
+    unit, units = patient_units(predictions.patient_id)
+    counts = np.concatenate(list(draw_counts(units, replicates=30, samples=120, seed=0)))
+    got = measures.values(counts)
+    for r, count in enumerate(counts):
+        rows = np.repeat(np.arange(120), count[unit].astype(int))
+        truth, prob = predictions.y_true["organ"][rows].astype(int), predictions.y_prob["organ"][rows]
+        assert got["auroc"][r] == pytest.approx(metrics.roc_auc_score(truth, prob, multi_class="ovr"), abs=1e-12)
+        assert got["f1_macro"][r] == pytest.approx(metrics.f1_score(truth, prob.argmax(1), average="macro"), abs=1e-12)
+        assert got["log_loss"][r] == pytest.approx(metrics.log_loss(truth, prob), abs=1e-12)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 12)), min_size=2, max_size=40), st.integers(0, 2**16))
+def test_auroc_does_not_change_under_a_monotone_transform(rows: list[tuple[bool, int]], seed: int) -> None:
+    truth, score = np.array([r[0] for r in rows]), np.array([r[1] for r in rows], dtype=float)
+    units = np.arange(len(rows))
+    counts = np.random.default_rng(seed).integers(0, 3, (4, len(rows))).astype(float)
+    before = Ranking.of(truth, score, units).figures(counts)
+    after = Ranking.of(truth, np.exp(score / 3) - 7, units).figures(counts)
+    np.testing.assert_array_equal(before[0], after[0])
+    np.testing.assert_array_equal(before[1], after[1])
+    reverse = Ranking.of(~truth, -score, units).figures(counts)
+    np.testing.assert_allclose(before[0], reverse[0], atol=1e-12)  # both turned round
+
+
+def test_undefined_figures_say_why() -> None:
+    one = BinaryMeasures(np.ones(3), np.array([0.1, 0.2, 0.3]), np.arange(3), units=3, threshold=0.5)
+    values = one.values(np.ones((1, 3)))
+    undefined = {name for name, value in values.items() if np.isnan(value[0])}
+    assert undefined == {"auroc", "average_precision", "specificity", "ppv", "balanced_accuracy"}
+    assert one.reason("auroc") == "no negative sample"
+    assert one.reason("ppv") == "no sample reaches the threshold"
+    zero = BinaryMeasures(np.zeros(2), np.array([0.6, 0.7]), np.arange(2), units=2, threshold=0.5)
+    assert np.isnan(zero.values(np.ones((1, 2)))["npv"][0])
+    assert zero.reason("npv") == "every sample reaches the threshold"
+    assert zero.reason("sensitivity") == "no positive sample"
+    none = BinaryMeasures(np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.intp), units=0, threshold=0.5)
+    assert all(np.isnan(value[0]) for value in none.values(np.ones((1, 0))).values())
+    assert none.reason("auroc") == "no labelled sample"
