@@ -17,13 +17,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from lepton_vision import __version__
 from lepton_vision.config import PreprocessConfig, fingerprint
 from lepton_vision.transforms.preprocess import UInt16Pixels
 from lepton_vision.transforms.rows import RowTable
 
 _log = logging.getLogger(__name__)
 
-_VERSION = 1  # raise it whenever preprocess_image gives other pixels
+_VERSION = 1  # raise it whenever the file's layout changes; the package's version stands for the pixels
 _MAGIC = b"lepton_vision pixel cache\n"
 _PAGE = 4096  # the header's size; pixels start on a page too
 _TOUCHED_LIMIT = 64 * 2**20  # bytes read or written before the mapping's pages are given back
@@ -140,7 +141,7 @@ def _names(rows: RowTable, config: PreprocessConfig) -> tuple[str, str]:
         which.update(column.data.tobytes() + column.ends.tobytes())
     which.update(rows.frames.tobytes())
     preprocess = {**config.model_dump(mode="json"), "mean": None, "std": None}  # applied after the cache
-    version = hashlib.sha256(fingerprint([_VERSION, preprocess]).encode())
+    version = hashlib.sha256(fingerprint([_VERSION, __version__, preprocess]).encode())
     last = None
     for row in range(len(rows)):
         text = rows.paths[row]

@@ -89,9 +89,12 @@ class ImageDataset(Dataset[Batch]):
 
         Raises:
             ReadError: a file that could be read when the folder was scanned cannot be read now.
+            IndexError: no such row.
         """
-        rows = np.asarray([key if isinstance(key, int) else key[0] for key in keys], np.int64)
-        seeds = [None if isinstance(key, int) or self.augment is None else key[1] for key in keys]
+        rows = np.asarray([key[0] if isinstance(key, tuple) else key for key in keys], np.int64)
+        seeds = [key[1] if isinstance(key, tuple) and self.augment is not None else None for key in keys]
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f"Expected rows from 0 to {len(self) - 1}. Received: {rows.min()} to {rows.max()}.")
         stack = self._stack(rows, seeds)
         images = to_input(stack, self.config, out=stack if stack.dtype == np.float32 else None)
         labels = {name: torch.from_numpy(values[rows]) for name, values in self._labels.items()}

@@ -17,6 +17,7 @@ from lepton_vision.errors import ConfigError, LabelError, LeptonError, ManifestE
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.transforms import make_loader
 from lepton_vision.transforms.dataset import ImageDataset
+from lepton_vision.transforms.rows import RowTable
 from lepton_vision.transforms.sampler import EpochSampler
 from lepton_vision.types import Batch, Target
 
@@ -264,3 +265,19 @@ def test_a_dataset_can_be_sent_to_a_spawned_worker(manifest: Manifest, config: C
     copy = pickle.loads(pickle.dumps(dataset))
     assert torch.equal(copy[(1, 5)].images, dataset[(1, 5)].images)
     assert len(pickle.dumps(ImageDataset(manifest, config.preprocess).rows)) < 5000
+
+
+def test_a_dataset_is_a_sequence(manifest: Manifest, config: Config) -> None:
+    dataset = ImageDataset(manifest, config.preprocess)
+    assert [batch.image_ids[0] for batch in dataset][-1] == "id10"
+    assert dataset[np.int64(2)].image_ids == ("id2",)
+    for row in (-1, 10):
+        with pytest.raises(IndexError):
+            dataset[row]
+
+
+def test_a_row_table_of_100_000_rows_stays_small(manifest: Manifest) -> None:
+    table = manifest.frame.iloc[np.zeros(100_000, int)].assign(image_id=[f"{i:016x}" for i in range(100_000)])
+    rows = RowTable.of(Manifest(table, root=manifest.root, label_columns=("finding",)))
+    assert len(pickle.dumps(rows)) < 7_000_000
+    assert rows.image_id(99_999) == f"{99_999:016x}"
