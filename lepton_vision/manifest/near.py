@@ -57,7 +57,8 @@ def _bit_count(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
         counted: npt.NDArray[np.uint8] = np.bitwise_count(values)
         return counted
     table = np.array([bin(value).count("1") for value in range(2**16)], dtype=np.uint8)
-    return table[values[..., None].view(np.uint16)].sum(axis=-1, dtype=np.uint8)
+    by_table: npt.NDArray[np.uint8] = table[values[..., None].view(np.uint16)].sum(axis=-1, dtype=np.uint8)
+    return by_table
 
 
 def verify_pairs(

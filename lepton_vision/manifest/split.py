@@ -320,7 +320,7 @@ def _traits(
         else:
             for k in range(len(target.classes)):
                 add(np.asarray(labels == k), of_class=True)
-        add(np.isnan(labels.reshape(len(labels), -1)).all(axis=1), of_class=False)
+        add(np.asarray(np.isnan(labels.reshape(len(labels), -1)).all(axis=1)), of_class=False)
     for name in settings.balance_by:
         if name in groups.manifest.frame.columns:
             values = objects(groups.manifest.frame[name])

@@ -112,17 +112,13 @@ class Manifest:
         return {str(reason): int(count) for reason, count in reasons.value_counts().items()}
 
     def subset(self, split: Split) -> Manifest:
-        """The ok rows of one split, in manifest order; may be empty.
+        """The ok rows of one split, in manifest order; none where the manifest is not divided yet.
 
         Raises:
-            ManifestError: no such split, or the manifest is not divided yet.
+            ManifestError: no such split.
         """
         if split not in SPLITS:
             raise ManifestError(f"Unknown split {split!r}. {nearest(str(split), list(SPLITS))}", key="split")
-        if self.frame["split"].isna().all():
-            raise ManifestError(
-                "The manifest has no splits yet. Divide it first: split_manifest(manifest).", key="split"
-            )
         return self.select(self.is_ok & (objects(self.frame["split"]) == split))
 
     def select(self, rows: npt.ArrayLike | pd.Series[Any]) -> Manifest:

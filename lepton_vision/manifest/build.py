@@ -1,0 +1,185 @@
+"""A folder of files to a manifest: every file a row, its labels joined."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from lepton_vision.errors import ManifestError
+from lepton_vision.manifest.join import SPLIT_WORDS, join_labels
+from lepton_vision.manifest.record import BASE, LABEL, Record
+from lepton_vision.manifest.schema import COLUMNS, conform, objects
+from lepton_vision.manifest.table import Manifest
+from lepton_vision.manifest.tables import read_table, source_of
+from lepton_vision.manifest.workers import describe_all
+from lepton_vision.readers.identity import pseudonym
+
+_MOST_CLASSES: Final = 100  # more first-level folders than this are patients or studies, not classes
+
+
+def scan_folder(
+    folder: str | Path,
+    *,
+    labels: str | Path | pd.DataFrame | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """Read every file below a folder once and make a manifest of it.
+
+    Files are taken in sorted order, links followed (a folder only once), hidden files and folders left out. Each
+    remaining file is at least one row; what cannot be read is a row with status "rejected" and a reason code, so
+    README files and DICOMDIRs are rejected rows too. Only the label table itself is left out. A still image, a NIfTI
+    volume and each frame of a multi-frame file make one row, as does each entry of a MedMNIST ``.npz``, whose official
+    splits and labels are kept.
+
+    Without a label table, and where the files bring no labels themselves, folders may be classes: ``<class>/file``
+    or ``<train|val|test>/<class>/file`` (folders around them that hold everything do not count). They are not taken as
+    classes where each one holds exactly one patient.
+
+    Args:
+        folder: a folder, or one file (an ``.npz``).
+        labels: CSV or Parquet path, or DataFrame; see ``join.join_labels`` for the key columns.
+        workers: processes; None takes one per core where there are many files, 0 or 1 stay in this process.
+        progress: called with (files done, files in all).
+
+    Raises:
+        ManifestError: no such folder, no file, no image among them, or a label table that cannot be used.
+
+    Example:
+        >>> manifest = scan_folder("data/ct", labels="data/labels.csv")  # doctest: +SKIP
+    """
+    folder = Path(folder)
+    table = None if labels is None else read_table(labels)
+    root = folder if folder.is_dir() else folder.parent
+    jobs, unusable = _list_jobs(folder, root, left_out=source_of(labels))
+    records = [record for records in describe_all(jobs, workers=workers, progress=progress) for record in records]
+    records += unusable
+    _check_usable(records)
+    _make_unique(records)
+    return _assemble(records, root, table=table)
+
+
+def _list_jobs(folder: Path, root: Path, *, left_out: Path | None) -> tuple[list[tuple[str, str]], list[Record]]:
+    """Files to read, and rejected rows of what cannot even be named or opened."""
+    if not folder.exists():
+        raise ManifestError("The folder to scan does not exist. Give a folder of images or an .npz file.", path=folder)
+    paths = _walk(folder) if folder.is_dir() else iter([folder])
+    skipped = left_out.resolve() if left_out is not None else None
+    jobs: list[tuple[str, str]] = []
+    unusable: list[Record] = []
+    for path in paths:
+        if skipped is not None and path.name == skipped.name and path.resolve() == skipped:
+            continue
+        relative = path.relative_to(root).as_posix()
+        if relative.encode("utf-8", "replace").decode() != relative or path.is_dir():
+            shown = relative.encode("utf-8", "replace").decode()
+            image_id = pseudonym("image", relative)
+            record = {"image_id": image_id, BASE: image_id, "path": shown, "status": "rejected"}
+            unusable.append(record | {"reason": "missing" if path.is_dir() else "unsupported"})
+            continue
+        jobs.append((str(path), relative))
+    if not jobs:
+        raise ManifestError("The folder holds no file. Expected images (hidden files do not count).", path=folder)
+    return jobs, unusable
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Visible files in sorted order; a folder that cannot be listed is given itself."""
+    seen: set[tuple[int, int]] = set()
+    unlisted: list[Path] = []
+
+    def remember(error: OSError) -> None:
+        unlisted.append(Path(error.filename))
+
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=remember):
+        status = Path(place).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        yield from (Path(place) / name for name in sorted(files) if not name.startswith("."))
+    yield from sorted(unlisted)
+
+
+def _check_usable(records: list[Record]) -> None:
+    if any(record["status"] == "ok" for record in records):
+        return
+    reasons = Counter(record["reason"] for record in records)
+    counts = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
+    raise ManifestError(
+        f"None of the {len(records)} files is an image that can be read ({counts}). Expected DICOM, NIfTI, PNG, JPEG, "
+        "TIFF or npz files. Check the folder."
+    )
+
+
+def _make_unique(records: list[Record]) -> None:
+    """Give later copies of one SOP Instance UID an id of their own, made of the first id and the path."""
+    seen: set[str] = set()
+    for record in records:
+        if record["status"] != "ok":
+            continue
+        if record["image_id"] in seen:
+            record["image_id"] = f"{record['image_id']}-{pseudonym('path', record['path'])}"
+        seen.add(record["image_id"])
+
+
+def _assemble(records: list[Record], root: Path, *, table: pd.DataFrame | None) -> Manifest:
+    """Rows, labels and splits as a manifest."""
+    base_ids = [record[BASE] for record in records]
+    own_labels = tuple(dict.fromkeys(name for record in records for name in record if name.startswith(LABEL)))
+    columns = {name: [record.get(name) for record in records] for name in (*COLUMNS, *own_labels)}
+    records.clear()
+    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+    label_columns = tuple(name.removeprefix(LABEL) for name in own_labels)
+    frame = conform(
+        frame.rename(columns=dict(zip(own_labels, label_columns, strict=True))), label_columns=label_columns
+    )
+    if table is not None:
+        joined = join_labels(frame.drop(columns=list(label_columns)), base_ids=base_ids, table=table, root=root)
+        return Manifest(joined.frame, root, joined.label_columns, joined.unmatched)
+    if not label_columns:
+        frame, label_columns = _label_by_folder(frame)
+    return Manifest(frame, root, label_columns)
+
+
+def _label_by_folder(frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Classes, and official splits, from an image-folder layout; nothing where the folders are no classes."""
+    is_ok = objects(frame["status"]) == "ok"
+    parts: dict[int, tuple[str, ...]] = {
+        int(row): tuple(str(frame["path"].iloc[row]).split("/")[:-1]) for row in is_ok.nonzero()[0]
+    }
+    while parts and all(parts.values()) and len({folders[0] for folders in parts.values()}) == 1:
+        parts = {row: folders[1:] for row, folders in parts.items()}
+    if not parts or not all(parts.values()):
+        return frame, ()
+    splits: dict[int, str] = {}
+    if all(folders[0].lower() in SPLIT_WORDS for folders in parts.values()):
+        splits = {row: SPLIT_WORDS[folders[0].lower()] for row, folders in parts.items()}
+        parts = {row: folders[1:] for row, folders in parts.items()}
+    result = _with_values(frame, "split", splits) if splits else frame
+    classes = {row: folders[0] for row, folders in parts.items() if folders}
+    if len(classes) < len(parts) or not _are_classes(frame, classes):
+        return result, ()
+    return _with_values(result, "label", classes), ("label",)
+
+
+def _are_classes(frame: pd.DataFrame, folders: dict[int, str]) -> bool:
+    """Whether folder names can be classes: several, not too many, and not simply one for each patient."""
+    names = set(folders.values())
+    if not 2 <= len(names) <= _MOST_CLASSES:
+        return False
+    known = frame.iloc[list(folders)]["patient_known"].fillna(False).to_numpy(dtype=bool)
+    pairs = set(zip(folders.values(), frame.iloc[list(folders)]["patient_id"], strict=True))
+    patients = {patient for _, patient in pairs}
+    return not (known.all() and len(pairs) == len(names) == len(patients))
+
+
+def _with_values(frame: pd.DataFrame, name: str, values: dict[int, Any]) -> pd.DataFrame:
+    column = pd.Series([values.get(row) for row in range(len(frame))], dtype=object)
+    return frame.assign(**{name: column})

@@ -1,0 +1,178 @@
+"""One file to its manifest rows: header facts, ids and hashes. Runs in worker processes: plain data in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from lepton_vision.errors import ReadError
+from lepton_vision.manifest.hashes import perceptual_hash, pixel_hash
+from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.image import FileFacts, probe, read_image
+from lepton_vision.readers.npz import npz_members
+from lepton_vision.types import SPLITS, Pixels, Split
+
+# A file of several frames up to this many samples is decoded at once; a larger one frame by frame.
+_AT_ONCE: Final = 2**26
+BASE: Final = "base_id"  # id of the file without frame; not kept in the manifest
+LABEL: Final = "label:"  # prefix of label values that a file brings itself
+
+Record = dict[str, Any]
+
+
+def begin_worker() -> None:
+    """Set up a worker process: Ctrl-C is the parent's business, and each process uses one core."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+
+
+def describe_files(jobs: Sequence[tuple[str, str]]) -> list[list[Record]]:
+    """Rows of several files, each given as (path, path relative to the root)."""
+    return [describe_file(path, relative) for path, relative in jobs]
+
+
+def describe_file(path: str, relative: str) -> list[Record]:
+    """Rows of one file: one for a still image or a volume, one per frame or array entry otherwise; never raises.
+
+    Values that are unknown are left out. A file that cannot be read is one row with status "rejected" and the reason.
+    """
+    place = Path(path)
+    try:
+        arrays = _official_arrays(place)
+        if arrays:
+            return [record for split in arrays for record in _describe_array(place, relative, split=split)]
+        facts = probe(place)
+    except ReadError as error:
+        image_id = pseudonym("image", relative)
+        return [_rejected({"image_id": image_id, BASE: image_id, "path": relative}, error.reason)]
+    common = _common(facts, place, relative)
+    if facts.frames <= 1 or facts.source_format == "nifti":
+        try:
+            return [common | _hashes(read_image(place, name=relative).pixels)]
+        except ReadError as error:
+            return [_rejected(common, error.reason)]
+    return _describe_frames(place, relative, facts=facts, common=common)
+
+
+def _common(facts: FileFacts, path: Path, relative: str) -> Record:
+    """What all rows of a file share; a file without ids of its own is known by its relative path."""
+    own = facts.image_id
+    if facts.source_format != "dicom" or own == pseudonym("image", path.absolute().as_posix()):
+        own = pseudonym("image", relative)
+    values: Record = {
+        "image_id": own,
+        BASE: own,
+        # Without a patient, what surely comes from one stays together: the study, the series, the frames of a file.
+        "patient_id": facts.patient_id or facts.study_id or facts.series_id or own,
+        "patient_known": facts.patient_id is not None,
+        "study_id": facts.study_id,
+        "series_id": facts.series_id,
+        "path": relative,
+        "status": "ok",
+        "source_format": facts.source_format,
+        "modality": facts.modality,
+        "rows": facts.rows,
+        "columns": facts.columns,
+        "frames": facts.frames,
+        **facts.facts,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _hashes(pixels: Pixels) -> Record:
+    perceptual = perceptual_hash(pixels)
+    return {"pixel_hash": pixel_hash(pixels)} | ({"phash": perceptual} if perceptual else {})
+
+
+def _rejected(common: Record, reason: str) -> Record:
+    return common | {"status": "rejected", "reason": reason}
+
+
+def _describe_frames(path: Path, relative: str, *, facts: FileFacts, common: Record) -> list[Record]:
+    """A row per frame; where the file as a whole cannot be decoded, each frame is tried by itself."""
+    records = []
+    for number, pixels in enumerate(_frames(path, relative, facts=facts)):
+        own = common | {"frame": number, "image_id": f"{common[BASE]}-{number}"}
+        records.append(own | _hashes(pixels) if not isinstance(pixels, str) else _rejected(own, pixels))
+    return records
+
+
+def _frames(path: Path, relative: str, *, facts: FileFacts) -> Iterator[Pixels | str]:
+    """Pixels (C, H, W) of each frame, or the reason why there are none."""
+    if facts.frames * facts.rows * facts.columns <= _AT_ONCE:
+        try:
+            volume = read_image(path, name=relative).pixels
+        except ReadError:  # one bad frame must not cost the others
+            pass
+        else:
+            yield from (volume[:, number] for number in range(volume.shape[1]))
+            return
+    for number in range(facts.frames):
+        try:
+            yield read_image(path, frame=number, name=relative).pixels
+        except ReadError as error:
+            yield error.reason
+
+
+def _official_arrays(path: Path) -> list[Split]:
+    """Splits of a MedMNIST file, which names its arrays train_images, val_images and test_images; else none."""
+    try:
+        with path.open("rb") as stream:
+            if stream.read(4) != b"PK\x03\x04":
+                return []
+    except OSError:  # the reader names the reason
+        return []
+    members = npz_members(path)
+    return [split for split in SPLITS if f"{split}_images" in members]
+
+
+def _describe_array(path: Path, relative: str, *, split: Split) -> list[Record]:
+    """A row per entry of one array, with its official split and labels."""
+    member = f"{split}_images"
+    facts = probe(path, member=member)
+    labels = _array_labels(path, split=split, count=facts.frames)
+    base = pseudonym("image", f"{relative}#{member}")
+    records = []
+    for number in range(facts.frames):
+        own = f"{base}-{number}"
+        record = _common(facts, path, relative) | {
+            "image_id": own,
+            BASE: own,
+            "patient_id": own,
+            "member": member,
+            "frame": number,
+            "split": split,
+        }
+        record |= {LABEL + name: values[number].item() for name, values in labels.items()}
+        try:
+            pixels = read_image(path, member=member, frame=number, name=relative).pixels
+            records.append(record | _hashes(pixels))
+        except ReadError as error:
+            records.append(_rejected(record, error.reason))
+    return records
+
+
+def _array_labels(path: Path, *, split: Split, count: int) -> dict[str, npt.NDArray[Any]]:
+    """Label columns of one official array: ``label``, or ``label_0`` … where an entry has several."""
+    if f"{split}_labels" not in npz_members(path):
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            values = np.asarray(arrays[f"{split}_labels"])
+    except (OSError, ValueError, KeyError, EOFError):
+        raise ReadError("The label array of the npz file cannot be read.", reason="corrupt", path=path) from None
+    values = values.reshape(len(values), -1)
+    if len(values) != count or values.shape[1] == 0:
+        raise ReadError(
+            f"Expected {count} labels, one for each image. Received: {len(values)}.", reason="mismatch", path=path
+        )
+    if values.shape[1] == 1:
+        return {"label": values[:, 0]}
+    return {f"label_{k}": values[:, k] for k in range(values.shape[1])}

@@ -1,0 +1,94 @@
+"""Label tables from disk, with ids kept as text."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lepton_vision.errors import ManifestError
+from lepton_vision.manifest.join import KEYS
+
+# What spreadsheets and pandas write for a missing value. "None" stays: it is a class name ("no finding").
+_BLANK = ["", "nan", "NaN", "NA", "N/A", "<NA>"]
+
+
+def read_table(labels: str | Path | pd.DataFrame) -> pd.DataFrame:
+    """A label table as a DataFrame, rows numbered from 0.
+
+    Args:
+        labels: a DataFrame, or the path of a CSV file (comma, semicolon or tab; UTF-8) or a Parquet file.
+
+    Raises:
+        ManifestError: no such file, not readable, empty, or a column name that stands twice.
+    """
+    if isinstance(labels, pd.DataFrame):
+        table = labels.reset_index(drop=True)
+        _check_columns([str(column) for column in table.columns], path=None)
+        return table.set_axis([str(column) for column in table.columns], axis="columns")
+    path = Path(labels)
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".tsv", ".txt", ".parquet"):
+        raise ManifestError(
+            f"A label table is a .csv or .parquet file. Received: {suffix or 'no suffix'!r}.", path=path
+        )
+    try:
+        table = pd.read_parquet(path) if suffix == ".parquet" else _read_csv(path)
+    except OSError as error:
+        raise ManifestError(
+            f"Cannot read the label table: {error.strerror or 'damaged file'}. Give the path of a CSV or Parquet file.",
+            path=path,
+        ) from None
+    except UnicodeDecodeError:
+        raise ManifestError("The label table is not UTF-8 text. Save it as CSV in UTF-8.", path=path) from None
+    except (ValueError, csv.Error) as error:  # pandas' and Arrow's parser errors are ValueErrors
+        raise ManifestError(
+            f"The label table cannot be parsed ({type(error).__name__}). Expected a header row and as many cells in "
+            "every row.",
+            path=path,
+        ) from None
+    if not len(table):
+        raise ManifestError("The label table has no rows.", path=path)
+    return table.reset_index(drop=True)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    with path.open("r", encoding="utf-8-sig", newline="") as file:
+        first = file.readline()
+        separator = max(",;\t", key=first.count)
+        file.seek(0)
+        header = next(csv.reader(file, delimiter=separator), [])
+    _check_columns([name.strip() for name in header], path=path)
+    # Ids such as 0012 are text; pandas would make them numbers.
+    ids = {name: str for name in header if _is_id(name)}
+    table: pd.DataFrame = pd.read_csv(
+        path,
+        sep=separator,
+        dtype=ids,
+        keep_default_na=False,
+        na_values=_BLANK,
+        encoding="utf-8-sig",
+        skipinitialspace=True,
+        index_col=False,
+    )
+    return table.set_axis([str(column).strip() for column in table.columns], axis="columns")
+
+
+def _is_id(name: str) -> bool:
+    plain = "".join(letter for letter in name.lower() if letter.isalnum())
+    return plain == "site" or any(plain in spellings for spellings in KEYS.values())
+
+
+def _check_columns(names: list[str], *, path: Path | None) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ManifestError(f"The label table names a column twice: {twice}. Rename one.", path=path, key=twice[0])
+    if not any(names):
+        raise ManifestError("The label table is empty. Expected a header row.", path=path)
+
+
+def source_of(labels: Any) -> Path | None:
+    """File of a label table, or None for a DataFrame."""
+    return Path(labels) if isinstance(labels, str | Path) else None
