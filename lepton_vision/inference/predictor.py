@@ -1,0 +1,263 @@
+"""A bundle and samples in, Predictions out: the one way from pixels to probabilities in validation and in test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lepton_vision.config import Config
+from lepton_vision.errors import ConfigError, EvaluationError
+from lepton_vision.inference.engine import Engine
+from lepton_vision.inference.predictions import Failure, Predictions, as_text
+from lepton_vision.inference.probabilities import to_probabilities
+from lepton_vision.inference.samples import Outcome, Sample, list_files, read_ahead, read_file, read_row
+from lepton_vision.manifest.table import Manifest, splits_of
+from lepton_vision.models.bundle import Bundle
+from lepton_vision.models.device import Precision, autocast
+from lepton_vision.models.network import Network
+from lepton_vision.transforms.cache import PixelCache
+from lepton_vision.transforms.dataset import ImageDataset
+from lepton_vision.transforms.preprocess import to_input
+from lepton_vision.types import Batch, FloatArray, Target
+
+Progress = Callable[[int, int], None]  # progress(done, total), in rows or files
+
+
+def predict(
+    bundle: Bundle,
+    images: Manifest | str | Path | Sequence[str | Path],
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int | None = None,
+    workers: int = 0,
+    progress: Progress | None = None,
+    cache_dir: str | Path | None = None,
+) -> Predictions:
+    """Predict every image with calibrated probabilities, in the order given.
+
+    What cannot be read has no probability and stands in ``failures`` with a reason code; rejected rows of a manifest
+    are there too. Of two files with one image id the second is a failure with the reason "duplicate".
+
+    Args:
+        bundle: the model.
+        images: rows of a manifest (all of one split: ``manifest.subset("val")``), or files and folders. Each frame of
+            a file that holds several is a sample.
+        device: "auto", "cpu", "cuda" or "mps".
+        precision: "auto", "fp32", "bf16" or "fp16".
+        batch_size: images at once; None is that of the training.
+        workers: threads that read ahead while the model works; 0 reads in between.
+        progress: called with (done, total) after each batch.
+        cache_dir: folder of the decoded cache of ``make_loader``, for a manifest; None decodes every file.
+
+    Returns:
+        Predictions with the labels of the manifest where it has the columns of a target, unknown otherwise.
+
+    Raises:
+        EvaluationError: a manifest of several splits, or probabilities that are not numbers.
+        ManifestError: a manifest without usable rows.
+        LabelError: a label that is none of the classes.
+        ConfigError: batch_size or workers out of range, a device or precision that this machine lacks.
+
+    Example:
+        >>> predictions = predict(bundle, manifest.subset("val"))  # doctest: +SKIP
+    """
+    size = bundle.config.train.batch_size if batch_size is None else batch_size
+    if size < 1 or workers < 0:
+        raise ConfigError(f"Expected batch_size >= 1 and workers >= 0. Received: {size} and {workers}.")
+    if isinstance(images, Manifest):
+        split = _one_split(images)
+        dataset = _dataset(images, bundle.config, cache_dir)
+        total = len(dataset)
+        outcomes = read_ahead(range(total), lambda row: read_row(dataset, row), workers=workers, depth=2 * size)
+    else:
+        files, preprocess = list_files(images), bundle.config.preprocess
+        total = len(files)
+        outcomes = read_ahead(files, lambda path: read_file(path, preprocess), workers=workers, depth=2 * size)
+    engine = Engine(bundle, device=device, precision=precision)
+    found = _run(outcomes, engine, batch_size=size, total=total, progress=progress)
+    if not isinstance(images, Manifest):
+        return _of_files(found, bundle)
+    return _of_manifest(found, bundle, images, dataset.rows.index, split)
+
+
+@dataclass
+class _Found:
+    """What has been predicted so far; the pixels are gone."""
+
+    samples: list[Sample] = field(default_factory=list)
+    prob: dict[str, list[FloatArray]] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+
+    def joined(self, target: Target) -> FloatArray:
+        parts = self.prob.get(target.name)
+        if not parts:
+            return np.zeros(0 if target.kind == "binary" else (0, len(target.classes)))
+        return np.concatenate(parts)
+
+
+def _one_split(manifest: Manifest) -> str | None:
+    """Return the split of all usable rows; a mixture is refused, as it would hide test rows from later checks."""
+    splits = splits_of(manifest)
+    has_undivided = bool(manifest.ok.frame["split"].isna().any())
+    if len(splits) + has_undivided > 1:
+        names = ", ".join([*splits, "none"] if has_undivided else splits)
+        raise EvaluationError(
+            f'Expected rows of one split. Received: {names}. Predict one at a time: manifest.subset("val").',
+            key="split",
+        )
+    return splits[0] if splits else None
+
+
+def _dataset(manifest: Manifest, config: Config, cache_dir: str | Path | None) -> ImageDataset:
+    dataset = ImageDataset(manifest, config.preprocess)
+    if cache_dir is not None and config.cache.max_gb > 0:
+        dataset.cache = PixelCache.open(cache_dir, dataset.rows, config.preprocess, max_gb=config.cache.max_gb)
+    return dataset
+
+
+def _run(
+    outcomes: Iterator[Outcome], engine: Engine, *, batch_size: int, total: int, progress: Progress | None
+) -> _Found:
+    found, waiting, seen = _Found(), list[Sample](), set[str]()
+    for done, outcome in enumerate(outcomes, start=1):
+        if isinstance(outcome, Failure):
+            found.failures.append(outcome)
+        else:
+            for sample in outcome:
+                if sample.image_id in seen:
+                    found.failures.append(Failure(sample.image_id, "duplicate"))
+                else:
+                    waiting.append(sample)
+                    seen.add(sample.image_id)
+        while len(waiting) >= batch_size:
+            _forward(waiting[:batch_size], engine, found)
+            del waiting[:batch_size]
+            if progress is not None and done < total:
+                progress(done, total)
+    if waiting:
+        _forward(waiting, engine, found)
+    if progress is not None:
+        progress(total, total)
+    return found
+
+
+def _forward(samples: Sequence[Sample], engine: Engine, found: _Found) -> None:
+    stack = np.stack([sample.pixels for sample in samples])
+    prob = engine.probabilities(to_input(stack, engine.bundle.config.preprocess))
+    _check_finite(prob)
+    for name, values in prob.items():
+        found.prob.setdefault(name, []).append(values.astype(np.float64))
+    found.samples.extend(replace(sample, pixels=sample.pixels[:0, :0, :0].copy()) for sample in samples)
+
+
+def _check_finite(prob: dict[str, npt.NDArray[np.float32]]) -> None:
+    for name, values in prob.items():
+        bad = int((~np.isfinite(values)).sum())
+        if bad:
+            raise EvaluationError(
+                f"The network gave {bad} probabilities of {name!r} that are not numbers. Use precision fp32; if it "
+                "stays so, the weights are damaged: train again.",
+                key=name,
+            )
+
+
+def _of_manifest(
+    found: _Found, bundle: Bundle, manifest: Manifest, index: npt.NDArray[np.int64], split: str | None
+) -> Predictions:
+    rows = index[[sample.row for sample in found.samples]] if found.samples else index[:0]
+    table = manifest.frame
+    rejected = table.loc[table["status"] != "ok", ["image_id", "reason"]].fillna("unknown")
+    before = [Failure(str(image_id), str(reason)) for image_id, reason in rejected.itertuples(index=False)]
+    labels = {}
+    for target in bundle.targets:
+        if set(target.columns) <= set(table.columns):
+            labels[target.name] = manifest.labels(target)[rows]
+        else:
+            labels[target.name] = _unknown(target, rows.size)
+    return Predictions(
+        bundle.targets,
+        as_text([sample.image_id for sample in found.samples]),
+        as_text(table["patient_id"].fillna("").to_numpy(dtype=object)[rows]),
+        as_text(table["series_id"].fillna("").to_numpy(dtype=object)[rows]),
+        labels,
+        {target.name: found.joined(target) for target in bundle.targets},
+        split=split,
+        bundle_id=bundle.bundle_id,
+        addresses=tuple(sample.address for sample in found.samples),
+        preprocess=bundle.config.preprocess,
+        failures=(*before, *found.failures),
+    )
+
+
+def _of_files(found: _Found, bundle: Bundle) -> Predictions:
+    return Predictions(
+        bundle.targets,
+        as_text([sample.image_id for sample in found.samples]),
+        as_text([sample.patient_id for sample in found.samples]),
+        as_text([sample.series_id for sample in found.samples]),
+        {target.name: _unknown(target, len(found.samples)) for target in bundle.targets},
+        {target.name: found.joined(target) for target in bundle.targets},
+        bundle_id=bundle.bundle_id,
+        addresses=tuple(sample.address for sample in found.samples),
+        preprocess=bundle.config.preprocess,
+        failures=tuple(found.failures),
+    )
+
+
+def _unknown(target: Target, n: int) -> FloatArray:
+    return np.full((n, len(target.classes)) if target.kind == "multilabel" else n, np.nan)
+
+
+def predict_network(
+    network: Network,
+    loader: Iterable[Batch],
+    *,
+    targets: Sequence[Target],
+    device: torch.device | str,
+    precision: Precision,
+) -> Predictions:
+    """Predict the batches of an evaluation loader with a network in training: no temperature, no patient ids.
+
+    The network's modules are put in evaluation mode and each gets its own mode back, so that frozen norm layers stay
+    as they were.
+
+    Args:
+        network: where it stands on ``device``.
+        loader: labelled batches, each row once.
+        targets: which heads to read.
+        device: where to compute.
+        precision: "fp32", "bf16" or "fp16".
+
+    Raises:
+        EvaluationError: probabilities that are not numbers, or a row that came twice.
+    """
+    ids: list[str] = []
+    truth: dict[str, list[FloatArray]] = {target.name: [] for target in targets}
+    found = _Found()
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.inference_mode():
+            for batch in loader:
+                there = batch.to(device, memory_format=torch.channels_last)
+                with autocast(device, precision):
+                    output = network(there.images)
+                prob = to_probabilities(output.logits, targets)
+                _check_finite(prob)
+                ids.extend(batch.image_ids)
+                for target in targets:
+                    truth[target.name].append(batch.labels[target.name].numpy().astype(np.float64))
+                    found.prob.setdefault(target.name, []).append(prob[target.name].astype(np.float64))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    unknown = np.full(len(ids), "")
+    y_true = {t.name: np.concatenate(truth[t.name]) if ids else _unknown(t, 0) for t in targets}
+    y_prob = {target.name: found.joined(target) for target in targets}
+    return Predictions(tuple(targets), as_text(ids), unknown, unknown, y_true, y_prob)

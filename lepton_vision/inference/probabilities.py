@@ -1,0 +1,36 @@
+"""Logits to calibrated probabilities: the one place where sigmoid, softmax and temperature are applied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lepton_vision.types import Target
+
+
+def to_probabilities(
+    logits: Mapping[str, torch.Tensor],
+    targets: Sequence[Target],
+    *,
+    temperatures: Mapping[str, float] | None = None,
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Divide by the temperature, then sigmoid (binary, multilabel) or softmax (multiclass), in float32.
+
+    Args:
+        logits: by target name, (B, 1) for binary, (B, K) otherwise; any float dtype and device.
+        targets: which of them.
+        temperatures: by target name; 1 where not named.
+
+    Returns:
+        By target name, float32: (B,) of the positive class for binary, (B, K) otherwise.
+    """
+    result = {}
+    for target in targets:
+        scaled = logits[target.name].detach().float() / (temperatures or {}).get(target.name, 1.0)
+        prob = torch.softmax(scaled, dim=1) if target.kind == "multiclass" else torch.sigmoid(scaled)
+        values: npt.NDArray[np.float32] = (prob[:, 0] if target.kind == "binary" else prob).cpu().numpy()
+        result[target.name] = values
+    return result
