@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lepton_vision.config import Config
+from lepton_vision.config import Config, TrainConfig
+from lepton_vision.training import loop
 from lepton_vision.training.loop import FitResult, fit_model
 from lepton_vision.transforms.sampler import EpochSampler
 from lepton_vision.types import Batch, ModelOutput, Target
@@ -104,7 +105,13 @@ def as_batch(batch: Batch) -> Batch:
 
 
 def tiny_loader(
-    dataset: TinyDataset | None = None, *, batch_size: int = 4, rank: int = 0, world: int = 1, workers: int = 0
+    dataset: TinyDataset | None = None,
+    *,
+    batch_size: int = 4,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    drop_last: bool = False,
 ) -> DataLoader[Batch]:
     dataset = TinyDataset() if dataset is None else dataset
     sampler = EpochSampler(len(dataset), seed=5, rank=rank, world=world)
@@ -114,6 +121,7 @@ def tiny_loader(
         sampler=sampler,
         collate_fn=as_batch,
         num_workers=workers,
+        drop_last=drop_last,
         generator=torch.Generator(),
     )
 
@@ -132,16 +140,23 @@ def validate(model: nn.Module) -> dict[str, float]:
     return {"val_loss": loss.item(), "val_auroc": float("nan")}
 
 
+def plain_descent(model: nn.Module, config: TrainConfig, *, device: torch.device) -> torch.optim.Optimizer:
+    """AdamW hardly notices gradients of a wrong scale: comparisons of gradients replace it with this."""
+    return torch.optim.SGD([{"params": list(model.parameters()), "lr_scale": 10.0}], lr=config.lr)
+
+
 def run_tiny(run_dir: Path, config: Config | None = None, **arguments: object) -> FitResult:
     given: dict[str, object] = {"validate": validate, "device": "cpu"} | arguments
-    model = given.pop("model", None) or TinyNetwork()
-    loader = given.pop("loader", None) or tiny_loader()
+    model = given.pop("model") if "model" in given else TinyNetwork()
+    loader = given.pop("loader") if "loader" in given else tiny_loader()
     return fit_model(model, loader, config or tiny_config(), run_dir=run_dir, **given)  # type: ignore[arg-type]
 
 
 def main(run_dir: Path, options: dict[str, object]) -> None:
     """Child process: train, killed without warning at one step or stopped by Ctrl-C where asked for."""
     torch.set_num_threads(1)
+    if options.get("plain_descent"):
+        loop.make_optimizer = plain_descent  # type: ignore[assignment]
     calls = {"steps": 0}
 
     def progress(row: dict[str, object]) -> None:

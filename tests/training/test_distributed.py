@@ -1,0 +1,73 @@
+"""Two processes of torchrun do what one process with the double batch does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import TinyDataset, TinyNetwork, plain_descent, run_tiny, tiny_config, tiny_loader
+
+from lepton_vision.training.distributed import join_world, local_device
+
+SCRIPT = Path(__file__).with_name("tiny.py")
+UNKNOWN = (1, 4, 5, 6, 17)  # so that the processes know different numbers of labels
+OPTIONS = (
+    "train.accumulate_steps=2",
+    "train.freeze_stages=2",
+    "train.unfreeze_every=1",
+    "train.epochs=2",
+    "train.clip_norm=0.3",
+)
+
+
+def torchrun(run_dir: Path, **options: object) -> subprocess.CompletedProcess[str]:
+    run_dir.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])}
+    command += [str(run_dir), json.dumps(options)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+
+
+def test_two_processes_equal_one_with_the_double_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lepton_vision.training.loop.make_optimizer", plain_descent)
+    shared = {
+        "plain_descent": True,
+        "overrides": OPTIONS,
+        "dropout": 0.0,
+        "norms": False,
+        "unknown": UNKNOWN,
+        "batch_size": 4,
+    }
+    done = torchrun(tmp_path / "two", **shared)
+    assert done.returncode == 0, done.stderr[-3000:]
+    model = TinyNetwork(dropout=0.0, norms=False)
+    loader = tiny_loader(TinyDataset(unknown=UNKNOWN), batch_size=8)
+    expected = run_tiny(tmp_path / "one", tiny_config(*OPTIONS), model=model, loader=loader)
+    first, second = (torch.load(tmp_path / f"two/weights{rank}.pt", weights_only=True) for rank in (0, 1))
+    for name, value in expected.state.items():
+        torch.testing.assert_close(first["state"][name], value, rtol=1e-5, atol=1e-6)
+        assert torch.equal(first["final"][name], second["final"][name])
+        assert torch.equal(first["state"][name], second["state"][name])
+    rows = (tmp_path / "two/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["epoch"] for row in rows] == [0, 1], "process 0 alone writes"
+
+
+def test_one_process_is_a_world_of_its_own() -> None:
+    with join_world(torch.device("cpu")) as world:
+        assert (world.rank, world.size, world.is_main) == (0, 1, True)
+        assert world.share("figures") == "figures"
+        assert world.total(torch.tensor(3.0)).item() == 3.0
+        assert world.any(True)
+        assert not world.any(False)
+
+
+def test_each_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert local_device(torch.device("cuda")) == torch.device("cuda", 1)
+    assert local_device(torch.device("cuda", 0)) == torch.device("cuda", 0)
+    assert local_device(torch.device("cpu")) == torch.device("cpu")

@@ -1,0 +1,223 @@
+"""fit_model on a tiny network: what it learns, keeps, refuses and leaves behind."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import (
+    FINDING,
+    KIND,
+    TinyDataset,
+    TinyNetwork,
+    plain_descent,
+    run_tiny,
+    tiny_config,
+    tiny_loader,
+    validate,
+)
+
+from lepton_vision.errors import ConfigError, TrainingError
+
+
+def rows_of(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_loss_falls_and_the_best_epoch_is_kept(tmp_path: Path) -> None:
+    model = TinyNetwork()
+    before = validate(model.eval())["val_loss"]
+    result = run_tiny(tmp_path, tiny_config("train.epochs=6"), model=model)
+    losses = [row["val_loss"] for row in result.history]
+    assert min(losses) < 0.8 * before
+    assert result.epoch == losses.index(min(losses))
+    assert result.best["val_loss"] == min(losses)
+    model.load_state_dict(result.state)
+    assert validate(model.eval())["val_loss"] == min(losses)
+    assert "val_loss" in result._repr_html_()
+
+
+def test_same_seed_same_weights_and_global_random_state_is_untouched(tmp_path: Path) -> None:
+    torch.manual_seed(11)
+    state = torch.get_rng_state()
+    first = run_tiny(tmp_path / "a")
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(12)
+    second = run_tiny(tmp_path / "b")
+    other = run_tiny(tmp_path / "c", tiny_config("train.seed=1"))
+    assert same(first.state, second.state)
+    assert not same(first.state, other.state), "dropout follows the seed"
+
+
+def test_accumulated_steps_equal_one_large_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The groups of an epoch are ragged (22 images: 4 + 4, 4 + 4, 4 + 2), labels partly unknown."""
+    monkeypatch.setattr("lepton_vision.training.loop.make_optimizer", plain_descent)
+    states = []
+    for batch_size, accumulate in ((4, 2), (8, 1)):
+        dataset = TinyDataset(targets=(FINDING, KIND), unknown=(1, 4, 5, 6, 17))
+        model = TinyNetwork((FINDING, KIND), dropout=0.0, norms=False)
+        config = tiny_config(f"train.accumulate_steps={accumulate}", targets=(FINDING, KIND))
+        run_tiny(tmp_path / str(accumulate), config, model=model, loader=tiny_loader(dataset, batch_size=batch_size))
+        states.append(model.state_dict())
+    for name, value in states[0].items():
+        torch.testing.assert_close(value, states[1][name], rtol=1e-5, atol=1e-6)
+
+
+def test_averaged_weights_are_validated_and_kept(tmp_path: Path) -> None:
+    model, seen = TinyNetwork(), []
+
+    def watch(network: torch.nn.Module) -> dict[str, float]:
+        assert not network.training
+        seen.append({name: value.clone() for name, value in network.state_dict().items()})
+        return validate(network)
+
+    result = run_tiny(tmp_path, tiny_config("train.ema_decay=0.9"), model=model, validate=watch)
+    assert same(result.state, seen[result.epoch])
+    assert not same(seen[-1], model.state_dict())
+
+
+def test_early_stopping_waits_for_patience(tmp_path: Path) -> None:
+    values = iter([0.5, 0.7, 0.6, math.nan, 0.9])
+    config = tiny_config("train.epochs=9", "train.patience=2", "train.monitor=val_auroc")
+    result = run_tiny(tmp_path, config, validate=lambda _: {"val_auroc": next(values)})
+    assert (result.epoch, len(result.history)) == (1, 4)
+
+
+def test_undefined_figures_do_not_keep_the_first_epoch(tmp_path: Path) -> None:
+    result = run_tiny(tmp_path, tiny_config("train.monitor=val_auroc"))
+    assert result.epoch == 2
+
+
+def test_unknown_monitor_is_found_before_the_first_step(tmp_path: Path) -> None:
+    dataset = TinyDataset()
+    with pytest.raises(ConfigError, match=r"'val_los'.*'val_loss'") as caught:
+        run_tiny(tmp_path, tiny_config("train.monitor=val_los"), loader=tiny_loader(dataset))
+    assert caught.value.key == "train.monitor"
+    assert not dataset.seen
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_balanced_class_weights_are_taken_from_the_training_labels(tmp_path: Path, smoothing: float) -> None:
+    dataset = TinyDataset()
+    dataset.values["finding"][:] = 0.0
+    dataset.values["finding"][:2] = 1.0
+    options = ("train.class_weights=balanced", f"train.label_smoothing={smoothing}", "train.epochs=1")
+    weighted = run_tiny(tmp_path / "a", tiny_config(*options), loader=tiny_loader(dataset, batch_size=22))
+    # 20 negatives of weight 22/40 and 2 positives of 22/4: at logits near 0 the mean loss is that of plain weights.
+    assert weighted.history[0]["train_loss"] == pytest.approx(math.log(2.0), abs=0.1)
+    dataset.values["finding"][:] = math.nan
+    with pytest.raises(TrainingError, match="no known label"):
+        run_tiny(tmp_path / "b", tiny_config(*options), loader=tiny_loader(dataset))
+
+
+def test_batches_without_labels_change_nothing_else(tmp_path: Path) -> None:
+    result = run_tiny(tmp_path, loader=tiny_loader(TinyDataset(unknown=range(16))))
+    assert all(math.isfinite(row["train_loss"]) for row in result.history)
+
+
+def test_frozen_stages_end_as_they_began(tmp_path: Path) -> None:
+    model = TinyNetwork()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    result = run_tiny(tmp_path, tiny_config("train.freeze_stages=3"), model=model)
+    moved = {name.split(".")[1] for name, value in result.state.items() if not torch.equal(value, before[name])}
+    assert moved == {"layer3", "layer4", "linear"}
+
+
+def test_gradual_unfreezing_frees_one_stage_after_another(tmp_path: Path) -> None:
+    moved: list[set[str]] = []
+    last = TinyNetwork().state_dict()
+
+    def watch(network: torch.nn.Module) -> dict[str, float]:
+        nonlocal last
+        now = {name: value.clone() for name, value in network.state_dict().items()}
+        moved.append({name.split(".")[1] for name in now if not torch.equal(now[name], last[name])} - {"linear"})
+        last = now
+        return validate(network)
+
+    run_tiny(tmp_path, tiny_config("train.freeze_stages=5", "train.unfreeze_every=1"), validate=watch)
+    assert moved == [set(), {"layer4"}, {"layer3", "layer4"}]
+
+
+def test_non_finite_loss_names_the_place_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    dataset = TinyDataset()
+    good: list[bytes] = []
+
+    def poison(row: dict[str, Any]) -> None:
+        good.append((tmp_path / "checkpoints/last.pt").read_bytes() if row["step"] > 1 else b"")
+        if row["step"] == 8:
+            dataset.images[:] = math.nan
+
+    with pytest.raises(TrainingError, match=r"loss is not finite in epoch 1 \(from 0\), step 2, at learning rate 0\.0"):
+        run_tiny(tmp_path, tiny_config("train.checkpoint_seconds=0"), loader=tiny_loader(dataset), progress=poison)
+    kept = torch.load(tmp_path / "checkpoints/last.pt", weights_only=True)
+    assert kept["position"]["step"] == 2
+    assert all(torch.isfinite(value).all() for value in kept["parts"]["model"].values())
+
+
+def test_bf16_and_channels_last_learn_too(tmp_path: Path) -> None:
+    result = run_tiny(tmp_path, tiny_config("train.precision=bf16", "train.epochs=4"))
+    assert result.precision == "bf16"
+    assert result.history[-1]["val_loss"] < result.history[0]["val_loss"]
+    assert all(value.dtype != torch.bfloat16 for value in result.state.values())
+
+
+def test_fp16_steps_that_overflow_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device rule refuses fp16 on a CPU because it is slow there; the scaler works all the same."""
+    monkeypatch.setattr("lepton_vision.training.loop.choose_precision", lambda name, device: "fp16")
+    scalers: list[torch.amp.GradScaler] = []
+
+    class HotScaler(torch.amp.GradScaler):
+        def __init__(self, device: str) -> None:
+            super().__init__(device, init_scale=2.0**24)
+            scalers.append(self)
+
+    monkeypatch.setattr("torch.amp.GradScaler", HotScaler)
+    result = run_tiny(tmp_path, tiny_config("train.epochs=4"))
+    assert result.history[0]["skipped_steps"] > 0
+    assert scalers[0].get_scale() < 2.0**24
+    assert result.history[-1]["skipped_steps"] == 0
+    assert math.isfinite(result.history[-1]["train_loss"])
+
+
+def test_fp16_gives_up_when_the_scale_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lepton_vision.training.loop.choose_precision", lambda name, device: "fp16")
+    dataset = TinyDataset()
+    dataset.images[:] = math.nan
+    with pytest.raises(TrainingError, match="not finite"):
+        run_tiny(tmp_path, tiny_config("train.epochs=20"), loader=tiny_loader(dataset))
+
+
+def test_rows_and_progress_say_where_the_run_is(tmp_path: Path) -> None:
+    told: list[dict[str, Any]] = []
+    logged: list[dict[str, Any]] = []
+    run_tiny(tmp_path, progress=told.append, log=logged.append)
+    assert [row["step"] for row in told] == list(range(1, 19))
+    assert {row["steps"] for row in told} == {18}
+    assert {"epoch", "epochs", "loss", "images_per_s"} <= told[0].keys()
+    assert [row["updates"] for row in logged] == [6, 12, 18]
+    assert [row["epoch"] for row in rows_of(tmp_path)] == [0, 1, 2]
+    assert rows_of(tmp_path)[0]["val_auroc"] is None
+
+
+def test_empty_loader_is_refused(tmp_path: Path) -> None:
+    loader = tiny_loader(TinyDataset(rows=3), batch_size=4, drop_last=True)
+    with pytest.raises(TrainingError, match="at least one training batch"):
+        run_tiny(tmp_path, loader=loader)
+
+
+@pytest.mark.slow
+def test_compiled_network_learns_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("torch._inductor")
+    options = ("train.epochs=1", "train.channels_last=false")
+    plain = run_tiny(tmp_path / "a", tiny_config(*options), model=TinyNetwork(dropout=0.0))
+    compiled = run_tiny(tmp_path / "b", tiny_config(*options, "train.compile=true"), model=TinyNetwork(dropout=0.0))
+    for name, value in plain.state.items():
+        torch.testing.assert_close(value, compiled.state[name], rtol=1e-3, atol=1e-4)
