@@ -112,6 +112,10 @@ class EvaluationError(LeptonError):
     """Predictions that cannot be evaluated: probabilities outside [0, 1], duplicate ids, wrong split."""
 
 
+class ReportError(LeptonError):
+    """A page that cannot be written where it was asked for."""
+
+
 class ScoringError(LeptonError):
     """A scoring run that cannot start or must not go on."""
 
