@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 
 from lepton_vision.config import Config
@@ -16,7 +17,7 @@ from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.predictions import Failure, Predictions, as_text
 from lepton_vision.inference.probabilities import to_probabilities
 from lepton_vision.inference.samples import Outcome, Sample, list_files, read_ahead, read_file, read_row
-from lepton_vision.manifest.table import Manifest, splits_of
+from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import Precision, autocast
 from lepton_vision.models.network import Network
@@ -103,15 +104,15 @@ class _Found:
 
 def _one_split(manifest: Manifest) -> str | None:
     """Return the split of all usable rows; a mixture is refused, as it would hide test rows from later checks."""
-    splits = splits_of(manifest)
-    has_undivided = bool(manifest.ok.frame["split"].isna().any())
-    if len(splits) + has_undivided > 1:
-        names = ", ".join([*splits, "none"] if has_undivided else splits)
+    splits = manifest.ok.frame["split"].unique()
+    names = [None if pd.isna(split) else str(split) for split in splits]
+    if len(names) > 1:
         raise EvaluationError(
-            f'Expected rows of one split. Received: {names}. Predict one at a time: manifest.subset("val").',
+            f"Expected rows of one split. Received: {', '.join(sorted(map(str, names)))}. "
+            'Predict one at a time: manifest.subset("val").',
             key="split",
         )
-    return splits[0] if splits else None
+    return names[0] if names else None
 
 
 def _dataset(manifest: Manifest, config: Config, cache_dir: str | Path | None) -> ImageDataset:
@@ -174,12 +175,7 @@ def _of_manifest(
     table = manifest.frame
     rejected = table.loc[table["status"] != "ok", ["image_id", "reason"]].fillna("unknown")
     before = [Failure(str(image_id), str(reason)) for image_id, reason in rejected.itertuples(index=False)]
-    labels = {}
-    for target in bundle.targets:
-        if set(target.columns) <= set(table.columns):
-            labels[target.name] = manifest.labels(target)[rows]
-        else:
-            labels[target.name] = _unknown(target, rows.size)
+    labels = {target.name: _labels(manifest, target)[rows] for target in bundle.targets}
     return Predictions(
         bundle.targets,
         as_text([sample.image_id for sample in found.samples]),
@@ -193,6 +189,12 @@ def _of_manifest(
         preprocess=bundle.config.preprocess,
         failures=(*before, *found.failures),
     )
+
+
+def _labels(manifest: Manifest, target: Target) -> FloatArray:
+    if set(target.columns) <= set(manifest.frame.columns):
+        return manifest.labels(target).astype(np.float64)
+    return _unknown(target, len(manifest))
 
 
 def _of_files(found: _Found, bundle: Bundle) -> Predictions:
