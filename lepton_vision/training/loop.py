@@ -7,8 +7,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from lepton_vision.training.features import FeatureLoader, HeadsOnly, check_prob
 from lepton_vision.training.interrupt import listen_for_interrupt
 from lepton_vision.training.losses import LossWeights, balanced_weights
 from lepton_vision.training.optim import WeightAverage, frozen_stages, make_optimizer
-from lepton_vision.training.run import Run, Taken
+from lepton_vision.training.run import FitResult, Run, Taken
 from lepton_vision.training.runlog import RunFolder
 from lepton_vision.training.step import Stepper, seed_step, take_step
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from lepton_vision.models.network import Network
-    from lepton_vision.types import Batch
+    from lepton_vision.types import Batch, Target
 
 Validate = Callable[["Network"], Mapping[str, float]]
 Log = Callable[[dict[str, Any]], None]
@@ -44,36 +43,6 @@ _LOWER_IS_BETTER = ("loss", "brier", "ece", "error")
 # On an accelerator, reading a figure waits for the queue to drain: losses are looked at every so many steps.
 _STEPS_BETWEEN_READS = 20
 _SMALLEST_SCALE = 1.0  # GradScaler starts at 65536: below this the gradients themselves are broken
-
-
-@dataclass(frozen=True, slots=True)
-class FitResult:
-    """What training gave.
-
-    Attributes:
-        state: weights of the best epoch on the CPU (the averaged ones where averaging is on).
-        epoch: the best epoch, from 0.
-        best: validation figures of that epoch.
-        history: one row per epoch, as in ``metrics.jsonl``.
-        seconds: wall time, that of resumed parts included.
-        device: where it ran.
-        precision: "fp32", "bf16" or "fp16".
-    """
-
-    state: dict[str, Tensor] = field(repr=False)
-    epoch: int
-    best: dict[str, float]
-    history: tuple[dict[str, Any], ...] = field(repr=False)
-    seconds: float
-    device: str
-    precision: str
-
-    def _repr_html_(self) -> str:
-        rows = {"best epoch (from 0)": str(self.epoch), "epochs": str(len(self.history))}
-        rows |= {"seconds": f"{self.seconds:.1f}"}
-        rows |= {name: f"{value:.4f}" for name, value in self.best.items()}
-        cells = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows.items())
-        return f"<table><caption>Training on {self.device}, {self.precision}</caption>{cells}</table>"
 
 
 def fit_model(
@@ -125,7 +94,8 @@ def fit_model(
         stack.enter_context(_leave_global_state(world.device))
         wish = stack.enter_context(listen_for_interrupt())
         folder, origin = CheckpointFolder(Path(run_dir)), Origin(config, data_fingerprint, world.size)
-        stepper = _make_stepper(model, train_loader, config, world=world)
+        classes = _class_weights(train_loader, config, config.targets or model.targets)
+        stepper = make_stepper(model, config, world=world, class_weights=classes)
         run = Run(config, stepper, train_loader, folder, origin, wish, progress)
         was_resumed = _restore(run, resume=resume)
         logs = [] if log is None else [log]
@@ -140,25 +110,38 @@ def fit_model(
         return _result(run)
 
 
-def _make_stepper(model: Network, loader: DataLoader[Batch], config: Config, *, world: World) -> Stepper:
-    """Put the model on its device and gather what a step needs."""
-    train, dataset = config.train, loader.dataset
+def _class_weights(loader: DataLoader[Batch], config: Config, targets: Sequence[Target]) -> dict[str, Tensor]:
+    """Factor of each class from the training labels, where the configuration asks for it."""
+    if config.train.class_weights == "none":
+        return {}
+    dataset: Any = loader.dataset
+    return {target.name: balanced_weights(dataset.labels(target.name), target) for target in targets}
+
+
+def make_stepper(
+    model: Network, config: Config, *, world: World, class_weights: Mapping[str, Tensor] | None = None
+) -> Stepper:
+    """Put the model on its device and gather what a step needs.
+
+    Args:
+        model: moved in place; every process gets the weights of process 0.
+        config: ``train`` section and ``targets``.
+        world: from ``join_world``.
+        class_weights: by target name, see ``LossWeights.classes``.
+    """
+    train = config.train
     model.to(world.device)
     if train.channels_last:
         model.to(memory_format=torch.channels_last)
     world.spread(model)
     precision = choose_precision(train.precision, world.device)
-    targets = config.targets or model.targets
-    classes: dict[str, Tensor] = {}
-    if train.class_weights == "balanced":
-        labels: Any = dataset
-        classes = {target.name: balanced_weights(labels.labels(target.name), target) for target in targets}
+    weights = LossWeights(train.target_weights, class_weights or {}, train.label_smoothing)
     return Stepper(
         model=model,
         trained=HeadsOnly(model) if train.cache_features else model,
         config=train,
-        targets=targets,
-        weights=LossWeights(train.target_weights, classes, train.label_smoothing).to(world.device),
+        targets=config.targets or model.targets,
+        weights=weights.to(world.device),
         world=world,
         precision=precision,
         optimizer=make_optimizer(model, train, device=world.device),

@@ -1,4 +1,4 @@
-"""What the functions of one training run share: position, clock and checkpoint."""
+"""What the functions of one training run share (position, clock, checkpoint), and what it gives."""
 
 from __future__ import annotations
 
@@ -14,6 +14,36 @@ from lepton_vision.training.checkpoint import CheckpointFolder, Origin, Position
 from lepton_vision.training.interrupt import StopWish
 from lepton_vision.training.optim import rate_at
 from lepton_vision.training.step import Stepper
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """What training gave.
+
+    Attributes:
+        state: weights of the best epoch on the CPU (the averaged ones where averaging is on).
+        epoch: the best epoch, from 0.
+        best: validation figures of that epoch.
+        history: one row per epoch, as in ``metrics.jsonl``.
+        seconds: wall time, that of resumed parts included.
+        device: where it ran.
+        precision: "fp32", "bf16" or "fp16".
+    """
+
+    state: dict[str, Tensor] = field(repr=False)
+    epoch: int
+    best: dict[str, float]
+    history: tuple[dict[str, Any], ...] = field(repr=False)
+    seconds: float
+    device: str
+    precision: str
+
+    def _repr_html_(self) -> str:
+        rows = {"best epoch (from 0)": str(self.epoch), "epochs": str(len(self.history))}
+        rows |= {"seconds": f"{self.seconds:.1f}"}
+        rows |= {name: f"{value:.4f}" for name, value in self.best.items()}
+        cells = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows.items())
+        return f"<table><caption>Training on {self.device}, {self.precision}</caption>{cells}</table>"
 
 
 @dataclass(frozen=True, slots=True)
