@@ -1,0 +1,71 @@
+"""Small pictures of the cases that were decided wrongly, as text that fits into a page."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from PIL import Image as Picture
+
+from lepton_vision.config import PreprocessConfig
+from lepton_vision.errors import LeptonError, ReadError
+from lepton_vision.readers.image import read_image
+from lepton_vision.transforms.preprocess import UInt16Pixels, preprocess_image
+from lepton_vision.types import SampleAddress
+
+LARGEST_SIDE = 192
+"""Pixels: enough to recognise a case, and 12 of them stay far below a megabyte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """One picture of a page.
+
+    Attributes:
+        uri: ``data:image/png;base64,…``, or "" where there is no picture.
+        width: in pixels; 0 without a picture.
+        height: in pixels; 0 without a picture.
+        reason: why there is no picture, without a file name; "" otherwise.
+    """
+
+    uri: str
+    width: int = 0
+    height: int = 0
+    reason: str = ""
+
+
+def make_thumbnail(
+    address: SampleAddress | None, preprocess: PreprocessConfig | None, *, side: int = LARGEST_SIDE
+) -> Thumbnail:
+    """Read one image again and show it as the network saw it; a file that cannot be read gives a reason instead.
+
+    Args:
+        address: where the pixels lie, or None.
+        preprocess: windows, colour and fit of the model; None uses the defaults.
+        side: longest side in pixels; a smaller image is not enlarged.
+    """
+    if address is None:
+        return Thumbnail("", reason="the predictions do not say where the image lies")
+    try:
+        image = read_image(address.path, frame=address.frame, member=address.member)
+        pixels = preprocess_image(image, preprocess or PreprocessConfig())
+    except ReadError as error:
+        return Thumbnail("", reason=f"the image cannot be read any more ({error.reason})")
+    except (LeptonError, OSError, ValueError) as error:  # the page must not fail for one picture
+        return Thumbnail("", reason=f"the image cannot be read any more ({type(error).__name__})")
+    is_rgb = preprocess is not None and preprocess.color == "rgb"
+    return _encode(pixels[:3] if is_rgb else pixels[:1], side)
+
+
+def _encode(pixels: UInt16Pixels, side: int) -> Thumbnail:
+    """(1 or 3, H, W) uint16 of the first window to a PNG of 8 bits."""
+    shown = (pixels >> 8).astype(np.uint8)
+    picture = Picture.fromarray(shown[0] if len(shown) == 1 else np.ascontiguousarray(shown.transpose(1, 2, 0)))
+    if max(picture.size) > side:
+        picture.thumbnail((side, side), Picture.Resampling.LANCZOS)
+    buffer = BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    text = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Thumbnail(f"data:image/png;base64,{text}", *picture.size)

@@ -1,0 +1,115 @@
+"""What a reader must know before the figures: which of them to distrust, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from lepton_vision.evaluation.classification import CountArray, Evaluation
+from lepton_vision.reporting.view import is_known
+from lepton_vision.reporting.wording import split_name, term
+from lepton_vision.types import Target
+
+# Below this many images of a class an interval of sensitivity or specificity spans more than 0.2 (Wilson, at 0.9).
+FEW_IMAGES = 30
+FEW_PATIENTS = 50
+_LISTED = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One sentence; ``kind`` says how loud."""
+
+    kind: Literal["caution", "info"]
+    text: str
+
+
+def find_notes(evaluation: Evaluation) -> list[Note]:
+    """List what weakens these figures, cautions first."""
+    notes = [*_on_split(evaluation), *_on_size(evaluation)]
+    for target in evaluation.targets:
+        notes += _on_classes(evaluation, target)
+        notes += _on_undefined(evaluation, target)
+    return sorted(notes, key=lambda note: note.kind != "caution")
+
+
+def class_counts(confusion: CountArray | None, target: Target) -> list[tuple[str, int, int]]:
+    """Return (class, images of it, labelled images) for each class that is called positive somewhere."""
+    if confusion is None or not np.size(confusion):
+        return []
+    table = np.asarray(confusion)
+    if target.kind == "binary":
+        return [(target.positive, int(table[1].sum()), int(table.sum()))]
+    if target.kind == "multiclass":
+        return [(name, int(table[k].sum()), int(table.sum())) for k, name in enumerate(target.classes)]
+    return [(name, int(table[k, 1].sum()), int(table[k].sum())) for k, name in enumerate(target.classes)]
+
+
+def _on_split(evaluation: Evaluation) -> list[Note]:
+    split, point = evaluation.split, evaluation.operating_point
+    notes = []
+    if split is None:
+        notes.append(Note("caution", "It is not known which split these images are. Only a test split that nobody "
+                          "chose anything on gives an honest figure."))  # fmt: skip
+    elif split != "test":
+        notes.append(Note("caution", f"These are figures of the {split_name(split)} split. The model, its "
+                          "calibration or its thresholds were chosen with these images: expect worse on new ones."))  # fmt: skip
+    if point.chosen_on is not None and point.chosen_on == split:
+        notes.append(Note("caution", f"The operating point was chosen on this same {split_name(split)} split, so "
+                          "the figures at the threshold flatter the model."))  # fmt: skip
+    if point.chosen_on is None and any(point.thresholds.get(t.name) for t in evaluation.targets):
+        notes.append(Note("info", "The threshold was stated by hand, not chosen on validation."))
+    return notes
+
+
+def _on_size(evaluation: Evaluation) -> list[Note]:
+    notes = []
+    if evaluation.n == 0:
+        notes.append(Note("caution", "No image has a label: there is nothing to measure."))
+    elif evaluation.n_patients < FEW_PATIENTS:
+        notes.append(Note("caution", f"Only {evaluation.n_patients:,} patients: the intervals are rough, and another "
+                          "sample could look quite different."))  # fmt: skip
+    if evaluation.n_failed:
+        images = "image" if evaluation.n_failed == 1 else "images"
+        notes.append(Note("caution", f"{evaluation.n_failed:,} {images} could not be read and are in no figure."))
+    if evaluation.n and evaluation.n_patients == evaluation.n:
+        notes.append(Note("info", "Every image counts as a patient of its own. If patients have several images here "
+                          "and their ids were not given, the intervals are too narrow."))  # fmt: skip
+    return notes
+
+
+def _on_classes(evaluation: Evaluation, target: Target) -> list[Note]:
+    where = f"“{target.name}”: " if len(evaluation.targets) > 1 else ""
+    counts = class_counts(evaluation.confusion.get(target.name), target)
+    absent = [name for name, n, labelled in counts if labelled and n == 0]
+    full = [name for name, n, labelled in counts if labelled and n == labelled]
+    few = [f"{name} ({n})" for name, n, _ in counts if 0 < n < FEW_IMAGES]
+    rest = [f"not {name} ({m - n})" for name, n, m in counts if 0 < m - n < FEW_IMAGES]
+    notes = []
+    if absent or full:
+        which = _enumerate([f"no image is {name}" for name in absent] + [f"every image is {name}" for name in full])
+        notes.append(Note("caution", f"{where}{which}. Figures that compare the classes are undefined there."))
+    if few or rest:
+        notes.append(Note("caution", f"{where}fewer than {FEW_IMAGES} images of {_enumerate(few + rest)}: read their "
+                          "figures together with the intervals."))  # fmt: skip
+    unlabelled = evaluation.n_unlabelled.get(target.name, 0)
+    if unlabelled:
+        notes.append(Note("info", f"{where}{unlabelled:,} images without a label are left out."))
+    return notes
+
+
+def _on_undefined(evaluation: Evaluation, target: Target) -> list[Note]:
+    where = f"“{target.name}”: " if len(evaluation.targets) > 1 else ""
+    figures = evaluation.figures.get(target.name, {})
+    undefined = [term(name).name for name, figure in figures.items() if not is_known(figure.value)]
+    if not undefined:
+        return []
+    verb = "is" if len(undefined) == 1 else "are"
+    return [Note("info", f"{where}{_enumerate(undefined)} {verb} undefined; the reasons stand in the tables.")]
+
+
+def _enumerate(names: list[str]) -> str:
+    shown = names[:_LISTED]
+    return ", ".join(shown) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")

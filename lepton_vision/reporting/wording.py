@@ -1,0 +1,113 @@
+"""Plain words for figures, reasons and facts: what the page says to a reader who is no statistician."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lepton_vision.types import TargetKind
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A figure's name and its meaning.
+
+    Attributes:
+        name: as it stands in the page.
+        meaning: one plain sentence.
+        is_share: whether it lies in [0, 1] with 1 the best, and may be drawn on a scale.
+    """
+
+    name: str
+    meaning: str
+    is_share: bool = True
+
+
+TERMS: Mapping[str, Term] = {
+    "auroc": Term("AUROC", "How often a positive image gets a higher score than a negative one; 0.5 is chance."),
+    "average_precision": Term(
+        "Average precision", "Area under the precision–recall curve; chance is the prevalence."
+    ),
+    "sensitivity": Term("Sensitivity", "Share of the positive images that were called positive."),
+    "specificity": Term("Specificity", "Share of the negative images that were called negative."),
+    "ppv": Term("PPV", "Share of the calls “positive” that were right; holds at this prevalence only."),
+    "npv": Term("NPV", "Share of the calls “negative” that were right; holds at this prevalence only."),
+    "accuracy": Term("Accuracy", "Share of right decisions; easy to reach where one class is rare."),
+    "balanced_accuracy": Term("Balanced accuracy", "Mean over the classes of the share decided rightly."),
+    "f1": Term("F1", "Harmonic mean of sensitivity and PPV."),
+    "f1_macro": Term("F1 (mean)", "Harmonic mean of sensitivity and PPV, averaged over the classes."),
+    "brier": Term("Brier score", "Mean squared error of the probability; 0 is perfect.", is_share=False),
+    "log_loss": Term("Log loss", "Penalty for being sure and wrong, in nats; 0 is perfect.", is_share=False),
+    "ece": Term("Calibration error", "Mean gap between said and observed (ECE, equal bins); 0 is perfect.", is_share=False),
+    "prevalence": Term("Prevalence", "Share of positive images in this sample."),
+}  # fmt: skip
+
+GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Ranking, no threshold needed", ("auroc", "average_precision")),
+    (
+        "Decisions at the operating point",
+        ("sensitivity", "specificity", "ppv", "npv", "accuracy", "balanced_accuracy", "f1", "f1_macro"),
+    ),
+    ("Trust in the probabilities", ("brier", "log_loss", "ece")),
+    ("Sample", ("prevalence",)),
+)
+
+HEADLINES: Mapping[TargetKind, tuple[str, ...]] = {
+    "binary": ("auroc", "average_precision", "sensitivity", "specificity"),
+    "multiclass": ("auroc", "accuracy", "balanced_accuracy", "f1_macro"),
+    "multilabel": ("auroc", "average_precision", "sensitivity", "specificity"),
+}
+BY_CLASS = ("auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "prevalence")
+
+SPLIT_NAMES: Mapping[str, str] = {"train": "training", "val": "validation", "test": "test"}
+
+READING: Mapping[str, str] = {
+    "roc": "The closer the curve to the upper left corner, the better; the dotted diagonal is a coin toss.",
+    "pr": "The higher the curve, the fewer false alarms among the calls; the dotted line is what guessing gives.",
+    "reliability": (
+        "Points on the dotted diagonal mean that the probabilities can be taken at their word. "
+        "Below it the model says too much, above it too little. Each point is a group of about equal size, with its "
+        "95 % Wilson interval (images taken as independent)."
+    ),
+    "scores": (
+        "Upwards: images that are positive; downwards: those that are not. "
+        "The less they overlap, the better; what lies on the wrong side of a threshold is an error."
+    ),
+    "confusion": "Rows say what is true, columns what was decided; percentages add up to 100 in each row.",
+    "gallery": (
+        "Decisions that were wrong, the surest first: look here for wrong labels, artefacts and findings that the "
+        "model never learnt. Pictures show what the model saw, after windowing and resizing."
+    ),
+}
+
+REASON_NAMES: Mapping[str, str] = {
+    "missing": "not there, or not permitted",
+    "empty": "empty file",
+    "not_an_image": "not an image",
+    "no_pixels": "DICOM without pixels",
+    "truncated": "file cut short",
+    "corrupt": "damaged",
+    "too_large": "too large",
+    "unsupported": "kind not supported",
+    "decoder_missing": "decoder not installed",
+    "decoder_failed": "decoder gave up",
+    "mismatch": "header and pixels disagree",
+    "non_finite": "NaN or infinite pixels",
+    "no_frame": "no such frame",
+    "volume": "volume, not one image",
+    "geometry": "irregular series",
+    "units": "not in Hounsfield units",
+    "no_window": "no window in the header",
+    "channels": "unfit number of channels",
+    "leakage": "also in another split",
+}
+
+
+def term(name: str) -> Term:
+    """Return the wording of a figure; an unknown one keeps its own name and gets no scale."""
+    return TERMS.get(name) or Term(name.replace("_", " "), "", is_share=False)
+
+
+def split_name(split: str | None) -> str:
+    """Return the split in words."""
+    return "unknown" if split is None else SPLIT_NAMES.get(split, split)
