@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import convert_color_space
 
+from lepton_vision import __version__
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.codestream import check_agreement, parse_jpeg, parse_jpeg2000
 from lepton_vision.readers.dicom_child import decode_isolated
@@ -113,9 +114,10 @@ def _decode(data: bytes, syntax: str, *, layout: PixelLayout, limits: Limits) ->
     """One frame, by the decoder of its syntax."""
     route = _route(syntax, data)
     _check_stream(data, route, layout=layout)
-    name = package_version(route.package)
+    is_own = layout.bits_allocated == 1 and route is _RLE
+    name = f"lepton-vision {__version__}" if is_own else package_version(route.package)
     with guard(f"The decoder {route.package} failed on a frame", reason="decoder_failed"):
-        if layout.bits_allocated == 1 and route.stream in ("deflate", "rle"):
+        if layout.bits_allocated == 1 and route in (_DEFLATED_FRAME, _RLE):
             frame = _decode_bits(data, route, layout=layout)
         elif route.stream == "deflate":
             frame = _decode_deflated(data, layout=layout)

@@ -87,7 +87,7 @@ def _is_headerless(head: bytes) -> bool:
         # Implicit: a short even length, followed by an element of the same or a slightly higher group.
         if order == "<" and length <= 1024 and length % 2 == 0 and 8 + length + 4 <= len(head):
             (following,) = struct.unpack_from("<H", head, 8 + length)
-            return group <= following <= 0x0020
+            return bool(group <= following <= 0x0020)
     return False
 
 
