@@ -19,6 +19,7 @@ from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, LabelError, ManifestError
 from lepton_vision.evaluation import Evaluation, choose_operating_point, evaluate
 from lepton_vision.evaluation.calibration import fit_temperatures
+from lepton_vision.evaluation.classification import validation_figures
 from lepton_vision.files import write_atomic
 from lepton_vision.inference import Predictions, predict
 from lepton_vision.inference.predictor import predict_network
@@ -110,9 +111,8 @@ def fit(
     precision = choose_precision(config.train.precision, chosen)
 
     def validate(network: Network) -> dict[str, float]:
-        return predict_network(
-            network, val_loader, targets=config.targets, device=chosen, precision=precision
-        ).figures()
+        found = predict_network(network, val_loader, targets=config.targets, device=chosen, precision=precision)
+        return validation_figures(found)
 
     result = fit_model(
         build_model(config),

@@ -1,0 +1,79 @@
+"""A bundle on a device: images in, calibrated probabilities out.
+
+Every step of the network has the same shape: a batch that is not full is filled up with black images. Kernels are
+chosen by shape, and sums of another kernel differ in their last bits; with one shape an image has the same
+probability, bit by bit, whatever it is scored beside, and a resumed run gives what an uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lepton_vision.errors import ConfigError
+from lepton_vision.inference.probabilities import to_probabilities
+from lepton_vision.models.bundle import Bundle
+from lepton_vision.models.device import autocast, choose_device, choose_precision
+from lepton_vision.types import Pixels
+
+
+class Engine:
+    """The network of a bundle, ready to predict.
+
+    Args:
+        bundle: weights, targets and temperatures.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        precision: "auto" (the fastest that the device does well), "fp32", "bf16" or "fp16".
+        batch_size: images per step. Another size may change a probability in its last bits.
+
+    Raises:
+        ConfigError: a device or precision that is not there, or a batch size below 1.
+        BundleError: weights that do not fit their configuration.
+
+    Example:
+        >>> engine = Engine(Bundle.load("runs/ct-01/bundle"))  # doctest: +SKIP
+        >>> engine.probabilities(images)["covid"]  # doctest: +SKIP
+    """
+
+    def __init__(self, bundle: Bundle, *, device: str = "auto", precision: str = "auto", batch_size: int = 32) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"Expected a batch size of at least 1. Received: {batch_size}.", key="batch_size")
+        self.bundle, self.batch_size = bundle, batch_size
+        self.device = choose_device(device)
+        self.precision = choose_precision(precision, self.device)
+        self._network = bundle.network().to(self.device, memory_format=torch.channels_last)
+
+    @property
+    def name(self) -> str:
+        """What made the probabilities, e.g. "torch 2.14.1 cpu bf16 batch 32"."""
+        version = torch.__version__.split("+")[0]
+        return f"torch {version} {self.device.type} {self.precision} batch {self.batch_size}"
+
+    def probabilities(self, images: Pixels | torch.Tensor) -> dict[str, npt.NDArray[np.float32]]:
+        """Predict any number of images.
+
+        Args:
+            images: (B, C, H, W) float32, normalised by ``to_input``; B may be 0.
+
+        Returns:
+            By target name, float32: (B,) probability of the positive class for binary, (B, K) otherwise. A network
+            that gives no number gives NaN here; the caller decides what becomes of the image.
+        """
+        source = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
+        parts = [self._step(source[k : k + self.batch_size]) for k in range(0, len(source), self.batch_size)]
+        if not parts:
+            return {
+                t.name: np.zeros(0 if t.kind == "binary" else (0, t.outputs), np.float32) for t in self.bundle.targets
+            }
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _step(self, images: torch.Tensor) -> dict[str, npt.NDArray[np.float32]]:
+        """Run one step of at most ``batch_size`` images."""
+        batch = torch.zeros((self.batch_size, *images.shape[1:]), dtype=torch.float32)
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        batch[: len(images)] = images
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            output = self._network(batch.to(self.device, non_blocking=True))
+        found = to_probabilities(output.logits, self.bundle.targets, temperatures=self.bundle.temperatures)
+        return {name: values[: len(images)] for name, values in found.items()}

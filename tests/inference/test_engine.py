@@ -1,0 +1,75 @@
+"""The engine: one shape for every step, so that company never changes a probability."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit, logit, softmax
+
+from lepton_vision.config import Config
+from lepton_vision.errors import ConfigError
+from lepton_vision.inference.engine import Engine
+from lepton_vision.models import Bundle, build_model
+from lepton_vision.types import Target
+
+SICK = Target("sick", "binary", ("no", "yes"))
+ORGAN = Target("organ", "multiclass", ("a", "b", "c"))
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    config = Config(targets=(SICK, ORGAN)).override("preprocess.size=[32, 32]")
+    return Bundle(config=config, targets=config.targets, state=build_model(config).state_dict())
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(11, 1, 32, 32)).astype(np.float32)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_order_and_company_of_images_change_no_bit(bundle: Bundle, images: np.ndarray, precision: str) -> None:
+    engine = Engine(bundle, device="cpu", precision=precision, batch_size=4)
+    whole = engine.probabilities(images)
+    order = np.random.default_rng(1).permutation(len(images))
+    shuffled = engine.probabilities(images[order])
+    one_by_one = [engine.probabilities(images[k : k + 1]) for k in range(len(images))]
+    for name in ("sick", "organ"):
+        np.testing.assert_array_equal(shuffled[name], whole[name][order])
+        np.testing.assert_array_equal(np.concatenate([part[name] for part in one_by_one]), whole[name])
+
+
+def test_probabilities_are_sigmoid_and_softmax_of_the_tempered_logits(bundle: Bundle, images: np.ndarray) -> None:
+    tempered = bundle.with_temperatures({"sick": 2.0, "organ": 0.5})
+    found = Engine(tempered, device="cpu", precision="fp32").probabilities(images)
+    with torch.inference_mode():
+        logits = bundle.network()(torch.from_numpy(images)).logits
+    np.testing.assert_allclose(found["sick"], expit(logits["sick"][:, 0].numpy() / 2.0), rtol=1e-4)
+    np.testing.assert_allclose(found["organ"], softmax(logits["organ"].numpy() / 0.5, axis=1), rtol=1e-4)
+    assert found["sick"].shape == (11,)
+    assert found["organ"].shape == (11, 3)
+
+
+def test_bf16_stays_near_fp32(bundle: Bundle, images: np.ndarray) -> None:
+    fine = Engine(bundle, device="cpu", precision="fp32").probabilities(images)["sick"]
+    coarse = Engine(bundle, device="cpu", precision="bf16").probabilities(images)["sick"]
+    assert np.abs(logit(fine) - logit(coarse)).max() < 0.05
+    assert not np.array_equal(fine, coarse)
+
+
+def test_no_image_gives_no_probability(bundle: Bundle) -> None:
+    found = Engine(bundle, device="cpu").probabilities(np.zeros((0, 1, 32, 32), np.float32))
+    assert found["sick"].shape == (0,)
+    assert found["organ"].shape == (0, 3)
+
+
+def test_a_wrong_setting_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(ConfigError, match="batch size"):
+        Engine(bundle, batch_size=0)
+    with pytest.raises(ConfigError):
+        Engine(bundle, device="cpu", precision="fp16")
+
+
+def test_the_name_says_what_ran(bundle: Bundle) -> None:
+    assert Engine(bundle, device="cpu", precision="fp32", batch_size=8).name.endswith("cpu fp32 batch 8")
