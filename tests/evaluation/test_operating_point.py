@@ -50,10 +50,20 @@ def test_it_lies_halfway_to_the_next_lower_score() -> None:
     assert point.criterion == "sensitivity >= 0.95"
     assert choose_operating_point(binary([1, 0], [0.5, 0.75])).thresholds == {"sick": (0.25,)}  # none is lower: 0
     assert choose_operating_point(binary([1, 0], [0.0, 0.75])).thresholds == {"sick": (0.0,)}
-    close = [0.3, float(np.nextafter(0.3, 1))]  # nothing lies between them
+
+
+@pytest.mark.parametrize("lower", [0.3, float(np.nextafter(0.3, 1))])  # the mean rounds down for one, up for the other
+def test_neighbouring_floats_stay_apart(lower: float) -> None:
+    close = [lower, float(np.nextafter(lower, 1))]
     point = choose_operating_point(binary([0, 1], close))
     figures = evaluate(binary([0, 1], close), operating_point=point).figures["sick"]
     assert (figures["sensitivity"].value, figures["specificity"].value) == (1.0, 1.0)
+
+
+def test_rounding_does_not_ask_for_one_positive_more() -> None:
+    prob = [k / 128 for k in range(1, 101)]
+    point = choose_operating_point(binary([1] * 100 + [0], [*prob, 0.0]), min_sensitivity=0.07)  # 0.07 * 100 > 7
+    assert sum(p >= point.thresholds["sick"][0] for p in prob) == 7
 
 
 def test_evaluation_on_the_same_samples_reaches_it(random_predictions: Make) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lepton_vision.config import PreprocessConfig
@@ -86,6 +86,8 @@ def test_a_file_brings_back_every_bit(tmp_path: Path, suffix: str) -> None:
     st.lists(st.floats(0.0, 1.0), min_size=1, max_size=20),
     st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8),
 )
+@example([0.1], "0\r")
+@example([1 / 3], 'a,"b\n# c')
 def test_any_probability_and_any_id_survive_csv(
     tmp_path_factory: pytest.TempPathFactory, prob: list[float], name: str
 ) -> None:
