@@ -13,20 +13,19 @@ import numpy.typing as npt
 import pandas as pd
 
 from lepton_vision.config import AuditConfig, Config, nearest
-from lepton_vision.errors import LabelError, LeakageError, ManifestError, ReadError
-from lepton_vision.manifest.hashes import thumbnail
+from lepton_vision.errors import LabelError, LeakageError, ManifestError
 from lepton_vision.manifest.labels import infer_targets
-from lepton_vision.manifest.near import candidate_pairs, verify_pairs
+from lepton_vision.manifest.near import connect, near_pairs
 from lepton_vision.manifest.schema import objects
 from lepton_vision.manifest.split import shared_patients
 from lepton_vision.manifest.table import Manifest
-from lepton_vision.types import SPLITS, Pixels, Target
+from lepton_vision.types import SPLITS, Target
 
 Kind = Literal[
     "leakage",  # a patient or an image in two splits
     "duplicate",  # identical pixels inside one split
     "conflict",  # identical pixels with different labels
-    "unverified",  # perhaps a near-duplicate; an image could not be read to compare
+    "unverified",  # perhaps near-duplicates, not compared
     "unknown_patient",
     "rejected",
     "unmatched_labels",
@@ -44,11 +43,11 @@ KINDS: Final[tuple[Kind, ...]] = (
 )
 Cause = Literal["", "patient", "identical", "near"]
 _WHAT: Final[dict[str, str]] = {
-    "patient": "patients stand in two splits",
-    "identical": "images stand in two splits with identical pixels",
-    "near": "groups of near-identical images stand in two splits",
-    "duplicate": "images stand several times in one split",
-    "conflict": "images have different labels in different rows",
+    "patient": "patients in two splits",
+    "identical": "groups of identical images in two splits",
+    "near": "groups of near-identical images in two splits",
+    "duplicate": "groups of identical images in one split",
+    "conflict": "groups of identical images with different labels",
 }
 
 
@@ -119,11 +118,11 @@ class Audit:
         if not found:
             return
         counts = Counter(finding.cause or finding.kind for finding in found)
-        what = "; ".join(f"{count} {_WHAT.get(name, f'findings of kind {name}')}" for name, count in counts.items())
+        what = "; ".join(f"{_WHAT.get(name, name)}: {count}" for name, count in counts.items())
         groups = "; ".join(_rows(finding.rows) for finding in found[:3])
         causes = {finding.cause for finding in found}
         raise LeakageError(
-            f"The audit found: {what}. Rows of the first: {groups}. Expected none. {_remedy(causes)}",
+            f"The audit found {what}. Expected none. Rows of the first: {groups}. {_remedy(causes)}",
             row=found[0].rows[0] if found[0].rows else None,
         )
 
@@ -243,60 +242,23 @@ def _identical(frame: pd.DataFrame, *, label_columns: Sequence[str]) -> list[Fin
 
 def _near(manifest: Manifest, frame: pd.DataFrame, *, distance: int) -> list[Finding]:
     """Images of two splits that show the same but are not identical."""
-    usable = frame[frame["phash"].notna() & frame["split"].notna()]
+    usable = frame[frame["split"].notna()]
     if usable["split"].nunique() < 2:
         return []
-    rows = usable.index.to_numpy()
-    hashes = np.asarray([int(value, 16) for value in usable["phash"]], dtype=np.uint64)
     parts = np.asarray([SPLITS.index(value) for value in usable["split"]], dtype=np.int64)
-    patients = pd.factorize(usable["patient_id"])[0]
-    pixels = pd.factorize(usable["pixel_hash"])[0]
-
-    def others() -> Any:
-        for pairs in candidate_pairs(hashes, parts, distance=distance):
-            a, b = pairs.T
-            is_other = (patients[a] != patients[b]) & ((pixels[a] != pixels[b]) | (pixels[a] < 0))
-            yield pairs[is_other]
-
-    def load(place: int) -> Pixels | None:
-        return _thumbnail(manifest, int(rows[place]))
-
-    same, unread = verify_pairs(others(), load)
+    near = near_pairs(manifest, usable.index.to_numpy(), parts=parts, distance=distance)
     findings = []
-    for group in _components(same, len(rows)):
-        members = usable.iloc[group]
-        message = f"{len(group)} near-identical images of different patients stand in {_splits(members['split'])}."
+    for group in connect(near.same.tolist()):
+        members = usable.loc[group]
+        message = f"{len(group)} near-identical images stand in {_splits(members['split'])}."
         findings.append(Finding("leakage", "error", message, _positions(members), "near"))
-    if unread:
-        concerned = sorted({int(rows[place]) for pair in unread for place in pair})
-        message = f"{len(unread)} pairs may be near-identical, but an image could not be read to compare them."
-        findings.append(Finding("unverified", "warning", message, tuple(concerned)))
+    if near.unverified:
+        message = (
+            f"{near.unverified} pairs may be near-identical but were not compared: a file cannot be read, or there are "
+            "too many candidates (lower audit.near_distance)."
+        )
+        findings.append(Finding("unverified", "warning", message))
     return findings
-
-
-def _thumbnail(manifest: Manifest, row: int) -> Pixels | None:
-    from lepton_vision.readers.image import read_image
-
-    address = manifest.locate(row)
-    try:
-        image = read_image(address.path, frame=address.frame, member=address.member)
-    except ReadError:  # counted by the caller as a finding of its own
-        return None
-    return thumbnail(image.pixels)
-
-
-def _components(pairs: Sequence[tuple[int, int]], size: int) -> list[npt.NDArray[np.int64]]:
-    """Groups of rows that pairs connect."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    if not pairs:
-        return []
-    ends = np.asarray(pairs, dtype=np.int64).T
-    graph = coo_array((np.ones(ends.shape[1], dtype=np.int8), (ends[0], ends[1])), shape=(size, size))
-    component = connected_components(graph, directed=False)[1]
-    touched = np.unique(ends)
-    return [touched[component[touched] == number] for number in np.unique(component[touched])]
 
 
 def _notes(manifest: Manifest, frame: pd.DataFrame) -> list[Finding]:

@@ -9,46 +9,125 @@ Mirrored, rotated or cropped copies are not found.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from lepton_vision.manifest.hashes import THUMBNAIL
+from lepton_vision.errors import ReadError
+from lepton_vision.manifest.hashes import THUMBNAIL, thumbnail
+from lepton_vision.readers.image import read_image
 from lepton_vision.types import Pixels
+
+if TYPE_CHECKING:
+    from lepton_vision.manifest.table import Manifest
 
 CORRELATION: Final = 0.98  # of the thumbnails
 DETAIL_CORRELATION: Final = 0.90  # of the thumbnails without their slow shading
-_BLOCK: Final = 2**22  # hash pairs compared at once: bounds memory to some 50 MB
+_MOST_PAIRS: Final = 2_000_000  # candidates compared; bounds time where most images have one hash
 _BATCH: Final = 4096  # candidate pairs whose thumbnails are compared at once
 
 Pairs = npt.NDArray[np.int64]
 
 
-def candidate_pairs(hashes: npt.NDArray[np.uint64], parts: npt.NDArray[np.int64], *, distance: int) -> Iterator[Pairs]:
-    """Pairs of rows of two different parts whose hashes differ in at most ``distance`` bits.
+@dataclass(frozen=True, slots=True)
+class NearPairs:
+    """What the search for near-duplicates gave.
+
+    Attributes:
+        same: (P, 2) int64 rows of the manifest that show the same image.
+        unverified: candidate pairs that were not compared: a file cannot be read any more, or there are too many.
+    """
+
+    same: Pairs
+    unverified: int
+
+
+def near_pairs(
+    manifest: Manifest, rows: npt.NDArray[np.int64], *, parts: npt.NDArray[np.int64], distance: int
+) -> NearPairs:
+    """Pairs of rows in different parts that show the same image without having the same pixels.
 
     Args:
-        hashes: (N,) 64-bit hashes.
-        parts: (N,) number of the part of each row; rows of a negative part are left out.
-        distance: largest Hamming distance.
+        manifest: its files are read for the candidates.
+        rows: (N,) rows to look at; those without a perceptual hash (constant images) are passed over.
+        parts: (N,) number of the part of each of them: a split, a patient.
+        distance: largest Hamming distance of a candidate pair.
+    """
+    frame = manifest.frame.iloc[rows]
+    is_hashed = frame["phash"].notna().to_numpy()
+    frame, rows, parts = frame[is_hashed], rows[is_hashed], parts[is_hashed]
+    hashes = np.asarray([int(value, 16) for value in frame["phash"]], dtype=np.uint64)
+    patients = pd.factorize(frame["patient_id"])[0]
+    pixels = pd.factorize(frame["pixel_hash"])[0]
+
+    def others() -> Iterator[Pairs]:
+        for pairs in candidate_pairs(hashes, distance=distance):
+            a, b = pairs.T
+            is_copy = (pixels[a] == pixels[b]) & (pixels[a] >= 0)
+            yield pairs[(parts[a] != parts[b]) & (patients[a] != patients[b]) & ~is_copy]
+
+    found = verify_pairs(others(), lambda place: load_thumbnail(manifest, int(rows[place])), count=len(rows))
+    return NearPairs(rows[found.same], found.unverified)
+
+
+def load_thumbnail(manifest: Manifest, row: int) -> Pixels | None:
+    """Thumbnail of one row, or None where its image cannot be read any more."""
+    address = manifest.locate(row)
+    try:
+        return thumbnail(read_image(address.path, frame=address.frame, member=address.member).pixels)
+    except ReadError:  # the callers count such pairs
+        return None
+
+
+def candidate_pairs(hashes: npt.NDArray[np.uint64], *, distance: int) -> Iterator[Pairs]:
+    """Pairs of rows whose 64-bit hashes differ in at most ``distance`` bits, each once.
+
+    Of ``distance`` + 1 bands of bits, two such hashes share at least one; only rows that share a band are compared.
 
     Yields:
-        (P, 2) int64 row numbers, block by block, the row of the lower part first.
+        (P, 2) int64 row numbers, the lower first.
     """
-    numbers = np.unique(parts[parts >= 0])
-    for first in numbers:
-        left = np.flatnonzero(parts == first)
-        right = np.flatnonzero(parts > first)
-        step = max(1, _BLOCK // max(1, len(right)))
-        for start in range(0, len(left), step):
-            rows = left[start : start + step]
-            differing = _bit_count(hashes[rows][:, None] ^ hashes[right][None, :])
-            near_left, near_right = np.nonzero(differing <= distance)
-            if len(near_left):
-                yield np.stack([rows[near_left], right[near_right]], axis=1)
+    edges = np.linspace(0, 64, distance + 2).astype(np.uint64)
+    bands = [(hashes >> low) & np.uint64((1 << int(high - low)) - 1) for low, high in pairwise(edges)]
+    for number, band in enumerate(bands):
+        order = np.argsort(band, kind="stable")
+        ranked = band[order]
+        place, step = np.arange(len(hashes) - 1), 1
+        while len(place):
+            place = place[place + step < len(hashes)]
+            place = place[ranked[place] == ranked[place + step]]  # as equal values stand side by side
+            first, second = order[place], order[place + step]
+            is_near = _bit_count(hashes[first] ^ hashes[second]) <= distance
+            for earlier in bands[:number]:
+                is_near &= earlier[first] != earlier[second]
+            if is_near.any():
+                yield np.sort(np.stack([first[is_near], second[is_near]], axis=1), axis=1)
+            step += 1
+
+
+def connect(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Groups of rows that pairs connect, in order."""
+    leader: dict[int, int] = {}
+
+    def find(row: int) -> int:
+        while leader.setdefault(row, row) != row:
+            leader[row] = leader[leader[row]]
+            row = leader[row]
+        return row
+
+    for a, b in pairs:
+        first, second = sorted((find(a), find(b)))
+        leader[second] = first
+    groups: dict[int, list[int]] = {}
+    for row in sorted(leader):
+        groups.setdefault(find(row), []).append(row)
+    return list(groups.values())
 
 
 def _bit_count(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
@@ -61,39 +140,38 @@ def _bit_count(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
     return by_table
 
 
-def verify_pairs(
-    pairs: Iterator[Pairs], load: Callable[[int], Pixels | None]
-) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Sort candidate pairs by what their images show.
+def verify_pairs(pairs: Iterator[Pairs], load: Callable[[int], Pixels | None], *, count: int) -> NearPairs:
+    """Compare the images of candidate pairs.
 
     Args:
         pairs: what ``candidate_pairs`` yields.
-        load: thumbnail (32, 32) of a row, or None where its image cannot be read any more.
-
-    Returns:
-        Pairs that show the same image, and pairs that could not be compared. Each row is loaded once; 1 KB per row
-        with a candidate is kept.
+        load: thumbnail (32, 32) of a row, or None where its image cannot be read any more; called once per row.
+        count: number of rows.
     """
-    kept: dict[int, npt.NDArray[np.uint8] | None] = {}
-    same: list[tuple[int, int]] = []
-    unread: list[tuple[int, int]] = []
-
-    def small(row: int) -> npt.NDArray[np.uint8] | None:
-        if row not in kept:
-            image = load(row)
-            kept[row] = None if image is None else np.rint(image * 255).astype(np.uint8)
-        return kept[row]
-
+    # 1 KB per row, of which the system gives only what is touched
+    images = np.empty((count, THUMBNAIL, THUMBNAIL), dtype=np.uint8)
+    state = np.zeros(count, dtype=np.int8)  # 0 not tried, 1 loaded, -1 cannot be read
+    same: list[Pairs] = []
+    compared = unverified = 0
     for block in pairs:
+        if compared >= _MOST_PAIRS:
+            unverified += len(block)
+            if unverified >= _MOST_PAIRS:
+                break
+            continue
         for start in range(0, len(block), _BATCH):
-            rows = [(int(a), int(b)) for a, b in block[start : start + _BATCH]]
-            images = [(small(a), small(b)) for a, b in rows]
-            unread += [pair for pair, (a, b) in zip(rows, images, strict=True) if a is None or b is None]
-            known = [(pair, a, b) for pair, (a, b) in zip(rows, images, strict=True) if a is not None and b is not None]
-            if known:
-                is_same = are_same(np.stack([a for _, a, _ in known]), np.stack([b for _, _, b in known]))
-                same += [pair for (pair, _, _), found in zip(known, is_same, strict=True) if found]
-    return same, unread
+            batch = block[start : start + _BATCH]
+            for row in np.unique(batch[(state[batch] != -1).all(axis=1)]):
+                if state[row] == 0:
+                    image = load(int(row))
+                    state[row] = -1 if image is None else 1
+                    images[row] = 0 if image is None else np.rint(image * 255)
+            readable = batch[(state[batch] == 1).all(axis=1)]
+            unverified += len(batch) - len(readable)
+            compared += len(batch)
+            if len(readable):
+                same.append(readable[are_same(images[readable[:, 0]], images[readable[:, 1]])])
+    return NearPairs(np.concatenate(same) if same else np.empty((0, 2), dtype=np.int64), unverified)
 
 
 def are_same(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lepton_vision.config import Config, SplitConfig
+from lepton_vision.config import AuditConfig, Config, SplitConfig
 from lepton_vision.errors import LabelError, LeakageError, ManifestError
 from lepton_vision.manifest.allocation import allocate
 from lepton_vision.manifest.labels import infer_targets
+from lepton_vision.manifest.near import connect, near_pairs
 from lepton_vision.manifest.schema import COLUMNS, objects
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.types import SPLITS, Target
@@ -25,7 +26,7 @@ _MOST_VALUES = 64  # distinct values of a column that are balanced; beyond it on
 
 @dataclass(frozen=True)
 class _Groups:
-    """Rows that must stay together: of one patient, or with the same pixels.
+    """Rows that must stay together: of one patient, or of the same image.
 
     Attributes:
         codes: (N,) group number of each row of ``manifest``.
@@ -42,7 +43,8 @@ def split_manifest(
 ) -> Manifest:
     """Divide the patients into train, val and test, and into folds where the configuration asks for them.
 
-    No patient stands in two parts, nor do rows with identical pixels. Classes and the columns of ``balance_by`` are
+    No patient stands in two parts, nor do identical or near-identical images (see ``near``; candidates are read once
+    more). Classes and the columns of ``balance_by`` are
     spread alike; the number of patients (with their duplicates) in each part is the asked share, rounded. The result
     depends on the seed and on the relative paths, not on the order of rows.
 
@@ -259,7 +261,7 @@ def _deal(
     if len(groups.tokens) < parts:
         raise ManifestError(
             f"Expected at least {parts} patients for {parts} parts. Received: {len(groups.tokens)} "
-            f"({len(usable)} usable images; images with the same pixels count as one patient). "
+            f"({len(usable)} usable images; patients who share an image count as one). "
             "Add patients, give patient_id in the label table, or set split.val and split.test to 0."
         )
     traits, is_class = _traits(groups, settings, targets=targets)
@@ -274,29 +276,27 @@ def _deal(
 
 
 def _group(usable: Manifest) -> _Groups:
-    """Join rows of one patient, and rows with the same pixels (constant images, which have no phash, excepted)."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+    """Join rows of one patient, of the same pixels, and of near-identical images.
 
+    Constant images, which have no perceptual hash, are alike without being the same.
+    """
     frame = usable.frame
-    patients = pd.factorize(frame["patient_id"].fillna(frame["image_id"]))[0]
-    pixels = frame["pixel_hash"].where(frame["phash"].notna())
-    hashes = pd.factorize(pixels)[0]
-    is_hashed = hashes >= 0
-    nodes = int(patients.max()) + 1 + int(hashes.max(initial=-1)) + 1
-    ends = (patients[is_hashed], hashes[is_hashed] + patients.max() + 1)
-    graph = coo_array((np.ones(len(ends[0]), dtype=np.int8), ends), shape=(nodes, nodes))
-    component = connected_components(graph, directed=False)[1][patients]
-    names = (
-        frame["path"].astype(object)
-        + "\0"
-        + frame["member"].astype(object).fillna("")
-        + "\0"
-        + frame["frame"].astype(object).map(str, na_action="ignore").fillna("")
-    )
-    tokens = names.groupby(component).min().sort_values()
+    patients = pd.factorize(frame["patient_id"].fillna(frame["image_id"]))[0].astype(np.int64)
+    hashes = pd.factorize(frame["pixel_hash"].where(frame["phash"].notna()))[0]
+    first_with: dict[int, int] = {}
+    pairs = [(int(p), first_with.setdefault(int(h), int(p))) for p, h in zip(patients, hashes, strict=True) if h >= 0]
+    near = near_pairs(usable, np.arange(len(frame)), parts=patients, distance=AuditConfig().near_distance)
+    pairs += patients[near.same].tolist()
+    leader = np.arange(int(patients.max(initial=-1)) + 1)
+    for group in connect(pairs):
+        leader[group] = group[0]
+    names = [
+        f"{path}\0{member or ''}\0{'' if number is None else number}"
+        for path, member, number in zip(*(objects(frame[name]) for name in ("path", "member", "frame")), strict=True)
+    ]
+    tokens = pd.Series(names, dtype=object).groupby(leader[patients]).min().sort_values()
     place = {int(old): new for new, old in enumerate(tokens.index)}
-    codes = np.asarray([place[int(old)] for old in component], dtype=np.int64)
+    codes = np.asarray([place[int(old)] for old in leader[patients]], dtype=np.int64)
     return _Groups(usable, codes, tuple(tokens))
 
 
