@@ -51,7 +51,7 @@ def predict(
             a file that holds several is a sample.
         device: "auto", "cpu", "cuda" or "mps".
         precision: "auto", "fp32", "bf16" or "fp16".
-        batch_size: images at once; None is that of the training.
+        batch_size: images at once; None is that of the training. Another size may change a probability's last bits.
         workers: threads that read ahead while the model works; 0 reads in between.
         progress: called with (done, total) after each batch.
         cache_dir: folder of the decoded cache of ``make_loader``, for a manifest; None decodes every file.
@@ -80,7 +80,7 @@ def predict(
         files, preprocess = list_files(images), bundle.config.preprocess
         total = len(files)
         outcomes = read_ahead(files, lambda path: read_file(path, preprocess), workers=workers, depth=2 * size)
-    engine = Engine(bundle, device=device, precision=precision)
+    engine = Engine(bundle, device=device, precision=precision, batch_size=size)
     found = _run(outcomes, engine, batch_size=size, total=total, progress=progress)
     if not isinstance(images, Manifest):
         return _of_files(found, bundle)
