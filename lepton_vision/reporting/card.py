@@ -84,7 +84,7 @@ def render_report(
     heading = title or f"{', '.join(target.name for target in evaluation.targets)}"
     own = dict(evaluation.provenance)
     facts = {"bundle": own.pop("bundle_id", None), **dict(provenance or {})}
-    return _template().render(
+    page: str = _template().render(
         title=heading,
         evaluation=evaluation,
         confidence=f"{evaluation.confidence:.0%}".replace("%", " %"),
@@ -101,6 +101,7 @@ def render_report(
         largest_grid=LARGEST_GRID,
         version=__version__,
     )
+    return page
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,7 @@ class Section:
     curves: list[Any]
     by_class: list[Any]
     confusions: list[view.Confusion]
+    plain: list[str]
     cases: list[Case]
     n_hidden: int
 
@@ -153,6 +155,7 @@ def _section(evaluation: Evaluation, target: Target, position: int) -> Section:
         curves=curve_charts(evaluation, target, name=anchor),
         by_class=class_charts(evaluation, target, name=anchor),
         confusions=view.confusion_tables(evaluation, target),
+        plain=view.plain_numbers(evaluation, target),
         cases=[_case(evaluation, target, case, side=side) for case in worst],
         n_hidden=max(0, len(evaluation.curves.get(target.name, ())) - LARGEST_GRID),
     )

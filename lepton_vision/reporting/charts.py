@@ -32,7 +32,8 @@ class Key:
 
     Attributes:
         series: position in the palette; None for a muted line.
-        shape: "line", "dash" (a line with gaps), "dot", "dots" (a dotted line), "bar" or "cut" (a threshold).
+        shape: "line", "dash" (a line with gaps), "dot", "point" (an operating point), "dots" (a dotted line), "bar"
+            or "cut" (a threshold).
         text: what it stands for.
         note: a figure that belongs to it, or "".
     """
@@ -71,8 +72,8 @@ def curve_charts(evaluation: Evaluation, target: Target, *, name: str) -> list[C
     roc = [Line(one, series[k], marks[k][0]) for k, one in enumerate(curves)]
     pr = [Line(one, series[k], marks[k][1], levels[k]) for k, one in enumerate(curves)]
     charts = []
-    for short, title, lines, figure in (("roc", "ROC curve", roc, "auroc"), ("pr", "Precision–recall curve", pr,
-                                                                              "average_precision")):  # fmt: skip
+    kinds = (("roc", "ROC curve", roc, "auroc"), ("pr", "Precision–recall curve", pr, "average_precision"))
+    for short, title, lines, figure in kinds:
         is_drawn = any(getattr(line.curves, short) is not None for line in lines)
         keys = _curve_keys(evaluation, target, lines, figure=figure)
         label = f"{title} of {target.name}. " + ". ".join(f"{key.text}: {key.note}" for key in keys if key.note)
@@ -90,8 +91,9 @@ def class_charts(evaluation: Evaluation, target: Target, *, name: str) -> list[t
     charts = []
     for k, one in enumerate(curves):
         cut = thresholds[k] if k < len(thresholds) and is_known(thresholds[k]) else None
-        parts = {"name": f"{name}-{k}", "is_small": len(curves) > 1}
-        charts.append((one.class_name, _reliability(one, **parts), _scores(one, cut, **parts)))
+        prefix, is_small = f"{name}-{k}", len(curves) > 1
+        reliability = _reliability(one, name=prefix, is_small=is_small)
+        charts.append((one.class_name, reliability, _scores(one, cut, name=prefix, is_small=is_small)))
     return charts
 
 

@@ -8,7 +8,7 @@ sets such text in HTML. pyplot is not used and no setting of matplotlib changes 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from io import StringIO
@@ -34,7 +34,8 @@ _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--card"} |
 _POINTS = 72.0  # SVG units of matplotlib per inch
 _WIDTH, _LEFT, _RIGHT, _BOTTOM, _TOP = 360.0, 50.0, 10.0, 44.0, 10.0
 _SMALL_WIDTH = 250.0
-_SETTINGS: Mapping[str, Any] = {
+# Any: newer versions of matplotlib type the keys as literals, older ones as strings.
+_SETTINGS: Any = {
     "font.family": ["DejaVu Sans"],
     "font.size": 10.0,
     "axes.edgecolor": MUTED,
@@ -101,7 +102,7 @@ class Line:
 
 def roc_figure(lines: Sequence[Line]) -> Plot:
     """Draw ROC curves, the line of chance, and the operating points with their intervals."""
-    with rc_context(dict(_SETTINGS)):
+    with rc_context(_SETTINGS):
         plot, axes = _square(xlabel="1 − specificity", ylabel="Sensitivity")
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.0, linestyle=(0, (2, 3)), zorder=1.5)
         for line in _muted_first(lines):
@@ -116,7 +117,7 @@ def precision_recall_figure(lines: Sequence[Line]) -> Plot:
 
     The curves are steps: straight lines between the points would flatter the model.
     """
-    with rc_context(dict(_SETTINGS)):
+    with rc_context(_SETTINGS):
         plot, axes = _square(xlabel="Recall (sensitivity)", ylabel="Precision (PPV)")
         for line in _muted_first(lines):
             if line.level is not None and np.isfinite(line.level) and line.series is not None:
@@ -130,7 +131,7 @@ def precision_recall_figure(lines: Sequence[Line]) -> Plot:
 
 def reliability_figure(bins: Sequence[ReliabilityBin], *, series: int = 0, is_small: bool = False) -> Plot:
     """Draw the observed share of positives against the mean probability, one point per bin with its interval."""
-    with rc_context(dict(_SETTINGS)):
+    with rc_context(_SETTINGS):
         plot, axes = _square(xlabel="Predicted probability", ylabel="Observed share", is_small=is_small)
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.0, linestyle=(0, (2, 3)), zorder=1.5)
         color = SERIES[series % len(SERIES)]
@@ -147,7 +148,7 @@ def reliability_figure(bins: Sequence[ReliabilityBin], *, series: int = 0, is_sm
 
 def scores_figure(histogram: Histogram, *, thresholds: Sequence[float] = (), is_small: bool = False) -> Plot:
     """Draw which scores positives (upwards) and negatives (downwards) get, each as a share of its own group."""
-    with rc_context(dict(_SETTINGS)):
+    with rc_context(_SETTINGS):
         plot, axes = _square(xlabel="Predicted probability", ylabel="Share of group", is_small=is_small)
         edges = np.asarray(histogram.edges, dtype=np.float64)
         widths = np.diff(edges)
@@ -175,7 +176,7 @@ def to_svg(plot: Plot, *, name: str, label: str) -> str:
         label: what a screen reader says instead of the figure (any text, it is escaped).
     """
     buffer = StringIO()
-    with rc_context(dict(_SETTINGS)):
+    with rc_context(_SETTINGS):
         plot.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", buffer.getvalue(), flags=re.DOTALL)
     body = body[body.index("<svg") : body.rindex("</svg>")]

@@ -51,14 +51,29 @@ def _on_split(evaluation: Evaluation) -> list[Note]:
     split, point = evaluation.split, evaluation.operating_point
     notes = []
     if split is None:
-        notes.append(Note("caution", "It is not known which split these images are. Only a test split that nobody "
-                          "chose anything on gives an honest figure."))  # fmt: skip
+        notes.append(
+            Note(
+                "caution",
+                "It is not known which split these images are. Only a test split that nobody "
+                "chose anything on gives an honest figure.",
+            )
+        )
     elif split != "test":
-        notes.append(Note("caution", f"These are figures of the {split_name(split)} split. The model, its "
-                          "calibration or its thresholds were chosen with these images: expect worse on new ones."))  # fmt: skip
+        notes.append(
+            Note(
+                "caution",
+                f"These are figures of the {split_name(split)} split. The model, its "
+                "calibration or its thresholds were chosen with these images: expect worse on new ones.",
+            )
+        )
     if point.chosen_on is not None and point.chosen_on == split:
-        notes.append(Note("caution", f"The operating point was chosen on this same {split_name(split)} split, so "
-                          "the figures at the threshold flatter the model."))  # fmt: skip
+        notes.append(
+            Note(
+                "caution",
+                f"The operating point was chosen on this same {split_name(split)} split, so "
+                "the figures at the threshold flatter the model.",
+            )
+        )
     if point.chosen_on is None and any(point.thresholds.get(t.name) for t in evaluation.targets):
         notes.append(Note("info", "The threshold was stated by hand, not chosen on validation."))
     return notes
@@ -69,14 +84,24 @@ def _on_size(evaluation: Evaluation) -> list[Note]:
     if evaluation.n == 0:
         notes.append(Note("caution", "No image has a label: there is nothing to measure."))
     elif evaluation.n_patients < FEW_PATIENTS:
-        notes.append(Note("caution", f"Only {evaluation.n_patients:,} patients: the intervals are rough, and another "
-                          "sample could look quite different."))  # fmt: skip
+        notes.append(
+            Note(
+                "caution",
+                f"Only {evaluation.n_patients:,} patients: the intervals are rough, and another "
+                "sample could look quite different.",
+            )
+        )
     if evaluation.n_failed:
         images = "image" if evaluation.n_failed == 1 else "images"
         notes.append(Note("caution", f"{evaluation.n_failed:,} {images} could not be read and are in no figure."))
     if evaluation.n and evaluation.n_patients == evaluation.n:
-        notes.append(Note("info", "Every image counts as a patient of its own. If patients have several images here "
-                          "and their ids were not given, the intervals are too narrow."))  # fmt: skip
+        notes.append(
+            Note(
+                "info",
+                "Every image counts as a patient of its own. If patients have several images here "
+                "and their ids were not given, the intervals are too narrow.",
+            )
+        )
     return notes
 
 
@@ -92,8 +117,13 @@ def _on_classes(evaluation: Evaluation, target: Target) -> list[Note]:
         which = _enumerate([f"no image is {name}" for name in absent] + [f"every image is {name}" for name in full])
         notes.append(Note("caution", f"{where}{which}. Figures that compare the classes are undefined there."))
     if few or rest:
-        notes.append(Note("caution", f"{where}fewer than {FEW_IMAGES} images of {_enumerate(few + rest)}: read their "
-                          "figures together with the intervals."))  # fmt: skip
+        notes.append(
+            Note(
+                "caution",
+                f"{where}fewer than {FEW_IMAGES} images of {_enumerate(few + rest)}: read their "
+                "figures together with the intervals.",
+            )
+        )
     unlabelled = evaluation.n_unlabelled.get(target.name, 0)
     if unlabelled:
         notes.append(Note("info", f"{where}{unlabelled:,} images without a label are left out."))

@@ -110,9 +110,10 @@ def decision_rule(evaluation: Evaluation, target: Target) -> str:
 def point_origin(evaluation: Evaluation) -> str:
     """Say where the operating point comes from."""
     point = evaluation.operating_point
+    criterion = point.criterion.replace(">=", "≥").replace("<=", "≤")
     if point.chosen_on is None:
-        return f"{point.criterion or 'stated by hand'} (not chosen on data)" if not point.n else point.criterion
-    return f"{point.criterion}, chosen on the {split_name(point.chosen_on)} split ({point.n:,} images), then frozen"
+        return criterion or "stated by hand"
+    return f"{criterion}, chosen on the {split_name(point.chosen_on)} split ({point.n:,} images), then frozen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +155,31 @@ def _confusion(title: str, names: tuple[str, ...], table: Any) -> Confusion:
             cells.append((f"{count:,}", f"{share:.1%}" if total else NOTHING, round(share, 3), kind))
         rows.append((name, f"{total:,}", tuple(cells)))
     return Confusion(title, names, tuple(rows))
+
+
+def plain_numbers(evaluation: Evaluation, target: Target) -> list[str]:
+    """Put the confusion of a binary target into sentences about 100 images; nothing for other kinds."""
+    counts = evaluation.confusion.get(target.name)
+    if target.kind != "binary" or counts is None or np.shape(counts) != (2, 2):
+        return []
+    (tn, fp), (fn, tp) = np.asarray(counts).tolist()
+    positive, sentences = target.positive, []
+    if tp + fn:
+        sentences.append(f"Of 100 images that are {positive}, {_of_100(tp, tp + fn)} are found and "
+                         f"{_of_100(fn, tp + fn)} are missed.")  # fmt: skip
+    if tn + fp:
+        sentences.append(f"Of 100 that are not, {_of_100(fp, tn + fp)} are called {positive} by mistake.")
+    if tp + fp:
+        sentences.append(f"Of 100 calls “{positive}”, {_of_100(tp, tp + fp)} are right, where as many images are "
+                         f"{positive} as here ({(tp + fn) / (tp + fn + tn + fp):.0%}).")  # fmt: skip
+    return sentences
+
+
+def _of_100(part: int, whole: int) -> str:
+    share = 100.0 * part / whole
+    if 0 < share < 0.5:
+        return "fewer than 1"
+    return "more than 99" if 99.5 <= share < 100 else f"{share:.0f}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,7 @@ class Term:
 
 TERMS: Mapping[str, Term] = {
     "auroc": Term("AUROC", "How often a positive image gets a higher score than a negative one; 0.5 is chance."),
-    "average_precision": Term(
-        "Average precision", "Area under the precision–recall curve; chance is the prevalence."
-    ),
+    "average_precision": Term("Average precision", "Area under the precision–recall curve; chance is the prevalence."),
     "sensitivity": Term("Sensitivity", "Share of the positive images that were called positive."),
     "specificity": Term("Specificity", "Share of the negative images that were called negative."),
     "ppv": Term("PPV", "Share of the calls “positive” that were right; holds at this prevalence only."),
@@ -38,9 +36,9 @@ TERMS: Mapping[str, Term] = {
     "f1_macro": Term("F1 (mean)", "Harmonic mean of sensitivity and PPV, averaged over the classes."),
     "brier": Term("Brier score", "Mean squared error of the probability; 0 is perfect.", is_share=False),
     "log_loss": Term("Log loss", "Penalty for being sure and wrong, in nats; 0 is perfect.", is_share=False),
-    "ece": Term("Calibration error", "Mean gap between said and observed (ECE, equal bins); 0 is perfect.", is_share=False),
+    "ece": Term("Calibration error", "Mean gap between said and seen (ECE, equal mass); 0 is perfect.", is_share=False),
     "prevalence": Term("Prevalence", "Share of positive images in this sample."),
-}  # fmt: skip
+}
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Ranking, no threshold needed", ("auroc", "average_precision")),
