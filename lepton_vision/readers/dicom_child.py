@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,6 +31,7 @@ from lepton_vision.readers.limits import Limits
 
 _MODULE = "lepton_vision.readers.decode_worker"
 _START_SECONDS = 30.0  # a cold import of a decoder on a busy machine
+_ANSWER_SECONDS = 5.0  # above the processor time: waiting for a core
 _BASE_MEMORY = 2 * 1024**3
 _HEADER_BYTES = 4
 
@@ -76,31 +78,46 @@ class _Host:
         self.lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = ""
+        self._end: int | None = None
 
     def ask(
         self, request: dict[str, Any], data: bytes, *, seconds: float, most: int
     ) -> tuple[dict[str, Any], bytearray]:
-        """Send a request and wait for its answer; a child that fails in any way is thrown away."""
+        """Send a request and wait for its answer; a child that fails in any way is thrown away.
+
+        A child that has answered before may have been killed since, or carry the damage of an earlier frame: the
+        frame is tried once more in a fresh one, by the same decoder, unless it ran out of time.
+        """
         is_fresh = self._process is None or self._process.poll() is not None
-        process = self._start() if is_fresh or self._process is None else self._process
-        request = {**request, "folder": self._folder}
-        timer = threading.Timer(seconds + (_START_SECONDS if is_fresh else 5.0), process.kill)
-        timer.daemon = True
-        timer.start()
+        start = time.monotonic()
+        allowed = seconds + (_START_SECONDS if is_fresh else _ANSWER_SECONDS)
         try:
-            if process.stdin is None or process.stdout is None:
-                raise EOFError
-            send(process.stdin, request, data)
-            return receive(process.stdout, most=most)
+            return self._exchange(request, data, allowed=allowed, most=most)
         except (EOFError, OSError, ValueError):
-            self.stop()
-            end = process.returncode
+            end = self._end
+            if not is_fresh and time.monotonic() - start < allowed:
+                return self.ask(request, data, seconds=seconds, most=most)
             how = f"ended by signal {-end}" if end is not None and end < 0 else f"ended with code {end}"
             raise ReadError(
                 f"The decoder {request['plugin']} crashed or ran out of time or memory (its process {how}).",
                 reason="decoder_failed",
             ) from None
-        except BaseException:  # Ctrl-C in the middle of an answer: the next answer would be this one's
+
+    def _exchange(
+        self, request: dict[str, Any], data: bytes, *, allowed: float, most: int
+    ) -> tuple[dict[str, Any], bytearray]:
+        process = self._process
+        if process is None or process.poll() is not None:
+            process = self._start()
+        timer = threading.Timer(allowed, process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            if process.stdin is None or process.stdout is None:
+                raise EOFError
+            send(process.stdin, {**request, "folder": self._folder}, data)
+            return receive(process.stdout, most=most)
+        except BaseException:  # also Ctrl-C in the middle of an answer: the next answer would be this one's
             self.stop()
             raise
         finally:
@@ -132,7 +149,7 @@ class _Host:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
-            process.wait()
+            self._end = process.wait()
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     with contextlib.suppress(OSError):
