@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lepton_vision.errors import ReadError
+from lepton_vision.readers.image import probe, read_image
+from lepton_vision.readers.npz import npz_members, read_npz_frame
+
+RNG = np.random.default_rng(0)
+GRAY = RNG.integers(0, 256, (5, 4, 6), dtype=np.uint8)
+COLOR = RNG.integers(0, 256, (3, 4, 6, 3), dtype=np.uint8)
+
+
+@pytest.fixture(params=[np.savez, np.savez_compressed], ids=["stored", "compressed"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    save: Callable[..., None] = request.param
+    path = tmp_path / "set.npz"
+    save(path, train_images=GRAY, test_images=COLOR, train_labels=np.zeros((5, 1)))
+    return path
+
+
+def test_one_image(path: Path) -> None:
+    image = read_image(path, member="train_images", frame=3)
+    np.testing.assert_array_equal(image.pixels, GRAY[3][None])
+    assert (image.value_range, image.source_format) == ((0.0, 255.0), "npz")
+    color = read_image(path, member="test_images", frame=1)
+    np.testing.assert_array_equal(color.pixels, np.moveaxis(COLOR[1], 2, 0))
+    np.testing.assert_array_equal(read_npz_frame(path, "train_images", frame=4), GRAY[4])
+
+
+def test_ids_name_member_and_entry(path: Path) -> None:
+    ids = {read_image(path, member=m, frame=i).image_id for m in ("train_images", "test_images") for i in range(3)}
+    assert len(ids) == 6
+    facts = probe(path, member="train_images")
+    assert f"{facts.image_id}-2" in ids
+    assert (facts.frames, facts.rows, facts.columns) == (5, 4, 6)
+
+
+def test_members(path: Path) -> None:
+    assert npz_members(path) == {"train_images": (5, 4, 6), "test_images": (3, 4, 6, 3), "train_labels": (5, 1)}
+
+
+@pytest.mark.parametrize(
+    ("member", "frame", "reason"),
+    [(None, 0, "no_frame"), ("nothing", 0, "no_frame"), ("train_images", None, "no_frame"),
+     ("train_images", 5, "no_frame"), ("train_images", -1, "no_frame"), ("train_labels", 0, "unsupported")],
+)  # fmt: skip
+def test_wrong_addresses(path: Path, member: str | None, frame: int | None, reason: str) -> None:
+    with pytest.raises(ReadError) as caught:
+        read_image(path, member=member, frame=frame)
+    assert caught.value.reason == reason
+
+
+def test_changed_file_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "set.npz"
+    np.savez_compressed(path, train_images=GRAY)
+    np.testing.assert_array_equal(read_image(path, frame=0).pixels[0], GRAY[0])
+    np.savez_compressed(path, train_images=255 - GRAY, more=GRAY)
+    np.testing.assert_array_equal(read_image(path, frame=0, member="train_images").pixels[0], 255 - GRAY[0])
+
+
+def test_real_numbers_and_column_order(tmp_path: Path) -> None:
+    path = tmp_path / "set.npz"
+    values = np.asfortranarray(RNG.normal(size=(3, 4, 6)).astype(np.float32))
+    np.savez(path, train_images=values)
+    np.testing.assert_array_equal(read_image(path, frame=2).pixels[0], values[2])
+    values[1, 0, 0] = np.nan
+    np.savez(path, train_images=values, again=GRAY)
+    with pytest.raises(ReadError) as caught:
+        read_image(path, frame=1, member="train_images")
+    assert caught.value.reason == "non_finite"
