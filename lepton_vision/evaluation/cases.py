@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lepton_vision.inference.predictions import Predictions
-from lepton_vision.types import SampleAddress, Target
+from lepton_vision.types import FloatArray, SampleAddress, Target
 
 LARGEST_GALLERY = 12
 
@@ -42,7 +43,7 @@ class WorstCase:
 
 
 def worst_cases(
-    part: Predictions, target: Target, thresholds: tuple[float, ...], *, count: int = LARGEST_GALLERY
+    part: Predictions, target: Target, *, thresholds: tuple[float, ...], count: int = LARGEST_GALLERY
 ) -> tuple[WorstCase, ...]:
     """Wrong decisions at the operating point, by the probability that the truth was given, smallest first.
 
@@ -52,38 +53,51 @@ def worst_cases(
         thresholds: one for binary, K for multilabel, none for multiclass.
         count: at most so many.
     """
-    truth, prob = part.y_true[target.name], part.y_prob[target.name]
-    if target.kind == "multiclass":
-        label = truth.astype(np.intp)
-        called = prob.argmax(axis=1) if part.n else label
-        given = prob[np.arange(part.n), label]
-        rows = _first(np.where(called != label, given, np.inf), count)
-        return tuple(
-            _case(
-                part, row, float(label[row]), float(given[row]), target.classes[label[row]], target.classes[called[row]]
-            )
-            for row in rows
+    find = _multiclass if target.kind == "multiclass" else _yes_or_no
+    return tuple(find(part, target, thresholds=thresholds, count=count))
+
+
+def _multiclass(part: Predictions, target: Target, *, thresholds: tuple[float, ...], count: int) -> Iterator[WorstCase]:
+    del thresholds  # the largest probability wins
+    truth, prob = part.y_true[target.name].astype(np.intp), part.y_prob[target.name]
+    called = prob.argmax(axis=1) if part.n else truth
+    given = prob[np.arange(part.n), truth]
+    for row in _first(np.where(called != truth, given, np.inf), count):
+        yield WorstCase(
+            str(part.image_id[row]),
+            _address(part, row),
+            y_true=float(truth[row]),
+            y_prob=float(given[row]),
+            truth=target.classes[truth[row]],
+            class_name=target.classes[called[row]],
         )
-    table = (truth.reshape(part.n, target.outputs), prob.reshape(part.n, target.outputs))
-    given = np.where(table[0] > 0, table[1], 1.0 - table[1])
-    is_wrong = ((table[1] >= np.asarray(thresholds)) != (table[0] > 0)) & ~np.isnan(table[0])
-    cases = []
+
+
+def _yes_or_no(part: Predictions, target: Target, *, thresholds: tuple[float, ...], count: int) -> Iterator[WorstCase]:
+    """Binary and multilabel: each cell of (N, outputs) is one decision."""
+    truth = part.y_true[target.name].reshape(part.n, target.outputs)
+    prob = part.y_prob[target.name].reshape(part.n, target.outputs)
+    given = np.where(truth > 0, prob, 1.0 - prob)
+    is_wrong = ((prob >= np.asarray(thresholds)) != (truth > 0)) & ~np.isnan(truth)
+    is_binary = target.kind == "binary"
+    names = target.classes if is_binary else ("absent", "present")
     for cell in _first(np.where(is_wrong, given, np.inf).ravel(), count):
         row, k = divmod(cell, target.outputs)
-        y_true, y_prob = float(table[0][row, k]), float(table[1][row, k])
-        if target.kind == "binary":
-            cases.append(_case(part, row, y_true, y_prob, target.classes[int(y_true)], target.positive))
-        else:
-            cases.append(_case(part, row, y_true, y_prob, "present" if y_true else "absent", target.classes[k]))
-    return tuple(cases)
+        yield WorstCase(
+            str(part.image_id[row]),
+            _address(part, row),
+            y_true=float(truth[row, k]),
+            y_prob=float(prob[row, k]),
+            truth=names[int(truth[row, k])],
+            class_name=target.positive if is_binary else target.classes[k],
+        )
 
 
-def _first(given: np.ndarray[Any, np.dtype[np.float64]], count: int) -> list[int]:
+def _first(given: FloatArray, count: int) -> list[int]:
     """Positions of the smallest finite values, in order."""
     order = np.argsort(given, kind="stable")[:count]
     return [int(i) for i in order if np.isfinite(given[i])]
 
 
-def _case(part: Predictions, row: int, y_true: float, y_prob: float, truth: str, class_name: str) -> WorstCase:
-    address = None if part.addresses is None else part.addresses[row]
-    return WorstCase(str(part.image_id[row]), address, y_true, y_prob, truth, class_name)
+def _address(part: Predictions, row: int) -> SampleAddress | None:
+    return None if part.addresses is None else part.addresses[row]

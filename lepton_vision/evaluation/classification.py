@@ -144,12 +144,12 @@ def evaluate(
         n_unlabelled={name: int((~rows).sum()) for name, rows in known.items()},
         n_failed=len(predictions.failures),
         figures={
-            t.name: bootstrap_figures(measures_of(parts[t.name], t, thresholds[t.name]), bootstrap)
+            t.name: bootstrap_figures(measures_of(parts[t.name], t, thresholds=thresholds[t.name]), bootstrap)
             for t in predictions.targets
         },
         curves={t.name: _curves(parts[t.name], t) for t in predictions.targets},
-        confusion={t.name: _confusion(parts[t.name], t, thresholds[t.name]) for t in predictions.targets},
-        worst={t.name: worst_cases(parts[t.name], t, thresholds[t.name]) for t in predictions.targets},
+        confusion={t.name: _confusion(parts[t.name], t, thresholds=thresholds[t.name]) for t in predictions.targets},
+        worst={t.name: worst_cases(parts[t.name], t, thresholds=thresholds[t.name]) for t in predictions.targets},
         confidence=settings.confidence,
         preprocess=predictions.preprocess,
         provenance={
@@ -171,20 +171,20 @@ def validation_figures(predictions: Predictions) -> dict[str, float]:
     values = []
     for target in predictions.targets:
         part = predictions.select(predictions.labelled(target))
-        measures = measures_of(part, target, (0.5,) * target.outputs)
+        measures = measures_of(part, target, thresholds=(0.5,) * target.outputs)
         values.append(measures.values(np.ones((1, measures.units))))
     return {key: float(np.mean([figures[name][0] for figures in values])) for key, name in names.items()}
 
 
-def measures_of(part: Predictions, target: Target, thresholds: tuple[float, ...]) -> Measures:
+def measures_of(part: Predictions, target: Target, *, thresholds: tuple[float, ...]) -> Measures:
     """Figures of one target, ready for any weighting of the patients; ``part`` holds its labelled samples."""
     truth, prob = part.y_true[target.name], part.y_prob[target.name]
     unit, units = patient_units(part.patient_id)
     if target.kind == "binary":
-        return BinaryMeasures(truth, prob, unit, units=units, threshold=thresholds[0])
+        return BinaryMeasures(truth, prob, unit=unit, units=units, threshold=thresholds[0])
     if target.kind == "multiclass":
-        return MulticlassMeasures(truth, prob, unit, units=units, classes=target.classes)
-    return MultilabelMeasures(truth, prob, unit, units=units, thresholds=thresholds, classes=target.classes)
+        return MulticlassMeasures(truth, prob, unit=unit, units=units, classes=target.classes)
+    return MultilabelMeasures(truth, prob, unit=unit, units=units, thresholds=thresholds, classes=target.classes)
 
 
 def _thresholds(point: OperatingPoint, target: Target) -> tuple[float, ...]:
@@ -218,20 +218,20 @@ def _curves(part: Predictions, target: Target) -> tuple[ClassCurves, ...]:
     return tuple(curves)
 
 
-def _confusion(part: Predictions, target: Target, thresholds: tuple[float, ...]) -> CountArray:
+def _confusion(part: Predictions, target: Target, *, thresholds: tuple[float, ...]) -> CountArray:
     truth, prob = part.y_true[target.name], part.y_prob[target.name]
     if target.kind == "binary":
-        return _cells(truth, (prob >= thresholds[0]).astype(np.float64), 2)
+        return _cells(truth, (prob >= thresholds[0]).astype(np.float64), classes=2)
     if target.kind == "multiclass":
-        return _cells(truth, prob.argmax(axis=1).astype(np.float64), len(target.classes))
+        return _cells(truth, prob.argmax(axis=1).astype(np.float64), classes=len(target.classes))
     called = (prob >= np.asarray(thresholds)).astype(np.float64)
     tables = []
     for k in range(len(target.classes)):
         known = ~np.isnan(truth[:, k])
-        tables.append(_cells(truth[known, k], called[known, k], 2))
+        tables.append(_cells(truth[known, k], called[known, k], classes=2))
     return np.stack(tables)
 
 
-def _cells(truth: FloatArray, called: FloatArray, classes: int) -> CountArray:
+def _cells(truth: FloatArray, called: FloatArray, *, classes: int) -> CountArray:
     cells = np.bincount((truth * classes + called).astype(np.intp), minlength=classes * classes)
     return cells.reshape(classes, classes).astype(np.int64)

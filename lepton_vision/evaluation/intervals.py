@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -112,19 +112,19 @@ def bootstrap_figures(measures: Measures, bootstrap: Bootstrap) -> dict[str, Fig
         for counts in draws:
             for name, values in measures.values(counts).items():
                 parts[name].append(values)
-    replicates = {name: np.concatenate(values) if values else np.zeros(0) for name, values in parts.items()}
-    return {name: _figure(name, float(point[name][0]), replicates, measures, bootstrap) for name in point}
+    figures = {}
+    for name, values in point.items():
+        drawn = np.concatenate(parts[name]) if parts[name] else np.zeros(0)
+        figures[name] = _figure(name, float(values[0]), drawn=drawn, measures=measures, bootstrap=bootstrap)
+    return figures
 
 
-def _figure(
-    name: str, value: float, replicates: Mapping[str, FloatArray], measures: Measures, bootstrap: Bootstrap
-) -> Figure:
+def _figure(name: str, value: float, *, drawn: FloatArray, measures: Measures, bootstrap: Bootstrap) -> Figure:
     n = measures.size(name)
     if np.isnan(value):
         return Figure(np.nan, np.nan, np.nan, n, measures.reason(name))
     if measures.units < 2:
         return Figure(value, np.nan, np.nan, n, "no interval: one patient only")
-    drawn = replicates[name]
     defined = drawn[~np.isnan(drawn)]
     share = 1.0 - defined.size / drawn.size
     if share > _WITHHELD:

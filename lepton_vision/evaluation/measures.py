@@ -44,9 +44,9 @@ class BinaryMeasures:
         threshold: positive means probability >= threshold.
     """
 
-    def __init__(self, truth: FloatArray, prob: FloatArray, unit: IntArray, *, units: int, threshold: float) -> None:
+    def __init__(self, truth: FloatArray, prob: FloatArray, *, unit: IntArray, units: int, threshold: float) -> None:
         self.units, self.n = units, int(truth.size)
-        self._ranking = Ranking.of(truth > 0, prob, unit)
+        self._ranking = Ranking.of(truth > 0, prob, unit=unit)
         called = prob >= threshold
         self._rows = {
             "sensitivity": truth > 0,
@@ -64,7 +64,7 @@ class BinaryMeasures:
         gap[np.arange(truth.size), which] = truth - prob
         columns = [called * truth, called * (1 - truth), ~called * truth, ~called * (1 - truth)]
         columns += [(prob - truth) ** 2, -np.log(chance)]
-        self._sums = unit_sums(np.column_stack([*columns, gap]), unit, units)
+        self._sums = unit_sums(np.column_stack([*columns, gap]), unit, units=units)
 
     def values(self, counts: FloatArray) -> dict[str, FloatArray]:
         """Figures by name, (R,) each."""
@@ -130,8 +130,8 @@ class MultilabelMeasures:
         self,
         truth: FloatArray,
         prob: FloatArray,
-        unit: IntArray,
         *,
+        unit: IntArray,
         units: int,
         thresholds: tuple[float, ...],
         classes: tuple[str, ...],
@@ -141,7 +141,7 @@ class MultilabelMeasures:
         for k, name in enumerate(classes):
             known = ~np.isnan(truth[:, k])
             self._parts[name] = BinaryMeasures(
-                truth[known, k], prob[known, k], unit[known], units=units, threshold=thresholds[k]
+                truth[known, k], prob[known, k], unit=unit[known], units=units, threshold=thresholds[k]
             )
 
     def values(self, counts: FloatArray) -> dict[str, FloatArray]:
@@ -194,18 +194,18 @@ class MulticlassMeasures:
     """
 
     def __init__(
-        self, truth: FloatArray, prob: FloatArray, unit: IntArray, *, units: int, classes: tuple[str, ...]
+        self, truth: FloatArray, prob: FloatArray, *, unit: IntArray, units: int, classes: tuple[str, ...]
     ) -> None:
         self.units, self.n, self._classes, self._unit = units, int(truth.size), classes, unit
         label = truth.astype(np.intp)
         called = prob.argmax(axis=1) if self.n else label
         self._is_class = label[:, None] == np.arange(len(classes))
         is_called = called[:, None] == np.arange(len(classes))
-        self._rankings = [Ranking.of(self._is_class[:, k], prob[:, k], unit) for k in range(len(classes))]
+        self._rankings = [Ranking.of(self._is_class[:, k], prob[:, k], unit=unit) for k in range(len(classes))]
         chance = prob[np.arange(self.n), label].clip(_EPS, 1.0 - _EPS)
         square = ((prob - self._is_class) ** 2).sum(axis=1)
         columns = (self._is_class & is_called, self._is_class, is_called, -np.log(chance), square)
-        self._sums = unit_sums(np.column_stack([column.astype(np.float64) for column in columns]), unit, units)
+        self._sums = unit_sums(np.column_stack([column.astype(np.float64) for column in columns]), unit, units=units)
 
     def values(self, counts: FloatArray) -> dict[str, FloatArray]:
         """Figures over all classes, then ``<figure>_<class>``, (R,) each."""
@@ -258,7 +258,7 @@ class MulticlassMeasures:
         return f"no sample of class {', '.join(missing)}" if missing else "every sample is of one class"
 
 
-def unit_sums(columns: FloatArray, unit: IntArray, units: int) -> FloatArray:
+def unit_sums(columns: FloatArray, unit: IntArray, *, units: int) -> FloatArray:
     """Sum the rows of each unit: (N, M) → (U, M)."""
     sums = np.zeros((units, columns.shape[1]))
     order = np.argsort(unit, kind="stable")

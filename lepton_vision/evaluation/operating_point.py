@@ -51,7 +51,8 @@ def choose_operating_point(predictions: Predictions, *, min_sensitivity: float =
         prob = predictions.y_prob[target.name].reshape(predictions.n, target.outputs)
         names = (target.name,) if target.kind == "binary" else tuple(f"{target.name}/{c}" for c in target.classes)
         thresholds[target.name] = tuple(
-            _threshold(truth[:, k], prob[:, k], min_sensitivity, name) for k, name in enumerate(names)
+            _threshold(truth[:, k], prob[:, k], min_sensitivity=min_sensitivity, name=name)
+            for k, name in enumerate(names)
         )
     return OperatingPoint(thresholds, f"sensitivity >= {min_sensitivity:g}", predictions.split, int(is_used.sum()))
 
@@ -66,7 +67,7 @@ def refuse_test(predictions: Predictions, *, what: str) -> None:
         )
 
 
-def _threshold(truth: FloatArray, prob: FloatArray, min_sensitivity: float, name: str) -> float:
+def _threshold(truth: FloatArray, prob: FloatArray, *, min_sensitivity: float, name: str) -> float:
     positives = np.sort(prob[truth == 1])[::-1]
     negatives = prob[truth == 0]
     if not positives.size or not negatives.size:

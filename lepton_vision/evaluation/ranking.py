@@ -29,7 +29,7 @@ class Ranking:
     starts: IntArray
 
     @classmethod
-    def of(cls, is_positive: BoolArray, score: FloatArray, unit: IntArray) -> Ranking:
+    def of(cls, is_positive: BoolArray, score: FloatArray, *, unit: IntArray) -> Ranking:
         """Sort samples once."""
         order = np.argsort(score, kind="stable")
         ordered = score[order]

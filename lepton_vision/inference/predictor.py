@@ -73,7 +73,7 @@ def predict(
         raise ConfigError(f"Expected batch_size >= 1 and workers >= 0. Received: {size} and {workers}.")
     if isinstance(images, Manifest):
         split = _one_split(images)
-        dataset = _dataset(images, bundle.config, cache_dir)
+        dataset = _dataset(images, bundle.config, cache_dir=cache_dir)
         total = len(dataset)
         outcomes = read_ahead(range(total), lambda row: read_row(dataset, row), workers=workers, depth=2 * size)
     else:
@@ -84,7 +84,7 @@ def predict(
     found = _run(outcomes, engine, batch_size=size, total=total, progress=progress)
     if not isinstance(images, Manifest):
         return _of_files(found, bundle)
-    return _of_manifest(found, bundle, images, dataset.rows.index, split)
+    return _of_manifest(found, bundle, manifest=images, index=dataset.rows.index, split=split)
 
 
 @dataclass
@@ -115,7 +115,7 @@ def _one_split(manifest: Manifest) -> str | None:
     return names[0] if names else None
 
 
-def _dataset(manifest: Manifest, config: Config, cache_dir: str | Path | None) -> ImageDataset:
+def _dataset(manifest: Manifest, config: Config, *, cache_dir: str | Path | None) -> ImageDataset:
     dataset = ImageDataset(manifest, config.preprocess)
     if cache_dir is not None and config.cache.max_gb > 0:
         dataset.cache = PixelCache.open(cache_dir, dataset.rows, config.preprocess, max_gb=config.cache.max_gb)
@@ -137,18 +137,18 @@ def _run(
                     waiting.append(sample)
                     seen.add(sample.image_id)
         while len(waiting) >= batch_size:
-            _forward(waiting[:batch_size], engine, found)
+            _forward(waiting[:batch_size], engine, found=found)
             del waiting[:batch_size]
             if progress is not None and done < total:
                 progress(done, total)
     if waiting:
-        _forward(waiting, engine, found)
+        _forward(waiting, engine, found=found)
     if progress is not None:
         progress(total, total)
     return found
 
 
-def _forward(samples: Sequence[Sample], engine: Engine, found: _Found) -> None:
+def _forward(samples: Sequence[Sample], engine: Engine, *, found: _Found) -> None:
     stack = np.stack([sample.pixels for sample in samples])
     prob = engine.probabilities(to_input(stack, engine.bundle.config.preprocess))
     _check_finite(prob)
@@ -169,7 +169,7 @@ def _check_finite(prob: dict[str, npt.NDArray[np.float32]]) -> None:
 
 
 def _of_manifest(
-    found: _Found, bundle: Bundle, manifest: Manifest, index: npt.NDArray[np.int64], split: str | None
+    found: _Found, bundle: Bundle, *, manifest: Manifest, index: npt.NDArray[np.int64], split: str | None
 ) -> Predictions:
     rows = index[[sample.row for sample in found.samples]] if found.samples else index[:0]
     table = manifest.frame

@@ -31,7 +31,9 @@ def save_predictions(predictions: Predictions, path: str | Path) -> Path:
     _check_suffix(path)
     columns = _to_columns(predictions)
     facts = _facts(predictions)
-    content = _parquet_bytes(predictions, columns, facts) if path.suffix == ".parquet" else _csv_bytes(columns, facts)
+    content = (
+        _parquet_bytes(predictions, columns, facts=facts) if path.suffix == ".parquet" else _csv_bytes(columns, facts)
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, content)
@@ -54,7 +56,7 @@ def load_predictions(path: str | Path, *, targets: Sequence[Target] | None) -> P
             f"Cannot read the predictions: {error.strerror or 'no valid file'}. Give a CSV or Parquet file.", path=path
         ) from None
     try:
-        return _from_columns(columns, facts, targets)
+        return _from_columns(columns, facts, targets=targets)
     except EvaluationError as error:
         raise EvaluationError(str(error), path=path, row=error.row, key=error.key) from None
 
@@ -124,7 +126,7 @@ def _cell(value: Any) -> str:
     return repr(value) if isinstance(value, float) else str(value)  # repr is the shortest text that reads back exactly
 
 
-def _parquet_bytes(predictions: Predictions, columns: Columns, facts: dict[str, Any]) -> bytes:
+def _parquet_bytes(predictions: Predictions, columns: Columns, *, facts: dict[str, Any]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -201,7 +203,7 @@ def _parse_facts(text: str, path: Path) -> dict[str, Any]:
     return facts
 
 
-def _from_columns(columns: Columns, facts: dict[str, Any], targets: Sequence[Target] | None) -> Predictions:
+def _from_columns(columns: Columns, facts: dict[str, Any], *, targets: Sequence[Target] | None) -> Predictions:
     image_id = as_text(_column(columns, "image_id"))
     if "patient_id" not in columns:
         raise EvaluationError(

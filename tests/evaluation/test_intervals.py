@@ -66,7 +66,7 @@ def test_the_interval_is_that_of_a_plain_loop(random_predictions: Make) -> None:
     truth, prob = predictions.y_true["sick"], predictions.y_prob["sick"]
     unit, units = patient_units(predictions.patient_id)
     figure = bootstrap_figures(
-        BinaryMeasures(truth, prob, unit, units=units, threshold=0.5), Bootstrap(replicates=200, seed=9)
+        BinaryMeasures(truth, prob, unit=unit, units=units, threshold=0.5), Bootstrap(replicates=200, seed=9)
     )["auroc"]
     areas = []
     for count in np.concatenate(list(draw_counts(units, replicates=200, samples=200, seed=9))):
@@ -105,7 +105,7 @@ def test_coverage_of_the_clustered_interval() -> None:
         patients = {"patient": [f"p{k // 5}" for k in range(400)], "image": [f"p{k}" for k in range(400)]}
         for key, patient in patients.items():
             unit, units = patient_units(np.array(patient))
-            measures = BinaryMeasures(truth, prob, unit, units=units, threshold=0.5)
+            measures = BinaryMeasures(truth, prob, unit=unit, units=units, threshold=0.5)
             figure = bootstrap_figures(measures, Bootstrap(replicates=400, seed=trial))["npv"]
             hits[key] += figure.low <= 0.5 <= figure.high
     assert 0.90 <= hits["patient"] / 200 <= 0.99

@@ -118,7 +118,7 @@ def test_every_replicate_equals_scikit_learn(decimals: int) -> None:
     unit = np.unique(unit, return_inverse=True)[1]
     units = int(unit.max()) + 1
     prob = np.round((rng.random(n) + truth) / 2, decimals)
-    measures = BinaryMeasures(truth, prob, unit, units=units, threshold=0.5)
+    measures = BinaryMeasures(truth, prob, unit=unit, units=units, threshold=0.5)
     counts = np.concatenate(list(draw_counts(units, replicates=60, samples=n, seed=3)))
     got = measures.values(counts)
     for r, count in enumerate(counts):
@@ -136,7 +136,7 @@ def test_every_replicate_equals_scikit_learn(decimals: int) -> None:
 def test_every_multiclass_replicate_equals_scikit_learn(random_predictions: Make) -> None:
     predictions = random_predictions(n=120, unknown=0.0, patients=30)
     target = predictions.target("organ")
-    measures = measures_of(predictions, target, ())
+    measures = measures_of(predictions, target, thresholds=())
     unit, units = patient_units(predictions.patient_id)
     counts = np.concatenate(list(draw_counts(units, replicates=30, samples=120, seed=0)))
     got = measures.values(counts)
@@ -154,25 +154,25 @@ def test_auroc_does_not_change_under_a_monotone_transform(rows: list[tuple[bool,
     truth, score = np.array([r[0] for r in rows]), np.array([r[1] for r in rows], dtype=float)
     units = np.arange(len(rows))
     counts = np.random.default_rng(seed).integers(0, 3, (4, len(rows))).astype(float)
-    before = Ranking.of(truth, score, units).figures(counts)
-    after = Ranking.of(truth, np.exp(score / 3) - 7, units).figures(counts)
+    before = Ranking.of(truth, score, unit=units).figures(counts)
+    after = Ranking.of(truth, np.exp(score / 3) - 7, unit=units).figures(counts)
     np.testing.assert_array_equal(before[0], after[0])
     np.testing.assert_array_equal(before[1], after[1])
-    reverse = Ranking.of(~truth, -score, units).figures(counts)
+    reverse = Ranking.of(~truth, -score, unit=units).figures(counts)
     np.testing.assert_allclose(before[0], reverse[0], atol=1e-12)  # both turned round
 
 
 def test_undefined_figures_say_why() -> None:
-    one = BinaryMeasures(np.ones(3), np.array([0.1, 0.2, 0.3]), np.arange(3), units=3, threshold=0.5)
+    one = BinaryMeasures(np.ones(3), np.array([0.1, 0.2, 0.3]), unit=np.arange(3), units=3, threshold=0.5)
     values = one.values(np.ones((1, 3)))
     undefined = {name for name, value in values.items() if np.isnan(value[0])}
     assert undefined == {"auroc", "average_precision", "specificity", "ppv", "balanced_accuracy"}
     assert one.reason("auroc") == "no negative sample"
     assert one.reason("ppv") == "no sample reaches the threshold"
-    zero = BinaryMeasures(np.zeros(2), np.array([0.6, 0.7]), np.arange(2), units=2, threshold=0.5)
+    zero = BinaryMeasures(np.zeros(2), np.array([0.6, 0.7]), unit=np.arange(2), units=2, threshold=0.5)
     assert np.isnan(zero.values(np.ones((1, 2)))["npv"][0])
     assert zero.reason("npv") == "every sample reaches the threshold"
     assert zero.reason("sensitivity") == "no positive sample"
-    none = BinaryMeasures(np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.intp), units=0, threshold=0.5)
+    none = BinaryMeasures(np.zeros(0), np.zeros(0), unit=np.zeros(0, dtype=np.intp), units=0, threshold=0.5)
     assert all(np.isnan(value[0]) for value in none.values(np.ones((1, 0))).values())
     assert none.reason("auroc") == "no labelled sample"
