@@ -140,7 +140,8 @@ def _curve_keys(evaluation: Evaluation, target: Target, lines: list[Line], *, fi
     hidden = sum(line.series is None for line in lines)
     if hidden:
         keys.append(Key(None, "line", f"{hidden} other classes", "see the table"))
-    return [*keys, Key(None, "point", "Operating point"), Key(None, "dots", "Chance" if is_roc else "Prevalence")]
+    decision = "Largest probability wins" if target.kind == "multiclass" else "Operating point"
+    return [*keys, Key(None, "point", decision), Key(None, "dots", "Chance" if is_roc else "Prevalence")]
 
 
 def _choose_series(evaluation: Evaluation, target: Target, curves: tuple[ClassCurves, ...]) -> list[int | None]:

@@ -33,7 +33,7 @@ _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--card"} |
 
 _POINTS = 72.0  # SVG units of matplotlib per inch
 _WIDTH, _LEFT, _RIGHT, _BOTTOM, _TOP = 360.0, 50.0, 10.0, 44.0, 10.0
-_SMALL_WIDTH = 250.0
+_SMALL_WIDTH = 224.0
 # Any: newer versions of matplotlib type the keys as literals, older ones as strings.
 _SETTINGS: Any = {
     "font.family": ["DejaVu Sans"],

@@ -92,8 +92,8 @@ def _on_size(evaluation: Evaluation) -> list[Note]:
             )
         )
     if evaluation.n_failed:
-        images = "image" if evaluation.n_failed == 1 else "images"
-        notes.append(Note("caution", f"{evaluation.n_failed:,} {images} could not be read and are in no figure."))
+        words = "image could not be read and is" if evaluation.n_failed == 1 else "images could not be read and are"
+        notes.append(Note("caution", f"{evaluation.n_failed:,} {words} in no figure."))
     if evaluation.n and evaluation.n_patients == evaluation.n:
         notes.append(
             Note(
@@ -126,7 +126,8 @@ def _on_classes(evaluation: Evaluation, target: Target) -> list[Note]:
         )
     unlabelled = evaluation.n_unlabelled.get(target.name, 0)
     if unlabelled:
-        notes.append(Note("info", f"{where}{unlabelled:,} images without a label are left out."))
+        words = "image without a label is" if unlabelled == 1 else "images without a label are"
+        notes.append(Note("info", f"{where}{unlabelled:,} {words} left out."))
     return notes
 
 

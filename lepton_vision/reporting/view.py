@@ -12,7 +12,7 @@ import numpy as np
 
 from lepton_vision.evaluation.classification import Evaluation
 from lepton_vision.reporting.wording import BY_CLASS, GROUPS, HEADLINES, REASON_NAMES, split_name, term
-from lepton_vision.types import SPLITS, Figure, Target
+from lepton_vision.types import SPLITS, Figure, Target, TargetKind
 
 NOTHING = "–"
 _UNKNOWN = Figure(math.nan, math.nan, math.nan, 0, "not computed")
@@ -43,10 +43,10 @@ class Shown:
     scale: tuple[float, float, float] | None
 
 
-def show_figure(key: str, figure: Figure | None, *, wording: str | None = None) -> Shown:
+def show_figure(key: str, figure: Figure | None, *, kind: TargetKind = "binary", wording: str | None = None) -> Shown:
     """Format one figure; ``wording`` is the name whose words to use where the key carries a class."""
     one = figure or _UNKNOWN
-    words = term(wording or key)
+    words = term(wording or key, kind)
     has_interval = is_known(one.low) and is_known(one.high)
     scale = None
     if words.is_share and is_known(one.value):
@@ -60,7 +60,7 @@ def show_figure(key: str, figure: Figure | None, *, wording: str | None = None) 
 def headline(evaluation: Evaluation, target: Target) -> list[Shown]:
     """Return the four figures that the summary opens with."""
     figures = evaluation.figures.get(target.name, {})
-    return [show_figure(key, figures.get(key)) for key in HEADLINES[target.kind]]
+    return [show_figure(key, figures.get(key), kind=target.kind) for key in HEADLINES[target.kind]]
 
 
 def figure_groups(evaluation: Evaluation, target: Target) -> list[tuple[str, list[Shown]]]:
@@ -69,12 +69,13 @@ def figure_groups(evaluation: Evaluation, target: Target) -> list[tuple[str, lis
     left = [key for key in figures if not _is_of_class(key, target)]
     groups = []
     for title, keys in GROUPS:
-        found = [show_figure(key, figures[key]) for key in keys if key in left]
+        found = [show_figure(key, figures[key], kind=target.kind) for key in keys if key in left]
         left = [key for key in left if key not in keys]
         if found:
-            groups.append((title, found))
+            has_point = target.kind != "multiclass" or "operating point" not in title
+            groups.append((title if has_point else "Decisions", found))
     if left:
-        groups.append(("Further figures", [show_figure(key, figures[key]) for key in left]))
+        groups.append(("Further figures", [show_figure(key, figures[key], kind=target.kind) for key in left]))
     return groups
 
 

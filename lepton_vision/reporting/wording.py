@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lepton_vision.types import TargetKind
 
@@ -68,8 +68,7 @@ READING: Mapping[str, str] = {
         "95 % Wilson interval (images taken as independent)."
     ),
     "scores": (
-        "Upwards: images that are positive; downwards: those that are not. "
-        "The less they overlap, the better; what lies on the wrong side of a threshold is an error."
+        "Upwards: images that are positive; downwards: those that are not. The less the two overlap, the better."
     ),
     "confusion": "Rows say what is true, columns what was decided; percentages add up to 100 in each row.",
     "gallery": (
@@ -101,9 +100,22 @@ REASON_NAMES: Mapping[str, str] = {
 }
 
 
-def term(name: str) -> Term:
+def term(name: str, kind: TargetKind = "binary") -> Term:
     """Return the wording of a figure; an unknown one keeps its own name and gets no scale."""
-    return TERMS.get(name) or Term(name.replace("_", " "), "", is_share=False)
+    words = TERMS.get(name) or Term(name.replace("_", " "), "", is_share=False)
+    if kind == "multiclass" and name in _MULTICLASS:
+        return replace(words, meaning=_MULTICLASS[name])
+    if kind == "multilabel" and name in TERMS:
+        return replace(words, meaning=f"Mean over the classes. {words.meaning}")
+    return words
+
+
+_MULTICLASS: Mapping[str, str] = {
+    "auroc": "Each class against the rest, mean over the classes; 0.5 is chance.",
+    "average_precision": "Each class against the rest, mean over the classes; chance is the mean prevalence.",
+    "balanced_accuracy": "Share of each class that was called by its name, mean over the classes.",
+    "brier": "Squared error of the probabilities, summed over the classes; 0 is perfect, 2 the worst.",
+}
 
 
 def split_name(split: str | None) -> str:
