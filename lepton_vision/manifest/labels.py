@@ -54,11 +54,17 @@ def _codes(values: pd.Series[Any], *, classes: Sequence[str], target: Target) ->
             row = int(np.flatnonzero(positions == place)[0])
             raise LabelError(
                 f"Column {str(values.name)!r} holds {str(value)[:40]!r} in row {row}, which is no class of target "
-                f"{target.name!r}. {nearest(str(value)[:40], list(classes))} Leave the cell blank where unknown.",
+                f"{target.name!r}. {_nearest_class(str(value)[:40], classes)} Leave the cell blank where unknown.",
                 row=row,
                 key=str(values.name),
             ) from None
     return codes[positions]
+
+
+def _nearest_class(text: str, classes: Sequence[str]) -> str:
+    """End of a message; a class that differs in case alone is nearest."""
+    alike = [name for name in classes if name.lower() == text.strip().lower()]
+    return nearest(alike[0] if alike else text, list(classes))
 
 
 def class_index(value: Any, classes: Sequence[str]) -> float:

@@ -53,14 +53,15 @@ def read(path: Path) -> dict[str, Any]:
         ManifestError: no such file, another suffix, damaged, not a manifest, or of a newer version.
     """
     suffix = _suffix(path)
+    if not path.is_file():
+        raise ManifestError(
+            "There is no such manifest. Give the path of a file that `scan` or `split` wrote.", path=path
+        )
     try:
         frame, facts = _read_parquet(path) if suffix == ".parquet" else _read_csv(path)
     except OSError as error:
-        if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
-            raise ManifestError(
-                f"Cannot read the manifest: {error.strerror}. Give the path of a file that `scan` or `split` wrote.",
-                path=path,
-            ) from None
+        if isinstance(error, PermissionError):
+            raise ManifestError("No permission to read the manifest. Ask for it, or scan anew.", path=path) from None
         raise _damaged(path) from None
     except (pa.ArrowException, ValueError, KeyError, UnicodeDecodeError):
         raise _damaged(path) from None

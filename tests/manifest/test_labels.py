@@ -1,0 +1,140 @@
+"""Label values to class indices, and targets that leave no doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from lepton_vision.config import Config
+from lepton_vision.errors import LabelError
+from lepton_vision.manifest.labels import class_index, infer_targets, is_negative_word
+from lepton_vision.manifest.table import Manifest
+from lepton_vision.types import Target
+
+Make = Callable[..., Manifest]
+
+
+@pytest.mark.parametrize(
+    ("value", "classes", "expected"),
+    [
+        ("COVID", ("NonCOVID", "COVID"), 1),
+        (" COVID ", ("NonCOVID", "COVID"), 1),
+        (1, ("NonCOVID", "COVID"), 1),
+        (1.0, ("NonCOVID", "COVID"), 1),
+        ("0", ("NonCOVID", "COVID"), 0),
+        (True, ("NonCOVID", "COVID"), 1),
+        ("1.0", ("0", "1"), 1),
+        (1, ("1.0", "2.0"), 0),  # a class name wins over an index
+        (2, ("1", "2", "3"), 1),
+        (np.True_, ("0", "1"), 1),
+        ("false", ("0", "1"), 0),
+        ("True", ("False", "True"), 1),
+        (2, ("a", "b", "c"), 2),
+    ],
+)
+def test_a_value_finds_its_class(value: Any, classes: tuple[str, ...], expected: int) -> None:
+    assert class_index(value, classes) == expected
+
+
+@pytest.mark.parametrize("value", [None, "", "  ", float("nan")])
+def test_a_blank_is_unknown(value: Any) -> None:
+    assert np.isnan(class_index(value, ("0", "1")))
+
+
+@pytest.mark.parametrize(
+    ("value", "classes"),
+    [
+        (2, ("a", "b")),
+        (-1, ("a", "b")),
+        (0, ("1", "2")),
+        (0.5, ("0", "1")),
+        ("covid", ("NonCOVID", "COVID")),
+        (True, ("a", "b", "c")),
+    ],
+)
+def test_anything_else_is_refused(value: Any, classes: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError):
+        class_index(value, classes)
+
+
+def test_an_unknown_label_names_column_row_value_and_nearest_class(make_manifest: Make) -> None:
+    manifest = make_manifest(y=["COVID", "NonCOVID", "Covid"])
+    with pytest.raises(LabelError, match=r"'y' holds 'Covid' in row 2.*Did you mean 'COVID'") as caught:
+        manifest.labels(Target("y", "binary", ("NonCOVID", "COVID")))
+    assert (caught.value.row, caught.value.key) == (2, "y")
+
+
+def test_a_misspelt_column_names_the_nearest(make_manifest: Make) -> None:
+    with pytest.raises(LabelError, match="Did you mean 'tumour'"):
+        make_manifest(("tumour",), tumour=[0, 1]).labels(Target("tumor", "binary", ("0", "1")))
+
+
+def test_multilabel_has_a_column_per_class_and_keeps_the_unknown(make_manifest: Make) -> None:
+    manifest = make_manifest(("effusion", "mass"), effusion=[1, 0, None], mass=["", "1.0", "0"])
+    labels = manifest.labels(Target("findings", "multilabel", ("effusion", "mass")))
+    np.testing.assert_array_equal(labels, np.array([[1, np.nan], [0, 1], [np.nan, 0]], dtype=np.float32))
+    with pytest.raises(LabelError, match="'-1"):
+        make_manifest(("a", "b"), a=[-1, 0], b=[0, 1]).labels(Target("f", "multilabel", ("a", "b")))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "classes"),
+    [
+        ([0, 1, None], "binary", ("0", "1")),
+        ([False, True], "binary", None),
+        (["COVID", "NonCOVID"], "binary", ("NonCOVID", "COVID")),
+        (["no", "yes"], "binary", ("no", "yes")),
+        (["malignant", "benign"], "binary", ("benign", "malignant")),
+        (["No Finding", "Nodule"], "binary", ("No Finding", "Nodule")),
+        (["cyst", "stone", "tumour"], "multiclass", ("cyst", "stone", "tumour")),
+        ([10, 2, 1], "multiclass", ("1", "2", "10")),
+    ],
+)
+def test_a_column_without_doubt_is_a_target(
+    make_manifest: Make, values: list[Any], kind: str, classes: tuple[str, ...] | None
+) -> None:
+    manifest = make_manifest(y=values)
+    (target,) = infer_targets(manifest)
+    assert (target.name, target.kind) == ("y", kind)
+    assert classes is None or target.classes == classes
+    assert set(manifest.labels(target)[~manifest.frame["y"].isna()]) == set(map(float, range(len(target.classes))))
+
+
+def test_two_words_without_a_known_negative_need_a_configuration(make_manifest: Make) -> None:
+    with pytest.raises(LabelError, match="which one is the finding") as caught:
+        infer_targets(make_manifest(y=["left", "right"]))
+    shown = str(caught.value).split("\n", 1)[1]
+    (target,) = Config.from_dict(yaml.safe_load(shown)).targets
+    assert set(target.classes) == {"left", "right"}
+
+
+def test_of_several_columns_one_must_be_named_label(make_manifest: Make) -> None:
+    assert infer_targets(make_manifest(("age", "Label"), age=[1, 2, 3], Label=[0, 1, 1]))[0].columns == ("Label",)
+    with pytest.raises(LabelError, match="several label columns"):
+        infer_targets(make_manifest(("a", "b"), a=[0, 1], b=[0, 1]))
+    with pytest.raises(LabelError, match="no label column"):
+        infer_targets(make_manifest((), y=[0, 1]))
+
+
+def test_one_class_only_and_a_measurement_are_no_targets(make_manifest: Make) -> None:
+    with pytest.raises(LabelError, match="1 class"):
+        infer_targets(make_manifest(y=[1, 1, None]))
+    with pytest.raises(LabelError, match="too many"):
+        infer_targets(make_manifest(y=list(np.linspace(0, 1, 150))))
+
+
+def test_a_column_with_a_blank_in_its_name_gets_a_valid_target_name(make_manifest: Make) -> None:
+    (target,) = infer_targets(make_manifest(("has mass?",), **{"has mass?": [0, 1]}))
+    assert (target.name, target.column) == ("has_mass_", "has mass?")
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("Non-COVID", True), ("NonCOVID", True), ("NORMAL", True), ("nodule", False), ("notable", False)],
+)
+def test_negative_words(word: str, expected: bool) -> None:
+    assert is_negative_word(word) is expected
