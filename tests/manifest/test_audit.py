@@ -1,0 +1,212 @@
+"""What the audit must find, on made-up and on real sets, and what it must not claim."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lepton_vision.config import AuditConfig, Config
+from lepton_vision.errors import LabelError, LeakageError, ManifestError
+from lepton_vision.manifest.audit import audit_manifest, drop_leaks
+from lepton_vision.manifest.build import scan_folder
+from lepton_vision.manifest.table import Manifest
+from lepton_vision.types import Target
+
+Make = Callable[..., Manifest]
+HASHES = [f"{0x0123456789ABCDEF * (k + 1) % 2**64:016x}" for k in range(12)]
+
+
+def with_splits(manifest: Manifest, splits: list[str]) -> Manifest:
+    return Manifest(manifest.frame.assign(split=splits), root=manifest.root, label_columns=manifest.label_columns)
+
+
+@pytest.fixture
+def divided(study: Path) -> Manifest:
+    """24 images of 12 patients on disk, cleanly divided: rows 0-15 train, 16-19 val, 20-23 test."""
+    manifest = scan_folder(study, labels=study.parent / "labels.csv")
+    return with_splits(manifest, ["train"] * 16 + ["val"] * 4 + ["test"] * 4)
+
+
+def rescan(manifest: Manifest) -> Manifest:
+    """Read the changed files again; splits as before, new files in train."""
+    fresh = scan_folder(manifest.root, labels=manifest.root.parent / "labels.csv")
+    before = dict(zip(manifest.frame["path"], manifest.frame["split"], strict=True))
+    return with_splits(fresh, [before.get(path, "train") for path in fresh.frame["path"]])
+
+
+def test_a_clean_study_has_no_errors(divided: Manifest) -> None:
+    audit = audit_manifest(divided)
+    assert audit.counts == {"prevalence": 1}
+    audit.raise_on({"leakage", "duplicate", "conflict"})
+
+
+def test_a_planted_copy_across_splits_is_found(divided: Manifest) -> None:
+    shutil.copy(divided.root / "p10/0.png", divided.root / "p00/copy.png")  # a test image into train
+    audit = audit_manifest(rescan(divided))
+    (leak,) = audit.leaks
+    assert (leak.cause, leak.severity) == ("identical", "error")
+    fresh = rescan(divided).frame
+    assert {fresh["path"][row] for row in leak.rows} == {"p00/copy.png", "p10/0.png"}
+    with pytest.raises(LeakageError, match="groups of identical images in two splits: 1") as caught:
+        audit.raise_on({"leakage"})
+    assert caught.value.exit_code == 1
+    assert str(leak.rows[0]) in str(caught.value)
+    assert "drop_train" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "smaller", "brighter"])
+def test_a_planted_near_copy_across_splits_is_found(divided: Manifest, kind: str) -> None:
+    image = cv2.imread(str(divided.root / "p10/0.png"), cv2.IMREAD_GRAYSCALE)
+    if kind == "jpeg":
+        cv2.imwrite(str(divided.root / "p00/copy.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 60])
+    elif kind == "smaller":
+        small = cv2.resize(image, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(divided.root / "p00/copy.png"), small)
+    else:
+        cv2.imwrite(str(divided.root / "p00/copy.png"), (image * 0.7 + 30).astype(np.uint8))
+    tampered = rescan(divided)
+    (leak,) = audit_manifest(tampered).leaks
+    assert leak.cause == "near"
+    assert {Path(tampered.frame["path"][row]).stem for row in leak.rows} == {"copy", "0"}
+    assert audit_manifest(tampered, AuditConfig(near_duplicates=False)).leaks == ()
+    cleaned = drop_leaks(tampered, audit_manifest(tampered))
+    assert cleaned.rejected == {"leakage": 1}
+    assert audit_manifest(cleaned).leaks == ()
+
+
+def test_a_patient_in_two_splits_is_found_and_never_dropped(divided: Manifest) -> None:
+    splits = divided.frame["split"].tolist()
+    shared_patient = with_splits(divided, ["test", *splits[1:]])  # the first of two images of patient 0
+    audit = audit_manifest(shared_patient)
+    (leak,) = audit.leaks
+    assert (leak.cause, leak.rows) == ("patient", (0, 1))
+    with pytest.raises(LeakageError, match="patients in two splits: 1"):
+        drop_leaks(shared_patient, audit)
+
+
+def test_no_message_names_a_patient_or_a_file(divided: Manifest) -> None:
+    shutil.copy(divided.root / "p10/0.png", divided.root / "p00/copy.png")
+    tampered = rescan(divided)
+    text = json.dumps(audit_manifest(tampered).to_dict()) + audit_manifest(tampered)._repr_html_()
+    assert "Doe" not in text
+    assert ".png" not in text
+    assert not any(str(patient) in text for patient in tampered.frame["patient_id"])
+
+
+def test_copies_inside_a_split_and_contradicting_labels(make_manifest: Make) -> None:
+    manifest = make_manifest(
+        y=[0, 1, 0, 1, 0],
+        split=["train"] * 4 + ["test"],
+        pixel_hash=["a", "a", "b", "c", "d"],
+        phash=HASHES[:5],
+        patient_id=list("pqrst"),
+    )
+    audit = audit_manifest(manifest, AuditConfig(near_duplicates=False))
+    assert {finding.kind: finding.rows for finding in audit.findings if finding.rows} == {
+        "duplicate": (0, 1),
+        "conflict": (0, 1),
+    }
+    with pytest.raises(LeakageError, match="identical images with different labels: 1"):
+        audit.raise_on(["conflict"])
+    with pytest.raises(ManifestError, match="Did you mean 'duplicate'"):
+        audit.raise_on(["duplicates"])
+
+
+def test_constant_images_are_no_copies(make_manifest: Make) -> None:
+    manifest = make_manifest(
+        y=[0, 1, 0, 1], split=["train", "train", "test", "test"], pixel_hash=["black"] * 4, phash=[None] * 4
+    )
+    assert audit_manifest(manifest).counts.keys() <= {"prevalence", "unknown_patient"}
+
+
+def test_the_training_copy_goes_then_that_of_validation(make_manifest: Make) -> None:
+    manifest = make_manifest(
+        y=[0, 1] * 4,
+        split=["train", "val", "test", "train", "val", "train", "val", "test"],
+        pixel_hash=["a", "a", "a", "b", "b", "c", "d", "e"],
+        phash=HASHES[:8],
+        patient_id=list("abcdefgh"),
+    )
+    audit = audit_manifest(manifest, AuditConfig(near_duplicates=False))
+    cleaned = drop_leaks(manifest, audit)
+    assert cleaned.frame.index[cleaned.frame["reason"] == "leakage"].tolist() == [0, 1, 3]
+    assert cleaned.frame["split"].isna().tolist() == [True, True, False, True, False, False, False, False]
+    with pytest.raises(ManifestError, match="another manifest"):
+        drop_leaks(cleaned, audit)
+
+
+def test_images_that_cannot_be_read_again_are_counted_not_assumed(make_manifest: Make) -> None:
+    manifest = make_manifest(y=[0, 1], split=["train", "test"], pixel_hash=["a", "b"], phash=[HASHES[0]] * 2)
+    audit = audit_manifest(manifest)
+    assert audit.leaks == ()
+    assert audit.counts["unverified"] == 1
+
+
+def test_notes_tell_prevalence_rejects_and_unknown_patients(make_manifest: Make) -> None:
+    manifest = make_manifest(
+        y=[0, 1, 0, 0, None],
+        split=["train", "train", "test", "test", None],
+        status=["ok"] * 4 + ["rejected"],
+        reason=[None] * 4 + ["truncated"],
+    )
+    findings = {finding.kind: finding for finding in audit_manifest(manifest).findings}
+    assert findings["rejected"].rows == (4,)
+    assert "truncated: 1" in findings["rejected"].message
+    assert findings["unknown_patient"].severity == "warning"
+    assert "train 0: 1, 1: 1; test 0: 2, 1: 0" in findings["prevalence"].message
+    assert "Split test has no 1." in findings["prevalence"].message
+
+
+def test_targets_of_the_configuration_are_checked(make_manifest: Make) -> None:
+    config = Config(targets=(Target("y", "binary", ("no", "yes")),))
+    with pytest.raises(LabelError, match="maybe"):
+        audit_manifest(make_manifest(y=["no", "maybe"]), config)
+
+
+def test_breast_mnist_has_one_identical_pair_in_train_and_test(shared: Path) -> None:
+    manifest = scan_folder(shared / "data" / "medmnist28" / "breastmnist.npz")
+    audit = audit_manifest(manifest)
+    causes = Counter(finding.cause for finding in audit.leaks)
+    assert causes["identical"] == 1
+    assert causes["near"] == 74  # looked at: BUSI holds many images twice, shifted or recompressed
+    (pair,) = [finding for finding in audit.leaks if finding.cause == "identical"]
+    assert manifest.frame["split"].iloc[list(pair.rows)].tolist() == ["train", "test"]
+    assert audit_manifest(drop_leaks(manifest, audit)).leaks == ()
+
+
+@pytest.mark.slow
+def test_pneumonia_mnist_has_eight_identical_images_in_train_and_val(shared: Path) -> None:
+    """The count of distinct images by plain numpy is the oracle; similar X-rays of others must not be flagged."""
+    path = shared / "data" / "medmnist28" / "pneumoniamnist.npz"
+    with np.load(path) as arrays:
+        kept = {split: {image.tobytes() for image in arrays[f"{split}_images"]} for split in ("train", "val", "test")}
+    assert (len(kept["train"] & kept["val"]), len(kept["train"] & kept["test"]), len(kept["val"] & kept["test"])) == (
+        8,
+        0,
+        0,
+    )
+    audit = audit_manifest(scan_folder(path))
+    assert Counter(finding.cause for finding in audit.leaks) == {"identical": 8}
+
+
+def test_brain_mri_has_22_groups_of_identical_files(shared: Path) -> None:
+    folder = shared / "data" / "brain-mri-yesno"
+    content = Counter(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    audit = audit_manifest(scan_folder(folder, workers=1))
+    groups = [finding for finding in audit.findings if finding.kind == "duplicate"]
+    assert len(groups) == sum(count > 1 for count in content.values()) == 22
+
+
+@pytest.mark.slow
+def test_covid_ct_official_parts_have_no_leak(shared: Path) -> None:
+    folder = shared / "data" / "covid-ct"
+    manifest = scan_folder(folder, labels=folder / "index.csv", workers=1)
+    assert (len(manifest), manifest.rejected, manifest.unmatched_labels) == (543, {}, 0)
+    assert audit_manifest(manifest).leaks == ()
