@@ -39,7 +39,7 @@ def allocate(traits: BoolArray, *, is_class: BoolArray, shares: Sequence[float],
         trait = int(np.flatnonzero(left == left[left > 0].min())[0])
         for group in np.flatnonzero(rows[:, trait] & (dealt < 0)):
             own = rows[group]
-            part = _choose(wanted[trait], wanted[own].sum(axis=0), places)
+            part = _choose(wanted[trait], wanted[own].sum(axis=0), places=places)
             dealt[group] = part
             places[part] -= 1
             wanted[own, part] -= 1
@@ -76,7 +76,7 @@ def _wanted(totals: IntArray, places: IntArray, *, is_class: BoolArray) -> npt.N
     return wanted
 
 
-def _choose(deficit: npt.NDArray[np.float64], deficit_of_all: npt.NDArray[np.float64], places: IntArray) -> int:
+def _choose(deficit: npt.NDArray[np.float64], deficit_of_all: npt.NDArray[np.float64], *, places: IntArray) -> int:
     """Part with a free place that wants the trait most; ties go to the one that wants all traits together most."""
     keys = [(deficit[k], deficit_of_all[k], places[k], -k) if places[k] > 0 else None for k in range(len(places))]
     best = max(key for key in keys if key is not None)

@@ -162,11 +162,11 @@ def _label_by_folder(frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]
     if all(folders[0].lower() in SPLIT_WORDS for folders in parts.values()):
         splits = {row: SPLIT_WORDS[folders[0].lower()] for row, folders in parts.items()}
         parts = {row: folders[1:] for row, folders in parts.items()}
-    result = _with_values(frame, "split", splits) if splits else frame
+    result = _with_values(frame, "split", values=splits) if splits else frame
     classes = {row: folders[0] for row, folders in parts.items() if folders}
     if len(classes) < len(parts) or not _are_classes(frame, classes):
         return result, ()
-    return _with_values(result, "label", classes), ("label",)
+    return _with_values(result, "label", values=classes), ("label",)
 
 
 def _are_classes(frame: pd.DataFrame, folders: dict[int, str]) -> bool:
@@ -180,6 +180,6 @@ def _are_classes(frame: pd.DataFrame, folders: dict[int, str]) -> bool:
     return not (known.all() and len(pairs) == len(names) == len(patients))
 
 
-def _with_values(frame: pd.DataFrame, name: str, values: dict[int, Any]) -> pd.DataFrame:
+def _with_values(frame: pd.DataFrame, name: str, *, values: dict[int, Any]) -> pd.DataFrame:
     column = pd.Series([values.get(row) for row in range(len(frame))], dtype=object)
     return frame.assign(**{name: column})

@@ -84,7 +84,7 @@ def join_labels(frame: pd.DataFrame, *, base_ids: Sequence[str], table: pd.DataF
             key=key,
         )
     chosen = _one_row_each(carried, targets, key=key)
-    return _attach(frame, carried, chosen, unmatched=int((~is_matched).sum()))
+    return _attach(frame, carried, chosen=chosen, unmatched=int((~is_matched).sum()))
 
 
 _EXPECTED: Final = {
@@ -264,7 +264,7 @@ def _one_row_each(carried: pd.DataFrame, targets: Sequence[Sequence[int]], *, ke
     return chosen
 
 
-def _attach(frame: pd.DataFrame, carried: pd.DataFrame, chosen: dict[int, int], *, unmatched: int) -> Joined:
+def _attach(frame: pd.DataFrame, carried: pd.DataFrame, *, chosen: dict[int, int], unmatched: int) -> Joined:
     """Put the chosen rows' values into the manifest rows."""
     positions = np.full(len(frame), -1, dtype=np.int64)
     positions[list(chosen)] = list(chosen.values())

@@ -52,7 +52,7 @@ def describe_file(path: str, relative: str) -> list[Record]:
     except ReadError as error:
         image_id = pseudonym("image", relative)
         return [_rejected({"image_id": image_id, BASE: image_id, "path": relative}, error.reason)]
-    common = _common(facts, place, relative)
+    common = _common(facts, place, relative=relative)
     if facts.frames <= 1 or facts.source_format == "nifti":
         try:
             return [common | _hashes(read_image(place, name=relative).pixels)]
@@ -61,7 +61,7 @@ def describe_file(path: str, relative: str) -> list[Record]:
     return _describe_frames(place, relative, facts=facts, common=common)
 
 
-def _common(facts: FileFacts, path: Path, relative: str) -> Record:
+def _common(facts: FileFacts, path: Path, *, relative: str) -> Record:
     """What all rows of a file share; a file without ids of its own is known by its relative path."""
     own = facts.image_id
     if facts.source_format != "dicom" or own == pseudonym("image", path.absolute().as_posix()):
@@ -142,7 +142,7 @@ def _describe_array(path: Path, relative: str, *, split: Split) -> list[Record]:
     records = []
     for number in range(facts.frames):
         own = f"{base}-{number}"
-        record = _common(facts, path, relative) | {
+        record = _common(facts, path, relative=relative) | {
             "image_id": own,
             BASE: own,
             "patient_id": own,

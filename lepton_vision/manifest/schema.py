@@ -77,14 +77,14 @@ def conform(frame: pd.DataFrame, *, label_columns: Sequence[str]) -> pd.DataFram
         if name not in names:
             raise ManifestError(f"The label column {name!r} is not in the manifest. Received: {names}.", key=name)
     given = frame.set_axis(names, axis="columns").reset_index(drop=True)
-    columns = {name: _column(given, name, dtype) for name, dtype in COLUMNS.items()}
+    columns = {name: _column(given, name, dtype=dtype) for name, dtype in COLUMNS.items()}
     columns |= {name: plain_column(given[name]) for name in names if name not in COLUMNS}
     table = pd.DataFrame(columns)
     _check(table)
     return table
 
 
-def _column(frame: pd.DataFrame, name: str, dtype: Any) -> pd.Series[Any]:
+def _column(frame: pd.DataFrame, name: str, *, dtype: Any) -> pd.Series[Any]:
     """One schema column in its type; filled with its default where the table lacks it."""
     if name not in frame.columns:
         if name == "patient_id":

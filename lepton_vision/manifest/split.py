@@ -68,7 +68,7 @@ def split_manifest(
         >>> split_manifest(manifest, SplitConfig(val=0.25, test=0.25)).frame["split"].value_counts().to_dict()
         {'train': 4, 'val': 2, 'test': 2}
     """
-    settings, targets = _settings(manifest, config, targets)
+    settings, targets = _settings(manifest, config, targets=targets)
     usable = manifest.ok
     if not len(usable):
         raise ManifestError(
@@ -81,7 +81,7 @@ def split_manifest(
         split = _keep_given(usable, settings, targets=targets)
     else:
         split = _draw(usable, settings, targets=targets)
-    result = _with_column(manifest, "split", split)
+    result = _with_column(manifest, "split", values=split)
     check_classes(result, targets)
     if settings.folds:
         folded = _with_folds(manifest, settings, targets=targets)  # of the splits as they were given
@@ -111,7 +111,7 @@ def fold_split(
         LeakageError: a patient stands in two folds.
         LabelError: a split would have one class only.
     """
-    settings, targets = _settings(manifest, config, targets)
+    settings, targets = _settings(manifest, config, targets=targets)
     if folds:
         settings = settings.model_copy(update={"folds": folds})
         manifest = _with_folds(manifest, settings, targets=targets)
@@ -128,8 +128,15 @@ def fold_split(
     split[given == fold] = "test"
     is_rest = np.asarray([value is not None and value != fold for value in given], dtype=bool)
     shares = (1 - settings.val, settings.val)
-    split[is_rest] = _deal(usable.select(is_rest), ("train", "val"), shares, settings, targets, f"fold {fold}")
-    result = _with_column(manifest, "split", split)
+    split[is_rest] = _deal(
+        usable.select(is_rest),
+        ("train", "val"),
+        shares=shares,
+        settings=settings,
+        targets=targets,
+        purpose=f"fold {fold}",
+    )
+    result = _with_column(manifest, "split", values=split)
     check_classes(result, targets)
     return result
 
@@ -188,7 +195,7 @@ def check_classes(manifest: Manifest, targets: Sequence[Target]) -> None:
 
 
 def _settings(
-    manifest: Manifest, config: SplitConfig | Config | None, targets: Sequence[Target] | None
+    manifest: Manifest, config: SplitConfig | Config | None, *, targets: Sequence[Target] | None
 ) -> tuple[SplitConfig, tuple[Target, ...]]:
     """Shares and targets to use; without any told or inferable target the raw label columns are balanced instead."""
     settings = config.split if isinstance(config, Config) else config or SplitConfig()
@@ -218,7 +225,14 @@ def _keep_given(usable: Manifest, settings: SplitConfig, *, targets: Sequence[Ta
     if "val" not in split and "test" in split and settings.val > 0:
         is_train = split == "train"
         shares = (1 - settings.val, settings.val)
-        split[is_train] = _deal(usable.select(is_train), ("train", "val"), shares, settings, targets, "val of train")
+        split[is_train] = _deal(
+            usable.select(is_train),
+            ("train", "val"),
+            shares=shares,
+            settings=settings,
+            targets=targets,
+            purpose="val of train",
+        )
     return split
 
 
@@ -234,7 +248,7 @@ def _is_labelled(usable: Manifest, targets: Sequence[Target]) -> npt.NDArray[np.
 
 def _draw(usable: Manifest, settings: SplitConfig, *, targets: Sequence[Target]) -> npt.NDArray[np.object_]:
     shares = (1 - settings.val - settings.test, settings.val, settings.test)
-    return _deal(usable, SPLITS, shares, settings, targets, "split")
+    return _deal(usable, SPLITS, shares=shares, settings=settings, targets=targets, purpose="split")
 
 
 def _with_folds(manifest: Manifest, settings: SplitConfig, *, targets: Sequence[Target]) -> Manifest:
@@ -243,13 +257,21 @@ def _with_folds(manifest: Manifest, settings: SplitConfig, *, targets: Sequence[
     is_open = np.asarray(objects(usable.frame["split"]) != "test", dtype=bool)
     folds = np.full(len(usable), None, dtype=object)
     shares = [1 / settings.folds] * settings.folds
-    folds[is_open] = _deal(usable.select(is_open), range(settings.folds), shares, settings, targets, "folds")
-    return _with_column(manifest, "fold", folds)
+    folds[is_open] = _deal(
+        usable.select(is_open),
+        range(settings.folds),
+        shares=shares,
+        settings=settings,
+        targets=targets,
+        purpose="folds",
+    )
+    return _with_column(manifest, "fold", values=folds)
 
 
 def _deal(
     usable: Manifest,
     names: Sequence[Any],
+    *,
     shares: Sequence[float],
     settings: SplitConfig,
     targets: Sequence[Target],
@@ -336,7 +358,7 @@ def _traits(
     return traits[:, ranking], np.asarray(is_class)[ranking]
 
 
-def _with_column(manifest: Manifest, name: str, values: npt.NDArray[np.object_]) -> Manifest:
+def _with_column(manifest: Manifest, name: str, *, values: npt.NDArray[np.object_]) -> Manifest:
     """A copy whose ok rows have ``values`` in a column; rejected rows have nothing there."""
     column = np.full(len(manifest), None, dtype=object)
     column[manifest.is_ok] = values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -40,7 +41,10 @@ def write(frame: pd.DataFrame, path: Path, *, root: Path, label_columns: Sequenc
 
     def write_csv(file: BinaryIO) -> None:
         file.write(f"# {json.dumps(facts)}\n".encode())
-        file.write(frame.to_csv(index=False, lineterminator="\n").encode())
+        text = frame.to_csv(index=False, lineterminator="\n")
+        if "\r" in text:  # which pandas does not quote, and reads as the end of a row
+            text = frame.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        file.write(text.encode())
 
     _write_whole(path, write_parquet if suffix == ".parquet" else write_csv)
     return path

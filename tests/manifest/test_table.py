@@ -27,6 +27,7 @@ LABEL_VALUES = {
     "decimal": [0.1, np.nan, 1e-300],
     "truth": [True, None, False],
     "text": ['a,"b"\nc', None, "NA"],
+    "lines": ["\r", "a\r\nb", "#"],
     "blank": [None, None, None],
 }
 
