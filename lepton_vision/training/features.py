@@ -83,7 +83,8 @@ def extract_features(
     Rows asked for by number alone, without a seed, come un-augmented. Features of 100,000 images and a ResNet-50 take
     0.8 GB.
     """
-    plain: DataLoader[Batch] = DataLoader(
+    # Of the loader's own class, which may know how to raise what went wrong in a worker.
+    plain: DataLoader[Batch] = type(loader)(
         loader.dataset,
         batch_size=loader.batch_size,
         num_workers=loader.num_workers,

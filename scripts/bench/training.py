@@ -41,7 +41,8 @@ def main() -> None:
         ends: dict[str, Connection] = {}
         for way in options.ways:
             ends[way], theirs = context.Pipe()
-            context.Process(target=serve, args=(way, theirs, Path(folder), options), daemon=True).start()
+            context.Process(target=serve, args=(way, theirs, Path(folder), options)).start()
+            theirs.close()
         seconds = {way: [] for way in options.ways}
         for number in range(options.rounds + 1):
             for way, end in ends.items():
@@ -50,7 +51,7 @@ def main() -> None:
                 if number:  # the first round warms up
                     seconds[way].append(took / options.steps)
         for end in ends.values():
-            end.send("stop")
+            end.close()
     show(seconds, options)
 
 
@@ -73,7 +74,11 @@ def show(seconds: dict[str, list[float]], options: argparse.Namespace) -> None:
 def serve(way: str, end: Connection, folder: Path, options: argparse.Namespace) -> None:
     """Child process: one round whenever asked."""
     run_round = plain_rounds(options) if way == "plain" else our_rounds(way, folder, options)
-    while end.recv() == "go":
+    while True:
+        try:
+            end.recv()
+        except EOFError:  # the parent is done, or gone
+            return
         started = time.perf_counter()
         run_round()
         end.send(time.perf_counter() - started)
