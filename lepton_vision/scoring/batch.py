@@ -27,7 +27,7 @@ from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import read_image
 from lepton_vision.scoring.inputs import list_inputs
 from lepton_vision.scoring.sink import ShardFormat, ShardSink, output_stems, row_schema
-from lepton_vision.transforms.preprocess import preprocess_image
+from lepton_vision.transforms.preprocess import preprocess_image, to_input
 from lepton_vision.types import Image, OperatingPoint, Target
 
 SHARD_ROWS = 2048
@@ -247,7 +247,8 @@ def _score_group(group: list[_Read], sink: ShardSink, engine: Engine) -> None:
         return
     started = time.perf_counter()
     pixels = [array for item in group for array in item.pixels]
-    outputs = engine.probabilities_of(pixels) if pixels else {}
+    inputs = to_input(np.stack(pixels), engine.bundle.config.preprocess) if pixels else None
+    outputs = {} if inputs is None else engine.probabilities(inputs)
     share = (time.perf_counter() - started) / max(len(pixels), 1)
     position = 0
     for item in group:
