@@ -57,8 +57,8 @@ class Engine:
             images: (B, C, H, W) float32, normalised by ``to_input``; B may be 0.
 
         Returns:
-            By target name, float32: (B,) probability of the positive class for binary, (B, K) otherwise. A network
-            that gives no number gives NaN here; the caller decides what becomes of the image.
+            By target name, float32: (B,) probability of the positive class for binary, (B, K) otherwise. Where a
+            logit of an image is NaN or infinite, the target is NaN for it; the caller decides what becomes of it.
         """
         source = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
         parts = [self._step(source[k : k + self.batch_size]) for k in range(0, len(source), self.batch_size)]
@@ -76,4 +76,6 @@ class Engine:
         with torch.inference_mode(), autocast(self.device, self.precision):
             output = self._network(batch.to(self.device, non_blocking=True))
         found = to_probabilities(output.logits, self.bundle.targets, temperatures=self.bundle.temperatures)
+        for name, values in found.items():  # the sigmoid of an overflow is a certain 1, and no probability
+            values[~torch.isfinite(output.logits[name]).all(dim=1).cpu().numpy()] = np.nan
         return {name: values[: len(images)] for name, values in found.items()}

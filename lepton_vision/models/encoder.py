@@ -93,7 +93,8 @@ class Encoder(nn.Module):
     def _initialize(self) -> None:
         """He et al. 2015 (arXiv:1502.01852), fan out; norm layers start as the identity."""
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            # On the meta device there is nothing to fill, and torch would import its compiler to do so (one second).
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def stages(self) -> dict[str, nn.Module]:

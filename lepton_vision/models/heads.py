@@ -28,7 +28,7 @@ class Heads(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.ModuleDict({_PREFIX + t.name: nn.Linear(features, t.outputs) for t in self.targets})
         for module in self.linear.values():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear) and not module.weight.is_meta:
                 # Small weights and no bias: every class starts near equal probability whatever the features are.
                 nn.init.normal_(module.weight, std=0.01)
                 nn.init.zeros_(module.bias)
