@@ -82,6 +82,7 @@ def test_raw_ids_of_a_raster_file_are_unknown(tmp_path: Path) -> None:
 def test_reading_needs_no_torch_and_no_pandas() -> None:
     code = (
         "import sys, warnings, logging\n"
+        "import numpy, cv2, PIL.Image, pydicom.pixels, pydicom.pixels.decoders\n"  # numpy itself adds filters
         "before = list(warnings.filters), list(logging.root.handlers)\n"
         "import lepton_vision.readers.image, lepton_vision.readers.decode_worker\n"
         "heavy = {'torch', 'pandas', 'matplotlib', 'sklearn', 'SimpleITK', 'nibabel'} & set(sys.modules)\n"
