@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from lepton_vision.evaluation.classification import CountArray, Evaluation
-from lepton_vision.reporting.view import is_known
+from lepton_vision.reporting.view import is_known, is_of_class
 from lepton_vision.reporting.wording import split_name, term
 from lepton_vision.types import Target
 
@@ -134,11 +134,14 @@ def _on_classes(evaluation: Evaluation, target: Target) -> list[Note]:
 def _on_undefined(evaluation: Evaluation, target: Target) -> list[Note]:
     where = f"“{target.name}”: " if len(evaluation.targets) > 1 else ""
     figures = evaluation.figures.get(target.name, {})
-    undefined = [term(name).name for name, figure in figures.items() if not is_known(figure.value)]
-    if not undefined:
+    undefined = [name for name, figure in figures.items() if not is_known(figure.value)]
+    names = [term(name).name for name in undefined if not is_of_class(name, target)]
+    if len(names) < len(undefined):
+        names.append("some figures of single classes")
+    if not names:
         return []
     verb = "is" if len(undefined) == 1 else "are"
-    return [Note("info", f"{where}{_enumerate(undefined)} {verb} undefined; the reasons stand in the tables.")]
+    return [Note("info", f"{where}{_enumerate(names)} {verb} undefined; the reasons stand in the tables.")]
 
 
 def _enumerate(names: list[str]) -> str:

@@ -66,7 +66,7 @@ def headline(evaluation: Evaluation, target: Target) -> list[Shown]:
 def figure_groups(evaluation: Evaluation, target: Target) -> list[tuple[str, list[Shown]]]:
     """Return all figures of a target but those of single classes, in groups of one question each."""
     figures = evaluation.figures.get(target.name, {})
-    left = [key for key in figures if not _is_of_class(key, target)]
+    left = [key for key in figures if not is_of_class(key, target)]
     groups = []
     for title, keys in GROUPS:
         found = [show_figure(key, figures[key], kind=target.kind) for key in keys if key in left]
@@ -125,7 +125,7 @@ class Confusion:
         title: class that it is about, or "".
         columns: what was called.
         rows: (truth, n, cells); a cell is (count, percent of the row as text, share of the row, kind), the kind is
-            "right", "wrong", or "empty" where nothing is in it.
+            "right", "wrong", or "zero" where nothing is in it.
     """
 
     title: str
@@ -152,7 +152,7 @@ def _confusion(title: str, names: tuple[str, ...], table: Any) -> Confusion:
         for j in range(len(names)):
             count = int(table[i, j])
             share = count / total if total else 0.0
-            kind = "empty" if not count else "right" if i == j else "wrong"
+            kind = "zero" if not count else "right" if i == j else "wrong"
             cells.append((f"{count:,}", f"{share:.1%}" if total else NOTHING, round(share, 3), kind))
         rows.append((name, f"{total:,}", tuple(cells)))
     return Confusion(title, names, tuple(rows))
@@ -170,7 +170,7 @@ def plain_numbers(evaluation: Evaluation, target: Target) -> list[str]:
                          f"{_of_100(fn, tp + fn)} are missed.")  # fmt: skip
     if tn + fp:
         sentences.append(f"Of 100 that are not, {_of_100(fp, tn + fp)} are called {positive} by mistake.")
-    if tp + fp:
+    if tp + fp and tp + fn:
         sentences.append(f"Of 100 calls “{positive}”, {_of_100(tp, tp + fp)} are right, where as many images are "
                          f"{positive} as here ({(tp + fn) / (tp + fn + tn + fp):.0%}).")  # fmt: skip
     return sentences
@@ -279,7 +279,8 @@ def is_known(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _is_of_class(key: str, target: Target) -> bool:
+def is_of_class(key: str, target: Target) -> bool:
+    """Whether a figure is of a single class, not of the target as a whole."""
     if target.kind == "binary":
         return False
     return any(key.endswith(f"_{name}") and key not in _PLAIN for name in target.classes)

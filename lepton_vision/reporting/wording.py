@@ -73,7 +73,7 @@ READING: Mapping[str, str] = {
     "confusion": "Rows say what is true, columns what was decided; percentages add up to 100 in each row.",
     "gallery": (
         "Decisions that were wrong, the surest first: look here for wrong labels, artefacts and findings that the "
-        "model never learnt. Pictures show what the model saw, after windowing and resizing."
+        "model never learnt."
     ),
 }
 

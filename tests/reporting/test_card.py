@@ -140,6 +140,13 @@ def test_pictures_are_in_the_page_and_a_lost_file_leaves_a_placeholder(tmp_path:
     assert "No picture: the image cannot be read any more (missing)." in page.words
 
 
+def test_without_places_there_are_no_frames_for_pictures() -> None:
+    page = Page(render_report(make_evaluation((BINARY,), n=60)))
+    assert "so there are no pictures" in page.words
+    assert "false alarm" in page.words
+    assert not [v for _, v in page.tags if v.get("class") == "picture"]
+
+
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     targets = (
         dataclasses.replace(BINARY, classes=("no", HOSTILE)),
@@ -173,6 +180,14 @@ def test_one_class_only_says_why_the_figures_are_undefined() -> None:
     assert "no image is COVID. Figures that compare the classes are undefined there." in words
     assert "no positive sample" in words
     assert "Undefined: the labelled images are all of one class." in words
+    assert "AUROC, Average precision, Sensitivity, Balanced accuracy are undefined" in words
+
+
+def test_classes_of_table_cells_are_styled_nowhere_else(several: Evaluation) -> None:
+    text = render_report(several)
+    kinds = set(re.findall(r'<td class="(\w+)" style="--share', text))
+    assert {"right", "wrong"} <= kinds
+    assert not [kind for kind in {*kinds, "zero"} if re.search(rf"^\s*\.{kind}\b", text, flags=re.MULTILINE)]
 
 
 def test_an_evaluation_stripped_to_the_bone_still_renders(several: Evaluation) -> None:
