@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -70,7 +71,10 @@ class _Objects(Exception):  # noqa: N818 - never leaves this file
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
-    return _unwrap(torch.load(path, map_location="cpu", weights_only=True), path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns about what it then refuses, or loads all the same
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    return _unwrap(loaded, path)
 
 
 def _unwrap(loaded: Any, path: Path) -> dict[str, Tensor]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -73,3 +77,38 @@ def test_a_wrong_setting_is_refused(bundle: Bundle) -> None:
 
 def test_the_name_says_what_ran(bundle: Bundle) -> None:
     assert Engine(bundle, device="cpu", precision="fp32", batch_size=8).name.endswith("cpu fp32 batch 8")
+
+
+def test_an_overflow_is_no_certainty(bundle: Bundle, images: np.ndarray) -> None:
+    state = dict(bundle.state)
+    state["heads.linear.target_sick.bias"] = torch.tensor([float("inf")])
+    broken = Bundle(config=bundle.config, targets=bundle.targets, state=state)
+    found = Engine(broken, device="cpu", precision="fp32").probabilities(images)
+    assert np.isnan(found["sick"]).all()
+    assert np.isfinite(found["organ"]).all()
+
+
+def test_an_image_that_is_not_a_number_spoils_no_other(bundle: Bundle, images: np.ndarray) -> None:
+    spoilt = images.copy()
+    spoilt[4, 0, 3, 3] = np.nan
+    engine = Engine(bundle, device="cpu", precision="fp32")
+    clean, found = engine.probabilities(images), engine.probabilities(spoilt)
+    others = np.arange(len(images)) != 4
+    assert np.isnan(found["sick"][4])
+    assert np.isnan(found["organ"][4]).all()
+    np.testing.assert_array_equal(found["sick"][others], clean["sick"][others])
+
+
+def test_the_way_to_the_first_score_loads_no_heavy_stranger(bundle: Bundle, tmp_path: Path) -> None:
+    code = f"""
+import sys
+import numpy as np
+from lepton_vision.inference.engine import Engine
+from lepton_vision.models.bundle import Bundle
+engine = Engine(Bundle.load({str(bundle.save(tmp_path / "bundle"))!r}), device="cpu", batch_size=2)
+engine.probabilities(np.zeros((1, 1, 32, 32), np.float32))
+heavy = {{"torchvision", "torch._dynamo", "monai", "albumentations", "sklearn", "matplotlib", "pandas", "scipy"}}
+print(sorted(heavy & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,258 @@
+"""Bundles: what was saved comes back, and every kind of damage is found and explained."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lepton_vision.config import Config
+from lepton_vision.errors import BundleError, WeightsError
+from lepton_vision.models import Bundle, build_model, bundle_files
+from lepton_vision.types import OperatingPoint, Target
+
+
+@pytest.fixture
+def folder(bundle: Bundle, tmp_path: Path) -> Path:
+    return bundle.save(tmp_path / "bundle")
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change ``bundle.json`` and make its checksum fit again."""
+    facts = json.loads((folder / "bundle.json").read_text())
+    facts.pop("checksum")
+    change(facts)
+    facts["checksum"] = bundle_files._checksum(facts)
+    (folder / "bundle.json").write_text(json.dumps(facts))
+
+
+def test_what_was_saved_comes_back_bit_by_bit(bundle: Bundle, folder: Path) -> None:
+    loaded = Bundle.load(folder)
+    assert (loaded.config, loaded.targets, loaded.temperatures) == (bundle.config, bundle.targets, {"sick": 1.5})
+    assert loaded.operating_point == bundle.operating_point
+    assert loaded.state.keys() == bundle.state.keys()
+    assert all(torch.equal(loaded.state[name], tensor) for name, tensor in bundle.state.items())
+    assert loaded.bundle_id == bundle.bundle_id
+    assert re.fullmatch(r"[0-9a-f]{16}", loaded.bundle_id)
+    assert sorted(path.name for path in folder.iterdir()) == ["bundle.json", "weights.safetensors"]
+    assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
+
+
+def test_the_network_predicts_what_the_trained_one_did(bundle: Bundle, folder: Path, config: Config) -> None:
+    trained = build_model(config).eval()
+    network = Bundle.load(folder).network()
+    assert not network.training
+    images = torch.randn(2, 1, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(network(images).logits["organ"], trained(images).logits["organ"])
+
+
+def test_training_the_network_leaves_the_bundle_alone(bundle: Bundle) -> None:
+    before = bundle.state["encoder.stem.conv1.weight"].clone()
+    with torch.no_grad():
+        bundle.network().encoder.stem.conv1.weight.add_(1.0)
+    assert torch.equal(bundle.state["encoder.stem.conv1.weight"], before)
+
+
+def test_the_id_follows_what_changes_a_prediction_or_a_decision_and_nothing_else(bundle: Bundle) -> None:
+    moved = dict(bundle.state)
+    moved["heads.linear.target_sick.bias"] = torch.nextafter(
+        bundle.state["heads.linear.target_sick.bias"], torch.tensor(1.0)
+    )
+    point = OperatingPoint({"sick": (0.26,), "organ": (), "signs": (0.5, 0.75)}, "stated")
+    changing = [
+        replace(bundle, state=moved),
+        replace(bundle, config=bundle.config.override("preprocess.windows=[percentile]")),
+        bundle.with_temperatures({"sick": 1.6}),
+        bundle.with_operating_point(point),
+    ]
+    ids = {bundle.bundle_id, *(changed.bundle_id for changed in changing)}
+    assert len(ids) == 1 + len(changing)
+    same = [
+        replace(bundle, provenance={"data_fingerprint": "other"}),
+        replace(bundle, config=bundle.config.override("train.epochs=99", "model.dropout=0.3")),
+        bundle.with_temperatures({"sick": 1.5, "organ": 1.0}),
+        bundle.with_operating_point(replace(point, thresholds=bundle.operating_point.thresholds, criterion="chosen")),
+    ]
+    assert {changed.bundle_id for changed in same} == {bundle.bundle_id}
+
+
+def test_any_flipped_byte_is_found(folder: Path) -> None:
+    rng = random.Random(0)
+    for name in ("bundle.json", "weights.safetensors"):
+        whole = (folder / name).read_bytes()
+        places = (
+            range(len(whole)) if name == "bundle.json" else [0, 8, len(whole) - 1, *rng.sample(range(len(whole)), 3)]
+        )
+        for place in list(places)[:: 7 if name == "bundle.json" else 1]:
+            changed = bytearray(whole)
+            changed[place] ^= 1 << rng.randrange(8)
+            (folder / name).write_bytes(changed)
+            try:
+                Bundle.load(folder)
+            except BundleError:
+                continue
+            same = json.loads(bytes(changed)) == json.loads(whole) if name == "bundle.json" else False
+            assert same, f"byte {place} of {name}"  # white space carries nothing
+        (folder / name).write_bytes(whole)
+    Bundle.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda folder: (folder / "weights.safetensors").unlink(), "weights.safetensors is missing. Copy"),
+        (lambda folder: (folder / "bundle.json").unlink(), "bundle.json is missing. Copy"),
+        (lambda folder: (folder / "bundle.json").write_text('{"format": "lepton'), "no JSON. Copy"),
+        (lambda folder: (folder / "bundle.json").write_text("[]"), "does not describe a bundle"),
+        (lambda folder: (folder / "bundle.json").write_bytes(b"\xff\xfe\x00"), "no JSON"),
+        (lambda folder: (folder / "weights.safetensors").write_bytes(b""), "weights.safetensors is damaged"),
+        (lambda folder: rewrite(folder, lambda facts: facts.update(version=2)), "newer lepton_vision. Upgrade"),
+        (lambda folder: rewrite(folder, lambda facts: facts.update(extra=1)), "unknown: extra"),
+        (lambda folder: rewrite(folder, lambda facts: facts.pop("targets")), "Missing or unknown: targets"),
+        (lambda folder: rewrite(folder, lambda facts: facts.update(temperatures=[1])), "another form"),
+        (lambda folder: rewrite(folder, lambda facts: facts.update(channels=3)), "3 channels. Received: 1"),
+        (
+            lambda folder: rewrite(folder, lambda facts: facts["config"]["model"].update(backbone="resnet50")),
+            "Expected weights of resnet50",
+        ),
+        (lambda folder: rewrite(folder, lambda facts: facts["targets"].pop()), "operating point"),
+        (lambda folder: rewrite(folder, lambda facts: facts["config"].update(trian={})), "Did you mean 'train'"),
+    ],
+)
+def test_damage_is_told_with_what_to_do_and_without_the_path(
+    folder: Path, damage: Callable[[Path], None], told: str
+) -> None:
+    damage(folder)
+    with pytest.raises(BundleError) as caught:
+        Bundle.load(folder)
+    assert told in str(caught.value)
+    assert str(folder.parent) not in str(caught.value)
+    assert caught.value.path == folder
+
+
+def test_a_hand_edited_threshold_is_refused(folder: Path) -> None:
+    text = (folder / "bundle.json").read_text()
+    assert text.count("0.25") >= 1
+    (folder / "bundle.json").write_text(text.replace("0.25", "0.52"))
+    with pytest.raises(BundleError, match="use with_operating_point"):
+        Bundle.load(folder)
+
+
+def test_no_folder_and_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no such bundle"):
+        Bundle.load(tmp_path / "gone")
+    with pytest.raises(BundleError, match="incomplete"):
+        Bundle.load(tmp_path)
+
+
+def test_saving_again_replaces_the_bundle_and_leaves_nothing_beside_it(bundle: Bundle, folder: Path) -> None:
+    bundle.with_temperatures({"sick": 2.5}).save(folder)
+    assert Bundle.load(folder).temperatures == {"sick": 2.5}
+    assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
+
+
+def test_a_save_that_fails_leaves_the_old_bundle(bundle: Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bundle_files, "write_atomic", full)
+    with pytest.raises(BundleError, match="No space left on device"):
+        bundle.with_temperatures({"sick": 2.5}).save(folder)
+    assert Bundle.load(folder).temperatures == {"sick": 1.5}
+    assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
+
+
+def test_a_kill_between_the_renames_is_explained_and_mended_by_the_next_save(bundle: Bundle, folder: Path) -> None:
+    folder.rename(folder.with_name(".bundle.previous"))
+    with pytest.raises(BundleError, match="previous"):
+        Bundle.load(folder)
+    bundle.save(folder)
+    assert Bundle.load(folder).bundle_id == bundle.bundle_id
+
+
+def test_other_peoples_files_are_not_replaced(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("keep me")
+    with pytest.raises(BundleError, match="no bundle stands there"):
+        bundle.save(tmp_path)
+    with pytest.raises(BundleError, match="no bundle stands there"):
+        bundle.save(tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "keep me"
+
+
+def test_no_path_of_this_machine_is_written(bundle: Bundle, tmp_path: Path) -> None:
+    config = bundle.config.override("model.weights=/home/doe/start.npz", "cache.folder=/scratch/doe")
+    provenance = {"source": Path("/home/doe/scans"), "nested": {"table": "/home/doe/labels.csv"}}
+    saved = replace(bundle, config=config, provenance=provenance).save(tmp_path / "bundle")
+    text = (saved / "bundle.json").read_text()
+    assert "doe" not in text
+    assert str(tmp_path) not in text
+    assert Bundle.load(saved).config.model.weights == "start.npz"
+
+
+def test_provenance_says_what_made_it_in_plain_json(bundle: Bundle, tmp_path: Path) -> None:
+    given = {"validation": {"val_auroc": np.float32(0.5), "other": float("nan")}, "epochs": np.int64(3)}
+    loaded = Bundle.load(replace(bundle, provenance=given).save(tmp_path / "bundle"))
+    assert loaded.provenance["validation"] == {"val_auroc": 0.5, "other": None}
+    assert loaded.provenance["epochs"] == 3
+    assert loaded.provenance["seed"] == bundle.config.train.seed
+    assert loaded.provenance["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert loaded.provenance["created"].endswith("+00:00")
+
+
+@pytest.mark.parametrize("temperatures", [{"sick": 0.0}, {"sick": float("nan")}, {"lung": 1.0}, {"sick": -1.0}])
+def test_a_temperature_that_cannot_be_is_refused(bundle: Bundle, temperatures: dict[str, float]) -> None:
+    with pytest.raises(BundleError, match="temperatures above 0"):
+        bundle.with_temperatures(temperatures)
+
+
+@pytest.mark.parametrize(
+    "thresholds",
+    [
+        {"sick": (0.5,)},
+        {"sick": (0.5, 0.5), "organ": (), "signs": (0.5, 0.5)},
+        {"sick": (float("nan"),), "organ": (), "signs": (0.5, 0.5)},
+    ],
+)
+def test_an_operating_point_of_another_model_is_refused(bundle: Bundle, thresholds: dict[str, Any]) -> None:
+    with pytest.raises(BundleError, match="operating point"):
+        bundle.with_operating_point(OperatingPoint(thresholds, "stated"))
+
+
+def test_the_page_shows_targets_and_escapes(bundle: Bundle) -> None:
+    page = replace(bundle, provenance={"note": "<script>"})._repr_html_()
+    assert "&lt;script&gt;" in page
+    assert "<script>" not in page
+    assert bundle.bundle_id in page
+
+
+def test_a_new_task_starts_from_the_encoder_with_new_heads(bundle: Bundle, folder: Path, config: Config) -> None:
+    target = Target("grade", "multiclass", ("1", "2", "3", "4"))
+    model = build_model(config.override(f"model.init_from={folder}", "train.seed=5"), targets=(target,))
+    state = model.state_dict()
+    for name, tensor in bundle.state.items():
+        if name.startswith("encoder."):
+            assert torch.equal(state[name], tensor), name
+    assert model.start.startswith(f"bundle {bundle.bundle_id}")
+    assert state["heads.linear.target_grade.weight"].shape == (4, 512)
+    fresh = build_model(config.override("train.seed=5"), targets=(target,)).state_dict()
+    assert torch.equal(state["heads.linear.target_grade.weight"], fresh["heads.linear.target_grade.weight"])
+
+
+def test_other_channels_get_the_adapted_stem(bundle: Bundle, folder: Path, config: Config) -> None:
+    model = build_model(config.override(f"model.init_from={folder}", "preprocess.color=rgb"))
+    stem = bundle.state["encoder.stem.conv1.weight"]
+    torch.testing.assert_close(model.encoder.stem.conv1.weight.detach().sum(1, keepdim=True), stem)
+
+
+def test_another_backbone_is_refused(folder: Path, config: Config) -> None:
+    with pytest.raises(WeightsError, match="backbone resnet34. Received: resnet18"):
+        build_model(config.override(f"model.init_from={folder}", "model.backbone=resnet34"))
