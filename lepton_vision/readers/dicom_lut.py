@@ -40,9 +40,7 @@ class LookupTable:
 
 def functional_groups(dataset: Dataset, *, frame: int) -> Iterator[Dataset]:
     """Per-frame groups of one frame, then the shared ones: the first that holds a macro wins (PS3.3 C.7.6.16)."""
-    per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
-    if per_frame is not None and frame < len(per_frame):
-        yield per_frame[frame]
+    yield from items(dataset, "PerFrameFunctionalGroupsSequence")[frame : frame + 1]
     yield from items(dataset, "SharedFunctionalGroupsSequence")[:1]
 
 
