@@ -140,6 +140,13 @@ def test_pictures_are_in_the_page_and_a_lost_file_leaves_a_placeholder(tmp_path:
     assert "No picture: the image cannot be read any more (missing)." in page.words
 
 
+def test_ids_of_another_tool_are_not_called_pseudonymous(binary: Evaluation) -> None:
+    assert "Ids are pseudonymous." in Page(render_report(binary)).words
+    words = Page(render_report(dataclasses.replace(binary, provenance={"bundle_id": None}))).words
+    assert "Ids are pseudonymous." not in words
+    assert "see that none names a patient" in words
+
+
 def test_without_places_there_are_no_frames_for_pictures() -> None:
     page = Page(render_report(make_evaluation((BINARY,), n=60)))
     assert "so there are no pictures" in page.words
