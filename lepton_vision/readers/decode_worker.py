@@ -37,7 +37,7 @@ def main() -> None:
         while True:
             request, data = receive(requests, most=_LONGEST)
             folder = request["folder"]
-            _answer(answers, request, bytes(data))
+            _answer(answers, request, data=bytes(data))
     except EOFError:
         pass
     finally:
@@ -45,17 +45,17 @@ def main() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _answer(answers: IO[bytes], request: dict[str, Any], data: bytes) -> None:
+def _answer(answers: IO[bytes], request: dict[str, Any], *, data: bytes) -> None:
     try:
         _limit(request)
         pixels = np.ascontiguousarray(_decode(request, data))
     except ImportError as error:
-        send(answers, {"error": type(error).__name__, "is_missing": True}, b"")
+        send(answers, {"error": type(error).__name__, "is_missing": True}, data=b"")
     except BaseException as error:
         # Only the type: the text may quote the file.
-        send(answers, {"error": type(error).__name__}, b"")
+        send(answers, {"error": type(error).__name__}, data=b"")
     else:
-        send(answers, {"dtype": pixels.dtype.str, "shape": pixels.shape}, pixels.reshape(-1).view(np.uint8).data)
+        send(answers, {"dtype": pixels.dtype.str, "shape": pixels.shape}, data=pixels.reshape(-1).view(np.uint8).data)
 
 
 def _limit(request: dict[str, Any]) -> None:

@@ -115,7 +115,7 @@ class _Host:
         try:
             if process.stdin is None or process.stdout is None:
                 raise EOFError
-            send(process.stdin, {**request, "folder": self._folder}, data)
+            send(process.stdin, {**request, "folder": self._folder}, data=data)
             return receive(process.stdout, most=most)
         except BaseException:  # also Ctrl-C in the middle of an answer: the next answer would be this one's
             self.stop()
@@ -162,7 +162,7 @@ class _Host:
 _hosts: dict[int, _Host] = {}
 
 
-def send(pipe: IO[bytes], header: dict[str, Any], data: Any) -> None:
+def send(pipe: IO[bytes], header: dict[str, Any], *, data: Any) -> None:
     """Write one message: length of the JSON header, the header, the data."""
     text = json.dumps({**header, "bytes": len(data)}).encode()
     pipe.write(len(text).to_bytes(_HEADER_BYTES, "little") + text)

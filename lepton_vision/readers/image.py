@@ -35,16 +35,14 @@ def read_image(
         limits: caps on pixels, inflated bytes and decoder time.
 
     Returns:
-        An Image of (C, H, W), or of (C, D, H, W) for a file of several frames read without ``frame``. Pixels are
-        float32: HU for CT, rescaled values for other DICOM files and NIfTI, stored values for raster files.
+        (C, H, W), or (C, D, H, W) for several frames read without ``frame``; float32 in HU for CT, rescaled values
+        for other DICOM files and NIfTI, stored values for raster files.
 
     Raises:
-        ReadError: whatever is wrong with the file, with a reason code and the path; never another error.
+        ReadError: whatever is wrong with the file, with a reason code and the path.
 
     Example:
-        >>> image = read_image("slice.dcm")  # doctest: +SKIP
-        >>> image.pixels.shape, image.units  # doctest: +SKIP
-        ((1, 512, 512), 'HU')
+        >>> image = read_image("slice.dcm", frame=0)  # doctest: +SKIP
     """
     path = Path(path)
     try:

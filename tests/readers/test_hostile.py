@@ -202,7 +202,7 @@ FUZZED = [
     "SC_rgb_jpeg_gdcm.dcm",  # JPEG lossless: GDCM, in the child
     "MR_small_jpeg_ls_lossless.dcm",
     "image_dfl.dcm",
-    "emri_small.dcm",
+    "rtdose_rle.dcm",
     "liver_1frame.dcm",
 ]
 
