@@ -60,7 +60,11 @@ def write_report(
     path = Path(path)
     if path.is_dir():
         raise ReportError("Expected a file to write the report to. Received: a folder. Add a file name.", path=path)
-    page = render_report(evaluation, title=title, data_flow=data_flow, provenance=provenance)
+    _write(path, render_report(evaluation, title=title, data_flow=data_flow, provenance=provenance))
+    return path
+
+
+def _write(path: Path, page: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, page)
@@ -69,7 +73,6 @@ def write_report(
         raise ReportError(
             f"The report cannot be written: {reason}. Give a folder that is writable and has room.", path=path
         ) from None
-    return path
 
 
 def render_report(
