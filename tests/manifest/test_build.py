@@ -267,3 +267,17 @@ def test_the_public_names(study: Path) -> None:
     manifest = lv.Manifest.scan(study, labels=study.parent / "labels.csv", workers=1)
     assert isinstance(manifest, Manifest)
     assert len(lv.split_manifest(manifest).subset("train")) == 16
+
+
+def test_files_without_patient_stay_together_by_study_then_series(tmp_path: Path) -> None:
+    dataset = dcmread(str(get_testdata_file("CT_small.dcm")))
+    del dataset.PatientID
+    for k in range(6):
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{k}"
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = f"1.2.4.{k // 4}", f"1.2.5.{k // 2}"
+        if k >= 4:
+            del dataset.StudyInstanceUID
+        dataset.save_as(tmp_path / f"{k}.dcm")
+    frame = scan_folder(tmp_path).frame
+    assert frame["patient_id"].tolist() == [frame["study_id"][0]] * 4 + [frame["series_id"][4]] * 2
+    assert not frame["patient_known"].any()

@@ -178,3 +178,11 @@ def test_a_dicom_series_study_and_patient_join_all_their_images(tmp_path: Path) 
         assert manifest.frame["y"].tolist() == [5, 5, 9, 9], column
         assert manifest.label_columns == ("y",)
         assert "1.2.3.0" not in manifest.frame.to_csv()
+
+
+def test_a_name_in_another_folder_joins_only_where_it_is_unique_on_both_sides(study: Path) -> None:
+    (study / "p00" / "0.png").rename(study / "p00" / "moved.png")
+    once = pd.DataFrame({"path": ["old/moved.png", "p01/0.png"], "y": [1, 0]})
+    assert labels_of(study, once)["p00/moved.png"] == 1
+    twice = pd.DataFrame({"path": ["old/moved.png", "older/moved.png", "p01/0.png"], "y": [1, 1, 0]})
+    assert labels_of(study, twice)["p00/moved.png"] is None

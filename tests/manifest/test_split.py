@@ -41,7 +41,7 @@ def cohort(patients: list[int], labels: list[int], sites: list[int] | None = Non
 def big(seed: int = 0, *, rows: int = 900, patients: int = 200) -> Manifest:
     rng = np.random.default_rng(seed)
     owner = np.concatenate([np.arange(patients), rng.integers(0, patients, rows - patients)])
-    sick = rng.random(patients) < 0.2
+    sick = rng.permutation(patients) < 0.2 * patients
     site = rng.integers(0, 3, patients)
     return cohort(owner.tolist(), sick[owner].astype(int).tolist(), site[owner].tolist())
 
@@ -69,6 +69,15 @@ def test_the_split_does_not_depend_on_the_order_of_rows(manifest: Manifest, rand
     there = split_manifest(manifest, config).frame.set_index("image_id")[["split", "fold"]].sort_index()
     back = split_manifest(manifest.select(order), config).frame.set_index("image_id")[["split", "fold"]].sort_index()
     pd.testing.assert_frame_equal(there, back)
+
+
+def test_sites_of_equal_size_do_not_bring_the_order_of_rows_back() -> None:
+    manifest = cohort(list(range(60)), [k % 2 for k in range(60)], [k % 12 for k in range(60)])
+    expected = split_manifest(manifest).frame.set_index("image_id")["split"]
+    for seed in range(5):
+        shuffled = manifest.select(np.random.default_rng(seed).permutation(60))
+        got = split_manifest(shuffled).frame.set_index("image_id")["split"]
+        assert got.loc[expected.index].tolist() == expected.tolist()
 
 
 def test_another_seed_or_another_key_of_the_ids(make_manifest: Make) -> None:
