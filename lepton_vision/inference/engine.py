@@ -42,7 +42,7 @@ class Engine:
         self.bundle, self.batch_size = bundle, batch_size
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
-        self._network = bundle.network().to(self.device, memory_format=torch.channels_last)
+        self._network = bundle.network().to(self.device).to(memory_format=torch.channels_last)
 
     @property
     def name(self) -> str:

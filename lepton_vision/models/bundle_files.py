@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -130,7 +129,7 @@ def _previous(folder: Path) -> Path:
 
 
 def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and not any(os.scandir(folder))
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 def _sha256(data: bytes) -> str:

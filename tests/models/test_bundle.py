@@ -143,14 +143,14 @@ def test_a_hand_edited_threshold_is_refused(folder: Path) -> None:
     text = (folder / "bundle.json").read_text()
     assert text.count("0.25") >= 1
     (folder / "bundle.json").write_text(text.replace("0.25", "0.52"))
-    with pytest.raises(BundleError, match="use with_operating_point"):
+    with pytest.raises(BundleError, match=r"use with_operating_point"):
         Bundle.load(folder)
 
 
 def test_no_folder_and_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="no such bundle"):
+    with pytest.raises(BundleError, match=r"no such bundle"):
         Bundle.load(tmp_path / "gone")
-    with pytest.raises(BundleError, match="incomplete"):
+    with pytest.raises(BundleError, match=r"incomplete"):
         Bundle.load(tmp_path)
 
 
@@ -165,7 +165,7 @@ def test_a_save_that_fails_leaves_the_old_bundle(bundle: Bundle, folder: Path, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(bundle_files, "write_atomic", full)
-    with pytest.raises(BundleError, match="No space left on device"):
+    with pytest.raises(BundleError, match=r"No space left on device"):
         bundle.with_temperatures({"sick": 2.5}).save(folder)
     assert Bundle.load(folder).temperatures == {"sick": 1.5}
     assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
@@ -173,7 +173,7 @@ def test_a_save_that_fails_leaves_the_old_bundle(bundle: Bundle, folder: Path, m
 
 def test_a_kill_between_the_renames_is_explained_and_mended_by_the_next_save(bundle: Bundle, folder: Path) -> None:
     folder.rename(folder.with_name(".bundle.previous"))
-    with pytest.raises(BundleError, match="previous"):
+    with pytest.raises(BundleError, match=r"previous"):
         Bundle.load(folder)
     bundle.save(folder)
     assert Bundle.load(folder).bundle_id == bundle.bundle_id
@@ -181,9 +181,9 @@ def test_a_kill_between_the_renames_is_explained_and_mended_by_the_next_save(bun
 
 def test_other_peoples_files_are_not_replaced(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("keep me")
-    with pytest.raises(BundleError, match="no bundle stands there"):
+    with pytest.raises(BundleError, match=r"no bundle stands there"):
         bundle.save(tmp_path)
-    with pytest.raises(BundleError, match="no bundle stands there"):
+    with pytest.raises(BundleError, match=r"no bundle stands there"):
         bundle.save(tmp_path / "notes.txt")
     assert (tmp_path / "notes.txt").read_text() == "keep me"
 
@@ -210,7 +210,7 @@ def test_provenance_says_what_made_it_in_plain_json(bundle: Bundle, tmp_path: Pa
 
 @pytest.mark.parametrize("temperatures", [{"sick": 0.0}, {"sick": float("nan")}, {"lung": 1.0}, {"sick": -1.0}])
 def test_a_temperature_that_cannot_be_is_refused(bundle: Bundle, temperatures: dict[str, float]) -> None:
-    with pytest.raises(BundleError, match="temperatures above 0"):
+    with pytest.raises(BundleError, match=r"temperatures above 0"):
         bundle.with_temperatures(temperatures)
 
 
@@ -223,7 +223,7 @@ def test_a_temperature_that_cannot_be_is_refused(bundle: Bundle, temperatures: d
     ],
 )
 def test_an_operating_point_of_another_model_is_refused(bundle: Bundle, thresholds: dict[str, Any]) -> None:
-    with pytest.raises(BundleError, match="operating point"):
+    with pytest.raises(BundleError, match=r"operating point"):
         bundle.with_operating_point(OperatingPoint(thresholds, "stated"))
 
 
@@ -254,5 +254,5 @@ def test_other_channels_get_the_adapted_stem(bundle: Bundle, folder: Path, confi
 
 
 def test_another_backbone_is_refused(folder: Path, config: Config) -> None:
-    with pytest.raises(WeightsError, match="backbone resnet34. Received: resnet18"):
+    with pytest.raises(WeightsError, match=r"backbone resnet34. Received: resnet18"):
         build_model(config.override(f"model.init_from={folder}", "model.backbone=resnet34"))

@@ -74,7 +74,7 @@ def test_common_wrappings_and_prefixes_are_taken_off(
     torch.save(loaded, tmp_path / "start.pt")
     encoder = Encoder("resnet18", channels=3)
     if wrapping[:1] == ("checkpoint",):
-        with pytest.raises(WeightsError, match="under one of the keys state_dict"):
+        with pytest.raises(WeightsError, match=r"under one of the keys state_dict"):
             load_weights(encoder, str(tmp_path / "start.pt"))
         return
     assert "head.weight" in load_weights(encoder, str(tmp_path / "start.pt"))
@@ -131,13 +131,13 @@ def test_a_deeper_network_is_not_cut_short_but_named(tmp_path: Path, deeper: str
 def test_two_networks_in_one_file_are_refused(tmp_path: Path, state: State) -> None:
     both = {f"{role}.{name}": tensor for role in ("student", "teacher") for name, tensor in state.items()}
     torch.save(both, tmp_path / "start.pt")
-    with pytest.raises(WeightsError, match="2 of them"):
+    with pytest.raises(WeightsError, match=r"2 of them"):
         load_weights(Encoder("resnet18", channels=3), str(tmp_path / "start.pt"))
 
 
 def test_not_a_number_is_refused(tmp_path: Path, state: State) -> None:
     torch.save(state | {"bn1.running_var": torch.full((64,), float("inf"))}, tmp_path / "start.pt")
-    with pytest.raises(WeightsError, match="bn1.running_var"):
+    with pytest.raises(WeightsError, match=r"bn1.running_var"):
         load_weights(Encoder("resnet18", channels=3), str(tmp_path / "start.pt"))
 
 
@@ -160,7 +160,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path, 
         path.write_bytes(pickle.dumps({"bomb": Bomb(trace)}))
     else:
         np.savez(path, bomb=np.array([Bomb(trace)], dtype=object))
-    with pytest.raises(WeightsError, match="holds more than tensors"):
+    with pytest.raises(WeightsError, match=r"holds more than tensors"):
         load_weights(Encoder("resnet18", channels=3), str(path))
     assert not trace.exists()
 
@@ -172,14 +172,14 @@ def test_a_damaged_file_is_refused(tmp_path: Path, state: State, suffix: str, da
     SAVERS[suffix]({name: state[name] for name in ("conv1.weight", "bn1.weight")}, path)
     whole = path.read_bytes()
     path.write_bytes({"empty": b"", "truncated": whole[: len(whole) // 2], "text": b"no weights at all\n" * 9}[damage])
-    with pytest.raises(WeightsError, match="weights"):
+    with pytest.raises(WeightsError, match=r"weights"):
         load_weights(Encoder("resnet18", channels=3), str(path))
 
 
 def test_a_file_that_is_not_there_and_a_word_that_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="does not exist"):
+    with pytest.raises(WeightsError, match=r"does not exist"):
         load_weights(Encoder("resnet18", channels=3), str(tmp_path / "gone.pt"))
-    with pytest.raises(WeightsError, match="Expected 'none', 'imagenet' or a file"):
+    with pytest.raises(WeightsError, match=r"Expected 'none', 'imagenet' or a file"):
         load_weights(Encoder("resnet18", channels=3), "imagnet")
 
 
@@ -212,7 +212,7 @@ def test_offline_without_a_copy_says_where_to_put_one(hub: Path) -> None:
 
 def test_a_damaged_cached_copy_says_to_delete_it(hub: Path) -> None:
     (hub / "resnet18-f37072fd.pth").write_bytes(b"half a downl")
-    with pytest.raises(WeightsError, match="damaged .* Delete it"):
+    with pytest.raises(WeightsError, match=r"damaged .* Delete it"):
         load_weights(Encoder("resnet18", channels=3), "imagenet")
 
 
