@@ -68,7 +68,7 @@ class PreprocessConfig(_Section):
     mean: tuple[float, ...] = (0.5,)
     """Subtracted from pixels in [0, 1]: one figure, or one per channel."""
     std: tuple[float, ...] = (0.25,)
-    """Divides after the mean: one figure, or one per channel."""
+    """Divides after the mean: one figure, or one per channel; below 0 it turns black and white (mean 1, std -1)."""
 
     @property
     def channels(self) -> int:
@@ -81,8 +81,8 @@ class PreprocessConfig(_Section):
             count = len(getattr(self, key))
             if count not in (1, self.channels):
                 raise ValueError(f"{key} needs 1 or {self.channels} figures, received {count}")
-        if min(self.std) <= 0:
-            raise ValueError("std must be above 0")
+        if 0 in self.std:
+            raise ValueError("std must not be 0")
         return self
 
 

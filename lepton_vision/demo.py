@@ -226,14 +226,14 @@ def _dataset(pixels: Pixels, vendor: Vendor, key: tuple[int, int, int]) -> Datas
     """Store ``pixels`` as ``vendor`` would: a CT Image Storage dataset with planted, made-up patient data."""
     from pydicom import Dataset
     from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+    from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
     seed, number, position = key
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = CTImageStorage
     uid = f"{_UID_ROOT}.{seed}.{number}"
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = f"{uid}.2.{position + 1}"
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = UID(f"{uid}.2.{position + 1}")
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = f"{uid}.1", f"{uid}.2"
     dataset.PatientID, dataset.PatientName = f"DEMO-{seed}-{number:04d}", f"Demo^Patient {number}"
@@ -246,7 +246,7 @@ def _dataset(pixels: Pixels, vendor: Vendor, key: tuple[int, int, int]) -> Datas
     if vendor.window is not None:
         dataset.WindowCenter, dataset.WindowWidth = vendor.window
     _store_pixels(dataset, pixels, vendor)
-    syntax = _SYNTAXES[vendor.transfer_syntax]
+    syntax = UID(_SYNTAXES[vendor.transfer_syntax])
     if syntax != ExplicitVRLittleEndian:
         dataset.compress(syntax, generate_instance_uid=False)
     return dataset

@@ -68,7 +68,7 @@ def read_row(dataset: ImageDataset, row: int) -> Outcome:
 def read_file(path: Path, config: PreprocessConfig) -> Outcome:
     """Read one file; each frame of a file that holds several becomes a sample."""
     try:
-        images = _frames(read_image(path))
+        images = frames_of(read_image(path))
         return tuple(
             Sample(
                 image.image_id,
@@ -85,7 +85,7 @@ def read_file(path: Path, config: PreprocessConfig) -> Outcome:
         return Failure(pseudonym("image", path.as_posix()), "too_large")
 
 
-def _frames(image: Image) -> list[Image]:
+def frames_of(image: Image) -> list[Image]:
     """Return the 2-D images of a file: itself, or one per frame."""
     if not image.is_volume:
         return [image]
@@ -96,21 +96,28 @@ def _frames(image: Image) -> list[Image]:
     ]
 
 
-def list_files(named: str | Path | Sequence[str | Path]) -> list[Path]:
+def list_files(named: str | Path | Sequence[str | Path], *, leave_out: Path | None = None) -> list[Path]:
     """Return the files named, absolute, in the order given, each once; a folder stands for the files below it, sorted.
 
-    Hidden files (a leading dot) are what tools leave behind, not scans. A file that does not exist stays in the list:
-    it ends as a failure.
+    Hidden files and folders (a leading dot) are what tools leave behind, not scans. A file that does not exist stays
+    in the list: it ends as a failure.
+
+    Args:
+        named: a file, a folder, or several of both.
+        leave_out: folder whose files are left out (an output folder inside an input folder).
     """
     found: dict[Path, None] = {}
+    barred = None if leave_out is None else leave_out.absolute()
     for entry in [named] if isinstance(named, str | Path) else named:
         path = Path(os.path.normpath(Path(entry).expanduser().absolute()))
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for file in files:
-            is_hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
-            if file == path or (not is_hidden and file.is_file()):
-                found[file] = None
+        found |= dict.fromkeys(_walk(path, barred) if path.is_dir() else [path])
     return list(found)
+
+
+def _walk(folder: Path, barred: Path | None) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and Path(place, name) != barred)
+        yield from (Path(place, name) for name in sorted(files) if not name.startswith("."))
 
 
 def read_ahead(jobs: Iterable[_Job], read: Callable[[_Job], _Result], *, workers: int, depth: int) -> Iterator[_Result]:

@@ -1,8 +1,9 @@
 """One DICOM file to one Image in modality units: the doorway to pydicom, with its ``dicom_*`` neighbours.
 
 MONOCHROME1 files store small values for bright pixels. They are turned within the file's value range
-(``low + high - pixel``), so that larger is brighter everywhere, and the header's window is turned with them. Rescale
-Type stays what the header says: a CT file in MONOCHROME1 is taken to be stored turned, and turning gives back HU.
+(``low + high - pixel``), so that larger is brighter, and the header's window is turned with them. Pixels in HU are not:
+the rescale gives a physical quantity, and the photometric interpretation says only how a monitor shows it
+(PS3.3 C.7.6.3.1.2).
 """
 
 from __future__ import annotations
@@ -116,11 +117,12 @@ def _to_units(
         return colors, value_range, "display", None
     gray, value_range, kind = modality_values(stored, dataset, layout=layout, wanted=wanted)
     window = read_window(dataset, frame=wanted.start, smallest=value_range[0])
-    if layout.photometric == "MONOCHROME1":
+    units = _units(dataset, kind=kind)
+    if layout.photometric == "MONOCHROME1" and units != "HU":
         total = value_range[0] + value_range[1]
         np.subtract(np.float32(total), gray, out=gray)
         window = reflect(window, total=total) if window is not None else None
-    return gray[None], value_range, _units(dataset, kind=kind), window
+    return gray[None], value_range, units, window
 
 
 def _units(dataset: Dataset, *, kind: str | None) -> str:

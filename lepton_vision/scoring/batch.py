@@ -9,10 +9,8 @@ from __future__ import annotations
 import csv
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +20,10 @@ import numpy.typing as npt
 from lepton_vision.config import PreprocessConfig
 from lepton_vision.errors import ReadError, ScoringError, TooManyFailuresError
 from lepton_vision.inference.engine import Engine
+from lepton_vision.inference.samples import frames_of, list_files, read_ahead
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import read_image
-from lepton_vision.scoring.inputs import list_inputs
 from lepton_vision.scoring.sink import ShardFormat, ShardSink, output_stems, row_schema
 from lepton_vision.transforms.preprocess import preprocess_image, to_input
 from lepton_vision.types import Image, OperatingPoint, Target
@@ -130,7 +128,12 @@ def score(
     if not 0.0 <= max_failures <= 1.0 or workers < 1 or batch_size < 1:
         raise ScoringError("Expected max_failures from 0 to 1, workers and batch_size of at least 1.")
     output = Path(output)
-    paths = list_inputs(inputs, leave_out=output)
+    paths = list_files(inputs, leave_out=output)
+    if not paths:
+        raise ScoringError(
+            "Expected files to score. Received: an empty folder. Check the path; hidden files do not count.",
+            key="inputs",
+        )
     engine = Engine(bundle, device=device, precision=precision, batch_size=batch_size)
     job = {"format": file_format, "bundle_id": bundle.bundle_id, "engine": engine.name}
     sink = ShardSink(output, row_schema(bundle.targets), job=job, resume=resume)
@@ -170,7 +173,7 @@ def write_path_map(
             target.chmod(0o600)
             writer = csv.writer(file)
             writer.writerow(["path_id", "path"])
-            for path in list_inputs(inputs, leave_out=leave_out):
+            for path in list_files(inputs, leave_out=leave_out):
                 writer.writerow([pseudonym("path", path.as_posix()), path.as_posix()])
     except OSError as error:
         raise ScoringError(f"Cannot write the path map: {error.strerror}. Name another file.", path=target) from None
@@ -186,7 +189,7 @@ def _run(
     done, failures = len(paths) - len(pending), 0
     group: list[_Read] = []
     try:
-        for item in _read_ahead(iter(pending), config, workers=workers, depth=2 * batch_size):
+        for item in read_ahead(pending, lambda entry: _read(*entry, config), workers=workers, depth=2 * batch_size):
             group.append(item)
             failures, done = failures + bool(item.reason), done + 1
             if sum(len(entry.pixels) for entry in group) >= batch_size or len(group) >= 4 * batch_size:
@@ -199,26 +202,11 @@ def _run(
         sink.flush()  # also when interrupted: what is in the sink are finished rows
 
 
-def _read_ahead(
-    pending: Iterator[tuple[Path, str]], config: PreprocessConfig, *, workers: int, depth: int
-) -> Iterator[_Read]:
-    """Yield inputs in order while at most ``depth`` of them are being read or wait."""
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="lepton-read")
-    try:
-        waiting: list[Future[_Read]] = [pool.submit(_read, *entry, config) for entry in islice(pending, depth)]
-        while waiting:
-            item = waiting.pop(0).result()
-            waiting.extend(pool.submit(_read, *entry, config) for entry in islice(pending, 1))
-            yield item
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
 def _read(path: Path, path_id: str, config: PreprocessConfig) -> _Read:
     """Read and preprocess one input; every failure becomes a reason."""
     started = time.perf_counter()
     try:
-        images = _frames(read_image(path))
+        images = frames_of(read_image(path))
         pixels = tuple(preprocess_image(image, config) for image in images)
     except ReadError as error:
         return _Read(path_id, time.perf_counter() - started, reason=error.reason)
@@ -228,17 +216,6 @@ def _read(path: Path, path_id: str, config: PreprocessConfig) -> _Read:
         return _Read(path_id, time.perf_counter() - started, reason=f"unexpected:{type(error).__name__}")
     slim = tuple(replace(image, pixels=image.pixels[:, :0, :0]) for image in images)
     return _Read(path_id, time.perf_counter() - started, images=slim, pixels=pixels)
-
-
-def _frames(image: Image) -> list[Image]:
-    """Return the 2-D images of a file: itself, or one per frame."""
-    if not image.is_volume:
-        return [image]
-    spacing = None if image.spacing_mm is None else image.spacing_mm[-2:]
-    return [
-        replace(image, pixels=image.pixels[:, k], spacing_mm=spacing, image_id=f"{image.image_id}-{k}")
-        for k in range(image.pixels.shape[1])
-    ]
 
 
 def _score_group(group: list[_Read], sink: ShardSink, engine: Engine) -> None:

@@ -250,7 +250,7 @@ def test_hidden_files_are_no_inputs(tmp_path: Path) -> None:
     for name in ("b.png", "a/c.png", ".hidden/d.png", ".e.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [path.name for path in list_files(tmp_path)] == ["c.png", "b.png"]
+    assert [path.name for path in list_files(tmp_path)] == ["b.png", "c.png"]
     assert [path.name for path in list_files([tmp_path / "b.png", tmp_path, tmp_path / ".e.png"])] == [
         "b.png",
         "c.png",

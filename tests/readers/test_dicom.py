@@ -130,7 +130,7 @@ def test_one_bit(make_dicom: Make) -> None:
 
 def test_monochrome1_is_turned_with_its_window(make_dicom: Make) -> None:
     stored = np.arange(24, dtype=np.uint16).reshape(4, 6) * 100
-    header = {"BitsStored": 12, "HighBit": 11, "RescaleSlope": "1", "RescaleIntercept": "-1024"}
+    header = {"Modality": "DX", "BitsStored": 12, "HighBit": 11, "RescaleSlope": "1", "RescaleIntercept": "-1024"}
     plain = read_image(make_dicom(stored, WindowCenter="40", WindowWidth="400", **header))
     turned = read_image(
         make_dicom(
@@ -145,6 +145,14 @@ def test_monochrome1_is_turned_with_its_window(make_dicom: Make) -> None:
     shown = 1.0 - (shown - shown.min()) / (shown.max() - shown.min())
     assert isinstance(turned.window, Window)
     np.testing.assert_allclose(apply_window(turned.pixels, turned.window)[0], shown, atol=1e-3)
+
+
+def test_monochrome1_does_not_turn_hounsfield_units(make_dicom: Make) -> None:
+    stored = np.arange(24, dtype=np.uint16).reshape(4, 6) * 100
+    header = {"Modality": "CT", "BitsStored": 12, "HighBit": 11, "RescaleSlope": "1", "RescaleIntercept": "-1024"}
+    image = read_image(make_dicom(stored, PhotometricInterpretation="MONOCHROME1", WindowCenter="40", **header))
+    assert image.units == "HU"
+    np.testing.assert_array_equal(image.pixels[0], stored - 1024.0)
 
 
 def test_multi_frame(make_dicom: Make) -> None:

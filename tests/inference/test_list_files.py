@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lepton_vision.errors import ScoringError
-from lepton_vision.scoring.inputs import list_inputs
+from lepton_vision.inference.samples import list_files
 
 
 @pytest.fixture
@@ -20,19 +19,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_folders_are_walked_in_order_without_hidden_files_and_the_output(folder: Path) -> None:
-    found = list_inputs(folder, leave_out=folder / "out")
+    found = list_files(folder, leave_out=folder / "out")
     assert [path.relative_to(folder).as_posix() for path in found] == ["a/1.dcm", "a/3.png", "b/2.dcm"]
 
 
 def test_a_file_named_twice_counts_once_and_a_missing_one_stays(folder: Path) -> None:
-    found = list_inputs(
-        [folder / "a" / "1.dcm", folder / "a", folder / "b" / ".." / "a" / "1.dcm", folder / "gone.dcm"]
-    )
+    found = list_files([folder / "a" / "1.dcm", folder / "a", folder / "b" / ".." / "a" / "1.dcm", folder / "gone.dcm"])
     assert [path.name for path in found] == ["1.dcm", "3.png", "gone.dcm"]
-
-
-def test_nothing_to_score_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ScoringError, match="an empty folder"):
-        list_inputs(tmp_path)
-    with pytest.raises(ScoringError, match="Received: none"):
-        list_inputs([])
