@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="lepton-vision",
     help="Medical image classification from DICOM to an honest test result.",
@@ -34,7 +36,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder that everything is written to.")] = Path("demo-run"),
     patients: Annotated[int, typer.Option(min=20, help="Patients in the synthetic study.")] = 120,
     seed: Annotated[int, typer.Option(help="Seed of the study, the split and the training.")] = 0,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of training.")] = 8,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of training.")] = 12,
     as_json: Json = False,
 ) -> None:
     """Run the whole path on a synthetic DICOM study: write, scan, split, train, evaluate, score an inbox."""
@@ -336,11 +338,13 @@ def main() -> None:
         row = "" if error.row is None else f" (row {error.row})"
         print(f"error: {error}{row}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print(
-            "interrupted: what was finished is on disk; the same command goes on (train: add --resume)", file=sys.stderr
-        )
-        sys.exit(130)
+    except SystemExit as ending:
+        if ending.code == _INTERRUPTED:  # typer turns Ctrl-C into this code without a word
+            print(
+                "interrupted: what was finished is on disk; the same command goes on (train: with --resume)",
+                file=sys.stderr,
+            )
+        raise
 
 
 if __name__ == "__main__":

@@ -337,6 +337,8 @@ def _explain(error: ValidationError) -> ConfigError:
     else:
         received = first.get("input")
         shown = "" if isinstance(received, dict | BaseModel) else f" Received: {received!r}."
+        if isinstance(received, bool):
+            shown += " YAML reads no, yes, on and off as booleans: put quotes around the word."
         message = f"Configuration key {key or 'as a whole'}: {first['msg'].removeprefix('Value error, ')}.{shown}"
     more = f" ({len(problems) - 1} more problems.)" if len(problems) > 1 else ""
     return ConfigError(message + more, key=key)

@@ -31,6 +31,7 @@ def test_yaml_round_trip_keeps_every_value(tmp_path: Path) -> None:
     [
         ({"trian": {}}, "Unknown configuration key 'trian'. Did you mean 'train'?"),
         ({"train": {"epoch": 3}}, "Unknown configuration key 'epoch'. Did you mean 'epochs'?"),
+        ({"targets": [{"name": "a", "kind": "binary", "classes": [False, True]}]}, "put quotes around the word"),
         ({"train": {"epochs": "many"}}, "Received: 'many'"),
         ({"targets": [{"name": "a", "kind": "binary", "classes": ["x"]}]}, "exactly 2 classes"),
         ({"targets": [{"name": "a", "kind": "binary", "clases": ["x"]}]}, "Did you mean 'classes'?"),

@@ -59,7 +59,7 @@ def test_an_empty_folder_and_a_missing_one_are_refused(tmp_path: Path) -> None:
 
 def config(folder: Path, *, column: str = "label") -> Path:
     path = folder.parent / "config.yaml"
-    target = f"{{name: finding, kind: binary, classes: [no, yes], column: {column}}}"
+    target = f"{{name: finding, kind: binary, classes: ['no', 'yes'], column: {column}}}"
     path.write_text(f"targets:\n  - {target}\npreprocess: {{size: [32, 32]}}\ntrain: {{epochs: 1, batch_size: 2}}\n")
     return path
 
