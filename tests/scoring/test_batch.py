@@ -1,0 +1,142 @@
+"""Scoring: one row for every input whatever it holds, the same probabilities after any interruption."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from lepton_vision.config import Config
+from lepton_vision.errors import ScoringError, TooManyFailuresError
+from lepton_vision.inference.engine import Engine
+from lepton_vision.models import Bundle, build_model
+from lepton_vision.scoring import batch
+from lepton_vision.scoring.batch import score, write_path_map
+from lepton_vision.types import OperatingPoint, Target
+
+SICK = Target("sick", "binary", ("no", "yes"))
+ORGAN = Target("organ", "multiclass", ("a", "b", "c"))
+SIGNS = Target("signs", "multilabel", ("edema", "mass"))
+POINT = OperatingPoint({"sick": (0.5,), "organ": (), "signs": (0.4, 0.6)}, "stated")
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    config = Config(targets=(SICK, ORGAN, SIGNS)).override("preprocess.size=[32, 32]", "model.stem=standard")
+    state = build_model(config).state_dict()
+    return Bundle(config=config, targets=config.targets, state=state, operating_point=POINT)
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(11):
+        cv2.imwrite(str(folder / f"{number:02d}.png"), rng.integers(0, 255, (40, 30), dtype=np.uint8))
+    (folder / "04-broken.png").write_bytes((folder / "04.png").read_bytes()[:100])
+    (folder / "05-text.png").write_text("no image")
+    return folder
+
+
+def read(folder: Path) -> pd.DataFrame:
+    return pd.read_parquet(folder).sort_values("path_id", ignore_index=True)
+
+
+def test_every_input_is_a_row_with_probabilities_or_a_reason(bundle: Bundle, inbox: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int, int]] = []
+    told = lambda *state: seen.append(state)  # noqa: E731
+    summary = score(bundle, inbox, tmp_path / "out", batch_size=4, progress=told)
+    rows = read(tmp_path / "out")
+    assert (summary.rows, summary.scored, summary.new_rows) == (13, 11, 13)
+    assert sum(summary.failed.values()) == 2
+    assert set(summary.failed) == {"truncated", "not_an_image"}
+    assert seen[-1] == (13, 13, 2)
+    good = rows[rows["status"] == "ok"]
+    assert good[["organ_a_probability", "organ_b_probability", "organ_c_probability"]].sum(axis=1).round(5).eq(1).all()
+    assert (good["signs_mass_positive"] == (good["signs_mass_probability"] >= 0.6)).all()
+    assert good["threshold"].eq(0.5).all()
+    assert good["organ_class"].isin(["a", "b", "c"]).all()
+    assert rows.loc[rows["status"] == "failed", "sick_probability"].isna().all()
+
+
+def test_an_interrupted_run_goes_on_to_the_same_rows(
+    bundle: Bundle, inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score(bundle, inbox, tmp_path / "whole", batch_size=4)
+    calls = 0
+    original = Engine.probabilities
+
+    def failing(self: Engine, images: np.ndarray) -> dict[str, np.ndarray]:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return original(self, images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "probabilities", failing)
+        with pytest.raises(KeyboardInterrupt):
+            score(bundle, inbox, tmp_path / "parts", batch_size=4)
+    half = len(read(tmp_path / "parts"))
+    assert 0 < half < 13
+    summary = score(bundle, inbox, tmp_path / "parts", batch_size=4)
+    assert summary.new_rows == 13 - half
+    columns = [name for name in read(tmp_path / "whole") if name != "seconds"]
+    pd.testing.assert_frame_equal(
+        read(tmp_path / "parts")[columns], read(tmp_path / "whole")[columns], check_exact=True
+    )
+
+
+def test_new_files_are_added_and_old_rows_kept(bundle: Bundle, inbox: Path, tmp_path: Path) -> None:
+    score(bundle, inbox, tmp_path / "out")
+    cv2.imwrite(str(inbox / "99.png"), np.zeros((20, 20), np.uint8))
+    summary = score(bundle, inbox, tmp_path / "out")
+    assert (summary.new_rows, summary.rows) == (1, 14)
+    assert score(bundle, inbox, tmp_path / "out", resume=False).new_rows == 14
+
+
+def test_an_unexpected_error_is_a_row_too(
+    bundle: Bundle, inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: Path) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(batch, "read_image", broken)
+    summary = score(bundle, inbox, tmp_path / "out")
+    assert summary.failed == {"unexpected:RuntimeError": 13}
+
+
+def test_a_network_that_gives_no_number_fails_the_row(bundle: Bundle, inbox: Path, tmp_path: Path) -> None:
+    state = {name: tensor.clone() for name, tensor in bundle.state.items()}
+    head = next(name for name in state if "sick" in name and name.endswith("bias"))
+    state[head][:] = float("nan")
+    sick = Bundle(config=bundle.config, targets=bundle.targets, state=state, operating_point=POINT)
+    summary = score(sick, inbox, tmp_path / "out")
+    assert summary.failed["non_finite_output"] == 11
+
+
+def test_gates_and_missing_parts(bundle: Bundle, inbox: Path, tmp_path: Path) -> None:
+    with pytest.raises(TooManyFailuresError, match=r"15\.4%"):
+        score(bundle, inbox, tmp_path / "out", max_failures=0.1)
+    assert len(read(tmp_path / "out")) == 13
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ScoringError, match="empty folder"):
+        score(bundle, tmp_path / "empty", tmp_path / "other")
+    without = Bundle(config=bundle.config, targets=bundle.targets, state=bundle.state)
+    with pytest.raises(ScoringError, match="operating point"):
+        score(without, inbox, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_path_map_is_complete_and_private(bundle: Bundle, inbox: Path, tmp_path: Path) -> None:
+    score(bundle, inbox, tmp_path / "out")
+    write_path_map(inbox, tmp_path / "map.csv")
+    table = pd.read_csv(tmp_path / "map.csv")
+    assert set(table["path_id"]) == set(read(tmp_path / "out")["path_id"])
+    assert set(table["path"]) == {str(path) for path in inbox.iterdir()}
+    assert stat.S_IMODE((tmp_path / "map.csv").stat().st_mode) == 0o600
