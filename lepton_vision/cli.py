@@ -126,6 +126,7 @@ def train(
     from lepton_vision.console import Console
     from lepton_vision.manifest import Manifest
     from lepton_vision.pipeline import fit
+    from lepton_vision.training.distributed import is_main_process
 
     settings = _load_config(config, assignments)
     if init_from is not None:
@@ -135,9 +136,9 @@ def train(
         bundle = fit(settings, table, run_dir=run_dir, resume=resume, device=device, progress=console.progress)
     point = None if bundle.operating_point is None else bundle.operating_point.to_dict()
     facts = {"bundle": str(run_dir / "bundle"), "bundle_id": bundle.bundle_id, "operating_point": point}
-    _print(
-        facts | dict(bundle.provenance["validation"]) | {"best_epoch": bundle.provenance["best_epoch"]}, as_json=as_json
-    )
+    facts |= dict(bundle.provenance["validation"]) | {"best_epoch": bundle.provenance["best_epoch"]}
+    if is_main_process():
+        _print(facts, as_json=as_json)
 
 
 @app.command()

@@ -317,6 +317,7 @@ def _validated(run: Run, validate: Validate) -> dict[str, float]:
         KeyboardInterrupt: Ctrl-C ended the loader's workers; the checkpoint is written.
     """
     figures: dict[str, float] = {}
+    run.stepper.world.spread(run.stepper.validated)  # norm layers have seen other images in each process
     if run.stepper.world.is_main:
         try:
             figures = {name: float(value) for name, value in validate(run.stepper.validated).items()}

@@ -57,6 +57,15 @@ def test_two_processes_equal_one_with_the_double_batch(tmp_path: Path, monkeypat
     assert [json.loads(row)["epoch"] for row in rows] == [0, 1], "process 0 alone writes"
 
 
+def test_norm_layers_that_saw_other_images_end_alike_in_all_processes(tmp_path: Path) -> None:
+    done = torchrun(tmp_path / "two", overrides=("train.epochs=2", "train.ema_decay=0.5"), norms=True, batch_size=4)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"two/weights{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert any("running_mean" in name for name in first["state"])
+    for name, value in first["state"].items():
+        assert torch.equal(second["state"][name], value), name
+
+
 def test_one_process_is_a_world_of_its_own() -> None:
     with join_world(torch.device("cpu")) as world:
         assert (world.rank, world.size, world.is_main) == (0, 1, True)
