@@ -33,6 +33,7 @@ from lepton_vision.readers import read_image
 from lepton_vision.reporting import write_report
 from lepton_vision.training import fit_model
 from lepton_vision.training.distributed import is_main_process
+from lepton_vision.training.features import FeatureBatches, HeadsOnly
 from lepton_vision.transforms import make_loader
 from lepton_vision.types import SPLITS, OperatingPoint, Split, Target
 
@@ -110,8 +111,11 @@ def fit(
     chosen = choose_device(device)
     precision = choose_precision(config.train.precision, chosen)
 
+    cached = FeatureBatches(val_loader, device=chosen, precision=precision) if config.train.cache_features else None
+
     def validate(network: Network) -> dict[str, float]:
-        found = predict_network(network, val_loader, targets=config.targets, device=chosen, precision=precision)
+        seen, batches = (network, val_loader) if cached is None else (HeadsOnly(network), cached.of(network))
+        found = predict_network(seen, batches, targets=config.targets, device=chosen, precision=precision)
         return validation_figures(found)
 
     result = fit_model(

@@ -217,9 +217,12 @@ class Batch:
     image_ids: tuple[str, ...]
 
     def to(self, device: torch.device | str, *, memory_format: torch.memory_format | None = None) -> Batch:
-        """Move images and labels to ``device``; ids and index stay where they are."""
+        """Move images and labels to ``device``; ids and index stay where they are.
+
+        ``memory_format`` is for (B, C, H, W); a batch of features (B, F) stays as it is.
+        """
         images = self.images.to(device, non_blocking=True)
-        if memory_format is not None:
+        if memory_format is not None and images.ndim == 4:
             images = images.contiguous(memory_format=memory_format)
         labels = {name: label.to(device, non_blocking=True) for name, label in self.labels.items()}
         return replace(self, images=images, labels=labels)

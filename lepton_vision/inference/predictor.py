@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from torch import nn
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, EvaluationError
@@ -20,7 +21,6 @@ from lepton_vision.inference.samples import Outcome, Sample, list_files, read_ah
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import Precision, autocast
-from lepton_vision.models.network import Network
 from lepton_vision.transforms.cache import PixelCache
 from lepton_vision.transforms.dataset import ImageDataset
 from lepton_vision.transforms.preprocess import to_input
@@ -217,7 +217,7 @@ def _unknown(target: Target, n: int) -> FloatArray:
 
 
 def predict_network(
-    network: Network,
+    network: nn.Module,
     loader: Iterable[Batch],
     *,
     targets: Sequence[Target],
@@ -230,7 +230,7 @@ def predict_network(
     as they were.
 
     Args:
-        network: where it stands on ``device``.
+        network: a Network, or what maps the batches to a ModelOutput; where it stands on ``device``.
         loader: labelled batches, each row once.
         targets: which heads to read.
         device: where to compute.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,6 +59,35 @@ class FeatureLoader:
             rows = torch.tensor([key[0] for key in keys])
             labels = {name: values[rows] for name, values in self.labels.items()}
             yield Batch(self.features[rows], labels, rows, ("",) * len(rows))
+
+
+class FeatureBatches:
+    """Validation batches as features of a fixed encoder, computed once, when they are first asked for.
+
+    Args:
+        loader: labelled batches without augmentation.
+        device: where the encoder stands.
+        precision: "fp32", "bf16" or "fp16".
+    """
+
+    def __init__(self, loader: DataLoader[Batch], *, device: torch.device, precision: Precision) -> None:
+        self._loader, self._device, self._precision = loader, device, precision
+        self._batches: list[Batch] = []
+
+    def of(self, model: Network) -> list[Batch]:
+        """Batches whose images are (B, F) float32 features; ``HeadsOnly(model)`` takes them."""
+        if not self._batches:
+            self._batches = list(self._compute(model))
+        return self._batches
+
+    @torch.no_grad()
+    def _compute(self, model: Network) -> Iterator[Batch]:
+        model.eval()
+        for batch in self._loader:
+            moved = batch.to(self._device, memory_format=torch.channels_last)
+            with autocast(self._device, self._precision):
+                features = model.features(moved.images)
+            yield replace(batch, images=features.float().cpu())
 
 
 def check_probe(config: TrainConfig) -> None:

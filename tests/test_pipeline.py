@@ -1,0 +1,56 @@
+"""The composition: a probe on cached features validates like the whole network, official splits are respected."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lepton_vision.config import Config
+from lepton_vision.errors import ManifestError
+from lepton_vision.evaluation.classification import validation_figures
+from lepton_vision.inference import predict
+from lepton_vision.manifest import Manifest
+from lepton_vision.pipeline import evaluate_bundle, fit
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, n in (("train", 48), ("val", 24), ("test", 24)):
+        labels = np.arange(n) % 2
+        images = rng.integers(0, 120, (n, 16, 16))
+        images[labels == 1, 4:12, 4:12] += 100
+        arrays |= {f"{split}_images": images.astype(np.uint8), f"{split}_labels": labels[:, None]}
+    np.savez(tmp_path / "tiny.npz", **arrays)
+    return Manifest.scan(tmp_path / "tiny.npz", workers=0)
+
+
+CONFIG = Config().override("preprocess.size=[16, 16]", "model.stem=standard", "train.precision=fp32", "train.epochs=2")
+
+
+def test_a_probe_on_cached_features_is_validated_like_the_whole_network(manifest: Manifest, tmp_path: Path) -> None:
+    config = CONFIG.override(
+        "train.freeze_stages=5", "train.cache_features=true", "augment.preset=none", "evaluation.calibrate=false"
+    )
+    bundle = fit(config, manifest, run_dir=tmp_path / "run")
+    whole = validation_figures(predict(bundle, manifest.subset("val"), precision="fp32"))
+    for name, value in whole.items():
+        assert bundle.provenance["validation"][name] == pytest.approx(value, abs=1e-5)
+
+
+def test_a_bundle_is_chosen_on_validation_and_judged_on_test(manifest: Manifest, tmp_path: Path) -> None:
+    bundle = fit(CONFIG.override("train.epochs=4"), manifest, run_dir=tmp_path / "run")
+    assert bundle.operating_point is not None
+    assert bundle.operating_point.chosen_on == "val"
+    evaluation, report = evaluate_bundle(bundle, manifest, split="test", out=tmp_path / "out")
+    assert evaluation.n == 24
+    assert report.exists()
+    written = json.loads((tmp_path / "out" / "figures.json").read_text())
+    assert written["targets"]["label"]["figures"]["auroc"]["value"] == evaluation.figures["label"]["auroc"].value
+    with pytest.raises(ManifestError, match="Expected rows in the test split"):
+        evaluate_bundle(bundle, manifest.subset("train"), split="test", out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
