@@ -50,14 +50,14 @@ from pathlib import Path
 from lepton_vision.models import Bundle
 from lepton_vision.models.allocator import keep_freed_memory
 from lepton_vision.scoring.batch import score
-from lepton_vision.scoring.inputs import list_inputs
+from lepton_vision.inference.samples import list_files
 
 folder, rows = Path(sys.argv[1]), int(sys.argv[2])
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 keep_freed_memory()
 bundle = Bundle.load(folder / "bundle")
 start = peak()
-inputs = list_inputs(folder / f"inbox-{rows}")
+inputs = list_files(folder / f"inbox-{rows}")
 after_list = peak()
 score(bundle, folder / f"inbox-{rows}", folder / f"scores-{rows}")
 print(json.dumps({"start": start, "manifest": after_list - start, "peak": peak()}))
