@@ -50,7 +50,6 @@ class StudyResult:
         folder: folder of the bundle.
         evaluation: figures on the test split.
         report: the HTML page.
-        audit: what was found before training.
         seconds: wall time from the scan to the report.
     """
 
@@ -58,7 +57,6 @@ class StudyResult:
     folder: Path
     evaluation: Evaluation
     report: Path
-    audit: Audit
     seconds: float
 
 
@@ -282,8 +280,7 @@ def run_study(
         progress=progress,
         title=title,
     )
-    audit = audit_manifest(manifest, config)
-    return StudyResult(bundle, run_dir / "bundle", evaluation, report, audit, time.perf_counter() - started)
+    return StudyResult(bundle, run_dir / "bundle", evaluation, report, time.perf_counter() - started)
 
 
 def scan_source(

@@ -10,7 +10,7 @@ import csv
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,7 +76,7 @@ class _Read:
     path_id: str
     seconds: float
     images: tuple[Image, ...] = ()
-    pixels: tuple[npt.NDArray[np.uint16], ...] = field(default=())
+    pixels: tuple[npt.NDArray[np.uint16], ...] = ()
     reason: str = ""
 
 
