@@ -104,6 +104,8 @@ class ModelConfig(_Section):
     """"none" (random), "imagenet" (torchvision's download or cache) or a local file (.pt, .pth, .safetensors, .npz)."""
     init_from: str | None = None
     """Folder of a bundle whose encoder is the start; excludes ``weights``."""
+    keep_heads: bool = False
+    """With init_from: heads of targets that both have start from the bundle too (a probe's, to be fine-tuned)."""
     stem: Literal["auto", "standard", "small"] = "auto"
     """small: 3x3 stride 1 without pooling; auto takes it for inputs up to 64 pixels."""
     dropout: Fraction = 0.0
@@ -112,6 +114,8 @@ class ModelConfig(_Section):
     def _check_start(self) -> ModelConfig:
         if self.init_from is not None and self.weights != "none":
             raise ValueError("init_from and weights exclude each other: set weights to 'none'")
+        if self.keep_heads and self.init_from is None:
+            raise ValueError("keep_heads needs init_from: name the bundle whose heads are kept")
         return self
 
 
@@ -140,10 +144,12 @@ class TrainConfig(_Section):
     """Decay of the averaged weights, which are validated and kept; 0 turns averaging off."""
     freeze_stages: Annotated[int, Field(ge=0, le=5)] = 0
     """Parts of the encoder that stay fixed, norm layers too: 1 stem, 2 … 5 layer1 … layer4 (5: linear probe)."""
+    freeze_norms: bool = False
+    """Norm layers of the whole encoder keep their pretrained figures and weights, also in stages that train."""
     unfreeze_every: Annotated[int, Field(ge=0)] = 0
     """Gradual unfreezing: one more stage is freed, from the top, after each so many epochs; 0 never."""
     cache_features: bool = False
-    """With freeze_stages=5: run the encoder once without augmentation and train the heads on its features."""
+    """Run the fixed stages (see freeze_stages) once for each image, without augmentation, and train on the result."""
     monitor: str = "val_auroc"
     """Validation figure that picks the best epoch: val_auroc, val_average_precision or val_loss."""
     patience: Annotated[int, Field(ge=0)] = 0

@@ -33,7 +33,7 @@ from lepton_vision.readers import read_image
 from lepton_vision.reporting import write_report
 from lepton_vision.training import fit_model
 from lepton_vision.training.distributed import is_main_process
-from lepton_vision.training.features import FeatureBatches, HeadsOnly
+from lepton_vision.training.features import FixedStages, UpperPart
 from lepton_vision.transforms import make_loader
 from lepton_vision.types import SPLITS, OperatingPoint, Split, Target
 
@@ -67,6 +67,7 @@ def fit(
     run_dir: str | Path,
     resume: bool = False,
     device: str = "auto",
+    cache_dir: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Train on the train split, choose everything on the val split, and keep the result in ``run_dir/bundle``.
@@ -80,6 +81,8 @@ def fit(
         run_dir: folder of the run: configuration, metrics, checkpoints, cache and bundle.
         resume: go on from the last checkpoint.
         device: "auto", "cpu", "cuda", "mps".
+        cache_dir: folder of decoded images and features that several runs share; None means the configuration's, or
+            one of this run.
         progress: called with (stage, done, total, note).
 
     Returns:
@@ -103,16 +106,18 @@ def fit(
         run_dir.mkdir(parents=True, exist_ok=True)
         manifest.save(run_dir / "manifest.parquet")
         write_atomic(run_dir / "audit.json", json.dumps(audit.to_dict(), indent=1))
-    cache_dir = cache_folder(config, run_dir)
+    cache_dir = cache_folder(config, run_dir) if cache_dir is None else Path(cache_dir)
     train_loader = make_loader(parts["train"], config, training=True, targets=config.targets, cache_dir=cache_dir)
     val_loader = make_loader(parts["val"], config, targets=config.targets, cache_dir=cache_dir)
     chosen = choose_device(device)
     precision = choose_precision(config.train.precision, chosen)
 
-    cached = FeatureBatches(val_loader, device=chosen, precision=precision) if config.train.cache_features else None
+    fixed = FixedStages(config, device=chosen, precision=precision, folder=cache_dir)
 
     def validate(network: Network) -> dict[str, float]:
-        seen, batches = (network, val_loader) if cached is None else (HeadsOnly(network), cached.of(network))
+        is_cached = config.train.cache_features
+        seen = UpperPart(network, fixed.count) if is_cached else network
+        batches = fixed.loader(network, val_loader) if is_cached else val_loader
         found = predict_network(seen, batches, targets=config.targets, device=chosen, precision=precision)
         return validation_figures(found)
 
@@ -126,6 +131,7 @@ def fit(
         device=device,
         progress=None if progress is None else lambda row: progress("train", row["step"], row["steps"], _note(row)),
         data_fingerprint=manifest.fingerprint,
+        cache_dir=cache_dir,
     )
     provenance = {"data_fingerprint": manifest.fingerprint, "best_epoch": result.epoch, "validation": result.best}
     bundle = Bundle(config=config, targets=config.targets, state=result.state, provenance=provenance)
@@ -257,6 +263,7 @@ def run_study(
     resume: bool = False,
     device: str = "auto",
     title: str | None = None,
+    cache_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> StudyResult:
     """Go from files and a label table to a bundle and a report: scan, split, audit, train, choose, evaluate once.
@@ -268,7 +275,10 @@ def run_study(
     manifest = source if isinstance(source, Manifest) else scan_source(source, labels=labels, progress=progress)
     config = with_targets(config, manifest)
     manifest = split_manifest(manifest, config.split, targets=config.targets)
-    bundle = fit(config, manifest, run_dir=run_dir, resume=resume, device=device, progress=progress)
+    cache_dir = cache_folder(config, run_dir) if cache_dir is None else cache_dir
+    bundle = fit(
+        config, manifest, run_dir=run_dir, resume=resume, device=device, cache_dir=cache_dir, progress=progress
+    )
     trained = Manifest.load(run_dir / "manifest.parquet")
     evaluation, report = evaluate_bundle(
         bundle,
@@ -276,7 +286,7 @@ def run_study(
         split="test",
         out=run_dir / "evaluation",
         device=device,
-        cache_dir=cache_folder(config, run_dir),
+        cache_dir=cache_dir,
         progress=progress,
         title=title,
     )

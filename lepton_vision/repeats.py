@@ -46,6 +46,7 @@ def run_seeds(
     run_dir, rows = Path(run_dir), {}
     manifest = scan_source(source, labels=labels, progress=progress)
     config = with_targets(config, manifest)
+    cache_dir = cache_folder(config, run_dir)
     first = config.targets[0].name
     for seed in seeds:
         started, folder = time.perf_counter(), run_dir / f"seed-{seed}"
@@ -53,11 +54,26 @@ def run_seeds(
         row: dict[str, Any] = {}
         if folds > 1:
             evaluation, areas, report = cross_validate(
-                seeded, manifest, folds=folds, run_dir=folder, device=device, progress=progress
+                seeded,
+                manifest,
+                folds=folds,
+                run_dir=folder,
+                resume=resume,
+                device=device,
+                cache_dir=cache_dir,
+                progress=progress,
             )
             row = {"fold_auroc": [round(area, 4) for area in areas], "fold_mean_auroc": float(np.mean(areas))}
         else:
-            study = run_study(seeded, manifest, run_dir=folder, resume=resume, device=device, progress=progress)
+            study = run_study(
+                seeded,
+                manifest,
+                run_dir=folder,
+                resume=resume,
+                device=device,
+                cache_dir=cache_dir,
+                progress=progress,
+            )
             evaluation, report = study.evaluation, study.report
             row = {"bundle": str(study.folder)}
         figures = {name: figure.to_dict() for name, figure in evaluation.figures[first].items()}
@@ -73,7 +89,9 @@ def cross_validate(
     *,
     folds: int,
     run_dir: str | Path,
+    resume: bool = False,
     device: str = "auto",
+    cache_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Evaluation, list[float], Path]:
     """Train once per patient-grouped fold and evaluate the pooled held-out predictions at a threshold of one half.
@@ -86,14 +104,14 @@ def cross_validate(
     """
     run_dir = Path(run_dir)
     config = with_targets(config, manifest)
+    cache_dir = cache_folder(config, run_dir) if cache_dir is None else cache_dir
     held_out: list[Predictions] = []
     for fold in range(folds):
         part = fold_split(manifest, fold, folds=folds, config=config.split, targets=config.targets)
         told = None if progress is None else _in_fold(progress, fold, folds)
         folder = run_dir / f"fold-{fold}"
-        bundle = fit(config, part, run_dir=folder, device=device, progress=told)
-        test = part.subset("test")
-        held_out.append(predict(bundle, test, device=device, cache_dir=cache_folder(config, folder)))
+        bundle = fit(config, part, run_dir=folder, resume=resume, device=device, cache_dir=cache_dir, progress=told)
+        held_out.append(predict(bundle, part.subset("test"), device=device, cache_dir=cache_dir))
     pooled = Predictions.concat(held_out)
     point = stated_point(config.targets, threshold=0.5)
     areas = [

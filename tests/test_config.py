@@ -37,6 +37,7 @@ def test_yaml_round_trip_keeps_every_value(tmp_path: Path) -> None:
         ({"targets": [{"name": "a", "kind": "binary", "clases": ["x"]}]}, "Did you mean 'classes'?"),
         ({"preprocess": {"mean": [0.1, 0.2]}}, "mean needs 1 or 1 figures, received 2"),
         ({"model": {"init_from": "b", "weights": "imagenet"}}, "exclude each other"),
+        ({"model": {"keep_heads": True}}, "keep_heads needs init_from"),
         ({"split": {"val": 0.6, "test": 0.5}}, "val + test must stay below 1"),
     ],
 )

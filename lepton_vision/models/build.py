@@ -50,7 +50,7 @@ def build_model(config: Config, *, channels: int | None = None, targets: Sequenc
 
 
 def _start_from_bundle(network: Network, config: Config) -> str:
-    """Take over the encoder of a bundle; the heads stay new."""
+    """Take over the encoder of a bundle; the heads stay new unless the configuration keeps them."""
     bundle = Bundle.load(str(config.model.init_from))
     before = bundle.config.model.backbone
     if before != config.model.backbone:
@@ -58,4 +58,21 @@ def _start_from_bundle(network: Network, config: Config) -> str:
             f"Expected a bundle of backbone {config.model.backbone}. Received: {before}. Set model.backbone to it.",
             key="model.init_from",
         )
-    return load_encoder_state(network.encoder, bundle.state, said=f"bundle {bundle.bundle_id}")
+    said = load_encoder_state(network.encoder, bundle.state, said=f"bundle {bundle.bundle_id}")
+    return said + _keep_heads(network, bundle) if config.model.keep_heads else said
+
+
+def _keep_heads(network: Network, bundle: Bundle) -> str:
+    """Take over the heads of targets that are the same in both; return in words which."""
+    before = {(target.name, target.kind, target.classes) for target in bundle.targets}
+    kept = [target.name for target in network.targets if (target.name, target.kind, target.classes) in before]
+    if not kept:
+        raise WeightsError(
+            "Expected a bundle with a target of the same name, kind and classes, since model.keep_heads is on. "
+            f"Received: {', '.join(target.name for target in bundle.targets)}. Turn it off for a new task.",
+            key="model.keep_heads",
+        )
+    for name in kept:
+        head = network.heads.head(name)
+        head.load_state_dict({key: bundle.state[f"{network.heads.path(name)}.{key}"] for key in head.state_dict()})
+    return f"; kept heads {', '.join(kept)}"

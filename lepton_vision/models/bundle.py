@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from lepton_vision.config import Config, fingerprint
@@ -19,7 +17,7 @@ from lepton_vision.errors import BundleError, LeptonError
 from lepton_vision.models.bundle_files import read_bundle_files, write_bundle_files
 from lepton_vision.models.encoder import stem_kind
 from lepton_vision.models.network import Network, empty_network
-from lepton_vision.models.provenance import complete_provenance, without_paths
+from lepton_vision.models.provenance import complete_provenance, tensors_sha256, without_paths
 from lepton_vision.types import OperatingPoint, Target
 
 _STEM = "encoder.stem.conv1.weight"
@@ -83,11 +81,7 @@ class Bundle:
 
     @functools.cached_property
     def _weights_sha256(self) -> str:
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.state.items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(_bytes(tensor))
-        return digest.hexdigest()
+        return tensors_sha256(self.state)
 
     def temperature(self, target: str) -> float:
         """What the logits of ``target`` are divided by."""
@@ -212,10 +206,6 @@ class Bundle:
             f"<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>" for k, v in rows.items()
         )
         return f"<table><caption>Bundle</caption>{cells}</table>"
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _shape(tensor: Tensor | None) -> Any:

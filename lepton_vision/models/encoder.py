@@ -123,13 +123,27 @@ class Encoder(nn.Module):
         Returns:
             (B, F) float32.
         """
-        for stage in self.stages().values():
-            images = stage(images)
-        return F.adaptive_avg_pool2d(images.float(), 1).flatten(1)
+        return self.upper(images, below=0)
+
+    def lower(self, images: Tensor, count: int) -> Tensor:
+        """Return the feature map of the lowest ``count`` stages, pooled as in ``features`` where it is all five."""
+        for name in STAGES[:count]:
+            images = self.get_submodule(name)(images)
+        return images if count < len(STAGES) else _pool(images)
+
+    def upper(self, maps: Tensor, *, below: int) -> Tensor:
+        """Finish from what ``lower`` gave for ``below`` stages: (B, F) float32."""
+        for name in STAGES[below:]:
+            maps = self.get_submodule(name)(maps)
+        return maps if below == len(STAGES) else _pool(maps)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return ``features``."""
         return self.features(images)
+
+
+def _pool(maps: Tensor) -> Tensor:
+    return F.adaptive_avg_pool2d(maps.float(), 1).flatten(1)
 
 
 class Stem(nn.Module):

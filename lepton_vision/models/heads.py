@@ -37,6 +37,10 @@ class Heads(nn.Module):
         """Return the linear layer of the target called ``name``."""
         return self.linear[_PREFIX + name]
 
+    def path(self, name: str) -> str:
+        """Return where the head of the target called ``name`` stands in the state dict of a network."""
+        return f"heads.linear.{_PREFIX}{name}"
+
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """Return logits by target name.
 

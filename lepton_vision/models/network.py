@@ -37,16 +37,20 @@ class Network(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Return pooled features, (B, F) float32, of ``images``, (B, C, H, W) float32, normalised."""
+        return self.encoder.upper(self.lower(images, 0), below=0)
+
+    def lower(self, images: Tensor, count: int) -> Tensor:
+        """Return what the lowest ``count`` stages make of ``images``: a feature map, pooled where it is all five."""
         if images.ndim != 4 or images.shape[1] != self.encoder.channels:
             raise ConfigError(
                 f"Expected images (B, {self.encoder.channels}, H, W). Received: {tuple(images.shape)}. "
                 "Preprocess them with the configuration of this model."
             )
-        return self.encoder.features(images)
+        return self.encoder.lower(images, count)
 
-    def classify(self, features: Tensor) -> ModelOutput:
-        """Finish from cached features, (B, F): a linear probe need not run the encoder again."""
-        return ModelOutput(self.heads(features))
+    def upper(self, maps: Tensor, *, below: int) -> ModelOutput:
+        """Finish from what ``lower`` gave for ``below`` stages: fixed stages need to run once only."""
+        return ModelOutput(self.heads(self.encoder.upper(maps, below=below)))
 
     def forward(self, images: Tensor) -> ModelOutput:
         """Return logits before sigmoid or softmax.
@@ -60,7 +64,7 @@ class Network(nn.Module):
         Raises:
             ConfigError: another number of channels or axes.
         """
-        return self.classify(self.features(images))
+        return self.upper(self.lower(images, 0), below=0)
 
     def parameter_stages(self) -> dict[str, nn.Module]:
         """Return the parts of the network by name, input first: stem, layer1 … layer4, heads.

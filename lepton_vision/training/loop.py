@@ -20,7 +20,7 @@ from lepton_vision.models.allocator import keep_freed_memory
 from lepton_vision.models.device import choose_device, choose_precision
 from lepton_vision.training.checkpoint import Best, CheckpointFolder, Origin
 from lepton_vision.training.distributed import World, join_world
-from lepton_vision.training.features import FeatureLoader, HeadsOnly, check_probe, extract_features
+from lepton_vision.training.features import FixedStages, UpperPart, check_cached
 from lepton_vision.training.interrupt import listen_for_interrupt
 from lepton_vision.training.losses import LossWeights, balanced_weights
 from lepton_vision.training.optim import WeightAverage, frozen_stages, make_optimizer
@@ -57,6 +57,7 @@ def fit_model(
     log: Log | None = None,
     progress: Callable[[dict[str, Any]], None] | None = None,
     data_fingerprint: str = "",
+    cache_dir: Path | None = None,
 ) -> FitResult:
     """Train ``model`` and return the weights of its best epoch.
 
@@ -76,6 +77,7 @@ def fit_model(
         log: called with each epoch's row in process 0, after it was written to ``metrics.jsonl``.
         progress: called with epoch, epochs, step and steps (of the whole run), loss, images_per_s while training.
         data_fingerprint: of the manifest; a resumed run must have the same.
+        cache_dir: folder for what fixed stages give (``train.cache_features``); None keeps it in memory only.
 
     Returns:
         Weights and figures of the best epoch.
@@ -86,7 +88,7 @@ def fit_model(
         TrainingError: the loss is not finite; nothing to learn from; the disk is full.
         KeyboardInterrupt: Ctrl-C, after the step was finished and written down.
     """
-    check_probe(config.train)
+    check_cached(config.train)
     chosen = choose_device(device)
     keep_freed_memory()
     with contextlib.ExitStack() as stack:
@@ -96,7 +98,7 @@ def fit_model(
         folder, origin = CheckpointFolder(Path(run_dir)), Origin(config, data_fingerprint, world.size)
         classes = _class_weights(train_loader, config, config.targets or model.targets)
         stepper = make_stepper(model, config, world=world, class_weights=classes)
-        run = Run(config, stepper, train_loader, folder, origin, wish, progress)
+        run = Run(config, stepper, train_loader, folder, origin, wish, progress, cache_dir)
         was_resumed = _restore(run, resume=resume)
         logs = [] if log is None else [log]
         if world.is_main:
@@ -138,7 +140,7 @@ def make_stepper(
     weights = LossWeights(train.target_weights, class_weights or {}, train.label_smoothing)
     return Stepper(
         model=model,
-        trained=HeadsOnly(model) if train.cache_features else model,
+        trained=UpperPart(model, train.freeze_stages) if train.cache_features else model,
         config=train,
         targets=config.targets or model.targets,
         weights=weights.to(world.device),
@@ -178,14 +180,8 @@ def _check_start(run: Run, validate: Validate) -> None:
         _monitored(_validated(run, validate), train.monitor)
     if train.cache_features and not run.position.is_finished:
         stepper = run.stepper
-        features = extract_features(
-            stepper.model,
-            run.loader,
-            device=stepper.world.device,
-            precision=stepper.precision,
-            channels_last=train.channels_last,
-        )
-        run.loader = FeatureLoader(features, run.loader)
+        fixed = FixedStages(run.config, device=stepper.world.device, precision=stepper.precision, folder=run.cache_dir)
+        run.loader = fixed.loader(stepper.model, run.loader)
 
 
 def _train_epoch(run: Run) -> None:

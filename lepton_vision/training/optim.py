@@ -77,11 +77,12 @@ def frozen_stages(config: TrainConfig, epoch: int) -> int:
     return max(0, config.freeze_stages - freed)
 
 
-def set_frozen(model: nn.Module, count: int) -> None:
+def set_frozen(model: nn.Module, count: int, *, norms: bool = False) -> None:
     """Put the model in training mode with the lowest ``count`` encoder stages fixed.
 
     A fixed stage has no gradient and stays in evaluation mode: its norm layers use and keep their running figures,
-    which otherwise drift towards the new data under weights that never saw them.
+    which otherwise drift towards the new data under weights that never saw them. With ``norms`` the norm layers of all
+    other stages of the encoder stay fixed too: figures of a few small batches are worse than the pretrained ones.
     """
     model.train()
     encoder: Any = model.encoder
@@ -92,6 +93,9 @@ def set_frozen(model: nn.Module, count: int) -> None:
         is_frozen = place < count
         stage.requires_grad_(not is_frozen)
         stage.train(not is_frozen)
+    for module in encoder.modules() if norms else ():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval().requires_grad_(False)
 
 
 class WeightAverage:

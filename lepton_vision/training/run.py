@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -68,6 +69,7 @@ class Run:
     origin: Origin
     wish: StopWish
     progress: Callable[[dict[str, Any]], None] | None
+    cache_dir: Path | None = None
     position: Position = field(default_factory=Position)
     clock: float = field(default_factory=time.monotonic)
     written: float = field(default_factory=time.monotonic)

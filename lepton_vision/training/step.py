@@ -31,7 +31,7 @@ class Stepper:
 
     Attributes:
         model: the network that is trained, as it will be saved.
-        trained: what is called with a batch's images and gives a ModelOutput: the model, or its heads alone where
+        trained: what is called with a batch's images and gives a ModelOutput: the model, or its upper part where
             features are cached.
         config: clipping, channels_last, compile, seed.
         targets: heads that count.
@@ -60,7 +60,7 @@ class Stepper:
 
     def freeze(self, count: int) -> nn.Module:
         """Fix the lowest ``count`` stages and return what is called in the forward pass."""
-        set_frozen(self.model, count)
+        set_frozen(self.model, count, norms=self.config.freeze_norms)
         if self.forward is None or count != self.frozen:
             wrapped = self.world.wrap(self.trained)
             self.forward = cast(nn.Module, torch.compile(wrapped)) if self.config.compile else wrapped

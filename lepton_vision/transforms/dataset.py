@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -124,6 +125,17 @@ class ImageDataset(Dataset[Batch]):
     def locate(self, row: int) -> SampleAddress:
         """Where the pixels of one row lie."""
         return self.rows.locate(row)
+
+    def source_key(self, row: int) -> str:
+        """Name the pixels of one row and their version, 32 hexadecimal digits: file, place in it, size and time."""
+        place = self.locate(row)
+        try:
+            facts = place.path.stat()
+            version = (facts.st_size, facts.st_mtime_ns)
+        except OSError:
+            version = (-1, -1)
+        text = f"{place.path.absolute()}\n{place.member}\n{place.frame}\n{version}"
+        return hashlib.sha256(os.fsencode(text)).hexdigest()[:32]
 
     def labels(self, target: str) -> npt.NDArray[np.float32]:
         """(N,) or (N, K) labels of the rows, NaN where unknown."""

@@ -247,6 +247,25 @@ def test_a_new_task_starts_from_the_encoder_with_new_heads(bundle: Bundle, folde
     assert torch.equal(state["heads.linear.target_grade.weight"], fresh["heads.linear.target_grade.weight"])
 
 
+def test_heads_of_the_same_target_are_kept_where_asked_for(bundle: Bundle, folder: Path, config: Config) -> None:
+    targets = (config.targets[0], Target("organ", "multiclass", ("lung", "liver", "spleen")))
+    kept = config.override(f"model.init_from={folder}", "model.keep_heads=true", "train.seed=5")
+    model = build_model(kept, targets=targets)
+    state = model.state_dict()
+    assert model.start.endswith("; kept heads sick")
+    for name in ("heads.linear.target_sick.weight", "heads.linear.target_sick.bias"):
+        assert torch.equal(state[name], bundle.state[name])
+    organ = "heads.linear.target_organ.weight"
+    assert not torch.equal(state[organ], bundle.state[organ]), "its classes stand in another order"
+
+
+def test_keeping_heads_of_another_task_is_refused(folder: Path, config: Config) -> None:
+    other = (Target("grade", "binary", ("low", "high")),)
+    with pytest.raises(WeightsError, match=r"Received: sick, organ, signs\. Turn it off") as caught:
+        build_model(config.override(f"model.init_from={folder}", "model.keep_heads=true"), targets=other)
+    assert caught.value.key == "model.keep_heads"
+
+
 def test_other_channels_get_the_adapted_stem(bundle: Bundle, folder: Path, config: Config) -> None:
     model = build_model(config.override(f"model.init_from={folder}", "preprocess.color=rgb"))
     stem = bundle.state["encoder.stem.conv1.weight"]

@@ -48,6 +48,18 @@ def test_the_features_are_torchvisions_bit_by_bit(backbone: str) -> None:
         assert torch.equal(ours(images), theirs(images))
 
 
+@pytest.mark.parametrize("count", range(6))
+def test_lower_and_upper_stages_make_the_whole(count: int) -> None:
+    encoder = Encoder("resnet18", channels=1).eval()
+    randomize(encoder)
+    images = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        maps = encoder.lower(images, count)
+        assert torch.equal(encoder.upper(maps, below=count), encoder.features(images))
+    expected = [(1, 64, 64), (64, 16, 16), (64, 16, 16), (128, 8, 8), (256, 4, 4), (512,)]
+    assert maps.shape[1:] == expected[count]
+
+
 def test_training_mode_gives_torchvisions_gradients() -> None:
     ours, theirs = oracle("resnet18")
     images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -32,7 +32,7 @@ def test_cached_features_finish_as_the_whole_network_does(config: Config) -> Non
     model = build_model(config).eval()
     images = torch.randn(2, 1, 32, 32)
     with torch.inference_mode():
-        whole, halves = model(images), model.classify(model.features(images))
+        whole, halves = model(images), model.upper(model.features(images), below=5)
     assert all(torch.equal(whole.logits[name], halves.logits[name]) for name in whole.logits)
 
 
@@ -72,9 +72,9 @@ def test_logits_are_float32_under_autocast_and_not_rounded(config: Config) -> No
 def test_dropout_works_in_training_only(config: Config) -> None:
     model = build_model(config.override("model.dropout=0.5"))
     features = torch.rand(4, 512)
-    twice = [model.train().classify(features).logits["sick"] for _ in range(2)]
+    twice = [model.train().upper(features, below=5).logits["sick"] for _ in range(2)]
     assert not torch.equal(*twice)
-    twice = [model.eval().classify(features).logits["sick"] for _ in range(2)]
+    twice = [model.eval().upper(features, below=5).logits["sick"] for _ in range(2)]
     assert torch.equal(*twice)
 
 

@@ -72,6 +72,19 @@ def test_frozen_norms_keep_their_running_figures() -> None:
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+def test_norms_of_a_trained_stage_stay_fixed_where_asked_for() -> None:
+    model = TinyNetwork()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    set_frozen(model, 3, norms=True)
+    model(torch.randn(4, 1, 8, 8)).logits["finding"].sum().backward()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    has_gradient = {name for name, p in model.named_parameters() if p.grad is not None}
+    convolutions = {f"encoder.layer{k}.0.{kind}" for k in (3, 4) for kind in ("weight", "bias")}
+    assert has_gradient == convolutions | {"heads.linear.finding.weight", "heads.linear.finding.bias"}
+    set_frozen(model, 0)
+    assert all(module.training for module in model.modules()), "a later epoch without it frees them"
+
+
 def test_average_is_torchs_own_with_copied_buffers() -> None:
     model = TinyNetwork()
     ours = WeightAverage(model, 0.999)

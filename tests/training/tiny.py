@@ -32,10 +32,13 @@ class TinyEncoder(nn.Module):
             norm = nn.BatchNorm2d(sizes[place + 1]) if norms else nn.Identity()
             self.add_module(name, nn.Sequential(conv, norm, nn.ReLU()))
 
+    def run(self, maps: Tensor, stages: slice) -> Tensor:
+        for stage in list(self.children())[stages]:
+            maps = stage(maps)
+        return maps.float().mean((2, 3)) if stages.stop is None or stages.stop == 5 else maps
+
     def forward(self, images: Tensor) -> Tensor:
-        for stage in self.children():
-            images = stage(images)
-        return images.float().mean((2, 3))
+        return self.run(images, slice(None))
 
 
 class TinyHeads(nn.Module):
@@ -58,6 +61,12 @@ class TinyNetwork(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         return self.encoder(images)
+
+    def lower(self, images: Tensor, count: int) -> Tensor:
+        return self.encoder.run(images, slice(0, count))
+
+    def upper(self, maps: Tensor, *, below: int) -> ModelOutput:
+        return ModelOutput(self.heads(maps if below == 5 else self.encoder.run(maps, slice(below, None))))
 
     def forward(self, images: Tensor) -> ModelOutput:
         return ModelOutput(self.heads(self.features(images)))
@@ -92,6 +101,9 @@ class TinyDataset(Dataset[Batch]):
 
     def labels(self, target: str) -> np.ndarray:
         return self.values[target]
+
+    def source_key(self, row: int) -> str:
+        return f"image {row}"
 
     def _image(self, row: int, seed: int | None) -> np.ndarray:
         if seed is None:

@@ -1,0 +1,96 @@
+"""Features of fixed stages on disk, by image: folds, seeds and later runs with the same stages share them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import safetensors.torch
+from torch import Tensor
+
+from lepton_vision import __version__
+
+_LOGGER = logging.getLogger(__name__)
+_NAME = "features"
+_WAIT_SECONDS = 60.0  # for another process that writes
+_T = TypeVar("_T")
+
+
+class FeatureStore:
+    """One SQLite file for one network and preprocessing: whole entries or none, whoever is killed.
+
+    A store that cannot be read or written costs time only: it is logged and done without.
+    """
+
+    def __init__(self, path: Path, *, max_gb: float) -> None:
+        self.path, self._max_bytes = path, max_gb * 1e9
+        self._connection = sqlite3.connect(path, timeout=_WAIT_SECONDS)
+        with self._connection as opened:
+            opened.execute("CREATE TABLE IF NOT EXISTS features (key TEXT PRIMARY KEY, entry BLOB NOT NULL)")
+
+    @classmethod
+    def open(cls, folder: Path | None, fingerprint: str, *, max_gb: float) -> FeatureStore | None:
+        """Open or create the store of these stages.
+
+        Args:
+            folder: made if it does not exist; None means no store.
+            fingerprint: names all that features depend on beside the image.
+            max_gb: bound of the file in 10**9 bytes; 0 means no store.
+        """
+        if folder is None or max_gb <= 0:
+            return None
+        name = hashlib.sha256(f"{__version__} {fingerprint}".encode()).hexdigest()[:16]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return cls(folder / f"{name}.features", max_gb=max_gb)
+        except (OSError, sqlite3.Error) as error:
+            _LOGGER.warning("Features are not kept on disk (%s): each run computes them.", type(error).__name__)
+            return None
+
+    def read(self, keys: Sequence[str]) -> Iterator[Tensor | None]:
+        """Yield the features of each image, None where they are not there."""
+        for key in keys:
+            found = self._attempt(lambda key=key: self._select(key))  # type: ignore[misc]
+            yield None if found is None else _decode(found)
+
+    def _select(self, key: str) -> bytes | None:
+        row = self._connection.execute("SELECT entry FROM features WHERE key = ?", (key,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def write(self, keys: Sequence[str], entries: Tensor) -> None:
+        """Keep one entry per key, until the file has reached its bound."""
+        if self.path.stat().st_size < self._max_bytes:
+            self._attempt(lambda: self._insert(keys, entries))
+
+    def _insert(self, keys: Sequence[str], entries: Tensor) -> None:
+        with self._connection as opened:
+            opened.executemany(
+                "INSERT OR REPLACE INTO features VALUES (?, ?)",
+                [
+                    (key, safetensors.torch.save({_NAME: entry.contiguous()}))
+                    for key, entry in zip(keys, entries, strict=True)
+                ],
+            )
+
+    def _attempt(self, action: Callable[[], _T]) -> _T | None:
+        try:
+            return action()
+        except sqlite3.Error as error:
+            _LOGGER.warning("The store of features cannot be used (%s): they are computed.", type(error).__name__)
+            return None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+
+def _decode(content: bytes) -> Tensor | None:
+    try:
+        return safetensors.torch.load(content)[_NAME]
+    except Exception as error:  # damage inside an entry: safetensors lists no types
+        _LOGGER.warning("An entry of the store of features is damaged (%s): computed again.", type(error).__name__)
+        return None
