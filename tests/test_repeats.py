@@ -1,0 +1,94 @@
+"""A study over seeds and folds: every image held out once, shared caches, and going on after a stop."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lepton_vision.config import Config
+from lepton_vision.manifest import Manifest
+from lepton_vision.models import Bundle
+from lepton_vision.repeats import cross_validate, run_seeds
+
+CONFIG = Config().override(
+    "preprocess.size=[16, 16]",
+    "model.stem=standard",
+    "train.precision=fp32",
+    "train.epochs=1",
+    "augment.preset=none",
+    "evaluation.replicates=100",
+)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """48 images of 24 patients, bright ones positive."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(48) // 2 % 2
+    images = rng.integers(0, 120, (48, 16, 16))
+    images[labels == 1, 4:12, 4:12] += 100
+    np.savez(tmp_path / "tiny.npz", train_images=images.astype(np.uint8), train_labels=labels[:, None])
+    manifest = Manifest.scan(tmp_path / "tiny.npz", workers=0)
+    frame = manifest.frame.assign(patient_id=[f"p{k // 2:02d}" for k in range(48)], patient_known=True, split=None)
+    Manifest(frame, manifest.root, manifest.label_columns).save(tmp_path / "tiny.parquet")
+    return tmp_path / "tiny.parquet"
+
+
+def test_each_image_is_held_out_once_and_its_patient_with_it(source: Path, tmp_path: Path) -> None:
+    result = run_seeds(CONFIG, source, run_dir=tmp_path / "run", seeds=[0], folds=3)
+    held_out = pd.read_csv(tmp_path / "run/seed-0/evaluation/predictions.csv", comment="#")
+    assert sorted(held_out["image_id"]) == sorted(Manifest.load(source).frame["image_id"])
+    seen = [Manifest.load(tmp_path / f"run/seed-0/fold-{k}/manifest.parquet").frame for k in range(3)]
+    for frame in seen:
+        assert (frame.groupby("patient_id")["split"].nunique() == 1).all()
+    tested = [set(frame.loc[frame["split"] == "test", "patient_id"]) for frame in seen]
+    assert len(set.union(*tested)) == sum(map(len, tested)) == 24
+    row = result["seeds"]["0"]
+    assert row["auroc"]["n"] == 48
+    assert len(row["fold_auroc"]) == 3
+    assert row["fold_mean_auroc"] == pytest.approx(np.mean(row["fold_auroc"]), abs=1e-4)
+
+
+def test_folds_and_seeds_share_what_the_fixed_stages_gave(source: Path, tmp_path: Path) -> None:
+    config = CONFIG.override("train.freeze_stages=4", "train.cache_features=true", "train.freeze_norms=true")
+    # Both seeds start from one bundle: with random weights each seed has an encoder of its own.
+    start = cross_validate(config, Manifest.load(source), folds=3, run_dir=tmp_path / "start")
+    assert len(start[1]) == 3
+    config = config.override(f"model.init_from={tmp_path / 'start/fold-0/bundle'}")
+    result = run_seeds(config, source, run_dir=tmp_path / "run", seeds=[0, 1], folds=3)
+    assert result["n_seeds"] == 2
+    (store,) = (tmp_path / "run/cache").glob("*.features")
+    with sqlite3.connect(store) as opened:
+        assert opened.execute("SELECT COUNT(*) FROM features").fetchone() == (48,)
+    opened.close()
+
+
+def test_a_stopped_cross_validation_goes_on_with_resume(source: Path, tmp_path: Path) -> None:
+    def stop(stage: str, done: int, total: int, note: str) -> None:
+        if stage == "train" and note.startswith("fold 2/3"):
+            raise KeyboardInterrupt
+
+    arguments = {"run_dir": tmp_path / "cut", "seeds": [0], "folds": 3}
+    with pytest.raises(KeyboardInterrupt):
+        run_seeds(CONFIG, source, progress=stop, **arguments)
+    found = run_seeds(CONFIG, source, resume=True, **arguments)
+    expected = run_seeds(CONFIG, source, run_dir=tmp_path / "whole", seeds=[0], folds=3)
+    for fold in range(3):
+        bundles = [Bundle.load(tmp_path / f"{name}/seed-0/fold-{fold}/bundle") for name in ("cut", "whole")]
+        assert bundles[0].bundle_id == bundles[1].bundle_id
+    assert found["seeds"]["0"]["auroc"] == expected["seeds"]["0"]["auroc"]
+
+
+def test_mean_and_spread_are_those_of_the_seeds(source: Path, tmp_path: Path) -> None:
+    manifest = Manifest.load(source)
+    splits = np.repeat(["train", "val", "test"], [28, 10, 10])
+    Manifest(manifest.frame.assign(split=splits), manifest.root, manifest.label_columns).save(tmp_path / "m.parquet")
+    result = run_seeds(CONFIG, tmp_path / "m.parquet", run_dir=tmp_path / "run", seeds=[0, 1, 2])
+    areas = [result["seeds"][str(seed)]["auroc"]["value"] for seed in range(3)]
+    assert result["auroc_mean"] == pytest.approx(np.mean(areas))
+    assert result["auroc_sd"] == pytest.approx(np.std(areas, ddof=1))
+    assert {Bundle.load(result["seeds"][str(seed)]["bundle"]).config.train.seed for seed in range(3)} == {0, 1, 2}
