@@ -185,8 +185,9 @@ def _run(
     """Read ahead in threads, score whole inputs in batches, write shards."""
     config = engine.bundle.config.preprocess
     named = ((path, pseudonym("path", path.as_posix())) for path in paths)
-    pending = [entry for entry in named if entry[1] not in sink.done]
-    done, failures = len(paths) - len(pending), 0
+    pending = (entry for entry in named if entry[1] not in sink.done)  # not a list: it would double that of the inputs
+    done = sum(pseudonym("path", path.as_posix()) in sink.done for path in paths) if sink.done else 0
+    failures = 0
     group: list[_Read] = []
     try:
         for item in read_ahead(pending, lambda entry: _read(*entry, config), workers=workers, depth=2 * batch_size):

@@ -114,7 +114,9 @@ class ShardSink:
             write_atomic(job_file, json.dumps(self._job, indent=1))
         self.done, self.failed, self.scored = set[str](), Counter[str](), 0
         for shard in shards:
-            self._count(self._read_facts(shard))
+            facts = list(self._read_facts(shard))
+            self.done.update(row["path_id"] for row in facts)
+            self._count(facts)
         self._next = 1 + max((int(path.stem.removeprefix("part-")) for path in shards), default=-1)
 
     def _check_job(self, found: Mapping[str, Any]) -> None:
@@ -143,9 +145,8 @@ class ShardSink:
                 path=shard,
             ) from None
 
-    def _count(self, rows: Iterator[dict[str, Any]] | list[dict[str, Any]]) -> None:
+    def _count(self, rows: list[dict[str, Any]]) -> None:
         for row in rows:
-            self.done.add(row["path_id"])
             if row["status"] == "ok":
                 self.scored += 1
             else:
@@ -176,7 +177,7 @@ class ShardSink:
                 f"Cannot write a shard: {error.strerror}. Rows written so far are safe; free space and resume.",
                 path=target,
             ) from None
-        self._count(self._rows)
+        self._count(self._rows)  # not into ``done``: nobody asks for an input twice in one run
         self._rows, self._next = [], self._next + 1
 
     def _encode(self, table: pa.Table) -> bytes:

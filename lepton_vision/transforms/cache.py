@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 _VERSION = 1  # raise it whenever the file's layout changes; the package's version stands for the pixels
 _MAGIC = b"lepton_vision pixel cache\n"
 _PAGE = 4096  # the header's size; pixels start on a page too
-_TOUCHED_LIMIT = 64 * 2**20  # bytes read or written before the mapping's pages are given back
+_TOUCHED_LIMIT = 16 * 2**20  # bytes read or written before the mapping's pages are given back
 
 
 class PixelCache:

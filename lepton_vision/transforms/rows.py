@@ -68,7 +68,7 @@ class RowTable:
     def of(cls, manifest: Manifest) -> RowTable:
         """Take the rows whose status is "ok"."""
         index = np.flatnonzero(manifest.frame["status"].to_numpy(dtype=object) == "ok")
-        frame = manifest.frame.iloc[index]
+        frame = manifest.frame[["image_id", "path", "member", "frame"]].iloc[index]  # a copy: of no more than it needs
         return cls(
             root=manifest.root,
             index=index.astype(np.int64),
