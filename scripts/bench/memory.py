@@ -59,6 +59,7 @@ bundle = Bundle.load(folder / "bundle")
 start = peak()
 inputs = list_files(folder / f"inbox-{rows}")
 after_list = peak()
+del inputs  # score makes its own list
 score(bundle, folder / f"inbox-{rows}", folder / f"scores-{rows}")
 print(json.dumps({"start": start, "manifest": after_list - start, "peak": peak()}))
 """
