@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
-from lepton_vision.demo import demo_config, write_demo_study
+from lepton_vision.demo import _one_thread, demo_config, write_demo_study
 from lepton_vision.pipeline import run_study
 
 from .conftest import Demo, run_cli, run_json
@@ -167,3 +168,11 @@ def test_ctrl_c_exits_with_130_and_can_be_resumed(demo: Demo, tmp_path: Path) ->
     assert "interrupted" in message
     assert (run_dir / "checkpoints" / "last.pt").exists()
     assert all(json.loads(line) for line in metrics.read_text().splitlines())
+
+
+def test_the_demo_gives_torchs_threads_back_whatever_happens() -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(KeyboardInterrupt), _one_thread():
+        assert torch.get_num_threads() == 1
+        raise KeyboardInterrupt
+    assert torch.get_num_threads() == before
