@@ -171,8 +171,13 @@ def test_ctrl_c_exits_with_130_and_can_be_resumed(demo: Demo, tmp_path: Path) ->
 
 
 def test_the_demo_gives_torchs_threads_back_whatever_happens() -> None:
-    before = torch.get_num_threads()
-    with pytest.raises(KeyboardInterrupt), _one_thread():
-        assert torch.get_num_threads() == 1
-        raise KeyboardInterrupt
-    assert torch.get_num_threads() == before
+    before, inside = torch.get_num_threads(), []
+
+    def stopped() -> None:
+        with _one_thread():
+            inside.append(torch.get_num_threads())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert (inside, torch.get_num_threads()) == ([1], before)
