@@ -29,8 +29,12 @@ class FeatureStore:
     def __init__(self, path: Path, *, max_gb: float) -> None:
         self.path, self._max_bytes = path, max_gb * 1e9
         self._connection = sqlite3.connect(path, timeout=_WAIT_SECONDS)
-        with self._connection as opened:
-            opened.execute("CREATE TABLE IF NOT EXISTS features (key TEXT PRIMARY KEY, entry BLOB NOT NULL)")
+        try:
+            with self._connection as opened:
+                opened.execute("CREATE TABLE IF NOT EXISTS features (key TEXT PRIMARY KEY, entry BLOB NOT NULL)")
+        except sqlite3.Error:
+            self.close()
+            raise
 
     @classmethod
     def open(cls, folder: Path | None, fingerprint: str, *, max_gb: float) -> FeatureStore | None:
