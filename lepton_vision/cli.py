@@ -287,9 +287,10 @@ def score(
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="An image, a bundle or a manifest.")], as_json: Json = False
+    path: Annotated[Path, typer.Argument(help="An image, a folder with a DICOM series, a bundle or a manifest.")],
+    as_json: Json = False,
 ) -> None:
-    """Print the facts of an image, a bundle or a manifest; no patient data."""
+    """Print the facts of an image, a DICOM series, a bundle or a manifest; no patient data."""
     from lepton_vision.pipeline import inspect_path
 
     _print(inspect_path(path), as_json=as_json)

@@ -61,6 +61,15 @@ class ReadError(LeptonError):
             "no_frame",  # the frame asked for does not exist
             "volume",  # a 2-D image was asked for, the file holds several frames
             "geometry",  # a series that does not form one regular volume
+            "no_slices",  # a folder or list without a DICOM slice, or without the series asked for
+            "one_slice",  # a series of a single slice: its distance to a neighbour is unknown
+            "several_series",  # more than one series where one was expected
+            "mixed_slices",  # slices of different size, spacing, orientation, photometric interpretation or units
+            "localizer",  # a scout or localizer among the slices
+            "no_position",  # slices or an image without a place in the patient
+            "duplicate_position",  # several slices at one place: time points, echoes, copies
+            "missing_slices",  # gaps between the slices
+            "tilt",  # slices that are shifted against each other: a tilted gantry
             "units",  # a window in HU on pixels that are not HU
             "no_window",  # the header carries no window and the configuration refuses to choose one
             "channels",  # another number of channels than the model takes

@@ -27,6 +27,7 @@ from lepton_vision.manifest import Audit, Manifest, audit_manifest, split_manife
 from lepton_vision.manifest.audit import drop_leaks
 from lepton_vision.manifest.labels import infer_targets
 from lepton_vision.models import Bundle, build_model
+from lepton_vision.models.bundle_files import is_bundle
 from lepton_vision.models.device import choose_device, choose_precision
 from lepton_vision.models.network import Network
 from lepton_vision.readers import read_image
@@ -349,13 +350,13 @@ def describe(bundle: Bundle) -> dict[str, Any]:
 
 
 def inspect_path(path: str | Path) -> dict[str, Any]:
-    """Facts about an image, a bundle or a manifest, without patient data.
+    """Facts about an image, a folder with one DICOM series, a bundle or a manifest, without patient data.
 
     Raises:
         LeptonError: the path is none of them.
     """
     path = Path(path)
-    if path.is_dir():
+    if is_bundle(path):
         bundle = Bundle.load(path)
         point = None if bundle.operating_point is None else bundle.operating_point.to_dict()
         targets = [f"{t.name} ({t.kind}: {', '.join(t.classes)})" for t in bundle.targets]
@@ -367,10 +368,15 @@ def inspect_path(path: str | Path) -> dict[str, Any]:
     image = read_image(path)
     low, high = float(image.pixels.min()), float(image.pixels.max())
     facts = {"kind": "image", "format": image.source_format, "shape": list(image.pixels.shape), "units": image.units}
-    facts |= {
+    if path.is_dir():
+        facts |= {"kind": "series", "slices": image.facts["slices"]}
+    return facts | {
         "range": [low, high],
         "spacing_mm": image.spacing_mm,
+        "orientation": None if image.geometry is None else image.geometry.orientation,
         "modality": image.modality,
         "decoder": image.decoder,
+        "window": str(image.window),
+        "image_id": image.image_id,
+        "facts": dict(image.facts),
     }
-    return facts | {"window": str(image.window), "image_id": image.image_id, "facts": dict(image.facts)}

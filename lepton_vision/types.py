@@ -9,6 +9,7 @@ A label that is unknown is NaN; it is never counted as negative.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -28,6 +29,7 @@ WindowFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 
 FloatArray = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.float32]
+Vector = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +91,76 @@ class SampleAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class Geometry:
+    """Where the voxels of an image lie in the patient, in DICOM's coordinates (LPS, PS3.3 C.7.6.2.1.1).
+
+    x grows to the patient's left, y to the back, z to the head; all in mm.
+
+    Attributes:
+        origin_mm: (x, y, z) of the center of the first voxel (index 0 on every axis).
+        direction: rows of a matrix: one unit vector (x, y, z) per spatial axis, in array order (D, H, W), or (H, W)
+            for one slice. Row k is the way that index k grows. The rows are at right angles to each other.
+        spacing_mm: distance of neighbouring voxels along each spatial axis, in array order.
+
+    Example:
+        >>> Geometry((0, 0, 0), ((0, 0, 1), (0, 1, 0), (1, 0, 0)), (2.0, 0.5, 0.5)).orientation
+        'LPS'
+    """
+
+    origin_mm: Vector
+    direction: tuple[Vector, ...]
+    spacing_mm: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        rows = np.asarray(self.direction, dtype=np.float64)
+        if len(self.spacing_mm) not in (2, 3) or rows.shape != (len(self.spacing_mm), 3) or len(self.origin_mm) != 3:
+            raise ValueError(
+                "Expected an origin (x, y, z), and a direction and a spacing for each of 2 or 3 axes. Received: "
+                f"{len(self.origin_mm)} coordinates, {len(self.direction)} directions, {len(self.spacing_mm)} spacings."
+            )
+        numbers = np.concatenate([rows.ravel(), self.origin_mm, self.spacing_mm])
+        if not np.isfinite(numbers).all() or min(self.spacing_mm) <= 0.0:
+            raise ValueError(f"Expected finite numbers and a spacing above 0. Received: spacing {self.spacing_mm}.")
+        if not np.allclose(rows @ rows.T, np.eye(len(rows)), rtol=0.0, atol=1e-3):
+            raise ValueError("Expected directions of length 1 at right angles to each other. Received: others.")
+
+    @property
+    def affine(self) -> FloatArray:
+        """(4, 4) matrix (d, h, w, 1) → (x, y, z, 1) [mm]; (4, 3) for one slice: (h, w, 1) → (x, y, z, 1)."""
+        axes = len(self.spacing_mm)
+        matrix = np.zeros((4, axes + 1))
+        matrix[:3, :axes] = np.asarray(self.direction).T * np.asarray(self.spacing_mm)
+        matrix[:3, axes] = self.origin_mm
+        matrix[3, axes] = 1.0
+        return matrix
+
+    @property
+    def orientation(self) -> str:
+        """Where W, H and D (in this order) grow, to the nearest patient axis: "LPS" is a plain axial stack.
+
+        L left, R right; P back, A front; S head, I feet. A slice has two letters, W and H.
+        """
+        rows = np.asarray(self.direction, dtype=np.float64)[::-1]
+        count = len(rows)
+        best = max(permutations(range(3), count), key=lambda way: float(abs(rows[range(count), list(way)]).sum()))
+        return "".join("RAI"[axis] if row[axis] < 0.0 else "LPS"[axis] for row, axis in zip(rows, best, strict=True))
+
+    def plane(self, index: int) -> Geometry:
+        """Geometry of the slice ``index`` of a volume."""
+        origin = np.asarray(self.origin_mm) + index * self.spacing_mm[0] * np.asarray(self.direction[0])
+        x, y, z = origin.tolist()
+        return Geometry((x, y, z), self.direction[1:], self.spacing_mm[1:])
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """One decoded image in modality units.
 
     Attributes:
         pixels: (C, H, W) or (C, D, H, W) float32 in ``units``; MONOCHROME1 is turned so that larger is brighter.
         spacing_mm: one figure per spatial axis, in axis order ((H, W) or (D, H, W)), or None where unknown.
+        geometry: where the voxels lie in the patient, or None where the file does not say, or they form no regular
+            grid of right angles. Its spacing is ``spacing_mm``.
         units: "HU", "US" (unspecified) or another value of Rescale Type (PS3.3 C.11.1.1.2); "display" for raster files.
         value_range: smallest and largest value that the file could hold, in ``units`` (not what it does hold).
         modality: DICOM Modality ("CT", "MR", "DX" …) or None.
@@ -110,6 +176,7 @@ class Image:
 
     pixels: Pixels
     spacing_mm: tuple[float, ...] | None = None
+    geometry: Geometry | None = None
     units: str = "display"
     value_range: tuple[float, float] = (0.0, 255.0)
     modality: str | None = None
@@ -139,6 +206,7 @@ class Image:
             "shape (C, H, W)" if not self.is_volume else "shape (C, D, H, W)": shape,
             "range": f"{low:g} to {high:g} {self.units}",
             "spacing [mm]": self.spacing_mm,
+            "orientation": None if self.geometry is None else self.geometry.orientation,
             "modality": self.modality,
             "window": self.window if isinstance(self.window, Window) else type(self.window).__name__,
             "format": self.source_format,

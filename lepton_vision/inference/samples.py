@@ -90,8 +90,15 @@ def frames_of(image: Image) -> list[Image]:
     if not image.is_volume:
         return [image]
     spacing = None if image.spacing_mm is None else image.spacing_mm[-2:]
+    whole = image.geometry
     return [
-        replace(image, pixels=image.pixels[:, k], spacing_mm=spacing, image_id=f"{image.image_id}-{k}")
+        replace(
+            image,
+            pixels=image.pixels[:, k],
+            spacing_mm=spacing,
+            geometry=None if whole is None else whole.plane(k),
+            image_id=f"{image.image_id}-{k}",
+        )
         for k in range(image.pixels.shape[1])
     ]
 

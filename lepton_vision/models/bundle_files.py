@@ -24,6 +24,14 @@ WEIGHTS, FACTS = "weights.safetensors", "bundle.json"
 _FORMAT, _VERSION = "lepton_vision bundle", 1
 
 
+def is_bundle(folder: Path) -> bool:
+    """Whether the folder holds the description of a bundle."""
+    try:
+        return (folder / FACTS).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def write_bundle_files(folder: Path, facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> Path:
     """Write both files into a new folder beside ``folder``, then let it take that name.
 
@@ -33,7 +41,7 @@ def write_bundle_files(folder: Path, facts: Mapping[str, Any], state: Mapping[st
     Raises:
         BundleError: ``folder`` is something else than a bundle, or cannot be written.
     """
-    if folder.exists() and not (folder / FACTS).is_file() and not _is_empty(folder):
+    if folder.exists() and not is_bundle(folder) and not _is_empty(folder):
         raise BundleError("Something that is no bundle stands there already. Name another folder.", path=folder)
     folder = folder.absolute()
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")

@@ -8,7 +8,9 @@ from lepton_vision._lazy import resolver
 
 if TYPE_CHECKING:
     from lepton_vision.readers.image import read_image as read_image
+    from lepton_vision.readers.orient import reorient as reorient
+    from lepton_vision.readers.series import read_series as read_series
 
-_HOMES = {"read_image": "image"}
+_HOMES = {"read_image": "image", "read_series": "series", "reorient": "orient"}
 __all__ = sorted(_HOMES)
 __getattr__ = resolver(__name__, _HOMES)

@@ -21,11 +21,13 @@ from lepton_vision.readers.dicom_facts import code, raw_identifiers, read_depth_
 from lepton_vision.readers.dicom_header import DEFLATED, DicomFile, number, open_dicom, stored_path
 from lepton_vision.readers.dicom_layout import PixelLayout, read_layout
 from lepton_vision.readers.dicom_lut import expand_palette, modality_values, read_window
+from lepton_vision.readers.dicom_planes import read_planes
 from lepton_vision.readers.facts import Fact, FileFacts, RawIds
+from lepton_vision.readers.geometry import Plane, stack_frames
 from lepton_vision.readers.identity import pseudonym
-from lepton_vision.readers.limits import Limits, guard
+from lepton_vision.readers.limits import Limits, check_size, guard
 from lepton_vision.readers.window import reflect
-from lepton_vision.types import Image, Pixels, VoiLut, Window
+from lepton_vision.types import Geometry, Image, Pixels, VoiLut, Window
 
 _HEADER = "Cannot parse the DICOM header"
 _DARK_MAGIC = ((b"MZ", "MZ"), (b"\x7fELF", "ELF"), (b"#!", "script"))
@@ -92,6 +94,16 @@ def raw_dicom_ids(stream: BinaryIO, *, head: bytes, limits: Limits) -> RawIds:
         return raw_identifiers(open_dicom(stream, head=head, limits=limits).dataset)
 
 
+def dicom_planes(stream: BinaryIO, *, head: bytes, limits: Limits) -> list[Plane]:
+    """Where each frame of an open DICOM file lies; nothing is decoded."""
+    with guard(_HEADER, reason="corrupt"):
+        file = open_dicom(stream, head=head, limits=limits)
+        layout = read_layout(file)
+        # Each promised frame costs a plane, so a header that lies must not promise too many.
+        check_size(layout.frames, layout.rows, layout.columns, limits=limits)
+        return read_planes(file.dataset, layout=layout, wanted=range(layout.frames))
+
+
 def _wanted(layout: PixelLayout, *, frame: int | None) -> range:
     if frame is None:
         return range(layout.frames)
@@ -153,14 +165,18 @@ def _build(
     facts = read_facts(dataset, layout=layout, transfer_syntax=file.transfer_syntax)
     spacing, spacing_source = read_spacing(dataset, frame=wanted.start)
     facts |= {"spacing_source": spacing_source, "frames": layout.frames, **_more_facts(file, head=head)}
+    geometry = _geometry(dataset, layout=layout, wanted=wanted)
     spacing_mm: tuple[float, ...] | None = spacing
-    if len(wanted) > 1 and spacing is not None:
+    if geometry is not None:
+        spacing_mm = geometry.spacing_mm
+    elif len(wanted) > 1 and spacing is not None:
         depth = read_depth_spacing(dataset, frames=layout.frames)
         spacing_mm = None if depth is None else (depth, *spacing)
     image_id = pseudonym("image", ids.sop_uid or name)
     return Image(
         pixels=pixels if len(wanted) > 1 else pixels[:, 0],
         spacing_mm=spacing_mm,
+        geometry=geometry,
         units=units,
         value_range=value_range,
         modality=code(dataset, "Modality"),
@@ -173,6 +189,12 @@ def _build(
         decoder=decoder,
         facts=facts,
     )
+
+
+def _geometry(dataset: Dataset, *, layout: PixelLayout, wanted: range) -> Geometry | None:
+    """Place of one frame, or of all in the file's own order where that is a regular stack."""
+    planes = read_planes(dataset, layout=layout, wanted=wanted)
+    return planes[0].geometry if len(planes) == 1 else stack_frames(planes)
 
 
 def _more_facts(file: DicomFile, *, head: bytes) -> dict[str, Fact]:

@@ -209,6 +209,16 @@ def text(dataset: Dataset, keyword: str) -> str | None:
     return stripped or None
 
 
+def texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+    """All values of an element as stripped text in capitals; empty where it is absent or cannot be parsed."""
+    try:
+        found = _get(dataset, keyword)
+    except Exception:  # as above
+        return ()
+    values = [found] if isinstance(found, str) else list(found or ()) if hasattr(found, "__iter__") else []
+    return tuple(str(item).strip(" \t\r\n\0").upper() for item in values)
+
+
 def number(dataset: Dataset, keyword: str) -> float | None:
     """Finite number of an element's first value, or None."""
     found = value(dataset, keyword)

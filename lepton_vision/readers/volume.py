@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +22,7 @@ from lepton_vision.readers.facts import FileFacts, no_facts
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.limits import Limits, check_size, guard
 from lepton_vision.readers.versions import package_version
-from lepton_vision.types import Image, Pixels, Window
+from lepton_vision.types import Geometry, Image, Pixels, Window
 
 _GZIP = b"\x1f\x8b"
 _HEADER_BYTES = 540  # of NIfTI-2; NIfTI-1 has 348
@@ -39,7 +40,7 @@ class _Grid:
     slope: float
     intercept: float
     spacing_mm: tuple[float, float, float] | None
-    orientation: str | None
+    geometry: Geometry | None
     window: Window | None
 
     @property
@@ -71,17 +72,20 @@ def read_nifti(stream: BinaryIO, *, path: Path, name: str | None, frame: int | N
     pixels = _to_units(_read_voxels(stream, grid, wanted=wanted), grid)
     image_id = pseudonym("image", name or stored_path(path))
     is_volume = len(wanted) > 1
-    spacing = grid.spacing_mm
+    spacing, geometry = grid.spacing_mm, grid.geometry
+    if geometry is not None and not is_volume:
+        geometry = geometry.plane(wanted.start)
     return Image(
         pixels=pixels[None] if is_volume else pixels,
         spacing_mm=spacing if is_volume or spacing is None else spacing[1:],
+        geometry=geometry,
         units="US",
         value_range=_value_range(pixels, grid),
         window=grid.window,
         image_id=f"{image_id}-{frame}" if frame is not None and depth > 1 else image_id,
         source_format="nifti",
         decoder=package_version("nibabel"),
-        facts={**_facts(grid), "frames": depth, "orientation": grid.orientation},
+        facts={**_facts(grid), "frames": depth, "orientation": None if geometry is None else geometry.orientation},
     )
 
 
@@ -139,37 +143,54 @@ def _parse(header: Any) -> _Grid:
         raise ReadError("The NIfTI header announces an empty image.", reason="corrupt")
     columns, rows, depth = (*shape, 1)[:3]
     slope, intercept = header.get_slope_inter()
+    geometry = _geometry(header)
     return _Grid(
         shape=(depth, rows, columns),
         dtype=dtype,
         offset=int(header.get_data_offset()),
         slope=1.0 if slope is None else float(slope),
         intercept=0.0 if intercept is None else float(intercept),
-        spacing_mm=_spacing(header),
-        orientation=_orientation(header),
+        spacing_mm=_spacing(header) if geometry is None else _three(geometry.spacing_mm),
+        geometry=geometry,
         window=_window(header),
     )
 
 
 def _spacing(header: Any) -> tuple[float, float, float] | None:
-    factor = _UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
-    zooms = [float(step) * factor for step in header.get_zooms()[:3]]
+    zooms = [float(step) * _millimeters(header) for step in header.get_zooms()[:3]]
     zooms += [1.0] * (3 - len(zooms))
     if not all(np.isfinite(step) and step > 0.0 for step in zooms):
         return None
-    return zooms[2], zooms[1], zooms[0]
+    return _three(zooms[::-1])
 
 
-def _orientation(header: Any) -> str | None:
-    """Where the stored axes point, or None where the header has no usable affine."""
-    from nibabel import orientations
+def _millimeters(header: Any) -> float:
+    return _UNIT_MM.get(int(header["xyzt_units"]) & 7, 1.0)
 
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    first, second, third = values
+    return first, second, third
+
+
+def _geometry(header: Any) -> Geometry | None:
+    """Place of the voxels in DICOM's coordinates; None without a usable affine, or where its axes are sheared.
+
+    The affine takes (i, j, k) = (w, h, d) to x right, y front, z head; DICOM's x and y are the other way round. A
+    header whose sform and qform codes are both 0 says nothing about the patient (nifti1.h, method 1).
+    """
+    if int(header["sform_code"]) <= 0 and int(header["qform_code"]) <= 0:
+        return None
     try:
-        axis_codes: Any = orientations.aff2axcodes
-        codes = axis_codes(header.get_best_affine())
+        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+        axes = np.diag([-1.0, -1.0, 1.0]) @ affine[:3] * _millimeters(header)
+        lengths = np.linalg.norm(axes[:, :3], axis=0)
+        if not (np.isfinite(axes).all() and lengths.min() > 0.0):
+            return None
+        d, h, w = ((axes[:, k] / lengths[k]).tolist() for k in (2, 1, 0))
+        return Geometry(_three(axes[:, 3].tolist()), (_three(d), _three(h), _three(w)), _three(lengths[::-1].tolist()))
     except (ValueError, np.linalg.LinAlgError):
         return None
-    return None if None in codes else "".join(codes)
 
 
 def _window(header: Any) -> Window | None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from lepton_vision.errors import ReadError
-from lepton_vision.readers.image import probe, raw_ids, read_image, sniff
+from lepton_vision.readers.content import sniff
+from lepton_vision.readers.image import probe, raw_ids, read_image
 
 
 @pytest.mark.parametrize(
@@ -47,10 +48,14 @@ def test_content_decides(tmp_path: Path, content: bytes, reason: str) -> None:
 
 
 def test_missing_folder_and_device(tmp_path: Path) -> None:
-    for path in (tmp_path / "nothing", tmp_path, "a\0b"):
+    for path in (tmp_path / "nothing", "a\0b"):
         with pytest.raises(ReadError) as caught:
             read_image(path)
         assert caught.value.reason == "missing"
+    for options, reason in (({}, "no_slices"), ({"frame": 0}, "missing")):  # a series is read as a whole
+        with pytest.raises(ReadError) as caught:
+            read_image(tmp_path, **options)
+        assert (caught.value.reason, caught.value.path) == (reason, tmp_path)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ReadError) as caught:
         read_image(tmp_path / "pipe")

@@ -18,10 +18,11 @@ from PIL import Image as Pillow
 from pydicom import dcmread
 
 from lepton_vision.errors import ReadError
+from lepton_vision.readers.content import sniff
 from lepton_vision.readers.dicom_decode import read_stored
 from lepton_vision.readers.dicom_header import open_dicom
 from lepton_vision.readers.dicom_layout import PixelLayout, read_layout
-from lepton_vision.readers.image import probe, raw_ids, read_image, sniff
+from lepton_vision.readers.image import probe, raw_ids, read_image
 from lepton_vision.readers.limits import Limits, guard, quiet
 
 # What no decoder of ours reads, and why: pydicom itself fails on each but the last.

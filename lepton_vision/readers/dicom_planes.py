@@ -1,0 +1,92 @@
+"""Where each frame of a DICOM file lies in the patient, by its header: part of the doorway to pydicom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from lepton_vision.readers.dicom_facts import code, raw_identifiers, read_spacing
+from lepton_vision.readers.dicom_header import items, numbers, texts
+from lepton_vision.readers.dicom_layout import PixelLayout
+from lepton_vision.readers.geometry import Plane
+from lepton_vision.readers.identity import pseudonym
+from lepton_vision.types import FloatArray, Vector
+
+_LENGTH_TOLERANCE = 1e-2  # of a direction vector, before it is made a unit vector: headers are rounded
+
+
+def read_planes(dataset: Dataset, *, layout: PixelLayout, wanted: range) -> list[Plane]:
+    """Return one plane per wanted frame, in the file's order.
+
+    Places come from the functional groups of enhanced objects (PS3.3 C.7.6.16.2.3, C.7.6.16.2.4), from the top of the
+    header for a file of one frame, and from Grid Frame Offset Vector for dose (PS3.3 C.8.8.3.2). A frame that has
+    none of them has ``position_mm`` None.
+    """
+    ids = raw_identifiers(dataset)
+    common = Plane(
+        rows=layout.rows,
+        columns=layout.columns,
+        series_id=pseudonym("series", ids.series_uid) if ids.series_uid else None,
+        patient_id=pseudonym("patient", ids.patient_id) if ids.patient_id else None,
+        modality=code(dataset, "Modality"),
+        photometric=layout.photometric,
+        is_localizer="LOCALIZER" in texts(dataset, "ImageType"),
+    )
+    frames = items(dataset, "PerFrameFunctionalGroupsSequence")
+    shared = items(dataset, "SharedFunctionalGroupsSequence")[:1]
+    offsets = numbers(dataset, "GridFrameOffsetVector")
+    has_offsets = layout.frames > 1 and len(offsets) == layout.frames
+    top = [dataset] if layout.frames == 1 or has_offsets else []
+    result = []
+    for frame in wanted:
+        groups = [*frames[frame : frame + 1], *shared]
+        spacing, source = read_spacing(dataset, frame=frame)
+        position = _position(_look_up(groups, top, macro="PlanePositionSequence", keyword="ImagePositionPatient"))
+        ways = _orientation(_look_up(groups, top, macro="PlaneOrientationSequence", keyword="ImageOrientationPatient"))
+        if has_offsets and position is not None and ways is not None:
+            position = _along(position, ways, offset=offsets[frame] - offsets[0], is_relative=offsets[0] == 0.0)
+        # Imager Pixel Spacing is a distance at the detector, not in the patient (PS3.3 10.7.1.3).
+        in_patient = spacing if source == "PixelSpacing" else None
+        result.append(replace(common, frame=frame, position_mm=position, orientation=ways, spacing_mm=in_patient))
+    return result
+
+
+def _look_up(groups: Sequence[Dataset], top: Sequence[Dataset], *, macro: str, keyword: str) -> tuple[float, ...]:
+    """Numbers of an element: of a functional group macro, else of the header itself."""
+    for group in groups:
+        found = items(group, macro)
+        if found:
+            return numbers(found[0], keyword)
+    return numbers(top[0], keyword) if top else ()
+
+
+def _position(values: tuple[float, ...]) -> Vector | None:
+    return values if len(values) == 3 else None
+
+
+def _orientation(values: tuple[float, ...]) -> tuple[Vector, Vector] | None:
+    """Unit vectors along which h and w grow. The header has them the other way round: the row's direction is w."""
+    if len(values) != 6:
+        return None
+    along_w, along_h = _unit(values[:3]), _unit(values[3:])
+    return None if along_w is None or along_h is None else (along_h, along_w)
+
+
+def _unit(values: tuple[float, ...]) -> Vector | None:
+    vector = np.asarray(values, dtype=np.float64)
+    length = float(np.linalg.norm(vector))
+    return _vector(vector / length) if abs(length - 1.0) <= _LENGTH_TOLERANCE else None
+
+
+def _along(position: Vector, ways: tuple[Vector, Vector], *, offset: float, is_relative: bool) -> Vector:
+    """Place of a dose plane: offsets count along the normal, or are z coordinates where the first one is not 0."""
+    normal = np.cross(ways[1], ways[0]) if is_relative else np.array([0.0, 0.0, 1.0])
+    return _vector(np.asarray(position) + offset * normal)
+
+
+def _vector(values: FloatArray) -> Vector:
+    x, y, z = values.tolist()
+    return x, y, z
