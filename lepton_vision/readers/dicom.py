@@ -165,13 +165,13 @@ def _build(
     facts = read_facts(dataset, layout=layout, transfer_syntax=file.transfer_syntax)
     spacing, spacing_source = read_spacing(dataset, frame=wanted.start)
     facts |= {"spacing_source": spacing_source, "frames": layout.frames, **_more_facts(file, head=head)}
+    spacing_mm: tuple[float, ...] | None
     geometry = _geometry(dataset, layout=layout, wanted=wanted)
-    spacing_mm: tuple[float, ...] | None = spacing
-    if geometry is not None:
-        spacing_mm = geometry.spacing_mm
-    elif len(wanted) > 1 and spacing is not None:
+    if len(wanted) > 1 and spacing is not None and geometry is None:
         depth = read_depth_spacing(dataset, frames=layout.frames)
         spacing_mm = None if depth is None else (depth, *spacing)
+    else:
+        spacing_mm = spacing if geometry is None else geometry.spacing_mm
     image_id = pseudonym("image", ids.sop_uid or name)
     return Image(
         pixels=pixels if len(wanted) > 1 else pixels[:, 0],

@@ -72,7 +72,7 @@ class Stack:
     """How slices form a volume of D slices.
 
     Attributes:
-        order: numbers of the planes, by position along the normal, feet to head for an axial stack.
+        order: numbers of the planes, by position along the normal (row direction x column direction).
         places: slice of the volume that each plane of ``order`` becomes; a number left out is a missing slice.
         geometry: of the volume, before slices that are shifted are straightened.
         shifts: (N, 2) float64 in voxels, (H, W) by plane of ``order``: where its first voxel lies in the volume's grid.
@@ -160,6 +160,17 @@ def _check_alike(planes: Sequence[Plane]) -> Geometry:
             f"Received: {lost} of {len(planes)} slices without. An order by instance number would be a guess.",
             reason="no_position",
         )
+    mixed = _differences(planes, [geometry for geometry in found if geometry is not None])
+    if mixed:
+        raise ReadError(
+            f"Expected slices that differ in position only. Received: {', '.join(mixed)} among {len(planes)} slices.",
+            reason="mixed_slices",
+        )
+    return first
+
+
+def _differences(planes: Sequence[Plane], geometries: Sequence[Geometry]) -> list[str]:
+    """What more than one kind of is among the slices, in words."""
     traits: dict[str, set[object]] = {
         "size": {(plane.rows, plane.columns) for plane in planes},
         "modality": {plane.modality for plane in planes},
@@ -167,19 +178,13 @@ def _check_alike(planes: Sequence[Plane]) -> Geometry:
         "photometric interpretation": {plane.photometric for plane in planes},
     }
     mixed = [f"{len(values)} kinds of {name}" for name, values in traits.items() if len(values) > 1]
-    geometries = [geometry for geometry in found if geometry is not None]
     spacings = np.array([geometry.spacing_mm for geometry in geometries])
     if not np.allclose(spacings, spacings[0], rtol=1e-4, atol=0.0):
         mixed.append("several pixel spacings")
     ways = np.array([geometry.direction for geometry in geometries])
     if not np.allclose(ways, ways[0], rtol=0.0, atol=_DIRECTION_TOLERANCE):
         mixed.append("several orientations")
-    if mixed:
-        raise ReadError(
-            f"Expected slices that differ in position only. Received: {', '.join(mixed)} among {len(planes)} slices.",
-            reason="mixed_slices",
-        )
-    return first
+    return mixed
 
 
 def _check_duplicates(distances: FloatArray, shifts: FloatArray) -> None:

@@ -46,8 +46,9 @@ def read_series(
     """Read the slices of a DICOM series into one volume.
 
     Slices are files or frames of enhanced files. They are sorted by Image Position (Patient) along the normal of Image
-    Orientation (Patient), feet to head for an axial series; D is the true distance of the slices, whatever Slice
-    Thickness says. Header facts and the window are those of the middle slice.
+    Orientation (Patient), row direction x column direction: feet to head for the usual axial series. The spacing of D
+    is the true distance of the slices, whatever Slice Thickness says. Header facts and the window are those of the
+    middle slice.
 
     Args:
         source: a folder (with all below it; hidden files, and files that are no DICOM image, do not count), a file, or

@@ -67,6 +67,54 @@ def test_two_dimensions_and_window(tmp_path: Path) -> None:
     assert read_image(save(tmp_path / "w.nii", VOLUME[..., None])).pixels.shape == (1, 3, 4, 5)
 
 
+# Columns at right angles, of lengths 0.5, 1.6 and 2 mm: X, Y, Z to x right, y front, z head.
+OBLIQUE = np.array([[0.0, -1.6, 0.0, 30.0], [0.3, 0.0, -1.6, -20.0], [0.4, 0.0, 1.2, 5.0], [0, 0, 0, 1]])
+
+
+def save_with(
+    path: Path, *, sform: np.ndarray | None = None, qform: np.ndarray | None = None, unit: str = "mm"
+) -> Path:
+    image = nibabel.Nifti1Image(VOLUME, None)
+    image.header.set_xyzt_units(unit)
+    image.set_sform(sform, code=0 if sform is None else 1)
+    image.set_qform(qform, code=0 if qform is None else 1)
+    image.to_filename(path)
+    return path
+
+
+@pytest.mark.parametrize("form", ["sform", "qform"])
+def test_place_equals_nibabel(tmp_path: Path, form: str) -> None:
+    path = save_with(tmp_path / "v.nii", **{form: OBLIQUE})
+    image, affine = read_image(path), nibabel.load(path).affine
+    assert image.geometry is not None
+    for index in ((0, 0, 0), (1, 2, 3), (4, 3, 2)):
+        right_front_up = affine @ [*index, 1]
+        left_back_up = image.geometry.affine @ [*index[::-1], 1]
+        np.testing.assert_allclose(left_back_up, right_front_up * [-1, -1, 1, 1], atol=1e-5)
+    assert image.spacing_mm == image.geometry.spacing_mm == pytest.approx((2.0, 1.6, 0.5), abs=1e-6)
+    assert image.geometry.orientation == "".join(nibabel.aff2axcodes(affine)) == image.facts["orientation"]
+    one = read_image(path, frame=2)
+    assert one.geometry is not None
+    assert (one.geometry, one.spacing_mm) == (image.geometry.plane(2), image.spacing_mm[1:])
+    np.testing.assert_allclose(one.geometry.affine @ [3, 1, 1], image.geometry.affine @ [2, 3, 1, 1], atol=1e-9)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("meter", 1000.0), ("micron", 0.001)])
+def test_place_is_in_millimeters(tmp_path: Path, unit: str, factor: float) -> None:
+    image = read_image(save_with(tmp_path / "v.nii", sform=OBLIQUE, unit=unit))
+    assert image.geometry is not None
+    np.testing.assert_allclose(image.geometry.origin_mm, np.array([-30.0, 20.0, 5.0]) * factor, rtol=1e-6)
+    assert image.spacing_mm == pytest.approx(np.array([2.0, 1.6, 0.5]) * factor)
+
+
+def test_a_header_that_does_not_say_where_has_no_place(tmp_path: Path) -> None:
+    sheared = np.array([[1.0, 0.4, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    for number, forms in enumerate(({}, {"sform": sheared}, {"sform": np.diag([0.0, 1, 1, 1])})):
+        image = read_image(save_with(tmp_path / f"{number}.nii", **forms))
+        assert image.geometry is None
+        assert image.facts["orientation"] is None
+
+
 def test_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "v.nii", VOLUME)
     assert reason_of(path, frame=3) == "no_frame"

@@ -1,0 +1,22 @@
+"""Frames of a volume as samples of their own."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lepton_vision.inference.samples import frames_of
+from lepton_vision.types import Geometry, Image
+
+
+def test_a_frame_keeps_its_place_in_the_patient() -> None:
+    geometry = Geometry((1.0, 2.0, 3.0), ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)), (2.5, 0.5, 0.75))
+    pixels = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
+    image = Image(pixels, spacing_mm=geometry.spacing_mm, geometry=geometry, image_id="a")
+    first, second = frames_of(image)
+    assert (first.image_id, second.image_id) == ("a-0", "a-1")
+    assert first.spacing_mm == second.spacing_mm == (0.5, 0.75)
+    np.testing.assert_array_equal(second.pixels, pixels[:, 1])
+    assert second.geometry is not None
+    assert second.geometry.origin_mm == (1.0, 2.0, 5.5)
+    np.testing.assert_array_equal(second.geometry.affine @ [2, 1, 1], geometry.affine @ [1, 2, 1, 1])
+    assert frames_of(Image(pixels, spacing_mm=(2.5, 0.5, 0.75)))[1].geometry is None
