@@ -8,8 +8,10 @@ A label that is unknown is NaN; it is never counted as negative.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
-from itertools import permutations
+from itertools import combinations_with_replacement, permutations
+from operator import mul
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -112,16 +114,19 @@ class Geometry:
     spacing_mm: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        rows = np.asarray(self.direction, dtype=np.float64)
-        if len(self.spacing_mm) not in (2, 3) or rows.shape != (len(self.spacing_mm), 3) or len(self.origin_mm) != 3:
+        axes = len(self.spacing_mm)
+        sizes = (len(self.origin_mm), len(self.direction), *map(len, self.direction))
+        if axes not in (2, 3) or sizes != (3, axes, *(3,) * axes):
             raise ValueError(
                 "Expected an origin (x, y, z), and a direction and a spacing for each of 2 or 3 axes. Received: "
                 f"{len(self.origin_mm)} coordinates, {len(self.direction)} directions, {len(self.spacing_mm)} spacings."
             )
-        numbers = np.concatenate([rows.ravel(), self.origin_mm, self.spacing_mm])
-        if not np.isfinite(numbers).all() or min(self.spacing_mm) <= 0.0:
+        numbers = (*self.origin_mm, *self.spacing_mm, *(part for row in self.direction for part in row))
+        if not all(map(math.isfinite, numbers)) or min(self.spacing_mm) <= 0.0:
             raise ValueError(f"Expected finite numbers and a spacing above 0. Received: spacing {self.spacing_mm}.")
-        if not np.allclose(rows @ rows.T, np.eye(len(rows)), rtol=0.0, atol=1e-3):
+        pairs = combinations_with_replacement(range(axes), 2)
+        products = ((sum(map(mul, self.direction[j], self.direction[k])), float(j == k)) for j, k in pairs)
+        if any(abs(product - wanted) > 1e-3 for product, wanted in products):
             raise ValueError("Expected directions of length 1 at right angles to each other. Received: others.")
 
     @property

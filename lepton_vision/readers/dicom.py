@@ -21,7 +21,7 @@ from lepton_vision.readers.dicom_facts import code, raw_identifiers, read_depth_
 from lepton_vision.readers.dicom_header import DEFLATED, DicomFile, number, open_dicom, stored_path
 from lepton_vision.readers.dicom_layout import PixelLayout, read_layout
 from lepton_vision.readers.dicom_lut import expand_palette, modality_values, read_window
-from lepton_vision.readers.dicom_planes import read_planes
+from lepton_vision.readers.dicom_planes import describe_slices, read_planes
 from lepton_vision.readers.facts import Fact, FileFacts, RawIds
 from lepton_vision.readers.geometry import Plane, stack_frames
 from lepton_vision.readers.identity import pseudonym
@@ -101,7 +101,7 @@ def dicom_planes(stream: BinaryIO, *, head: bytes, limits: Limits) -> list[Plane
         layout = read_layout(file)
         # Each promised frame costs a plane, so a header that lies must not promise too many.
         check_size(layout.frames, layout.rows, layout.columns, limits=limits)
-        return read_planes(file.dataset, layout=layout, wanted=range(layout.frames))
+        return describe_slices(file.dataset, layout=layout)
 
 
 def _wanted(layout: PixelLayout, *, frame: int | None) -> range:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,23 +19,31 @@ from lepton_vision.types import FloatArray, Vector
 _LENGTH_TOLERANCE = 1e-2  # of a direction vector, before it is made a unit vector: headers are rounded
 
 
+def describe_slices(dataset: Dataset, *, layout: PixelLayout) -> list[Plane]:
+    """Return one plane per frame, with everything by which slices of a series may differ."""
+    ids = raw_identifiers(dataset)
+    series_id = pseudonym("series", ids.series_uid) if ids.series_uid else None
+    patient_id = pseudonym("patient", ids.patient_id) if ids.patient_id else None
+    return [
+        replace(
+            plane,
+            series_id=series_id,
+            patient_id=patient_id,
+            modality=code(dataset, "Modality"),
+            photometric=layout.photometric,
+            is_localizer="LOCALIZER" in texts(dataset, "ImageType"),
+        )
+        for plane in read_planes(dataset, layout=layout, wanted=range(layout.frames))
+    ]
+
+
 def read_planes(dataset: Dataset, *, layout: PixelLayout, wanted: range) -> list[Plane]:
-    """Return one plane per wanted frame, in the file's order.
+    """Return the size and place of each wanted frame, in the file's order.
 
     Places come from the functional groups of enhanced objects (PS3.3 C.7.6.16.2.3, C.7.6.16.2.4), from the top of the
     header for a file of one frame, and from Grid Frame Offset Vector for dose (PS3.3 C.8.8.3.2). A frame that has
     none of them has ``position_mm`` None.
     """
-    ids = raw_identifiers(dataset)
-    common = Plane(
-        rows=layout.rows,
-        columns=layout.columns,
-        series_id=pseudonym("series", ids.series_uid) if ids.series_uid else None,
-        patient_id=pseudonym("patient", ids.patient_id) if ids.patient_id else None,
-        modality=code(dataset, "Modality"),
-        photometric=layout.photometric,
-        is_localizer="LOCALIZER" in texts(dataset, "ImageType"),
-    )
     frames = items(dataset, "PerFrameFunctionalGroupsSequence")
     shared = items(dataset, "SharedFunctionalGroupsSequence")[:1]
     offsets = numbers(dataset, "GridFrameOffsetVector")
@@ -50,7 +59,7 @@ def read_planes(dataset: Dataset, *, layout: PixelLayout, wanted: range) -> list
             position = _along(position, ways, offset=offsets[frame] - offsets[0], is_relative=offsets[0] == 0.0)
         # Imager Pixel Spacing is a distance at the detector, not in the patient (PS3.3 10.7.1.3).
         in_patient = spacing if source == "PixelSpacing" else None
-        result.append(replace(common, frame=frame, position_mm=position, orientation=ways, spacing_mm=in_patient))
+        result.append(Plane(layout.rows, layout.columns, position, ways, in_patient, frame))
     return result
 
 
@@ -76,9 +85,9 @@ def _orientation(values: tuple[float, ...]) -> tuple[Vector, Vector] | None:
 
 
 def _unit(values: tuple[float, ...]) -> Vector | None:
-    vector = np.asarray(values, dtype=np.float64)
-    length = float(np.linalg.norm(vector))
-    return _vector(vector / length) if abs(length - 1.0) <= _LENGTH_TOLERANCE else None
+    x, y, z = values
+    length = math.hypot(x, y, z)
+    return (x / length, y / length, z / length) if abs(length - 1.0) <= _LENGTH_TOLERANCE else None
 
 
 def _along(position: Vector, ways: tuple[Vector, Vector], *, offset: float, is_relative: bool) -> Vector:

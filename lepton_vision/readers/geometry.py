@@ -23,6 +23,7 @@ TiltChoice = Literal["refuse", "shear"]
 # How far a slice may be from its regular place, as a part of a voxel: headers are rounded.
 _TOLERANCE = 0.1
 _SAME_MM = 1e-3  # two slices nearer than this are at the same place
+_FARTHEST_MM, _FINEST_MM = 1e6, 1e-6  # nobody lies a kilometer away; what a header says beyond is damage
 _DIRECTION_TOLERANCE = 1e-4  # 0.04 mm at the far side of 400 mm
 
 
@@ -60,6 +61,8 @@ class Plane:
     def geometry(self) -> Geometry | None:
         """Place of this slice alone, or None where the header does not say all of it."""
         if self.position_mm is None or self.orientation is None or self.spacing_mm is None:
+            return None
+        if min(self.spacing_mm) < _FINEST_MM or max(map(abs, self.position_mm + self.spacing_mm)) > _FARTHEST_MM:
             return None
         try:
             return Geometry(self.position_mm, self.orientation, self.spacing_mm)

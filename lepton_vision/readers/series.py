@@ -17,7 +17,7 @@ from lepton_vision.readers.dicom import dicom_planes, read_dicom
 from lepton_vision.readers.dicom_header import stored_path
 from lepton_vision.readers.geometry import GapChoice, Plane, Stack, TiltChoice, stack_planes
 from lepton_vision.readers.identity import pseudonym
-from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_size
+from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_size, guard
 from lepton_vision.readers.repair import Canvas, fill_margins, fill_missing, place_slice, plan_canvas
 from lepton_vision.types import Geometry, Image, Pixels
 
@@ -76,7 +76,8 @@ def read_series(
     folder = Path(source) if isinstance(source, str | Path) else None
     try:
         slices = _choose(list(_find_slices(source, limits=limits)), series=series)
-        stack = stack_planes([one.plane for one in slices], gaps=gaps, tilt=tilt)
+        with guard("The slices form no volume", reason="geometry"):
+            stack = stack_planes([one.plane for one in slices], gaps=gaps, tilt=tilt)
         first = slices[stack.order[0]]
         canvas = plan_canvas(stack.shifts, rows=first.plane.rows, columns=first.plane.columns)
         check_size(stack.depth, canvas.rows, canvas.columns, limits=limits)

@@ -201,7 +201,8 @@ def test_uneven_steps_that_are_no_gap_are_refused(write: Callable[..., Path]) ->
 
 
 def test_rounded_positions_are_no_gap(write: Callable[..., Path]) -> None:
-    assert read_series(write([0, 0.62, 1.25, 1.88, 2.5])).spacing_mm == pytest.approx((0.625, *SPACING))
+    image = read_series(write([0, 0.6, 1.3, 1.9, 2.5]))  # 0.625, 1.25, 1.875
+    assert image.spacing_mm == pytest.approx((0.625, *SPACING))
 
 
 @pytest.mark.parametrize(("distances", "text"), [
@@ -279,6 +280,8 @@ def test_monochrome1_is_turned_the_same_way_in_every_slice(write: Callable[..., 
 @pytest.mark.parametrize("change", [
     {"ImagePositionPatient": None}, {"ImageOrientationPatient": None}, {"PixelSpacing": None},
     {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, {"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]},
+    {"ImagePositionPatient": [0, 0, 1e300]}, {"PixelSpacing": [1e-300, 1e-300]}, {"PixelSpacing": [0, 0]},
+    {"ImageOrientationPatient": [2, 0, 0, 0, 2, 0]},
 ])  # fmt: skip
 def test_a_slice_without_a_place_is_never_guessed(write: Callable[..., Path], change: dict[str, Any]) -> None:
     error = refused(write([0, 1, 2, 3], changed={1: change}))
@@ -379,6 +382,20 @@ def test_frames_without_places_are_refused(make_dicom: Make) -> None:
     assert read_image(path).geometry is None
 
 
+@pytest.mark.parametrize("offsets", [[0, 2.5, 5], [ORIGIN[2], ORIGIN[2] - 2.5, ORIGIN[2] - 5]])
+def test_dose_planes_lie_along_the_normal_or_at_their_z(make_dicom: Make, offsets: list[float]) -> None:
+    """PS3.3 C.8.8.3.2: offsets from the first plane, or z coordinates where the first one is not 0."""
+    ways = np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])  # the normal points to the feet
+    pixels = np.stack([slice_values(ORIGIN - [0, 0, distance], ways) for distance in (0, 2.5, 5)])
+    path = make_dicom(
+        pixels.astype(np.float32), Modality="RTDOSE", PixelSpacing=list(SPACING), GridFrameOffsetVector=offsets,
+        ImagePositionPatient=ORIGIN.tolist(), ImageOrientationPatient=ways.ravel().tolist(),
+    )  # fmt: skip
+    for image in (read_image(path), read_series(path)):
+        np.testing.assert_allclose(image.pixels[0], expected(image), atol=1e-3)
+        assert image.spacing_mm == pytest.approx((2.5, *SPACING))
+
+
 def test_one_slice_lies_where_its_header_says(make_dicom: Make) -> None:
     pixels = slice_values(ORIGIN, OBLIQUE).astype(np.float32)
     header = {"PixelSpacing": list(SPACING), "ImageOrientationPatient": OBLIQUE.ravel().tolist()}
@@ -413,6 +430,7 @@ def test_a_plane_of_a_volume_and_bad_geometry() -> None:
     for direction, spacing in (
         (whole.direction[:2], (1.0, 1.0, 1.0)),
         (((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (0.0, 0.6, 0.8)), (1.0, 1.0, 1.0)),
+        ((whole.direction[0], whole.direction[0], whole.direction[2]), (1.0, 1.0, 1.0)),
         (whole.direction, (1.0, 0.0, 1.0)),
         (whole.direction, (1.0, float("nan"), 1.0)),
     ):
