@@ -80,7 +80,6 @@ def read_series(
             stack = stack_planes([one.plane for one in slices], gaps=gaps, tilt=tilt)
         first = slices[stack.order[0]]
         canvas = plan_canvas(stack.shifts, rows=first.plane.rows, columns=first.plane.columns)
-        check_size(stack.depth, canvas.rows, canvas.columns, limits=limits)
         pixels, middle = _decode([slices[k] for k in stack.order], stack, canvas=canvas, limits=limits)
     except ReadError as error:
         raise ReadError(str(error), reason=error.reason, path=error.path or folder) from None
