@@ -165,17 +165,11 @@ def _build(
     facts = read_facts(dataset, layout=layout, transfer_syntax=file.transfer_syntax)
     spacing, spacing_source = read_spacing(dataset, frame=wanted.start)
     facts |= {"spacing_source": spacing_source, "frames": layout.frames, **_more_facts(file, head=head)}
-    spacing_mm: tuple[float, ...] | None
     geometry = _geometry(dataset, layout=layout, wanted=wanted)
-    if len(wanted) > 1 and spacing is not None and geometry is None:
-        depth = read_depth_spacing(dataset, frames=layout.frames)
-        spacing_mm = None if depth is None else (depth, *spacing)
-    else:
-        spacing_mm = spacing if geometry is None else geometry.spacing_mm
     image_id = pseudonym("image", ids.sop_uid or name)
     return Image(
         pixels=pixels if len(wanted) > 1 else pixels[:, 0],
-        spacing_mm=spacing_mm,
+        spacing_mm=_whole_spacing(dataset, spacing, geometry=geometry, wanted=wanted),
         geometry=geometry,
         units=units,
         value_range=value_range,
@@ -195,6 +189,18 @@ def _geometry(dataset: Dataset, *, layout: PixelLayout, wanted: range) -> Geomet
     """Place of one frame, or of all in the file's own order where that is a regular stack."""
     planes = read_planes(dataset, layout=layout, wanted=wanted)
     return planes[0].geometry if len(planes) == 1 else stack_frames(planes)
+
+
+def _whole_spacing(
+    dataset: Dataset, spacing: tuple[float, float] | None, *, geometry: Geometry | None, wanted: range
+) -> tuple[float, ...] | None:
+    """Spacing of the geometry; without one, of the rows and columns and of what the header says about depth."""
+    if geometry is not None:
+        return geometry.spacing_mm
+    if len(wanted) == 1 or spacing is None:
+        return spacing
+    depth = read_depth_spacing(dataset, frames=len(wanted))
+    return None if depth is None else (depth, *spacing)
 
 
 def _more_facts(file: DicomFile, *, head: bytes) -> dict[str, Fact]:
