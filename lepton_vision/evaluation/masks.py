@@ -1,0 +1,212 @@
+"""One structure in one case: a binary mask against the truth. The rules for empty masks stand here and nowhere else.
+
+================  ===========================  ====================================  ================================
+status            dice, iou, surface_dice      hd95_mm                               sensitivity / precision
+================  ===========================  ====================================  ================================
+present           computed                     computed                              computed
+missed            0                            undefined: no predicted surface       0 / undefined: no predicted voxel
+false_positive    0                            undefined: no truth surface           undefined: no truth voxel / 0
+absent (both)     undefined: nothing in both   undefined                             undefined / undefined
+================  ===========================  ====================================  ================================
+
+An undefined figure is NaN with its reason; it is in no mean, and it is counted. Volumes are always counted: those of a
+false positive too. Without a known spacing hd95_mm, surface_dice and volumes are undefined whatever the status, and so
+are volumes in 2-D (there is no thickness).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from lepton_vision.errors import EvaluationError
+from lepton_vision.evaluation.lesions import LesionCounts, count_lesions
+from lepton_vision.evaluation.surfaces import BoolArray, bounding_box, surface_distances
+
+Status = Literal["present", "missed", "false_positive", "absent"]
+STATUSES: tuple[Status, ...] = ("present", "missed", "false_positive", "absent")
+CASE_FIGURES = (
+    "dice",
+    "iou",
+    "hd95_mm",
+    "surface_dice",
+    "sensitivity",
+    "precision",
+    "volume_truth_ml",
+    "volume_prediction_ml",
+    "volume_error_ml",
+)
+_ABSENT = "absent in truth and prediction"
+# The table above: a number is the value, a text the reason why there is none.
+_EMPTY_RULES: dict[Status, dict[str, float | str]] = {
+    "missed": {
+        "dice": 0.0,
+        "iou": 0.0,
+        "hd95_mm": "no predicted surface (missed)",
+        "surface_dice": 0.0,
+        "sensitivity": 0.0,
+        "precision": "no predicted voxel",
+    },
+    "false_positive": {
+        "dice": 0.0,
+        "iou": 0.0,
+        "hd95_mm": "no truth surface",
+        "surface_dice": 0.0,
+        "sensitivity": "no truth voxel",
+        "precision": 0.0,
+    },
+    "absent": dict.fromkeys(CASE_FIGURES[:6], _ABSENT),
+}
+_NO_SPACING = "pixel spacing unknown"
+_NO_THICKNESS = "no volume in 2-D"
+
+
+@dataclass(frozen=True, slots=True)
+class MaskFigures:
+    """How well one mask meets the truth; NaN is undefined.
+
+    Attributes:
+        status: "present" (voxels in both), "missed" (truth only), "false_positive" (prediction only), "absent".
+        dice: 2 TP / (2 TP + FP + FN), 0 to 1 (Dice, Ecology 26:297, 1945).
+        iou: TP / (TP + FP + FN), 0 to 1.
+        hd95_mm: see ``surfaces.SurfaceDistances.hausdorff_mm``.
+        surface_dice: at the tolerance asked for, see ``surfaces.SurfaceDistances.surface_dice``.
+        sensitivity: share of the truth's voxels that are predicted.
+        precision: share of the predicted voxels that are true.
+        volume_truth_ml: volume of the truth.
+        volume_prediction_ml: volume of the prediction.
+        volume_error_ml: prediction minus truth; positive is too large.
+        reasons: by name, why a figure is undefined.
+        lesions: counts of components, or None where not asked for.
+    """
+
+    status: Status
+    dice: float
+    iou: float
+    hd95_mm: float
+    surface_dice: float
+    sensitivity: float
+    precision: float
+    volume_truth_ml: float
+    volume_prediction_ml: float
+    volume_error_ml: float
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    lesions: LesionCounts | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON and CSV; an undefined number becomes None."""
+        numbers = {name: getattr(self, name) for name in CASE_FIGURES}
+        plain: dict[str, Any] = {"status": self.status}
+        plain |= {name: None if math.isnan(value) else value for name, value in numbers.items()}
+        if self.lesions is not None:
+            plain |= {f"lesions_{name}": count for name, count in self.lesions._asdict().items()}
+        return plain | {"reason": "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())}
+
+
+def compare_masks(
+    truth: BoolArray,
+    prediction: BoolArray,
+    *,
+    spacing_mm: tuple[float, ...] | None = None,
+    tolerance_mm: float = 1.0,
+    min_iou: float | None = None,
+) -> MaskFigures:
+    """Compute the figures of one structure in one case.
+
+    Args:
+        truth: (H, W) or (D, H, W) bool.
+        prediction: bool of the same shape.
+        spacing_mm: distance of voxel centres along each axis, or None where unknown.
+        tolerance_mm: surfaces at most so far apart agree.
+        min_iou: count lesions, with this IoU for a hit (0: any shared voxel); None counts none.
+
+    Raises:
+        EvaluationError: shapes that differ, no 2 or 3 axes, no booleans, a spacing or tolerance that is none.
+
+    Example:
+        >>> truth = np.array([[0, 1, 1, 0]], dtype=np.bool_)
+        >>> prediction = np.array([[0, 0, 1, 1]], dtype=np.bool_)
+        >>> figures = compare_masks(truth, prediction, spacing_mm=(1.0, 0.5))
+        >>> figures.dice, figures.hd95_mm
+        (0.5, 0.475)
+    """
+    if truth.dtype != np.bool_ or prediction.dtype != np.bool_:
+        raise EvaluationError(
+            f"Expected two masks of booleans. Received: {truth.dtype} and {prediction.dtype}. Compare labels with the "
+            "structure's value first.",
+            key="mask",
+        )
+    check_geometry(truth.shape, prediction.shape, spacing_mm=spacing_mm)
+    check_tolerance(tolerance_mm)
+    box = bounding_box(truth | prediction)
+    truth, prediction = truth[box], prediction[box]
+    sizes = int(np.count_nonzero(truth)), int(np.count_nonzero(prediction))
+    status = _status(*sizes)
+    values: dict[str, float | str] = dict(_EMPTY_RULES.get(status, {}))
+    if status == "present":
+        values |= _overlap(int(np.count_nonzero(truth & prediction)), *sizes)
+        if spacing_mm is not None:
+            distances = surface_distances(truth, prediction, spacing_mm=spacing_mm)
+            values["hd95_mm"] = distances.hausdorff_mm()
+            values["surface_dice"] = distances.surface_dice(tolerance_mm=tolerance_mm)
+    values |= _volumes(*sizes, spacing_mm=spacing_mm)
+    if spacing_mm is None and status != "absent":
+        values |= {"hd95_mm": _NO_SPACING, "surface_dice": _NO_SPACING}
+    numbers = {name: value if isinstance(value, float) else math.nan for name, value in values.items()}
+    reasons = {name: value for name, value in values.items() if isinstance(value, str)}
+    lesions = None if min_iou is None else count_lesions(truth, prediction, min_iou=min_iou)
+    return MaskFigures(status, **numbers, reasons=reasons, lesions=lesions)
+
+
+def check_geometry(
+    truth: tuple[int, ...], prediction: tuple[int, ...], *, spacing_mm: tuple[float, ...] | None
+) -> None:
+    """Raise EvaluationError where two shapes and a spacing do not describe one grid of 2 or 3 axes."""
+    if truth != prediction:
+        raise EvaluationError(
+            f"A prediction needs the shape of its truth, {truth}. Received: {prediction}. Resample the prediction to "
+            "the truth's grid.",
+            key="prediction",
+        )
+    if len(truth) not in (2, 3):
+        raise EvaluationError(f"Expected masks (H, W) or (D, H, W). Received shape: {truth}.", key="truth")
+    if spacing_mm is not None and (
+        len(spacing_mm) != len(truth) or not all(math.isfinite(step) and step > 0.0 for step in spacing_mm)
+    ):
+        raise EvaluationError(
+            f"Expected {len(truth)} spacings above 0 mm, one for each axis, or None. Received: {spacing_mm}.",
+            key="spacing_mm",
+        )
+
+
+def check_tolerance(tolerance_mm: float) -> None:
+    """Raise EvaluationError where the tolerance is no distance."""
+    if not (math.isfinite(tolerance_mm) and tolerance_mm >= 0.0):
+        raise EvaluationError(f"Expected a tolerance of 0 mm or more. Received: {tolerance_mm:g}.", key="tolerance_mm")
+
+
+def _status(truth: int, prediction: int) -> Status:
+    if truth:
+        return "present" if prediction else "missed"
+    return "false_positive" if prediction else "absent"
+
+
+def _overlap(shared: int, truth: int, prediction: int) -> dict[str, float | str]:
+    return {
+        "dice": 2 * shared / (truth + prediction),
+        "iou": shared / (truth + prediction - shared),
+        "sensitivity": shared / truth,
+        "precision": shared / prediction,
+    }
+
+
+def _volumes(truth: int, prediction: int, *, spacing_mm: tuple[float, ...] | None) -> dict[str, float | str]:
+    names = CASE_FIGURES[6:]
+    if spacing_mm is None or len(spacing_mm) == 2:
+        return dict.fromkeys(names, _NO_SPACING if spacing_mm is None else _NO_THICKNESS)
+    voxel_ml = math.prod(spacing_mm) / 1000.0
+    return dict(zip(names, (truth * voxel_ml, prediction * voxel_ml, (prediction - truth) * voxel_ml), strict=True))
