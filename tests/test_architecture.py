@@ -144,7 +144,17 @@ print(sorted(name for name in new if name not in sys.stdlib_module_names))
     assert run_python(code) == "['lepton_vision']"
 
 
-@pytest.mark.parametrize("module", ["evaluation.classification", "reporting.card", "manifest.audit", "readers.image"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "evaluation.classification",
+        "evaluation.segmentation",
+        "evaluation.detection",
+        "reporting.card",
+        "manifest.audit",
+        "readers.image",
+    ],
+)
 def test_a_stage_without_torch_does_not_load_it_by_a_detour(module: str) -> None:
     code = (
         f"import sys, lepton_vision.{module}; print(sorted({{'torch', 'monai', 'albumentations'}} & set(sys.modules)))"

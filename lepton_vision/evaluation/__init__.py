@@ -9,8 +9,28 @@ from lepton_vision._lazy import resolver
 if TYPE_CHECKING:
     from lepton_vision.evaluation.classification import Evaluation as Evaluation
     from lepton_vision.evaluation.classification import evaluate as evaluate
+    from lepton_vision.evaluation.detection import Froc as Froc
+    from lepton_vision.evaluation.detection import froc as froc
+    from lepton_vision.evaluation.lesions import LesionScores as LesionScores
+    from lepton_vision.evaluation.lesions import score_lesions as score_lesions
+    from lepton_vision.evaluation.masks import compare_masks as compare_masks
     from lepton_vision.evaluation.operating_point import choose_operating_point as choose_operating_point
+    from lepton_vision.evaluation.segmentation import MaskCase as MaskCase
+    from lepton_vision.evaluation.segmentation import SegmentationEvaluation as SegmentationEvaluation
+    from lepton_vision.evaluation.segmentation import evaluate_masks as evaluate_masks
 
-_HOMES = {"Evaluation": "classification", "choose_operating_point": "operating_point", "evaluate": "classification"}
+_HOMES = {
+    "Evaluation": "classification",
+    "Froc": "detection",
+    "LesionScores": "lesions",
+    "MaskCase": "segmentation",
+    "SegmentationEvaluation": "segmentation",
+    "choose_operating_point": "operating_point",
+    "compare_masks": "masks",
+    "evaluate": "classification",
+    "evaluate_masks": "segmentation",
+    "froc": "detection",
+    "score_lesions": "lesions",
+}
 __all__ = sorted(_HOMES)
 __getattr__ = resolver(__name__, _HOMES)

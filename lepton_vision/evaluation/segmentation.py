@@ -1,0 +1,339 @@
+"""Evaluation of record of a segmentation: figures by structure with intervals over patients, one case at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lepton_vision.config import EvaluationConfig, nearest
+from lepton_vision.errors import EvaluationError
+from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, patient_units
+from lepton_vision.evaluation.lesions import check_min_iou
+from lepton_vision.evaluation.mask_measures import STATISTICS, MaskMeasures
+from lepton_vision.evaluation.masks import STATUSES, MaskFigures, check_geometry, check_tolerance, compare_masks
+from lepton_vision.evaluation.surfaces import BoolArray, bounding_box
+from lepton_vision.inference.predictions import Failure
+from lepton_vision.types import Figure
+
+LabelArray = npt.NDArray[np.integer[Any]] | BoolArray
+Structures = Mapping[str, int | tuple[int, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class MaskCase:
+    """One case: label maps of truth and prediction on one grid.
+
+    Attributes:
+        image_id: pseudonymous id.
+        truth: (H, W) or (D, H, W) integers or booleans; 0 is background.
+        prediction: the same for what was predicted.
+        spacing_mm: distance of voxel centres along each axis, or None where unknown.
+        patient_id: "" where unknown: then a patient of its own.
+
+    Raises:
+        EvaluationError: shapes that differ, real numbers, no 2 or 3 axes, or a spacing that does not fit.
+
+    Example:
+        >>> MaskCase("a", np.eye(4, dtype=np.uint8), np.eye(4, dtype=np.uint8), spacing_mm=(1.0, 1.0)).truth.shape
+        (4, 4)
+    """
+
+    image_id: str
+    truth: LabelArray
+    prediction: LabelArray
+    spacing_mm: tuple[float, ...] | None = None
+    patient_id: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("truth", "prediction"):
+            kind = getattr(self, name).dtype
+            if kind.kind not in "biu":
+                raise EvaluationError(
+                    f"Expected whole numbers in a mask. Received: {kind} in the {name}. Take the argmax of "
+                    "probabilities, or round labels, first.",
+                    key=name,
+                )
+        check_geometry(self.truth.shape, self.prediction.shape, spacing_mm=self.spacing_mm)
+
+
+class CaseFigures(NamedTuple):
+    """One row of the table of cases: one structure in one case."""
+
+    image_id: str
+    patient_id: str
+    structure: str
+    figures: MaskFigures
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, one per column."""
+        ids = {"image_id": self.image_id, "patient_id": self.patient_id, "structure": self.structure}
+        return ids | self.figures.to_dict()
+
+
+class RankedCases(NamedTuple):
+    """Ids of the best, the median and the worst case by Dice; None where no case has one."""
+
+    best: str | None
+    median: str | None
+    worst: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentationEvaluation:
+    """What ``evaluate_masks`` found.
+
+    Attributes:
+        structures: by name, the value or values of the label maps.
+        tolerance_mm: of the surface Dice.
+        n: cases.
+        n_patients: patients among them; an unknown patient id counts as a patient of its own.
+        failures: cases that could not be read, and are in no figure.
+        figures: by structure and name (``mask_measures.STATISTICS``); n counts the cases in which it is defined.
+        undefined: by structure, figure and reason, in how many cases a figure is undefined.
+        statuses: by structure, how many cases are present, missed, false_positive and absent (see ``masks``).
+        ranked: by structure, best, median and worst case.
+        cases: one row for each case and structure, in the order they came.
+        confidence: of the intervals, e.g. 0.95.
+        provenance: plain facts: method and number of the replicates, seed, rule of lesion hits.
+    """
+
+    structures: Structures
+    tolerance_mm: float
+    n: int
+    n_patients: int
+    failures: tuple[Failure, ...]
+    figures: Mapping[str, Mapping[str, Figure]]
+    undefined: Mapping[str, Mapping[str, Mapping[str, int]]]
+    statuses: Mapping[str, Mapping[str, int]]
+    ranked: Mapping[str, RankedCases]
+    cases: tuple[CaseFigures, ...]
+    confidence: float = 0.95
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, without the table of cases: undefined numbers are None."""
+        structures = {
+            name: {
+                "values": list(_values_of(self.structures[name])),
+                "cases": dict(self.statuses[name]),
+                "figures": {key: self._figure(name, key) for key in self.figures[name]},
+                "ranked": self.ranked[name]._asdict(),
+            }
+            for name in self.structures
+        }
+        return {
+            "n": self.n,
+            "n_patients": self.n_patients,
+            "n_failed": len(self.failures),
+            "confidence": self.confidence,
+            "tolerance_mm": self.tolerance_mm,
+            "structures": structures,
+            "provenance": dict(self.provenance),
+        }
+
+    def _figure(self, structure: str, name: str) -> dict[str, Any]:
+        plain = self.figures[structure][name].to_dict() | {"statistic": STATISTICS[name]}
+        reasons = self.undefined[structure].get(name, {})
+        return plain | ({"n_undefined": sum(reasons.values()), "undefined": dict(reasons)} if reasons else {})
+
+    def _repr_html_(self) -> str:
+        parts = [
+            f"<p>Segmentation · {self.n} cases of {self.n_patients} patients, {len(self.failures)} failed · surface "
+            f"tolerance {self.tolerance_mm:g} mm · {self.confidence:.0%} intervals</p>"
+        ]
+        head = "<tr><th>figure</th><th>value [interval]</th><th>n</th><th>undefined</th><th>statistic</th></tr>"
+        for structure, figures in self.figures.items():
+            rows = "".join(
+                f"<tr><th>{escape(name)}</th><td>{escape(str(figure))}</td><td>{figure.n}</td>"
+                f"<td>{sum(self.undefined[structure].get(name, {}).values())}</td><td>{STATISTICS[name]}</td></tr>"
+                for name, figure in figures.items()
+            )
+            counts = ", ".join(f"{count} {status}" for status, count in self.statuses[structure].items())
+            parts.append(f"<table><caption>{escape(structure)} ({counts})</caption>{head}{rows}</table>")
+        return "".join(parts)
+
+
+def evaluate_masks(
+    cases: Iterable[MaskCase | Failure],
+    *,
+    structures: Structures,
+    tolerance_mm: float = 1.0,
+    lesions: Sequence[str] = (),
+    min_iou: float = 0.0,
+    config: EvaluationConfig | None = None,
+) -> SegmentationEvaluation:
+    """Compare predicted masks with the truth, case by case, and sum up by structure.
+
+    Cases are taken one at a time and dropped, so that memory holds the pixels of one. Rules for empty masks: see
+    ``masks``; a figure that is undefined in a case is not in the mean, and is counted. Intervals are percentiles of a
+    bootstrap that resamples patients (``intervals.bootstrap_figures``).
+
+    Args:
+        cases: label maps, each image once; a Failure is counted and is in no figure.
+        structures: by name, the value of the label maps, or several that count as one structure.
+        tolerance_mm: surfaces at most so far apart agree.
+        lesions: names of structures whose components are counted as lesions (see ``lesions``).
+        min_iou: IoU of a lesion hit; 0 for any shared voxel.
+        config: replicates, confidence and seed.
+
+    Raises:
+        EvaluationError: no case, an id that stands twice, a value in a mask that no structure has, an unknown name.
+
+    Example:
+        >>> truth, shifted = np.zeros((2, 8, 8), np.uint8), np.zeros((2, 8, 8), np.uint8)
+        >>> truth[:, 2:6, 2:6], shifted[:, 2:6, 3:7] = 1, 1
+        >>> case = MaskCase("a", truth, shifted, spacing_mm=(5.0, 1.0, 1.0))
+        >>> evaluate_masks([case], structures={"liver": 1}).figures["liver"]["dice"].value
+        0.75
+    """
+    settings = config or EvaluationConfig()
+    _check_request(structures, lesions, tolerance_mm=tolerance_mm, min_iou=min_iou)
+    rows: list[CaseFigures] = []
+    failures: list[Failure] = []
+    seen: set[str] = set()
+    for number, case in enumerate(cases):
+        if case.image_id in seen or not case.image_id:
+            problem = "has no image_id" if not case.image_id else "repeats an image_id"
+            raise EvaluationError(
+                f"Case {number} (from 0) {problem}. Give each case one of its own.", row=number, key="image_id"
+            )
+        seen.add(case.image_id)
+        if isinstance(case, Failure):
+            failures.append(case)
+            continue
+        _check_values(case, structures, row=number)
+        rows += _compare(case, structures, tolerance_mm=tolerance_mm, lesions=lesions, min_iou=min_iou)
+    if not rows:
+        raise EvaluationError(
+            f"Expected at least one case that can be read. Received: {len(failures)} failed, none read."
+            + (f" The first reason: {failures[0].reason}" if failures else ""),
+            key="cases",
+        )
+    facts = {"lesion_hit": f"IoU >= {min_iou:g}" if min_iou else "any shared voxel"} if lesions else {}
+    return _sum_up(
+        tuple(rows), tuple(failures), structures=structures, tolerance_mm=tolerance_mm, settings=settings, facts=facts
+    )
+
+
+def _sum_up(
+    rows: tuple[CaseFigures, ...],
+    failures: tuple[Failure, ...],
+    *,
+    structures: Structures,
+    tolerance_mm: float,
+    settings: EvaluationConfig,
+    facts: Mapping[str, Any],
+) -> SegmentationEvaluation:
+    by_name = {name: [row for row in rows if row.structure == name] for name in structures}
+    patients = np.array([row.patient_id for row in next(iter(by_name.values()))], dtype=np.str_)
+    unit, units = patient_units(patients)
+    bootstrap = Bootstrap(settings.replicates, settings.confidence, settings.seed)
+    measures = {
+        name: MaskMeasures([row.figures for row in part], unit=unit, units=units) for name, part in by_name.items()
+    }
+    return SegmentationEvaluation(
+        structures=dict(structures),
+        tolerance_mm=tolerance_mm,
+        n=patients.size,
+        n_patients=units,
+        failures=failures,
+        figures={name: bootstrap_figures(part, bootstrap) for name, part in measures.items()},
+        undefined={
+            name: {key: found for key in STATISTICS if (found := part.undefined(key))}
+            for name, part in measures.items()
+        },
+        statuses={
+            name: {status: sum(row.figures.status == status for row in part) for status in STATUSES}
+            for name, part in by_name.items()
+        },
+        ranked={name: _rank(part) for name, part in by_name.items()},
+        cases=rows,
+        confidence=settings.confidence,
+        provenance={
+            "intervals": "percentile bootstrap over patients",
+            "replicates": settings.replicates,
+            "seed": settings.seed,
+            **facts,
+        },
+    )
+
+
+def _compare(
+    case: MaskCase, structures: Structures, *, tolerance_mm: float, lesions: Sequence[str], min_iou: float
+) -> list[CaseFigures]:
+    box = bounding_box((case.truth != 0) | (case.prediction != 0))  # one pass over the whole grid for all structures
+    truth, prediction = case.truth[box], case.prediction[box]
+    return [
+        CaseFigures(
+            case.image_id,
+            case.patient_id,
+            name,
+            compare_masks(
+                _is_any(truth, _values_of(value)),
+                _is_any(prediction, _values_of(value)),
+                spacing_mm=case.spacing_mm,
+                tolerance_mm=tolerance_mm,
+                min_iou=min_iou if name in lesions else None,
+            ),
+        )
+        for name, value in structures.items()
+    ]
+
+
+def _is_any(labels: LabelArray, values: tuple[int, ...]) -> BoolArray:
+    mask: BoolArray = labels == values[0]
+    for value in values[1:]:
+        mask |= labels == value
+    return mask
+
+
+def _values_of(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _check_values(case: MaskCase, structures: Structures, *, row: int) -> None:
+    """Refuse values that no structure has: they would be taken for background without a word."""
+    known = {value for values in structures.values() for value in _values_of(values)}
+    for name, labels in (("truth", case.truth), ("prediction", case.prediction)):
+        count = sum(int(np.count_nonzero(labels == value)) for value in known)
+        if count != np.count_nonzero(labels):
+            unknown = [int(value) for value in np.unique(labels) if int(value) not in known | {0}]
+            shown = ", ".join(map(str, unknown[:5])) + (" …" if len(unknown) > 5 else "")
+            raise EvaluationError(
+                f"Unknown values in the {name} of case {row} (from 0). Expected: 0, "
+                f"{', '.join(map(str, sorted(known)))}. Received: {shown}. Name every value that stands in the masks "
+                "as a structure, or correct the masks.",
+                row=row,
+                key=name,
+            )
+
+
+def _check_request(structures: Structures, lesions: Sequence[str], *, tolerance_mm: float, min_iou: float) -> None:
+    if not structures:
+        raise EvaluationError("Name at least one structure and its value. Received: none.", key="structures")
+    for name, value in structures.items():
+        values = _values_of(value)
+        if not name or not values or not all(isinstance(v, int | np.integer) and v > 0 for v in values):
+            raise EvaluationError(
+                f"A structure has a name and whole values above 0 (0 is background). Received: {name!r}: {value!r}.",
+                key="structures",
+            )
+    for name in lesions:
+        if name not in structures:
+            raise EvaluationError(f"Unknown structure {name!r}. {nearest(name, list(structures))}", key="lesions")
+    check_tolerance(tolerance_mm)
+    check_min_iou(min_iou)
+
+
+def _rank(rows: Sequence[CaseFigures]) -> RankedCases:
+    """Best, median (the lower middle one of an even number) and worst by Dice; equal ones by id."""
+    defined = [row for row in rows if not np.isnan(row.figures.dice)]
+    order = sorted(defined, key=lambda row: (row.figures.dice, row.image_id))
+    if not order:
+        return RankedCases(None, None, None)
+    return RankedCases(order[-1].image_id, order[(len(order) - 1) // 2].image_id, order[0].image_id)
