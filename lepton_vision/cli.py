@@ -143,29 +143,64 @@ def train(
 
 @app.command()
 def evaluate(
-    out: Annotated[Path, typer.Option(help="Folder for figures.json, predictions.csv and report.html.")],
+    out: Annotated[Path, typer.Option(help="Folder for figures.json, tables and report.html.")],
     bundle: Annotated[Path | None, typer.Option(help="Folder of a bundle.")] = None,
     manifest: Annotated[Path | None, typer.Option(help="Manifest with splits.")] = None,
     part: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
     predictions: Annotated[Path | None, typer.Option(help="CSV: image_id, patient_id, y_true, y_prob.")] = None,
     threshold: Annotated[float, typer.Option(help="Operating point for --predictions.")] = 0.5,
+    masks: Annotated[Path | None, typer.Option(help="CSV: image_id, patient_id, truth, prediction (files).")] = None,
+    structures: Annotated[str, typer.Option(help="For --masks: name=value, …; several values as 1+2.")] = "mask=1",
+    tolerance_mm: Annotated[float, typer.Option(help="For --masks: surfaces so far apart agree.")] = 1.0,
+    lesions: Annotated[str, typer.Option(help="For --masks: structures to count lesion by lesion.")] = "",
+    min_iou: Annotated[float, typer.Option(help="For --lesions: IoU of a hit; 0 for any shared voxel.")] = 0.0,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Figures with intervals and a page, from a bundle and a split or from a CSV of any other tool."""
+    """Figures with intervals: from a bundle and a split, a CSV of any other tool, or pairs of mask files."""
     from lepton_vision.console import Console
     from lepton_vision.errors import ConfigError
 
-    if (predictions is None) == (bundle is None and manifest is None) or (bundle is None) != (manifest is None):
-        raise ConfigError("Give --bundle with --manifest, or --predictions alone.", key="predictions")
+    is_bundle = bundle is not None or manifest is not None
+    if [is_bundle, predictions is not None, masks is not None].count(True) != 1 or (bundle is None) != (
+        manifest is None
+    ):
+        raise ConfigError("Give --bundle with --manifest, or --predictions alone, or --masks alone.", key="predictions")
     with Console(quiet=as_json) as console:
-        if predictions is not None:
-            evaluation, report = _evaluate_table(predictions, out, threshold)
+        if masks is not None:
+            result = _evaluate_masks(masks, out, structures, tolerance_mm, lesions, min_iou, console)
+        elif predictions is not None:
+            result = _figures(*_evaluate_table(predictions, out, threshold))
         else:
-            evaluation, report = _evaluate_split(bundle, manifest, part, out, device, console)
+            result = _figures(*_evaluate_split(bundle, manifest, part, out, device, console))
+    _print(result, as_json=as_json)
+
+
+def _figures(evaluation: Any, report: Path) -> dict[str, Any]:
     figures = {name: {k: f.to_dict() for k, f in values.items()} for name, values in evaluation.figures.items()}
     first = next(iter(figures.values()))
-    _print({**first, "targets": figures, "n": evaluation.n, "report": str(report)}, as_json=as_json)
+    return {**first, "targets": figures, "n": evaluation.n, "report": str(report)}
+
+
+def _evaluate_masks(
+    table: Path, out: Path, structures: str, tolerance_mm: float, lesions: str, min_iou: float, console: Any
+) -> dict[str, Any]:
+    from lepton_vision.evaluation.mask_table import evaluate_mask_table, parse_structures
+
+    evaluation = evaluate_mask_table(
+        table,
+        out=out,
+        structures=parse_structures(structures),
+        tolerance_mm=tolerance_mm,
+        lesions=tuple(name.strip() for name in lesions.split(",") if name.strip()),
+        min_iou=min_iou,
+        progress=lambda done, total: console.progress("evaluate", done, total, ""),
+    )
+    plain = evaluation.to_dict()
+    figures = {name: part["figures"] for name, part in plain["structures"].items()}
+    counts = {key: plain[key] for key in ("n", "n_patients", "n_failed", "tolerance_mm")}
+    files = {"figures": str(out / "figures.json"), "cases": str(out / "cases.csv")}
+    return {**next(iter(figures.values())), "structures": figures, **counts, **files}
 
 
 def _evaluate_table(predictions: Path, out: Path, threshold: float) -> tuple[Any, Path]:

@@ -24,6 +24,7 @@ _NAMES = {
     "scan": "Scan",
     "train": "Train",
     "predict": "Predict",
+    "evaluate": "Evaluate",
     "score": "Score",
 }
 
@@ -108,4 +109,8 @@ def _line(item: Mapping[str, Any]) -> str:
 def _figure(value: Mapping[str, Any]) -> str:
     if value["value"] is None:
         return f"undefined ({value.get('reason', '')})"
-    return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]  n {value.get('n', '')}"
+    if value["low"] is None:
+        interval = f"({value.get('reason') or 'no interval'})"
+    else:
+        interval = f"[{value['low']:.3f}, {value['high']:.3f}]"
+    return f"{value['value']:.3f} {interval}  n {value.get('n', '')}"

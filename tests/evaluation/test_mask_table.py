@@ -1,0 +1,184 @@
+"""Tables of mask files: every format, the written tables, and bad input as one clear error or a row with a reason."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+from lepton_vision.errors import EvaluationError
+from lepton_vision.evaluation.mask_table import evaluate_mask_table, parse_structures, read_mask_table
+
+STRUCTURES = {"a": 1, "b": 2}
+ZOOMS = (0.5, 0.75, 2.0)  # X, Y, Z
+
+
+def volume(shift: int = 0) -> np.ndarray:
+    """(X, Y, Z) labels."""
+    labels = np.zeros((10, 8, 4), dtype=np.uint8)
+    labels[1 + shift : 5 + shift, 2:6, 1:3], labels[6:8, 2:6, 1:3] = 1, 2
+    return labels
+
+
+def nifti(path: Path, values: np.ndarray, *, zooms: tuple[float, ...] = ZOOMS, flip: bool = False) -> str:
+    affine = np.diag([*zooms, 1.0])
+    affine[0, 0] *= -1 if flip else 1
+    nibabel.Nifti1Image(values, affine).to_filename(path)
+    return path.name
+
+
+def table(folder: Path, *rows: tuple[str, str, str, str], header: str = "image_id,patient_id,truth,prediction") -> Path:
+    path = folder / "masks.csv"
+    path.write_text("\n".join([header, *(",".join(row) for row in rows)]) + "\n")
+    return path
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[str, str]:
+    return nifti(tmp_path / "t.nii.gz", volume()), nifti(tmp_path / "p.nii", volume(1))
+
+
+def test_nifti_pairs_by_hand(tmp_path: Path, pair: tuple[str, str]) -> None:
+    calls: list[tuple[int, int]] = []
+    path = table(tmp_path, ("i0", "p", *pair), ("i1", "q", pair[0], pair[0]))
+    found = evaluate_mask_table(
+        path,
+        out=tmp_path / "out",
+        structures=STRUCTURES,
+        lesions=["a"],
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    rows = list(csv.DictReader((tmp_path / "out" / "cases.csv").read_text().splitlines()))
+    assert [(r["image_id"], r["patient_id"], r["structure"]) for r in rows] == [
+        ("i0", "p", "a"),
+        ("i0", "p", "b"),
+        ("i1", "q", "a"),
+        ("i1", "q", "b"),
+    ]
+    assert float(rows[0]["dice"]) == 0.75  # 4 columns, shifted by one
+    assert float(rows[0]["hd95_mm"]) == 0.5  # along X
+    assert float(rows[0]["volume_truth_ml"]) == pytest.approx(4 * 4 * 2 * 0.75 / 1000)
+    assert (rows[0]["lesions_found"], rows[1]["lesions_found"]) == ("1", "")
+    written = json.loads((tmp_path / "out" / "figures.json").read_text())
+    assert written == found.to_dict()
+    assert written["structures"]["a"]["figures"]["dice"]["value"] == 0.875
+    assert calls == [(1, 2), (2, 2)]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["cases.csv", "figures.json"]
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff", "npz"])
+def test_slices_without_a_spacing(tmp_path: Path, kind: str) -> None:
+    names = []
+    for number, labels in enumerate((volume()[:, :, 1], volume(1)[:, :, 1])):
+        path = tmp_path / f"{number}.{kind}"
+        if kind == "npz":
+            np.savez(path, mask=labels[None])
+        else:
+            PillowImage.fromarray(labels).save(path)
+        names.append(path.name)
+    found = evaluate_mask_table(
+        table(tmp_path, ("i0", "p", names[0], names[1])), out=tmp_path / "out", structures=STRUCTURES
+    )
+    assert found.figures["a"]["dice"].value == 0.75
+    assert found.figures["a"]["hd95_mm"].reason == "pixel spacing unknown (1 cases)"
+
+
+def test_a_prediction_without_geometry_lies_on_the_truths_grid(tmp_path: Path, pair: tuple[str, str]) -> None:
+    np.savez(tmp_path / "p.npz", mask=volume(1).transpose(2, 1, 0)[None])
+    path = table(tmp_path, ("i0", "p", pair[0], "p.npz"))
+    figures = evaluate_mask_table(path, out=tmp_path / "out", structures=STRUCTURES).figures["a"]
+    assert (figures["dice"].value, figures["hd95_mm"].value) == (0.75, 0.5)
+
+
+def test_a_broken_file_is_a_row_with_a_reason(tmp_path: Path, pair: tuple[str, str]) -> None:
+    (tmp_path / "broken.nii").write_bytes((tmp_path / pair[1]).read_bytes()[:400])
+    (tmp_path / "empty.nii").write_bytes(b"")
+    path = table(tmp_path, ("i0", "p", *pair), ("i1", "p", pair[0], "broken.nii"), ("i2", "q", "empty.nii", pair[1]))
+    found = evaluate_mask_table(path, out=tmp_path / "out", structures=STRUCTURES)
+    assert (found.n, found.to_dict()["n_failed"]) == (1, 2)
+    rows = list(csv.DictReader((tmp_path / "out" / "cases.csv").read_text().splitlines()))
+    failed = {row["image_id"]: row["reason"] for row in rows if row["status"] == "failed"}
+    assert failed == {"i1": "prediction: truncated", "i2": "truth: empty"}
+
+
+def refuse(path: Path, match: str, *, row: int | None, key: str | None) -> None:
+    with pytest.raises(EvaluationError, match=match) as caught:
+        evaluate_mask_table(path, out=path.parent / "out", structures=STRUCTURES)
+    assert (caught.value.row, caught.value.key) == (row, key)
+    assert "masks.csv" not in str(caught.value)
+    assert str(path.parent) not in str(caught.value)
+    assert not (path.parent / "out").exists()
+
+
+def test_a_prediction_on_another_grid_is_refused(tmp_path: Path, pair: tuple[str, str]) -> None:
+    good = ("i0", "p", *pair)
+    other = tmp_path / "other.nii"
+
+    def against(values: np.ndarray, **geometry: object) -> Path:
+        nifti(other, values, **geometry)  # type: ignore[arg-type]
+        return table(tmp_path, good, ("i1", "p", pair[0], other.name))
+
+    refuse(against(volume()[:, :, :3]), r"needs the shape of its truth, \(4, 8, 10\)", row=1, key="prediction")
+    refuse(against(volume(), zooms=(0.5, 0.75, 2.1)), "Received: 2.1 x 0.75 x 0.5 mm", row=1, key="prediction")
+    refuse(against(volume(), flip=True), "orientation of its truth, RAS. Received: LAS", row=1, key="prediction")
+    path = against(volume(), zooms=(0.5, 0.75, 2.0000001))  # float32 of another tool
+    assert evaluate_mask_table(path, out=tmp_path / "out", structures=STRUCTURES).n == 2
+
+
+def test_values_that_are_no_labels_are_refused(tmp_path: Path, pair: tuple[str, str]) -> None:
+    nifti(tmp_path / "soft.nii", (volume() * 0.4).astype(np.float32))
+    refuse(table(tmp_path, ("i0", "p", pair[0], "soft.nii")), r"whole numbers.*Received: 0\.", row=0, key="prediction")
+    nifti(tmp_path / "more.nii", volume() * 3)
+    refuse(table(tmp_path, ("i0", "p", "more.nii", pair[1])), "Received: 3, 6", row=0, key="truth")
+    PillowImage.fromarray(np.zeros((4, 4, 3), dtype=np.uint8)).save(tmp_path / "colour.png")
+    refuse(table(tmp_path, ("i0", "p", "colour.png", "colour.png")), "3 channels in the truth", row=0, key="truth")
+
+
+def test_tables_that_cannot_be_used_are_refused(tmp_path: Path, pair: tuple[str, str]) -> None:
+    header = "image_id,patient_id,truht,prediction"
+    refuse(table(tmp_path, ("i0", "p", *pair), header=header), "Did you mean 'truht'", row=None, key="truth")
+    refuse(table(tmp_path, ("i0", "p", *pair), ("i0", "q", *pair)), "stands twice", row=1, key="image_id")
+    refuse(table(tmp_path, ("", "p", *pair)), "is empty", row=0, key="image_id")
+    refuse(
+        table(tmp_path, ("i0", "p", *pair), ("i1", "p", pair[0], "none.nii")), "1 of 4 files", row=1, key="prediction"
+    )
+    refuse(table(tmp_path, ("i0", "p", pair[0], ".")), "1 of 2 files", row=0, key="prediction")
+    refuse(table(tmp_path, ("i0", "p", pair[0])), "3 cells, the header 4", row=0, key=None)
+    refuse(table(tmp_path), "is empty", row=None, key=None)
+    refuse(tmp_path / "absent.csv", "Cannot read the table", row=None, key=None)
+    (tmp_path / "masks.csv").write_bytes(b"image_id,\xff\xfe\n1,2\n")
+    refuse(tmp_path / "masks.csv", "not UTF-8", row=None, key=None)
+
+
+def test_every_file_unreadable_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "x.nii").write_bytes(b"")
+    refuse(table(tmp_path, ("i0", "p", "x.nii", "x.nii")), "1 failed, none read.*truth: empty", row=None, key="cases")
+
+
+def test_a_byte_order_mark_and_spare_columns_are_no_trouble(tmp_path: Path, pair: tuple[str, str]) -> None:
+    path = tmp_path / "masks.csv"
+    text = f"note, patient_id,image_id,truth,prediction\r\nx,p,i0,{pair[0]},{tmp_path / pair[1]}\r\n"
+    path.write_bytes(text.encode("utf-8-sig"))
+    (row,) = read_mask_table(path)
+    assert (row.image_id, row.patient_id, row.truth, row.prediction) == (
+        "i0",
+        "p",
+        tmp_path / pair[0],
+        tmp_path / pair[1],
+    )
+
+
+def test_structures_in_words() -> None:
+    assert parse_structures("anterior=1, posterior = 2,whole=1+2") == {
+        "anterior": (1,),
+        "posterior": (2,),
+        "whole": (1, 2),
+    }
+    for text in ("", "a", "a=", "a=x", "=1", "a=1,a=2", "a=1.5", "a=-1", "a=1+", "a=²"):
+        with pytest.raises(EvaluationError, match="Expected structures as name=value"):
+            parse_structures(text)
