@@ -9,6 +9,7 @@ from lepton_vision.config import EvaluationConfig
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation import LesionScores, froc
 from lepton_vision.evaluation.detection import FROC_RATES
+from lepton_vision.evaluation.intervals import draw_counts
 
 NONE = np.array([])
 # Two cases, four lesions (one never hit), three false candidates.
@@ -70,6 +71,19 @@ def test_a_plain_loop_over_thresholds(seed: int) -> None:
     assert values == pytest.approx([loop(cases, rate) for rate in FROC_RATES])
     assert found.figures["cpm"].value == pytest.approx(np.mean(values))
     assert found.figures["cpm"].low < found.figures["cpm"].value < found.figures["cpm"].high
+
+
+def test_the_interval_is_that_of_a_plain_loop() -> None:
+    """Each replicate puts a patient's cases in as often as it was drawn."""
+    cases = random_cases(18, seed=1)
+    patients = sorted({case.patient_id for case in cases})
+    config = EvaluationConfig(replicates=100, seed=4)
+    figure = froc(cases, rates=(1.0,), config=config).figures["sensitivity_at_1"]
+    drawn = []
+    for count in np.concatenate(list(draw_counts(len(patients), replicates=100, samples=18, seed=4))):
+        times = dict(zip(patients, count.astype(int), strict=True))
+        drawn.append(loop([case for case in cases for _ in range(times[case.patient_id])], 1.0))
+    assert (figure.low, figure.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
 
 
 def test_copies_of_a_patients_cases_do_not_narrow_the_interval() -> None:

@@ -62,6 +62,8 @@ def test_scored_candidates_by_hand() -> None:
     higher = score_lesions(TRUTH, probability, min_probability=0.55)
     np.testing.assert_array_equal(higher.lesion_scores, [np.nan, np.nan, 0.6])
     np.testing.assert_array_equal(higher.false_scores, [0.9])  # without its tail the bar no longer meets the lesion
+    at_the_edge = score_lesions(TRUTH, np.where(CALLS, 0.5, 0.0), min_probability=0.5)  # 0.5 is within
+    np.testing.assert_array_equal(at_the_edge.lesion_scores, [0.5, np.nan, 0.5])
     strict = score_lesions(TRUTH, probability, min_iou=0.5)
     np.testing.assert_array_equal(strict.lesion_scores, [np.nan, np.nan, 0.6])
     np.testing.assert_array_equal(np.sort(strict.false_scores), [0.3, 0.9])

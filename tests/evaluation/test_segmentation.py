@@ -15,7 +15,6 @@ from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation import MaskCase, evaluate_masks
 from lepton_vision.evaluation.intervals import draw_counts
 from lepton_vision.evaluation.mask_measures import STATISTICS, MaskMeasures
-from lepton_vision.evaluation.masks import compare_masks
 from lepton_vision.inference.predictions import Failure
 
 STEP = (2.0, 1.0, 1.0)
@@ -81,10 +80,17 @@ def test_ranking_and_table() -> None:
 
 
 def test_several_values_may_be_one_structure() -> None:
-    found = evaluate_masks(CASES[:2], structures={"whole": (1, 2), "b": 2})
-    whole = [row.figures for row in found.cases if row.structure == "whole"]
-    expected = [compare_masks(c.truth > 0, c.prediction > 0, spacing_mm=STEP) for c in CASES[:2]]
-    assert [f.dice for f in whole] == [f.dice for f in expected]
+    case = MaskCase("x", labels(a=(0, 4), b=(0, 4)), labels(a=(0, 4)), STEP, "p")  # 32 voxels against 16 of them
+    found = evaluate_masks([case], structures={"whole": (1, 2), "b": 2})
+    assert found.figures["whole"]["dice"].value == 2 * 16 / (32 + 16)
+    assert found.statuses["b"]["missed"] == 1
+
+
+def test_one_candidate_on_two_lesions_is_one_true_candidate() -> None:
+    case = MaskCase("x", labels(a=(0, 2)) + labels(a=(4, 6)), labels(a=(0, 6)) + labels(a=(8, 9)), STEP, "p")
+    figures = evaluate_masks([case], structures={"a": 1}, lesions=["a"]).figures["a"]
+    assert (figures["lesion_sensitivity"].value, figures["lesion_sensitivity"].n) == (1.0, 2)
+    assert (figures["lesion_precision"].value, figures["lesion_precision"].n) == (1 / 2, 2)
 
 
 def test_plain_values_are_json_and_complete() -> None:
