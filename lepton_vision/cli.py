@@ -161,10 +161,8 @@ def evaluate(
     from lepton_vision.console import Console
     from lepton_vision.errors import ConfigError
 
-    is_bundle = bundle is not None or manifest is not None
-    if [is_bundle, predictions is not None, masks is not None].count(True) != 1 or (bundle is None) != (
-        manifest is None
-    ):
+    modes = [bundle is not None or manifest is not None, predictions is not None, masks is not None]
+    if modes.count(True) != 1 or (bundle is None) != (manifest is None):
         raise ConfigError("Give --bundle with --manifest, or --predictions alone, or --masks alone.", key="predictions")
     with Console(quiet=as_json) as console:
         if masks is not None:

@@ -247,10 +247,7 @@ def _sum_up(
             name: {key: found for key in STATISTICS if (found := part.undefined(key))}
             for name, part in measures.items()
         },
-        statuses={
-            name: {status: sum(row.figures.status == status for row in part) for status in STATUSES}
-            for name, part in by_name.items()
-        },
+        statuses={name: _count_statuses(part) for name, part in by_name.items()},
         ranked={name: _rank(part) for name, part in by_name.items()},
         cases=rows,
         confidence=settings.confidence,
@@ -261,6 +258,10 @@ def _sum_up(
             **facts,
         },
     )
+
+
+def _count_statuses(rows: Sequence[CaseFigures]) -> dict[str, int]:
+    return {status: sum(row.figures.status == status for row in rows) for status in STATUSES}
 
 
 def _compare(
