@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,7 +36,13 @@ from lepton_vision.training import fit_model
 from lepton_vision.training.distributed import is_main_process
 from lepton_vision.training.features import FixedStages, UpperPart
 from lepton_vision.transforms import make_loader
-from lepton_vision.types import SPLITS, OperatingPoint, Split, Target
+from lepton_vision.types import SPLITS, Batch, OperatingPoint, Split, Target
+
+if TYPE_CHECKING:
+    import torch
+    from torch.utils.data import DataLoader
+
+    from lepton_vision.models.device import Precision
 
 # progress(stage, done, total, note): "scan", "train", "predict" … ; total 0 where it is not known
 Progress = Callable[[str, int, int, str], None]
@@ -115,18 +121,11 @@ def fit(
 
     fixed = FixedStages(config, device=chosen, precision=precision, folder=cache_dir)
 
-    def validate(network: Network) -> dict[str, float]:
-        is_cached = config.train.cache_features
-        seen = UpperPart(network, fixed.count) if is_cached else network
-        batches = fixed.loader(network, val_loader) if is_cached else val_loader
-        found = predict_network(seen, batches, targets=config.targets, device=chosen, precision=precision)
-        return validation_figures(found)
-
     result = fit_model(
         build_model(config),
         train_loader,
         config,
-        validate=validate,
+        validate=_validator(config, val_loader, fixed=fixed, device=chosen, precision=precision),
         run_dir=run_dir,
         resume=resume,
         device=device,
@@ -140,6 +139,21 @@ def fit(
     if main:
         bundle.save(run_dir / "bundle")
     return bundle
+
+
+def _validator(
+    config: Config, val_loader: DataLoader[Batch], *, fixed: FixedStages, device: torch.device, precision: Precision
+) -> Callable[[Network], dict[str, float]]:
+    """What training calls after each epoch; with cached features the fixed stages are not run again."""
+
+    def validate(network: Network) -> dict[str, float]:
+        is_cached = config.train.cache_features
+        seen = UpperPart(network, fixed.count) if is_cached else network
+        batches = fixed.loader(network, val_loader) if is_cached else val_loader
+        found = predict_network(seen, batches, targets=config.targets, device=device, precision=precision)
+        return validation_figures(found)
+
+    return validate
 
 
 def with_targets(config: Config, manifest: Manifest) -> Config:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from lepton_vision.config import EvaluationConfig, nearest
+from lepton_vision.config import EvaluationConfig
 from lepton_vision.errors import EvaluationError, ReadError
 from lepton_vision.evaluation.masks import CASE_FIGURES
 from lepton_vision.evaluation.segmentation import MaskCase, SegmentationEvaluation, Structures, evaluate_masks
 from lepton_vision.files import write_atomic
 from lepton_vision.inference.predictions import Failure
+from lepton_vision.inference.tables import columns_present, csv_cell, split_csv
 from lepton_vision.readers import read_image
 from lepton_vision.types import Image
 
@@ -82,21 +82,19 @@ def read_mask_table(path: str | Path) -> tuple[MaskRow, ...]:
     """Read and check a table; every file that it names must exist.
 
     Raises:
-        EvaluationError: no such table, a missing column, an id that is empty or stands twice, a file that is not there.
+        EvaluationError: no such table, a column that is missing or stands twice, an id that is empty or stands twice,
+            a file that is not there.
     """
     path = Path(path)
     header, body = _read_csv(path)
     for name in COLUMNS:
         if name not in header:
-            hint = nearest(name, header).replace("Expected one of", "Columns present")
-            raise EvaluationError(f"The column {name!r} is missing. {hint}", path=path, key=name)
+            raise EvaluationError(
+                f"The column {name!r} is missing. {columns_present(header, name)}", path=path, key=name
+            )
     places = [header.index(name) for name in COLUMNS]
     rows, seen = [], set[str]()
     for number, cells in enumerate(body):
-        if len(cells) != len(header):
-            raise EvaluationError(
-                f"A row has {len(cells)} cells, the header {len(header)}. Correct the table.", path=path, row=number
-            )
         image_id, patient_id, truth, prediction = (cells[k].strip() for k in places)
         if not image_id or image_id in seen:
             problem = "stands twice" if image_id else "is empty"
@@ -122,10 +120,10 @@ def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
         ) from None
     except UnicodeDecodeError:
         raise EvaluationError("The table of masks is not UTF-8 text. Save it as CSV in UTF-8.", path=path) from None
-    lines = [line for line in csv.reader(io.StringIO(text, newline="")) if line]
-    if len(lines) < 2:
+    header, body = split_csv(text, path)
+    if not body:
         raise EvaluationError("The table of masks is empty. Expected a header and one row for each case.", path=path)
-    return [name.strip() for name in lines[0]], lines[1:]
+    return header, body
 
 
 def _check_files(rows: Sequence[MaskRow], path: Path) -> None:
@@ -232,16 +230,10 @@ def write_mask_results(evaluation: SegmentationEvaluation, out: str | Path) -> P
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180
     writer.writerow(columns)
-    writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
+    writer.writerows([csv_cell(row.get(name)) for name in columns] for row in rows)
     write_atomic(out / "cases.csv", text.getvalue())
     write_atomic(out / "figures.json", json.dumps(evaluation.to_dict(), indent=1, allow_nan=False))
     return out / "figures.json"
-
-
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return repr(float(value)) if isinstance(value, float) else str(value)
 
 
 def parse_structures(text: str) -> Mapping[str, tuple[int, ...]]:

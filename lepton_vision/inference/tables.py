@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +116,17 @@ def _csv_bytes(columns: Columns, facts: dict[str, Any]) -> bytes:
     text.write("# " + json.dumps(facts, ensure_ascii=True) + "\n")
     writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180; with "\n" alone a bare "\r" in an id is not quoted
     writer.writerow(columns)
-    writer.writerows(zip(*([_cell(value) for value in values] for values in columns.values()), strict=True))
+    writer.writerows(zip(*([csv_cell(value) for value in values] for values in columns.values()), strict=True))
     return text.getvalue().encode()
 
 
-def _cell(value: Any) -> str:
+def csv_cell(value: Any) -> str:
+    """Text of a cell: empty where unknown; every float comes back bit for bit."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return repr(value) if isinstance(value, float) else str(value)  # repr is the shortest text that reads back exactly
+    return (
+        repr(float(value)) if isinstance(value, float) else str(value)
+    )  # repr is the shortest text that reads back exactly
 
 
 def _parquet_bytes(predictions: Predictions, columns: Columns, *, facts: dict[str, Any]) -> bytes:
@@ -157,10 +160,19 @@ def _read_csv(path: Path) -> tuple[Columns, dict[str, Any]]:
     while text.startswith("#"):
         comment, _, text = text.partition("\n")
         facts = _parse_facts(comment[1:], path) or facts
-    rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
-    if not rows:
+    header, body = split_csv(text, path)
+    if not header:
         raise EvaluationError("The predictions are empty. Expected a header and one row for each image.", path=path)
-    header, *body = rows
+    return {name: [row[k] for row in body] for k, name in enumerate(header)}, facts
+
+
+def split_csv(text: str, path: Path) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of a table, checked to fit each other; both are empty where there is no line.
+
+    Raises:
+        EvaluationError: a column that stands twice, or a row of another length than the header.
+    """
+    header, *body = [row for row in csv.reader(io.StringIO(text, newline="")) if row] or [[]]
     header = [name.strip() for name in header]
     if len(set(header)) != len(header):
         raise EvaluationError("The header names a column twice. Remove one of them.", path=path)
@@ -171,7 +183,7 @@ def _read_csv(path: Path) -> tuple[Columns, dict[str, Any]]:
                 path=path,
                 row=number,
             )
-    return {name: [row[k] for row in body] for k, name in enumerate(header)}, facts
+    return header, body
 
 
 def _read_parquet(path: Path) -> tuple[Columns, dict[str, Any]]:
@@ -208,7 +220,7 @@ def _from_columns(columns: Columns, facts: dict[str, Any], *, targets: Sequence[
     if "patient_id" not in columns:
         raise EvaluationError(
             "The column 'patient_id' is missing: intervals need to know which images are of one patient. "
-            f"{_present(columns, 'patient_id')} With one image for each patient, copy image_id to patient_id.",
+            f"{columns_present(columns, 'patient_id')} With one image for each patient, copy image_id to patient_id.",
             key="patient_id",
         )
     if targets is None:
@@ -249,13 +261,14 @@ def _infer_targets(columns: Columns) -> tuple[Target, ...]:
     return tuple(found) or (Target("y", "binary", ("0", "1")),)
 
 
-def _present(columns: Columns, name: str) -> str:
+def columns_present(columns: Iterable[str], name: str) -> str:
+    """End of a message about a missing column: the nearest one that is there, or all of them."""
     return nearest(name, list(columns)).replace("Expected one of", "Columns present")
 
 
 def _column(columns: Columns, name: str) -> list[Any]:
     if name not in columns:
-        raise EvaluationError(f"The column {name!r} is missing. {_present(columns, name)}", key=name)
+        raise EvaluationError(f"The column {name!r} is missing. {columns_present(columns, name)}", key=name)
     return columns[name]
 
 

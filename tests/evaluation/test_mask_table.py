@@ -142,6 +142,8 @@ def test_values_that_are_no_labels_are_refused(tmp_path: Path, pair: tuple[str, 
 def test_tables_that_cannot_be_used_are_refused(tmp_path: Path, pair: tuple[str, str]) -> None:
     header = "image_id,patient_id,truht,prediction"
     refuse(table(tmp_path, ("i0", "p", *pair), header=header), "Did you mean 'truht'", row=None, key="truth")
+    twice = "image_id,patient_id,truth,prediction,truth"
+    refuse(table(tmp_path, ("i0", "p", *pair, pair[1]), header=twice), "names a column twice", row=None, key=None)
     refuse(table(tmp_path, ("i0", "p", *pair), ("i0", "q", *pair)), "stands twice", row=1, key="image_id")
     refuse(table(tmp_path, ("", "p", *pair)), "is empty", row=0, key="image_id")
     refuse(

@@ -27,6 +27,14 @@ SECRETS = {
 }
 
 
+@pytest.fixture(scope="module")
+def corpus(shared: Path) -> Path:
+    folder = shared / "corpus"
+    if not folder.is_dir():
+        pytest.skip("the DICOM corpus is not here: set LEPTON_VISION_DATA to the folder that holds corpus/")
+    return folder
+
+
 @pytest.fixture
 def secrets() -> dict[str, str]:
     """Patient data that no output may hold."""

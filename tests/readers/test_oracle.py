@@ -95,14 +95,6 @@ def test_files_of_pydicom() -> None:
             read_or_refuse(path)
 
 
-@pytest.fixture(scope="module")
-def corpus(shared: Path) -> Path:
-    folder = shared / "corpus"
-    if not folder.is_dir():
-        pytest.skip("the DICOM corpus is not here: set LEPTON_VISION_DATA to the folder that holds corpus/")
-    return folder
-
-
 @pytest.mark.slow
 def test_stored_values_of_the_corpus(corpus: Path) -> None:
     files = [path for path in sorted(corpus.rglob("*")) if path.is_file() and is_dicom_file(path)]

@@ -22,14 +22,6 @@ from lepton_vision.readers.series import read_series
 from lepton_vision.types import Image
 
 
-@pytest.fixture(scope="module")
-def corpus(shared: Path) -> Path:
-    folder = shared / "corpus"
-    if not folder.is_dir():
-        pytest.skip("the DICOM corpus is not here: set LEPTON_VISION_DATA to the folder that holds corpus/")
-    return folder
-
-
 @pytest.fixture(autouse=True)
 def _quiet_oracle() -> None:
     SimpleITK.ProcessObject.GlobalWarningDisplayOff()
