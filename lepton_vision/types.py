@@ -3,20 +3,24 @@
 Axis letters are fixed here and used in every docstring:
 B batch, C channel, D depth (frames or slices), H height (rows), W width (columns), K class, N samples, M mask class.
 
-A label that is unknown is NaN; it is never counted as negative.
+A label that is unknown is NaN; it is never counted as negative. A mask is unknown where it holds ``UNKNOWN``: a sample
+without a mask is not a sample whose mask is empty.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
-from itertools import combinations_with_replacement, permutations
-from operator import mul
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from lepton_vision.geometry import FloatArray as FloatArray
+from lepton_vision.geometry import Geometry as Geometry
+from lepton_vision.geometry import Vector as Vector
+from lepton_vision.targets import Target as Target
+from lepton_vision.targets import TargetKind as TargetKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,12 +30,12 @@ if TYPE_CHECKING:
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
-TargetKind = Literal["binary", "multiclass", "multilabel"]
+UNKNOWN = 255
+"""Value of a mask where nobody knows what is there; the whole plane of a sample without a mask."""
+
 WindowFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 
-FloatArray = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.float32]
-Vector = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,84 +94,6 @@ class SampleAddress:
     path: Path
     member: str | None = None
     frame: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """Where the voxels of an image lie in the patient, in DICOM's coordinates (LPS, PS3.3 C.7.6.2.1.1).
-
-    x grows to the patient's left, y to the back, z to the head; all in mm.
-
-    Attributes:
-        origin_mm: (x, y, z) of the center of the first voxel (index 0 on every axis).
-        direction: rows of a matrix: one unit vector (x, y, z) per spatial axis, in array order (D, H, W), or (H, W)
-            for one slice. Row k is the way that index k grows. The rows are at right angles to each other.
-        spacing_mm: distance of neighbouring voxels along each spatial axis, in array order.
-
-    Example:
-        >>> Geometry((0, 0, 0), ((0, 0, 1), (0, 1, 0), (1, 0, 0)), (2.0, 0.5, 0.5)).orientation
-        'LPS'
-    """
-
-    origin_mm: Vector
-    direction: tuple[Vector, ...]
-    spacing_mm: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        axes = len(self.spacing_mm)
-        sizes = (len(self.origin_mm), len(self.direction), *map(len, self.direction))
-        if axes not in (2, 3) or sizes != (3, axes, *(3,) * axes):
-            raise ValueError(
-                "Expected an origin (x, y, z), and a direction and a spacing for each of 2 or 3 axes. Received: "
-                f"{len(self.origin_mm)} coordinates, {len(self.direction)} directions, {len(self.spacing_mm)} spacings."
-            )
-        numbers = (*self.origin_mm, *self.spacing_mm, *(part for row in self.direction for part in row))
-        if not all(map(math.isfinite, numbers)) or min(self.spacing_mm) <= 0.0:
-            raise ValueError(f"Expected finite numbers and a spacing above 0. Received: spacing {self.spacing_mm}.")
-        pairs = combinations_with_replacement(range(axes), 2)
-        products = ((sum(map(mul, self.direction[j], self.direction[k])), float(j == k)) for j, k in pairs)
-        if any(abs(product - wanted) > 1e-3 for product, wanted in products):
-            raise ValueError("Expected directions of length 1 at right angles to each other. Received: others.")
-
-    @property
-    def affine(self) -> FloatArray:
-        """(4, 4) matrix (d, h, w, 1) → (x, y, z, 1) [mm]; (4, 3) for one slice: (h, w, 1) → (x, y, z, 1)."""
-        axes = len(self.spacing_mm)
-        matrix = np.zeros((4, axes + 1))
-        matrix[:3, :axes] = np.asarray(self.direction).T * np.asarray(self.spacing_mm)
-        matrix[:3, axes] = self.origin_mm
-        matrix[3, axes] = 1.0
-        return matrix
-
-    @property
-    def orientation(self) -> str:
-        """Where W, H and D (in this order) grow, to the nearest patient axis: "LPS" is a plain axial stack.
-
-        L left, R right; P back, A front; S head, I feet. A slice has two letters, W and H.
-        """
-        rows = self.direction[::-1]
-        best = max(permutations(range(3), len(rows)), key=lambda way: _nearness(rows, way))
-        return "".join("RAI"[axis] if row[axis] < 0.0 else "LPS"[axis] for row, axis in zip(rows, best, strict=True))
-
-    def plane(self, index: int) -> Geometry:
-        """Geometry of the slice ``index`` of a volume."""
-        origin = np.asarray(self.origin_mm) + index * self.spacing_mm[0] * np.asarray(self.direction[0])
-        x, y, z = origin.tolist()
-        return Geometry((x, y, z), self.direction[1:], self.spacing_mm[1:])
-
-
-def _nearness(rows: tuple[Vector, ...], way: tuple[int, ...]) -> tuple[float, list[tuple[int, Vector]]]:
-    """How near rows lie to the patient axes that ``way`` gives them, larger is nearer; no two ways are equal.
-
-    At 45 degrees two ways are as near. What decides then must not depend on the order or the sign of the rows, or a
-    volume that was turned would be called otherwise than it was turned to; hence also the exactly rounded sum.
-    """
-    chosen = sorted((axis, row) for axis, row in zip(way, rows, strict=True))
-    signs = [next((-1.0 if part < 0.0 else 1.0 for part in row if part), 1.0) for _, row in chosen]
-    unsigned = [
-        (axis, (row[0] * sign, row[1] * sign, row[2] * sign)) for (axis, row), sign in zip(chosen, signs, strict=True)
-    ]
-    return math.fsum(abs(row[axis]) for axis, row in chosen), unsigned
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,88 +161,38 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """What the model predicts: a name, a kind and the classes. One head per target.
-
-    Attributes:
-        name: letters, digits and underscores; also the label column unless ``column`` says otherwise.
-        kind: "binary" (one probability, of ``classes[1]``), "multiclass" (probabilities sum to one) or
-            "multilabel" (one independent probability per class).
-        classes: binary: (negative, positive). multilabel: one label column per class, of that name.
-        column: label column of a binary or multiclass target; None means ``name``.
-        is_lateral: left and right mean something for this target, so images are never flipped left–right.
-
-    Example:
-        >>> Target("covid", "binary", ("NonCOVID", "COVID"), column="label").positive
-        'COVID'
-    """
-
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
-
-    name: str
-    kind: TargetKind
-    classes: tuple[str, ...]
-    column: str | None = None
-    is_lateral: bool = False
-
-    def __post_init__(self) -> None:
-        smallest = {"binary": 2, "multiclass": 2, "multilabel": 1}[self.kind]
-        is_count_valid = len(self.classes) == 2 if self.kind == "binary" else len(self.classes) >= smallest
-        if not is_count_valid:
-            exactly = "exactly 2" if self.kind == "binary" else f"at least {smallest}"
-            raise ValueError(f"A {self.kind} target needs {exactly} classes. Received: {len(self.classes)}.")
-        if len(set(self.classes)) != len(self.classes):
-            raise ValueError(f"Target {self.name!r} names a class twice: {list(self.classes)}.")
-        if not self.name.replace("_", "a").isalnum():
-            raise ValueError(f"A target name is letters, digits and underscores. Received: {self.name!r}.")
-
-    @property
-    def positive(self) -> str:
-        """Positive class of a binary target."""
-        return self.classes[1]
-
-    @property
-    def outputs(self) -> int:
-        """Number of logits of the head: 1 for binary, K otherwise."""
-        return 1 if self.kind == "binary" else len(self.classes)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Label columns of the manifest that this target reads."""
-        return self.classes if self.kind == "multilabel" else (self.column or self.name,)
-
-
-@dataclass(frozen=True, slots=True)
 class Batch:
     """What a loader yields.
 
     Attributes:
-        images: (B, C, H, W) float32, normalised for the network.
+        images: (B, C, H, W) or (B, C, D, H, W) float32, normalised for the network.
         labels: by target name, (B,) float32 (multiclass: class index) or (B, K) (multilabel); NaN is unknown.
         index: (B,) int64 row positions in the manifest that the loader was made from.
         image_ids: B pseudonymous ids.
+        masks: (B, H, W) or (B, D, H, W) uint8, 0 background, k the k-th structure, ``UNKNOWN`` where not known; None
+            where no structure is asked for.
     """
 
     images: torch.Tensor
     labels: dict[str, torch.Tensor]
     index: torch.Tensor
     image_ids: tuple[str, ...]
+    masks: torch.Tensor | None = None
 
     def to(self, device: torch.device | str, *, memory_format: torch.memory_format | None = None) -> Batch:
-        """Move images and labels to ``device``; ids and index stay where they are.
-
-        ``memory_format`` is for (B, C, H, W); a batch of features (B, F) stays as it is.
-        """
+        """Move images (to ``memory_format``), labels and masks to ``device``; ids and index stay where they are."""
         images = self.images.to(device, non_blocking=True)
-        if memory_format is not None and images.ndim == 4:
-            images = images.contiguous(memory_format=memory_format)
+        if memory_format is not None:
+            images = images.to(memory_format=memory_format)
         labels = {name: label.to(device, non_blocking=True) for name, label in self.labels.items()}
-        return replace(self, images=images, labels=labels)
+        masks = None if self.masks is None else self.masks.to(device, non_blocking=True)
+        return replace(self, images=images, labels=labels, masks=masks)
 
     def pin_memory(self) -> Batch:
-        """Pin images and labels (called by the DataLoader on CUDA machines)."""
+        """Pin images, labels and masks (called by the DataLoader on CUDA machines)."""
         labels = {name: label.pin_memory() for name, label in self.labels.items()}
-        return replace(self, images=self.images.pin_memory(), labels=labels)
+        masks = None if self.masks is None else self.masks.pin_memory()
+        return replace(self, images=self.images.pin_memory(), labels=labels, masks=masks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +201,8 @@ class ModelOutput:
 
     Attributes:
         logits: by target name, (B, 1) for binary, (B, K) otherwise; before sigmoid or softmax.
-        mask_logits: (B, M, H, W), or None where the network has no segmentation head.
+        mask_logits: (B, 1 + M, H, W) or (B, 1 + M, D, H, W), background first, before the softmax; None where the
+            network has no segmentation head.
     """
 
     logits: dict[str, torch.Tensor]

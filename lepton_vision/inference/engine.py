@@ -14,7 +14,7 @@ import torch
 from lepton_vision.errors import ConfigError
 from lepton_vision.inference.probabilities import to_probabilities
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.models.device import autocast, choose_device, choose_precision
+from lepton_vision.models.device import autocast, choose_device, choose_precision, suited_format
 from lepton_vision.types import Pixels
 
 
@@ -42,7 +42,8 @@ class Engine:
         self.bundle, self.batch_size = bundle, batch_size
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
-        self._network = bundle.network().to(self.device).to(memory_format=torch.channels_last)
+        network = bundle.network().to(self.device)
+        self._network = network.to(memory_format=suited_format(network.encoder.dims + 2))
 
     @property
     def name(self) -> str:
@@ -71,7 +72,7 @@ class Engine:
     def _step(self, images: torch.Tensor) -> dict[str, npt.NDArray[np.float32]]:
         """Run one step of at most ``batch_size`` images."""
         batch = torch.zeros((self.batch_size, *images.shape[1:]), dtype=torch.float32)
-        batch = batch.contiguous(memory_format=torch.channels_last)
+        batch = batch.contiguous(memory_format=suited_format(batch.ndim))
         batch[: len(images)] = images
         with torch.inference_mode(), autocast(self.device, self.precision):
             output = self._network(batch.to(self.device, non_blocking=True))

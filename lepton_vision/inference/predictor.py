@@ -20,7 +20,7 @@ from lepton_vision.inference.probabilities import to_probabilities
 from lepton_vision.inference.samples import Outcome, Sample, list_files, read_ahead, read_file, read_row
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.models.device import Precision, autocast
+from lepton_vision.models.device import Precision, autocast, suited_format
 from lepton_vision.transforms.cache import PixelCache
 from lepton_vision.transforms.dataset import ImageDataset
 from lepton_vision.transforms.preprocess import to_input
@@ -247,7 +247,7 @@ def predict_network(
     try:
         with torch.inference_mode():
             for batch in loader:
-                there = batch.to(device, memory_format=torch.channels_last)
+                there = batch.to(device, memory_format=suited_format(batch.images.ndim))
                 with autocast(device, precision):
                     output = network(there.images)
                 prob = to_probabilities(output.logits, targets)

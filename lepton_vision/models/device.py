@@ -103,6 +103,16 @@ def full_precision(device: torch.device) -> contextlib.AbstractContextManager[No
     return torch.autocast(device.type, enabled=False)
 
 
+def suited_format(axes: int) -> torch.memory_format:
+    """Return the memory format with channels last for tensors of ``axes`` axes; any other stays as it is.
+
+    Example:
+        >>> suited_format(4)
+        torch.channels_last
+    """
+    return {4: torch.channels_last, 5: torch.channels_last_3d}.get(axes, torch.preserve_format)
+
+
 @functools.cache
 def has_fast_bf16() -> bool:
     """Whether this CPU multiplies bf16 in hardware (AVX512-BF16, AMX, or bf16 of Arm); elsewhere it is emulated."""

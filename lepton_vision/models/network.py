@@ -1,4 +1,4 @@
-"""Encoder and heads: ``forward`` always returns a ModelOutput."""
+"""Encoder, heads and decoder: ``forward`` always returns a ModelOutput."""
 
 from __future__ import annotations
 
@@ -7,28 +7,45 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lepton_vision.config import Config
+from lepton_vision.config import Config, SegmentationConfig
 from lepton_vision.errors import ConfigError
-from lepton_vision.models.encoder import Encoder, stem_kind
+from lepton_vision.models.decoders import make_decoder
+from lepton_vision.models.device import suited_format
+from lepton_vision.models.encoder import Encoder, pool, stem_kind
 from lepton_vision.models.heads import Heads
+from lepton_vision.models.regions import crop_to_masks
 from lepton_vision.types import ModelOutput, Target
 
 
 class Network(nn.Module):
-    """A classifier: ``encoder`` (five stages), then ``heads`` (one per target).
+    """``encoder`` (five stages), then ``heads`` (one per target) and, where asked for, ``decoder`` (masks).
 
     Attributes:
         encoder: see ``Encoder``.
         heads: see ``Heads``.
+        decoder: segmentation head, or None.
+        balance: learnt variances of the losses, or None.
         targets: what is predicted, in the order of the heads.
         start: in words, what the encoder's weights are from ("random", "imagenet …", "file …", "bundle …").
+        gives_masks: whether ``forward`` computes masks; turned off in scoring where they only helped to train.
     """
 
-    def __init__(self, encoder: Encoder, heads: Heads) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        heads: Heads,
+        *,
+        segmentation: SegmentationConfig | None = None,
+        is_balanced: bool = False,
+    ) -> None:
         super().__init__()
         self.encoder, self.heads = encoder, heads
         self.targets = heads.targets
+        self.segmentation = segmentation
+        self.decoder = None if segmentation is None else make_decoder(encoder, segmentation)
+        self.balance = Balance(len(self.targets) + (segmentation is not None)) if is_balanced else None
         self.start = "random"
+        self.gives_masks = segmentation is not None
 
     @property
     def channels(self) -> int:
@@ -41,38 +58,79 @@ class Network(nn.Module):
 
     def lower(self, images: Tensor, count: int) -> Tensor:
         """Return what the lowest ``count`` stages make of ``images``: a feature map, pooled where it is all five."""
-        if images.ndim != 4 or images.shape[1] != self.encoder.channels:
-            raise ConfigError(
-                f"Expected images (B, {self.encoder.channels}, H, W). Received: {tuple(images.shape)}. "
-                "Preprocess them with the configuration of this model."
-            )
-        return self.encoder.lower(images, count)
+        return self.encoder.lower(self._checked(images), count)
 
     def upper(self, maps: Tensor, *, below: int) -> ModelOutput:
-        """Finish from what ``lower`` gave for ``below`` stages: fixed stages need to run once only."""
+        """Finish from what ``lower`` gave for ``below`` stages: fixed stages need to run once only. No masks."""
         return ModelOutput(self.heads(self.encoder.upper(maps, below=below)))
 
     def forward(self, images: Tensor) -> ModelOutput:
         """Return logits before sigmoid or softmax.
 
         Args:
-            images: (B, C, H, W) float32, normalised (``transforms.to_input``).
+            images: (B, C, H, W) float32, normalised (``transforms.to_input``); (B, C, D, H, W) for a 3-D encoder.
 
         Returns:
-            ``logits`` by target: (B, 1) float32 for binary, (B, K) float32 otherwise.
+            ``logits`` by target: (B, 1) float32 for binary, (B, K) float32 otherwise; ``mask_logits``
+            (B, 1 + M, H, W) float32 where there is a segmentation head.
 
         Raises:
             ConfigError: another number of channels or axes.
         """
-        return self.upper(self.lower(images, 0), below=0)
+        images = self._checked(images)
+        mode = "none" if self.segmentation is None else self.segmentation.mode
+        if self.decoder is None or not (self.gives_masks or mode == "roi"):
+            return self.upper(images, below=0)
+        maps = self.encoder.skips(images)
+        given = [one.detach() for one in maps] if mode == "detached" else maps
+        masks = self.decoder(given, size=images.shape[2:])
+        return ModelOutput(self._classify(images, maps[-1], masks=masks), masks)
+
+    def _classify(self, images: Tensor, last: Tensor, *, masks: Tensor) -> dict[str, Tensor]:
+        if not self.targets:
+            return {}
+        if self.segmentation is not None and self.segmentation.mode == "roi":
+            cut = crop_to_masks(images, masks, margin=self.segmentation.roi_margin)
+            features = self.encoder.features(cut.to(memory_format=suited_format(cut.ndim)))
+        else:
+            features = pool(last)
+        logits: dict[str, Tensor] = self.heads(features)
+        return logits
+
+    def _checked(self, images: Tensor) -> Tensor:
+        dims = self.encoder.dims
+        if images.ndim != dims + 2 or images.shape[1] != self.encoder.channels:
+            axes = "H, W" if dims == 2 else "D, H, W"
+            raise ConfigError(
+                f"Expected images (B, {self.encoder.channels}, {axes}). Received: {tuple(images.shape)}. "
+                "Preprocess them with the configuration of this model."
+            )
+        return images
 
     def parameter_stages(self) -> dict[str, nn.Module]:
-        """Return the parts of the network by name, input first: stem, layer1 … layer4, heads.
+        """Return the parts of the network by name, input first: stem, layer1 … layer4, heads, and decoder if any.
 
-        Every parameter and buffer belongs to exactly one of them, so they serve for freezing (``requires_grad_`` and
-        ``eval`` for the norm layers) and for learning rates.
+        Every parameter and buffer of theirs belongs to exactly one of them, so they serve for freezing
+        (``requires_grad_`` and ``eval`` for the norm layers) and for learning rates.
         """
-        return self.encoder.stages() | {"heads": self.heads}
+        further = {"decoder": self.decoder, "balance": self.balance}
+        return (
+            self.encoder.stages()
+            | {"heads": self.heads}
+            | {name: part for name, part in further.items() if part is not None}
+        )
+
+
+class Balance(nn.Module):
+    """One learnt variance per loss (arXiv:1705.07115).
+
+    Args:
+        losses: one per target, then one for the masks.
+    """
+
+    def __init__(self, losses: int) -> None:
+        super().__init__()
+        self.log_variance = nn.Parameter(torch.zeros(losses))
 
 
 def make_network(config: Config, *, channels: int | None = None, targets: Sequence[Target] | None = None) -> Network:
@@ -83,16 +141,30 @@ def make_network(config: Config, *, channels: int | None = None, targets: Sequen
     """
     targets = config.targets if targets is None else tuple(targets)
     names = [target.name for target in targets]
-    if not names or len(set(names)) != len(names):
+    if not (names or config.segmentation) or len(set(names)) != len(names):
         raise ConfigError(
-            f"Expected at least one target, each name once. Received: {names}. Set targets in the configuration.",
+            f"Expected at least one target, each name once. Received: {names}. Set targets or segmentation in the "
+            "configuration.",
             key="targets",
         )
     channels = config.preprocess.channels if channels is None else channels
     if channels < 1:
         raise ConfigError(f"Expected at least 1 channel. Received: {channels}.", key="preprocess.windows")
-    encoder = Encoder(config.model.backbone, channels=channels, stem=stem_kind(config))
-    return Network(encoder, Heads(encoder.width, targets, dropout=config.model.dropout))
+    encoder = Encoder(
+        config.model.backbone,
+        channels=channels,
+        stem=stem_kind(config),
+        dims=encoder_dims(config),
+        planes=config.model.width,
+    )
+    heads = Heads(encoder.width, targets, dropout=config.model.dropout)
+    is_balanced = config.train.balance == "uncertainty"
+    return Network(encoder, heads, segmentation=config.segmentation, is_balanced=is_balanced)
+
+
+def encoder_dims(config: Config) -> int:
+    """Return 3 for a network on volumes, 2 otherwise."""
+    return 3 if config.volume is not None and config.volume.view == "3d" else 2
 
 
 def empty_network(config: Config, *, channels: int, targets: Sequence[Target]) -> Network:

@@ -17,7 +17,7 @@ from torch import Tensor
 from lepton_vision.config import Config, nearest
 from lepton_vision.errors import ConfigError, TrainingError
 from lepton_vision.models.allocator import keep_freed_memory
-from lepton_vision.models.device import choose_device, choose_precision
+from lepton_vision.models.device import choose_device, choose_precision, suited_format
 from lepton_vision.training.checkpoint import Best, CheckpointFolder, Origin
 from lepton_vision.training.distributed import World, join_world
 from lepton_vision.training.features import FixedStages, UpperPart, check_cached
@@ -134,7 +134,7 @@ def make_stepper(
     train = config.train
     model.to(world.device)
     if train.channels_last:
-        model.to(memory_format=torch.channels_last)
+        model.to(memory_format=suited_format(model.encoder.dims + 2))
     world.spread(model)
     precision = choose_precision(train.precision, world.device)
     weights = LossWeights(train.target_weights, class_weights or {}, train.label_smoothing)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lepton_vision.models.device import autocast
+from lepton_vision.models.device import autocast, suited_format
 from lepton_vision.training.losses import LossWeights, count_known, multitask_loss
 from lepton_vision.training.optim import WeightAverage, set_frozen, set_rate
 
@@ -148,7 +148,7 @@ def seed_step(config: TrainConfig, *, epoch: int, step: int, rank: int) -> None:
 
 
 def _memory_format(batch: Batch, config: TrainConfig) -> torch.memory_format | None:
-    return torch.channels_last if config.channels_last and batch.images.ndim == 4 else None
+    return suited_format(batch.images.ndim) if config.channels_last else None
 
 
 def _synchronised(forward: nn.Module, *, is_last: bool) -> contextlib.AbstractContextManager[None]:

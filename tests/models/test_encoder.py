@@ -7,9 +7,11 @@ import torch
 import torchvision
 
 from lepton_vision.config import Config
-from lepton_vision.models.encoder import DESIGNS, STAGES, Encoder, skeleton, stem_kind, torchvision_name
+from lepton_vision.models.encoder import DESIGNS, Encoder, Widen, pool, skeleton, stem_kind, torchvision_name
 
-EXPECTED_WIDTH = {"resnet18": 512, "resnet34": 512}
+EXPECTED_WIDTH = {"resnet10": 512, "resnet18": 512, "resnet34": 512}
+TORCHVISION = sorted(set(DESIGNS) - {"resnet10"})
+VOLUMES = ["resnet10", "resnet18", "resnet34", "resnet50"]
 
 
 def randomize(module: torch.nn.Module) -> None:
@@ -31,7 +33,7 @@ def oracle(backbone: str) -> tuple[Encoder, torch.nn.Module]:
     return ours.eval(), theirs.eval()
 
 
-@pytest.mark.parametrize("backbone", sorted(DESIGNS))
+@pytest.mark.parametrize("backbone", TORCHVISION)
 def test_every_backbone_has_torchvisions_tensors_in_its_order(backbone: str) -> None:
     ours = skeleton(backbone).state_dict()
     with torch.device("meta"):
@@ -72,18 +74,63 @@ def test_training_mode_gives_torchvisions_gradients() -> None:
 @pytest.mark.parametrize("backbone", sorted(DESIGNS))
 def test_shapes_on_the_way(backbone: str) -> None:
     encoder = skeleton(backbone, channels=5).eval()
-    maps = encoder.pyramid(torch.empty(2, 5, 64, 96, device="meta"))
+    maps = encoder.skips(torch.empty(2, 5, 64, 96, device="meta"))
     width = EXPECTED_WIDTH.get(backbone, 2048)
-    assert tuple(maps) == STAGES
-    assert [tuple(m.shape[2:]) for m in maps.values()] == [(16, 24), (16, 24), (8, 12), (4, 6), (2, 3)]
-    assert maps["layer4"].shape[1] == width == encoder.width
+    assert [tuple(m.shape[2:]) for m in maps] == [(64 // stride, 96 // stride) for stride in encoder.strides]
+    assert tuple(m.shape[1] for m in maps) == encoder.depths
+    assert maps[-1].shape[1] == width == encoder.width
     assert encoder.features(torch.empty(2, 5, 64, 96, device="meta")).shape == (2, width)
 
 
 def test_the_small_stem_keeps_the_resolution() -> None:
     encoder = Encoder("resnet18", channels=1, stem="small")
-    maps = encoder.pyramid(torch.zeros(1, 1, 28, 28))
-    assert [m.shape[2] for m in maps.values()] == [28, 28, 14, 7, 4]
+    maps = encoder.skips(torch.zeros(1, 1, 28, 28))
+    assert [m.shape[2] for m in maps] == [28, 28, 14, 7, 4]
+
+
+def test_the_maps_of_a_decoder_are_those_of_the_stages() -> None:
+    encoder = Encoder("resnet18", channels=1).eval()
+    randomize(encoder)
+    images = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        maps = encoder.skips(images)
+        assert torch.equal(encoder.stem.pool(maps[0]), encoder.lower(images, 1))
+        for count in range(2, 5):
+            assert torch.equal(maps[count - 1], encoder.lower(images, count))
+        assert torch.equal(pool(maps[-1]), encoder.features(images))
+
+
+@pytest.mark.parametrize("backbone", VOLUMES)
+def test_volumes_go_through_monais_network_bit_by_bit(backbone: str) -> None:
+    nets = pytest.importorskip("monai.networks.nets")
+    kind = {"resnet18": "A", "resnet34": "A"}.get(backbone, "B")
+    theirs = getattr(nets, backbone)(
+        spatial_dims=3, n_input_channels=2, conv1_t_stride=2, shortcut_type=kind, bias_downsample=False, num_classes=3
+    )
+    randomize(theirs)
+    theirs.fc = torch.nn.Identity()
+    state = theirs.eval().state_dict()
+    ours = Encoder(backbone, channels=2, dims=3).eval()
+    assert [torchvision_name(name) for name in ours.state_dict()] == list(state)
+    ours.load_state_dict({name: state[torchvision_name(name)] for name in ours.state_dict()})
+    volumes = torch.randn(2, 2, 33, 40, 36, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(ours(volumes), theirs(volumes))
+
+
+def test_a_shortcut_without_weights_lets_the_gradient_through() -> None:
+    maps = torch.randn(1, 2, 4, 4, 4, requires_grad=True)
+    widened = Widen(6, stride=2)(maps)
+    assert widened.shape == (1, 6, 2, 2, 2)
+    widened.sum().backward()
+    assert maps.grad is not None
+    assert maps.grad.sum() == 2 * 8
+
+
+def test_a_narrow_encoder_has_fewer_channels_everywhere() -> None:
+    encoder = skeleton("resnet10", channels=1, dims=3, planes=16, stem="small")
+    assert encoder.depths == (16, 16, 32, 64, 128)
+    assert encoder.width == 128
 
 
 @pytest.mark.parametrize(

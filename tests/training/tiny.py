@@ -24,6 +24,8 @@ KIND = Target("kind", "multiclass", ("a", "b", "c"))
 
 
 class TinyEncoder(nn.Module):
+    dims = 2
+
     def __init__(self, *, norms: bool = True) -> None:
         super().__init__()
         sizes = [1, 4, 4, 6, 6, 8]

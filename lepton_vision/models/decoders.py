@@ -1,0 +1,111 @@
+"""Segmentation heads: from the encoder's feature maps back to the size of the image, in two or three dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lepton_vision.config import SegmentationConfig
+from lepton_vision.models.device import full_precision
+from lepton_vision.models.encoder import Encoder, conv, norm
+
+
+class UnetDecoder(nn.Module):
+    """From the coarsest map upwards, each time joined with the encoder's map of that size (arXiv:1505.04597).
+
+    Args:
+        depths: channels of the encoder's maps, finest first.
+        outputs: 1 + M.
+        channels: of the finest map; each coarser one has twice as many.
+        dims: 2 or 3.
+    """
+
+    def __init__(self, depths: Sequence[int], *, outputs: int, channels: int, dims: int) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList()
+        inner = depths[-1]
+        for level in reversed(range(len(depths) - 1)):
+            outer = channels * 2**level
+            self.steps.append(
+                nn.Sequential(*_block(inner + depths[level], outer, dims=dims), *_block(outer, outer, dims=dims))
+            )
+            inner = outer
+        self.last = _last(inner, outputs, dims=dims)
+
+    def forward(self, maps: Sequence[Tensor], *, size: Sequence[int]) -> Tensor:
+        """Return logits (B, 1 + M, *size) float32 from maps (B, F, …), finest first."""
+        inner = maps[-1]
+        for step, skip in zip(self.steps, reversed(maps[:-1]), strict=True):
+            inner = step(torch.cat([_resize(inner, skip.shape[2:]), skip], dim=1))
+        return _finish(self.last, inner, size=size)
+
+
+class FpnDecoder(nn.Module):
+    """Maps from a quarter to the coarsest, made alike, added from the top and summed (arXiv:1612.03144, 1901.02446).
+
+    Args:
+        depths: channels of the encoder's maps, finest first.
+        outputs: 1 + M.
+        channels: of all maps.
+        dims: 2 or 3.
+    """
+
+    def __init__(self, depths: Sequence[int], *, outputs: int, channels: int, dims: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(conv(depth, channels, size=1, dims=dims) for depth in depths[1:])
+        self.smooth = nn.ModuleList(nn.Sequential(*_block(channels, channels, dims=dims)) for _ in depths[1:])
+        self.last = _last(channels, outputs, dims=dims)
+
+    def forward(self, maps: Sequence[Tensor], *, size: Sequence[int]) -> Tensor:
+        """Return logits (B, 1 + M, *size) float32 from maps (B, F, …), finest first."""
+        finest = maps[1].shape[2:]
+        total = inner = torch.zeros((), device=maps[0].device)
+        for lateral, smooth, skip in zip(
+            reversed(self.lateral), reversed(self.smooth), reversed(maps[1:]), strict=True
+        ):
+            above = inner if inner.ndim == 0 else _resize(inner, skip.shape[2:])
+            inner = lateral(skip) + above
+            total = total + _resize(smooth(inner), finest)
+        return _finish(self.last, total, size=size)
+
+
+def make_decoder(encoder: Encoder, config: SegmentationConfig) -> UnetDecoder | FpnDecoder:
+    """Return the head that ``config`` asks for, for the maps of ``encoder.skips``."""
+    outputs = 1 + len(config.structures)
+    if config.decoder == "unet":
+        return UnetDecoder(encoder.depths, outputs=outputs, channels=config.channels, dims=encoder.dims)
+    return FpnDecoder(encoder.depths, outputs=outputs, channels=4 * config.channels, dims=encoder.dims)
+
+
+def _block(inner: int, outer: int, *, dims: int) -> tuple[nn.Module, ...]:
+    layer = conv(inner, outer, size=3, dims=dims)
+    if not layer.weight.is_meta:
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return layer, norm(outer, dims=dims), nn.ReLU(inplace=True)
+
+
+def _last(inner: int, outputs: int, *, dims: int) -> nn.Module:
+    """1x1 convolution with small weights: every class starts near equal probability."""
+    layer = (nn.Conv2d if dims == 2 else nn.Conv3d)(inner, outputs, kernel_size=1)
+    if not layer.weight.is_meta:
+        nn.init.normal_(layer.weight, std=0.01)
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # there is one
+    return layer
+
+
+def _resize(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Nearest neighbour: what follows is a convolution, which smooths."""
+    return maps if maps.shape[2:] == tuple(size) else F.interpolate(maps, size=tuple(size), mode="nearest")
+
+
+def _finish(last: nn.Module, maps: Tensor, *, size: Sequence[int]) -> Tensor:
+    """Logits in float32 under autocast too, brought to the size of the image by linear interpolation."""
+    with full_precision(maps.device):
+        logits: Tensor = last(maps.float())
+        if logits.shape[2:] == tuple(size):
+            return logits
+        mode = "bilinear" if logits.ndim == 4 else "trilinear"
+        return F.interpolate(logits, size=tuple(size), mode=mode, align_corners=False)

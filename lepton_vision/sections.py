@@ -1,0 +1,273 @@
+"""The sections of a configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from lepton_vision.types import Window
+
+WindowName = Literal[
+    "header",  # VOI of the file; raster files, which hold display values, use their full range
+    "full",  # value_range of the file
+    "percentile",  # 0.5th to 99.5th percentile of this image
+    "lung",  # CT presets, only on pixels in HU
+    "mediastinum",
+    "soft_tissue",
+    "brain",
+    "subdural",
+    "stroke",
+    "bone",
+    "liver",
+]
+Backbone = Literal[
+    "resnet10",  # MONAI's smallest; torchvision has no weights for it
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+]
+AugmentPreset = Literal["none", "light", "xray", "ct", "mr", "ultrasound", "photo"]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+
+
+class Section(BaseModel):
+    """Frozen; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PreprocessConfig(Section):
+    """Deterministic steps from Image to (C, H, W) uint16; saved in the bundle, the same in training and scoring."""
+
+    size: tuple[PositiveInt, PositiveInt] = (224, 224)
+    """Height and width of the network's input, in pixels."""
+    windows: tuple[WindowName | Window, ...] = Field(default=("header",), min_length=1)
+    """One channel per window."""
+    missing_window: Literal["refuse", "percentile", "full"] = "percentile"
+    """What ``header`` means for a DICOM or NIfTI file that carries no window."""
+    color: Literal["gray", "rgb"] = "gray"
+    """gray: colour becomes luma (Rec. 601). rgb: three channels per window; a gray image is repeated."""
+    fit: Literal["pad", "stretch", "crop"] = "pad"
+    """pad keeps the aspect ratio and fills with black; crop keeps it and cuts the longer side; stretch does not."""
+    mean: tuple[float, ...] = (0.5,)
+    """Subtracted from pixels in [0, 1]: one figure, or one per channel."""
+    std: tuple[float, ...] = (0.25,)
+    """Divides after the mean: one figure, or one per channel; below 0 it turns black and white (mean 1, std -1)."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of the network's input."""
+        return len(self.windows) * (3 if self.color == "rgb" else 1)
+
+    @model_validator(mode="after")
+    def _check_constants(self) -> PreprocessConfig:
+        for key in ("mean", "std"):
+            count = len(getattr(self, key))
+            if count not in (1, self.channels):
+                raise ValueError(f"{key} needs 1 or {self.channels} figures, received {count}")
+        if 0 in self.std:
+            raise ValueError("std must not be 0")
+        return self
+
+
+class AugmentConfig(Section):
+    """Random changes of training images."""
+
+    preset: AugmentPreset = "light"
+    strength: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
+    """Multiplies every range of the preset; 0 turns it off."""
+    flip: bool | None = None
+    """Left–right flips; None leaves it to the preset. Never done where a target is lateral."""
+
+
+class ModelConfig(Section):
+    """Which network, and what it starts from."""
+
+    backbone: Backbone = "resnet18"
+    weights: str = "none"
+    """"none" (random), "imagenet" (torchvision's download or cache) or a local file (.pt, .pth, .safetensors, .npz)."""
+    init_from: str | None = None
+    """Folder of a bundle whose encoder is the start; excludes ``weights``."""
+    keep_heads: bool = False
+    """With init_from: heads of targets that both have start from the bundle too (a probe's, to be fine-tuned)."""
+    stem: Literal["auto", "standard", "small"] = "auto"
+    """small: 3x3 stride 1 without pooling; auto takes it for inputs up to 64 pixels."""
+    dropout: Fraction = 0.0
+    width: PositiveInt = 64
+    """Channels of the first stage; the others follow (2, 4, 8 times). Pretrained weights have 64."""
+
+    @model_validator(mode="after")
+    def _check_start(self) -> ModelConfig:
+        if self.init_from is not None and self.weights != "none":
+            raise ValueError("init_from and weights exclude each other: set weights to 'none'")
+        if self.keep_heads and self.init_from is None:
+            raise ValueError("keep_heads needs init_from: name the bundle whose heads are kept")
+        return self
+
+
+class SegmentationConfig(Section):
+    """A segmentation head on the encoder's feature maps, beside the heads of the targets or alone."""
+
+    structures: dict[str, tuple[Annotated[int, Field(ge=1, le=254)], ...]] = Field(min_length=1)
+    """By name of the structure, the value or values that it has in mask files; 0 is background. One voxel has one."""
+    decoder: Literal["unet", "fpn"] = "unet"
+    """unet: arXiv:1505.04597, every resolution of the encoder; fpn: arXiv:1612.03144, up to a quarter, lighter."""
+    channels: PositiveInt = 32
+    """Feature maps of the unet at its finest resolution, twice as many at each coarser one; the fpn has four times as
+    many at all of them."""
+    mode: Literal["joint", "detached", "auxiliary", "roi"] = "joint"
+    """joint: both losses shape the encoder. detached: the mask's loss does not, so that the classifier is what it would
+    be alone. auxiliary: as joint, but masks are not computed in scoring. roi: as joint, and the classifier sees the
+    image cropped to the predicted mask."""
+    loss: Literal["dice_ce", "dice", "ce"] = "dice_ce"
+    weight: Annotated[float, Field(gt=0.0)] = 1.0
+    """Factor of the mask's loss; the targets' are ``train.target_weights``."""
+    roi_margin: Annotated[float, Field(ge=0.0)] = 0.1
+    """With mode roi: margin around the predicted mask, as a part of its box."""
+
+    @field_validator("structures", mode="before")
+    @classmethod
+    def _as_groups(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: [codes] if isinstance(codes, int) else codes for name, codes in value.items()}
+
+    @model_validator(mode="after")
+    def _check_structures(self) -> SegmentationConfig:
+        codes = [code for group in self.structures.values() for code in group]
+        if len(set(codes)) != len(codes) or not all(self.structures.values()):
+            raise ValueError("structures: every structure needs values of its own, none may stand twice")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Structures in the order of the mask's values 1 … M."""
+        return tuple(self.structures)
+
+
+class VolumeConfig(Section):
+    """Whole volumes as samples: NIfTI files, DICOM series and enhanced multi-frame files."""
+
+    view: Literal["3d", "2.5d", "slices"] = "3d"
+    """3d: a 3-D ResNet on patches. 2.5d: each slice with its neighbours as channels. slices: a 2-D encoder on every
+    slice, pooled by attention (multiple-instance learning, arXiv:1802.04712)."""
+    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    """(D, H, W) that volumes are resampled to; None keeps that of each file."""
+    patch: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 128, 128)
+    """(D, H, W) voxels that a 3-D network sees at once; smaller volumes are padded."""
+    patches: PositiveInt = 1
+    """Patches drawn from each volume in an epoch."""
+    foreground: Fraction = 0.33
+    """Share of the patches that are centred on a voxel of a structure."""
+    overlap: Fraction = 0.5
+    """Of neighbouring windows, as a part of the patch, where a mask is predicted."""
+    neighbours: PositiveInt = 1
+    """With 2.5d: slices on each side that are channels too."""
+
+
+class TrainConfig(Section):
+    """The training loop."""
+
+    epochs: PositiveInt = 20
+    batch_size: PositiveInt = 32
+    lr: Annotated[float, Field(gt=0.0)] = 1e-3
+    """Peak rate of AdamW for the heads (and for the encoder times ``encoder_lr_scale``)."""
+    encoder_lr_scale: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
+    """Not applied to norms and biases."""
+    warmup_epochs: Annotated[float, Field(ge=0.0)] = 1.0
+    min_lr_scale: Fraction = 0.01
+    """The cosine ends at this share of the peak."""
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
+    sampling: Literal["shuffle", "balanced"] = "shuffle"
+    target_weights: dict[str, Annotated[float, Field(gt=0.0)]] = Field(default_factory=dict)
+    """Weight of each target's loss; 1 where not named."""
+    balance: Literal["fixed", "uncertainty"] = "fixed"
+    """fixed: the losses are added with their weights. uncertainty: each is also scaled by a learnt variance of its task
+    (arXiv:1705.07115)."""
+    accumulate_steps: PositiveInt = 1
+    clip_norm: Annotated[float, Field(ge=0.0)] = 1.0
+    """Largest gradient norm; 0 turns clipping off."""
+    ema_decay: Fraction = 0.0
+    """Decay of the averaged weights, which are validated and kept; 0 turns averaging off."""
+    freeze_stages: Annotated[int, Field(ge=0, le=5)] = 0
+    """Parts of the encoder that stay fixed, norm layers too: 1 stem, 2 … 5 layer1 … layer4 (5: linear probe)."""
+    freeze_norms: bool = False
+    """Norm layers of the whole encoder keep their pretrained figures and weights, also in stages that train."""
+    unfreeze_every: Annotated[int, Field(ge=0)] = 0
+    """Gradual unfreezing: one more stage is freed, from the top, after each so many epochs; 0 never."""
+    cache_features: bool = False
+    """Run the fixed stages (see freeze_stages) once for each image, without augmentation, and train on the result."""
+    monitor: str = "val_auroc"
+    """Validation figure that picks the best epoch: val_auroc, val_average_precision, val_loss, or val_dice of masks."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Stop after so many epochs without a better figure; 0 never stops early."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    channels_last: bool = True
+    compile: bool = False
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Loader processes; 0 loads in the training process."""
+    checkpoint_seconds: Annotated[float, Field(ge=0.0)] = 60.0
+    """At most so long between two checkpoints inside an epoch; 0 writes one after every step."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class SplitConfig(Section):
+    """How patients are divided."""
+
+    val: Fraction = 0.15
+    test: Fraction = 0.15
+    folds: Annotated[int, Field(ge=0)] = 0
+    """Above 1: also write k patient-grouped folds."""
+    balance_by: tuple[str, ...] = ("site",)
+    """Columns whose distribution is kept alike between the parts, beside the labels; absent ones are ignored."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _check_fractions(self) -> SplitConfig:
+        if self.val + self.test >= 1.0:
+            raise ValueError("val + test must stay below 1")
+        if self.folds == 1:
+            raise ValueError("folds is 0 (none) or at least 2")
+        return self
+
+
+class AuditConfig(Section):
+    """What is searched for before training, and what leakage leads to."""
+
+    on_leakage: Literal["stop", "drop_train", "allow"] = "stop"
+    """drop_train removes the training (then validation) copy of a duplicate; patients in two splits always stop."""
+    near_duplicates: bool = True
+    near_distance: Annotated[int, Field(ge=0, le=16)] = 4
+    """Largest Hamming distance of the 64-bit perceptual hash of a candidate pair, then compared pixel by pixel."""
+
+
+class CacheConfig(Section):
+    """Preprocessed images kept in one memory-mapped file, shared by all workers."""
+
+    folder: str | None = None
+    """None: a folder beside the run."""
+    max_gb: Annotated[float, Field(ge=0.0)] = 8.0
+    """Rows above the bound are decoded each time; 0 turns the cache off."""
+
+
+class EvaluationConfig(Section):
+    """Validation choices and test figures."""
+
+    min_sensitivity: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
+    calibrate: bool = True
+    """Fit one temperature per target on validation."""
+    replicates: Annotated[int, Field(ge=100)] = 1000
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    seed: Annotated[int, Field(ge=0)] = 0
