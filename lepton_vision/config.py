@@ -61,6 +61,8 @@ class Config(Section):
         names = [target.name for target in self.targets]
         if len(set(names)) != len(names):
             raise ValueError(f"targets: a name stands twice: {names}")
+        if "masks" in names and self.segmentation is not None:
+            raise ValueError("targets: 'masks' is the name of the segmentation head, give the target another")
         if self.segmentation is not None and self.train.cache_features:
             raise ValueError("train.cache_features keeps one feature map, a segmentation head needs all: turn it off")
         return self

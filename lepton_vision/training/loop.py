@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,6 +139,8 @@ def make_stepper(
     world.spread(model)
     precision = choose_precision(train.precision, world.device)
     weights = LossWeights(train.target_weights, class_weights or {}, train.label_smoothing)
+    if config.segmentation is not None:
+        weights = replace(weights, mask=config.segmentation.weight, mask_loss=config.segmentation.loss)
     return Stepper(
         model=model,
         trained=UpperPart(model, train.freeze_stages) if train.cache_features else model,
@@ -176,7 +179,7 @@ def _check_start(run: Run, validate: Validate) -> None:
         raise TrainingError("Expected at least one training batch. Received: none. Check the train split.")
     run.stepper.world.check_same(len(run.loader), what="training batches")
     train = run.config.train
-    if train.monitor not in _MONITORS and not run.position.history:
+    if (train.monitor not in _MONITORS or not run.stepper.targets) and not run.position.history:
         _monitored(_validated(run, validate), train.monitor)
     if train.cache_features and not run.position.is_finished:
         stepper = run.stepper

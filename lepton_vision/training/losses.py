@@ -1,4 +1,4 @@
-"""Masked losses, one per target: an unknown label (NaN) contributes nothing, neither to the loss nor to a gradient.
+"""Masked losses, one per target and one of masks: what is unknown contributes nothing, to the loss or to a gradient.
 
 The mean is taken over the known labels of a whole optimiser step (all accumulated batches of all processes), so that
 splitting a step into parts changes nothing.
@@ -7,7 +7,7 @@ splitting a step into parts changes nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from lepton_vision.errors import TrainingError
+from lepton_vision.training.mask_loss import MaskLoss, count_masks, mask_loss_sum
 from lepton_vision.types import ModelOutput, Target
+
+MASKS = "masks"
+"""Name of the masks among the losses; the configuration keeps it from targets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +31,19 @@ class LossWeights:
         targets: by target name, the factor of its loss; 1 where not named.
         classes: by target name, the factor of each class's labels: binary (2,), multiclass (K,), multilabel (K, 2).
         smoothing: label smoothing in [0, 0.5): binary 0/1 becomes s/2 / 1 - s/2; multiclass spreads s evenly over K.
+        mask: the factor of the masks' loss.
+        mask_loss: what the masks' loss is, see ``mask_loss_sum``.
     """
 
     targets: Mapping[str, float] = field(default_factory=dict)
     classes: Mapping[str, Tensor] = field(default_factory=dict)
     smoothing: float = 0.0
+    mask: float = 1.0
+    mask_loss: MaskLoss = "dice_ce"
 
     def to(self, device: torch.device) -> LossWeights:
         """Move the class factors to ``device``."""
-        return LossWeights(self.targets, {name: w.to(device) for name, w in self.classes.items()}, self.smoothing)
+        return replace(self, classes={name: w.to(device) for name, w in self.classes.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +52,23 @@ class LossParts:
 
     Attributes:
         total: () float32 with gradient: sum over targets of target weight times the masked mean.
-        by_target: by target name, () float32 without gradient, before the target weight.
+        by_target: by target name, () float32 without gradient, before the target weight; "masks" is that of the masks.
     """
 
     total: Tensor
     by_target: dict[str, Tensor]
 
 
-def count_known(labels: Mapping[str, Tensor], targets: Sequence[Target]) -> Tensor:
-    """(T,) float32: how many labels of each target are known (multilabel: counted over all K columns).
+def count_known(labels: Mapping[str, Tensor], targets: Sequence[Target], *, masks: Tensor | None = None) -> Tensor:
+    """(T + 1,) float32: how many labels of each target are known (multilabel: counted over all K columns), then masks.
 
     Example:
         >>> count_known({"a": torch.tensor([1.0, torch.nan])}, [Target("a", "binary", ("no", "yes"))])
-        tensor([1.])
+        tensor([1., 0.])
     """
-    return torch.stack([(~torch.isnan(labels[target.name])).sum() for target in targets]).float()
+    counts = [(~torch.isnan(labels[target.name])).sum().float() for target in targets]
+    device = counts[0].device if counts else None if masks is None else masks.device
+    return torch.stack([*counts, count_masks(masks).to(device)])
 
 
 def multitask_loss(
@@ -66,8 +76,10 @@ def multitask_loss(
     labels: Mapping[str, Tensor],
     *,
     targets: Sequence[Target],
+    masks: Tensor | None = None,
     weights: LossWeights | None = None,
     known: Tensor | None = None,
+    log_variance: Tensor | None = None,
 ) -> LossParts:
     """Sum the targets' masked means; a batch without any known label gives exactly zero, with zero gradients.
 
@@ -75,8 +87,13 @@ def multitask_loss(
         output: logits (B, 1) for binary, (B, K) otherwise; any float dtype, the loss is computed in float32.
         labels: by target name, (B,) or (B, K) float32; NaN is unknown.
         targets: which heads count.
-        weights: of targets and classes; None counts everything once.
-        known: (T,) divisor of each target, from ``count_known`` over the whole optimiser step; None counts this batch.
+        masks: (B, H, W) or (B, D, H, W) uint8; None where masks do not count.
+        weights: of targets, classes and masks; None counts everything once.
+        known: (T + 1,) divisor of each loss, from ``count_known`` over the whole optimiser step; None counts this
+            batch.
+        log_variance: (T,), or (T + 1,) with masks: learnt log variance s of each loss L, which then counts
+            exp(-s) L + s / 2 (Kendall et al., arXiv:1705.07115) over the whole step; a loss of which nothing is known
+            does not count.
 
     Returns:
         The loss in float32.
@@ -88,18 +105,22 @@ def multitask_loss(
         0.6931
     """
     weights = weights if weights is not None else LossWeights()
-    known = count_known(labels, targets) if known is None else known
-    by_target: dict[str, Tensor] = {}
-    total: Tensor | None = None
-    for place, target in enumerate(targets):
-        single = _masked_sum(output.logits[target.name], labels[target.name], target=target, weights=weights)
-        single = single / known[place].clamp(min=1.0)
-        by_target[target.name] = single.detach()
-        scaled = single * weights.targets.get(target.name, 1.0)
-        total = scaled if total is None else total + scaled
-    if total is None:
-        raise TrainingError("Expected at least one target. Received: none.", key="targets")
-    return LossParts(total, by_target)
+    here = count_known(labels, targets, masks=masks)
+    known = here if known is None else known
+    sums = {t.name: _masked_sum(output.logits[t.name], labels[t.name], target=t, weights=weights) for t in targets}
+    factors = [weights.targets.get(target.name, 1.0) for target in targets]
+    if masks is not None and output.mask_logits is not None:
+        sums[MASKS] = mask_loss_sum(output.mask_logits, masks, kind=weights.mask_loss)
+        factors.append(weights.mask)
+    if not sums:
+        raise TrainingError("Expected at least one target, or masks. Received: none.", key="targets")
+    divisors = known[: len(sums)].clamp(min=1.0)
+    means = torch.stack(list(sums.values())) / divisors
+    by_target = dict(zip(sums, means.detach(), strict=True))
+    scaled = means * torch.tensor(factors, device=means.device)
+    if log_variance is not None:
+        scaled = torch.exp(-log_variance) * scaled + 0.5 * log_variance * here[: len(sums)] / divisors
+    return LossParts(scaled.sum(), by_target)
 
 
 def _masked_sum(logits: Tensor, labels: Tensor, *, target: Target, weights: LossWeights) -> Tensor:

@@ -107,7 +107,9 @@ def take_step(stepper: Stepper, batches: Sequence[Batch], *, forward: nn.Module,
         on the device.
     """
     world, scaler, device = stepper.world, stepper.scaler, stepper.world.device
-    known = world.total(torch.stack([count_known(batch.labels, stepper.targets) for batch in batches]).sum(0))
+    counts = [count_known(batch.labels, stepper.targets, masks=batch.masks) for batch in batches]
+    known = world.total(torch.stack(counts).sum(0))
+    balance = getattr(stepper.model, "balance", None)
     set_rate(stepper.optimizer, rate)
     total = torch.zeros((), device=device)
     for place, batch in enumerate(batches):
@@ -116,7 +118,13 @@ def take_step(stepper: Stepper, batches: Sequence[Batch], *, forward: nn.Module,
             with autocast(device, stepper.precision):
                 output = forward(batch.images)
             loss = multitask_loss(
-                output, batch.labels, targets=stepper.targets, weights=stepper.weights, known=known
+                output,
+                batch.labels,
+                targets=stepper.targets,
+                masks=batch.masks,
+                weights=stepper.weights,
+                known=known,
+                log_variance=None if balance is None else balance.log_variance,
             ).total * float(world.size)  # DistributedDataParallel divides the summed gradients by it
             (loss if scaler is None else scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
