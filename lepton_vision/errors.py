@@ -73,6 +73,11 @@ class ReadError(LeptonError):
             "units",  # a window in HU on pixels that are not HU
             "no_window",  # the header carries no window and the configuration refuses to choose one
             "channels",  # another number of channels than the model takes
+            "mask_size",  # a mask of another size than its image
+            "mask_spacing",  # … of another spacing
+            "mask_orientation",  # … whose axes point elsewhere
+            "mask_position",  # … that lies elsewhere in the patient
+            "mask_values",  # a mask that holds no labels, or a value that stands for no structure
         }
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ import pandas as pd
 
 from lepton_vision.errors import ManifestError
 from lepton_vision.manifest.join import SPLIT_WORDS, join_labels
+from lepton_vision.manifest.masks import attach_masks
 from lepton_vision.manifest.record import BASE, LABEL, Record
 from lepton_vision.manifest.schema import COLUMNS, conform, objects
 from lepton_vision.manifest.table import Manifest
@@ -43,7 +45,8 @@ def scan_folder(
 
     Args:
         folder: a folder, or one file (an ``.npz``).
-        labels: CSV or Parquet path, or DataFrame; see ``join.join_labels`` for the key columns.
+        labels: CSV or Parquet path, or DataFrame; see ``join.join_labels`` for the key columns and
+            ``masks.attach_masks`` for a column of masks.
         workers: processes; None takes one per core where there are many files, 0 or 1 stay in this process.
         progress: called with (files done, files in all).
 
@@ -61,7 +64,10 @@ def scan_folder(
     records += unusable
     _check_usable(records)
     _make_unique(records)
-    return _assemble(records, root, table=table)
+    manifest = _assemble(records, root, table=table)
+    source = source_of(labels)
+    beside = None if source is None else source.parent
+    return replace(manifest, frame=attach_masks(manifest.frame, root=root, table_folder=beside, progress=progress))
 
 
 def _list_jobs(folder: Path, root: Path, *, left_out: Path | None) -> tuple[list[tuple[str, str]], list[Record]]:

@@ -25,6 +25,7 @@ KEYS: Final[dict[str, frozenset[str]]] = {
     "study": frozenset({"studyinstanceuid", "studyuid"}),
     "patient": frozenset({"patientid", "patient", "subjectid", "subject"}),
 }
+_MASKS: Final = frozenset({"mask", "maskpath", "maskfile", "segmentation", "segmentationpath", "segmentationfile"})
 # Never copied into a manifest.
 _PRIVATE: Final = frozenset(
     {"patientname", "patientsname", "patientbirthdate", "birthdate", "dateofbirth", "dob", "mrn", "accessionnumber"}
@@ -60,8 +61,9 @@ def join_labels(frame: pd.DataFrame, *, base_ids: Sequence[str], table: pd.DataF
     """Add the columns of a label table to the rows that its key names.
 
     ``patient_id`` of the table replaces that of the files (as a pseudonym), as do ``split``, ``fold`` and header facts
-    (``site``, ``sex`` …). UID columns that are not the key, and columns that name a person, are left out. Every other
-    column is joined as it is and counts as a label column. Rows without a match have nulls: unknown.
+    (``site``, ``sex`` …); ``mask`` names the file of a mask (see ``masks``). UID columns that are not the key, and
+    columns that name a person, are left out. Every other column is joined as it is and counts as a label column. Rows
+    without a match have nulls: unknown.
 
     Args:
         frame: conformed rows of the files.
@@ -131,6 +133,10 @@ def _carried(table: pd.DataFrame, *, kind: str, key: str) -> pd.DataFrame:
             )
         elif name == key or plain in _PRIVATE or any(plain in spellings for spellings in KEYS.values()):
             continue
+        elif plain in _MASKS:
+            if "mask_path" in columns:
+                raise ManifestError("The label table names masks in two columns. Keep one.", key=str(name))
+            columns["mask_path"] = table[name]
         elif plain == "split":
             columns["split"] = [_split(value) for value in table[name]]
         elif str(name) in _OVERRIDES:

@@ -37,10 +37,19 @@ def label_array(frame: pd.DataFrame, target: Target) -> npt.NDArray[np.float32]:
             f"{nearest(missing[0], [str(name) for name in frame.columns])}",
             key=missing[0],
         )
+    if target.mask_values:
+        return _presence(frame["mask_values"], target)
     if target.kind == "multilabel":
         parts = [_codes(frame[column], classes=("0", "1"), target=target) for column in target.columns]
         return np.stack(parts, axis=1) if len(frame) else np.empty((0, len(parts)), np.float32)
     return _codes(frame[target.columns[0]], classes=target.classes, target=target)
+
+
+def _presence(values: pd.Series[Any], target: Target) -> npt.NDArray[np.float32]:
+    """(N,) 1 where a mask holds one of the target's values, 0 where it holds none, NaN where there is no mask."""
+    wanted = {str(value) for value in target.mask_values}
+    found = [math.nan if pd.isna(text) else float(bool(wanted & set(str(text).split(",")))) for text in values]
+    return np.asarray(found, dtype=np.float32)
 
 
 def _codes(values: pd.Series[Any], *, classes: Sequence[str], target: Target) -> npt.NDArray[np.float32]:

@@ -34,6 +34,10 @@ IDENTITY_COLUMNS: Final[Mapping[str, Any]] = {
     "columns": "Int64",
     "frames": "Int64",
     "pixel_hash": STRING,  # of the decoded pixels and their shape
+    "mask_path": STRING,  # relative to the root; null where nothing is known
+    "mask_member": STRING,  # name of the array inside an .npz file
+    "mask_values": STRING,  # values that occur in the mask, e.g. "0,2"
+    "mask_hash": STRING,  # of the mask's values and shape
     "phash": STRING,  # 64-bit perceptual hash, 16 hexadecimal digits; null for a constant image
 }
 FACT_COLUMNS: Final[Mapping[str, Any]] = {

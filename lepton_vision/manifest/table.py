@@ -159,6 +159,7 @@ class Manifest:
         It does not change when the folder moves.
         """
         names = ["image_id", "patient_id", "split", "fold", "pixel_hash", *self.label_columns]
+        names += ["mask_hash"] if self.frame["mask_hash"].notna().any() else []
         table = self.frame.loc[self.frame["status"] == "ok", names]
         digest = hashlib.sha256("\x1f".join(names).encode())
         for name in names:

@@ -104,9 +104,9 @@ def _sizes(shape: tuple[int, ...]) -> tuple[int, int]:
 
 def _choose(path: Path, member: str | None) -> str:
     shapes = npz_members(path)
-    images = [key for key, shape in shapes.items() if key.endswith("_images")] or [
-        key for key, shape in shapes.items() if len(shape) >= 3
-    ]
+    images = [key for key in shapes if key.endswith("_images")]
+    images = images or [key for key in shapes if key in ("image", "images")]  # masks may lie beside them
+    images = images or [key for key, shape in shapes.items() if len(shape) >= 3]
     if member is None and len(images) == 1:
         return images[0]
     if member not in shapes:

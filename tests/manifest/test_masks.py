@@ -1,0 +1,170 @@
+"""Masks in the label table: found, checked against their images, and what they hold."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image as PilImage
+
+from lepton_vision.errors import ManifestError
+from lepton_vision.manifest import Manifest
+from lepton_vision.types import Target
+
+nibabel = pytest.importorskip("nibabel")
+SICK = Target("sick", "binary", ("no", "yes"), mask_values=(2, 3))
+
+
+def save_png(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PilImage.fromarray(values.astype(np.uint8)).save(path)
+
+
+def mask_of(*values: int, size: tuple[int, int] = (8, 6)) -> np.ndarray:
+    mask = np.zeros(size, np.uint8)
+    for place, value in enumerate(values):
+        mask[place, 1] = value
+    return mask
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """Images and masks as PNG: one with both values, one empty, one without a mask, one of another size."""
+    for number in range(4):
+        save_png(tmp_path / f"images/{number}.png", np.arange(48).reshape(8, 6) * (number + 1))
+    save_png(tmp_path / "masks/0.png", mask_of(1, 2))
+    save_png(tmp_path / "masks/1.png", mask_of())
+    save_png(tmp_path / "masks/3.png", mask_of(1, size=(6, 8)))
+    rows = ["file,mask,site"] + [f"images/{k}.png,{'' if k == 2 else f'masks/{k}.png'},s{k}" for k in range(4)]
+    (tmp_path / "labels.csv").write_text("\n".join(rows), encoding="utf-8")
+    return tmp_path
+
+
+def test_masks_become_facts_of_their_rows(study: Path) -> None:
+    frame = Manifest.scan(study, labels=study / "labels.csv").frame
+    assert frame["path"].tolist() == [f"images/{k}.png" for k in range(4)]  # masks are no images
+    assert frame["mask_path"].fillna("").tolist() == ["masks/0.png", "masks/1.png", "", "masks/3.png"]
+    assert frame["mask_values"].fillna("").tolist() == ["0,1,2", "0", "", ""]
+    assert frame["status"].tolist() == ["ok", "ok", "ok", "rejected"]
+    assert frame["reason"].fillna("").tolist() == ["", "", "", "mask_size"]
+    assert frame["mask_hash"].notna().tolist() == [True, True, False, False]
+
+
+def test_a_label_may_come_from_the_mask(study: Path) -> None:
+    labels = Manifest.scan(study, labels=study / "labels.csv").labels(SICK)
+    np.testing.assert_array_equal(labels, [1.0, 0.0, np.nan, np.nan])
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_masks_survive_saving_and_change_the_fingerprint(study: Path, tmp_path: Path, suffix: str) -> None:
+    manifest = Manifest.scan(study, labels=study / "labels.csv")
+    again = Manifest.load(manifest.save(tmp_path / f"m.{suffix}"))
+    pd.testing.assert_frame_equal(again.frame, manifest.frame)
+    assert again.fingerprint == manifest.fingerprint
+    save_png(study / "masks/0.png", mask_of(1, 2, 2))
+    assert Manifest.scan(study, labels=study / "labels.csv").fingerprint != manifest.fingerprint
+
+
+def test_paths_may_be_relative_to_the_table(study: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("other")
+    save_png(other / "drawn/0.png", mask_of(3))
+    (other / "table.csv").write_text("file,mask\n0.png,drawn/0.png\n", encoding="utf-8")
+    manifest = Manifest.scan(study / "images", labels=other / "table.csv")
+    relative = Path(os.path.relpath(other / "drawn/0.png", study / "images")).as_posix()
+    assert manifest.frame["mask_path"].dropna().tolist() == [relative]
+    assert manifest.labels(SICK)[0] == 1.0
+
+
+def test_arrays_of_an_npz_file_are_images_and_masks(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (5, 8, 6), dtype=np.uint8)
+    lesion = np.zeros_like(image)
+    lesion[3, 2, 2] = 3
+    np.savez_compressed(tmp_path / "v.npz", image=image, lesion=lesion, lung=np.ones_like(image))
+    (tmp_path / "labels.csv").write_text("file,mask\nv.npz,v.npz#lesion\n", encoding="utf-8")
+    manifest = Manifest.scan(tmp_path, labels=tmp_path / "labels.csv")
+    assert manifest.frame["frame"].tolist() == [0, 1, 2, 3, 4]
+    assert manifest.frame["mask_values"].tolist() == ["0", "0", "0", "0,3", "0"]
+    assert manifest.frame["patient_id"].nunique() == 1
+    assert manifest.labels(SICK).tolist() == [0, 0, 0, 1, 0]
+
+
+def save_nifti(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(values, affine), path)
+
+
+AFFINE = np.diag([1.0, 1.5, 2.0, 1.0])
+
+
+def affine(*, spacing: float = 1.0, flip: bool = False, shift: float = 0.0) -> np.ndarray:
+    changed = AFFINE @ np.diag([spacing, 1.0, 1.0, 1.0])
+    if flip:
+        changed[0] *= -1.0
+    changed[2, 3] += shift
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"spacing": 1.01}, "mask_spacing"),
+        ({"flip": True}, "mask_orientation"),
+        ({"shift": 1.0}, "mask_position"),
+    ],
+)
+def test_a_volumes_mask_must_lie_on_its_grid(tmp_path: Path, changes: dict[str, float], reason: str) -> None:
+    values = np.random.default_rng(0).normal(size=(6, 5, 4)).astype(np.float32)
+    save_nifti(tmp_path / "images/a.nii.gz", values, AFFINE)
+    save_nifti(tmp_path / "labels/a.nii.gz", (values > 1).astype(np.uint8) * 2, affine(**changes))
+    table = pd.DataFrame({"file": ["images/a.nii.gz"], "mask": ["labels/a.nii.gz"]})
+    frame = Manifest.scan(tmp_path, labels=table).frame
+    assert len(frame) == 1
+    assert frame["reason"].fillna("").tolist() == [reason]
+    assert frame["mask_values"].fillna("").tolist() == ["" if reason else "0,2"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "mask_missing"), (b"", "mask_empty"), ("colour", "mask_values"), (b"text", "mask_not_an_image")],
+)
+def test_a_mask_that_cannot_be_used_rejects_its_row(study: Path, content: bytes | str | None, reason: str) -> None:
+    path = study / "masks/0.png"
+    if content is None:
+        path.unlink()
+    elif content == "colour":
+        PilImage.fromarray(np.arange(144, dtype=np.uint8).reshape(8, 6, 3)).save(path)
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    frame = Manifest.scan(study, labels=study / "labels.csv").frame
+    row = frame[frame["path"] == "images/0.png"].iloc[0]
+    assert (row["status"], row["reason"]) == ("rejected", reason)
+
+
+def test_fractions_are_no_labels(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(6, 5, 4)).astype(np.float32)
+    for folder in ("images", "labels"):
+        save_nifti(tmp_path / folder / "a.nii.gz", values, AFFINE)
+    table = pd.DataFrame({"file": ["images/a.nii.gz"], "mask": ["labels/a.nii.gz"]})
+    assert Manifest.scan(tmp_path, labels=table).frame["reason"].tolist() == ["mask_values"]
+
+
+def test_masks_that_are_all_missing_are_an_error(study: Path) -> None:
+    table = pd.DataFrame({"file": ["images/0.png"], "mask": ["nowhere/0.png"]})
+    with pytest.raises(ManifestError, match="None of the 1 masks of the label table is there"):
+        Manifest.scan(study, labels=table)
+
+
+def test_two_columns_of_masks_are_an_error(study: Path) -> None:
+    table = pd.DataFrame({"file": ["images/0.png"], "mask": ["masks/0.png"], "segmentation": ["masks/1.png"]})
+    with pytest.raises(ManifestError, match="two columns"):
+        Manifest.scan(study, labels=table)
+
+
+def test_progress_counts_the_masks(study: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    Manifest.scan(study, labels=study / "labels.csv", progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (3, 3)
