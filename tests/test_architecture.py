@@ -39,7 +39,7 @@ DOORWAYS = {
     "matplotlib": {"reporting/figures.py"},
     "rich": {"console.py"},
     "typer": {"cli.py"},
-    "jinja2": {"reporting/card.py"},
+    "jinja2": {"reporting/page.py"},
     "monai": set(),
     "mlflow": {"training/runlog.py", "training/tracking.py"},
     "nibabel": {"readers/volume.py"},
