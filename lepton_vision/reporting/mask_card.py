@@ -16,7 +16,15 @@ from lepton_vision.reporting.charts import Chart
 from lepton_vision.reporting.mask_charts import LARGEST_SPREAD, froc_chart, spread_charts, volume_charts
 from lepton_vision.reporting.mask_wording import MASK_READING
 from lepton_vision.reporting.notes import Note
-from lepton_vision.reporting.overlays import AGREEMENT, LARGEST_SIDE, NoOverlay, Overlay, Panel, draw_overlay
+from lepton_vision.reporting.overlays import (
+    AGREEMENT,
+    LARGEST_SIDE,
+    MOST_STRUCTURES,
+    NoOverlay,
+    Overlay,
+    Panel,
+    draw_overlay,
+)
 from lepton_vision.reporting.page import check_place, render_template, write_page
 from lepton_vision.reporting.view import Shown, number, show_facts, show_value
 from lepton_vision.reporting.wording import split_name
@@ -163,8 +171,11 @@ def _draw_all(
     """Draw one case after the other, so that memory holds the pixels of one."""
     side = LARGEST_SIDE if len(evaluation.structures) < _MANY_STRUCTURES else _SMALL_SIDE
     shown: dict[str, list[OverlayShown]] = {name: [] for name in evaluation.structures}
+    drawn = set(list(evaluation.structures)[:MOST_STRUCTURES])
     for overlay in overlays:
         _check_structure(overlay.structure, evaluation, key="overlays")
+        if overlay.structure not in drawn:
+            continue
         badge = _badge(overlay.image_id, evaluation.ranked[overlay.structure])
         shown[overlay.structure].append(_draw(overlay, badge, side=side))
     return shown
@@ -198,6 +209,10 @@ def _on_pictures(drawn: Mapping[str, list[OverlayShown]]) -> list[Note]:
     notes = []
     if not shown:
         notes.append(Note("info", "No masks were given to draw, so there are no pictures."))
+    elif len(drawn) > MOST_STRUCTURES:
+        notes.append(
+            Note("info", f"Cases of the first {MOST_STRUCTURES} structures are drawn, to keep the page small.")
+        )
     if lost:
         words = "case could" if lost == 1 else "cases could"
         notes.append(Note("info", f"{lost:,} ranked {words} not be drawn; the reasons stand in place of the pictures."))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from lepton_vision.errors import LeptonError, ReadError
 from lepton_vision.evaluation.mask_files import MaskRow, is_same_place, is_same_spacing, read_labels
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation, structure_mask
 from lepton_vision.readers import read_image
-from lepton_vision.reporting.overlays import NoOverlay, Overlay
+from lepton_vision.reporting.overlays import MOST_STRUCTURES, NoOverlay, Overlay
 from lepton_vision.transforms.preprocess import display_window, to_luma
 from lepton_vision.types import Geometry, Image
 
@@ -20,7 +21,7 @@ _SHOWN = "LPI"
 
 
 def read_overlays(rows: Sequence[MaskRow], evaluation: SegmentationEvaluation) -> Iterator[Overlay | NoOverlay]:
-    """Yield the ranked cases of each structure, best first; whatever cannot be drawn carries its reason.
+    """Yield the ranked cases of each structure (``MOST_STRUCTURES`` of them), best first, or a reason instead.
 
     An image is shown through its window as in the gallery of a classification: that of the header, else percentiles,
     or the full range of a raster file. Slices of a file that knows its place are flipped (never swapped or resampled)
@@ -32,7 +33,7 @@ def read_overlays(rows: Sequence[MaskRow], evaluation: SegmentationEvaluation) -
     """
     by_id = {row.image_id: row for row in rows}
     dice = {(row.structure, row.image_id): row.figures.dice for row in evaluation.cases}
-    for structure, ranked in evaluation.ranked.items():
+    for structure, ranked in islice(evaluation.ranked.items(), MOST_STRUCTURES):
         for image_id in dict.fromkeys(name for name in ranked if name is not None):
             value = evaluation.structures[structure]
             try:

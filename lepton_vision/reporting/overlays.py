@@ -30,6 +30,9 @@ OPACITY = 0.7
 LARGEST_SIDE = 320
 """Pixels of the longer side of a picture."""
 
+MOST_STRUCTURES = 24
+"""Structures whose cases are drawn on one page; with more it would weigh tens of megabytes."""
+
 _SMALLEST_PART = 0.25  # a picture never shows less of the slice than this share of its sides
 _WHOLE_PART = 0.7  # …  and from here on it shows all of it
 _AROUND = 2.5  # sides of a cut-out, in sides of the box around both masks

@@ -210,3 +210,20 @@ def test_no_path_is_in_the_page_of_a_table(tmp_path: Path) -> None:
     words = Page(text).words
     assert "rows 3" in words
     assert "3 pictures show masks alone" in words  # i0 is the best of each structure, without an image
+
+
+def test_many_structures_fit() -> None:
+    structures = {f"organ {k}": k + 1 for k in range(30)}
+    labels = np.zeros((2, 30, 8), np.uint8)
+    labels[1] = np.arange(1, 31)[:, None]
+    cases = [MaskCase(str(k), labels, np.roll(labels, k, axis=2), (1.0, 1.0, 1.0), str(k)) for k in range(2)]
+    found = evaluate_masks(cases, structures=structures, config=EvaluationConfig(replicates=100))
+    mask = labels > 0
+    overlays = [Overlay(name, "0", mask, mask) for name in structures]
+    text = render_segmentation_report(found, overlays=overlays)
+    words = Page(text).words
+    assert words.count("Masks only") == 24
+    assert "Cases of the first 24 structures are drawn, to keep the page small." in words
+    assert "The first structures only; 6 more are in the tables." in words
+    assert 'class="tile"' not in text
+    assert len(text) < 3_000_000

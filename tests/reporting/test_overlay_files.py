@@ -16,7 +16,7 @@ from lepton_vision.evaluation.mask_table import evaluate_mask_table, read_mask_t
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation
 from lepton_vision.reporting import overlay_files
 from lepton_vision.reporting.overlay_files import read_overlays
-from lepton_vision.reporting.overlays import NoOverlay, Overlay
+from lepton_vision.reporting.overlays import NoOverlay, Overlay, draw_overlay
 from lepton_vision.types import Window
 
 IMAGE = np.arange(5 * 24 * 32, dtype=np.int16).reshape(5, 24, 32)
@@ -117,3 +117,23 @@ def test_only_ranked_rows_are_read(tmp_path: Path, masks: tuple[str, str], monke
     found = list(read_overlays(read_mask_table(table), evaluation))
     assert [one.image_id for one in found] == ["i5", "i2", "i0"]
     assert len(seen) == 6
+
+
+def test_real_volumes_are_drawn_over_their_images(shared: Path, tmp_path: Path) -> None:
+    folder = shared / "data" / "msd-hippocampus"
+    rows = []
+    for path in sorted((folder / "labels").glob("*.nii.gz"))[:3]:
+        label = nibabel.load(path)
+        moved = np.roll(np.asarray(label.dataobj), len(rows), axis=1)
+        nibabel.Nifti1Image(moved, label.affine, label.header).to_filename(tmp_path / path.name)
+        rows.append((f"i{len(rows)}", "", str(path), path.name, str(folder / "images" / path.name)))
+    found = read(write_table(tmp_path, rows), structures={"anterior": 1, "posterior": 2})
+    assert [one.image_id for one in found] == ["i0", "i1", "i2"] * 2  # the further it moved the worse
+    for one, value in zip(found, [1, 1, 1, 2, 2, 2], strict=True):
+        assert isinstance(one, Overlay)
+        assert one.image is not None
+        label, image = (np.asarray(nibabel.load(rows[int(one.image_id[1])][k]).dataobj) for k in (2, 4))
+        np.testing.assert_array_equal(np.sort(one.image[one.truth]), np.sort(image[label == value]).astype(np.float32))
+        drawn = draw_overlay(one)
+        assert drawn.depth == label.shape[2]
+        assert drawn.number == 1 + int((label == value).sum(axis=(0, 1)).argmax())
