@@ -22,6 +22,7 @@ from lepton_vision.evaluation.surfaces import ROUNDING_MM, BoolArray
 from lepton_vision.types import Figure, FloatArray
 
 Spacing = tuple[float, ...]
+_Case = tuple[npt.NDArray[np.floating], BoolArray, Spacing | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,16 +106,8 @@ def play_pointing_game(
     """
     settings = config or EvaluationConfig()
     tolerance, in_mm = _check_tolerance(tolerance_pixels, tolerance_mm, has_spacing=spacing_mm is not None)
-    points = [
-        _play(heat, mask, tolerance=tolerance, spacing=spacing, row=row)
-        for row, (heat, mask, spacing) in enumerate(_together(heat_maps, masks, spacing_mm))
-    ]
-    hits, chance = np.array(points, dtype=np.float64).reshape(-1, 2).T
+    hits, chance = _play_all(_together(heat_maps, masks, spacing_mm), tolerance=tolerance)
     is_there = ~np.isnan(hits)
-    if not is_there.any():
-        raise EvaluationError(
-            f"Expected at least one case with a mask to point at. Received: {hits.size} cases, all empty.", key="masks"
-        )
     patients = np.full(hits.size, "", np.str_) if patient_id is None else np.asarray(patient_id, np.str_)
     if patients.shape != hits.shape:
         raise EvaluationError(f"Expected shape {hits.shape}. Received: {patients.shape}.", key="patient_id")
@@ -167,7 +160,7 @@ def _together(
     heat_maps: Iterable[npt.NDArray[np.floating]],
     masks: Iterable[BoolArray],
     spacing_mm: Spacing | Sequence[Spacing] | None,
-) -> Iterator[tuple[npt.NDArray[np.floating], BoolArray, Spacing | None]]:
+) -> Iterator[_Case]:
     """Walk through maps, masks and spacings side by side."""
     is_one = spacing_mm is None or all(isinstance(step, int | float) for step in spacing_mm)
     spacings = None if is_one else iter(spacing_mm)  # type: ignore[arg-type]
@@ -182,6 +175,20 @@ def _together(
         yield heat, mask, spacing
     if next(others, None) is not None:
         raise EvaluationError("Expected as many heat maps as masks. Received: more masks.", key="heat_maps")
+
+
+def _play_all(cases: Iterable[_Case], *, tolerance: float) -> tuple[FloatArray, FloatArray]:
+    """(N,) hits and (N,) chances; at least one of them is defined."""
+    points = [
+        _play(heat, mask, tolerance=tolerance, spacing=spacing, row=row)
+        for row, (heat, mask, spacing) in enumerate(cases)
+    ]
+    hits, chance = np.array(points, dtype=np.float64).reshape(-1, 2).T
+    if np.isnan(hits).all():
+        raise EvaluationError(
+            f"Expected at least one case with a mask to point at. Received: {hits.size} cases, all empty.", key="masks"
+        )
+    return hits, chance
 
 
 def _play(
