@@ -149,7 +149,9 @@ def evaluate(
     part: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
     predictions: Annotated[Path | None, typer.Option(help="CSV: image_id, patient_id, y_true, y_prob.")] = None,
     threshold: Annotated[float, typer.Option(help="Operating point for --predictions.")] = 0.5,
-    masks: Annotated[Path | None, typer.Option(help="CSV: image_id, patient_id, truth, prediction (files).")] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="CSV: image_id, patient_id, truth, prediction[, image] (files).")
+    ] = None,
     structures: Annotated[str, typer.Option(help="For --masks: name=value, …; several values as 1+2.")] = "mask=1",
     tolerance_mm: Annotated[float, typer.Option(help="For --masks: surfaces so far apart agree.")] = 1.0,
     lesions: Annotated[str, typer.Option(help="For --masks: structures to count lesion by lesion.")] = "",
@@ -184,6 +186,7 @@ def _evaluate_masks(
     table: Path, out: Path, structures: str, tolerance_mm: float, lesions: str, min_iou: float, console: Any
 ) -> dict[str, Any]:
     from lepton_vision.evaluation.mask_table import evaluate_mask_table, parse_structures
+    from lepton_vision.reporting.table_report import write_table_report
 
     evaluation = evaluate_mask_table(
         table,
@@ -194,10 +197,11 @@ def _evaluate_masks(
         min_iou=min_iou,
         progress=lambda done, total: console.progress("evaluate", done, total, ""),
     )
+    report = write_table_report(evaluation, table, out / "report.html")
     plain = evaluation.to_dict()
     figures = {name: part["figures"] for name, part in plain["structures"].items()}
     counts = {key: plain[key] for key in ("n", "n_patients", "n_failed", "tolerance_mm")}
-    files = {"figures": str(out / "figures.json"), "cases": str(out / "cases.csv")}
+    files = {"figures": str(out / "figures.json"), "cases": str(out / "cases.csv"), "report": str(report)}
     return {**next(iter(figures.values())), "structures": figures, **counts, **files}
 
 

@@ -5,34 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
 
 from lepton_vision.config import EvaluationConfig
-from lepton_vision.errors import EvaluationError, ReadError
+from lepton_vision.errors import EvaluationError
+from lepton_vision.evaluation.mask_files import MaskRow, load_cases
 from lepton_vision.evaluation.masks import CASE_FIGURES
-from lepton_vision.evaluation.segmentation import MaskCase, SegmentationEvaluation, Structures, evaluate_masks
+from lepton_vision.evaluation.segmentation import SegmentationEvaluation, Structures, evaluate_masks
 from lepton_vision.files import write_atomic
-from lepton_vision.inference.predictions import Failure
 from lepton_vision.inference.tables import columns_present, csv_cell, split_csv
-from lepton_vision.readers import read_image
-from lepton_vision.types import Image
 
 COLUMNS = ("image_id", "patient_id", "truth", "prediction")
-SPACING_TOLERANCE = 1e-3  # relative; headers keep float32, and tools round to a few digits
-
-
-class MaskRow(NamedTuple):
-    """One line of the table; paths are complete."""
-
-    image_id: str
-    patient_id: str
-    truth: Path
-    prediction: Path
+IMAGE_COLUMN = "image"  # may be left out: the evaluation does not need it, pictures do
 
 
 def evaluate_mask_table(
@@ -50,7 +35,8 @@ def evaluate_mask_table(
 
     Args:
         table: CSV with the columns image_id, patient_id, truth and prediction; paths relative to the table. Files are
-            what ``read_image`` reads (an npz file holds one array (1, H, W) or (1, D, H, W)).
+            what ``read_image`` reads (an npz file holds one array (1, H, W) or (1, D, H, W)). A column ``image`` may
+            name the image of each case (a file, or the folder of a DICOM series); a cell of it may be blank.
         out: folder; made when everything is computed.
         structures: see ``segmentation.evaluate_masks``, as are the next three.
         tolerance_mm: of the surface Dice.
@@ -60,7 +46,7 @@ def evaluate_mask_table(
         progress: called with (done, total).
 
     Raises:
-        EvaluationError: see ``read_mask_table``, ``load_cases`` and ``segmentation.evaluate_masks``.
+        EvaluationError: see ``read_mask_table``, ``mask_files.load_cases`` and ``segmentation.evaluate_masks``.
 
     Example:
         >>> evaluate_mask_table("masks.csv", out="result", structures={"liver": 1})  # doctest: +SKIP
@@ -93,6 +79,7 @@ def read_mask_table(path: str | Path) -> tuple[MaskRow, ...]:
                 f"The column {name!r} is missing. {columns_present(header, name)}", path=path, key=name
             )
     places = [header.index(name) for name in COLUMNS]
+    image_place = header.index(IMAGE_COLUMN) if IMAGE_COLUMN in header else None
     rows, seen = [], set[str]()
     for number, cells in enumerate(body):
         image_id, patient_id, truth, prediction = (cells[k].strip() for k in places)
@@ -105,7 +92,9 @@ def read_mask_table(path: str | Path) -> tuple[MaskRow, ...]:
                 key="image_id",
             )
         seen.add(image_id)
-        rows.append(MaskRow(image_id, patient_id, path.parent / truth, path.parent / prediction))
+        image = "" if image_place is None else cells[image_place].strip()
+        files = path.parent / truth, path.parent / prediction, path.parent / image if image else None
+        rows.append(MaskRow(image_id, patient_id, *files))
     _check_files(rows, path)
     return tuple(rows)
 
@@ -128,93 +117,16 @@ def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
 
 def _check_files(rows: Sequence[MaskRow], path: Path) -> None:
     """Say at once what is missing, before an hour of work; a path may hold a name, so the row stands for it."""
-    missing = [(k, name) for k, row in enumerate(rows) for name in ("truth", "prediction") if not _is_file(row, name)]
+    named = [(k, name, place) for k, row in enumerate(rows) for name, place in row.files().items()]
+    missing = [(k, name) for k, name, place in named if not (place.is_file() or (name == "image" and place.is_dir()))]
     if missing:
         row, name = missing[0]
         raise EvaluationError(
-            f"{len(missing)} of {2 * len(rows)} files are not there, the first in the column {name!r}. Paths are "
+            f"{len(missing)} of {len(named)} files are not there, the first in the column {name!r}. Paths are "
             "relative to the table. Correct them, or leave these rows out.",
             path=path,
             row=row,
             key=name,
-        )
-
-
-def _is_file(row: MaskRow, name: str) -> bool:
-    place: Path = getattr(row, name)
-    return place.is_file()
-
-
-def load_cases(
-    rows: Sequence[MaskRow], *, progress: Callable[[int, int], None] | None = None
-) -> Iterator[MaskCase | Failure]:
-    """Read one case after the other; geometry is the truth's.
-
-    A file that cannot be read becomes a Failure with the reason code. A prediction without a spacing or orientation of
-    its own (PNG, npz) is taken to lie on the truth's grid.
-
-    Raises:
-        EvaluationError: a colour image, values that are no whole numbers, or a prediction of another shape, spacing or
-            orientation than its truth; with the row.
-    """
-    for number, row in enumerate(rows):
-        try:
-            yield _load(row)
-        except EvaluationError as error:
-            raise EvaluationError(str(error), row=number, key=error.key) from None
-        if progress is not None:
-            progress(number + 1, len(rows))
-
-
-def _load(row: MaskRow) -> MaskCase | Failure:
-    images = {}
-    for name, path in (("truth", row.truth), ("prediction", row.prediction)):
-        try:
-            images[name] = read_image(path)
-        except ReadError as error:
-            return Failure(row.image_id, f"{name}: {error.reason}")
-    labels = {name: _labels(image, name) for name, image in images.items()}
-    truth, prediction = images["truth"], images["prediction"]
-    # The shape first (MaskCase says it): a spacing of another number of axes would only confuse.
-    case = MaskCase(row.image_id, labels["truth"], labels["prediction"], truth.spacing_mm, row.patient_id)
-    if truth.spacing_mm is not None and prediction.spacing_mm is not None:
-        _check_spacing(truth.spacing_mm, prediction.spacing_mm)
-    ways = [image.facts.get("orientation") for image in (truth, prediction)]
-    if None not in ways and ways[0] != ways[1]:
-        raise EvaluationError(
-            f"A prediction needs the orientation of its truth, {ways[0]}. Received: {ways[1]}. Reorient the "
-            "prediction, or save it with the truth's affine.",
-            key="prediction",
-        )
-    return case
-
-
-def _labels(image: Image, name: str) -> npt.NDArray[np.int32]:
-    if image.channels != 1:
-        raise EvaluationError(
-            f"Expected one value per voxel in a mask. Received: {image.channels} channels in the {name}. Save labels "
-            "as grey values, not colours.",
-            key=name,
-        )
-    values = image.pixels[0]
-    labels: npt.NDArray[np.int32] = values.astype(np.int32)
-    is_wrong = labels != values
-    if is_wrong.any():
-        raise EvaluationError(
-            f"Expected whole numbers in a mask. Received: {float(values[is_wrong][0]):g} in the {name}, "
-            f"{int(is_wrong.sum())} such voxels. Save labels, not probabilities or interpolated labels.",
-            key=name,
-        )
-    return labels
-
-
-def _check_spacing(truth: tuple[float, ...], prediction: tuple[float, ...]) -> None:
-    if not np.allclose(truth, prediction, rtol=SPACING_TOLERANCE, atol=0.0):
-        shown = [" x ".join(f"{step:g}" for step in spacing) for spacing in (truth, prediction)]
-        raise EvaluationError(
-            f"A prediction needs the spacing of its truth, {shown[0]} mm. Received: {shown[1]} mm. Resample the "
-            "prediction to the truth's grid.",
-            key="prediction",
         )
 
 

@@ -42,7 +42,7 @@ CASE_FIGURES = (
 )
 _ABSENT = "absent in truth and prediction"
 # The table above: a number is the value, a text the reason why there is none.
-_EMPTY_RULES: dict[Status, dict[str, float | str]] = {
+EMPTY_RULES: dict[Status, dict[str, float | str]] = {
     "missed": {
         "dice": 0.0,
         "iou": 0.0,
@@ -146,7 +146,7 @@ def compare_masks(
     truth, prediction = truth[box], prediction[box]
     sizes = int(np.count_nonzero(truth)), int(np.count_nonzero(prediction))
     status = _status(*sizes)
-    values: dict[str, float | str] = dict(_EMPTY_RULES.get(status, {}))
+    values: dict[str, float | str] = dict(EMPTY_RULES.get(status, {}))
     if status == "present":
         values |= _overlap(int(np.count_nonzero(truth & prediction)), *sizes)
         if spacing_mm is not None:

@@ -275,8 +275,8 @@ def _compare(
             case.patient_id,
             name,
             compare_masks(
-                _is_any(truth, _values_of(value)),
-                _is_any(prediction, _values_of(value)),
+                structure_mask(truth, value),
+                structure_mask(prediction, value),
                 spacing_mm=case.spacing_mm,
                 tolerance_mm=tolerance_mm,
                 min_iou=min_iou if name in lesions else None,
@@ -286,7 +286,9 @@ def _compare(
     ]
 
 
-def _is_any(labels: LabelArray, values: tuple[int, ...]) -> BoolArray:
+def structure_mask(labels: LabelArray, value: int | tuple[int, ...]) -> BoolArray:
+    """Return where a label map holds the value, or one of the values, of a structure; bool of the same shape."""
+    values = _values_of(value)
     mask: BoolArray = labels == values[0]
     for value in values[1:]:
         mask |= labels == value

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from lepton_vision import __version__
-from lepton_vision.errors import ReportError
 from lepton_vision.evaluation.cases import WorstCase
 from lepton_vision.evaluation.classification import Evaluation
-from lepton_vision.files import write_atomic
 from lepton_vision.reporting import view
 from lepton_vision.reporting.charts import LARGEST_GRID, class_charts, curve_charts
 from lepton_vision.reporting.gallery import LARGEST_SIDE, Thumbnail, make_thumbnail
 from lepton_vision.reporting.notes import find_notes
+from lepton_vision.reporting.page import check_place, render_template, write_page
 from lepton_vision.reporting.wording import READING, split_name
 from lepton_vision.types import Target
 
@@ -57,22 +51,8 @@ def write_report(
     Example:
         >>> write_report(evaluation, "runs/ct-01/report.html")  # doctest: +SKIP
     """
-    path = Path(path)
-    if path.is_dir():
-        raise ReportError("Expected a file to write the report to. Received: a folder. Add a file name.", path=path)
-    _write(path, render_report(evaluation, title=title, data_flow=data_flow, provenance=provenance))
-    return path
-
-
-def _write(path: Path, page: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, page)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ReportError(
-            f"The report cannot be written: {reason}. Give a folder that is writable and has room.", path=path
-        ) from None
+    check_place(path)
+    return write_page(path, render_report(evaluation, title=title, data_flow=data_flow, provenance=provenance))
 
 
 def render_report(
@@ -87,7 +67,8 @@ def render_report(
     heading = title or f"{', '.join(target.name for target in evaluation.targets)}"
     own = dict(evaluation.provenance)
     facts = {"bundle": own.pop("bundle_id", None), **dict(provenance or {})}
-    page: str = _template().render(
+    return render_template(
+        "report.html.j2",
         title=heading,
         evaluation=evaluation,
         confidence=f"{evaluation.confidence:.0%}".replace("%", " %"),
@@ -102,9 +83,7 @@ def render_report(
         preprocess=_preprocess_facts(evaluation),
         reading=READING,
         largest_grid=LARGEST_GRID,
-        version=__version__,
     )
-    return page
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,16 +173,3 @@ def _preprocess_facts(evaluation: Evaluation) -> view.Facts:
     if evaluation.preprocess is None:
         return []
     return view.show_facts(evaluation.preprocess.model_dump(mode="json"))
-
-
-@lru_cache(maxsize=1)
-def _template() -> Any:
-    environment = Environment(
-        loader=PackageLoader("lepton_vision.reporting", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["drawn"] = Markup  # for SVG from to_svg, whose texts are escaped there
-    return environment.get_template("report.html.j2")

@@ -32,8 +32,8 @@ class Key:
 
     Attributes:
         series: position in the palette; None for a muted line.
-        shape: "line", "dash" (a line with gaps), "dot", "point" (an operating point), "dots" (a dotted line), "bar"
-            or "cut" (a threshold).
+        shape: "line", "dash" (a line with gaps), "dot" (with an interval), "disc", "point" (an operating point),
+            "dots" (a dotted line), "bar", "level" (a line across) or "cut" (a threshold, or a dashed line across).
         text: what it stands for.
         note: a figure that belongs to it, or "".
     """

@@ -19,8 +19,10 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Plot
+from matplotlib.ticker import MaxNLocator
 
 from lepton_vision.evaluation.curves import ClassCurves, Histogram, ReliabilityBin
+from lepton_vision.types import FloatArray
 
 INK, MUTED, GRID, PAPER = "#17212d", "#5a6774", "#e1e6ec", "#fefefe"
 # Told apart with any colour vision and, as the lines change their dashes too, without colour (after Okabe and Ito).
@@ -167,6 +169,77 @@ def scores_figure(histogram: Histogram, *, thresholds: Sequence[float] = (), is_
     return plot
 
 
+def spread_figure(values: Sequence[FloatArray], *, xlabel: str, is_share: bool) -> Plot:
+    """Draw one row of points for each structure, numbered from 1, with its quartiles and median.
+
+    Args:
+        values: for each structure (N,) float64; NaN is left out.
+        xlabel: what is measured, with its unit.
+        is_share: whether the axis goes from 0 to 1; else from 0 to the largest value.
+    """
+    with rc_context(_SETTINGS):
+        plot, axes = _square(xlabel=xlabel, ylabel="Structure", height=max(110.0, 30.0 + 38.0 * len(values)))
+        known = [one[np.isfinite(one)] for one in values]
+        largest = 1.0 if is_share else max((float(one.max()) for one in known if one.size), default=1.0) or 1.0
+        for row, one in enumerate(known):
+            color = SERIES[row % len(SERIES)]
+            if not one.size:
+                continue
+            low, middle, high = np.quantile(one, [0.25, 0.5, 0.75])
+            axes.barh([row], [high - low], 0.56, left=[low], color=color, alpha=0.22, linewidth=0, zorder=2)
+            axes.plot([middle] * 2, [row - 0.28, row + 0.28], color=color, linewidth=2.2, zorder=4)
+            heights = row + 0.44 * (np.arange(one.size) * 0.618034 % 1.0 - 0.5)  # golden ratio: even, and repeatable
+            axes.plot(one, heights, **(_dot(color, size=5.0) | {"alpha": 0.75, "markeredgewidth": 0.6, "zorder": 3.0}))
+        _set_range(axes, x=(0.0, largest))
+        axes.set_ylim(len(values) - 0.4, -0.6)
+        axes.set_yticks(range(len(values)), [str(row + 1) for row in range(len(values))])
+        axes.grid(visible=False, axis="y")
+    return plot
+
+
+def volume_figure(truth: FloatArray, prediction: FloatArray, *, series: int = 0) -> Plot:
+    """Draw predicted against true volume [ml], (N,) float64 each without NaN, and the line where both are the same."""
+    with rc_context(_SETTINGS):
+        plot, axes = _square(xlabel="True volume [ml]", ylabel="Predicted volume [ml]")
+        largest = float(max(truth.max(), prediction.max())) or 1.0
+        axes.plot([0, largest], [0, largest], color=MUTED, linewidth=1.0, linestyle=(0, (2, 3)), zorder=1.5)
+        axes.plot(truth, prediction, **(_dot(SERIES[series % len(SERIES)], size=6.5) | {"alpha": 0.85}))
+        _set_range(axes, x=(0.0, largest), y=(0.0, largest))
+    return plot
+
+
+def bland_altman_figure(means: FloatArray, errors: FloatArray, *, lines: Sequence[float], series: int = 0) -> Plot:
+    """Draw prediction minus truth against their mean (Bland and Altman, Lancet 327:307, 1986), (N,) float64 [ml] each.
+
+    Args:
+        means: mean of both volumes.
+        errors: their difference.
+        lines: bias, then the limits of agreement where there are any.
+        series: position in ``SERIES``.
+    """
+    with rc_context(_SETTINGS):
+        plot, axes = _square(xlabel="Mean of both volumes [ml]", ylabel="Prediction − truth [ml]")
+        axes.axhline(0.0, color=MUTED, linewidth=0.8, zorder=1.6)
+        for k, level in enumerate(lines):
+            style = "solid" if k == 0 else (0, (4, 2))
+            axes.axhline(level, color=INK, linewidth=1.2, linestyle=style, zorder=1.7)
+        axes.plot(means, errors, **(_dot(SERIES[series % len(SERIES)], size=6.5) | {"alpha": 0.85}))
+        largest = max(float(np.abs(errors).max()), *map(abs, lines)) or 1.0
+        _set_range(axes, x=(0.0, float(means.max()) or 1.0), y=(-largest, largest))
+    return plot
+
+
+def froc_figure(false_per_case: FloatArray, sensitivity: FloatArray, *, series: int = 0) -> Plot:
+    """Draw lesion sensitivity, (T,) float64, against false positives per case, (T,) ascending, from none upwards."""
+    with rc_context(_SETTINGS):
+        plot, axes = _square(xlabel="False positives per case", ylabel="Lesion sensitivity")
+        color = SERIES[series % len(SERIES)]
+        x, y = np.concatenate([[0.0], false_per_case]), np.concatenate([[0.0], sensitivity])
+        axes.plot(x, y, color=color, linewidth=2.0, drawstyle="steps-post", zorder=3)
+        _set_range(axes, x=(0.0, float(x.max()) or 1.0))
+    return plot
+
+
 def to_svg(plot: Plot, *, name: str, label: str) -> str:
     """Turn a figure into an ``<svg>`` element for a page; the same figure gives the same text.
 
@@ -195,14 +268,15 @@ def to_svg(plot: Plot, *, name: str, label: str) -> str:
     )
 
 
-def _square(*, xlabel: str, ylabel: str, is_small: bool = False) -> tuple[Plot, Axes]:
-    """Axes of one unit by one unit, drawn square, at the same place in every figure."""
+def _square(*, xlabel: str, ylabel: str, is_small: bool = False, height: float | None = None) -> tuple[Plot, Axes]:
+    """Axes of one unit by one unit, drawn square or ``height`` high, at the same place in every figure."""
     width = _SMALL_WIDTH if is_small else _WIDTH
     side = width - _LEFT - _RIGHT
-    height = side + _BOTTOM + _TOP
+    tall = side if height is None else height
+    height = tall + _BOTTOM + _TOP
     plot = Plot(figsize=(width / _POINTS, height / _POINTS), dpi=_POINTS)
     FigureCanvasSVG(plot)
-    axes = plot.add_axes((_LEFT / width, _BOTTOM / height, side / width, side / height))
+    axes = plot.add_axes((_LEFT / width, _BOTTOM / height, side / width, tall / height))
     ticks = (0.0, 0.5, 1.0) if is_small else (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
     for axis, text in ((axes.xaxis, xlabel), (axes.yaxis, ylabel)):
         axis.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
@@ -211,6 +285,18 @@ def _square(*, xlabel: str, ylabel: str, is_small: bool = False) -> tuple[Plot, 
     axes.set_ylim(-0.015, 1.015)
     axes.grid(visible=True)
     return plot, axes
+
+
+def _set_range(axes: Axes, *, x: tuple[float, float] | None = None, y: tuple[float, float] | None = None) -> None:
+    """Give an axis a range other than 0 to 1, with at most six round ticks."""
+    for axis, limits, place in ((axes.xaxis, x, axes.set_xlim), (axes.yaxis, y, axes.set_ylim)):
+        if limits is None or limits == (0.0, 1.0):
+            continue
+        margin = 0.04 * (limits[1] - limits[0])
+        place(limits[0] - margin, limits[1] + margin)
+        ticks = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(*limits)
+        shown = [tick for tick in ticks if limits[0] - margin <= tick <= limits[1] + margin]
+        axis.set_ticks(shown, labels=[f"{tick:g}".replace("-", "−") for tick in shown])
 
 
 def _muted_first(lines: Sequence[Line]) -> list[Line]:

@@ -65,6 +65,11 @@ def _encode(pixels: UInt16Pixels, side: int) -> Thumbnail:
     picture = Picture.fromarray(shown[0] if len(shown) == 1 else np.ascontiguousarray(shown.transpose(1, 2, 0)))
     if max(picture.size) > side:
         picture.thumbnail((side, side), Picture.Resampling.LANCZOS)
+    return encode_picture(picture)
+
+
+def encode_picture(picture: Picture.Image) -> Thumbnail:
+    """Turn a picture into text that fits into a page."""
     buffer = BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     text = base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lepton_vision.evaluation.classification import Evaluation
-from lepton_vision.reporting.wording import BY_CLASS, GROUPS, HEADLINES, REASON_NAMES, split_name, term
+from lepton_vision.reporting.wording import BY_CLASS, GROUPS, HEADLINES, REASON_NAMES, Term, split_name, term
 from lepton_vision.types import SPLITS, Figure, Target, TargetKind
 
 NOTHING = "–"
@@ -45,8 +45,12 @@ class Shown:
 
 def show_figure(key: str, figure: Figure | None, *, kind: TargetKind = "binary", wording: str | None = None) -> Shown:
     """Format one figure; ``wording`` is the name whose words to use where the key carries a class."""
+    return format_figure(key, figure, words=term(wording or key, kind))
+
+
+def format_figure(key: str, figure: Figure | None, *, words: Term) -> Shown:
+    """Format one figure under the name and with the meaning that ``words`` gives it."""
     one = figure or _UNKNOWN
-    words = term(wording or key, kind)
     has_interval = is_known(one.low) and is_known(one.high)
     scale = None
     if words.is_share and is_known(one.value):

@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 from lepton_vision.config import PreprocessConfig, WindowName
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.window import CT_PRESETS, apply_window, percentile_window
-from lepton_vision.types import Image, Pixels, Window
+from lepton_vision.types import Image, Pixels, VoiLut, Window
 
 LEVELS = 65535
 """uint16 value of white."""
@@ -52,7 +52,7 @@ def preprocess_image(image: Image, config: PreprocessConfig) -> UInt16Pixels:
     _check_image(image)
     source = image.pixels
     if image.channels == 3 and config.color == "gray":
-        source = _luma(source)
+        source = to_luma(source)
     copies = 3 if config.color == "rgb" and len(source) == 1 else 1
     out = np.zeros((config.channels, *config.size), np.uint16)
     where = 0
@@ -117,8 +117,8 @@ def _check_image(image: Image) -> None:
         )
 
 
-def _luma(pixels: Pixels) -> Pixels:
-    """(3, H, W) RGB to (1, H, W)."""
+def to_luma(pixels: Pixels) -> Pixels:
+    """Turn RGB (3, H, W) or (3, D, H, W) into gray, (1, …), by ITU-R BT.601."""
     gray = pixels[0] * np.float32(_LUMA[0])
     gray += pixels[1] * np.float32(_LUMA[1])
     gray += pixels[2] * np.float32(_LUMA[2])
@@ -128,8 +128,38 @@ def _luma(pixels: Pixels) -> Pixels:
 
 def _display(source: Pixels, *, image: Image, window: WindowName | Window, config: PreprocessConfig) -> Pixels:
     """Display values (C, H, W) float32 in [0, 1]."""
+    chosen = _choose_window(source, image=image, window=window, config=config)
+    return _full(source, image.value_range) if chosen is None else apply_window(source, chosen)
+
+
+def display_window(image: Image, config: PreprocessConfig | None = None) -> Window | VoiLut:
+    """Window that the first channel of ``preprocess_image`` is seen through, for pictures of another size.
+
+    Args:
+        image: (C, H, W) or (C, D, H, W), C = 1 or 3; a percentile is that of all its voxels.
+        config: names the window; None uses the defaults.
+
+    Raises:
+        ReadError: reason ``units`` or ``no_window``, as ``preprocess_image``.
+
+    Example:
+        >>> display_window(Image(np.zeros((1, 4, 4), np.float32), value_range=(0.0, 255.0)))
+        Window(center=127.5, width=255.0, function='LINEAR_EXACT')
+    """
+    settings = config or PreprocessConfig()
+    chosen = _choose_window(image.pixels, image=image, window=settings.windows[0], config=settings)
+    if chosen is not None:
+        return chosen
+    low, high = image.value_range
+    return Window((low + high) / 2.0, high - low if high > low else 1.0, "LINEAR_EXACT")
+
+
+def _choose_window(
+    source: Pixels, *, image: Image, window: WindowName | Window, config: PreprocessConfig
+) -> Window | VoiLut | None:
+    """Window of the configuration or the header; None is the full range of the file."""
     if isinstance(window, Window):
-        return apply_window(source, window)
+        return window
     if window in CT_PRESETS:
         if image.units != "HU":
             raise ReadError(
@@ -137,13 +167,11 @@ def _display(source: Pixels, *, image: Image, window: WindowName | Window, confi
                 f"{image.units!r}. Use 'header', 'percentile' or a Window in the image's own units.",
                 reason="units",
             )
-        return apply_window(source, CT_PRESETS[window])
+        return CT_PRESETS[window]
     choice = _resolve_header(image, config) if window == "header" else window
     if choice == "percentile":
-        return apply_window(source, percentile_window(source))
-    if choice == "full" or image.window is None:
-        return _full(source, image.value_range)
-    return apply_window(source, image.window)
+        return percentile_window(source)
+    return None if choice == "full" else image.window
 
 
 def _resolve_header(image: Image, config: PreprocessConfig) -> str:

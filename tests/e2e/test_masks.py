@@ -41,6 +41,9 @@ def test_figures_as_json_and_files(masks: Path, tmp_path: Path) -> None:
     written = json.loads(Path(printed["figures"]).read_text())
     assert written["structures"]["anterior"]["figures"] == printed["structures"]["anterior"]
     assert len(Path(printed["cases"]).read_text().splitlines()) == 13
+    page = Path(printed["report"]).read_text(encoding="utf-8")
+    assert f"{printed['structures']['posterior']['dice']['value']:.3f}" in page
+    assert page.count("Masks only: no image was named for this case.") == 2 * 3  # best, median, worst
 
 
 def test_people_read_a_table_even_where_there_is_no_interval(masks: Path, tmp_path: Path) -> None:

@@ -25,14 +25,26 @@ def volume(shift: int = 0) -> np.ndarray:
     return labels
 
 
-def nifti(path: Path, values: np.ndarray, *, zooms: tuple[float, ...] = ZOOMS, flip: bool = False) -> str:
+def nifti(
+    path: Path,
+    values: np.ndarray,
+    *,
+    zooms: tuple[float, ...] = ZOOMS,
+    flip: bool = False,
+    origin: tuple[float, ...] = (0.0, 0.0, 0.0),
+    turn_degrees: float = 0.0,
+) -> str:
     affine = np.diag([*zooms, 1.0])
     affine[0, 0] *= -1 if flip else 1
+    angle = np.radians(turn_degrees)  # about the head-foot axis
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    affine[:3, :3] = turn @ affine[:3, :3]
+    affine[:3, 3] = origin
     nibabel.Nifti1Image(values, affine).to_filename(path)
     return path.name
 
 
-def table(folder: Path, *rows: tuple[str, str, str, str], header: str = "image_id,patient_id,truth,prediction") -> Path:
+def table(folder: Path, *rows: tuple[str, ...], header: str = "image_id,patient_id,truth,prediction") -> Path:
     path = folder / "masks.csv"
     path.write_text("\n".join([header, *(",".join(row) for row in rows)]) + "\n")
     return path
@@ -128,6 +140,45 @@ def test_a_prediction_on_another_grid_is_refused(tmp_path: Path, pair: tuple[str
     refuse(against(volume(), flip=True), "orientation of its truth, RAS. Received: LAS", row=1, key="prediction")
     path = against(volume(), zooms=(0.5, 0.75, 2.001))  # a header rounded by another tool
     assert evaluate_mask_table(path, out=tmp_path / "out", structures=STRUCTURES).n == 2
+
+
+@pytest.mark.parametrize(
+    ("place", "is_kept"),
+    [
+        ({"origin": (0.0, 0.0, 2.0)}, False),  # one slice too high
+        ({"origin": (0.001, 0.0, 0.0)}, False),  # 0.002 of the smallest side, 0.5 mm
+        ({"origin": (0.0004, 0.0, 0.0)}, True),  # rounded by another tool
+        ({"turn_degrees": 1.0}, False),  # sin 1 degree = 0.017 of a step
+        ({"turn_degrees": 0.05}, True),  # 0.0009
+    ],
+)
+def test_a_prediction_elsewhere_in_the_patient_is_a_row_with_a_reason(
+    tmp_path: Path, pair: tuple[str, str], place: dict[str, object], is_kept: bool
+) -> None:
+    nifti(tmp_path / "other.nii", volume(), **place)  # type: ignore[arg-type]
+    path = table(tmp_path, ("i0", "p", *pair), ("i1", "q", pair[0], "other.nii"))
+    found = evaluate_mask_table(path, out=tmp_path / "out", structures=STRUCTURES)
+    assert [tuple(failure) for failure in found.failures] == ([] if is_kept else [("i1", "prediction: geometry")])
+    assert found.n == (2 if is_kept else 1)
+    rows = list(csv.DictReader((tmp_path / "out" / "cases.csv").read_text().splitlines()))
+    assert ("prediction: geometry" in {row["reason"] for row in rows}) is not is_kept
+
+
+def test_a_place_that_only_one_file_knows_is_not_compared(tmp_path: Path) -> None:
+    placed = nifti(tmp_path / "placed.nii", volume(), origin=(9.0, 0.0, 0.0))
+    nowhere = nibabel.Nifti1Image(volume(), None)  # both codes 0: says nothing about the patient (nifti1.h, method 1)
+    nowhere.header.set_zooms(ZOOMS)
+    nowhere.to_filename(tmp_path / "nowhere.nii")
+    path = table(tmp_path, ("i0", "p", placed, "nowhere.nii"))
+    assert evaluate_mask_table(path, out=tmp_path / "out", structures=STRUCTURES).n == 1
+
+
+def test_the_column_image_may_be_there_and_its_cells_blank(tmp_path: Path, pair: tuple[str, str]) -> None:
+    header = "image_id,patient_id,truth,prediction,image"
+    path = table(tmp_path, ("i0", "p", *pair, pair[0]), ("i1", "p", *pair, ""), header=header)
+    assert [row.image for row in read_mask_table(path)] == [tmp_path / pair[0], None]
+    path = table(tmp_path, ("i0", "p", *pair, "none.nii"), header=header)
+    refuse(path, "1 of 3 files are not there, the first in the column 'image'", row=0, key="image")
 
 
 def test_values_that_are_no_labels_are_refused(tmp_path: Path, pair: tuple[str, str]) -> None:

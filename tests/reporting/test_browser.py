@@ -8,10 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from mask_studies import make_froc, make_mask_evaluation, make_overlays
 from report_studies import FLOW, PROVENANCE
 
 from lepton_vision.evaluation.classification import Evaluation
-from lepton_vision.reporting import write_report
+from lepton_vision.reporting import write_report, write_segmentation_report
 
 BROWSER = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
@@ -46,6 +47,18 @@ def test_the_page_opens_without_a_message(several: Evaluation, tmp_path: Path) -
     assert "Most wrong cases" in document
 
 
+def write_mask_page(path: Path) -> Path:
+    found = make_mask_evaluation()
+    return write_segmentation_report(found, path, overlays=make_overlays(found), froc={"lesion": make_froc()})
+
+
+def test_the_page_of_masks_opens_without_a_message(tmp_path: Path) -> None:
+    document, messages = browse(write_mask_page(tmp_path / "report.html"), tmp_path / "profile")
+    assert messages == []
+    assert document.count('<svg class="plot"') == 2 + 2 * 3 + 1  # spread; volumes by structure; FROC
+    assert "Rules for empty masks" in document
+
+
 def test_a_message_would_be_noticed(tmp_path: Path) -> None:
     page = tmp_path / "bad.html"
     page.write_text("<!doctype html><script>console.error('broken')</script><p>text")
@@ -54,9 +67,13 @@ def test_a_message_would_be_noticed(tmp_path: Path) -> None:
     assert "broken" in messages[0]
 
 
+@pytest.mark.parametrize("kind", ["classes", "masks"])
 @pytest.mark.parametrize("width", [390, 1200])
-def test_nothing_is_wider_than_the_window(several: Evaluation, tmp_path: Path, width: int) -> None:
-    report = write_report(several, tmp_path / "report.html", data_flow=FLOW, provenance=PROVENANCE)
+def test_nothing_is_wider_than_the_window(several: Evaluation, tmp_path: Path, width: int, kind: str) -> None:
+    if kind == "masks":
+        report = write_mask_page(tmp_path / "report.html")
+    else:
+        report = write_report(several, tmp_path / "report.html", data_flow=FLOW, provenance=PROVENANCE)
     # The page's own policy forbids scripts, so a copy without it measures itself at the width of a frame.
     text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", report.read_text(encoding="utf-8"))
     measure = "<script>parent.postMessage(document.documentElement.scrollWidth,'*')</script></body>"

@@ -15,11 +15,15 @@ from lepton_vision.reporting.figures import (
     SERIES,
     Line,
     Mark,
+    bland_altman_figure,
+    froc_figure,
     precision_recall_figure,
     reliability_figure,
     roc_figure,
     scores_figure,
+    spread_figure,
     to_svg,
+    volume_figure,
 )
 
 RNG = np.random.default_rng(3)
@@ -93,3 +97,45 @@ def test_settings_of_matplotlib_stay_and_pyplot_is_not_loaded() -> None:
     code = "import sys, lepton_vision.reporting.card; print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"
+
+
+def test_the_spread_has_every_point_in_its_row_and_the_quartiles_of_numpy() -> None:
+    values = [RNG.random(9), np.array([0.25, np.nan]), np.array([np.nan])]
+    (axes,) = spread_figure(values, xlabel="Dice", is_share=True).axes
+    points = [line.get_xydata() for line in axes.lines if line.get_marker() == "o"]
+    assert [sorted(one[:, 0]) for one in points] == [sorted(values[0]), [0.25]]
+    assert [(one[:, 1].round(0) == row).all() for row, one in enumerate(points)] == [True, True]
+    box = axes.patches[0]
+    ends = [box.get_x(), box.get_x() + box.get_width()]
+    np.testing.assert_allclose(ends, np.quantile(values[0], [0.25, 0.75]))
+    medians = [line.get_xydata()[0, 0] for line in axes.lines if line.get_marker() != "o"]
+    np.testing.assert_allclose(medians, [np.median(values[0]), 0.25])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "2", "3"]
+
+
+def test_volumes_stand_where_they_are_and_the_line_is_that_of_equal_ones() -> None:
+    truth, prediction = np.array([1.0, 40.0, 0.0]), np.array([2.0, 30.0, 0.0])
+    (axes,) = volume_figure(truth, prediction).axes
+    lines = [line.get_xydata().tolist() for line in axes.lines]
+    assert lines == [[[0.0, 0.0], [40.0, 40.0]], [[1.0, 2.0], [40.0, 30.0], [0.0, 0.0]]]
+    assert axes.get_xlim() == axes.get_ylim()
+    assert axes.get_xlim()[1] > 40.0
+
+
+def test_bland_altman_draws_the_errors_and_the_levels_it_is_given() -> None:
+    means, errors = np.array([10.0, 20.0]), np.array([-3.0, 1.0])
+    (axes,) = bland_altman_figure(means, errors, lines=(-1.0, -6.5, 4.5)).axes
+    levels = [line.get_ydata()[0] for line in axes.lines if line.get_marker() != "o"]
+    assert levels == [0.0, -1.0, -6.5, 4.5]
+    assert axes.lines[-1].get_xydata().tolist() == [[10.0, -3.0], [20.0, 1.0]]
+    assert axes.get_ylim()[0] < -6.5
+    volume_figure(np.zeros(1), np.zeros(1))  # nothing to scale by
+    bland_altman_figure(np.zeros(1), np.zeros(1), lines=(0.0,))
+
+
+def test_the_froc_rises_at_the_thresholds_only() -> None:
+    (axes,) = froc_figure(np.array([0.0, 0.5, 3.0]), np.array([0.2, 0.6, 0.6])).axes
+    (curve,) = axes.lines
+    assert curve.get_xydata().tolist() == [[0.0, 0.0], [0.0, 0.2], [0.5, 0.6], [3.0, 0.6]]
+    assert curve.get_drawstyle() == "steps-post"
+    assert axes.get_xlim()[1] > 3.0

@@ -15,7 +15,8 @@ from pydicom.pixels import apply_windowing
 
 from lepton_vision.config import PreprocessConfig
 from lepton_vision.errors import ReadError
-from lepton_vision.transforms.preprocess import preprocess_image, to_input
+from lepton_vision.readers.window import apply_window
+from lepton_vision.transforms.preprocess import display_window, preprocess_image, to_input
 from lepton_vision.types import Image, VoiLut, Window
 
 
@@ -244,3 +245,24 @@ def test_preprocessing_loads_no_torch_and_no_albumentations() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("header", [None, Window(40.0, 400.0), VoiLut(np.linspace(0, 1, 50, dtype=np.float32), 0.0)])
+@pytest.mark.parametrize("name", ["header", "full", "percentile", "lung", Window(10.0, 90.0, "SIGMOID")])
+def test_the_window_of_a_picture_is_what_the_network_sees(name: object, header: Window | VoiLut | None) -> None:
+    pixels = np.random.default_rng(0).normal(0, 400, (12, 12))
+    image = ct(pixels, window=header)
+    config = PreprocessConfig(size=(12, 12), windows=(name,))  # type: ignore[arg-type]
+    shown = apply_window(image.pixels, display_window(image, config)) * 65535
+    np.testing.assert_allclose(preprocess_image(image, config), shown, atol=1.01)
+
+
+def test_a_volume_has_one_window_and_a_raster_file_its_full_range() -> None:
+    volume = Image(np.arange(60, dtype=np.float32).reshape(1, 3, 4, 5), units="US", source_format="nifti")
+    low, high = np.percentile(np.arange(60.0), [0.5, 99.5])
+    found = display_window(volume)
+    assert isinstance(found, Window)
+    assert (found.center, found.width) == pytest.approx(((low + high) / 2, high - low))
+    assert display_window(display(np.ones((3, 4, 4)))) == Window(127.5, 255.0, "LINEAR_EXACT")
+    with pytest.raises(ReadError, match="VOI window"):
+        display_window(volume, PreprocessConfig(missing_window="refuse"))

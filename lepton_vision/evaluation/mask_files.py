@@ -1,0 +1,142 @@
+"""Mask files in, cases out: labels are whole numbers, and truth and prediction lie on one grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lepton_vision.errors import EvaluationError, ReadError
+from lepton_vision.evaluation.segmentation import MaskCase
+from lepton_vision.inference.predictions import Failure
+from lepton_vision.readers import read_image
+from lepton_vision.types import Geometry, Image
+
+SPACING_TOLERANCE = 1e-3  # relative; headers keep float32, and tools round to a few digits
+
+
+class MaskRow(NamedTuple):
+    """One line of the table; paths are complete, and ``image`` is None where none is named."""
+
+    image_id: str
+    patient_id: str
+    truth: Path
+    prediction: Path
+    image: Path | None = None
+
+    def files(self) -> dict[str, Path]:
+        """The files that are named, by column."""
+        found = {"truth": self.truth, "prediction": self.prediction}
+        return found if self.image is None else found | {"image": self.image}
+
+
+def load_cases(
+    rows: Sequence[MaskRow], *, progress: Callable[[int, int], None] | None = None
+) -> Iterator[MaskCase | Failure]:
+    """Read one case after the other; geometry is the truth's.
+
+    A file that cannot be read becomes a Failure with the reason code, and so does a prediction that lies elsewhere in
+    the patient than its truth (``prediction: geometry``). A prediction without a spacing, orientation or place of its
+    own (PNG, npz) is taken to lie on the truth's grid.
+
+    Raises:
+        EvaluationError: a colour image, values that are no whole numbers, or a prediction of another shape, spacing or
+            orientation than its truth; with the row.
+    """
+    for number, row in enumerate(rows):
+        try:
+            yield _load(row)
+        except EvaluationError as error:
+            raise EvaluationError(str(error), row=number, key=error.key) from None
+        if progress is not None:
+            progress(number + 1, len(rows))
+
+
+def _load(row: MaskRow) -> MaskCase | Failure:
+    images = {}
+    for name, path in (("truth", row.truth), ("prediction", row.prediction)):
+        try:
+            images[name] = read_image(path)
+        except ReadError as error:
+            return Failure(row.image_id, f"{name}: {error.reason}")
+    labels = {name: read_labels(image, name) for name, image in images.items()}
+    truth, prediction = images["truth"], images["prediction"]
+    # The shape first (MaskCase says it): a spacing of another number of axes would only confuse.
+    case = MaskCase(row.image_id, labels["truth"], labels["prediction"], truth.spacing_mm, row.patient_id)
+    if truth.spacing_mm is not None and prediction.spacing_mm is not None:
+        _check_spacing(truth.spacing_mm, prediction.spacing_mm)
+    ways = [image.facts.get("orientation") for image in (truth, prediction)]
+    if None not in ways and ways[0] != ways[1]:
+        raise EvaluationError(
+            f"A prediction needs the orientation of its truth, {ways[0]}. Received: {ways[1]}. Reorient the "
+            "prediction, or save it with the truth's affine.",
+            key="prediction",
+        )
+    if not is_same_place(truth.geometry, prediction.geometry):
+        return Failure(row.image_id, "prediction: geometry")
+    return case
+
+
+def read_labels(image: Image, name: str) -> npt.NDArray[np.int32]:
+    """Return (H, W) or (D, H, W) labels of an image of whole numbers.
+
+    Raises:
+        EvaluationError: colour, or values between whole numbers; ``name`` says of what.
+    """
+    if image.channels != 1:
+        raise EvaluationError(
+            f"Expected one value per voxel in a mask. Received: {image.channels} channels in the {name}. Save labels "
+            "as grey values, not colours.",
+            key=name,
+        )
+    values = image.pixels[0]
+    labels: npt.NDArray[np.int32] = values.astype(np.int32)
+    is_wrong = labels != values
+    if is_wrong.any():
+        raise EvaluationError(
+            f"Expected whole numbers in a mask. Received: {float(values[is_wrong][0]):g} in the {name}, "
+            f"{int(is_wrong.sum())} such voxels. Save labels, not probabilities or interpolated labels.",
+            key=name,
+        )
+    return labels
+
+
+def is_same_spacing(first: tuple[float, ...] | None, second: tuple[float, ...] | None) -> bool:
+    """Whether two spacings [mm] are the same to a part of ``SPACING_TOLERANCE``; an unknown one fits any."""
+    if first is None or second is None:
+        return True
+    return len(first) == len(second) and bool(np.allclose(first, second, rtol=SPACING_TOLERANCE, atol=0.0))
+
+
+def is_same_place(first: Geometry | None, second: Geometry | None) -> bool:
+    """Whether two grids begin at the same point and run the same way; an unknown place fits any.
+
+    Both are compared in voxels: the first voxels may lie ``SPACING_TOLERANCE`` of the smallest side of a voxel apart,
+    and a step along an axis may end as far beside the other's, as a part of its length.
+
+    Example:
+        >>> axes = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
+        >>> here, there = (Geometry((0.0, 0.0, z), axes, (5.0, 1.0, 1.0)) for z in (0.0, 5.0))
+        >>> is_same_place(here, here), is_same_place(here, there)
+        (True, False)
+    """
+    if first is None or second is None:
+        return True
+    if len(first.direction) != len(second.direction):
+        return False
+    apart_mm = np.linalg.norm(np.subtract(first.origin_mm, second.origin_mm))
+    beside = np.linalg.norm(np.subtract(first.direction, second.direction), axis=1)
+    return bool(apart_mm <= SPACING_TOLERANCE * min(first.spacing_mm) and beside.max() <= SPACING_TOLERANCE)
+
+
+def _check_spacing(truth: tuple[float, ...], prediction: tuple[float, ...]) -> None:
+    if not is_same_spacing(truth, prediction):
+        shown = [" x ".join(f"{step:g}" for step in spacing) for spacing in (truth, prediction)]
+        raise EvaluationError(
+            f"A prediction needs the spacing of its truth, {shown[0]} mm. Received: {shown[1]} mm. Resample the "
+            "prediction to the truth's grid.",
+            key="prediction",
+        )

@@ -1,0 +1,116 @@
+"""Grad-CAM: where in the image the evidence for a class lies (Selvaraju et al., ICCV 2017, arXiv:1610.02391)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lepton_vision.config import nearest
+from lepton_vision.errors import ConfigError
+from lepton_vision.models.network import Network
+from lepton_vision.types import Target
+
+STAGE = "layer4"
+"""Last stage with a map of places; the pooled vector behind it has none."""
+
+
+def grad_cam(
+    network: Network, images: Tensor, *, target: str, class_index: int | None = None
+) -> npt.NDArray[np.float32]:
+    """Return heat maps of one class, as large as the images.
+
+    The gradient of the logit with respect to the feature map of ``layer4`` is averaged over all places: the weight of
+    each channel. The map is the ReLU of the weighted sum of the channels, resized bilinearly. It is coarse (1/32 of the
+    side with the standard stem), says what speaks for the class and not what speaks against it, and is no segmentation.
+
+    The network is used in evaluation mode and left as it was: modes, parameters, their gradients, buffers and hooks.
+
+    Args:
+        network: on any device.
+        images: (B, C, H, W) float32, normalised (``transforms.to_input``); moved to the network's device.
+        target: name of a target.
+        class_index: position among its classes. For a binary target None means 1, the positive class, and 0 is the
+            evidence against it (the negated logit); the others have no default.
+
+    Returns:
+        (B, H, W) float32, 0 or more, not scaled: maps of one network and class may be compared.
+
+    Raises:
+        ConfigError: an unknown target or class, or images that do not fit the network.
+
+    Example:
+        >>> grad_cam(network, batch.images, target="covid").shape  # doctest: +SKIP
+        (32, 224, 224)
+    """
+    column, sign = _choose_logit(_find_target(network, target), class_index)
+    device = next(network.parameters()).device
+    # A caller's inference mode or no_grad would leave nothing to differentiate, autocast would round the gradient.
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        batch = images.detach().clone().to(device=device, dtype=torch.float32)
+        with _in_evaluation(network), _capture(network.parameter_stages()[STAGE]) as captured:
+            logit = sign * network(batch).logits[target][:, column]
+        (feature_map,) = captured
+        (gradient,) = torch.autograd.grad(logit.sum(), feature_map)
+        weights = gradient.mean(dim=(2, 3), keepdim=True)
+        heat = F.relu((weights * feature_map.detach()).sum(dim=1, keepdim=True))
+        heat = F.interpolate(heat, size=batch.shape[2:], mode="bilinear", align_corners=False)
+    result: npt.NDArray[np.float32] = heat[:, 0].detach().float().cpu().numpy()
+    return result
+
+
+def _find_target(network: Network, name: str) -> Target:
+    found = {target.name: target for target in network.targets}
+    if name not in found:
+        raise ConfigError(f"Unknown target {name!r}. {nearest(name, list(found))}", key="target")
+    return found[name]
+
+
+def _choose_logit(target: Target, class_index: int | None) -> tuple[int, float]:
+    """Column of the logits, and 1 or -1."""
+    count = len(target.classes)
+    if class_index is None and target.kind == "binary":
+        class_index = 1
+    if class_index is None or not 0 <= class_index < count:
+        raise ConfigError(
+            f"Expected class_index from 0 to {count - 1} for the target {target.name!r}. Received: {class_index}.",
+            key="class_index",
+        )
+    if target.kind == "binary":
+        return 0, 1.0 if class_index == 1 else -1.0
+    return class_index, 1.0
+
+
+@contextmanager
+def _in_evaluation(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode; every module gets its own mode back, as norm layers may be fixed in a network that trains."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def _capture(stage: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect what a stage gives, cut off from what is below: nothing there needs a gradient."""
+    captured: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        del module, inputs
+        captured.append(output.detach().requires_grad_())
+        return captured[-1]
+
+    hook = stage.register_forward_hook(keep)
+    try:
+        yield captured
+    finally:
+        hook.remove()

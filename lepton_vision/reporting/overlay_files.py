@@ -1,0 +1,100 @@
+"""Read the best, the median and the worst case of each structure again, one at a time, to be drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+
+from lepton_vision.errors import LeptonError, ReadError
+from lepton_vision.evaluation.mask_files import MaskRow, is_same_place, is_same_spacing, read_labels
+from lepton_vision.evaluation.segmentation import SegmentationEvaluation, structure_mask
+from lepton_vision.readers import read_image
+from lepton_vision.reporting.overlays import MOST_STRUCTURES, NoOverlay, Overlay
+from lepton_vision.transforms.preprocess import display_window, to_luma
+from lepton_vision.types import Geometry, Image
+
+# Which way W and H shall grow on the page: to the patient's left, back and feet, as radiologists look at slices.
+_SHOWN = "LPI"
+
+
+def read_overlays(rows: Sequence[MaskRow], evaluation: SegmentationEvaluation) -> Iterator[Overlay | NoOverlay]:
+    """Yield the ranked cases of each structure (``MOST_STRUCTURES`` of them), best first, or a reason instead.
+
+    An image is shown through its window as in the gallery of a classification: that of the header, else percentiles,
+    or the full range of a raster file. Slices of a file that knows its place are flipped (never swapped or resampled)
+    until left, back and feet of the patient are where radiologists expect them.
+
+    Args:
+        rows: what ``mask_table.read_mask_table`` gave; those that are not ranked are not read.
+        evaluation: of these rows.
+    """
+    by_id = {row.image_id: row for row in rows}
+    dice = {(row.structure, row.image_id): row.figures.dice for row in evaluation.cases}
+    for structure, ranked in islice(evaluation.ranked.items(), MOST_STRUCTURES):
+        for image_id in dict.fromkeys(name for name in ranked if name is not None):
+            value = evaluation.structures[structure]
+            try:
+                overlay = _read(by_id[image_id], structure, value=value)
+                yield replace(overlay, dice=dice[structure, image_id])
+            except _CannotDrawError as error:
+                yield NoOverlay(structure, image_id, dice[structure, image_id], str(error))
+            except LeptonError as error:  # a file that changed since it was evaluated
+                reason = f"the case cannot be drawn ({type(error).__name__})"
+                yield NoOverlay(structure, image_id, dice[structure, image_id], reason)
+
+
+class _CannotDrawError(Exception):
+    """Says in words that fit into a page why a case is not drawn."""
+
+
+def _read(row: MaskRow, structure: str, *, value: int | tuple[int, ...]) -> Overlay:
+    truth, prediction = (_open(row, name) for name in ("truth", "prediction"))
+    image = None if row.image is None else _open(row, "image")
+    true, predicted = (structure_mask(read_labels(one, "mask"), value) for one in (truth, prediction))
+    overlay = Overlay(structure, row.image_id, true, predicted, spacing_mm=truth.spacing_mm)
+    places = [one.geometry for one in (truth, prediction, image) if one is not None and one.geometry is not None]
+    if image is not None:
+        _check_grid(image, [truth, prediction])
+        try:
+            window = display_window(image)
+        except ReadError as error:
+            raise _CannotDrawError(f"the image has no window to show it through ({error.reason})") from None
+        pixels = to_luma(image.pixels)[0] if image.channels == 3 else image.pixels[0]
+        spacing = truth.spacing_mm or prediction.spacing_mm or image.spacing_mm
+        overlay = replace(overlay, image=pixels, spacing_mm=spacing, window=window)
+    return _turn(overlay, places[0]) if places else overlay
+
+
+def _open(row: MaskRow, name: str) -> Image:
+    try:
+        return read_image(row.files()[name])
+    except ReadError as error:
+        raise _CannotDrawError(f"the {name} cannot be read ({error.reason})") from None
+    except (LeptonError, OSError, ValueError) as error:  # the page must not fail for one picture
+        raise _CannotDrawError(f"the {name} cannot be read ({type(error).__name__})") from None
+
+
+def _check_grid(image: Image, masks: Sequence[Image]) -> None:
+    shape, wanted = image.pixels.shape[1:], masks[0].pixels.shape[1:]
+    if shape != wanted:
+        shown = [" × ".join(map(str, one)) for one in (shape, wanted)]
+        raise _CannotDrawError(f"the image has the shape {shown[0]}, its masks {shown[1]}")
+    if image.channels not in (1, 3):
+        raise _CannotDrawError(f"the image has {image.channels} channels, neither gray nor RGB")
+    if not all(is_same_spacing(image.spacing_mm, mask.spacing_mm) for mask in masks):
+        raise _CannotDrawError("the image has another spacing than its masks")
+    if not all(is_same_place(image.geometry, mask.geometry) for mask in masks):
+        raise _CannotDrawError("the image lies elsewhere in the patient than its masks")
+
+
+def _turn(overlay: Overlay, geometry: Geometry) -> Overlay:
+    """Flip H and W of all arrays where they grow the other way than a reader expects."""
+    way = geometry.orientation  # of W, H and D
+    axes = tuple(axis for axis, letter in ((-1, way[0]), (-2, way[1])) if letter not in _SHOWN)
+    image = None if overlay.image is None else np.flip(overlay.image, axes)
+    return replace(
+        overlay, truth=np.flip(overlay.truth, axes), prediction=np.flip(overlay.prediction, axes), image=image
+    )
