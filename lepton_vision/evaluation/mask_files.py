@@ -13,9 +13,8 @@ from lepton_vision.errors import EvaluationError, ReadError
 from lepton_vision.evaluation.segmentation import MaskCase
 from lepton_vision.inference.predictions import Failure
 from lepton_vision.readers import read_image
-from lepton_vision.types import Geometry, Image
-
-SPACING_TOLERANCE = 1e-3  # relative; headers keep float32, and tools round to a few digits
+from lepton_vision.readers.mask import is_same_place, is_same_spacing
+from lepton_vision.types import Image
 
 
 class MaskRow(NamedTuple):
@@ -102,34 +101,6 @@ def read_labels(image: Image, name: str) -> npt.NDArray[np.int32]:
             key=name,
         )
     return labels
-
-
-def is_same_spacing(first: tuple[float, ...] | None, second: tuple[float, ...] | None) -> bool:
-    """Whether two spacings [mm] are the same to a part of ``SPACING_TOLERANCE``; an unknown one fits any."""
-    if first is None or second is None:
-        return True
-    return len(first) == len(second) and bool(np.allclose(first, second, rtol=SPACING_TOLERANCE, atol=0.0))
-
-
-def is_same_place(first: Geometry | None, second: Geometry | None) -> bool:
-    """Whether two grids begin at the same point and run the same way; an unknown place fits any.
-
-    Both are compared in voxels: the first voxels may lie ``SPACING_TOLERANCE`` of the smallest side of a voxel apart,
-    and a step along an axis may end as far beside the other's, as a part of its length.
-
-    Example:
-        >>> axes = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
-        >>> here, there = (Geometry((0.0, 0.0, z), axes, (5.0, 1.0, 1.0)) for z in (0.0, 5.0))
-        >>> is_same_place(here, here), is_same_place(here, there)
-        (True, False)
-    """
-    if first is None or second is None:
-        return True
-    if len(first.direction) != len(second.direction):
-        return False
-    apart_mm = np.linalg.norm(np.subtract(first.origin_mm, second.origin_mm))
-    beside = np.linalg.norm(np.subtract(first.direction, second.direction), axis=1)
-    return bool(apart_mm <= SPACING_TOLERANCE * min(first.spacing_mm) and beside.max() <= SPACING_TOLERANCE)
 
 
 def _check_spacing(truth: tuple[float, ...], prediction: tuple[float, ...]) -> None:

@@ -9,9 +9,10 @@ from itertools import islice
 import numpy as np
 
 from lepton_vision.errors import LeptonError, ReadError
-from lepton_vision.evaluation.mask_files import MaskRow, is_same_place, is_same_spacing, read_labels
+from lepton_vision.evaluation.mask_files import MaskRow, read_labels
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation, structure_mask
 from lepton_vision.readers import read_image
+from lepton_vision.readers.mask import is_same_place, is_same_spacing
 from lepton_vision.reporting.overlays import MOST_STRUCTURES, NoOverlay, Overlay
 from lepton_vision.transforms.preprocess import display_window, to_luma
 from lepton_vision.types import Geometry, Image
