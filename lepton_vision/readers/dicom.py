@@ -8,6 +8,7 @@ the rescale gives a physical quantity, and the photometric interpretation says o
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +31,7 @@ from lepton_vision.readers.window import reflect
 from lepton_vision.types import Geometry, Image, Pixels, VoiLut, Window
 
 _HEADER = "Cannot parse the DICOM header"
+_UNITS = "Cannot bring the pixels to modality units"
 _DARK_MAGIC = ((b"MZ", "MZ"), (b"\x7fELF", "ELF"), (b"#!", "script"))
 
 
@@ -46,26 +48,22 @@ def read_dicom(
         frame: number of one frame, or None for all.
         limits: caps.
     """
-    with guard(_HEADER, reason="corrupt"):
-        file = open_dicom(stream, head=head, limits=limits)
-        layout = read_layout(file)
-        wanted = _wanted(layout, frame=frame)
-    stored, decoder = read_stored(file, layout, wanted=wanted, limits=limits)
-    with guard("Cannot bring the pixels to modality units", reason="corrupt"):
-        pixels, value_range, units, window = _to_units(stored, file.dataset, layout=layout, wanted=wanted)
-        return _build(
+    file, layout, wanted, image = _decode(stream, head=head, frame=frame, limits=limits)
+    with guard(_UNITS, reason="corrupt"):
+        return _describe(
+            image,
             file,
-            layout,
-            pixels=pixels,
-            value_range=value_range,
-            units=units,
-            window=window,
-            decoder=decoder,
+            layout=layout,
             wanted=wanted,
             name=name or stored_path(path),
             head=head,
             is_one_of_many=frame is not None and layout.frames > 1,
         )
+
+
+def read_dicom_pixels(stream: BinaryIO, *, head: bytes, frame: int | None, limits: Limits) -> Image:
+    """Pixels of an open DICOM file and what they mean, without ids, facts and geometry; see ``image.read_pixels``."""
+    return _decode(stream, head=head, frame=frame, limits=limits)[-1]
 
 
 def probe_dicom(stream: BinaryIO, *, head: bytes, path: Path, limits: Limits) -> FileFacts:
@@ -102,6 +100,29 @@ def dicom_planes(stream: BinaryIO, *, head: bytes, limits: Limits) -> list[Plane
         # Each promised frame costs a plane, so a header that lies must not promise too many.
         check_size(layout.frames, layout.rows, layout.columns, limits=limits)
         return describe_slices(file.dataset, layout=layout)
+
+
+def _decode(
+    stream: BinaryIO, *, head: bytes, frame: int | None, limits: Limits
+) -> tuple[DicomFile, PixelLayout, range, Image]:
+    """The open file, its layout, the frames that were wanted, and the image without ids, facts and geometry."""
+    with guard(_HEADER, reason="corrupt"):
+        file = open_dicom(stream, head=head, limits=limits)
+        layout = read_layout(file)
+        wanted = _wanted(layout, frame=frame)
+    stored, decoder = read_stored(file, layout, wanted=wanted, limits=limits)
+    with guard(_UNITS, reason="corrupt"):
+        pixels, value_range, units, window = _to_units(stored, file.dataset, layout=layout, wanted=wanted)
+        image = Image(
+            pixels=pixels if len(wanted) > 1 else pixels[:, 0],
+            units=units,
+            value_range=value_range,
+            modality=code(file.dataset, "Modality"),
+            window=window,
+            source_format="dicom",
+            decoder=decoder,
+        )
+    return file, layout, wanted, image
 
 
 def _wanted(layout: PixelLayout, *, frame: int | None) -> range:
@@ -146,20 +167,17 @@ def _units(dataset: Dataset, *, kind: str | None) -> str:
     return code(dataset, "Units") or "US"
 
 
-def _build(
+def _describe(
+    image: Image,
     file: DicomFile,
-    layout: PixelLayout,
     *,
-    pixels: Pixels,
-    value_range: tuple[float, float],
-    units: str,
-    window: Window | VoiLut | None,
-    decoder: str,
+    layout: PixelLayout,
     wanted: range,
     name: str,
     head: bytes,
     is_one_of_many: bool,
 ) -> Image:
+    """The image with its ids, facts and place."""
     dataset = file.dataset
     ids = raw_identifiers(dataset)
     facts = read_facts(dataset, layout=layout, transfer_syntax=file.transfer_syntax)
@@ -167,20 +185,14 @@ def _build(
     facts |= {"spacing_source": spacing_source, "frames": layout.frames, **_more_facts(file, head=head)}
     geometry = _geometry(dataset, layout=layout, wanted=wanted)
     image_id = pseudonym("image", ids.sop_uid or name)
-    return Image(
-        pixels=pixels if len(wanted) > 1 else pixels[:, 0],
+    return replace(
+        image,
         spacing_mm=_whole_spacing(dataset, spacing, geometry=geometry, wanted=wanted),
         geometry=geometry,
-        units=units,
-        value_range=value_range,
-        modality=code(dataset, "Modality"),
-        window=window,
         image_id=f"{image_id}-{wanted.start}" if is_one_of_many else image_id,
         series_id=pseudonym("series", ids.series_uid) if ids.series_uid else None,
         study_id=pseudonym("study", ids.study_uid) if ids.study_uid else None,
         patient_id=pseudonym("patient", ids.patient_id) if ids.patient_id else None,
-        source_format="dicom",
-        decoder=decoder,
         facts=facts,
     )
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from pydicom import dcmread
 from pydicom.datadict import tag_for_keyword
-from pydicom.dataset import Dataset, FileDataset
+from pydicom.dataset import Dataset
 from pydicom.filereader import _read_file_meta_info, read_dataset, read_preamble
 
 from lepton_vision.errors import ReadError
@@ -23,6 +23,7 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 _IMPLICIT, _EXPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 _NATIVE = frozenset({_IMPLICIT, _EXPLICIT, _BIG_ENDIAN, DEFLATED, "1.2.840.113619.5.2"})
 _PIXEL_TAGS = {0x0008: "FloatPixelData", 0x0009: "DoubleFloatPixelData", 0x0010: "PixelData"}
+_PIXEL_WORDS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _LONG_VRS = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"UN", b"UT", b"UC", b"UR", b"SQ"})
 _VRS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
@@ -103,26 +104,37 @@ def open_dicom(stream: BinaryIO, *, head: bytes, limits: Limits) -> DicomFile:
     """
     is_part10 = head[128:132] == b"DICM"
     # pydicom itself would inflate 1 MB to 3 GB without asking, so the syntax is looked at first.
-    preamble = read_preamble(stream, force=not is_part10)
-    meta = _read_file_meta_info(stream)
-    if str(meta.get("TransferSyntaxUID", "")) == DEFLATED:
-        inflated = inflate(stream.read(), wbits=-zlib.MAX_WBITS, cap=limits.max_bytes)
-        stream = io.BytesIO(inflated)
-        is_implicit, is_little = False, True
-        parsed = read_dataset(stream, is_implicit, is_little, stop_when=lambda tag, vr, length: tag >= 0x7FE00008)
-        dataset = FileDataset(stream, parsed, preamble, meta, is_implicit, is_little)
+    read_preamble(stream, force=not is_part10)
+    syntax = str(_read_file_meta_info(stream).get("TransferSyntaxUID") or "")
+    if syntax == DEFLATED:
+        stream = io.BytesIO(inflate(stream.read(), wbits=-zlib.MAX_WBITS, cap=limits.max_bytes))
+    if syntax == DEFLATED or (syntax.startswith(_IMPLICIT) and not _is_command(stream)):
+        # What ``dcmread`` would do next; it would parse the group just read once more.
+        is_implicit, is_little = syntax == _IMPLICIT, syntax != _BIG_ENDIAN
+        dataset = read_dataset(stream, is_implicit, is_little, stop_when=_is_at_pixels)
     else:
         stream.seek(0)
         dataset = dcmread(stream, stop_before_pixels=True, force=not is_part10)
         is_implicit, is_little = (bool(flag) for flag in dataset.original_encoding)
-    syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
     if not syntax:
         syntax = _IMPLICIT if is_implicit else _EXPLICIT if is_little else _BIG_ENDIAN
     place = stream.tell()
     size = stream.seek(0, io.SEEK_END)
     stream.seek(place)
     pixels = _locate_pixels(stream, is_implicit=is_implicit, is_little=is_little, size=size)
-    return DicomFile(dataset, stream, size, str(syntax), is_little, pixels)
+    return DicomFile(dataset, stream, size, syntax, is_little, pixels)
+
+
+def _is_command(stream: BinaryIO) -> bool:
+    """Whether a command set (group 0000) or nothing at all follows; left to ``dcmread``."""
+    place = stream.tell()
+    group = stream.read(2)
+    stream.seek(place)
+    return group in (b"\0\0", b"\0", b"")
+
+
+def _is_at_pixels(tag: int, _vr: str | None, _length: int) -> bool:
+    return tag in _PIXEL_WORDS
 
 
 def inflate(data: bytes, *, wbits: int, cap: int) -> bytes:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +19,24 @@ import cv2
 import numpy as np
 
 from lepton_vision.config import AugmentConfig, AugmentPreset
+from lepton_vision.transforms import changes
 from lepton_vision.types import Pixels, Target
+
+Change = Callable[[Pixels, Mapping[str, Any]], Pixels]
+"""Applies drawn values to one plane (H, W) float32."""
+
+_CHANGES: Mapping[type, Change] = MappingProxyType(
+    {
+        A.HorizontalFlip: changes.mirror,
+        A.VerticalFlip: changes.turn_over,
+        A.Affine: changes.warp,
+        A.GaussianBlur: changes.blur,
+        A.CoarseDropout: changes.punch,
+        A.RandomBrightnessContrast: changes.stretch,
+        A.RandomGamma: changes.bend,
+        A.GaussNoise: changes.add_noise,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,28 +136,50 @@ class Augment:
 
     def __init__(self, preset: Preset, *, strength: float, flips: bool) -> None:
         self.flips = flips
-        self._steps = A.Compose(
-            _spatial_steps(preset, strength=strength, flips=flips) + _intensity_steps(preset, strength)
-        )
+        self._steps = _spatial_steps(preset, strength=strength, flips=flips) + _intensity_steps(preset, strength)
 
-    def __call__(self, pixels: Pixels, seed: int) -> Pixels:
+    def __call__(self, pixels: Pixels, seed: int, *, out: Pixels | None = None) -> Pixels:
         """Change one image; every channel in the same way, noise included, so that a gray image stays gray.
 
         Args:
-            pixels: (C, H, W) float32 in [0, 1]; not changed.
+            pixels: (C, H, W) float32 in [0, 1]; not changed unless it is ``out`` too.
             seed: 0 or more.
+            out: array of the same shape that takes the result; None makes one.
 
         Returns:
-            (C, H, W) float32 in [0, 1], in memory of its own.
+            (C, H, W) float32 in [0, 1].
         """
-        result = np.empty_like(pixels)
+        result = np.empty_like(pixels) if out is None else out
+        changes = self._draw(pixels.shape[1:], seed)
+        # Channel by channel is faster than three channels at once, which OpenCV wants last.
         for plane, changed in zip(pixels, result, strict=True):
-            # One generator for all steps: Compose.set_random_seed would start every step from the same state, and
-            # steps that should be independent would then always happen together. Channel by channel is faster than
-            # three channels at once: albumentations wants them last, and its float arithmetic goes through float64.
-            self._steps.set_random_state(np.random.default_rng(seed), random.Random(seed))
-            np.clip(self._steps(image=plane[:, :, None])["image"][:, :, 0], 0.0, 1.0, out=changed)
+            for apply, drawn in changes:
+                plane = apply(plane, drawn)
+            np.clip(plane, 0.0, 1.0, out=changed)
         return result
+
+    def _draw(self, shape: tuple[int, ...], seed: int) -> list[tuple[Change, dict[str, Any]]]:
+        """Which changes happen, in order, and their values: drawn by albumentations, from the seed alone.
+
+        The stream is that of its ``Compose``, whose first number decides whether anything happens at all. One
+        generator serves all steps: ``Compose.set_random_seed`` would start every step from the same state, and steps
+        that should be independent would then always happen together.
+        """
+        numbers, coins = np.random.default_rng(seed), random.Random(seed)
+        coins.random()
+        facts, blank = {"shape": (*shape, 1)}, {"image": _blank(shape)}  # no step looks at the pixels
+        drawn: list[tuple[Change, dict[str, Any]]] = []
+        for step in self._steps:
+            if coins.random() < step.p:
+                step.set_random_state(numbers, coins)
+                drawn.append((_CHANGES[type(step)], step.get_params_dependent_on_data(facts, blank)))
+        return drawn
+
+
+@lru_cache(maxsize=8)
+def _blank(shape: tuple[int, ...]) -> Pixels:
+    """(H, W, 1) float32 that takes no memory."""
+    return np.broadcast_to(np.float32(0.0), (*shape, 1))
 
 
 def build_augment(config: AugmentConfig, *, targets: Sequence[Target]) -> Augment:

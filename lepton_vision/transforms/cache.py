@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import logging
+import math
 import mmap
 import os
 import shutil
@@ -27,17 +28,18 @@ _log = logging.getLogger(__name__)
 _VERSION = 1  # raise it whenever the file's layout changes; the package's version stands for the pixels
 _MAGIC = b"lepton_vision pixel cache\n"
 _PAGE = 4096  # the header's size; pixels start on a page too
-_TOUCHED_LIMIT = 16 * 2**20  # bytes read or written before the mapping's pages are given back
+_AROUND = 2**16  # bytes that Linux maps at one fault (``fault_around_bytes``), however small the row that was asked for
+_TOUCHED_LIMIT = 4 * 2**20  # bytes mapped, at most, before the mapping's pages are given back
 
 
 class PixelCache:
     """Output of ``preprocess_image`` for the first rows of one dataset, as many as fit.
 
     The file is a header page, one uint32 checksum for each row (0: not filled yet), and the pixels. A row is its
-    checksum's word: written after the pixels, compared at every read. A row that was torn by a crash, or that another
-    process is writing this moment, does not match and is decoded again; two processes that write the same row write
-    the same bytes. The file's name holds a fingerprint of the preprocessing and of every source file's size and time,
-    so that a changed file or setting never meets old pixels.
+    checksum's word: written after the pixels, compared when a process first reads it. A row that was torn by a crash,
+    or that another process is writing this moment, does not match and is decoded again; two processes that write the
+    same row write the same bytes. The file's name holds a fingerprint of the preprocessing and of every source file's
+    size and time, so that a changed file or setting never meets old pixels.
 
     Open it with ``PixelCache.open``. It survives fork and pickling: the copy maps the same file.
     """
@@ -86,8 +88,10 @@ class PixelCache:
         if row >= self.rows or not self._checksums[row]:
             return None
         pixels = self._pixels[row]
-        if _checksum(pixels) != self._checksums[row]:
-            return None
+        if not self._is_whole[row]:
+            if _checksum(pixels) != self._checksums[row]:
+                return None
+            self._is_whole[row] = True  # whoever writes it again writes the same bytes
         self._touch()
         view: UInt16Pixels = pixels.view()
         view.flags.writeable = False
@@ -119,11 +123,12 @@ class PixelCache:
         self._checksums: npt.NDArray[np.uint32] = np.frombuffer(self._map, np.uint32, self.rows, _PAGE)
         flat = np.frombuffer(self._map, np.uint16, self.rows * int(np.prod(self.shape)), _pixels_at(self.rows))
         self._pixels: UInt16Pixels = flat.reshape(self.rows, *self.shape)
-        self._touched = 0
+        self._is_whole = np.zeros(self.rows, np.bool_)
+        self._row_bytes, self._touched = 2 * math.prod(self.shape), 0
 
     def _touch(self) -> None:
         """Give mapped pages back now and then: they stay in the kernel's cache, but leave this process's memory."""
-        self._touched += 2 * int(np.prod(self.shape))
+        self._touched += self._row_bytes + _AROUND
         if self._touched >= _TOUCHED_LIMIT and hasattr(self._map, "madvise"):
             self._map.madvise(mmap.MADV_DONTNEED)
             self._touched = 0

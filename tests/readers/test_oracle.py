@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import pickle
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -22,7 +23,7 @@ from lepton_vision.readers.content import sniff
 from lepton_vision.readers.dicom_decode import read_stored
 from lepton_vision.readers.dicom_header import open_dicom
 from lepton_vision.readers.dicom_layout import PixelLayout, read_layout
-from lepton_vision.readers.image import probe, raw_ids, read_image
+from lepton_vision.readers.image import probe, raw_ids, read_image, read_pixels
 from lepton_vision.readers.limits import Limits, guard, quiet
 
 # What no decoder of ours reads, and why: pydicom itself fails on each but the last.
@@ -103,8 +104,24 @@ def test_stored_values_of_the_corpus(corpus: Path) -> None:
     assert seen["refused"] <= len(REFUSED)
 
 
+def check_pixels(path: Path) -> None:
+    """What a loader reads is what ``read_image`` reads, or refused for the same reason."""
+    found = []
+    for read in (read_image, read_pixels):
+        try:
+            image = read(path)
+        except ReadError as error:
+            found.append(error.reason)
+            continue
+        facts = (image.units, image.value_range, image.modality, image.source_format, image.decoder)
+        found.append((image.pixels.shape, image.pixels.tobytes(), facts, pickle.dumps(image.window)))
+    assert found[0] == found[1], path.name
+
+
 def read_or_refuse(path: Path) -> str:
     """Everything that a user may call, on any file: an answer or a ReadError with its path."""
+    if is_dicom_file(path):
+        check_pixels(path)
     result = "read"
     for call in (read_image, probe, raw_ids):
         try:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import pickle
+import random
 import subprocess
 import sys
 
+import albumentations as A
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lepton_vision.config import AugmentConfig
-from lepton_vision.transforms.augment import PRESETS, build_augment, tells_sides
+from lepton_vision.transforms import changes
+from lepton_vision.transforms.augment import PRESETS, Augment, build_augment, tells_sides
 from lepton_vision.types import Target
 
 PLAIN = Target("tumour", "binary", ("absent", "present"))
@@ -62,14 +65,55 @@ def test_the_seed_alone_decides(preset: str) -> None:
 def test_steps_happen_independently_of_each_other() -> None:
     # With one seed for every step, all steps of the same probability would happen together or not at all.
     augment = build_augment(AugmentConfig(preset="photo"), targets=[])
+    names = [changes.mirror, changes.turn_over, changes.bend, changes.add_noise]
     happened = []
     for seed in range(300):
-        augment(image(), seed)
-        happened.append([bool(step.params) for step in augment._steps.transforms])
+        applied = {apply for apply, _ in augment._draw((32, 37), seed)}
+        happened.append([name in applied for name in names])
     both = np.corrcoef(np.asarray(happened, float).T)
-    names = [type(step).__name__ for step in augment._steps.transforms]
-    assert abs(both[names.index("HorizontalFlip"), names.index("VerticalFlip")]) < 0.2
-    assert abs(both[names.index("RandomGamma"), names.index("GaussNoise")]) < 0.2
+    assert abs(both[0, 1]) < 0.2
+    assert abs(both[2, 3]) < 0.2
+
+
+def by_albumentations(augment: Augment, pixels: np.ndarray, seed: int) -> np.ndarray:
+    """What albumentations itself makes of the same steps, channel by channel."""
+    compose = A.Compose(augment._steps)
+    planes = []
+    for plane in pixels:
+        compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        planes.append(np.clip(compose(image=plane[:, :, None])["image"][:, :, 0], 0.0, 1.0))
+    return np.stack(planes)
+
+
+@pytest.mark.parametrize("strength", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("preset", SHOWN)
+def test_every_bit_is_that_of_albumentations(preset: str, strength: float) -> None:
+    config = AugmentConfig.model_validate({"preset": preset, "strength": strength, "flip": True})
+    augment = build_augment(config, targets=[])
+    seen = set()
+    for seed in range(60):
+        pixels = image(1 + 2 * (seed % 2), seed=seed, side=(28, 64)[seed % 4 // 2])
+        seen |= {apply for apply, _ in augment._draw(pixels.shape[1:], seed)}
+        wanted = by_albumentations(augment, pixels, seed)
+        assert augment(pixels, seed).tobytes() == wanted.tobytes(), seed
+    assert len(seen) == len(augment._steps)  # each kind of change was among them
+
+
+def test_the_result_can_take_the_place_of_the_image() -> None:
+    augment = build_augment(AugmentConfig(preset="mr"), targets=[])
+    for seed in range(20):
+        pixels = image(3, seed=seed)
+        wanted = augment(pixels, seed)
+        assert augment(pixels, seed, out=pixels) is pixels
+        assert (pixels == wanted).all()
+
+
+def test_an_image_that_is_not_moved_is_not_interpolated() -> None:
+    plane = image()[0]
+    assert changes.warp(plane, {"matrix": np.eye(3) + 1e-10}) is plane
+    shifted = changes.warp(plane, {"matrix": np.array([[1.0, 0, 2], [0, 1, 0], [0, 0, 1]])})
+    assert (shifted[:, 2:] == plane[:, :-2]).all()
+    assert not shifted[:, :2].any()
 
 
 @pytest.mark.parametrize("preset", SHOWN)
