@@ -138,7 +138,8 @@ class Config(Section):
     @property
     def fingerprint(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 of all values."""
-        return fingerprint(self.to_dict())
+        order = None if self.segmentation is None else list(self.segmentation.names)
+        return fingerprint(self.to_dict() if order is None else [self.to_dict(), order])
 
 
 def fingerprint(values: Any) -> str:

@@ -49,8 +49,8 @@ class Bundle:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.targets or _STEM not in self.state:
-            raise BundleError("Expected at least one target and the state dict of a Network. Received: less.")
+        if not (self.targets or self.config.segmentation) or _STEM not in self.state:
+            raise BundleError("Expected a target or structures, and the state dict of a Network. Received: less.")
         _check_temperatures(self.temperatures, self.targets)
         if self.operating_point is not None:
             _check_point(self.operating_point, self.targets)
@@ -67,17 +67,20 @@ class Bundle:
         They cover the weights, the preprocessing, the network's design, the targets, the temperatures and the
         thresholds; not the provenance, nor how the training was set up.
         """
-        point = self.operating_point
-        return fingerprint(
-            {
-                "weights": self._weights_sha256,
-                "preprocess": self.config.to_dict()["preprocess"],
-                "model": {"backbone": self.config.model.backbone, "stem": stem_kind(self.config)},
-                "targets": [[t.name, t.kind, list(t.classes)] for t in self.targets],
-                "temperatures": {t.name: self.temperature(t.name) for t in self.targets},
-                "thresholds": None if point is None else point.to_dict()["thresholds"],
-            }
-        )
+        point, plain = self.operating_point, self.config.to_dict()
+        facts = {
+            "weights": self._weights_sha256,
+            "preprocess": plain["preprocess"],
+            "model": {"backbone": self.config.model.backbone, "stem": stem_kind(self.config)},
+            "targets": [[t.name, t.kind, list(t.classes)] for t in self.targets],
+            "temperatures": {t.name: self.temperature(t.name) for t in self.targets},
+            "thresholds": None if point is None else point.to_dict()["thresholds"],
+        }
+        if self.config.segmentation is not None:
+            facts["segmentation"] = [plain["segmentation"], list(self.config.segmentation.names)]
+        if self.config.volume is not None:
+            facts["volume"] = plain["volume"]
+        return fingerprint(facts)
 
     @functools.cached_property
     def _weights_sha256(self) -> str:
@@ -97,7 +100,13 @@ class Bundle:
         self._check_state(network)
         network.load_state_dict({name: tensor.clone() for name, tensor in self.state.items()}, assign=True)
         network.start = f"bundle {self.bundle_id}"
+        network.gives_masks = self.gives_masks
         return network.eval()
+
+    @property
+    def gives_masks(self) -> bool:
+        """Whether masks are predicted in scoring."""
+        return self.config.segmentation is not None and self.config.segmentation.mode != "auxiliary"
 
     def _check_state(self, network: Network) -> None:
         wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}

@@ -18,7 +18,8 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from lepton_vision.config import AugmentConfig, AugmentPreset
+from lepton_vision.config import AugmentConfig, AugmentPreset, SegmentationConfig
+from lepton_vision.readers.mask import LabelMap
 from lepton_vision.transforms import changes
 from lepton_vision.types import Pixels, Target
 
@@ -36,6 +37,10 @@ _CHANGES: Mapping[type, Change] = MappingProxyType(
         A.RandomGamma: changes.bend,
         A.GaussNoise: changes.add_noise,
     }
+)
+# What moves pixels moves the mask too; nothing else touches it.
+_MOVES: Mapping[Change, Callable[[LabelMap, Mapping[str, Any]], LabelMap]] = MappingProxyType(
+    {changes.mirror: changes.mirror_mask, changes.turn_over: changes.turn_over_mask, changes.warp: changes.warp_mask}
 )
 
 
@@ -138,24 +143,32 @@ class Augment:
         self.flips = flips
         self._steps = _spatial_steps(preset, strength=strength, flips=flips) + _intensity_steps(preset, strength)
 
-    def __call__(self, pixels: Pixels, seed: int, *, out: Pixels | None = None) -> Pixels:
+    def __call__(self, pixels: Pixels, seed: int, *, out: Pixels | None = None, mask: LabelMap | None = None) -> Pixels:
         """Change one image; every channel in the same way, noise included, so that a gray image stays gray.
+
+        A mask is moved with its image; what is black outside is background there. Holes are punched into the image
+        alone: what lies behind one is still there.
 
         Args:
             pixels: (C, H, W) float32 in [0, 1]; not changed unless it is ``out`` too.
             seed: 0 or more.
             out: array of the same shape that takes the result; None makes one.
+            mask: (H, W) uint8, moved in place.
 
         Returns:
             (C, H, W) float32 in [0, 1].
         """
         result = np.empty_like(pixels) if out is None else out
-        changes = self._draw(pixels.shape[1:], seed)
+        drawn_changes = self._draw(pixels.shape[1:], seed)
         # Channel by channel is faster than three channels at once, which OpenCV wants last.
         for plane, changed in zip(pixels, result, strict=True):
-            for apply, drawn in changes:
+            for apply, drawn in drawn_changes:
                 plane = apply(plane, drawn)
             np.clip(plane, 0.0, 1.0, out=changed)
+        if mask is not None:
+            for apply, drawn in drawn_changes:
+                if apply in _MOVES:
+                    mask[...] = _MOVES[apply](mask, drawn)
         return result
 
     def _draw(self, shape: tuple[int, ...], seed: int) -> list[tuple[Change, dict[str, Any]]]:
@@ -182,12 +195,15 @@ def _blank(shape: tuple[int, ...]) -> Pixels:
     return np.broadcast_to(np.float32(0.0), (*shape, 1))
 
 
-def build_augment(config: AugmentConfig, *, targets: Sequence[Target]) -> Augment:
-    """Make the preset's changes, without left–right flips where a target tells left from right.
+def build_augment(
+    config: AugmentConfig, *, targets: Sequence[Target], segmentation: SegmentationConfig | None = None
+) -> Augment:
+    """Make the preset's changes, without left–right flips where a target or structure tells left from right.
 
     Args:
         config: preset, strength, and flip (None leaves it to the preset).
         targets: a target is lateral where ``is_lateral`` says so, or its name or a class holds "left" or "right".
+        segmentation: its structures are lateral where their names hold such a word.
 
     Returns:
         A callable (pixels, seed) → pixels.
@@ -195,7 +211,9 @@ def build_augment(config: AugmentConfig, *, targets: Sequence[Target]) -> Augmen
     preset = PRESETS[config.preset]
     wants_flip = preset.flip if config.flip is None else config.flip
     is_on = config.preset != "none" and config.strength > 0
-    flips = is_on and wants_flip and not any(tells_sides(target) for target in targets)
+    sides = [tells_sides(target) for target in targets]
+    sides += [] if segmentation is None else [names_sides(segmentation.names)]
+    flips = is_on and wants_flip and not any(sides)
     return Augment(preset, strength=config.strength, flips=flips)
 
 
@@ -206,9 +224,17 @@ def tells_sides(target: Target) -> bool:
         >>> tells_sides(Target("opacity", "multilabel", ("LeftUpperLobe", "effusion")))
         True
     """
-    if target.is_lateral:
-        return True
-    tokens = {token.lower() for text in (target.name, *target.columns, *target.classes) for token in _words(text)}
+    return target.is_lateral or names_sides((target.name, *target.columns, *target.classes))
+
+
+def names_sides(names: Sequence[str]) -> bool:
+    """Whether a name holds a word for a side, or the names together hold both sides' letters.
+
+    Example:
+        >>> names_sides(("kidney_L", "kidney_R"))
+        True
+    """
+    tokens = {token.lower() for text in names for token in _words(text)}
     return bool(tokens & _SIDE_WORDS) or any(pair <= tokens for pair in _SIDE_PAIRS)
 
 

@@ -49,7 +49,9 @@ class PixelCache:
         self._map_file()
 
     @classmethod
-    def open(cls, folder: str | Path, rows: RowTable, config: PreprocessConfig, *, max_gb: float) -> PixelCache | None:
+    def open(
+        cls, folder: str | Path, rows: RowTable, config: PreprocessConfig, *, max_gb: float, further: object = None
+    ) -> PixelCache | None:
         """Open or create the cache of these rows; remove the one that a change has made stale.
 
         Args:
@@ -57,6 +59,7 @@ class PixelCache:
             rows: the dataset's rows.
             config: preprocessing.
             max_gb: bound of the file in 10**9 bytes; it also never takes more than half of the free space.
+            further: plain values that decide what is kept, beside files and preprocessing.
 
         Returns:
             The cache, or None where not even one row fits or the folder cannot be written: that costs time only, so
@@ -64,7 +67,7 @@ class PixelCache:
         """
         folder = Path(folder)
         shape = (config.channels, *config.size)
-        name, version = _names(rows, config)
+        name, version = _names(rows, config, further=further)
         path = folder / f"{name}-{version}.pixels"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -139,23 +142,24 @@ def _checksum(pixels: UInt16Pixels) -> int:
     return zlib.crc32(pixels.data) or 1
 
 
-def _names(rows: RowTable, config: PreprocessConfig) -> tuple[str, str]:
+def _names(rows: RowTable, config: PreprocessConfig, *, further: object) -> tuple[str, str]:
     """Which rows these are, and which version of them: two times 16 hexadecimal digits."""
     which = hashlib.sha256(os.fsencode(rows.root.absolute()))
     for column in (rows.paths, rows.members):
         which.update(column.data.tobytes() + column.ends.tobytes())
     which.update(rows.frames.tobytes())
     preprocess = {**config.model_dump(mode="json"), "mean": None, "std": None}  # applied after the cache
-    version = hashlib.sha256(fingerprint([_VERSION, __version__, preprocess]).encode())
+    facts = [_VERSION, __version__, preprocess] + ([] if further is None else [further])
+    version = hashlib.sha256(fingerprint(facts).encode())
     last = None
     for row in range(len(rows)):
         text = rows.paths[row]
-        if text == last:  # frames of one file
+        if text in ("", last):  # no file, or a further frame of the last one
             continue
         last = text
         try:
-            facts = (rows.root / text).stat()
-            version.update(b"%d %d;" % (facts.st_size, facts.st_mtime_ns))
+            status = (rows.root / text).stat()
+            version.update(b"%d %d;" % (status.st_size, status.st_mtime_ns))
         except OSError:
             version.update(b"missing;")
     return which.hexdigest()[:16], version.hexdigest()[:16]

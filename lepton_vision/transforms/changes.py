@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from lepton_vision.readers.mask import LabelMap
 from lepton_vision.types import Pixels
 
 # All take a plane (H, W) float32 in [0, 1], which they leave as it is, and the drawn values by albumentations' names;
@@ -44,6 +45,29 @@ def warp(plane: Pixels, drawn: Mapping[str, Any]) -> Pixels:
         borderValue=0.0,
     )
     return np.asarray(moved, np.float32)
+
+
+def mirror_mask(mask: LabelMap, _: Mapping[str, Any]) -> LabelMap:
+    """Left to right, (H, W) uint8."""
+    return np.asarray(cv2.flip(mask, 1), np.uint8)
+
+
+def turn_over_mask(mask: LabelMap, _: Mapping[str, Any]) -> LabelMap:
+    """Upside down, (H, W) uint8."""
+    return np.asarray(cv2.flip(mask, 0), np.uint8)
+
+
+def warp_mask(mask: LabelMap, drawn: Mapping[str, Any]) -> LabelMap:
+    """Move by the ``matrix`` of the image, (H, W) uint8: labels are not interpolated, outside is background."""
+    moved = cv2.warpAffine(
+        mask,
+        drawn["matrix"][:2],
+        mask.shape[::-1],
+        flags=cv2.INTER_NEAREST,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=0.0,
+    )
+    return np.asarray(moved, np.uint8)
 
 
 def blur(plane: Pixels, drawn: Mapping[str, Any]) -> Pixels:

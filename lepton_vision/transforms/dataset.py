@@ -15,17 +15,19 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from lepton_vision.config import Config, PreprocessConfig
+from lepton_vision.config import Config, PreprocessConfig, SegmentationConfig
 from lepton_vision.errors import ConfigError, LeptonError, ManifestError, ReadError
 from lepton_vision.manifest.labels import infer_targets
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.image import read_pixels
 from lepton_vision.readers.limits import quiet
+from lepton_vision.readers.mask import LabelMap
 from lepton_vision.transforms.cache import PixelCache
+from lepton_vision.transforms.mask_rows import MaskRows
 from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, preprocess_image, to_input
 from lepton_vision.transforms.rows import RowTable
 from lepton_vision.transforms.sampler import EpochSampler, class_weights
-from lepton_vision.types import Batch, Pixels, SampleAddress, Target
+from lepton_vision.types import UNKNOWN, Batch, Pixels, SampleAddress, Target
 
 if TYPE_CHECKING:
     from lepton_vision.transforms.augment import Augment
@@ -44,12 +46,14 @@ class ImageDataset(Dataset[Batch]):
         manifest: rows whose status is not "ok" are left out; ``Batch.index`` counts rows of this manifest.
         config: preprocessing; kept in the bundle.
         targets: whose labels are given; empty for unlabelled images.
+        segmentation: structures of the masks that are given; None gives none.
         augment: applied to rows that are asked for with a seed, never to others; None for validation and scoring.
         cache: decoded images are kept there; None decodes each time.
 
     Raises:
         ManifestError: no usable row.
-        LabelError: the column of a target is missing, or a label is none of its classes.
+        LabelError: the column of a target is missing, a label is none of its classes, or a mask holds a value that
+            stands for no structure.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class ImageDataset(Dataset[Batch]):
         config: PreprocessConfig,
         *,
         targets: Sequence[Target] = (),
+        segmentation: SegmentationConfig | None = None,
         augment: Augment | None = None,
         cache: PixelCache | None = None,
     ) -> None:
@@ -69,6 +74,7 @@ class ImageDataset(Dataset[Batch]):
             )
         self.config, self.augment, self.cache = config, augment, cache
         self.targets = tuple(targets)
+        self.masks = None if segmentation is None else MaskRows(manifest, config, segmentation=segmentation)
         self._labels = {target.name: manifest.labels(target)[self.rows.index] for target in self.targets}
 
     def __len__(self) -> int:
@@ -99,11 +105,24 @@ class ImageDataset(Dataset[Batch]):
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
             raise IndexError(f"Expected rows from 0 to {len(self) - 1}. Received: {rows.min()} to {rows.max()}.")
         images = _empty_images((len(rows), self.config.channels, *self.config.size))
-        stack = self._stack(rows, seeds, out=images.numpy())
+        masks = self._load_masks(rows)
+        stack = self._stack(rows, seeds, out=images.numpy(), masks=masks)
         to_input(stack, self.config, out=images.numpy())
         labels = {name: torch.from_numpy(values[rows]) for name, values in self._labels.items()}
         index = torch.from_numpy(self.rows.index[rows])
-        return Batch(images, labels, index, tuple(self.rows.image_id(int(row)) for row in rows))
+        ids = tuple(self.rows.image_id(int(row)) for row in rows)
+        return Batch(images, labels, index, ids, None if masks is None else torch.from_numpy(masks))
+
+    def _load_masks(self, rows: npt.NDArray[np.int64]) -> LabelMap | None:
+        """(B, H, W) uint8, ``UNKNOWN`` for rows without a mask."""
+        if self.masks is None:
+            return None
+        found = np.full((len(rows), *self.config.size), UNKNOWN, np.uint8)
+        for place, row in enumerate(rows):
+            mask = self.masks.load(int(row))
+            if mask is not None:
+                found[place] = mask
+        return found
 
     def load_row(self, row: int) -> UInt16Pixels:
         """Preprocessed pixels (C, H, W) uint16 of one row, from the cache where they are there.
@@ -144,8 +163,10 @@ class ImageDataset(Dataset[Batch]):
         """(N,) or (N, K) labels of the rows, NaN where unknown."""
         return self._labels[target]
 
-    def _stack(self, rows: npt.NDArray[np.int64], seeds: Sequence[int | None], *, out: Pixels) -> UInt16Pixels | Pixels:
-        """(B, C, H, W): uint16 where nothing is augmented, otherwise float32 in [0, 1] in ``out``."""
+    def _stack(
+        self, rows: npt.NDArray[np.int64], seeds: Sequence[int | None], *, out: Pixels, masks: LabelMap | None
+    ) -> UInt16Pixels | Pixels:
+        """(B, C, H, W): uint16 where nothing is augmented, otherwise float32 in [0, 1] in ``out``; masks move along."""
         is_plain = all(seed is None for seed in seeds)
         stack: Any = np.empty(out.shape, np.uint16) if is_plain else out
         with quiet:  # once for all: each file entering it on its own takes a tenth of the time of reading it
@@ -156,7 +177,8 @@ class ImageDataset(Dataset[Batch]):
                     continue
                 np.multiply(pixels, np.float32(1.0 / LEVELS), out=stack[place], dtype=np.float32)
                 if seed is not None and self.augment is not None:
-                    self.augment(stack[place], seed, out=stack[place])
+                    moved = None if masks is None or masks[place].min() == UNKNOWN else masks[place]
+                    self.augment(stack[place], seed, out=stack[place], mask=moved)
         return cast("UInt16Pixels | Pixels", stack)
 
 
@@ -247,28 +269,33 @@ def _make_dataset(
     cache_dir: str | Path | None,
 ) -> ImageDataset:
     if targets is None:
-        targets = config.targets or (infer_targets(manifest) if manifest.label_columns else ())
-    if training and not targets:
+        is_told = config.targets or config.segmentation is not None or not manifest.label_columns
+        targets = config.targets if is_told else infer_targets(manifest)
+    if training and not targets and config.segmentation is None:
         raise ConfigError(
-            "Training needs at least one target. Received: none, and the manifest has no label column. "
-            "Scan with a label table, or name targets in the configuration.",
+            "Training needs at least one target or segmentation. Received: neither, and the manifest has no label "
+            "column. Scan with a label table, or name targets in the configuration.",
             key="targets",
         )
     augment = None
     if training and config.augment.preset != "none" and config.augment.strength > 0:
         from lepton_vision.transforms.augment import build_augment  # scoring and validation never load albumentations
 
-        augment = build_augment(config.augment, targets=targets)
-    dataset = ImageDataset(manifest, config.preprocess, targets=targets, augment=augment)
+        augment = build_augment(config.augment, targets=targets, segmentation=config.segmentation)
+    dataset = ImageDataset(
+        manifest, config.preprocess, targets=targets, segmentation=config.segmentation, augment=augment
+    )
     folder = cache_dir if cache_dir is not None else config.cache.folder
     if folder is not None and config.cache.max_gb > 0:
         dataset.cache = PixelCache.open(folder, dataset.rows, config.preprocess, max_gb=config.cache.max_gb)
+        if dataset.masks is not None:
+            dataset.masks.open_cache(folder, max_gb=config.cache.max_gb)
     return dataset
 
 
 def _training_sampler(dataset: ImageDataset, config: Config) -> EpochSampler:
     weights = None
-    if config.train.sampling == "balanced":
+    if config.train.sampling == "balanced" and dataset.targets:
         weights = class_weights(dataset.labels(dataset.targets[0].name))
     rank, world = _place_in_world()
     return EpochSampler(len(dataset), seed=config.train.seed, rank=rank, world=world, weights=weights)

@@ -202,31 +202,44 @@ def _full(source: Pixels, value_range: tuple[float, float]) -> Pixels:
 
 def _place(plane: Pixels, *, out: UInt16Pixels, fit: str) -> None:
     """Resize one display plane into ``out`` (black where padding leaves room)."""
-    height, width = plane.shape
-    rows, columns = out.shape
+    seen, shown = fit_boxes(plane.shape, out.shape, fit=fit)
+    scaled = resize_plane(plane[seen], size=out[shown].shape) * np.float32(LEVELS)
+    scaled += np.float32(0.5)  # truncation on assignment then rounds to nearest
+    out[shown] = scaled
+
+
+Box = tuple[slice, slice]
+
+
+def fit_boxes(source: tuple[int, ...], target: tuple[int, ...], *, fit: str) -> tuple[Box, Box]:
+    """Return which part of an image is seen, and where it lies in the network's input.
+
+    Args:
+        source: H and W of the image.
+        target: H and W of the input.
+        fit: "pad", "stretch" or "crop", see ``PreprocessConfig.fit``.
+
+    Example:
+        >>> fit_boxes((40, 20), (8, 8), fit="pad")
+        ((slice(0, 40, None), slice(0, 20, None)), (slice(0, 8, None), slice(2, 6, None)))
+    """
+    (height, width), (rows, columns) = source, target
+    seen, shown = (height, width), (rows, columns)
     if fit == "pad":
         scale = min(rows / height, columns / width)
-        inner = (min(rows, max(1, round(height * scale))), min(columns, max(1, round(width * scale))))
-    else:
-        inner = (rows, columns)
-    if fit == "crop":
-        plane = _crop(plane, aspect=columns / rows)
-    top, left = (rows - inner[0]) // 2, (columns - inner[1]) // 2
-    scaled = _resize(plane, size=inner) * np.float32(LEVELS)
-    scaled += np.float32(0.5)  # truncation on assignment then rounds to nearest
-    out[top : top + inner[0], left : left + inner[1]] = scaled
+        shown = (min(rows, max(1, round(height * scale))), min(columns, max(1, round(width * scale))))
+    if fit == "crop":  # the longer side is cut so that width / height is that of the input
+        aspect = columns / rows
+        seen = (min(height, max(1, round(width / aspect))), min(width, max(1, round(height * aspect))))
+    return _middle(source, seen), _middle(target, shown)
 
 
-def _crop(plane: Pixels, *, aspect: float) -> Pixels:
-    """Cut the longer side in the middle so that width / height is ``aspect``."""
-    height, width = plane.shape
-    rows = min(height, max(1, round(width / aspect)))
-    columns = min(width, max(1, round(height * aspect)))
-    top, left = (height - rows) // 2, (width - columns) // 2
-    return plane[top : top + rows, left : left + columns]
+def _middle(whole: tuple[int, ...], part: tuple[int, int]) -> Box:
+    top, left = (whole[0] - part[0]) // 2, (whole[1] - part[1]) // 2
+    return slice(top, top + part[0]), slice(left, left + part[1])
 
 
-def _resize(plane: Pixels, *, size: tuple[int, int]) -> Pixels:
+def resize_plane(plane: Pixels, *, size: tuple[int, int]) -> Pixels:
     """Area average where an axis shrinks (no aliasing), linear where it grows; never beyond the input's range.
 
     One sparse product for each axis: 3.5 times as fast as ``cv2.resize(..., INTER_AREA)`` on 512 to 224 pixels, and

@@ -1,0 +1,171 @@
+"""Masks on their way: values of files to structures, to the network's size with their image, and back again."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from lepton_vision.config import PreprocessConfig, SegmentationConfig
+from lepton_vision.errors import LabelError, ReadError
+from lepton_vision.manifest.table import Manifest
+from lepton_vision.readers.mask import LabelMap, labels_of, read_mask
+from lepton_vision.transforms.preprocess import fit_boxes, resize_plane
+from lepton_vision.types import UNKNOWN, Pixels, SampleAddress
+
+
+def to_structures(values: LabelMap, segmentation: SegmentationConfig) -> LabelMap:
+    """Turn values of a mask file into numbers of structures: 0 background, k the k-th one, ``UNKNOWN`` stays.
+
+    Args:
+        values: (H, W) or (D, H, W) uint8.
+        segmentation: which values stand for which structure.
+
+    Raises:
+        ReadError: reason ``mask_values``: a value that stands for no structure.
+
+    Example:
+        >>> liver = SegmentationConfig(structures={"liver": (4, 6)})
+        >>> to_structures(np.array([[0, 4, 6, 255]], np.uint8), liver)
+        array([[  0,   1,   1, 255]], dtype=uint8)
+    """
+    known = _known(segmentation)
+    table = np.zeros(256, np.uint8)
+    for value, number in known.items():
+        table[value] = number
+    strange = set(np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()) - set(known)
+    if strange:
+        raise ReadError(
+            f"The mask holds the value {min(strange)}, which stands for no structure. Expected: "
+            f"{_shown(segmentation)}. Name it in segmentation.structures, or correct the mask.",
+            reason="mask_values",
+        )
+    return table[values]
+
+
+def _known(segmentation: SegmentationConfig) -> dict[int, int]:
+    """Number of the structure by value of the file."""
+    groups = enumerate(segmentation.structures.values(), start=1)
+    return {0: 0, UNKNOWN: UNKNOWN} | {value: number for number, group in groups for value in group}
+
+
+def _shown(segmentation: SegmentationConfig) -> str:
+    return ", ".join(f"{'+'.join(map(str, group))} {name}" for name, group in segmentation.structures.items())
+
+
+def check_mask_values(manifest: Manifest, segmentation: SegmentationConfig) -> None:
+    """Find before training what would stop it in the middle: a value that stands for no structure, or no mask at all.
+
+    Raises:
+        LabelError: with the row.
+    """
+    known = set(map(str, _known(segmentation)))
+    texts = manifest.ok.frame["mask_values"]
+    if not texts.notna().any():
+        raise LabelError(
+            f"Expected masks for {', '.join(segmentation.names)}. Received: a manifest without any. Scan with a label "
+            "table that has a column 'mask'.",
+            key="mask_path",
+        )
+    for row, text in texts.dropna().items():
+        strange = set(str(text).split(",")) - known
+        if strange:
+            raise LabelError(
+                f"The mask of row {row} holds the value {min(strange, key=int)}, which stands for no structure. "
+                f"Expected: {_shown(segmentation)}. Name it in segmentation.structures, or correct the mask.",
+                row=int(str(row)),
+                key="mask_values",
+            )
+
+
+def load_mask(address: SampleAddress, segmentation: SegmentationConfig, *, config: PreprocessConfig) -> LabelMap:
+    """Read one 2-D mask at the size of the network's input.
+
+    Returns:
+        (height, width) uint8 numbers of structures.
+
+    Raises:
+        ReadError: the file cannot be read, or holds what no structure stands for; ``path`` names it.
+    """
+    try:
+        mask = read_mask(address.path, member=address.member, frame=address.frame)
+        if mask.is_volume:
+            raise ReadError("Expected one 2-D mask. Received: a volume.", reason="volume")
+        return fit_mask(to_structures(labels_of(mask), segmentation), config)
+    except ReadError as error:
+        error.path = error.path or address.path
+        raise
+
+
+def fit_mask(labels: LabelMap, config: PreprocessConfig) -> LabelMap:
+    """Fit and resize a mask as ``preprocess_image`` does its image: a pixel is what covers most of it.
+
+    Where padding leaves room there is background, as the image is black there.
+
+    Args:
+        labels: (H, W) uint8 numbers of structures.
+        config: size and fit.
+
+    Returns:
+        (height, width) uint8.
+
+    Example:
+        >>> fit_mask(np.array([[1, 1, 0, 0], [1, 0, 0, 0]], np.uint8), PreprocessConfig(size=(1, 2)))
+        array([[1, 0]], dtype=uint8)
+    """
+    out = np.zeros(config.size, np.uint8)
+    seen, shown = fit_boxes(labels.shape, config.size, fit=config.fit)
+    part, size = labels[seen], out[shown].shape
+    values = np.unique(part)
+    if len(values) == 1:
+        out[shown] = values[0]
+    else:
+        shares = np.stack([resize_plane((part == value).astype(np.float32), size=size) for value in values])
+        out[shown] = values[shares.argmax(axis=0)]
+    return out
+
+
+def restore_mask(prob: Pixels, shape: tuple[int, int], *, config: PreprocessConfig) -> LabelMap:
+    """Bring a predicted mask back to the pixels of its image.
+
+    Args:
+        prob: (1 + M, height, width) float32 probabilities at the network's size, background first.
+        shape: H and W of the image.
+        config: size and fit that the image went through.
+
+    Returns:
+        (H, W) uint8 number of the most probable structure, 0 background; what the network did not see is background.
+
+    Example:
+        >>> prob = np.zeros((2, 2, 2), np.float32)
+        >>> prob[0], prob[1, :, 0] = 0.4, 0.9
+        >>> restore_mask(prob, (2, 4), config=PreprocessConfig(size=(2, 2), fit="stretch"))
+        array([[1, 1, 0, 0],
+               [1, 1, 0, 0]], dtype=uint8)
+    """
+    out = np.zeros(shape, np.uint8)
+    seen, shown = fit_boxes(shape, config.size, fit=config.fit)
+    size = out[seen].shape
+    planes = [resize_plane(np.ascontiguousarray(plane[shown]), size=size) for plane in prob]
+    out[seen] = np.stack(planes).argmax(axis=0)
+    return out
+
+
+def overlap_counts(found: LabelMap, truth: LabelMap, *, structures: int) -> npt.NDArray[np.int64]:
+    """Count for each structure the voxels in both, in the first, and in the second; unknown ones do not count.
+
+    Args:
+        found: (H, W) or (D, H, W) predicted numbers.
+        truth: the same shape; ``UNKNOWN`` where not known.
+        structures: M.
+
+    Returns:
+        (M, 3) int64.
+
+    Example:
+        >>> overlap_counts(np.array([[1, 1, 0]], np.uint8), np.array([[1, 255, 1]], np.uint8), structures=1)
+        array([[1, 1, 2]])
+    """
+    is_known = truth != UNKNOWN
+    pairs = truth[is_known].astype(np.int64) * (structures + 1) + found[is_known]
+    table = np.bincount(pairs, minlength=(structures + 1) ** 2).reshape(structures + 1, structures + 1)
+    return np.stack([np.diag(table), table.sum(axis=0), table.sum(axis=1)], axis=1)[1:]
