@@ -211,7 +211,7 @@ def _refusal(header: Any, error: Exception) -> ScoringError:
     """Why highdicom cannot derive a Segmentation from this source, as far as that is known, in words of our own."""
     if not header.get("FrameOfReferenceUID"):
         return ScoringError(
-            "Expected source images with a Frame of Reference UID, without which positions mean nothing. Received: none "
+            "Expected source images with a Frame of Reference UID: without it positions mean nothing. Received: none "
             "in the header. Write .nii.gz or .png.",
             key="source",
         )
@@ -278,6 +278,9 @@ def _settle(segmentation: Any, mask: PlacedMask, *, uid: str, time: tuple[str, s
         for group in segmentation.PerFrameFunctionalGroupsSequence:
             for derivation in group.DerivationImageSequence:
                 derivation.SourceImageSequence[0].ReferencedFrameNumber = mask.frame + 1
+    for measures in segmentation.SharedFunctionalGroupsSequence[0].get("PixelMeasuresSequence", ()):
+        if len(mask.labels) == 1 and "SpacingBetweenSlices" in measures:
+            del measures.SpacingBetweenSlices  # highdicom's 1 mm to a neighbour that is not there
     if not has_place(mask.headers[0]):
         segmentation.PatientOrientation = mask.headers[0].get("PatientOrientation", "")  # type 2C (PS3.3 C.7.6.1)
     used = -(-int(segmentation.NumberOfFrames) * int(segmentation.Rows) * int(segmentation.Columns) // 8)

@@ -133,9 +133,11 @@ def _place_volume(labels: Labels, geometry: Geometry, *, files: Sequence[SourceF
     stack = _stack(planes)
     shape = (stack.depth, planes[0].rows, planes[0].columns)
     turned = match_grid(geometry, stack.geometry, shape=labels.shape, wanted_shape=shape).apply(labels)
-    placed = np.empty_like(turned)
-    placed[list(stack.order)] = turned  # from sorted by position to the order of the files and frames
-    headers = tuple(one.header for one in files)
+    if len(files) > 1:  # files in the order of their slices, so that the order they were listed in leaves no trace
+        headers, placed = tuple(files[k].header for k in stack.order), turned
+    else:
+        headers, placed = (files[0].header,), np.empty_like(turned)
+        placed[list(stack.order)] = turned
     way = headers[0].get("ImageOrientationPatient")
     for header in headers:
         state_spacing(header, slices_mm=stack.geometry.spacing_mm[0])
