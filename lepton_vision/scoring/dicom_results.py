@@ -25,7 +25,7 @@ from lepton_vision.files import atomic_file
 from lepton_vision.readers.limits import quiet
 from lepton_vision.readers.sources import has_place, read_sources, read_time
 from lepton_vision.readers.versions import package_version
-from lepton_vision.scoring.label_maps import check_labels
+from lepton_vision.scoring.label_maps import check_labels, mask_suffix
 from lepton_vision.scoring.source_slices import PlacedMask, place_on_source
 from lepton_vision.types import Image
 
@@ -83,12 +83,12 @@ def write_segmentation(
     source, as the standard wants it for filing in a PACS (PS3.3 A.51). Treat it as the source itself.
 
     Slices go to source instances (or frames of one enhanced file) by their position, whatever the order of the files
-    and the axes of ``image``. Frames without a voxel are left out, as PS3.3 C.8.20.2 allows; a mask without any voxel
-    gets an empty frame for each slice and structure, since an object without frames is not valid, and reads as what
-    it is: looked at, nothing found. Every structure is described, found or not. A
-    single slice whose header states no thickness is written with 1 mm. The same labels, source, names and
-    ``info`` give the same bytes and UIDs; another mask of the same source and bundle goes to the same series under a
-    UID of its own.
+    and the axes of ``image``. Frames without a voxel are left out. A mask without any voxel gets an empty frame for
+    each slice and structure, since an object without frames is not valid, and reads as what it is: looked at, nothing
+    found. Every structure is described, found or not. A single slice whose header states no thickness gets 1 mm.
+
+    The same labels, source, names and ``info`` give the same bytes and UIDs; another mask of the same source and bundle
+    goes to the same series under a UID of its own.
 
     Args:
         labels: (H, W) or (D, H, W) uint8 on the grid of ``image``; 0 background, k the k-th structure.
@@ -116,12 +116,7 @@ def write_segmentation(
         ... )  # doctest: +SKIP
     """
     path, info = Path(path), info or SegmentationInfo()
-    if path.suffix.lower() != ".dcm":
-        raise ScoringError(
-            f"Expected a DICOM file that ends in .dcm. Received: {path.suffix or 'no suffix'}.", path=path, key="path"
-        )
-    if not path.parent.is_dir():
-        raise ScoringError("The folder of the mask file is not there. Make it first.", path=path, key="path")
+    mask_suffix(path, known=(".dcm",))
     check_labels(labels, image=image, structures=structures)
     _check_info(info, structures=structures)
     with quiet:  # values of headers must reach no log

@@ -1,10 +1,11 @@
-"""Label maps: what makes one valid, and how it goes from one grid of voxels to the same grid in another axis order."""
+"""Label maps: what makes one valid, its file names, and how it is turned to another axis order of the same voxels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from lepton_vision.errors import ScoringError
 from lepton_vision.types import Geometry, Image
 
 Labels = npt.NDArray[np.uint8]
+
+SUFFIXES = (".png", ".nii.gz", ".nii", ".dcm")
 
 # How far a voxel may be from its place, as a part of a voxel: headers are rounded. The same as for slices of a series.
 TOLERANCE = 0.1
@@ -64,6 +67,29 @@ def check_labels(labels: npt.NDArray[Any], *, image: Image, structures: Sequence
             f"{int((labels > len(names)).sum())} voxels. Name every structure, in the order of the values.",
             key="structures",
         )
+
+
+def mask_suffix(path: str | Path, *, known: Sequence[str] = SUFFIXES) -> str:
+    """Return which of the known suffixes a path has, once its folder is known to be there.
+
+    Raises:
+        ScoringError: another suffix, or no such folder.
+
+    Example:
+        >>> mask_suffix("mask.NII.GZ")
+        '.nii.gz'
+    """
+    path = Path(path)
+    suffix = next((one for one in known if path.name.lower().endswith(one)), None)
+    if suffix is None:
+        raise ScoringError(
+            f"Expected a mask file that ends in {', '.join(known)}. Received: {path.suffix or 'no suffix'}.",
+            path=path,
+            key="path",
+        )
+    if not path.parent.is_dir():
+        raise ScoringError("The folder of the mask file is not there. Make it first.", path=path, key="path")
+    return suffix
 
 
 @dataclass(frozen=True, slots=True)

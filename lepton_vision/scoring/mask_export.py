@@ -12,8 +12,8 @@ import numpy as np
 from lepton_vision.errors import ScoringError
 from lepton_vision.readers import read_image, read_series
 from lepton_vision.scoring.dicom_results import SegmentationInfo
-from lepton_vision.scoring.label_maps import Labels, match_grid
-from lepton_vision.scoring.mask_files import mask_suffix, write_mask
+from lepton_vision.scoring.label_maps import Labels, mask_suffix, match_grid
+from lepton_vision.scoring.mask_files import write_mask
 from lepton_vision.types import Image
 
 _SPACING_TOLERANCE = 1e-3  # relative, where a spacing is all that two files say

@@ -16,12 +16,11 @@ from lepton_vision.files import write_atomic
 from lepton_vision.readers.image import probe
 from lepton_vision.readers.volume import NiftiHeader, read_nifti_header
 from lepton_vision.scoring.dicom_results import SegmentationInfo, write_segmentation
-from lepton_vision.scoring.label_maps import Labels, check_labels, match_grid
+from lepton_vision.scoring.label_maps import Labels, check_labels, mask_suffix, match_grid
 from lepton_vision.types import FloatArray, Image
 
 Source = str | Path | Sequence[str | Path]
 
-SUFFIXES = (".png", ".nii.gz", ".nii", ".dcm")
 # Where a NIfTI file says its voxels lie, and in which units.
 _PLACE = (
     *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
@@ -88,29 +87,6 @@ def write_mask(
     data = _png(labels) if suffix == ".png" else _nifti(labels, image=image, header=_source_header(source))
     write_atomic(path, gzip.compress(data, mtime=0) if suffix == ".nii.gz" else data)
     return path
-
-
-def mask_suffix(path: str | Path) -> str:
-    """Return which of ``SUFFIXES`` a path has, once its folder is known to be there.
-
-    Raises:
-        ScoringError: another suffix, or no such folder.
-
-    Example:
-        >>> mask_suffix("mask.NII.GZ")
-        '.nii.gz'
-    """
-    path = Path(path)
-    suffix = next((known for known in SUFFIXES if path.name.lower().endswith(known)), None)
-    if suffix is None:
-        raise ScoringError(
-            f"Expected a mask file that ends in {', '.join(SUFFIXES)}. Received: {path.suffix or 'no suffix'}.",
-            path=path,
-            key="path",
-        )
-    if not path.parent.is_dir():
-        raise ScoringError("The folder of the mask file is not there. Make it first.", path=path, key="path")
-    return suffix
 
 
 def _png(labels: Labels) -> bytes:

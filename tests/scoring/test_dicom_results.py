@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ import numpy.typing as npt
 import pydicom
 import pytest
 import SimpleITK
-from pydicom.uid import DigitalXRayImageStorageForPresentation
+from pydicom.uid import (
+    DigitalXRayImageStorageForPresentation,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+)
 
 from lepton_vision.errors import ReadError, ScoringError
 from lepton_vision.readers import read_image, read_series, reorient
 from lepton_vision.readers.image import probe
 from lepton_vision.scoring import SegmentationInfo, write_segmentation
-from lepton_vision.types import Image
+from lepton_vision.types import Geometry, Image
 
 from .dicom_series import (
     AXIAL,
@@ -39,7 +43,7 @@ from .dicom_series import (
     write_series,
 )
 
-NAMES = ("liver", "tumour", "Gefäß")
+NAMES = ("liver", "tumour", "Gefäß 血管")
 Labels = npt.NDArray[np.uint8]
 LabelsOf = Callable[[npt.NDArray[Any]], Labels]
 
@@ -216,6 +220,7 @@ def test_measures_that_each_frame_repeats_count_as_shared(tmp_path: Path) -> Non
     np.testing.assert_array_equal(read_back, dataset.pixel_array)
 
 
+@pytest.mark.slow
 def test_real_enhanced_files_of_the_corpus(shared: Path, tmp_path: Path) -> None:
     seen = 0
     for source in sorted((shared / "corpus").rglob("*.dcm")):
@@ -247,6 +252,47 @@ def test_real_enhanced_files_of_the_corpus(shared: Path, tmp_path: Path) -> None
             np.testing.assert_allclose(frame_corners(dataset, groups)[0], place, rtol=0, atol=1e-3)
         seen += 1
     assert seen >= 3
+
+
+def test_directions_that_differ_by_rounding_are_one(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "ct", range(4))
+    dataset = pydicom.dcmread(folder / "002.dcm")
+    dataset.ImageOrientationPatient = [1.0, 0.00001, 0.0, -0.00001, 1.0, 0.0]
+    save(dataset, folder / "002.dcm")
+    assert_overlays(write(tmp_path / "seg.dcm", read_image(folder), folder), sorted(folder.iterdir()))
+
+
+def test_a_slice_that_was_turned_is_turned_back(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "ct", [0.0, 2.0], ways=OBLIQUE)
+    source = next(folder.iterdir())
+    image = read_image(source)
+    assert image.geometry is not None
+    (down, across), origin = image.geometry.direction, np.asarray(image.geometry.origin_mm)
+    last = origin + np.asarray(across) * 0.5 * (COLUMNS - 1)
+    back = tuple(-part for part in across)
+    geometry = Geometry(tuple(last.tolist()), (back, down), (0.5, 0.75))  # type: ignore[arg-type]
+    turned = replace(image, pixels=image.pixels[:, :, ::-1].transpose(0, 2, 1), geometry=geometry)
+    assert_overlays(write(tmp_path / "seg.dcm", turned, source), [source])
+
+
+def test_one_frame_of_a_capture_without_any_place(tmp_path: Path) -> None:
+    source = write_enhanced(tmp_path / "sc.dcm", [0.0, 3.0, 6.0], Modality="OT")
+    dataset = pydicom.dcmread(source)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = (
+        MultiFrameGrayscaleWordSecondaryCaptureImageStorage
+    )
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        del frame.PlanePositionSequence
+    del dataset.FrameOfReferenceUID, dataset.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence
+    save(dataset, source)
+    path = write(tmp_path / "seg.dcm", read_image(source, frame=1), source)
+    references = [
+        groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
+        for groups in pydicom.dcmread(path).PerFrameFunctionalGroupsSequence
+    ]
+    assert references == [2, 2, 2]
+    found = sum(k * frame for k, frame in enumerate(pydicom.dcmread(path).pixel_array, start=1))
+    np.testing.assert_array_equal(found, dataset.pixel_array[1])
 
 
 def test_a_single_slice(tmp_path: Path) -> None:
@@ -442,8 +488,6 @@ def test_repaired_series_are_refused(tmp_path: Path) -> None:
 
 
 def test_images_that_are_not_on_the_grid_of_their_source_are_refused(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     path, folder = tmp_path / "seg.dcm", write_series(tmp_path / "ct", range(5), ways=OBLIQUE)
     image = read_image(folder)
     assert image.geometry is not None
@@ -519,7 +563,7 @@ def test_bad_input_is_refused_and_nothing_is_written(tmp_path: Path, options: di
 
 def test_a_wrong_suffix_or_folder_is_refused(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "ct", range(3))
-    assert "ends in .dcm" in refused(read_image(folder), folder, path=tmp_path / "seg.nii").replace("/", "")
+    assert "ends in .dcm. Received: .nii" in refused(read_image(folder), folder, path=tmp_path / "seg.nii")
     assert "folder of the mask" in refused(read_image(folder), folder, path=tmp_path / "none" / "seg.dcm")
 
 
@@ -547,4 +591,5 @@ def test_no_log_or_warning_holds_patient_data(
     )  # highdicom warns of such names
     write(tmp_path / "seg.dcm", read_image(folder), folder)
     assert "Zzyzx" not in caplog.text
+    assert str(pydicom.dcmread(folder / "000.dcm").SOPInstanceUID)[:20] not in caplog.text
     assert not [warning for warning in recwarn if "Zzyzx" in str(warning.message)]

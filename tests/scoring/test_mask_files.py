@@ -224,6 +224,7 @@ def test_the_same_mask_gives_the_same_bytes(tmp_path: Path) -> None:
     first = write_mask(labels, tmp_path / "a.nii.gz", image=image, structures=NAMES)
     second = write_mask(labels, tmp_path / "b.nii.gz", image=image, structures=NAMES)
     assert first.read_bytes() == second.read_bytes()
+    assert first.read_bytes()[4:8] == bytes(4)  # no time of writing (RFC 1952)
     plain = write_mask(labels, tmp_path / "a.nii", image=image, structures=NAMES)
     assert gzip.decompress(first.read_bytes()) == plain.read_bytes()
 
