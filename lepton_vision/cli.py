@@ -13,6 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
+from lepton_vision.cli_masks import evaluate, export_mask
+from lepton_vision.cli_options import Device, Json, check_choice, print_facts
+
 _INTERRUPTED = 130
 
 app = typer.Typer(
@@ -24,8 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML configuration.")]
 Assignments = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")]
 Labels = Annotated[Path | None, typer.Option("--labels", help="Label table (CSV or Parquet).")]
@@ -45,7 +46,7 @@ def demo(
 
     with Console(quiet=as_json) as console:
         result = run_demo(out, patients=patients, seed=seed, epochs=epochs, progress=console.progress)
-    _print(result, as_json=as_json)
+    print_facts(result, as_json=as_json)
 
 
 @app.command()
@@ -64,7 +65,7 @@ def scan(
         manifest = scan_source(folder, labels=labels, workers=workers, progress=console.progress)
     manifest.save(out)
     flow = data_flow(manifest, ())
-    _print({"rows": flow["rows"], "rejected": flow["rejected"], "manifest": str(out)}, as_json=as_json)
+    print_facts({"rows": flow["rows"], "rejected": flow["rejected"], "manifest": str(out)}, as_json=as_json)
 
 
 @app.command()
@@ -83,7 +84,7 @@ def audit(
     if not kinds <= {"leakage", "duplicate", "conflict"}:
         raise ConfigError(f"--fail-on takes leakage, duplicate and conflict. Received: {fail_on!r}.", key="fail-on")
     result = audit_manifest(Manifest.load(manifest))
-    _print(result.to_dict(), as_json=as_json)
+    print_facts(result.to_dict(), as_json=as_json)
     result.raise_on(kinds)
 
 
@@ -108,7 +109,7 @@ def split(
     settings = with_targets(settings, table)
     table = split_manifest(table, settings.split, targets=settings.targets)
     table.save(out)
-    _print(data_flow(table, settings.targets)["splits"], as_json=as_json)
+    print_facts(data_flow(table, settings.targets)["splits"], as_json=as_json)
 
 
 @app.command()
@@ -138,100 +139,10 @@ def train(
     facts = {"bundle": str(run_dir / "bundle"), "bundle_id": bundle.bundle_id, "operating_point": point}
     facts |= dict(bundle.provenance["validation"]) | {"best_epoch": bundle.provenance["best_epoch"]}
     if is_main_process():
-        _print(facts, as_json=as_json)
+        print_facts(facts, as_json=as_json)
 
 
-@app.command()
-def evaluate(
-    out: Annotated[Path, typer.Option(help="Folder for figures.json, tables and report.html.")],
-    bundle: Annotated[Path | None, typer.Option(help="Folder of a bundle.")] = None,
-    manifest: Annotated[Path | None, typer.Option(help="Manifest with splits.")] = None,
-    part: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
-    predictions: Annotated[Path | None, typer.Option(help="CSV: image_id, patient_id, y_true, y_prob.")] = None,
-    threshold: Annotated[float, typer.Option(help="Operating point for --predictions.")] = 0.5,
-    masks: Annotated[
-        Path | None, typer.Option(help="CSV: image_id, patient_id, truth, prediction[, image] (files).")
-    ] = None,
-    structures: Annotated[str, typer.Option(help="For --masks: name=value, …; several values as 1+2.")] = "mask=1",
-    tolerance_mm: Annotated[float, typer.Option(help="For --masks: surfaces so far apart agree.")] = 1.0,
-    lesions: Annotated[str, typer.Option(help="For --masks: structures to count lesion by lesion.")] = "",
-    min_iou: Annotated[float, typer.Option(help="For --lesions: IoU of a hit; 0 for any shared voxel.")] = 0.0,
-    device: Device = "auto",
-    as_json: Json = False,
-) -> None:
-    """Figures with intervals: from a bundle and a split, a CSV of any other tool, or pairs of mask files."""
-    from lepton_vision.console import Console
-    from lepton_vision.errors import ConfigError
-
-    modes = [bundle is not None or manifest is not None, predictions is not None, masks is not None]
-    if modes.count(True) != 1 or (bundle is None) != (manifest is None):
-        raise ConfigError("Give --bundle with --manifest, or --predictions alone, or --masks alone.", key="predictions")
-    with Console(quiet=as_json) as console:
-        if masks is not None:
-            result = _evaluate_masks(masks, out, structures, tolerance_mm, lesions, min_iou, console)
-        elif predictions is not None:
-            result = _figures(*_evaluate_table(predictions, out, threshold))
-        else:
-            result = _figures(*_evaluate_split(bundle, manifest, part, out, device, console))
-    _print(result, as_json=as_json)
-
-
-def _figures(evaluation: Any, report: Path) -> dict[str, Any]:
-    figures = {name: {k: f.to_dict() for k, f in values.items()} for name, values in evaluation.figures.items()}
-    first = next(iter(figures.values()))
-    return {**first, "targets": figures, "n": evaluation.n, "report": str(report)}
-
-
-def _evaluate_masks(
-    table: Path, out: Path, structures: str, tolerance_mm: float, lesions: str, min_iou: float, console: Any
-) -> dict[str, Any]:
-    from lepton_vision.evaluation.mask_table import evaluate_mask_table, parse_structures
-    from lepton_vision.reporting.table_report import write_table_report
-
-    evaluation = evaluate_mask_table(
-        table,
-        out=out,
-        structures=parse_structures(structures),
-        tolerance_mm=tolerance_mm,
-        lesions=tuple(name.strip() for name in lesions.split(",") if name.strip()),
-        min_iou=min_iou,
-        progress=lambda done, total: console.progress("evaluate", done, total, ""),
-    )
-    report = write_table_report(evaluation, table, out / "report.html")
-    plain = evaluation.to_dict()
-    figures = {name: part["figures"] for name, part in plain["structures"].items()}
-    counts = {key: plain[key] for key in ("n", "n_patients", "n_failed", "tolerance_mm")}
-    files = {"figures": str(out / "figures.json"), "cases": str(out / "cases.csv"), "report": str(report)}
-    return {**next(iter(figures.values())), "structures": figures, **counts, **files}
-
-
-def _evaluate_table(predictions: Path, out: Path, threshold: float) -> tuple[Any, Path]:
-    from lepton_vision.errors import ConfigError
-    from lepton_vision.evaluation import evaluate
-    from lepton_vision.inference import Predictions
-    from lepton_vision.pipeline import stated_point, write_results
-
-    if not 0.0 <= threshold <= 1.0:
-        raise ConfigError(f"--threshold is a probability from 0 to 1. Received: {threshold:g}.", key="threshold")
-    table = Predictions.load(predictions)
-    evaluation = evaluate(table, operating_point=stated_point(table.targets, threshold=threshold))
-    return evaluation, write_results(evaluation, table, out)
-
-
-def _evaluate_split(bundle: Any, manifest: Any, part: str, out: Path, device: str, console: Any) -> tuple[Any, Path]:
-    from lepton_vision.config import nearest
-    from lepton_vision.errors import ConfigError
-    from lepton_vision.manifest import Manifest
-    from lepton_vision.models import Bundle
-    from lepton_vision.pipeline import evaluate_bundle
-    from lepton_vision.types import SPLITS
-
-    if part not in SPLITS:
-        raise ConfigError(f"Unknown split {part!r}. {nearest(part, list(SPLITS))}", key="split")
-    loaded = Bundle.load(bundle)
-    return evaluate_bundle(
-        loaded, Manifest.load(manifest), split=part, out=out, device=device, progress=console.progress
-    )
+app.command()(evaluate)
 
 
 @app.command()
@@ -271,7 +182,7 @@ def run(
             device=device,
             progress=console.progress,
         )
-    _print(result, as_json=as_json)
+    print_facts(result, as_json=as_json)
 
 
 @app.command()
@@ -299,9 +210,9 @@ def score(
     from lepton_vision.models.allocator import keep_freed_memory
     from lepton_vision.scoring.batch import check_failures, score, write_path_map
 
-    _check_choice("engine", engine, ("auto", "torch"))
-    _check_choice("format", file_format, ("parquet", "csv"))
-    _check_choice("precision", precision, ("auto", "fp32", "bf16", "fp16"))
+    check_choice("engine", engine, ("auto", "torch"))
+    check_choice("format", file_format, ("parquet", "csv"))
+    check_choice("precision", precision, ("auto", "fp32", "bf16", "fp16"))
     keep_freed_memory()
     with Console(quiet=as_json) as console:
         summary = score(
@@ -318,7 +229,7 @@ def score(
         )
     if path_map is not None:
         write_path_map(inputs, path_map, leave_out=output)
-    _print(summary.to_dict() | {"output": str(output)}, as_json=as_json)
+    print_facts(summary.to_dict() | {"output": str(output)}, as_json=as_json)
     check_failures(summary, max_failures)
 
 
@@ -330,7 +241,7 @@ def inspect(
     """Print the facts of an image, a DICOM series, a bundle or a manifest; no patient data."""
     from lepton_vision.pipeline import inspect_path
 
-    _print(inspect_path(path), as_json=as_json)
+    print_facts(inspect_path(path), as_json=as_json)
 
 
 def _load_config(path: Path | None, assignments: list[str] | None) -> Any:
@@ -340,22 +251,7 @@ def _load_config(path: Path | None, assignments: list[str] | None) -> Any:
     return config.override(*(assignments or ()))
 
 
-def _check_choice(name: str, value: str, valid: tuple[str, ...]) -> None:
-    from lepton_vision.config import nearest
-    from lepton_vision.errors import ConfigError
-
-    if value not in valid:
-        raise ConfigError(f"--{name} does not know {value!r}. {nearest(value, list(valid))}", key=name)
-
-
-def _print(values: dict[str, Any], *, as_json: bool) -> None:
-    """Print one JSON object, or a line per fact for people."""
-    if as_json:
-        print(json.dumps(values, default=str))
-        return
-    from lepton_vision.console import show
-
-    show(values)
+app.command()(export_mask)
 
 
 @app.callback(invoke_without_command=True)

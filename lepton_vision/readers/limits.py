@@ -80,7 +80,7 @@ def guard(what: str, *, reason: str) -> Iterator[None]:
 
 
 class _Quiet:
-    """Silences pydicom and Pillow (whose warnings quote header values) while any thread is inside.
+    """Silences pydicom, highdicom and Pillow (whose warnings quote header values) while any thread is inside.
 
     Counted, so that threads that overlap do not restore each other's settings; nothing is changed outside.
     """
@@ -95,13 +95,15 @@ class _Quiet:
             self._depth += 1
             if self._depth > 1:
                 return
-            logger = logging.getLogger("pydicom")
+            loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
             settings = pydicom_config.settings
             caught = warnings.catch_warnings()
             caught.__enter__()
-            warnings.filterwarnings("ignore", module=r"(pydicom|PIL|nibabel|lepton_vision\.readers)(\.|$)")
-            self._saved = (caught, logger, logger.level, settings, settings._reading_validation_mode)
-            logger.setLevel(logging.CRITICAL + 1)
+            warnings.filterwarnings("ignore", module=r"(pydicom|highdicom|PIL|nibabel|lepton_vision\.readers)(\.|$)")
+            levels = [(logger, logger.level) for logger in loggers]
+            self._saved = (caught, levels, settings, settings._reading_validation_mode)
+            for logger in loggers:
+                logger.setLevel(logging.CRITICAL + 1)
             # Values of the wrong form are no reason to refuse an image, and checking them takes a third of the time.
             settings.reading_validation_mode = pydicom_config.IGNORE
 
@@ -110,9 +112,10 @@ class _Quiet:
             self._depth -= 1
             if self._depth:
                 return
-            caught, logger, level, settings, mode = self._saved
+            caught, levels, settings, mode = self._saved
             settings._reading_validation_mode = mode
-            logger.setLevel(level)
+            for logger, level in levels:
+                logger.setLevel(level)
             caught.__exit__(None, None, None)
 
 

@@ -27,7 +27,7 @@ _SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
-class _Slice:
+class Slice:
     """One plane and its file."""
 
     path: Path
@@ -75,7 +75,7 @@ def read_series(
     _check_choice("tilt", tilt, get_args(TiltChoice))
     folder = Path(source) if isinstance(source, str | Path) else None
     try:
-        slices = _choose(list(_find_slices(source, limits=limits)), series=series)
+        slices = find_series(source, series=series, limits=limits)
         with guard("The slices form no volume", reason="geometry"):
             stack = stack_planes([one.plane for one in slices], gaps=gaps, tilt=tilt)
         first = slices[stack.order[0]]
@@ -109,7 +109,18 @@ def _facts(geometry: Geometry, stack: Stack) -> dict[str, str | int | float | No
     }
 
 
-def _find_slices(source: str | Path | Sequence[str | Path], *, limits: Limits) -> Iterator[_Slice]:
+def find_series(
+    source: str | Path | Sequence[str | Path], *, series: str | None = None, limits: Limits = DEFAULT_LIMITS
+) -> list[Slice]:
+    """Find the planes of one series by their headers, in no particular order; arguments as ``read_series``.
+
+    Raises:
+        ReadError: a damaged header, no slice (reason ``no_slices``), or several series (reason ``several_series``).
+    """
+    return _choose(list(_find_slices(source, limits=limits)), series=series)
+
+
+def _find_slices(source: str | Path | Sequence[str | Path], *, limits: Limits) -> Iterator[Slice]:
     """Every plane of every DICOM image; of a folder, files of other kinds are passed over, damaged ones are not."""
     if isinstance(source, str | Path):
         root = Path(source)
@@ -126,7 +137,7 @@ def _find_slices(source: str | Path | Sequence[str | Path], *, limits: Limits) -
             if is_strict or error.reason not in _NO_SLICE:
                 raise
             continue
-        yield from (_Slice(path, plane) for plane in planes)
+        yield from (Slice(path, plane) for plane in planes)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -140,7 +151,7 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from (Path(place, found) for found in sorted(names) if not found.startswith("."))
 
 
-def _choose(slices: list[_Slice], *, series: str | None) -> list[_Slice]:
+def _choose(slices: list[Slice], *, series: str | None) -> list[Slice]:
     """The slices of one series."""
     if not slices:
         raise ReadError("Expected the slices of a DICOM series. Received: no DICOM image.", reason="no_slices")
@@ -163,7 +174,7 @@ def _choose(slices: list[_Slice], *, series: str | None) -> list[_Slice]:
     return chosen
 
 
-def _decode(ordered: Sequence[_Slice], stack: Stack, *, canvas: Canvas, limits: Limits) -> tuple[Pixels, Image]:
+def _decode(ordered: Sequence[Slice], stack: Stack, *, canvas: Canvas, limits: Limits) -> tuple[Pixels, Image]:
     """Pixels (C, D, H, W), and the image of the middle slice, without pixels, with value range and decoders of all."""
     by_file: dict[Path, list[int]] = {}
     for number, one in enumerate(ordered):

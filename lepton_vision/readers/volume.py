@@ -20,7 +20,7 @@ from lepton_vision.errors import ReadError
 from lepton_vision.readers.dicom_header import stored_path
 from lepton_vision.readers.facts import FileFacts, no_facts
 from lepton_vision.readers.identity import pseudonym
-from lepton_vision.readers.limits import Limits, check_size, guard
+from lepton_vision.readers.limits import Limits, check_size, guard, quiet
 from lepton_vision.readers.versions import package_version
 from lepton_vision.types import Geometry, Image, Pixels, Window
 
@@ -104,6 +104,33 @@ def probe_nifti(stream: BinaryIO, *, path: Path, limits: Limits) -> FileFacts:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class NiftiHeader:
+    """Header of a NIfTI file: what a mask needs to come back on the very same grid.
+
+    Attributes:
+        header: nibabel's header object (NIfTI-1 or NIfTI-2).
+        shape: (D, H, W).
+        geometry: place of the voxels, or None where the header does not say, or says a sheared one.
+    """
+
+    header: Any
+    shape: tuple[int, int, int]
+    geometry: Geometry | None
+
+
+def read_nifti_header(path: Path) -> NiftiHeader:
+    """Header of a NIfTI file, gzipped or not; no voxel is read.
+
+    Raises:
+        ReadError: as ``image.probe``.
+    """
+    with quiet, guard("Cannot read the header", reason="corrupt"), path.open("rb") as stream:
+        header = _read_header(stream)
+        grid = _parse(header)
+        return NiftiHeader(header, grid.shape, grid.geometry)
+
+
 def _facts(grid: _Grid) -> dict[str, str | int | float | None]:
     spacing = grid.spacing_mm or (None, None, None)
     return {**no_facts(), "spacing_row_mm": spacing[1], "spacing_column_mm": spacing[2]}
@@ -111,6 +138,13 @@ def _facts(grid: _Grid) -> dict[str, str | int | float | None]:
 
 def _read_grid(stream: BinaryIO) -> _Grid:
     """Parse the header and leave the stream at its start."""
+    header = _read_header(stream)
+    with guard("The NIfTI header is damaged", reason="corrupt"):
+        return _parse(header)
+
+
+def _read_header(stream: BinaryIO) -> Any:
+    """Header, by nibabel, of an open file; the stream is left at its start."""
     head = _read_range(stream, first=0, count=_HEADER_BYTES, is_partial_allowed=True)
     if not is_nifti(head):
         raise ReadError("The compressed file is no NIfTI image.", reason="not_an_image")
@@ -124,8 +158,7 @@ def _read_grid(stream: BinaryIO) -> _Grid:
 
         kind = Nifti2Header if is_second else Nifti1Header
         parse: Any = kind.from_fileobj
-        header = parse(io.BytesIO(head[: 540 if is_second else 348]), check=False)
-        return _parse(header)
+        return parse(io.BytesIO(head[: 540 if is_second else 348]), check=False)
 
 
 def _parse(header: Any) -> _Grid:

@@ -1,0 +1,154 @@
+"""Commands on results: the figures of predictions and masks, and masks in other formats. ``cli`` registers them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lepton_vision.cli_options import Device, Json, check_choice, print_facts
+
+
+def evaluate(
+    out: Annotated[Path, typer.Option(help="Folder for figures.json, tables and report.html.")],
+    bundle: Annotated[Path | None, typer.Option(help="Folder of a bundle.")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="Manifest with splits.")] = None,
+    part: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
+    predictions: Annotated[Path | None, typer.Option(help="CSV: image_id, patient_id, y_true, y_prob.")] = None,
+    threshold: Annotated[float, typer.Option(help="Operating point for --predictions.")] = 0.5,
+    masks: Annotated[
+        Path | None, typer.Option(help="CSV: image_id, patient_id, truth, prediction[, image] (files).")
+    ] = None,
+    structures: Annotated[str, typer.Option(help="For --masks: name=value, …; several values as 1+2.")] = "mask=1",
+    tolerance_mm: Annotated[float, typer.Option(help="For --masks: surfaces so far apart agree.")] = 1.0,
+    lesions: Annotated[str, typer.Option(help="For --masks: structures to count lesion by lesion.")] = "",
+    min_iou: Annotated[float, typer.Option(help="For --lesions: IoU of a hit; 0 for any shared voxel.")] = 0.0,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Figures with intervals: from a bundle and a split, a CSV of any other tool, or pairs of mask files."""
+    from lepton_vision.console import Console
+    from lepton_vision.errors import ConfigError
+
+    modes = [bundle is not None or manifest is not None, predictions is not None, masks is not None]
+    if modes.count(True) != 1 or (bundle is None) != (manifest is None):
+        raise ConfigError("Give --bundle with --manifest, or --predictions alone, or --masks alone.", key="predictions")
+    with Console(quiet=as_json) as console:
+        if masks is not None:
+            result = _evaluate_masks(masks, out, structures, tolerance_mm, lesions, min_iou, console)
+        elif predictions is not None:
+            result = _figures(*_evaluate_table(predictions, out, threshold))
+        else:
+            result = _figures(*_evaluate_split(bundle, manifest, part, out, device, console))
+    print_facts(result, as_json=as_json)
+
+
+def _figures(evaluation: Any, report: Path) -> dict[str, Any]:
+    figures = {name: {k: f.to_dict() for k, f in values.items()} for name, values in evaluation.figures.items()}
+    first = next(iter(figures.values()))
+    return {**first, "targets": figures, "n": evaluation.n, "report": str(report)}
+
+
+def _evaluate_masks(
+    table: Path, out: Path, structures: str, tolerance_mm: float, lesions: str, min_iou: float, console: Any
+) -> dict[str, Any]:
+    from lepton_vision.evaluation.mask_table import evaluate_mask_table, parse_structures
+    from lepton_vision.reporting.table_report import write_table_report
+
+    evaluation = evaluate_mask_table(
+        table,
+        out=out,
+        structures=parse_structures(structures),
+        tolerance_mm=tolerance_mm,
+        lesions=tuple(name.strip() for name in lesions.split(",") if name.strip()),
+        min_iou=min_iou,
+        progress=lambda done, total: console.progress("evaluate", done, total, ""),
+    )
+    report = write_table_report(evaluation, table, out / "report.html")
+    plain = evaluation.to_dict()
+    figures = {name: part["figures"] for name, part in plain["structures"].items()}
+    counts = {key: plain[key] for key in ("n", "n_patients", "n_failed", "tolerance_mm")}
+    files = {"figures": str(out / "figures.json"), "cases": str(out / "cases.csv"), "report": str(report)}
+    return {**next(iter(figures.values())), "structures": figures, **counts, **files}
+
+
+def _evaluate_table(predictions: Path, out: Path, threshold: float) -> tuple[Any, Path]:
+    from lepton_vision.errors import ConfigError
+    from lepton_vision.evaluation import evaluate
+    from lepton_vision.inference import Predictions
+    from lepton_vision.pipeline import stated_point, write_results
+
+    if not 0.0 <= threshold <= 1.0:
+        raise ConfigError(f"--threshold is a probability from 0 to 1. Received: {threshold:g}.", key="threshold")
+    table = Predictions.load(predictions)
+    evaluation = evaluate(table, operating_point=stated_point(table.targets, threshold=threshold))
+    return evaluation, write_results(evaluation, table, out)
+
+
+def _evaluate_split(bundle: Any, manifest: Any, part: str, out: Path, device: str, console: Any) -> tuple[Any, Path]:
+    from lepton_vision.config import nearest
+    from lepton_vision.errors import ConfigError
+    from lepton_vision.manifest import Manifest
+    from lepton_vision.models import Bundle
+    from lepton_vision.pipeline import evaluate_bundle
+    from lepton_vision.types import SPLITS
+
+    if part not in SPLITS:
+        raise ConfigError(f"Unknown split {part!r}. {nearest(part, list(SPLITS))}", key="split")
+    loaded = Bundle.load(bundle)
+    return evaluate_bundle(
+        loaded, Manifest.load(manifest), split=part, out=out, device=device, progress=console.progress
+    )
+
+
+def export_mask(
+    mask: Annotated[Path, typer.Argument(help="Label mask on the grid of the source: NIfTI, PNG or npz.")],
+    source: Annotated[Path, typer.Option(help="Image that it lies on: a file, or a folder with a DICOM series.")],
+    out: Annotated[Path, typer.Option(help="File to write: .png, .nii.gz, .nii, or .dcm (holds patient data).")],
+    structures: Annotated[str, typer.Option(help="name=value, … in the order of the labels written.")] = "mask=1",
+    series: Annotated[str | None, typer.Option(help="Id of the series, where the folder holds several.")] = None,
+    code: Annotated[
+        list[str] | None, typer.Option(help="For .dcm: what a structure is: name=value,scheme,meaning; repeat it.")
+    ] = None,
+    category: Annotated[
+        list[str] | None, typer.Option(help="For .dcm: of which kind it is: name=value,scheme,meaning; repeat it.")
+    ] = None,
+    bundle_id: Annotated[str, typer.Option(help="For .dcm: bundle that predicted the mask.")] = "",
+    algorithm_type: Annotated[str, typer.Option(help="For .dcm: automatic, semiautomatic or manual.")] = "automatic",
+    algorithm_name: Annotated[str, typer.Option(help="For .dcm: who or what made the mask.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Write a mask as PNG, NIfTI or DICOM Segmentation; refused where it does not lie on the grid of its source."""
+    from lepton_vision.evaluation.mask_table import parse_structures
+    from lepton_vision.scoring import SegmentationInfo
+    from lepton_vision.scoring import export_mask as export
+
+    check_choice("algorithm-type", algorithm_type, ("automatic", "semiautomatic", "manual"))
+    info = SegmentationInfo(
+        bundle_id=bundle_id,
+        codes=_codes("code", code or ()),
+        categories=_codes("category", category or ()),
+        algorithm_type=algorithm_type.upper(),  # type: ignore[arg-type]
+        algorithm_name=algorithm_name,
+    )
+    result = export(mask, out, source=source, structures=parse_structures(structures), series=series, info=info)
+    print_facts(result.to_dict(), as_json=as_json)
+
+
+def _codes(option: str, texts: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+    """Read ``liver=10200004,SCT,Liver``; the meaning may hold commas."""
+    from lepton_vision.errors import ConfigError
+
+    found = {}
+    for text in texts:
+        name, _, code = text.partition("=")
+        parts = [part.strip() for part in code.split(",", 2)]
+        if not name.strip() or len(parts) != 3:
+            raise ConfigError(
+                f"--{option} takes name=value,scheme,meaning, e.g. liver=10200004,SCT,Liver. Received: {text!r}.",
+                key=option,
+            )
+        found[name.strip()] = (parts[0], parts[1], parts[2])
+    return found

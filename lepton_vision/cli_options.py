@@ -1,0 +1,34 @@
+"""What the modules of the command line share: options, checks and the printing of results."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+
+
+def check_choice(name: str, value: str, valid: tuple[str, ...]) -> None:
+    """Refuse a value that ``--name`` does not know.
+
+    Raises:
+        ConfigError: with the nearest valid value.
+    """
+    from lepton_vision.config import nearest
+    from lepton_vision.errors import ConfigError
+
+    if value not in valid:
+        raise ConfigError(f"--{name} does not know {value!r}. {nearest(value, list(valid))}", key=name)
+
+
+def print_facts(values: dict[str, Any], *, as_json: bool) -> None:
+    """Print one JSON object, or a line per fact for people."""
+    if as_json:
+        print(json.dumps(values, default=str))
+        return
+    from lepton_vision.console import show
+
+    show(values)
