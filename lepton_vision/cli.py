@@ -59,7 +59,8 @@ def scan(
 ) -> None:
     """Read every file below FOLDER into a manifest; a rejected file is a row with a reason."""
     from lepton_vision.console import Console
-    from lepton_vision.pipeline import data_flow, scan_source
+    from lepton_vision.inspection import data_flow
+    from lepton_vision.pipeline import scan_source
 
     with Console(quiet=as_json) as console:
         manifest = scan_source(folder, labels=labels, workers=workers, progress=console.progress)
@@ -99,8 +100,9 @@ def split(
     as_json: Json = False,
 ) -> None:
     """Divide patients into train, val and test; official splits are kept and checked."""
+    from lepton_vision.inspection import data_flow
     from lepton_vision.manifest import Manifest, split_manifest
-    from lepton_vision.pipeline import data_flow, with_targets
+    from lepton_vision.pipeline import with_targets
 
     settings = _load_config(config, assignments)
     for key, value in (("seed", seed), ("folds", folds)):
@@ -239,7 +241,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Print the facts of an image, a DICOM series, a bundle or a manifest; no patient data."""
-    from lepton_vision.pipeline import inspect_path
+    from lepton_vision.inspection import inspect_path
 
     print_facts(inspect_path(path), as_json=as_json)
 

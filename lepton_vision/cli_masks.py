@@ -41,8 +41,19 @@ def evaluate(
         elif predictions is not None:
             result = _figures(*_evaluate_table(predictions, out, threshold))
         else:
-            result = _figures(*_evaluate_split(bundle, manifest, part, out, device, console))
+            result = _evaluate_split(bundle, manifest, part, out, device, console)
     print_facts(result, as_json=as_json)
+
+
+def split_figures(found: Any) -> dict[str, Any]:
+    """Plain figures of a ``SplitResult``: those of the first target, all targets, and masks."""
+    from lepton_vision.mask_study import mask_figures
+
+    facts = {} if found.evaluation is None else _figures(found.evaluation, found.report)
+    if found.masks is None:
+        return facts
+    masks = mask_figures(found.masks, found.mask_report)
+    return {**facts, "masks": masks} if facts else {**next(iter(masks["structures"].values())), **masks}
 
 
 def _figures(evaluation: Any, report: Path) -> dict[str, Any]:
@@ -87,7 +98,7 @@ def _evaluate_table(predictions: Path, out: Path, threshold: float) -> tuple[Any
     return evaluation, write_results(evaluation, table, out)
 
 
-def _evaluate_split(bundle: Any, manifest: Any, part: str, out: Path, device: str, console: Any) -> tuple[Any, Path]:
+def _evaluate_split(bundle: Any, manifest: Any, part: str, out: Path, device: str, console: Any) -> dict[str, Any]:
     from lepton_vision.config import nearest
     from lepton_vision.errors import ConfigError
     from lepton_vision.manifest import Manifest
@@ -97,10 +108,9 @@ def _evaluate_split(bundle: Any, manifest: Any, part: str, out: Path, device: st
 
     if part not in SPLITS:
         raise ConfigError(f"Unknown split {part!r}. {nearest(part, list(SPLITS))}", key="split")
-    loaded = Bundle.load(bundle)
-    return evaluate_bundle(
-        loaded, Manifest.load(manifest), split=part, out=out, device=device, progress=console.progress
-    )
+    loaded, table = Bundle.load(bundle), Manifest.load(manifest)
+    found = evaluate_bundle(loaded, table, split=part, out=out, device=device, progress=console.progress)
+    return split_figures(found)
 
 
 def export_mask(

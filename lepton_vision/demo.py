@@ -27,7 +27,7 @@ from lepton_vision.types import Pixels
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-    from lepton_vision.pipeline import Progress
+    from lepton_vision.types import Progress
 
 SIZE = 128
 SPACING_MM = 2.8
@@ -335,13 +335,14 @@ def run_demo(
             progress=progress,
         )
         summary = score(result.bundle, study.inbox, out / "scores", progress=scored)
-    figure = result.evaluation.figures["finding"]["auroc"]
+    figures = {} if result.test.evaluation is None else result.test.evaluation.figures["finding"]
+    figure = figures["auroc"]
     return {
         "test_auroc": figure.value,
         "low": figure.low,
         "high": figure.high,
         "n": figure.n,
-        "report": str(result.report),
+        "report": str(result.test.report),
         "bundle": str(result.folder),
         "scores": str(summary.output),
         "scored": summary.scored,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,32 +20,30 @@ from lepton_vision.errors import ConfigError, LabelError, ManifestError
 from lepton_vision.evaluation import Evaluation, choose_operating_point, evaluate
 from lepton_vision.evaluation.calibration import fit_temperatures
 from lepton_vision.evaluation.classification import validation_figures
+from lepton_vision.evaluation.segmentation import SegmentationEvaluation, overlap_figures
 from lepton_vision.files import write_atomic
 from lepton_vision.inference import Predictions, predict
-from lepton_vision.inference.predictor import predict_network
+from lepton_vision.inference.predictor import examine_network
+from lepton_vision.inspection import data_flow, describe
 from lepton_vision.manifest import Audit, Manifest, audit_manifest, split_manifest
 from lepton_vision.manifest.audit import drop_leaks
 from lepton_vision.manifest.labels import infer_targets
+from lepton_vision.mask_study import evaluate_mask_parts
 from lepton_vision.models import Bundle, build_model
-from lepton_vision.models.bundle_files import is_bundle
 from lepton_vision.models.device import choose_device, choose_precision
 from lepton_vision.models.network import Network
-from lepton_vision.readers import read_image
 from lepton_vision.reporting import write_report
 from lepton_vision.training import fit_model
 from lepton_vision.training.distributed import is_main_process
 from lepton_vision.training.features import FixedStages, UpperPart
 from lepton_vision.transforms import make_loader
-from lepton_vision.types import SPLITS, Batch, OperatingPoint, Split, Target
+from lepton_vision.types import Batch, OperatingPoint, Progress, Split, Target
 
 if TYPE_CHECKING:
     import torch
     from torch.utils.data import DataLoader
 
     from lepton_vision.models.device import Precision
-
-# progress(stage, done, total, note): "scan", "train", "predict" … ; total 0 where it is not known
-Progress = Callable[[str, int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +53,13 @@ class StudyResult:
     Attributes:
         bundle: the trained model with temperatures and operating point.
         folder: folder of the bundle.
-        evaluation: figures on the test split.
-        report: the HTML page.
+        test: figures and pages on the test split.
         seconds: wall time from the scan to the report.
     """
 
     bundle: Bundle
     folder: Path
-    evaluation: Evaluation
-    report: Path
+    test: SplitResult
     seconds: float
 
 
@@ -150,15 +146,18 @@ def _validator(
         is_cached = config.train.cache_features
         seen = UpperPart(network, fixed.count) if is_cached else network
         batches = fixed.loader(network, val_loader) if is_cached else val_loader
-        found = predict_network(seen, batches, targets=config.targets, device=device, precision=precision)
-        return validation_figures(found)
+        found = examine_network(seen, batches, targets=config.targets, device=device, precision=precision)
+        figures = {} if found.predictions is None else validation_figures(found.predictions)
+        if found.overlap is not None and config.segmentation is not None:
+            figures |= overlap_figures(found.overlap, config.segmentation.names)
+        return figures
 
     return validate
 
 
 def with_targets(config: Config, manifest: Manifest) -> Config:
-    """Return ``config`` with its targets, taken from the manifest where it names none."""
-    if config.targets:
+    """Return ``config`` with its targets, taken from the manifest where it names neither targets nor structures."""
+    if config.targets or config.segmentation is not None:
         return config
     return config.model_copy(update={"targets": infer_targets(manifest)})
 
@@ -207,13 +206,35 @@ def _note(row: Mapping[str, Any]) -> str:
 
 
 def settle(bundle: Bundle, val: Manifest, *, device: str = "auto", cache_dir: Path | None = None) -> Bundle:
-    """Fit temperatures, then choose the operating point on the calibrated probabilities, both on validation."""
+    """Fit temperatures, then choose the operating point on the calibrated probabilities, both on validation.
+
+    A bundle of masks alone has neither.
+    """
+    if not bundle.targets:
+        return bundle
     settings = bundle.config.evaluation
     predictions = predict(bundle, val, device=device, cache_dir=cache_dir)
     if settings.calibrate:
         bundle = bundle.with_temperatures(fit_temperatures(predictions))
         predictions = predict(bundle, val, device=device, cache_dir=cache_dir)
     return bundle.with_operating_point(choose_operating_point(predictions, min_sensitivity=settings.min_sensitivity))
+
+
+@dataclass(frozen=True, slots=True)
+class SplitResult:
+    """What a bundle gives on one split.
+
+    Attributes:
+        report: the page of the classes, or of the masks where there is no target.
+        evaluation: figures of the targets; None where there is none.
+        masks: figures of the masks; None where there is no true or no predicted mask.
+        mask_report: the page of the masks, or None.
+    """
+
+    report: Path
+    evaluation: Evaluation | None = None
+    masks: SegmentationEvaluation | None = None
+    mask_report: Path | None = None
 
 
 def evaluate_bundle(
@@ -226,29 +247,61 @@ def evaluate_bundle(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
     title: str | None = None,
-) -> tuple[Evaluation, Path]:
+) -> SplitResult:
     """Predict one split, evaluate at the bundle's operating point, and write figures, predictions and the page.
 
+    Masks are evaluated where the model predicts them and rows have true ones; their files and page lie in
+    ``out/masks``.
+
     Raises:
-        ConfigError: the bundle has no operating point.
+        ConfigError: the bundle has targets, but no operating point.
         ManifestError: the split has no rows.
+        LabelError: the model predicts masks alone, and no row has one.
     """
-    if bundle.operating_point is None:
-        raise ConfigError("Expected a bundle with an operating point. Received: one without. Choose one on validation.")
     part = manifest.subset(split)
     if len(part) == 0:
         raise ManifestError(f"Expected rows in the {split} split. Received: none.", key="split")
-    told = None if progress is None else lambda done, total: progress("predict", done, total, split)
+    result: SplitResult | None = None
+    if bundle.targets:
+        evaluation, report = _evaluate_classes(
+            bundle,
+            part,
+            out,
+            title=title,
+            flow=data_flow(manifest, bundle.targets),
+            device=device,
+            cache_dir=cache_dir,
+            progress=progress,
+        )
+        result = SplitResult(report, evaluation)
+    if bundle.gives_masks and (result is None or part.frame["mask_values"].notna().any()):
+        masks, page = evaluate_mask_parts(
+            [(bundle, part)], out=Path(out) / "masks", split=split, device=device, title=title, progress=progress
+        )
+        whole = SplitResult(page) if result is None else result
+        result = replace(whole, masks=masks, mask_report=page)
+    if result is None:
+        raise ConfigError("Expected a bundle with targets or masks to evaluate. Received: neither.")
+    return result
+
+
+def _evaluate_classes(
+    bundle: Bundle,
+    part: Manifest,
+    out: str | Path,
+    *,
+    title: str | None,
+    flow: Mapping[str, Any],
+    device: str,
+    cache_dir: Path | None,
+    progress: Progress | None,
+) -> tuple[Evaluation, Path]:
+    if bundle.operating_point is None:
+        raise ConfigError("Expected a bundle with an operating point. Received: one without. Choose one on validation.")
+    told = None if progress is None else lambda done, total: progress("predict", done, total, "")
     predictions = predict(bundle, part, device=device, cache_dir=cache_dir, progress=told)
     evaluation = evaluate(predictions, operating_point=bundle.operating_point, config=bundle.config.evaluation)
-    report = write_results(
-        evaluation,
-        predictions,
-        out,
-        title=title,
-        data_flow=data_flow(manifest, bundle.targets),
-        provenance=describe(bundle),
-    )
+    report = write_results(evaluation, predictions, out, title=title, data_flow=flow, provenance=describe(bundle))
     return evaluation, report
 
 
@@ -295,7 +348,7 @@ def run_study(
         config, manifest, run_dir=run_dir, resume=resume, device=device, cache_dir=cache_dir, progress=progress
     )
     trained = Manifest.load(run_dir / "manifest.parquet")
-    evaluation, report = evaluate_bundle(
+    result = evaluate_bundle(
         bundle,
         trained,
         split="test",
@@ -305,7 +358,7 @@ def run_study(
         progress=progress,
         title=title,
     )
-    return StudyResult(bundle, run_dir / "bundle", evaluation, report, time.perf_counter() - started)
+    return StudyResult(bundle, run_dir / "bundle", result, time.perf_counter() - started)
 
 
 def scan_source(
@@ -329,68 +382,3 @@ def stated_point(targets: tuple[Target, ...], *, threshold: float) -> OperatingP
         target.name: () if target.kind == "multiclass" else (threshold,) * target.outputs for target in targets
     }
     return OperatingPoint(thresholds, f"stated: probability >= {threshold:g}")
-
-
-def data_flow(manifest: Manifest, targets: tuple[Target, ...]) -> dict[str, Any]:
-    """Count files in, rows rejected by reason, and images, patients and classes per split."""
-    frame = manifest.frame
-    rejected = frame.loc[frame["status"] != "ok", "reason"].value_counts()
-    return {
-        "rows": len(frame),
-        "rejected": {str(reason): int(count) for reason, count in rejected.items()},
-        "splits": {split: count_split(manifest, targets, split) for split in SPLITS if len(manifest.subset(split))},
-    }
-
-
-def count_split(manifest: Manifest, targets: tuple[Target, ...], split: Split) -> dict[str, Any]:
-    """Count images, patients and labels per class of one split."""
-    part = manifest.subset(split)
-    classes: dict[str, dict[str, int]] = {}
-    for target in targets:
-        labels = part.labels(target)
-        if target.kind == "multilabel":
-            counts = {name: int(np.nansum(labels[:, k])) for k, name in enumerate(target.classes)}
-        else:
-            counts = {name: int((labels == k).sum()) for k, name in enumerate(target.classes)}
-        classes[target.name] = counts | {"unknown": int(np.isnan(labels).sum())}
-    return {"images": len(part), "patients": int(part.frame["patient_id"].nunique()), "classes": classes}
-
-
-def describe(bundle: Bundle) -> dict[str, Any]:
-    """Facts about a bundle for the report."""
-    facts: dict[str, Any] = {"bundle": bundle.bundle_id, "configuration": bundle.config.fingerprint}
-    facts |= {"backbone": bundle.config.model.backbone, "weights": Path(bundle.config.model.weights).name}
-    return facts | dict(bundle.provenance)
-
-
-def inspect_path(path: str | Path) -> dict[str, Any]:
-    """Facts about an image, a folder with one DICOM series, a bundle or a manifest, without patient data.
-
-    Raises:
-        LeptonError: the path is none of them.
-    """
-    path = Path(path)
-    if is_bundle(path):
-        bundle = Bundle.load(path)
-        point = None if bundle.operating_point is None else bundle.operating_point.to_dict()
-        targets = [f"{t.name} ({t.kind}: {', '.join(t.classes)})" for t in bundle.targets]
-        facts = {"kind": "bundle", **describe(bundle), "targets": "; ".join(targets), "operating_point": point}
-        return facts | {"temperatures": dict(bundle.temperatures)}
-    if path.suffix in (".parquet", ".csv") and path.is_file():
-        manifest = Manifest.load(path)
-        return {"kind": "manifest", **data_flow(manifest, ()), "label_columns": ", ".join(manifest.label_columns)}
-    image = read_image(path)
-    low, high = float(image.pixels.min()), float(image.pixels.max())
-    facts = {"kind": "image", "format": image.source_format, "shape": list(image.pixels.shape), "units": image.units}
-    if path.is_dir():
-        facts |= {"kind": "series", "slices": image.facts["slices"]}
-    return facts | {
-        "range": [low, high],
-        "spacing_mm": image.spacing_mm,
-        "orientation": None if image.geometry is None else image.geometry.orientation,
-        "modality": image.modality,
-        "decoder": image.decoder,
-        "window": str(image.window),
-        "image_id": image.image_id,
-        "facts": dict(image.facts),
-    }

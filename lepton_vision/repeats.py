@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lepton_vision.config import Config
-from lepton_vision.evaluation import Evaluation, evaluate
+from lepton_vision.errors import ConfigError
+from lepton_vision.evaluation import evaluate
+from lepton_vision.evaluation.segmentation import SegmentationEvaluation
 from lepton_vision.inference import Predictions, predict
+from lepton_vision.inspection import data_flow
 from lepton_vision.manifest import Manifest
 from lepton_vision.manifest.split import fold_split
+from lepton_vision.mask_study import evaluate_mask_parts, mask_figures
+from lepton_vision.models import Bundle
 from lepton_vision.pipeline import (
-    Progress,
+    SplitResult,
     cache_folder,
-    data_flow,
     fit,
     run_study,
     scan_source,
@@ -24,6 +30,7 @@ from lepton_vision.pipeline import (
     with_targets,
     write_results,
 )
+from lepton_vision.types import Progress
 
 
 def run_seeds(
@@ -41,46 +48,73 @@ def run_seeds(
     """Run a study, or a cross-validation, once per seed; one seed trains and splits by it everywhere.
 
     Returns:
-        Per seed the first target's figures and where the page is, and the AUROC's mean and standard deviation.
+        Per seed the figures of the first target and of the masks and where the page is; mean and standard deviation
+        over the seeds of the AUROC and of each structure's Dice.
     """
     run_dir, rows = Path(run_dir), {}
     manifest = scan_source(source, labels=labels, progress=progress)
     config = with_targets(config, manifest)
     cache_dir = cache_folder(config, run_dir)
-    first = config.targets[0].name
     for seed in seeds:
         started, folder = time.perf_counter(), run_dir / f"seed-{seed}"
         seeded = config.override(f"train.seed={seed}", f"split.seed={seed}")
-        row: dict[str, Any] = {}
+        shared: dict[str, Any] = {"run_dir": folder, "resume": resume, "device": device, "cache_dir": cache_dir}
         if folds > 1:
-            evaluation, areas, report = cross_validate(
-                seeded,
-                manifest,
-                folds=folds,
-                run_dir=folder,
-                resume=resume,
-                device=device,
-                cache_dir=cache_dir,
-                progress=progress,
-            )
-            row = {"fold_auroc": [round(area, 4) for area in areas], "fold_mean_auroc": float(np.mean(areas))}
+            crossed = cross_validate(seeded, manifest, folds=folds, progress=progress, **shared)
+            result, row = crossed.pooled, crossed.to_dict()
         else:
-            study = run_study(
-                seeded,
-                manifest,
-                run_dir=folder,
-                resume=resume,
-                device=device,
-                cache_dir=cache_dir,
-                progress=progress,
-            )
-            evaluation, report = study.evaluation, study.report
-            row = {"bundle": str(study.folder)}
-        figures = {name: figure.to_dict() for name, figure in evaluation.figures[first].items()}
-        rows[str(seed)] = figures | row | {"report": str(report), "seconds": round(time.perf_counter() - started, 1)}
-    areas = [row["auroc"]["value"] for row in rows.values()]
-    spread = float(np.std(areas, ddof=1)) if len(areas) > 1 else 0.0
-    return {"seeds": rows, "auroc_mean": float(np.mean(areas)), "auroc_sd": spread, "n_seeds": len(areas)}
+            study = run_study(seeded, manifest, progress=progress, **shared)
+            result, row = study.test, {"bundle": str(study.folder)}
+        row = _row(result, config) | row
+        rows[str(seed)] = row | {"seconds": round(time.perf_counter() - started, 1)}
+    facts: dict[str, Any] = {"seeds": rows, "n_seeds": len(rows)}
+    if config.targets:
+        facts |= _spread([row["auroc"]["value"] for row in rows.values()], "auroc")
+    for name in config.segmentation.names if config.segmentation is not None else ():
+        dice = [row["masks"]["structures"][name]["dice"]["value"] for row in rows.values() if "masks" in row]
+        facts |= _spread(dice, f"dice_{name}") if dice else {}
+    return facts
+
+
+def _row(result: SplitResult, config: Config) -> dict[str, Any]:
+    """Figures of the first target, and of the masks."""
+    row: dict[str, Any] = {}
+    if result.evaluation is not None:
+        row = {name: one.to_dict() for name, one in result.evaluation.figures[config.targets[0].name].items()}
+    if result.masks is not None and result.mask_report is not None:
+        row["masks"] = mask_figures(result.masks, result.mask_report)
+    return row | {"report": str(result.report)}
+
+
+def _spread(values: list[float], name: str) -> dict[str, float]:
+    """Mean and standard deviation over the seeds."""
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return {f"{name}_mean": float(np.mean(values)), f"{name}_sd": spread}
+
+
+@dataclass(frozen=True, slots=True)
+class CrossResult:
+    """What a cross-validation gives.
+
+    Attributes:
+        pooled: figures and pages of all held-out images together.
+        fold_auroc: of the first target, by fold; empty without a target.
+        fold_dice: by structure, the mean Dice of each fold's images; empty without masks.
+    """
+
+    pooled: SplitResult
+    fold_auroc: list[float]
+    fold_dice: dict[str, list[float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        facts: dict[str, Any] = {}
+        if self.fold_auroc:
+            facts["fold_auroc"] = [round(area, 4) for area in self.fold_auroc]
+            facts["fold_mean_auroc"] = float(np.mean(self.fold_auroc))
+        if self.fold_dice:
+            facts["fold_dice"] = {name: [round(one, 4) for one in dice] for name, dice in self.fold_dice.items()}
+        return facts
 
 
 def cross_validate(
@@ -93,37 +127,69 @@ def cross_validate(
     device: str = "auto",
     cache_dir: Path | None = None,
     progress: Progress | None = None,
-) -> tuple[Evaluation, list[float], Path]:
+) -> CrossResult:
     """Train once per patient-grouped fold and evaluate the pooled held-out predictions at a threshold of one half.
 
     Each fold's model is chosen on a part of its own training patients; the threshold is stated, not chosen, since a
-    point chosen on one fold's validation patients would have seen another fold's test patients.
-
-    Returns:
-        The pooled evaluation, the first target's AUROC of each fold, and the page.
+    point chosen on one fold's validation patients would have seen another fold's test patients. Masks are evaluated on
+    the pixels of all held-out images.
     """
     run_dir = Path(run_dir)
     config = with_targets(config, manifest)
     cache_dir = cache_folder(config, run_dir) if cache_dir is None else cache_dir
-    held_out: list[Predictions] = []
+    held_out: list[tuple[Bundle, Manifest]] = []
     for fold in range(folds):
         part = fold_split(manifest, fold, folds=folds, config=config.split, targets=config.targets)
         told = None if progress is None else _in_fold(progress, fold, folds)
         folder = run_dir / f"fold-{fold}"
         bundle = fit(config, part, run_dir=folder, resume=resume, device=device, cache_dir=cache_dir, progress=told)
-        held_out.append(predict(bundle, part.subset("test"), device=device, cache_dir=cache_dir))
-    pooled = Predictions.concat(held_out)
-    point = stated_point(config.targets, threshold=0.5)
+        held_out.append((bundle, part.subset("test")))
+    shared: dict[str, Any] = {"out": run_dir / "evaluation", "title": f"{folds}-fold cross-validation"}
+    result, areas = None, list[float]()
+    if config.targets:
+        found = [predict(bundle, part, device=device, cache_dir=cache_dir) for bundle, part in held_out]
+        result, areas = _pool_classes(found, config, flow=data_flow(manifest, config.targets), **shared)
+    if not held_out[0][0].gives_masks:
+        return CrossResult(_certain(result), areas, {})
+    shared["out"] /= "masks"
+    masks, page = evaluate_mask_parts(held_out, device=device, progress=progress, **shared)
+    whole = SplitResult(page) if result is None else result
+    return CrossResult(replace(whole, masks=masks, mask_report=page), areas, _fold_dice(masks, held_out))
+
+
+def _certain(result: SplitResult | None) -> SplitResult:
+    if result is None:
+        raise ConfigError("Expected targets or structures to cross-validate. Received: neither.", key="targets")
+    return result
+
+
+def _pool_classes(
+    found: Sequence[Predictions], config: Config, *, flow: dict[str, Any], out: Path, title: str
+) -> tuple[SplitResult, list[float]]:
+    """Evaluate the predictions of all folds together, and the first target's AUROC in each."""
+    point, first = stated_point(config.targets, threshold=0.5), config.targets[0].name
     areas = [
-        evaluate(part, operating_point=point, config=config.evaluation).figures[config.targets[0].name]["auroc"].value
-        for part in held_out
+        evaluate(part, operating_point=point, config=config.evaluation).figures[first]["auroc"].value for part in found
     ]
+    pooled = Predictions.concat(found)
     evaluation = evaluate(pooled, operating_point=point, config=config.evaluation)
-    flow = data_flow(manifest, config.targets)
-    report = write_results(
-        evaluation, pooled, run_dir / "evaluation", title=f"{folds}-fold cross-validation", data_flow=flow
-    )
-    return evaluation, areas, report
+    report = write_results(evaluation, pooled, out, title=title, data_flow=flow)
+    return SplitResult(report, evaluation), areas
+
+
+def _fold_dice(masks: SegmentationEvaluation, held_out: Sequence[tuple[Bundle, Manifest]]) -> dict[str, list[float]]:
+    """Mean Dice of each fold by structure, over the images where it is defined."""
+    fold_of = {str(name): fold for fold, (_, part) in enumerate(held_out) for name in part.frame["image_id"]}
+    dice: dict[str, list[list[float]]] = {name: [[] for _ in held_out] for name in masks.structures}
+    for row in masks.cases:
+        dice[row.structure][fold_of[row.image_id]].append(row.figures.dice)
+    return {name: [_mean(values) for values in folds] for name, folds in dice.items()}
+
+
+def _mean(values: list[float]) -> float:
+    """Mean of what is defined; NaN where nothing is."""
+    defined = [value for value in values if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")
 
 
 def _in_fold(progress: Progress, fold: int, folds: int) -> Progress:

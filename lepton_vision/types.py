@@ -9,6 +9,7 @@ without a mask is not a sample whose mask is empty.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+Progress = Callable[[str, int, int, str], None]
+"""progress(stage, done, total, note): "scan", "train", "predict" …; total 0 where it is not known."""
 
 UNKNOWN = 255
 """Value of a mask where nobody knows what is there; the whole plane of a sample without a mask."""

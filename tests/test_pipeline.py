@@ -46,7 +46,8 @@ def test_a_bundle_is_chosen_on_validation_and_judged_on_test(manifest: Manifest,
     bundle = fit(CONFIG.override("train.epochs=4"), manifest, run_dir=tmp_path / "run")
     assert bundle.operating_point is not None
     assert bundle.operating_point.chosen_on == "val"
-    evaluation, report = evaluate_bundle(bundle, manifest, split="test", out=tmp_path / "out")
+    result = evaluate_bundle(bundle, manifest, split="test", out=tmp_path / "out")
+    evaluation, report = result.evaluation, result.report
     assert evaluation.n == 24
     assert report.exists()
     written = json.loads((tmp_path / "out" / "figures.json").read_text())

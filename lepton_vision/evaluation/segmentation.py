@@ -158,6 +158,29 @@ class SegmentationEvaluation:
         return "".join(parts)
 
 
+def overlap_figures(overlap: npt.NDArray[np.int64], names: Sequence[str]) -> dict[str, float]:
+    """Compute what training watches: ``val_dice`` and ``val_dice_<structure>``, over all voxels of all images.
+
+    Voxels are pooled, so that an image without a structure needs no rule of its own.
+
+    Args:
+        overlap: (N, M, 3) voxels in both masks, in the predicted and in the true one.
+        names: of the M structures.
+
+    Returns:
+        The mean over the structures, then each one; NaN for one that is neither there nor predicted.
+
+    Example:
+        >>> overlap_figures(np.array([[[2, 3, 2]], [[0, 1, 0]]]), ["liver"])["val_dice"]
+        0.6666666666666666
+    """
+    both, predicted, true = overlap.sum(axis=0).T.astype(np.float64)
+    size = predicted + true
+    dice = np.divide(2.0 * both, size, out=np.full(len(names), np.nan), where=size > 0)
+    figures = {f"val_dice_{name}": float(value) for name, value in zip(names, dice, strict=True)}
+    return {"val_dice": float(np.nanmean(dice)) if np.isfinite(dice).any() else float("nan"), **figures}
+
+
 def evaluate_masks(
     cases: Iterable[MaskCase | Failure],
     *,

@@ -43,12 +43,17 @@ def grad_cam(
         (B, H, W) float32, 0 or more, not scaled: maps of one network and class may be compared.
 
     Raises:
-        ConfigError: an unknown target or class, or images that do not fit the network.
+        ConfigError: an unknown target or class, images that do not fit the network, or a classifier of regions.
 
     Example:
         >>> grad_cam(network, batch.images, target="covid").shape  # doctest: +SKIP
         (32, 224, 224)
     """
+    if network.segmentation is not None and network.segmentation.mode == "roi":
+        raise ConfigError(
+            "Grad-CAM shows where in the image a classifier looks; this one (segmentation.mode roi) sees a cut-out.",
+            key="segmentation.mode",
+        )
     column, sign = _choose_logit(_find_target(network, target), class_index)
     device = next(network.parameters()).device
     # A caller's inference mode or no_grad would leave nothing to differentiate, autocast would round the gradient.

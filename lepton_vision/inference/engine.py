@@ -7,6 +7,8 @@ probability, bit by bit, whatever it is scored beside, and a resumed run gives w
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -61,15 +63,22 @@ class Engine:
             By target name, float32: (B,) probability of the positive class for binary, (B, K) otherwise. Where a
             logit of an image is NaN or infinite, the target is NaN for it; the caller decides what becomes of it.
         """
+        return self.examine(images).probabilities
+
+    def examine(self, images: Pixels | torch.Tensor) -> Examined:
+        """Predict classes and masks of any number of images in one pass; see ``probabilities``."""
         source = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
         parts = [self._step(source[k : k + self.batch_size]) for k in range(0, len(source), self.batch_size)]
         if not parts:
-            return {
-                t.name: np.zeros(0 if t.kind == "binary" else (0, t.outputs), np.float32) for t in self.bundle.targets
-            }
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            shapes = {t.name: 0 if t.kind == "binary" else (0, t.outputs) for t in self.bundle.targets}
+            return Examined({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, None)
+        names, masks = parts[0].probabilities, [part.masks for part in parts if part.masks is not None]
+        return Examined(
+            {name: np.concatenate([part.probabilities[name] for part in parts]) for name in names},
+            np.concatenate(masks) if masks else None,
+        )
 
-    def _step(self, images: torch.Tensor) -> dict[str, npt.NDArray[np.float32]]:
+    def _step(self, images: torch.Tensor) -> Examined:
         """Run one step of at most ``batch_size`` images."""
         batch = torch.zeros((self.batch_size, *images.shape[1:]), dtype=torch.float32)
         batch = batch.contiguous(memory_format=suited_format(batch.ndim))
@@ -79,4 +88,19 @@ class Engine:
         found = to_probabilities(output.logits, self.bundle.targets, temperatures=self.bundle.temperatures)
         for name, values in found.items():  # the sigmoid of an overflow is a certain 1, and no probability
             values[~torch.isfinite(output.logits[name]).all(dim=1).cpu().numpy()] = np.nan
-        return {name: values[: len(images)] for name, values in found.items()}
+        masks = None
+        if output.mask_logits is not None:
+            masks = output.mask_logits[: len(images)].softmax(dim=1).cpu().numpy()
+        return Examined({name: values[: len(images)] for name, values in found.items()}, masks)
+
+
+class Examined(NamedTuple):
+    """What a network says of some images.
+
+    Attributes:
+        probabilities: by target name, float32: (B,) for binary, (B, K) otherwise.
+        masks: (B, 1 + M, H, W) float32 probabilities of background and structures, or None where none are predicted.
+    """
+
+    probabilities: dict[str, npt.NDArray[np.float32]]
+    masks: Pixels | None

@@ -23,8 +23,9 @@ from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import Precision, autocast, suited_format
 from lepton_vision.transforms.cache import PixelCache
 from lepton_vision.transforms.dataset import ImageDataset
+from lepton_vision.transforms.masks import overlap_counts
 from lepton_vision.transforms.preprocess import to_input
-from lepton_vision.types import Batch, FloatArray, Target
+from lepton_vision.types import Batch, FloatArray, ModelOutput, Target
 
 Progress = Callable[[int, int], None]  # progress(done, total), in rows or files
 
@@ -216,22 +217,36 @@ def _unknown(target: Target, n: int) -> FloatArray:
     return np.full((n, len(target.classes)) if target.kind == "multilabel" else n, np.nan)
 
 
-def predict_network(
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What a network in training says of the batches of a loader.
+
+    Attributes:
+        predictions: of the targets, without temperature and patient ids; None where there is no target.
+        overlap: (N, M, 3) int64, for each image and structure the voxels in both masks, in the predicted and in the
+            true one, unknown voxels left out; None where there are no masks.
+    """
+
+    predictions: Predictions | None
+    overlap: npt.NDArray[np.int64] | None
+
+
+def examine_network(
     network: nn.Module,
     loader: Iterable[Batch],
     *,
     targets: Sequence[Target],
     device: torch.device | str,
     precision: Precision,
-) -> Predictions:
-    """Predict the batches of an evaluation loader with a network in training: no temperature, no patient ids.
+) -> Findings:
+    """Predict the batches of an evaluation loader with a network in training.
 
     The network's modules are put in evaluation mode and each gets its own mode back, so that frozen norm layers stay
     as they were.
 
     Args:
         network: a Network, or what maps the batches to a ModelOutput; where it stands on ``device``.
-        loader: labelled batches, each row once.
+        loader: labelled batches, each row once; masks are compared where they have any.
         targets: which heads to read.
         device: where to compute.
         precision: "fp32", "bf16" or "fp16".
@@ -241,6 +256,7 @@ def predict_network(
     """
     ids: list[str] = []
     truth: dict[str, list[FloatArray]] = {target.name: [] for target in targets}
+    overlap: list[npt.NDArray[np.int64]] = []
     found = _Found()
     modes = {module: module.training for module in network.modules()}
     network.eval()
@@ -256,10 +272,24 @@ def predict_network(
                 for target in targets:
                     truth[target.name].append(batch.labels[target.name].numpy().astype(np.float64))
                     found.prob.setdefault(target.name, []).append(prob[target.name].astype(np.float64))
+                overlap.extend(_overlaps(output, batch))
     finally:
         for module, mode in modes.items():
             module.training = mode
+    counts = np.stack(overlap) if overlap else None
+    if not targets:
+        return Findings(None, counts)
     unknown = np.full(len(ids), "")
     y_true = {t.name: np.concatenate(truth[t.name]) if ids else _unknown(t, 0) for t in targets}
     y_prob = {target.name: found.joined(target) for target in targets}
-    return Predictions(tuple(targets), as_text(ids), unknown, unknown, y_true, y_prob)
+    return Findings(Predictions(tuple(targets), as_text(ids), unknown, unknown, y_true, y_prob), counts)
+
+
+def _overlaps(output: ModelOutput, batch: Batch) -> list[npt.NDArray[np.int64]]:
+    """One (M, 3) array for each image of a batch with masks."""
+    if output.mask_logits is None or batch.masks is None:
+        return []
+    labels = output.mask_logits.argmax(dim=1).to(torch.uint8).cpu().numpy()
+    structures = output.mask_logits.shape[1] - 1
+    pairs = zip(labels, batch.masks.numpy(), strict=True)
+    return [overlap_counts(one, truth, structures=structures) for one, truth in pairs]

@@ -54,19 +54,35 @@ class _CannotDrawError(Exception):
 def _read(row: MaskRow, structure: str, *, value: int | tuple[int, ...]) -> Overlay:
     truth, prediction = (_open(row, name) for name in ("truth", "prediction"))
     image = None if row.image is None else _open(row, "image")
-    true, predicted = (structure_mask(read_labels(one, "mask"), value) for one in (truth, prediction))
-    overlay = Overlay(structure, row.image_id, true, predicted, spacing_mm=truth.spacing_mm)
-    places = [one.geometry for one in (truth, prediction, image) if one is not None and one.geometry is not None]
     if image is not None:
         _check_grid(image, [truth, prediction])
-        try:
-            window = display_window(image)
-        except ReadError as error:
-            raise _CannotDrawError(f"the image has no window to show it through ({error.reason})") from None
+    true, predicted = (structure_mask(read_labels(one, "mask"), value) for one in (truth, prediction))
+    places = [one.geometry for one in (truth, prediction) if one.geometry is not None]
+    spacing = truth.spacing_mm if image is None else truth.spacing_mm or prediction.spacing_mm
+    overlay = Overlay(structure, row.image_id, true, predicted, spacing_mm=spacing)
+    try:
+        return lay_over(overlay, image, geometry=places[0] if places else None)
+    except ReadError as error:
+        raise _CannotDrawError(f"the image has no window to show it through ({error.reason})") from None
+
+
+def lay_over(overlay: Overlay, image: Image | None, *, geometry: Geometry | None = None) -> Overlay:
+    """Put masks over their image, as a radiologist looks at it.
+
+    Args:
+        overlay: without an image.
+        image: on the grid of the masks, or None.
+        geometry: of the masks; None takes that of the image.
+
+    Raises:
+        ReadError: the image has no window and no range to show it through.
+    """
+    if image is not None:
         pixels = to_luma(image.pixels)[0] if image.channels == 3 else image.pixels[0]
-        spacing = truth.spacing_mm or prediction.spacing_mm or image.spacing_mm
-        overlay = replace(overlay, image=pixels, spacing_mm=spacing, window=window)
-    return _turn(overlay, places[0]) if places else overlay
+        spacing = overlay.spacing_mm or image.spacing_mm
+        overlay = replace(overlay, image=pixels, spacing_mm=spacing, window=display_window(image))
+        geometry = geometry or image.geometry
+    return overlay if geometry is None else _turn(overlay, geometry)
 
 
 def _open(row: MaskRow, name: str) -> Image:

@@ -30,7 +30,7 @@ class MaskRows:
     def __init__(self, manifest: Manifest, config: PreprocessConfig, *, segmentation: SegmentationConfig) -> None:
         check_mask_values(manifest, segmentation)
         self.config, self.segmentation = config, segmentation
-        self.rows = _mask_table(manifest)
+        self.rows = mask_table(manifest)
         self.cache: PixelCache | None = None
 
     def open_cache(self, folder: str | Path, *, max_gb: float) -> None:
@@ -63,7 +63,7 @@ class MaskRows:
         return mask
 
 
-def _mask_table(manifest: Manifest) -> RowTable:
+def mask_table(manifest: Manifest) -> RowTable:
     """Addresses of the masks, "" where there is none; a mask has the frame of its image."""
     images = RowTable.of(manifest)
     frame = manifest.frame[["mask_path", "mask_member"]].iloc[images.index].fillna("")

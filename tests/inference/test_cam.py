@@ -23,7 +23,7 @@ ORGAN = Target("organ", "multiclass", ("a", "b", "c"))
 class TinyEncoder(nn.Module):
     """One stage: sums of 2 x 2 blocks, and the same negated; then the mean over all places."""
 
-    channels = 1
+    channels, dims = 1, 2
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def test_behind_a_mean_and_a_linear_head_it_is_the_class_activation_map(resnet: 
     images = torch.randn(3, 1, 64, 64)
     resnet.eval()
     with torch.no_grad():
-        maps = resnet.encoder.pyramid(images)["layer4"]
+        maps = resnet.encoder.skips(images)[-1]
         weight = resnet.heads.head(target).weight[0 if target == "sick" else k]
         small = F.relu(torch.einsum("f,bfhw->bhw", weight, maps)) / maps[0, 0].numel()
         wanted = F.interpolate(small[:, None], size=(64, 64), mode="bilinear", align_corners=False)[:, 0]

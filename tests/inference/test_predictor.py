@@ -17,7 +17,7 @@ from lepton_vision.errors import ConfigError, EvaluationError, LabelError, Manif
 from lepton_vision.evaluation.calibration import apply_temperature
 from lepton_vision.evaluation.classification import validation_figures
 from lepton_vision.inference import Predictions, predict
-from lepton_vision.inference.predictor import predict_network
+from lepton_vision.inference.predictor import examine_network
 from lepton_vision.inference.samples import list_files, read_ahead
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models import Bundle, build_model
@@ -208,7 +208,10 @@ def test_a_network_in_training_is_predicted_the_same_way(bundle: Bundle, folder:
     network = bundle.network().train()
     network.encoder.eval()  # as frozen stages are
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    found = predict_network(network, loader, targets=bundle.targets, device="cpu", precision="fp32")
+    findings = examine_network(network, loader, targets=bundle.targets, device="cpu", precision="fp32")
+    assert findings.overlap is None
+    found = findings.predictions
+    assert found is not None
     expected = predict(bundle, manifest, device="cpu", precision="fp32")
     assert found.image_id.tolist() == expected.image_id.tolist()
     for name in ("sick", "organ", "signs"):

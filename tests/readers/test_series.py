@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedMRImageStorage, generate_uid
 
 from lepton_vision.errors import ConfigError, ReadError
-from lepton_vision.pipeline import inspect_path
+from lepton_vision.inspection import inspect_path
 from lepton_vision.readers.geometry import Plane, stack_planes
 from lepton_vision.readers.image import probe, read_image
 from lepton_vision.readers.series import read_series

@@ -1,0 +1,192 @@
+"""Masks of trained models against the truth: predicted, written, evaluated and shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lepton_vision.config import SegmentationConfig
+from lepton_vision.errors import ConfigError, LabelError, ReadError
+from lepton_vision.evaluation.mask_table import write_mask_results
+from lepton_vision.evaluation.segmentation import MaskCase, SegmentationEvaluation, evaluate_masks
+from lepton_vision.inference.masks import MaskPrediction, predict_masks
+from lepton_vision.inference.predictions import Failure
+from lepton_vision.inspection import describe
+from lepton_vision.manifest import Manifest
+from lepton_vision.models import Bundle
+from lepton_vision.readers import read_image
+from lepton_vision.readers.mask import LabelMap, labels_of, read_mask
+from lepton_vision.reporting import write_segmentation_report
+from lepton_vision.reporting.overlay_files import lay_over
+from lepton_vision.reporting.overlays import NoOverlay, Overlay
+from lepton_vision.scoring import write_mask
+from lepton_vision.transforms.mask_rows import mask_table
+from lepton_vision.transforms.masks import to_structures
+from lepton_vision.types import UNKNOWN, Progress, SampleAddress
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """Where image, truth and prediction of one case lie."""
+
+    image: SampleAddress
+    truth: SampleAddress
+    prediction: Path
+
+
+def evaluate_mask_parts(
+    parts: Sequence[tuple[Bundle, Manifest]],
+    *,
+    out: str | Path,
+    split: str | None = None,
+    tolerance_mm: float = 1.0,
+    device: str = "auto",
+    title: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[SegmentationEvaluation, Path]:
+    """Predict the masks of rows that have a true one, and evaluate them on the pixels of the images.
+
+    ``out`` gets ``predicted/`` with a file for each image (PNG, or NIfTI for a volume; 0 background, k the k-th
+    structure), ``cases.csv``, ``figures.json`` and ``report.html``. Where the truth is unknown (``UNKNOWN``), truth and
+    prediction count as background.
+
+    Args:
+        parts: bundles of one set of structures, each with the rows that it is judged on; several are the folds of a
+            cross-validation.
+        out: folder.
+        split: name of the rows' split.
+        tolerance_mm: of the surface Dice.
+        device: "auto", "cpu", "cuda" or "mps".
+        title: of the page.
+        progress: called with ("predict masks", done, total, "").
+
+    Returns:
+        The evaluation and the page.
+
+    Raises:
+        ConfigError: a bundle predicts no masks.
+        LabelError: no row has a mask.
+    """
+    out = Path(out)
+    predicted = out / "predicted"
+    first = parts[0][0]
+    segmentation = first.config.segmentation
+    if segmentation is None:
+        raise ConfigError("Expected bundles that predict masks. Received: one without a segmentation head.")
+    judged = [(bundle, manifest.select(manifest.frame["mask_values"].notna())) for bundle, manifest in parts]
+    if not any(len(manifest) for _, manifest in judged):
+        raise LabelError("Expected rows with masks. Received: none. Scan with a label table that names them.")
+    predicted.mkdir(parents=True, exist_ok=True)
+    places: dict[str, _Case] = {}
+    evaluation = evaluate_masks(
+        _cases(judged, predicted, segmentation=segmentation, places=places, device=device, progress=progress),
+        structures={name: number for number, name in enumerate(segmentation.names, start=1)},
+        tolerance_mm=tolerance_mm,
+        config=first.config.evaluation,
+    )
+    write_mask_results(evaluation, out)
+    report = write_segmentation_report(
+        evaluation,
+        out / "report.html",
+        overlays=_overlays(evaluation, places, segmentation=segmentation),
+        split=split,
+        title=title,
+        provenance=describe(first) if len(parts) == 1 else {"models": len(parts)},
+    )
+    return evaluation, report
+
+
+def _cases(
+    parts: Sequence[tuple[Bundle, Manifest]],
+    folder: Path,
+    *,
+    segmentation: SegmentationConfig,
+    places: dict[str, _Case],
+    device: str,
+    progress: Progress | None,
+) -> Iterator[MaskCase | Failure]:
+    """Predict, write and give one case after the other; ``places`` learns where they lie."""
+    total, before = sum(len(manifest) for _, manifest in parts), 0
+    for bundle, manifest in parts:
+        table, patients = mask_table(manifest), manifest.frame["patient_id"].fillna("")
+        rows = {int(row): place for place, row in enumerate(table.index)}
+        for found in predict_masks(bundle, manifest, device=device):
+            before += 1
+            if progress is not None:
+                progress("predict masks", before, total, "")
+            if isinstance(found, Failure):
+                yield found
+                continue
+            truth, patient = table.locate(rows[found.row]), str(patients.iloc[found.row])
+            yield _case(found, segmentation, folder=folder, truth=truth, patient=patient, places=places)
+
+
+def _case(
+    found: MaskPrediction,
+    segmentation: SegmentationConfig,
+    *,
+    folder: Path,
+    truth: SampleAddress,
+    patient: str,
+    places: dict[str, _Case],
+) -> MaskCase | Failure:
+    try:
+        true = read_truth(truth, segmentation)
+    except ReadError as error:
+        return Failure(found.image_id, f"truth: {error.reason}")
+    suffix = ".png" if found.labels.ndim == 2 else ".nii.gz" if found.image.spacing_mm is not None else ".npz"
+    path = folder / f"{found.image_id}{suffix}"
+    if suffix == ".npz":  # NIfTI needs a spacing
+        np.savez_compressed(path, images=found.labels[None])
+    else:
+        source = found.address.path if found.image.source_format == "nifti" else None
+        write_mask(found.labels, path, image=found.image, structures=segmentation.names, source=source)
+    places[found.image_id] = _Case(found.address, truth, path)
+    labels = np.where(true == UNKNOWN, 0, found.labels).astype(np.uint8)
+    true = np.where(true == UNKNOWN, 0, true).astype(np.uint8)
+    return MaskCase(found.image_id, true, labels, found.image.spacing_mm, patient)
+
+
+def read_truth(address: SampleAddress, segmentation: SegmentationConfig) -> LabelMap:
+    """Read a true mask on its own pixels, as numbers of structures."""
+    mask = read_mask(address.path, member=address.member, frame=address.frame)
+    return to_structures(labels_of(mask), segmentation)
+
+
+def _overlays(
+    evaluation: SegmentationEvaluation, places: dict[str, _Case], *, segmentation: SegmentationConfig
+) -> Iterator[Overlay | NoOverlay]:
+    """Best, median and worst case of each structure, read again one at a time."""
+    dice = {(row.structure, row.image_id): row.figures.dice for row in evaluation.cases}
+    for number, (structure, ranked) in enumerate(evaluation.ranked.items(), start=1):
+        for image_id in dict.fromkeys(name for name in ranked if name is not None):
+            value = dice.get((structure, image_id), math.nan)
+            case = places[image_id]
+            try:
+                overlay = _read_overlay(case, structure, image_id=image_id, number=number, segmentation=segmentation)
+            except ReadError as error:
+                yield NoOverlay(structure, image_id, value, f"the case cannot be read again ({error.reason})")
+                continue
+            yield replace(overlay, dice=value)
+
+
+def _read_overlay(
+    case: _Case, structure: str, *, image_id: str, number: int, segmentation: SegmentationConfig
+) -> Overlay:
+    image = read_image(case.image.path, member=case.image.member, frame=case.image.frame)
+    truth = read_truth(case.truth, segmentation) == number
+    prediction = labels_of(read_mask(case.prediction)) == number
+    return lay_over(Overlay(structure, image_id, truth, prediction), image)
+
+
+def mask_figures(evaluation: SegmentationEvaluation, report: Path) -> dict[str, Any]:
+    """Plain figures by structure, for ``--json``."""
+    plain = evaluation.to_dict()
+    figures = {name: part["figures"] for name, part in plain["structures"].items()}
+    counts = {key: plain[key] for key in ("n", "n_patients", "n_failed", "tolerance_mm")}
+    return {"structures": figures, **counts, "report": str(report)}

@@ -1,0 +1,208 @@
+"""Masks from end to end: joint, mask-only and auxiliary models on planted squares; pages, files and folds."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PilImage
+
+from lepton_vision.config import Config
+from lepton_vision.errors import ConfigError, LabelError
+from lepton_vision.inference import predict
+from lepton_vision.inference.masks import MaskPrediction, predict_masks
+from lepton_vision.inference.predictions import Failure
+from lepton_vision.manifest import Manifest
+from lepton_vision.mask_study import evaluate_mask_parts
+from lepton_vision.models import Bundle
+from lepton_vision.pipeline import evaluate_bundle, fit
+from lepton_vision.repeats import run_seeds
+from lepton_vision.types import Target
+
+N = {"train": 32, "val": 10, "test": 10}
+SICK = Target("sick", "binary", ("no", "yes"), mask_values=(7,))
+CONFIG = Config().override(
+    "preprocess.size=[32, 32]",
+    "model.backbone=resnet10",
+    "model.width=8",
+    "segmentation.structures={square: 7}",
+    "segmentation.channels=8",
+    "train.epochs=10",
+    "train.batch_size=8",
+    "train.lr=0.01",
+    "train.warmup_epochs=0",
+    "train.precision=fp32",
+    "train.monitor=val_dice",
+    "augment.preset=none",
+    "evaluation.replicates=100",
+)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Noise with a bright square in every second image; files of 40 x 48; some masks are missing."""
+    root, rng = tmp_path_factory.mktemp("squares"), np.random.default_rng(0)
+    lines = ["file,mask,split,patient_id"]
+    (root / "masks").mkdir()
+    for number, split in enumerate(split for split, n in N.items() for _ in range(n)):
+        mask = np.zeros((40, 48), np.uint8)
+        if number % 2:
+            top, left = rng.integers(0, 24), rng.integers(0, 32)
+            mask[top : top + 14, left : left + 12] = 7
+        pixels = rng.integers(0, 120, mask.shape) + np.where(mask, 120, 0)
+        PilImage.fromarray(pixels.astype(np.uint8)).save(root / f"{number}.png")
+        has_mask = number not in (3, 4)
+        if has_mask:
+            PilImage.fromarray(mask).save(root / f"masks/{number}.png")
+        lines.append(f"{number}.png,{f'masks/{number}.png' if has_mask else ''},{split},p{number}")
+    (root / "labels.csv").write_text("\n".join(lines), encoding="utf-8")
+    return Manifest.scan(root, labels=root / "labels.csv", workers=0)
+
+
+def train(manifest: Manifest, folder: Path, *changes: str, targets: tuple[Target, ...] = (SICK,)) -> Bundle:
+    return fit(CONFIG.model_copy(update={"targets": targets}).override(*changes), manifest, run_dir=folder)
+
+
+@pytest.fixture(scope="module")
+def joint(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return train(manifest, tmp_path_factory.mktemp("joint") / "run")
+
+
+def test_a_joint_model_learns_what_and_where(joint: Bundle, manifest: Manifest, tmp_path: Path) -> None:
+    result = evaluate_bundle(joint, manifest, split="test", out=tmp_path / "out")
+    assert result.evaluation is not None
+    assert result.masks is not None
+    assert result.evaluation.figures["sick"]["auroc"].value > 0.9
+    dice = result.masks.figures["square"]["dice"]
+    assert dice.value > 0.8
+    assert dice.n == 5  # images without a square have no Dice, unless one is predicted
+    assert json.loads((tmp_path / "out/masks/figures.json").read_text())["n"] == 10
+    assert sorted(p.name for p in (tmp_path / "out/masks").iterdir()) == [
+        "cases.csv",
+        "figures.json",
+        "predicted",
+        "report.html",
+    ]
+
+
+def test_the_written_masks_give_the_same_figures_to_another_reader(
+    joint: Bundle, manifest: Manifest, tmp_path: Path
+) -> None:
+    evaluate_mask_parts([(joint, manifest.subset("test"))], out=tmp_path)
+    with (tmp_path / "cases.csv").open(newline="") as file:
+        rows = {row["image_id"]: row for row in csv.DictReader(file)}
+    frame = manifest.subset("test").frame
+    assert set(rows) == set(frame["image_id"])
+    for image_id, mask in zip(frame["image_id"], frame["mask_path"], strict=True):
+        truth = np.asarray(PilImage.open(manifest.root / mask)) == 7
+        found = np.asarray(PilImage.open(tmp_path / f"predicted/{image_id}.png"))
+        assert found.shape == (40, 48)
+        assert set(np.unique(found)) <= {0, 1}
+        size = truth.sum() + (found == 1).sum()
+        if truth.any():
+            assert float(rows[image_id]["dice"]) == pytest.approx(2 * (truth & (found == 1)).sum() / size, abs=1e-5)
+
+
+def test_validation_is_what_the_masks_of_the_bundle_give(joint: Bundle, manifest: Manifest) -> None:
+    """At the network's size, pooled, against a count from ``predict_masks``, which works at the image's size."""
+    both = size = 0
+    for found in predict_masks(joint, manifest.subset("val"), precision="fp32"):
+        assert isinstance(found, MaskPrediction)
+        path = manifest.subset("val").frame["mask_path"].iloc[found.row]
+        truth = np.asarray(PilImage.open(manifest.root / path)) == 7
+        both += int((truth & (found.labels == 1)).sum())
+        size += int(truth.sum() + (found.labels == 1).sum())
+    assert joint.provenance["validation"]["val_dice"] == pytest.approx(2 * both / size, abs=0.04)
+    assert joint.provenance["validation"]["val_dice_square"] == joint.provenance["validation"]["val_dice"]
+
+
+def test_a_saved_bundle_predicts_the_same_masks(joint: Bundle, manifest: Manifest, tmp_path: Path) -> None:
+    again = Bundle.load(joint.save(tmp_path / "bundle"))
+    assert again.bundle_id == joint.bundle_id
+    test = manifest.subset("test")
+    for before, after in zip(predict_masks(joint, test), predict_masks(again, test, batch_size=3), strict=True):
+        assert isinstance(before, MaskPrediction)
+        assert isinstance(after, MaskPrediction)
+        assert (before.labels != after.labels).mean() < 1e-3
+
+
+def test_files_have_masks_too_and_a_bad_file_is_a_failure(joint: Bundle, manifest: Manifest, tmp_path: Path) -> None:
+    good = manifest.root / "1.png"
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    found = list(predict_masks(joint, [good, bad, good.with_name("2.png")], workers=2))
+    assert [type(one) for one in found] == [MaskPrediction, Failure, MaskPrediction]
+    assert found[1].reason == "not_an_image"  # type: ignore[union-attr]
+
+
+def test_a_model_of_masks_alone(manifest: Manifest, tmp_path: Path) -> None:
+    bundle = train(manifest, tmp_path / "run", targets=())
+    assert bundle.operating_point is None
+    result = evaluate_bundle(bundle, manifest, split="test", out=tmp_path / "out")
+    assert result.evaluation is None
+    assert result.masks is not None
+    assert result.masks.figures["square"]["dice"].value > 0.8
+    assert result.report == tmp_path / "out/masks/report.html"
+    assert Bundle.load(tmp_path / "run/bundle").targets == ()
+
+
+def test_auxiliary_masks_train_but_are_not_predicted(manifest: Manifest, tmp_path: Path) -> None:
+    bundle = train(manifest, tmp_path / "run", "segmentation.mode=auxiliary")
+    assert bundle.provenance["validation"]["val_dice"] > 0.3  # of validation in training
+    result = evaluate_bundle(bundle, manifest, split="test", out=tmp_path / "out")
+    assert result.masks is None
+    assert not (tmp_path / "out/masks").exists()
+    with pytest.raises(ConfigError, match="only helped to train"):
+        next(predict_masks(bundle, manifest))
+
+
+def test_a_detached_mask_leaves_the_classifier_as_it_is_alone(manifest: Manifest, tmp_path: Path) -> None:
+    """Same seed, same batches: only the mask's loss differs, and it does not reach the encoder."""
+    kept = ["train.epochs=1", "train.monitor=val_auroc", "train.clip_norm=0"]
+    detached = train(manifest, tmp_path / "a", "segmentation.mode=detached", *kept)
+    single = CONFIG.model_copy(update={"targets": (SICK,), "segmentation": None}).override(*kept)
+    alone = fit(single, manifest, run_dir=tmp_path / "b")
+    test = manifest.subset("test")
+    np.testing.assert_allclose(predict(detached, test).y_prob["sick"], predict(alone, test).y_prob["sick"], atol=1e-4)
+
+
+@pytest.mark.parametrize("change", ["train.balance=uncertainty", "segmentation.mode=roi", "segmentation.decoder=fpn"])
+def test_further_ways_learn_too(manifest: Manifest, tmp_path: Path, change: str) -> None:
+    bundle = train(manifest, tmp_path / "run", change)
+    result = evaluate_bundle(bundle, manifest, split="test", out=tmp_path / "out")
+    assert result.masks is not None
+    assert result.evaluation is not None
+    assert result.masks.figures["square"]["dice"].value > 0.7
+    assert result.evaluation.figures["sick"]["auroc"].value > 0.8
+
+
+def test_folds_pool_their_masks(manifest: Manifest, tmp_path: Path) -> None:
+    frame = manifest.frame.assign(split=None)
+    Manifest(frame, manifest.root).save(tmp_path / "m.parquet")
+    config = CONFIG.model_copy(update={"targets": (SICK,)}).override("train.epochs=2")
+    found = run_seeds(config, tmp_path / "m.parquet", run_dir=tmp_path / "run", seeds=[0], folds=2)
+    row = found["seeds"]["0"]
+    assert row["masks"]["n"] == 50  # two rows have no mask
+    assert len(row["fold_dice"]["square"]) == 2
+    assert found["dice_square_mean"] == row["masks"]["structures"]["square"]["dice"]["value"]
+
+
+def test_rows_without_masks_cannot_be_judged(joint: Bundle, manifest: Manifest, tmp_path: Path) -> None:
+    bare = manifest.subset("test")
+    bare = Manifest(bare.frame.assign(mask_values=None, mask_path=None), bare.root)
+    with pytest.raises(LabelError, match="Expected rows with masks"):
+        evaluate_mask_parts([(joint, bare)], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_masks_alone_need_a_figure_of_masks_to_watch(manifest: Manifest, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train.monitor: validation gives no figure 'val_auroc'"):
+        train(manifest, tmp_path / "run", "train.monitor=val_auroc", targets=())
+
+
+def test_masks_and_cached_features_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match="a segmentation head needs all"):
+        CONFIG.override("train.cache_features=true")
