@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import read_image
 from lepton_vision.transforms.dataset import ImageDataset
 from lepton_vision.transforms.preprocess import preprocess_image
+from lepton_vision.transforms.rows import TextColumn
 from lepton_vision.types import Image, SampleAddress
 
 UInt16Pixels = npt.NDArray[np.uint16]
@@ -103,7 +104,30 @@ def frames_of(image: Image) -> list[Image]:
     ]
 
 
-def list_files(named: str | Path | Sequence[str | Path], *, leave_out: Path | None = None) -> list[Path]:
+class PathList(Sequence[Path]):
+    """Immutable paths, packed end to end: 60 bytes each, where a list of Path objects takes 400.
+
+    Example:
+        >>> [path.name for path in PathList(["a/1.dcm", "a/2.dcm"])]
+        ['1.dcm', '2.dcm']
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = TextColumn.of(texts)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    @overload
+    def __getitem__(self, place: int) -> Path: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Path]: ...
+    def __getitem__(self, place: int | slice) -> Path | list[Path]:
+        found = range(len(self))[place]
+        return Path(self._texts[found]) if isinstance(found, int) else [Path(self._texts[k]) for k in found]
+
+
+def list_files(named: str | Path | Sequence[str | Path], *, leave_out: Path | None = None) -> PathList:
     """Return the files named, absolute, in the order given, each once; a folder stands for the files below it, sorted.
 
     Hidden files and folders (a leading dot) are what tools leave behind, not scans. A file that does not exist stays
@@ -113,18 +137,26 @@ def list_files(named: str | Path | Sequence[str | Path], *, leave_out: Path | No
         named: a file, a folder, or several of both.
         leave_out: folder whose files are left out (an output folder inside an input folder).
     """
-    found: dict[Path, None] = {}
     barred = None if leave_out is None else leave_out.absolute()
-    for entry in [named] if isinstance(named, str | Path) else named:
-        path = Path(os.path.normpath(Path(entry).expanduser().absolute()))
-        found |= dict.fromkeys(_walk(path, barred) if path.is_dir() else [path])
-    return list(found)
+    entries = [named] if isinstance(named, str | Path) else named
+    places = (os.path.normpath(Path(entry).expanduser().absolute()) for entry in entries)
+    found = (file for place in places for file in (_walk(place, barred) if os.path.isdir(place) else (place,)))  # noqa: PTH112
+    return PathList(found if len(entries) < 2 else _once(found))  # one folder holds each file once
 
 
-def _walk(folder: Path, barred: Path | None) -> Iterator[Path]:
+def _once(texts: Iterable[str]) -> Iterator[str]:
+    """Each text where it comes first."""
+    seen: set[str] = set()
+    for text in texts:
+        if text not in seen:
+            seen.add(text)
+            yield text
+
+
+def _walk(folder: str, barred: Path | None) -> Iterator[str]:
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and Path(place, name) != barred)
-        yield from (Path(place, name) for name in sorted(files) if not name.startswith("."))
+        yield from (os.path.join(place, name) for name in sorted(files) if not name.startswith("."))  # noqa: PTH118
 
 
 def read_ahead(jobs: Iterable[_Job], read: Callable[[_Job], _Result], *, workers: int, depth: int) -> Iterator[_Result]:

@@ -33,6 +33,9 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)  # what was freed until now was freed for good: reading the manifest, importing
     # Some versions refuse a threshold above 32 MiB; without any mapped block the heap alone serves them.
     is_mapping_rare = mallopt(_M_MMAP_THRESHOLD, _ONE_GIB) == 1 or mallopt(_M_MMAP_MAX, 0) == 1
     return bool(is_mapping_rare and mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT) == 1)

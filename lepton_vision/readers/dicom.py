@@ -23,6 +23,7 @@ from lepton_vision.readers.dicom_header import DEFLATED, DicomFile, number, open
 from lepton_vision.readers.dicom_layout import PixelLayout, read_layout
 from lepton_vision.readers.dicom_lut import expand_palette, modality_values, read_window
 from lepton_vision.readers.dicom_planes import describe_slices, read_planes
+from lepton_vision.readers.dicom_scan import scan_dicom
 from lepton_vision.readers.facts import Fact, FileFacts, RawIds
 from lepton_vision.readers.geometry import Plane, stack_frames
 from lepton_vision.readers.identity import pseudonym
@@ -48,7 +49,9 @@ def read_dicom(
         frame: number of one frame, or None for all.
         limits: caps.
     """
-    file, layout, wanted, image = _decode(stream, head=head, frame=frame, limits=limits)
+    with guard(_HEADER, reason="corrupt"):
+        file = open_dicom(stream, head=head, limits=limits)
+    layout, wanted, image = _decode(file, frame=frame, limits=limits)
     with guard(_UNITS, reason="corrupt"):
         return _describe(
             image,
@@ -63,7 +66,12 @@ def read_dicom(
 
 def read_dicom_pixels(stream: BinaryIO, *, head: bytes, frame: int | None, limits: Limits) -> Image:
     """Pixels of an open DICOM file and what they mean, without ids, facts and geometry; see ``image.read_pixels``."""
-    return _decode(stream, head=head, frame=frame, limits=limits)[-1]
+    with guard(_HEADER, reason="corrupt"):
+        file = scan_dicom(stream)
+        if file is None:
+            stream.seek(0)
+            file = open_dicom(stream, head=head, limits=limits)
+    return _decode(file, frame=frame, limits=limits)[-1]
 
 
 def probe_dicom(stream: BinaryIO, *, head: bytes, path: Path, limits: Limits) -> FileFacts:
@@ -102,12 +110,9 @@ def dicom_planes(stream: BinaryIO, *, head: bytes, limits: Limits) -> list[Plane
         return describe_slices(file.dataset, layout=layout)
 
 
-def _decode(
-    stream: BinaryIO, *, head: bytes, frame: int | None, limits: Limits
-) -> tuple[DicomFile, PixelLayout, range, Image]:
-    """The open file, its layout, the frames that were wanted, and the image without ids, facts and geometry."""
+def _decode(file: DicomFile, *, frame: int | None, limits: Limits) -> tuple[PixelLayout, range, Image]:
+    """Layout of the file, the frames that were wanted, and the image without ids, facts and geometry."""
     with guard(_HEADER, reason="corrupt"):
-        file = open_dicom(stream, head=head, limits=limits)
         layout = read_layout(file)
         wanted = _wanted(layout, frame=frame)
     stored, decoder = read_stored(file, layout, wanted=wanted, limits=limits)
@@ -122,7 +127,7 @@ def _decode(
             source_format="dicom",
             decoder=decoder,
         )
-    return file, layout, wanted, image
+    return layout, wanted, image
 
 
 def _wanted(layout: PixelLayout, *, frame: int | None) -> range:

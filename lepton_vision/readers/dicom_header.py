@@ -20,10 +20,11 @@ from lepton_vision.errors import ReadError
 from lepton_vision.readers.limits import Limits
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
-_IMPLICIT, _EXPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
-_NATIVE = frozenset({_IMPLICIT, _EXPLICIT, _BIG_ENDIAN, DEFLATED, "1.2.840.113619.5.2"})
+EXPLICIT = "1.2.840.10008.1.2.1"
+_IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
+_NATIVE = frozenset({_IMPLICIT, EXPLICIT, _BIG_ENDIAN, DEFLATED, "1.2.840.113619.5.2"})
 _PIXEL_TAGS = {0x0008: "FloatPixelData", 0x0009: "DoubleFloatPixelData", 0x0010: "PixelData"}
-_PIXEL_WORDS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+PIXEL_WORDS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _LONG_VRS = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"UN", b"UT", b"UC", b"UR", b"SQ"})
 _VRS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
@@ -117,7 +118,12 @@ def open_dicom(stream: BinaryIO, *, head: bytes, limits: Limits) -> DicomFile:
         dataset = dcmread(stream, stop_before_pixels=True, force=not is_part10)
         is_implicit, is_little = (bool(flag) for flag in dataset.original_encoding)
     if not syntax:
-        syntax = _IMPLICIT if is_implicit else _EXPLICIT if is_little else _BIG_ENDIAN
+        syntax = _IMPLICIT if is_implicit else EXPLICIT if is_little else _BIG_ENDIAN
+    return lay_out(dataset, stream, syntax=syntax, is_implicit=is_implicit, is_little=is_little)
+
+
+def lay_out(dataset: Dataset, stream: BinaryIO, *, syntax: str, is_implicit: bool, is_little: bool) -> DicomFile:
+    """The open file of a header, with its stream at the element at which reading the header stopped."""
     place = stream.tell()
     size = stream.seek(0, io.SEEK_END)
     stream.seek(place)
@@ -134,7 +140,7 @@ def _is_command(stream: BinaryIO) -> bool:
 
 
 def _is_at_pixels(tag: int, _vr: str | None, _length: int) -> bool:
-    return tag in _PIXEL_WORDS
+    return tag in PIXEL_WORDS
 
 
 def inflate(data: bytes, *, wbits: int, cap: int) -> bytes:

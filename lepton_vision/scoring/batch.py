@@ -180,7 +180,7 @@ def write_path_map(
 
 
 def _run(
-    paths: list[Path], sink: ShardSink, engine: Engine, *, workers: int, batch_size: int, progress: Progress | None
+    paths: Sequence[Path], sink: ShardSink, engine: Engine, *, workers: int, batch_size: int, progress: Progress | None
 ) -> None:
     """Read ahead in threads, score whole inputs in batches, write shards."""
     config = engine.bundle.config.preprocess

@@ -17,6 +17,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 import cv2
 import numpy as np
+from albumentations.augmentations.geometric.functional import create_affine_transformation_matrix
 
 from lepton_vision.config import AugmentConfig, AugmentPreset, SegmentationConfig
 from lepton_vision.readers.mask import LabelMap
@@ -185,8 +186,26 @@ class Augment:
         for step in self._steps:
             if coins.random() < step.p:
                 step.set_random_state(numbers, coins)
-                drawn.append((_CHANGES[type(step)], step.get_params_dependent_on_data(facts, blank)))
+                if isinstance(step, A.Affine):
+                    values = _draw_warp(step, shape)
+                else:
+                    values = step.get_params_dependent_on_data(facts, blank)
+                drawn.append((_CHANGES[type(step)], values))
         return drawn
+
+
+def _draw_warp(step: A.Affine, shape: tuple[int, ...]) -> dict[str, Any]:
+    """What ``step.get_params_dependent_on_data`` draws, without its second matrix, of boxes."""
+    height, width = shape
+    uniform = step.py_random.uniform
+    shift = {"x": int(uniform(*step.translate_percent["x"]) * width)}
+    shift["y"] = int(uniform(*step.translate_percent["y"]) * height)
+    shear = {axis: -uniform(*step.shear[axis]) for axis in "xy"}
+    scale = uniform(*step.scale["x"])
+    uniform(*step.scale["y"])  # drawn too, though the ratio is kept
+    middle = (width / 2 - 0.5, height / 2 - 0.5)
+    sizes = {"x": scale, "y": scale}
+    return {"matrix": create_affine_transformation_matrix(shift, shear, sizes, uniform(*step.rotate), middle)}
 
 
 @lru_cache(maxsize=8)

@@ -146,8 +146,9 @@ def _names(rows: RowTable, config: PreprocessConfig, *, further: object) -> tupl
     """Which rows these are, and which version of them: two times 16 hexadecimal digits."""
     which = hashlib.sha256(os.fsencode(rows.root.absolute()))
     for column in (rows.paths, rows.members):
-        which.update(column.data.tobytes() + column.ends.tobytes())
-    which.update(rows.frames.tobytes())
+        which.update(np.ascontiguousarray(column.data).data)
+        which.update(np.ascontiguousarray(column.ends).data)
+    which.update(np.ascontiguousarray(rows.frames).data)
     preprocess = {**config.model_dump(mode="json"), "mean": None, "std": None}  # applied after the cache
     facts = [_VERSION, __version__, preprocess] + ([] if further is None else [further])
     version = hashlib.sha256(fingerprint(facts).encode())

@@ -6,15 +6,22 @@ reference count; arrays are shared. 100,000 rows take a few megabytes.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.types import SampleAddress
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +38,28 @@ class TextColumn:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> TextColumn:
-        """Pack strings; undecodable bytes of file names (PEP 383) survive."""
-        parts = [text.encode("utf-8", "surrogateescape") for text in texts]
-        ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
-        return cls(np.frombuffer(b"".join(parts), np.uint8), ends)
+        """Pack strings one by one; undecodable bytes of file names (PEP 383) survive."""
+        data, ends = bytearray(), array("q")
+        for text in texts:
+            data += text.encode("utf-8", "surrogateescape")
+            ends.append(len(data))
+        return cls(np.frombuffer(data, np.uint8), np.frombuffer(ends, np.int64))
+
+    @classmethod
+    def of_column(cls, values: pd.Series[Any], rows: npt.NDArray[np.int64]) -> TextColumn:
+        """The rows of a column of Arrow strings, null as "": Arrow's own memory, without a Python string for each."""
+        column = pa.array(values.array)
+        if len(rows) < len(values):
+            column = column.take(pa.array(rows))
+        column = pc.fill_null(column.cast(pa.large_string()), "")
+        whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        if not len(whole):
+            return cls.of(())
+        _, offsets, data = whole.buffers()
+        ends = np.frombuffer(offsets, np.int64)[whole.offset : whole.offset + len(whole) + 1]
+        first, last = int(ends[0]), int(ends[-1])
+        text = np.frombuffer(data or b"", np.uint8)[first:last]
+        return cls(text, ends[1:] - first if first else ends[1:])
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -67,15 +92,16 @@ class RowTable:
     @classmethod
     def of(cls, manifest: Manifest) -> RowTable:
         """Take the rows whose status is "ok"."""
-        index = np.flatnonzero(manifest.frame["status"].to_numpy(dtype=object) == "ok")
-        frame = manifest.frame[["image_id", "path", "member", "frame"]].iloc[index]  # a copy: of no more than it needs
+        frame, index = manifest.frame, np.flatnonzero(manifest.is_ok).astype(np.int64, copy=False)
+        # Arrow's allocator keeps what building and filtering the manifest needed for a moment: as much as the table.
+        pa.default_memory_pool().release_unused()
         return cls(
             root=manifest.root,
-            index=index.astype(np.int64),
-            image_ids=TextColumn.of(frame["image_id"].to_numpy(dtype=object)),
-            paths=TextColumn.of(frame["path"].to_numpy(dtype=object)),
-            members=TextColumn.of(frame["member"].fillna("").to_numpy(dtype=object)),
-            frames=frame["frame"].fillna(-1).to_numpy(dtype=np.int32),
+            index=index,
+            image_ids=TextColumn.of_column(frame["image_id"], index),
+            paths=TextColumn.of_column(frame["path"], index),
+            members=TextColumn.of_column(frame["member"], index),
+            frames=frame["frame"].to_numpy(dtype=np.int32, na_value=-1)[index],
         )
 
     def __len__(self) -> int:

@@ -15,6 +15,7 @@ from torch.utils.data import Sampler
 from lepton_vision.types import FloatArray
 
 _MASK_63 = np.uint64(2**63 - 1)
+_CHUNK = 2**14  # samples that get their seeds at once: eight temporary arrays of the whole epoch would add up
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -87,16 +88,28 @@ def sample_seeds(order: npt.NDArray[np.int64], *, seed: int, epoch: int) -> npt.
     Returns:
         (N,) uint64 below 2**63.
     """
+    earlier = _times_before(order)
+    start = _mix(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64))
+    start = _mix(start ^ np.array([epoch], np.int64).astype(np.uint64))
+    seeds = np.empty(len(order), np.uint64)
+    for first in range(0, len(order), _CHUNK):
+        part = slice(first, first + _CHUNK)
+        mixed = _mix(start ^ order[part].astype(np.uint64))
+        seeds[part] = _mix(mixed ^ earlier[part].astype(np.uint64)) & _MASK_63
+    return seeds
+
+
+def _times_before(order: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    """(N,) how often each row came before."""
+    earlier = np.zeros(len(order), np.int32)
+    if not len(order) or np.bincount(order).max() == 1:  # a permutation, as ever without weights in one process
+        return earlier
     by_row = np.argsort(order, kind="stable")
     ranked = order[by_row]
-    is_first = np.r_[True, ranked[1:] != ranked[:-1]] if len(order) else np.zeros(0, bool)
+    is_first = np.r_[True, ranked[1:] != ranked[:-1]]
     places = np.arange(len(order))
-    earlier = np.empty(len(order), np.int64)
     earlier[by_row] = places - np.maximum.accumulate(np.where(is_first, places, 0))
-    mixed = _mix(np.full(len(order), seed & 0xFFFFFFFFFFFFFFFF, np.uint64))
-    for part in (np.full(len(order), epoch), order, earlier):
-        mixed = _mix(mixed ^ part.astype(np.uint64))
-    return mixed & _MASK_63
+    return earlier
 
 
 def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

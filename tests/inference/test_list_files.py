@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -26,3 +28,36 @@ def test_folders_are_walked_in_order_without_hidden_files_and_the_output(folder:
 def test_a_file_named_twice_counts_once_and_a_missing_one_stays(folder: Path) -> None:
     found = list_files([folder / "a" / "1.dcm", folder / "a", folder / "b" / ".." / "a" / "1.dcm", folder / "gone.dcm"])
     assert [path.name for path in found] == ["1.dcm", "3.png", "gone.dcm"]
+
+
+def test_the_list_is_a_sequence_of_paths_with_any_name(tmp_path: Path) -> None:
+    names = sorted([os.fsdecode(b"bad-\xff.dcm"), "Müller.dcm", "plain.dcm"])
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    found = list_files(tmp_path)
+    assert list(found) == [tmp_path / name for name in names]
+    assert (len(found), found[-1], found[1:]) == (3, tmp_path / names[2], [tmp_path / name for name in names[1:]])
+    assert tmp_path / names[1] in found
+    with pytest.raises(IndexError):
+        found[3]
+
+
+def test_a_folder_inside_another_does_not_repeat_its_files(folder: Path) -> None:
+    found = list_files([folder / "b", folder], leave_out=folder / "out")
+    assert [path.relative_to(folder).as_posix() for path in found] == ["b/2.dcm", "a/1.dcm", "a/3.png"]
+
+
+def test_a_long_list_is_small(tmp_path: Path) -> None:
+    for number in range(2000):
+        (tmp_path / f"{number:06d}.dcm").touch()
+    list_files(tmp_path)
+    tracemalloc.start()
+    found = list_files(tmp_path)
+    held, _ = tracemalloc.get_traced_memory()
+    for path in found:
+        path.as_posix()
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    per_file = len(str(tmp_path)) + 60  # a Path object alone takes 300 bytes and more
+    assert held < 2000 * per_file
+    assert after - held < 2000 * 10  # and looking at a path keeps nothing

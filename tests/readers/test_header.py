@@ -16,8 +16,10 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from lepton_vision.errors import ReadError
+from lepton_vision.readers import dicom_scan
 from lepton_vision.readers.content import sniff
 from lepton_vision.readers.dicom_header import open_dicom
+from lepton_vision.readers.dicom_scan import scan_dicom
 from lepton_vision.readers.image import read_image, read_pixels
 from lepton_vision.readers.limits import Limits, guard, quiet
 
@@ -97,6 +99,93 @@ def test_damage_is_refused_alike(make_dicom: Make, seed: int) -> None:
         assert outcome(read_pixels, path) == wanted
         refused += isinstance(wanted, str)
     assert 10 < refused < 100
+
+
+LUT = Dataset()
+LUT.LUTDescriptor, LUT.ModalityLUTType = [4, 0, 16], "US"
+LUT.LUTData = np.array([0, 10, 20, 30], np.uint16).tobytes()
+FRAME = Dataset()
+FRAME.PixelValueTransformationSequence = [Dataset()]
+FRAME.PixelValueTransformationSequence[0].RescaleSlope = "3"
+FRAME.PixelValueTransformationSequence[0].RescaleIntercept = "7"
+WINDOW = {"WindowCenter": "40", "WindowWidth": "400"}
+# What a header may say of the pixels; and which element, left out, would change the image or refuse it.
+PLAIN = {
+    "Rows": {},
+    "Columns": {},
+    "BitsAllocated": {},
+    "BitsStored": {"BitsStored": 12, "HighBit": 11},
+    "HighBit": {"BitsStored": 10, "HighBit": 13},
+    "PixelRepresentation": {"PixelRepresentation": 1},
+    "PhotometricInterpretation": {"PhotometricInterpretation": "MONOCHROME1", "Modality": "DX"},
+    "RescaleSlope": {"RescaleSlope": "2.5", "RescaleIntercept": "-3"},
+    "RescaleIntercept": {"RescaleSlope": "1", "RescaleIntercept": "-1024"},
+    "RescaleType": {"RescaleSlope": "1", "RescaleIntercept": "0", "RescaleType": "OD"},
+    "WindowCenter": WINDOW,
+    "WindowWidth": WINDOW,
+    "VOILUTFunction": {**WINDOW, "VOILUTFunction": "SIGMOID"},
+    "Modality": {"RescaleIntercept": "-1024"},
+    "Units": {"Modality": "PT", "Units": "BQML"},
+}
+
+
+def scanned(path: Path) -> bool:
+    with path.open("rb") as stream, quiet:
+        return scan_dicom(stream) is not None
+
+
+@pytest.mark.parametrize("keyword", sorted(PLAIN))
+def test_every_element_that_matters_is_looked_at(
+    make_dicom: Make, monkeypatch: pytest.MonkeyPatch, keyword: str
+) -> None:
+    path = make_dicom(GRAY, **PLAIN[keyword])
+    wanted = outcome(read_image, path)
+    assert scanned(path)
+    assert outcome(read_pixels, path) == wanted
+    monkeypatch.setattr(dicom_scan, "_WANTED", dicom_scan._WANTED - dicom_scan._tags(keyword))
+    assert outcome(read_pixels, path) != wanted
+
+
+@pytest.mark.parametrize("keyword", ["SamplesPerPixel", "PlanarConfiguration", "NumberOfFrames"])
+def test_so_are_colors_and_frames(make_dicom: Make, monkeypatch: pytest.MonkeyPatch, keyword: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3) if keyword == "NumberOfFrames" else (8, 8, 3))
+    path = make_dicom(pixels.astype(np.uint8), PlanarConfiguration=int(keyword == "PlanarConfiguration"))
+    wanted = outcome(read_image, path)
+    assert scanned(path)
+    assert outcome(read_pixels, path) == wanted
+    monkeypatch.setattr(dicom_scan, "_WANTED", dicom_scan._WANTED - dicom_scan._tags(keyword))
+    assert outcome(read_pixels, path) != wanted
+
+
+def test_the_wanted_elements_are_those_with_a_test() -> None:
+    tested = {*PLAIN, "SamplesPerPixel", "PlanarConfiguration", "NumberOfFrames"}
+    assert dicom_scan._tags(*tested) == dicom_scan._WANTED
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"ModalityLUTSequence": [LUT]},
+        {"VOILUTSequence": [LUT]},
+        {"SharedFunctionalGroupsSequence": [FRAME]},
+        {"PerFrameFunctionalGroupsSequence": [FRAME]},
+        {"RescaleSlope": "1", "RescaleIntercept": "0", "RescaleType": "Größe", "SpecificCharacterSet": "ISO_IR 192"},
+        {"PatientComments": "long " * 20_000},
+    ],
+    ids=lambda elements: next(iter(elements)),
+)
+def test_what_is_not_plain_is_left_to_pydicom(make_dicom: Make, elements: dict[str, object]) -> None:
+    path = make_dicom(GRAY % 4, **elements)
+    wanted = outcome(read_image, path)
+    assert isinstance(wanted, tuple)
+    assert not scanned(path)
+    assert outcome(read_pixels, path) == wanted
+
+
+def test_files_that_differ_in_an_element_do_not_share_it(make_dicom: Make) -> None:
+    paths = [make_dicom(GRAY, name=f"{k}.dcm", RescaleSlope="1", RescaleIntercept=str(-k)) for k in range(5)]
+    for path in paths * 2:
+        assert outcome(read_pixels, path) == outcome(read_image, path)
 
 
 def test_what_a_loader_does_not_ask_for_is_not_looked_up(make_dicom: Make) -> None:

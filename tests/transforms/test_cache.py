@@ -230,6 +230,34 @@ def test_mapped_pages_are_given_back(tmp_path: Path, rows: RowTable, monkeypatch
         assert (cache.get(row) == pixels_of(row)).all()
 
 
+def test_small_rows_do_not_map_the_whole_file(tmp_path: Path, rows: RowTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = opened(tmp_path, rows)
+    given_back = []
+
+    class Map:
+        def madvise(self, advice: int) -> None:
+            given_back.append(advice)
+
+    monkeypatch.setattr(cache, "_map", Map())
+    for _ in range(100):  # 512 bytes each, but a fault maps up to 64 KiB around them
+        for row in range(10):
+            cache.put(row, pixels_of(row))
+    assert len(given_back) >= 1000 * 2**16 // cache_module._TOUCHED_LIMIT
+
+
+def test_a_row_is_checked_when_it_is_first_read(
+    tmp_path: Path, rows: RowTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = []
+    checksum = cache_module._checksum
+    opened(tmp_path, rows).put(1, pixels_of(1))
+    cache = opened(tmp_path, rows)
+    monkeypatch.setattr(cache_module, "_checksum", lambda pixels: checked.append(1) or checksum(pixels))
+    for _ in range(3):
+        assert (cache.get(1) == pixels_of(1)).all()
+    assert checked == [1]
+
+
 def test_leftovers_of_an_interrupted_creation_are_removed_a_day_later(tmp_path: Path, rows: RowTable) -> None:
     old, new = tmp_path / ".old.pixels.tmp", tmp_path / ".new.pixels.tmp"
     for path in (old, new):

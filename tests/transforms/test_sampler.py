@@ -48,6 +48,18 @@ def test_a_seed_belongs_to_the_row_not_to_its_place() -> None:
     assert forward == back
 
 
+def test_seeds_of_a_long_epoch_are_those_of_its_parts() -> None:
+    order = np.random.default_rng(0).integers(0, 9000, 40_000)  # longer than a chunk, rows up to a dozen times
+    seeds = sample_seeds(order, seed=5, epoch=3)
+    for row in (0, 17, 8999):
+        places = np.flatnonzero(order == row)
+        assert seeds[places].tolist() == sample_seeds(np.full(len(places), row), seed=5, epoch=3).tolist()
+    assert len(np.unique(seeds)) == len(seeds)
+    shuffled = np.random.default_rng(1).permutation(40_000)
+    alone = [int(sample_seeds(np.array([row]), seed=5, epoch=3)[0]) for row in shuffled[[0, 20_000, -1]]]
+    assert sample_seeds(shuffled, seed=5, epoch=3)[[0, 20_000, -1]].tolist() == alone
+
+
 @settings(max_examples=50, deadline=None)
 @given(rows=st.integers(1, 40), world=st.integers(1, 7), number=st.integers(0, 3), is_weighted=st.booleans())
 def test_processes_share_an_epoch_in_equal_parts(rows: int, world: int, number: int, is_weighted: bool) -> None:

@@ -1,0 +1,104 @@
+"""The few elements of a plain header that its pixels depend on, for a loader: part of the doorway to pydicom.
+
+A loader reads each file again in every epoch, and pydicom takes longer over a usual header than numpy over its pixels.
+Slices of a series differ in ids and places but have these elements in common, so they are converted once, by pydicom.
+Whatever is not plain (another syntax than explicit little endian, frames or tables in sequences, a palette, an order or
+a length that surprises) is left to ``open_dicom``.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from typing import Any, BinaryIO
+
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import DataElement, RawDataElement, empty_value_for_VR
+from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
+
+from lepton_vision.readers.dicom_header import EXPLICIT, PIXEL_WORDS, DicomFile, lay_out
+
+_MOST_BYTES = 2**16  # of a header that is scanned; CT and MR have 2 to 10 kB
+_VRS = frozenset(str(vr).encode() for vr in VR if len(vr) == 2)
+_LONG_VRS = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32 if len(vr) == 2)
+_OF_CHARACTER_SET = frozenset({b"SH", b"LO", b"ST", b"LT", b"UC", b"UT", b"PN"})  # PS3.5 6.2: read by (0008,0005)
+_SHORT, _LONG = struct.Struct("<HH2sH"), struct.Struct("<I")
+_TRANSFER_SYNTAX = 0x00020010
+
+
+def _tags(*keywords: str) -> frozenset[int]:
+    return frozenset(int(tag_for_keyword(keyword) or 0) for keyword in keywords)
+
+
+# Everything that is looked at between the header and the image; each has a test that fails without it.
+_WANTED = _tags(
+    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration", "PhotometricInterpretation",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "RescaleType",
+    "WindowCenter", "WindowWidth", "VOILUTFunction", "Modality", "Units",
+)  # fmt: skip
+_NOT_PLAIN = _tags(
+    "ModalityLUTSequence", "VOILUTSequence", "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence",
+    "RedPaletteColorLookupTableDescriptor",
+)  # fmt: skip
+
+Element = tuple[int, bytes, bytes]
+"""Tag, VR and value."""
+
+
+def scan_dicom(stream: BinaryIO) -> DicomFile | None:
+    """Open a plain DICOM file with the elements of its header that the pixels depend on.
+
+    Args:
+        stream: an open file at its start; left anywhere.
+
+    Returns:
+        The file as ``open_dicom`` gives it but for the elements left out, or None where the header is not plain.
+    """
+    data = stream.read(_MOST_BYTES)
+    found = _scan(data) if data[128:132] == b"DICM" else None
+    if found is None:
+        return None
+    elements, place = found
+    stream.seek(place)
+    return lay_out(_convert(elements), stream, syntax=EXPLICIT, is_implicit=False, is_little=True)
+
+
+def _scan(data: bytes) -> tuple[tuple[Element, ...], int] | None:
+    """The wanted elements and the place of the pixel data's element, or None."""
+    place, last, syntax = 132, 0, b""
+    found: list[Element] = []
+    while place + 12 <= len(data):
+        group, element, vr, length = _SHORT.unpack_from(data, place)
+        tag = group << 16 | element
+        if tag in PIXEL_WORDS:
+            return (tuple(found), place) if syntax == EXPLICIT.encode() else None
+        start = place + 8
+        if vr in _LONG_VRS:
+            (length,), start = _LONG.unpack_from(data, start), place + 12
+        # An undefined length (0xFFFFFFFF) reaches beyond the data too.
+        if tag <= last or vr not in _VRS or start + length > len(data) or tag in _NOT_PLAIN:
+            return None
+        if tag in _WANTED:
+            content = data[start : start + length]
+            if vr in _OF_CHARACTER_SET and (not content.isascii() or b"\x1b" in content):
+                return None
+            found.append((tag, vr, content))
+        elif tag == _TRANSFER_SYNTAX:
+            syntax = data[start : start + length].rstrip(b"\0")
+        place, last = start + length, tag
+    return None
+
+
+@lru_cache(maxsize=256)
+def _convert(elements: tuple[Element, ...]) -> Dataset:
+    """The elements as pydicom reads them; it converts a value where it is first asked for, and keeps it."""
+    raw: dict[BaseTag, DataElement | RawDataElement] = {}
+    for number, code, content in elements:
+        tag, vr = BaseTag(number), code.decode()
+        value: Any = content or empty_value_for_VR(vr, raw=True)
+        raw[tag] = RawDataElement(tag, vr, len(content), value, 0, False, True)
+    dataset = Dataset(raw)
+    dataset.set_original_encoding(False, True, "iso8859")
+    return dataset
