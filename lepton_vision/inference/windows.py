@@ -47,9 +47,7 @@ class WindowedNetwork(nn.Module):
         if config.volume is None or config.volume.view != "3d":
             raise ConfigError("Windows need a network on volumes: set volume.view to '3d'.", key="volume.view")
         if not set(mirrored) <= set(_AXES):
-            raise ConfigError(
-                f"Volumes have axes 2, 3 and 4. Received: {list(mirrored)}.", key="mirrored"
-            )
+            raise ConfigError(f"Volumes have axes 2, 3 and 4. Received: {list(mirrored)}.", key="mirrored")
         self.network, self.targets = network, network.targets
         self.patch, self.overlap = config.volume.patch, config.volume.overlap
         self.mirrors = [axes for count in range(1, len(mirrored) + 1) for axes in combinations(mirrored, count)]
