@@ -52,8 +52,8 @@ class WindowedNetwork(nn.Module):
         self.patch, self.overlap = config.volume.patch, config.volume.overlap
         self.mirrors = [axes for count in range(1, len(mirrored) + 1) for axes in combinations(mirrored, count)]
         black = to_input(np.zeros((config.preprocess.channels, 1, 1, 1), np.uint16), config.preprocess, axes=3)
-        self.black: Tensor
-        self.register_buffer("black", torch.from_numpy(black), persistent=False)
+        self.black: Tensor  # (C,): a format of five axes must not meet four
+        self.register_buffer("black", torch.from_numpy(black).flatten(), persistent=False)
 
     def forward(self, images: Tensor) -> ModelOutput:
         """Predict volumes (B, C, D, H, W) float32, normalised; mask logits have their size."""
@@ -78,7 +78,7 @@ class WindowedNetwork(nn.Module):
             for start, length, limit in zip(before[::-1], images.shape[:1:-1], self.patch[::-1], strict=True)
             for part in (start, limit - length - start)
         ]
-        patch = functional.pad(images - self.black, pads) + self.black  # a negative pad cuts
+        patch = self._pad(images, pads)
         output: ModelOutput = self.network(patch.contiguous(memory_format=suited_format(5)))
         return output
 
@@ -109,7 +109,14 @@ class WindowedNetwork(nn.Module):
             before, after = (start, limit - length - start) if length < limit else (0, 0)
             pads = [before, after, *pads]
             box.append(slice(before, before + length))
-        return functional.pad(images - self.black, pads) + self.black, box
+        return self._pad(images, pads), box
+
+    def _pad(self, images: Tensor, pads: list[int]) -> Tensor:
+        """Surround with black, W first; a negative number of voxels cuts."""
+        if not any(pads):
+            return images
+        black = self.black.view(1, -1, 1, 1, 1)
+        return functional.pad(images - black, pads) + black
 
     def _window(self, patch: Tensor) -> Tensor:
         masks = self.network(patch.contiguous(memory_format=suited_format(5))).mask_logits
