@@ -55,7 +55,7 @@ def preprocess_image(image: Image, config: PreprocessConfig) -> UInt16Pixels:
     out = np.zeros((config.channels, *config.size), np.uint16)
     for number, plane in enumerate(display_planes(image, config)):
         first = out[number * copies]
-        _place(plane, out=first, fit=config.fit)
+        place_plane(plane, out=first, fit=config.fit)
         out[number * copies + 1 : (number + 1) * copies] = first
     return out
 
@@ -216,7 +216,7 @@ def _full(source: Pixels, value_range: tuple[float, float]) -> Pixels:
     return np.clip(shown, 0.0, 1.0, out=shown)
 
 
-def _place(plane: Pixels, *, out: UInt16Pixels, fit: str) -> None:
+def place_plane(plane: Pixels, *, out: UInt16Pixels, fit: str) -> None:
     """Resize one display plane into ``out`` (black where padding leaves room)."""
     seen, shown = fit_boxes(plane.shape, out.shape, fit=fit)
     scaled = resize_plane(plane[seen], size=out[shown].shape) * np.float32(LEVELS)

@@ -18,7 +18,7 @@ from lepton_vision.config import PreprocessConfig, VolumeConfig
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.mask import LabelMap
 from lepton_vision.readers.orient import turns_to
-from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, display_planes, resize_plane
+from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, display_planes, place_plane, resize_plane
 from lepton_vision.types import Image, Pixels
 
 AXES = "LPS"
@@ -113,6 +113,51 @@ def preprocess_volume(image: Image, config: PreprocessConfig, volume: VolumeConf
         scaled += np.float32(0.5)  # truncation on assignment then rounds to nearest
         out[number * copies : (number + 1) * copies] = scaled
     return out
+
+
+def preprocess_slices(image: Image, config: PreprocessConfig, volume: VolumeConfig) -> UInt16Pixels:
+    """Turn and window one volume, resample it, and fit each slice as ``preprocess_image`` fits an image.
+
+    Slices lie across the patient (along D of ``AXES``), however the volume was scanned.
+
+    Args:
+        image: pixels (C, D, H, W) float32 in modality units, C = 1 (gray) or 3 (RGB).
+        config: windows, colour, size and fit.
+        volume: spacing.
+
+    Returns:
+        (C', D, height, width) uint16, 0 black to 65535 white, feet first.
+
+    Raises:
+        ReadError: as ``preprocess_volume``.
+    """
+    whole = preprocess_volume(image, config, volume)
+    out = np.zeros((*whole.shape[:2], *config.size), np.uint16)
+    for channel, place in np.ndindex(whole.shape[:2]):
+        plane = np.multiply(whole[channel, place], np.float32(1.0 / LEVELS), dtype=np.float32)
+        place_plane(plane, out=out[channel, place], fit=config.fit)
+    return out
+
+
+def choose_slices(depth: int, count: int, *, rng: np.random.Generator | None = None) -> npt.NDArray[np.int64]:
+    """Choose slices of a volume that has more than a bag holds: spread evenly, one from each of ``count`` equal parts.
+
+    Args:
+        depth: slices of the volume.
+        count: most that are wanted.
+        rng: draws where in its part each one lies; None takes the middle.
+
+    Returns:
+        (min(depth, count),) rising positions.
+
+    Example:
+        >>> choose_slices(9, 3).tolist()
+        [1, 4, 7]
+    """
+    if depth <= count:
+        return np.arange(depth)
+    within = np.full(count, 0.5) if rng is None else rng.random(count)
+    return np.floor((np.arange(count) + within) * depth / count).astype(np.int64)
 
 
 def turn(array: npt.NDArray[np.generic], grid: Grid) -> npt.NDArray[np.generic]:

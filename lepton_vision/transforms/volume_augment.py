@@ -45,7 +45,12 @@ class VolumeAugment:
         self._changes = Compose(_value_steps(preset, strength))
 
     def motion(
-        self, rng: np.random.Generator, *, patch: tuple[int, int, int], spacing_mm: tuple[float, ...] | None
+        self,
+        rng: np.random.Generator,
+        *,
+        patch: tuple[int, int, int],
+        spacing_mm: tuple[float, ...] | None,
+        in_plane: bool = False,
     ) -> tuple[FloatArray, FloatArray]:
         """Draw how a patch is moved: mirrored, turned around each axis, scaled and shifted.
 
@@ -53,6 +58,7 @@ class VolumeAugment:
             rng: decides.
             patch: size in voxels, which shifts are a part of.
             spacing_mm: distance of the voxels; None takes them for cubes.
+            in_plane: slices stay slices: they are turned around D alone, scaled and shifted along H and W.
 
         Returns:
             (3, 3) from voxels of the patch to voxels of the volume, and (3,) shift of its middle in voxels.
@@ -61,10 +67,12 @@ class VolumeAugment:
         matrix, shift = np.eye(3), np.zeros(3)
         if is_moved:
             step = np.diag(np.ones(3) if spacing_mm is None else np.asarray(spacing_mm, np.float64))
-            scale = 1.0 + min(0.5, self.preset.scale * self.strength) * drawn[3]
-            angles = np.deg2rad(self.preset.rotate * self.strength * drawn[:3])
+            is_free = np.array([1.0, 0.0, 0.0]) if in_plane else np.ones(3)
+            moves = np.array([0.0, 1.0, 1.0]) if in_plane else np.ones(3)
+            scale = 1.0 + moves * min(0.5, self.preset.scale * self.strength) * drawn[3]
+            angles = np.deg2rad(self.preset.rotate * self.strength * drawn[:3]) * is_free
             matrix = np.linalg.inv(step) @ _turned(angles) @ step / scale
-            shift = self.preset.shift * self.strength * drawn[4:] * np.asarray(patch)
+            shift = self.preset.shift * self.strength * drawn[4:] * np.asarray(patch) * moves
         if self.flips and is_mirrored:
             matrix = matrix @ np.diag([1.0, 1.0, -1.0])
         return matrix, shift

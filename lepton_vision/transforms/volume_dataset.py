@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from lepton_vision.transforms.masks import to_structures
 from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, to_input
 from lepton_vision.transforms.presets import PRESETS, may_flip
 from lepton_vision.transforms.rows import RowTable
-from lepton_vision.transforms.volume import grid_of, prepare_mask, preprocess_volume
+from lepton_vision.transforms.volume import choose_slices, grid_of, prepare_mask, preprocess_slices, preprocess_volume
 from lepton_vision.transforms.volume_cache import Prepared, VolumeCache, source_version
 from lepton_vision.transforms.volume_patch import StoredMask, choose_center, cut_patch, find_points, warp_patch
 from lepton_vision.types import UNKNOWN, Batch, Pixels, SampleAddress, Target
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lepton_vision.transforms.volume_augment import VolumeAugment
 
 Key = int | tuple[int, int]
+_Slices = TypeVar("_Slices", UInt16Pixels, Pixels)
 
 
 class VolumeDataset(Dataset[Batch]):
@@ -39,7 +40,8 @@ class VolumeDataset(Dataset[Batch]):
 
     In training a sample is a patch of ``config.volume.patch`` voxels, and each row is there ``config.volume.patches``
     times in a row of samples k, k + N, k + 2 N …: the seed of a sample decides where its patch lies and what happens to
-    it. Otherwise a sample is the whole volume where masks are asked for, and else the patch in its middle.
+    it. Otherwise a sample is the whole volume where masks are asked for, and else the patch in its middle. With view
+    "slices" a sample is a bag of ``config.volume.patch[0]`` slices of ``config.preprocess.size``.
 
     Args:
         manifest: rows whose status is not "ok" are left out; ``Batch.index`` counts rows of this manifest.
@@ -139,7 +141,8 @@ class VolumeDataset(Dataset[Batch]):
         try:
             image = read_image(address.path, frame=address.frame, member=address.member)
             grid = grid_of(image, self.volume)
-            pixels = preprocess_volume(image, self.config.preprocess, self.volume)
+            prepare = preprocess_slices if self.volume.view == "slices" else preprocess_volume
+            pixels = prepare(image, self.config.preprocess, self.volume)
         except ReadError as error:
             error.path = error.path or address.path
             raise
@@ -157,9 +160,8 @@ class VolumeDataset(Dataset[Batch]):
         return Prepared(pixels, mask, points, grid.spacing_mm)
 
     def load_row(self, row: int) -> UInt16Pixels:
-        """The middle of one row's volume, (C, *patch) uint16, black where it does not reach."""
-        pixels = self.load_volume(row).pixels
-        return middle_patch(pixels, self.volume)
+        """What a network without masks sees of one row's volume, see ``plain_sample``."""
+        return plain_sample(self.load_volume(row).pixels, self.volume)
 
     def locate(self, row: int) -> SampleAddress:
         """Where the voxels of one row lie."""
@@ -186,18 +188,36 @@ class VolumeDataset(Dataset[Batch]):
     def _sample(self, row: int, seed: int | None) -> tuple[UInt16Pixels | Pixels, StoredMask | None]:
         """Pixels, uint16 or (augmented) float32 in [0, 1], and mask of one sample."""
         volume, patch = self.load_volume(row), self.volume.patch
-        size: tuple[int, int, int] = volume.pixels.shape[1:]
+        if self.gives_wholes:
+            return volume.pixels, volume.mask
+        d, h, w = volume.pixels.shape[1:]
         if seed is None or not self.training:
-            if self.gives_wholes:
-                return volume.pixels, volume.mask
-            return cut_patch(volume.pixels, volume.mask, middle=(np.asarray(size) - 1.0) / 2.0, patch=patch)
+            if self.masks is None:
+                return plain_sample(volume.pixels, self.volume), None
+            return cut_patch(
+                volume.pixels, volume.mask, middle=np.array([d - 1.0, h - 1.0, w - 1.0]) / 2.0, patch=patch
+            )
         rng = np.random.default_rng(seed)
-        middle = choose_center(size, patch, points=volume.points, foreground=self.volume.foreground, rng=rng)
+        if self.volume.view == "slices":
+            return self._bag(volume.pixels, seed=seed, rng=rng), None
+        middle = choose_center((d, h, w), patch, points=volume.points, foreground=self.volume.foreground, rng=rng)
         if self.augment is None:
             return cut_patch(volume.pixels, volume.mask, middle=middle, patch=patch)
         matrix, shift = self.augment.motion(rng, patch=patch, spacing_mm=volume.spacing_mm)
         pixels, mask = warp_patch(volume.pixels, volume.mask, middle=middle + shift, matrix=matrix, patch=patch)
         return self.augment.change(pixels, seed), mask
+
+    def _bag(self, pixels: UInt16Pixels, *, seed: int, rng: np.random.Generator) -> UInt16Pixels | Pixels:
+        """Slices of a volume, moved and changed alike; padded with black ones."""
+        count = self.volume.patch[0]
+        chosen = pixels[:, choose_slices(pixels.shape[1], count, rng=rng)]
+        if self.augment is None:
+            return fill_bag(chosen, count)
+        size: tuple[int, int, int] = chosen.shape[1:]
+        matrix, shift = self.augment.motion(rng, patch=size, spacing_mm=None, in_plane=True)
+        middle = (np.asarray(size) - 1.0) / 2.0 + shift
+        moved, _ = warp_patch(chosen, None, middle=middle, matrix=matrix, patch=size)
+        return fill_bag(self.augment.change(moved, seed), count)
 
     def _stack(
         self, samples: Sequence[tuple[UInt16Pixels | Pixels, StoredMask | None]]
@@ -216,10 +236,26 @@ class VolumeDataset(Dataset[Batch]):
         return torch.from_numpy(images), None if masks is None else torch.from_numpy(masks)
 
 
-def middle_patch(pixels: UInt16Pixels, volume: VolumeConfig) -> UInt16Pixels:
-    """Cut the middle of a prepared volume, (C, *patch) uint16, black where it does not reach."""
+def plain_sample(pixels: UInt16Pixels, volume: VolumeConfig) -> UInt16Pixels:
+    """What a network without masks sees of a prepared volume when it is not trained.
+
+    Args:
+        pixels: (C, D, H, W) uint16 from ``preprocess_volume`` or ``preprocess_slices``.
+        volume: view and patch.
+
+    Returns:
+        (C, *patch) uint16, the middle of the volume, black where it does not reach; for slices (C, patch[0], height,
+        width), all of them or so many spread evenly, black ones behind.
+    """
+    if volume.view == "slices":
+        return fill_bag(pixels[:, choose_slices(pixels.shape[1], volume.patch[0])], volume.patch[0])
     middle = (np.asarray(pixels.shape[1:]) - 1.0) / 2.0
     return cut_patch(pixels, None, middle=middle, patch=volume.patch)[0]
+
+
+def fill_bag(slices: _Slices, count: int) -> _Slices:
+    """Add black slices behind (C, D, H, W) until there are ``count``."""
+    return np.pad(slices, ((0, 0), (0, count - slices.shape[1]), (0, 0), (0, 0)))
 
 
 def make_volume_dataset(
