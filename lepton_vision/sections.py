@@ -158,21 +158,20 @@ class SegmentationConfig(Section):
 class VolumeConfig(Section):
     """Whole volumes as samples: NIfTI files, DICOM series and enhanced multi-frame files."""
 
-    view: Literal["3d", "2.5d", "slices"] = "3d"
-    """3d: a 3-D ResNet on patches. 2.5d: each slice with its neighbours as channels. slices: a 2-D encoder on every
+    view: Literal["3d", "slices"] = "3d"
+    """3d: a 3-D ResNet on patches; targets are predicted from the patch in the middle. slices: a 2-D encoder on every
     slice, pooled by attention (multiple-instance learning, arXiv:1802.04712)."""
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     """(D, H, W) that volumes are resampled to; None keeps that of each file."""
     patch: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 128, 128)
-    """(D, H, W) voxels that a 3-D network sees at once; smaller volumes are padded."""
+    """(D, H, W) voxels that a 3-D network sees at once; smaller volumes are padded. With slices D is the most that a
+    volume gives, spread evenly, and H and W do not count: see ``preprocess.size``."""
     patches: PositiveInt = 1
     """Patches drawn from each volume in an epoch."""
     foreground: Fraction = 0.33
     """Share of the patches that are centred on a voxel of a structure."""
     overlap: Fraction = 0.5
     """Of neighbouring windows, as a part of the patch, where a mask is predicted."""
-    neighbours: PositiveInt = 1
-    """With 2.5d: slices on each side that are channels too."""
 
 
 class TrainConfig(Section):

@@ -11,6 +11,7 @@ import torch
 
 from lepton_vision.config import Config, VolumeConfig
 from lepton_vision.errors import ConfigError, EvaluationError, ReadError
+from lepton_vision.inference.masks import MaskPrediction
 from lepton_vision.inference.predictions import Failure
 from lepton_vision.inference.samples import read_ahead
 from lepton_vision.inference.volume_samples import list_volumes
@@ -25,25 +26,6 @@ from lepton_vision.transforms.preprocess import UInt16Pixels, to_input
 from lepton_vision.transforms.rows import RowTable
 from lepton_vision.transforms.volume import Grid, grid_of, preprocess_volume, restore_mask
 from lepton_vision.types import Image, Pixels, SampleAddress
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class VolumeMask:
-    """One predicted mask; the attributes of ``MaskPrediction``.
-
-    Attributes:
-        image_id: pseudonymous id, that of the manifest where there is one.
-        address: where the volume lies.
-        image: as it was read, with its geometry.
-        labels: (D, H, W) uint8 on the voxels of ``image``: 0 background, k the k-th structure.
-        row: row of the manifest; -1 for a plain file.
-    """
-
-    image_id: str
-    address: SampleAddress
-    image: Image
-    labels: LabelMap
-    row: int = -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,7 +105,7 @@ def predict_volume_masks(
     *,
     workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> Iterator[VolumeMask | Failure]:
+) -> Iterator[MaskPrediction | Failure]:
     """Yield the mask of every volume, in the order given; memory holds one, and those that are read ahead.
 
     Args:
@@ -148,7 +130,7 @@ def predict_volume_masks(
             yield outcome
         else:
             labels = restore_mask(segmenter.probabilities(outcome.pixels), outcome.grid)
-            yield VolumeMask(outcome.image_id, outcome.address, outcome.image, labels, outcome.row)
+            yield MaskPrediction(outcome.image_id, outcome.address, outcome.image, labels, outcome.row)
         if progress is not None:
             progress(done, len(jobs))
 

@@ -11,8 +11,9 @@ import torch
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
+from lepton_vision.inference.masks import MaskPrediction, predict_masks
 from lepton_vision.inference.predictions import Failure
-from lepton_vision.inference.volume_masks import VolumeMask, VolumeSegmenter, predict_volume_masks
+from lepton_vision.inference.volume_masks import VolumeSegmenter, predict_volume_masks
 from lepton_vision.inference.volume_samples import list_volumes
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
@@ -61,10 +62,12 @@ def test_rows_and_files_have_the_same_masks_and_failures_their_reasons(manifest:
     rows = list(predict_volume_masks(segmenter, manifest, progress=lambda done, total: told.append((done, total))))
     assert told == [(k, 4) for k in range(1, 5)]
     files = list(predict_volume_masks(segmenter, manifest.root, workers=2))
+    plain = list(predict_masks(random_bundle(volume_config()), manifest, precision="fp32"))
+    assert all(isinstance(one, MaskPrediction) and one.labels.ndim == 3 for one in plain)
     assert len(rows) == len(files) == 4
     for one, other in zip(rows, files, strict=True):
-        assert isinstance(one, VolumeMask)
-        assert isinstance(other, VolumeMask)
+        assert isinstance(one, MaskPrediction)
+        assert isinstance(other, MaskPrediction)
         assert np.array_equal(one.labels, other.labels)
         assert one.labels.shape == one.image.pixels.shape[1:]
         assert one.address.path.resolve() == other.address.path.resolve()
@@ -74,7 +77,7 @@ def test_rows_and_files_have_the_same_masks_and_failures_their_reasons(manifest:
     (tmp_path / "text.nii").write_text("no volume")
     write_series(tmp_path / "s", np.random.default_rng(0).integers(0, 100, (4, 9, 8)), patient="a", series="x")
     found = list(predict_volume_masks(segmenter, [tmp_path]))
-    assert isinstance(found[0], VolumeMask)
+    assert isinstance(found[0], MaskPrediction)
     assert found[0].labels.shape == (4, 9, 8)
     assert isinstance(found[1], Failure)
     assert found[1].reason == "not_an_image"

@@ -46,7 +46,7 @@ def planted_volumes(folder: Path, *, count: int = 6, seed: int = 0, side: int = 
 def volume_config(*changes: str) -> Config:
     """Two structures, patches of 16 voxels, a small network."""
     values = {
-        "preprocess": {"windows": ["percentile"]},
+        "preprocess": {"windows": [{"center": 150, "width": 240, "function": "LINEAR_EXACT"}]},
         "augment": {"preset": "none"},
         "model": {"backbone": "resnet10", "width": 8, "stem": "small"},
         "segmentation": {"structures": {"box": 1, "core": 2}, "channels": 8},
