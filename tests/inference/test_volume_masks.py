@@ -70,6 +70,7 @@ def test_rows_and_files_have_the_same_masks_and_failures_their_reasons(manifest:
         assert isinstance(other, MaskPrediction)
         assert np.array_equal(one.labels, other.labels)
         assert one.labels.shape == one.image.pixels.shape[1:]
+        assert np.array_equal(one.labels, segmenter.mask(one.image))
         assert one.address.path.resolve() == other.address.path.resolve()
         assert one.row >= 0
         assert other.row == -1

@@ -125,6 +125,8 @@ def test_a_voxel_of_a_shrunk_mask_is_what_covers_most_of_it() -> None:
     labels = np.array([[[1, 1, 2, 0, 0, UNKNOWN, UNKNOWN, 2, 2]]], np.uint8)
     grid = Grid((1, 1, 9), (0, 1, 2), (), (1, 1, 3))
     assert prepare_mask(labels, grid).tolist() == [[[1, 0, 2]]]
+    equal = Grid((1, 1, 4), (0, 1, 2), (), (1, 1, 2))
+    assert prepare_mask(np.array([[[1, 0, 2, 1]]], np.uint8), equal).tolist() == [[[0, 1]]]
     with pytest.raises(ReadError, match="Expected a mask of"):
         prepare_mask(labels[:, :, :8], grid)
 
