@@ -102,6 +102,9 @@ class ModelConfig(Section):
     """With init_from: heads of targets that both have start from the bundle too (a probe's, to be fine-tuned)."""
     stem: Literal["auto", "standard", "small"] = "auto"
     """small: 3x3 stride 1 without pooling; auto takes it for inputs up to 64 pixels."""
+    norm: Literal["batch", "instance"] = "batch"
+    """instance: each sample is normalised by itself (arXiv:1607.08022). For training from random weights in batches of
+    a few volumes, from which a batch norm cannot learn figures that hold for others."""
     dropout: Fraction = 0.0
     width: PositiveInt = 64
     """Channels of the first stage; the others follow (2, 4, 8 times). Pretrained weights have 64."""
@@ -112,6 +115,8 @@ class ModelConfig(Section):
             raise ValueError("init_from and weights exclude each other: set weights to 'none'")
         if self.keep_heads and self.init_from is None:
             raise ValueError("keep_heads needs init_from: name the bundle whose heads are kept")
+        if self.norm == "instance" and self.weights != "none":
+            raise ValueError("pretrained weights come with batch norms: set norm to 'batch'")
         return self
 
 

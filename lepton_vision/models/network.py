@@ -14,6 +14,7 @@ from lepton_vision.models.decoders import make_decoder
 from lepton_vision.models.device import suited_format
 from lepton_vision.models.encoder import Encoder, pool, stem_kind
 from lepton_vision.models.heads import Heads
+from lepton_vision.models.norms import use_instance_norms
 from lepton_vision.models.regions import crop_to_masks
 from lepton_vision.types import ModelOutput, Target
 
@@ -171,13 +172,16 @@ def make_network(config: Config, *, channels: int | None = None, targets: Sequen
         planes=config.model.width,
     )
     heads = Heads(encoder.width, targets, dropout=config.model.dropout)
-    return Network(
+    network = Network(
         encoder,
         heads,
         segmentation=config.segmentation,
         is_balanced=config.train.balance == "uncertainty",
         joins_slices=config.volume is not None and config.volume.view == "slices",
     )
+    if config.model.norm == "instance":
+        use_instance_norms(network)
+    return network
 
 
 def encoder_dims(config: Config) -> int:
