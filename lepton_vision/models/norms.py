@@ -26,7 +26,7 @@ class InstanceNorm(nn.Module):
         """(B, F, …) of any float type to the same."""
         normed = [
             torch.batch_norm(one, self.weight, self.bias, None, None, True, 0.0, self.eps, torch.backends.cudnn.enabled)
-            for one in maps.split(1)
+            for one in torch.split(maps, 1)
         ]
         return normed[0] if len(normed) == 1 else torch.cat(normed)
 
