@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from lepton_vision.config import Config
+from lepton_vision.errors import ScoringError
 from lepton_vision.evaluation import evaluate
 from lepton_vision.inference import predict
 from lepton_vision.inference.masks import MaskPrediction, predict_masks
@@ -17,7 +18,10 @@ from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
 from lepton_vision.pipeline import fit, run_study
 from lepton_vision.repeats import cross_validate
+from lepton_vision.scoring import score
 from lepton_vision.types import Target
+from tests.e2e.conftest import run_json
+from tests.manifest.dicom_series import write_series
 from tests.transforms.volumes import planted_volumes, volume_config
 
 CORE = Target("core", "binary", ("0", "1"))
@@ -90,6 +94,8 @@ def test_classes_of_volumes_are_learnt(manifest: Manifest, tmp_path: Path, view:
     mixed = predict(loaded, [*paths[:1], flat], device="cpu")
     assert [failure.reason for failure in mixed.failures] == ["volume"]
     assert mixed.n == 1
+    with pytest.raises(ScoringError, match="one of volumes"):
+        score(loaded, paths, tmp_path / "scores")
 
 
 def test_a_joint_model_gives_both(manifest: Manifest, tmp_path: Path) -> None:
@@ -99,3 +105,13 @@ def test_a_joint_model_gives_both(manifest: Manifest, tmp_path: Path) -> None:
     assert study.test.evaluation is not None
     assert study.test.masks is not None
     assert study.test.masks.n == 8
+
+
+def test_scan_takes_series_as_volumes(tmp_path: Path) -> None:
+    for number in range(2):
+        voxels = np.random.default_rng(number).integers(0, 99, (3, 4, 5))
+        write_series(tmp_path / "study", voxels, patient=f"p{number}", series=f"s{number}")
+    found = run_json("scan", tmp_path / "study", "--volumes", "--out", tmp_path / "table.csv")
+    assert found["rows"] == 2
+    assert Manifest.load(tmp_path / "table.csv").frame["frames"].tolist() == [3, 3]
+    assert run_json("scan", tmp_path / "study", "--out", tmp_path / "slices.csv")["rows"] == 6
