@@ -177,6 +177,9 @@ class VolumeConfig(Section):
     """Share of the patches that are centred on a voxel of a structure."""
     overlap: Fraction = 0.5
     """Of neighbouring windows, as a part of the patch, where a mask is predicted."""
+    mirrored: bool = False
+    """Predict masks with left and right exchanged too, and average both: twice the time. For models that were trained
+    with flips."""
 
 
 class TrainConfig(Section):

@@ -15,7 +15,7 @@ from lepton_vision.inference.masks import MaskPrediction
 from lepton_vision.inference.predictions import Failure
 from lepton_vision.inference.samples import read_ahead
 from lepton_vision.inference.volume_samples import list_volumes
-from lepton_vision.inference.windows import WindowedNetwork
+from lepton_vision.inference.windows import LEFT_RIGHT, WindowedNetwork
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import autocast, choose_device, choose_precision, suited_format
@@ -23,6 +23,7 @@ from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import read_image
 from lepton_vision.readers.mask import LabelMap
 from lepton_vision.transforms.preprocess import UInt16Pixels, to_input
+from lepton_vision.transforms.presets import names_sides
 from lepton_vision.transforms.rows import RowTable
 from lepton_vision.transforms.volume import Grid, grid_of, preprocess_volume, restore_mask
 from lepton_vision.types import Image, Pixels, SampleAddress
@@ -47,14 +48,21 @@ class VolumeSegmenter:
         bundle: with a segmentation head that is used in scoring, and ``volume.view`` "3d".
         device: "auto", "cpu", "cuda" or "mps".
         precision: "auto", "fp32", "bf16" or "fp16".
-        mirrored: axes that volumes are predicted mirrored along too, see ``WindowedNetwork``; none: once.
+        mirrored: axes that volumes are predicted mirrored along too, see ``WindowedNetwork``; None is what
+            ``config.volume.mirrored`` says.
 
     Raises:
-        ConfigError: another kind of bundle, or a device or precision that is not there.
+        ConfigError: another kind of bundle, a device or precision that is not there, or left and right are to be
+            exchanged although structures tell them apart.
     """
 
     def __init__(
-        self, bundle: Bundle, *, device: str = "auto", precision: str = "auto", mirrored: Sequence[int] = ()
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        mirrored: Sequence[int] | None = None,
     ) -> None:
         if not bundle.gives_masks:
             raise ConfigError(
@@ -63,6 +71,15 @@ class VolumeSegmenter:
                 key="segmentation",
             )
         self.config: Config = bundle.config
+        if mirrored is None:
+            mirrored = (LEFT_RIGHT,) if self.config.volume is not None and self.config.volume.mirrored else ()
+        segmentation = self.config.segmentation
+        if LEFT_RIGHT in mirrored and segmentation is not None and names_sides(segmentation.names):
+            raise ConfigError(
+                f"Left and right must not be exchanged: structures tell them apart ({', '.join(segmentation.names)}). "
+                "Turn volume.mirrored off.",
+                key="volume.mirrored",
+            )
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         windowed = WindowedNetwork(bundle.network(), bundle.config, mirrored=mirrored).to(self.device).eval()

@@ -23,6 +23,8 @@ from lepton_vision.types import ModelOutput
 
 _AT_ONCE = 4  # windows in one step
 _AXES = (2, 3, 4)
+LEFT_RIGHT = 4
+"""The axis W of volumes along ``volume.AXES``."""
 
 
 class WindowedNetwork(nn.Module):

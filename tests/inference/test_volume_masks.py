@@ -85,6 +85,18 @@ def test_rows_and_files_have_the_same_masks_and_failures_their_reasons(manifest:
     assert [address.member is None for address in list_volumes(tmp_path)] == [False, True]
 
 
+def test_left_and_right_are_exchanged_where_asked_for_and_allowed(manifest: Manifest) -> None:
+    image = read_image(manifest.root / manifest.frame["path"][0])
+    plain = VolumeSegmenter(random_bundle(volume_config()), precision="fp32").mask(image)
+    both = VolumeSegmenter(random_bundle(volume_config()), precision="fp32", mirrored=(4,)).mask(image)
+    told = VolumeSegmenter(random_bundle(volume_config("volume.mirrored=true")), precision="fp32").mask(image)
+    assert np.array_equal(told, both)
+    assert not np.array_equal(told, plain)
+    sided = volume_config("volume.mirrored=true", "segmentation.structures={box_left: 1, box_right: 2}")
+    with pytest.raises(ConfigError, match="tell them apart"):
+        VolumeSegmenter(random_bundle(sided))
+
+
 def test_a_bundle_without_masks_is_refused() -> None:
     auxiliary = volume_config("segmentation.mode=auxiliary")
     with pytest.raises(ConfigError, match="predicts masks"):
