@@ -55,6 +55,7 @@ def scan(
     out: Annotated[Path, typer.Option(help="Manifest to write (.parquet or .csv).")],
     labels: Labels = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes; default one per core.")] = None,
+    volumes: Annotated[bool, typer.Option("--volumes", help="Each DICOM series is one row.")] = False,
     as_json: Json = False,
 ) -> None:
     """Read every file below FOLDER into a manifest; a rejected file is a row with a reason."""
@@ -63,7 +64,7 @@ def scan(
     from lepton_vision.pipeline import scan_source
 
     with Console(quiet=as_json) as console:
-        manifest = scan_source(folder, labels=labels, workers=workers, progress=console.progress)
+        manifest = scan_source(folder, labels=labels, workers=workers, volumes=volumes, progress=console.progress)
     manifest.save(out)
     flow = data_flow(manifest, ())
     print_facts({"rows": flow["rows"], "rejected": flow["rejected"], "manifest": str(out)}, as_json=as_json)

@@ -65,6 +65,10 @@ class Config(Section):
             raise ValueError("targets: 'masks' is the name of the segmentation head, give the target another")
         if self.segmentation is not None and self.train.cache_features:
             raise ValueError("train.cache_features keeps one feature map, a segmentation head needs all: turn it off")
+        if self.volume is not None and self.segmentation is not None and self.volume.view != "3d":
+            raise ValueError("segmentation of volumes needs volume.view 3d: slices have one prediction together")
+        if self.volume is not None and self.train.cache_features:
+            raise ValueError("train.cache_features keeps features of images, not of volumes: turn it off")
         return self
 
     @classmethod

@@ -67,6 +67,7 @@ class ReadError(LeptonError):
             "mixed_slices",  # slices of different size, spacing, orientation, photometric interpretation or units
             "localizer",  # a scout or localizer among the slices
             "no_position",  # slices or an image without a place in the patient
+            "no_spacing",  # the distance of the voxels is needed and not known
             "duplicate_position",  # several slices at one place: time points, echoes, copies
             "missing_slices",  # gaps between the slices
             "tilt",  # slices that are shifted against each other: a tilted gantry

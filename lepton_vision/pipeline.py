@@ -24,6 +24,7 @@ from lepton_vision.evaluation.segmentation import SegmentationEvaluation, overla
 from lepton_vision.files import write_atomic
 from lepton_vision.inference import Predictions, predict
 from lepton_vision.inference.predictor import examine_network
+from lepton_vision.inference.windows import WindowedNetwork
 from lepton_vision.inspection import data_flow, describe
 from lepton_vision.manifest import Audit, Manifest, audit_manifest, split_manifest
 from lepton_vision.manifest.audit import drop_leaks
@@ -41,6 +42,7 @@ from lepton_vision.types import Batch, OperatingPoint, Progress, Split, Target
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
     from torch.utils.data import DataLoader
 
     from lepton_vision.models.device import Precision
@@ -144,7 +146,7 @@ def _validator(
 
     def validate(network: Network) -> dict[str, float]:
         is_cached = config.train.cache_features
-        seen = UpperPart(network, fixed.count) if is_cached else network
+        seen = UpperPart(network, fixed.count) if is_cached else _on_wholes(network, config, device=device)
         batches = fixed.loader(network, val_loader) if is_cached else val_loader
         found = examine_network(seen, batches, targets=config.targets, device=device, precision=precision)
         figures = {} if found.predictions is None else validation_figures(found.predictions)
@@ -153,6 +155,13 @@ def _validator(
         return figures
 
     return validate
+
+
+def _on_wholes(network: Network, config: Config, *, device: torch.device) -> nn.Module:
+    """What predicts the batches of a validation loader: whole volumes where masks are compared."""
+    if config.volume is None or config.segmentation is None:
+        return network
+    return WindowedNetwork(network, config).to(device)
 
 
 def with_targets(config: Config, manifest: Manifest) -> Config:
@@ -340,7 +349,9 @@ def run_study(
         LeptonError: whatever stage cannot go on; what earlier stages wrote stays in ``run_dir``.
     """
     started, run_dir = time.perf_counter(), Path(run_dir)
-    manifest = source if isinstance(source, Manifest) else scan_source(source, labels=labels, progress=progress)
+    if not isinstance(source, Manifest):
+        source = scan_source(source, labels=labels, volumes=config.volume is not None, progress=progress)
+    manifest = source
     config = with_targets(config, manifest)
     manifest = split_manifest(manifest, config.split, targets=config.targets)
     cache_dir = cache_folder(config, run_dir) if cache_dir is None else cache_dir
@@ -366,6 +377,7 @@ def scan_source(
     *,
     labels: str | Path | None = None,
     workers: int | None = None,
+    volumes: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
     """Scan with the pipeline's progress; ``source`` is a folder, an .npz file, or a saved manifest."""
@@ -373,7 +385,7 @@ def scan_source(
     if source.suffix in (".parquet", ".csv") and source.is_file() and labels is None:
         return Manifest.load(source)
     told = None if progress is None else lambda done, total: progress("scan", done, total, "")
-    return Manifest.scan(source, labels=labels, workers=workers, progress=told)
+    return Manifest.scan(source, labels=labels, workers=workers, volumes=volumes, progress=told)
 
 
 def stated_point(targets: tuple[Target, ...], *, threshold: float) -> OperatingPoint:

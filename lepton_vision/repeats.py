@@ -52,7 +52,7 @@ def run_seeds(
         over the seeds of the AUROC and of each structure's Dice.
     """
     run_dir, rows = Path(run_dir), {}
-    manifest = scan_source(source, labels=labels, progress=progress)
+    manifest = scan_source(source, labels=labels, volumes=config.volume is not None, progress=progress)
     config = with_targets(config, manifest)
     cache_dir = cache_folder(config, run_dir)
     for seed in seeds:

@@ -102,6 +102,9 @@ class ModelConfig(Section):
     """With init_from: heads of targets that both have start from the bundle too (a probe's, to be fine-tuned)."""
     stem: Literal["auto", "standard", "small"] = "auto"
     """small: 3x3 stride 1 without pooling; auto takes it for inputs up to 64 pixels."""
+    norm: Literal["batch", "instance"] = "batch"
+    """instance: each sample is normalised by itself (arXiv:1607.08022). For training from random weights in batches of
+    a few volumes, from which a batch norm cannot learn figures that hold for others."""
     dropout: Fraction = 0.0
     width: PositiveInt = 64
     """Channels of the first stage; the others follow (2, 4, 8 times). Pretrained weights have 64."""
@@ -112,6 +115,8 @@ class ModelConfig(Section):
             raise ValueError("init_from and weights exclude each other: set weights to 'none'")
         if self.keep_heads and self.init_from is None:
             raise ValueError("keep_heads needs init_from: name the bundle whose heads are kept")
+        if self.norm == "instance" and self.weights != "none":
+            raise ValueError("pretrained weights come with batch norms: set norm to 'batch'")
         return self
 
 
@@ -158,21 +163,23 @@ class SegmentationConfig(Section):
 class VolumeConfig(Section):
     """Whole volumes as samples: NIfTI files, DICOM series and enhanced multi-frame files."""
 
-    view: Literal["3d", "2.5d", "slices"] = "3d"
-    """3d: a 3-D ResNet on patches. 2.5d: each slice with its neighbours as channels. slices: a 2-D encoder on every
+    view: Literal["3d", "slices"] = "3d"
+    """3d: a 3-D ResNet on patches; targets are predicted from the patch in the middle. slices: a 2-D encoder on every
     slice, pooled by attention (multiple-instance learning, arXiv:1802.04712)."""
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     """(D, H, W) that volumes are resampled to; None keeps that of each file."""
     patch: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 128, 128)
-    """(D, H, W) voxels that a 3-D network sees at once; smaller volumes are padded."""
+    """(D, H, W) voxels that a 3-D network sees at once; smaller volumes are padded. With slices D is the most that a
+    volume gives, spread evenly, and H and W do not count: see ``preprocess.size``."""
     patches: PositiveInt = 1
     """Patches drawn from each volume in an epoch."""
     foreground: Fraction = 0.33
     """Share of the patches that are centred on a voxel of a structure."""
     overlap: Fraction = 0.5
     """Of neighbouring windows, as a part of the patch, where a mask is predicted."""
-    neighbours: PositiveInt = 1
-    """With 2.5d: slices on each side that are channels too."""
+    mirrored: bool = False
+    """Predict masks with left and right exchanged too, and average both: twice the time. For models that were trained
+    with flips."""
 
 
 class TrainConfig(Section):

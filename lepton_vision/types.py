@@ -90,9 +90,9 @@ class SampleAddress:
     """Where the pixels of one sample lie.
 
     Attributes:
-        path: the file.
-        member: name of the array inside an .npz file, or None.
-        frame: position of a frame or array entry, from 0; None for a file that is one sample.
+        path: the file, or the folder of a DICOM series that is one sample.
+        member: name of the array inside an .npz file, pseudonymous id of the series in a folder, or None.
+        frame: position of a frame or array entry, from 0; None for a file or series that is one sample.
     """
 
     path: Path

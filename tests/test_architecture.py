@@ -40,7 +40,7 @@ DOORWAYS = {
     "rich": {"console.py"},
     "typer": {"cli.py", "cli_masks.py", "cli_options.py"},
     "jinja2": {"reporting/page.py"},
-    "monai": set(),
+    "monai": {"transforms/volume_augment.py", "inference/windows.py"},
     "mlflow": {"training/runlog.py", "training/tracking.py"},
     "nibabel": {"readers/volume.py", "scoring/mask_files.py"},  # what is read there, what is written here
     "highdicom": {"scoring/dicom_results.py"},

@@ -69,10 +69,11 @@ def predict_masks(
 
     Args:
         bundle: a model with a segmentation head that is used in scoring.
-        images: rows of a manifest, or files and folders; each frame of a file that holds several is an image.
+        images: rows of a manifest, or files and folders; each frame of a file that holds several is an image, but for
+            a bundle of volumes, where it is a volume, as each DICOM series is.
         device: "auto", "cpu", "cuda" or "mps".
         precision: "auto", "fp32", "bf16" or "fp16".
-        batch_size: images at once; None is that of the training.
+        batch_size: images at once; None is that of the training. Volumes are predicted one at a time.
         workers: threads that read ahead.
         progress: called with (done, total), in rows or files.
 
@@ -93,6 +94,12 @@ def predict_masks(
             "helped to train (mode auxiliary).",
             key="segmentation",
         )
+    if bundle.config.volume is not None:
+        from lepton_vision.inference.volume_masks import VolumeSegmenter, predict_volume_masks
+
+        segmenter = VolumeSegmenter(bundle, device=device, precision=precision)
+        yield from predict_volume_masks(segmenter, images, workers=workers, progress=progress)
+        return
     size = bundle.config.train.batch_size if batch_size is None else batch_size
     engine = Engine(bundle, device=device, precision=precision, batch_size=size)
     preprocess = bundle.config.preprocess

@@ -18,6 +18,7 @@ from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.predictions import Failure, Predictions, as_text
 from lepton_vision.inference.probabilities import to_probabilities
 from lepton_vision.inference.samples import Outcome, Sample, list_files, read_ahead, read_file, read_row
+from lepton_vision.inference.volume_samples import list_volumes, read_volume
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import Precision, autocast, suited_format
@@ -25,6 +26,7 @@ from lepton_vision.transforms.cache import PixelCache
 from lepton_vision.transforms.dataset import ImageDataset
 from lepton_vision.transforms.masks import overlap_counts
 from lepton_vision.transforms.preprocess import to_input
+from lepton_vision.transforms.volume_dataset import VolumeDataset, make_volume_dataset
 from lepton_vision.types import Batch, FloatArray, ModelOutput, Target
 
 Progress = Callable[[int, int], None]  # progress(done, total), in rows or files
@@ -49,7 +51,7 @@ def predict(
     Args:
         bundle: the model.
         images: rows of a manifest (all of one split: ``manifest.subset("val")``), or files and folders. Each frame of
-            a file that holds several is a sample.
+            a file that holds several is a sample; for a bundle of volumes such a file is one, and a DICOM series too.
         device: "auto", "cpu", "cuda" or "mps".
         precision: "auto", "fp32", "bf16" or "fp16".
         batch_size: images at once; None is that of the training. Another size may change a probability's last bits.
@@ -77,6 +79,10 @@ def predict(
         dataset = _dataset(images, bundle.config, cache_dir=cache_dir)
         total = len(dataset)
         outcomes = read_ahead(range(total), lambda row: read_row(dataset, row), workers=workers, depth=2 * size)
+    elif bundle.config.volume is not None:
+        places, config = list_volumes(images), bundle.config
+        total = len(places)
+        outcomes = read_ahead(places, lambda place: read_volume(place, config), workers=workers, depth=2 * size)
     else:
         files, preprocess = list_files(images), bundle.config.preprocess
         total = len(files)
@@ -116,7 +122,10 @@ def _one_split(manifest: Manifest) -> str | None:
     return names[0] if names else None
 
 
-def _dataset(manifest: Manifest, config: Config, *, cache_dir: str | Path | None) -> ImageDataset:
+def _dataset(manifest: Manifest, config: Config, *, cache_dir: str | Path | None) -> ImageDataset | VolumeDataset:
+    if config.volume is not None:
+        plain = config.model_copy(update={"segmentation": None})
+        return make_volume_dataset(manifest, plain, training=False, targets=(), cache_dir=cache_dir)
     dataset = ImageDataset(manifest, config.preprocess)
     if cache_dir is not None and config.cache.max_gb > 0:
         dataset.cache = PixelCache.open(cache_dir, dataset.rows, config.preprocess, max_gb=config.cache.max_gb)
@@ -151,7 +160,7 @@ def _run(
 
 def _forward(samples: Sequence[Sample], engine: Engine, *, found: _Found) -> None:
     stack = np.stack([sample.pixels for sample in samples])
-    prob = engine.probabilities(to_input(stack, engine.bundle.config.preprocess))
+    prob = engine.probabilities(to_input(stack, engine.bundle.config.preprocess, axes=stack.ndim - 2))
     _check_finite(prob)
     for name, values in prob.items():
         found.prob.setdefault(name, []).append(values.astype(np.float64))

@@ -22,6 +22,7 @@ from lepton_vision.readers.image import read_image
 from lepton_vision.transforms.dataset import ImageDataset
 from lepton_vision.transforms.preprocess import preprocess_image
 from lepton_vision.transforms.rows import TextColumn
+from lepton_vision.transforms.volume_dataset import VolumeDataset
 from lepton_vision.types import Image, SampleAddress
 
 UInt16Pixels = npt.NDArray[np.uint16]
@@ -38,7 +39,7 @@ class Sample:
         patient_id: pseudonymous id; "" where unknown.
         series_id: pseudonymous id; "" where unknown.
         address: where the pixels lie.
-        pixels: (C, H, W) uint16, preprocessed.
+        pixels: (C, H, W) or (C, D, H, W) uint16, preprocessed.
         row: row of the dataset that it comes from; -1 for a plain file.
     """
 
@@ -54,7 +55,7 @@ class Sample:
 Outcome = tuple[Sample, ...] | Failure
 
 
-def read_row(dataset: ImageDataset, row: int) -> Outcome:
+def read_row(dataset: ImageDataset | VolumeDataset, row: int) -> Outcome:
     """Read one row of a manifest; ids are filled in by whoever holds the manifest."""
     image_id = dataset.rows.image_id(row)
     try:

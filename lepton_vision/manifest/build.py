@@ -16,10 +16,12 @@ from lepton_vision.manifest.join import SPLIT_WORDS, join_labels
 from lepton_vision.manifest.masks import attach_masks
 from lepton_vision.manifest.record import BASE, LABEL, Record
 from lepton_vision.manifest.schema import COLUMNS, conform, objects
+from lepton_vision.manifest.series import describe_series, split_series
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.manifest.tables import read_table, source_of
 from lepton_vision.manifest.workers import describe_all
 from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.series_list import FoundSeries
 
 _MOST_CLASSES: Final = 100  # more first-level folders than this are patients or studies, not classes
 
@@ -29,6 +31,7 @@ def scan_folder(
     *,
     labels: str | Path | pd.DataFrame | None = None,
     workers: int | None = None,
+    volumes: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Read every file below a folder once and make a manifest of it.
@@ -37,7 +40,8 @@ def scan_folder(
     remaining file is at least one row; what cannot be read is a row with status "rejected" and a reason code, so
     README files and DICOMDIRs are rejected rows too. Only the label table itself is left out. A still image, a NIfTI
     volume and each frame of a multi-frame file make one row, as does each entry of a MedMNIST ``.npz``, whose official
-    splits and labels are kept.
+    splits and labels are kept. With ``volumes`` the slices of a DICOM series make one row together (see
+    ``series.describe_series``); what belongs to no series is as before.
 
     Without a label table, and where the files bring no labels themselves, folders may be classes: ``<class>/file``
     or ``<train|val|test>/<class>/file`` (folders around them that hold everything do not count). They are not taken as
@@ -48,6 +52,7 @@ def scan_folder(
         labels: CSV or Parquet path, or DataFrame; see ``join.join_labels`` for the key columns and
             ``masks.attach_masks`` for a column of masks.
         workers: processes; None takes one per core where there are many files, 0 or 1 stay in this process.
+        volumes: whether DICOM series are samples, rather than their slices.
         progress: called with (files done, files in all).
 
     Raises:
@@ -60,7 +65,11 @@ def scan_folder(
     table = None if labels is None else read_table(labels)
     root = folder if folder.is_dir() else folder.parent
     jobs, unusable = _list_jobs(folder, root, left_out=source_of(labels))
-    records = [record for records in describe_all(jobs, workers=workers, progress=progress) for record in records]
+    series: list[FoundSeries] = []
+    if volumes:
+        series, jobs = split_series(jobs)
+    records = [describe_series(one, root=root) for one in series]
+    records += [record for records in describe_all(jobs, workers=workers, progress=progress) for record in records]
     records += unusable
     _check_usable(records)
     _make_unique(records)

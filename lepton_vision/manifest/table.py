@@ -62,12 +62,13 @@ class Manifest:
         *,
         labels: str | Path | pd.DataFrame | None = None,
         workers: int | None = None,
+        volumes: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> Manifest:
         """Read every file of a folder, or one MedMNIST .npz, once and join a label table; see ``build.scan_folder``."""
         from lepton_vision.manifest.build import scan_folder
 
-        return scan_folder(folder, labels=labels, workers=workers, progress=progress)
+        return scan_folder(folder, labels=labels, workers=workers, volumes=volumes, progress=progress)
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:

@@ -16,15 +16,24 @@ from lepton_vision.models.encoder import Encoder, conv, norm
 class UnetDecoder(nn.Module):
     """From the coarsest map upwards, each time joined with the encoder's map of that size (arXiv:1505.04597).
 
+    Of two maps of one size, as the stem's and layer1's where the stem is small, the deeper one is joined alone: a
+    second step at the finest resolution would cost more than all other steps together.
+
     Args:
         depths: channels of the encoder's maps, finest first.
+        strides: voxels of the input that one of theirs covers along an axis.
         outputs: 1 + M.
         channels: of the finest map; each coarser one has twice as many.
         dims: 2 or 3.
     """
 
-    def __init__(self, depths: Sequence[int], *, outputs: int, channels: int, dims: int) -> None:
+    def __init__(
+        self, depths: Sequence[int], *, strides: Sequence[int], outputs: int, channels: int, dims: int
+    ) -> None:
         super().__init__()
+        pairs = zip(strides, (*strides[1:], None), strict=True)
+        self.levels = tuple(place for place, (stride, following) in enumerate(pairs) if stride != following)
+        depths = [depths[place] for place in self.levels]
         self.steps = nn.ModuleList()
         inner = depths[-1]
         for level in reversed(range(len(depths) - 1)):
@@ -37,6 +46,7 @@ class UnetDecoder(nn.Module):
 
     def forward(self, maps: Sequence[Tensor], *, size: Sequence[int]) -> Tensor:
         """Return logits (B, 1 + M, *size) float32 from maps (B, F, …), finest first."""
+        maps = [maps[place] for place in self.levels]
         inner = maps[-1]
         for step, skip in zip(self.steps, reversed(maps[:-1]), strict=True):
             inner = step(torch.cat([_resize(inner, skip.shape[2:]), skip], dim=1))
@@ -76,7 +86,9 @@ def make_decoder(encoder: Encoder, config: SegmentationConfig) -> UnetDecoder | 
     """Return the head that ``config`` asks for, for the maps of ``encoder.skips``."""
     outputs = 1 + len(config.structures)
     if config.decoder == "unet":
-        return UnetDecoder(encoder.depths, outputs=outputs, channels=config.channels, dims=encoder.dims)
+        return UnetDecoder(
+            encoder.depths, strides=encoder.strides, outputs=outputs, channels=config.channels, dims=encoder.dims
+        )
     return FpnDecoder(encoder.depths, outputs=outputs, channels=4 * config.channels, dims=encoder.dims)
 
 

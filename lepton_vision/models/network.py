@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from lepton_vision.config import Config, SegmentationConfig
 from lepton_vision.errors import ConfigError
+from lepton_vision.models.attention import AttentionPool, as_slices
 from lepton_vision.models.decoders import make_decoder
 from lepton_vision.models.device import suited_format
 from lepton_vision.models.encoder import Encoder, pool, stem_kind
 from lepton_vision.models.heads import Heads
+from lepton_vision.models.norms import use_instance_norms
 from lepton_vision.models.regions import crop_to_masks
 from lepton_vision.types import ModelOutput, Target
 
@@ -24,6 +26,7 @@ class Network(nn.Module):
         encoder: see ``Encoder``.
         heads: see ``Heads``.
         decoder: segmentation head, or None.
+        attention: joins the slices of a volume, or None where a sample is one image.
         balance: learnt variances of the losses, or None.
         targets: what is predicted, in the order of the heads.
         start: in words, what the encoder's weights are from ("random", "imagenet …", "file …", "bundle …").
@@ -37,12 +40,14 @@ class Network(nn.Module):
         *,
         segmentation: SegmentationConfig | None = None,
         is_balanced: bool = False,
+        joins_slices: bool = False,
     ) -> None:
         super().__init__()
         self.encoder, self.heads = encoder, heads
         self.targets = heads.targets
         self.segmentation = segmentation
         self.decoder = None if segmentation is None else make_decoder(encoder, segmentation)
+        self.attention = AttentionPool(encoder.width) if joins_slices else None
         self.balance = Balance(len(self.targets) + (segmentation is not None)) if is_balanced else None
         self.start = "random"
         self.gives_masks = segmentation is not None
@@ -53,8 +58,14 @@ class Network(nn.Module):
         return self.encoder.channels
 
     def features(self, images: Tensor) -> Tensor:
-        """Return pooled features, (B, F) float32, of ``images``, (B, C, H, W) float32, normalised."""
-        return self.encoder.upper(self.lower(images, 0), below=0)
+        """Return pooled features, (B, F) float32, of images or volumes as ``forward`` takes them."""
+        images = self._checked(images)
+        if self.attention is None:
+            return self.encoder.features(images)
+        slices, is_there = as_slices(images)
+        features = self.encoder.features(slices.contiguous(memory_format=suited_format(4)))
+        joined: Tensor = self.attention(features.reshape(*is_there.shape, -1), is_there)
+        return joined
 
     def lower(self, images: Tensor, count: int) -> Tensor:
         """Return what the lowest ``count`` stages make of ``images``: a feature map, pooled where it is all five."""
@@ -68,7 +79,8 @@ class Network(nn.Module):
         """Return logits before sigmoid or softmax.
 
         Args:
-            images: (B, C, H, W) float32, normalised (``transforms.to_input``); (B, C, D, H, W) for a 3-D encoder.
+            images: (B, C, H, W) float32, normalised (``transforms.to_input``); (B, C, D, H, W) for a 3-D encoder, or
+                for slices that attention joins.
 
         Returns:
             ``logits`` by target: (B, 1) float32 for binary, (B, K) float32 otherwise; ``mask_logits``
@@ -77,6 +89,8 @@ class Network(nn.Module):
         Raises:
             ConfigError: another number of channels or axes.
         """
+        if self.attention is not None:
+            return ModelOutput(self.heads(self.features(images)))
         images = self._checked(images)
         mode = "none" if self.segmentation is None else self.segmentation.mode
         if self.decoder is None or not (self.gives_masks or mode == "roi"):
@@ -98,7 +112,7 @@ class Network(nn.Module):
         return logits
 
     def _checked(self, images: Tensor) -> Tensor:
-        dims = self.encoder.dims
+        dims = self.encoder.dims if self.attention is None else 3
         if images.ndim != dims + 2 or images.shape[1] != self.encoder.channels:
             axes = "H, W" if dims == 2 else "D, H, W"
             raise ConfigError(
@@ -108,12 +122,12 @@ class Network(nn.Module):
         return images
 
     def parameter_stages(self) -> dict[str, nn.Module]:
-        """Return the parts of the network by name, input first: stem, layer1 … layer4, heads, and decoder if any.
+        """Return the parts of the network by name, input first: stem, layer1 … layer4, heads, decoder … if any.
 
         Every parameter and buffer of theirs belongs to exactly one of them, so they serve for freezing
         (``requires_grad_`` and ``eval`` for the norm layers) and for learning rates.
         """
-        further = {"decoder": self.decoder, "balance": self.balance}
+        further = {"decoder": self.decoder, "attention": self.attention, "balance": self.balance}
         return (
             self.encoder.stages()
             | {"heads": self.heads}
@@ -158,8 +172,16 @@ def make_network(config: Config, *, channels: int | None = None, targets: Sequen
         planes=config.model.width,
     )
     heads = Heads(encoder.width, targets, dropout=config.model.dropout)
-    is_balanced = config.train.balance == "uncertainty"
-    return Network(encoder, heads, segmentation=config.segmentation, is_balanced=is_balanced)
+    network = Network(
+        encoder,
+        heads,
+        segmentation=config.segmentation,
+        is_balanced=config.train.balance == "uncertainty",
+        joins_slices=config.volume is not None and config.volume.view == "slices",
+    )
+    if config.model.norm == "instance":
+        use_instance_norms(network)
+    return network
 
 
 def encoder_dims(config: Config) -> int:

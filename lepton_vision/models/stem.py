@@ -21,11 +21,11 @@ def adapt_stem(weight: Tensor, *, like: Tensor) -> Tensor:
     kernel stands in the middle of zeros, so each position that is looked at gives the same response.
 
     Args:
-        weight: (64, C, k, k), any float type.
-        like: (64, C', k', k'); only its shape counts.
+        weight: (64, C, k, k), or (64, C, k, k, k) of a 3-D network; any float type.
+        like: (64, C', k', k') or (64, C', k', k', k'); only its shape counts.
 
     Returns:
-        (64, C', k', k') float32; ``weight`` itself where the shapes agree.
+        float32 of the shape of ``like``; ``weight`` itself where the shapes agree.
 
     Example:
         >>> rgb = torch.ones(64, 3, 7, 7)
@@ -39,21 +39,22 @@ def adapt_stem(weight: Tensor, *, like: Tensor) -> Tensor:
 
 
 def _adapt_channels(weight: Tensor, channels: int) -> Tensor:
-    before = weight.shape[1]
+    before, ones = weight.shape[1], (1,) * (weight.ndim - 2)
     if channels % before == 0:
         times = channels // before
-        return weight.repeat(1, times, 1, 1) / times
-    return weight.sum(dim=1, keepdim=True).repeat(1, channels, 1, 1) / channels
+        return weight.repeat(1, times, *ones) / times
+    return weight.sum(dim=1, keepdim=True).repeat(1, channels, *ones) / channels
 
 
 def _adapt_kernel(weight: Tensor, size: int) -> Tensor:
-    before = weight.shape[2]
+    before, axes = weight.shape[2], weight.ndim - 2
     if size > before:
         margin = (size - before) // 2
-        return torch.nn.functional.pad(weight, (margin,) * 4)
+        return torch.nn.functional.pad(weight, (margin,) * 2 * axes)
     if size < before:
         shares = _overlaps(before, size).to(weight)
-        return shares @ weight @ shares.T
+        for axis in range(2, 2 + axes):
+            weight = torch.tensordot(weight, shares, dims=([axis], [1])).movedim(-1, axis)
     return weight
 
 

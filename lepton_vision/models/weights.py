@@ -31,7 +31,8 @@ def load_weights(encoder: Encoder, source: str) -> str:
     Args:
         encoder: on the CPU.
         source: "imagenet", or the path of a .pt, .pth, .safetensors or .npz file with torchvision's names, plain or
-            wrapped ("state_dict", "model" …), with or without a prefix ("module.", "encoder." …).
+            wrapped ("state_dict", "model" …), with or without a prefix ("module.", "encoder." …). Files of MedicalNet
+            (arXiv:1904.00625) are such files, for networks on volumes.
 
     Raises:
         WeightsError: no such file, no connection and no cached copy, a damaged file, one that holds more than tensors,
@@ -42,6 +43,12 @@ def load_weights(encoder: Encoder, source: str) -> str:
         'file chest.safetensors: 120 tensors; stem 3 -> 1 channels; dropped fc.bias, fc.weight'
     """
     if source == "imagenet":
+        if encoder.dims != 2 or encoder.backbone == "resnet10":
+            raise WeightsError(
+                f"There are no ImageNet weights for {encoder.backbone} in {encoder.dims} dimensions. Name a local file "
+                "(for volumes, one of MedicalNet), or set model.weights to 'none'.",
+                key="model.weights",
+            )
         return _fill(encoder, imagenet_tensors(encoder.backbone), said=f"imagenet {encoder.backbone}", path=None)
     path = Path(source).expanduser()
     return _fill(encoder, read_tensors(path), said=f"file {path.name}", path=path)
@@ -89,7 +96,7 @@ def _fill(encoder: Encoder, tensors: Mapping[str, Tensor], *, said: str, path: P
     words = [f"{said}: {len(found)} tensors"]
     wanted = encoder.state_dict()
     expected = {torchvision_name(name): name for name in wanted}
-    if _STEM in found and found[_STEM].ndim == 4:
+    if _STEM in found and found[_STEM].ndim == wanted["stem.conv1.weight"].ndim:
         before = found[_STEM]
         found[_STEM] = adapt_stem(before, like=wanted["stem.conv1.weight"])
         if before.shape != found[_STEM].shape:
@@ -148,8 +155,10 @@ def _check_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], encode
         name = shaped[0]
         shapes = f"{name} is {tuple(found[name].shape)}, not {tuple(wanted[name].shape)}"
         parts.append(f"{len(shaped)} of another shape ({shapes})")
-    fitting = _fitting_backbone(found)
+    fitting = _fitting_backbone(found, dims=encoder.dims)
     advice = f"Set model.backbone to {fitting!r}." if fitting else "Use weights of this backbone."
+    if _STEM in found and found[_STEM].ndim != encoder.dims + 2:
+        advice = f"Use weights of a {encoder.dims}-D network, or another volume.view."
     raise WeightsError(
         f"Expected the {len(wanted)} tensors of {encoder.backbone}. Received: {', '.join(parts)}. {advice}",
         path=path,
@@ -157,7 +166,7 @@ def _check_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], encode
     )
 
 
-def _fitting_backbone(found: Mapping[str, Tensor]) -> str | None:
+def _fitting_backbone(found: Mapping[str, Tensor], *, dims: int) -> str | None:
     """Return the backbone that the tensors are of, or None."""
 
     def shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
@@ -167,7 +176,7 @@ def _fitting_backbone(found: Mapping[str, Tensor]) -> str | None:
             if not name.endswith(("num_batches_tracked", _STEM)) or (name.startswith("layer") and name.endswith(_STEM))
         }
 
-    return next((name for name in DESIGNS if shapes(skeleton(name).state_dict()) == shapes(found)), None)
+    return next((name for name in DESIGNS if shapes(skeleton(name, dims=dims).state_dict()) == shapes(found)), None)
 
 
 def _first(names: list[str]) -> str:
@@ -176,4 +185,4 @@ def _first(names: list[str]) -> str:
 
 
 def _stem_words(weight: Tensor) -> str:
-    return f"{weight.shape[1]} x {weight.shape[2]}x{weight.shape[3]}"
+    return f"{weight.shape[1]} x {'x'.join(map(str, weight.shape[2:]))}"

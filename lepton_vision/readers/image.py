@@ -28,7 +28,8 @@ def read_image(
     Args:
         path: the file, or the folder of a series (see ``series.read_series``, which can also repair one).
         frame: number of one frame, page, slice or npz entry, from 0; the result is 2-D.
-        member: name of the array in an npz file, e.g. "train_images"; needed where there are several.
+        member: name of the array in an npz file, e.g. "train_images", or pseudonymous id of a series in a folder;
+            needed where there are several.
         name: stands for the path in the image id of a file without identifiers of its own.
         limits: caps on pixels, inflated bytes and decoder time.
 
@@ -43,8 +44,8 @@ def read_image(
         >>> image = read_image("slice.dcm", frame=0)  # doctest: +SKIP
     """
     path = Path(path)
-    if frame is None and member is None and is_folder(path):
-        return series.read_series(path, name=name, limits=limits)
+    if frame is None and is_folder(path):
+        return series.read_series(path, series=member, name=name, limits=limits)
     with open_content(path, what=_READ) as content:
         if content.kind == "dicom":
             stream, head = content.stream, content.head

@@ -44,10 +44,7 @@ def reorient(image: Image, axes: str = "LPS") -> Image:
         raise ReadError("Expected a volume. Received: a 2-D image, which cannot be turned.", reason="volume")
     if image.geometry is None:
         raise ReadError("Expected an image that lies in the patient. Received: no geometry.", reason="no_position")
-    # Letters go W, H, D and arrays D, H, W: both are read backwards here.
-    have = image.geometry.orientation[::-1]
-    sources = [next(k for k in range(3) if _AXIS[have[k]] == _AXIS[letter]) for letter in wanted[::-1]]
-    flipped = [k for k, letter in zip(sources, wanted[::-1], strict=True) if have[k] != letter]
+    sources, flipped = turns_to(image.geometry, wanted)
     pixels = np.flip(image.pixels, axis=tuple(k + 1 for k in flipped)).transpose(0, *(k + 1 for k in sources))
     geometry = _turn(image.geometry, shape=image.pixels.shape[1:], sources=sources, flipped=flipped)
     return replace(
@@ -57,6 +54,22 @@ def reorient(image: Image, axes: str = "LPS") -> Image:
         geometry=geometry,
         facts={**image.facts, "orientation": geometry.orientation},
     )
+
+
+def turns_to(geometry: Geometry, axes: str) -> tuple[list[int], list[int]]:
+    """How the axes of a volume are turned to ``axes``: which one (0 D, 1 H, 2 W) each becomes, and which are reversed.
+
+    Args:
+        geometry: of the volume.
+        axes: three letters as for ``reorient``, in capitals.
+
+    Returns:
+        For the new D, H and W the axis that it was, and the axes of the volume as it is that are reversed.
+    """
+    # Letters go W, H, D and arrays D, H, W: both are read backwards here.
+    have = geometry.orientation[::-1]
+    sources = [next(k for k in range(3) if _AXIS[have[k]] == _AXIS[letter]) for letter in axes[::-1]]
+    return sources, [k for k, letter in zip(sources, axes[::-1], strict=True) if have[k] != letter]
 
 
 def _turn(geometry: Geometry, *, shape: tuple[int, ...], sources: list[int], flipped: list[int]) -> Geometry:

@@ -125,6 +125,10 @@ def score(
         raise ScoringError(
             "Expected a bundle with an operating point. Received: one without. Use bundle.with_operating_point first."
         )
+    if bundle.config.volume is not None:
+        raise ScoringError(
+            "Expected a bundle of images. Received: one of volumes. Use predict or predict_masks for it."
+        )
     if not 0.0 <= max_failures <= 1.0 or workers < 1 or batch_size < 1:
         raise ScoringError("Expected max_failures from 0 to 1, workers and batch_size of at least 1.")
     output = Path(output)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
@@ -19,9 +17,10 @@ import cv2
 import numpy as np
 from albumentations.augmentations.geometric.functional import create_affine_transformation_matrix
 
-from lepton_vision.config import AugmentConfig, AugmentPreset, SegmentationConfig
+from lepton_vision.config import AugmentConfig, SegmentationConfig
 from lepton_vision.readers.mask import LabelMap
 from lepton_vision.transforms import changes
+from lepton_vision.transforms.presets import PRESETS, Preset, may_flip
 from lepton_vision.types import Pixels, Target
 
 Change = Callable[[Pixels, Mapping[str, Any]], Pixels]
@@ -43,88 +42,6 @@ _CHANGES: Mapping[type, Change] = MappingProxyType(
 _MOVES: Mapping[Change, Callable[[LabelMap, Mapping[str, Any]], LabelMap]] = MappingProxyType(
     {changes.mirror: changes.mirror_mask, changes.turn_over: changes.turn_over_mask, changes.warp: changes.warp_mask}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """Ranges of one kind of image at strength 1; 0 leaves a change out.
-
-    Attributes:
-        flip: left–right flips, where the configuration does not say.
-        flip_vertical: upside-down flips too.
-        rotate: largest angle in degrees, both ways.
-        scale: largest relative change of size.
-        shift: largest shift as a part of the image's side; what comes in is black.
-        contrast: largest relative change of contrast.
-        brightness: largest change of brightness, of the full range.
-        gamma: largest relative change of gamma.
-        noise: largest standard deviation of Gaussian noise, of the full range.
-        blur: largest sigma of a Gaussian blur in pixels.
-        hole: largest side of a black hole as a part of the image's side.
-    """
-
-    flip: bool
-    flip_vertical: bool = False
-    rotate: float = 0.0
-    scale: float = 0.0
-    shift: float = 0.0
-    contrast: float = 0.0
-    brightness: float = 0.0
-    gamma: float = 0.0
-    noise: float = 0.0
-    blur: float = 0.0
-    hole: float = 0.0
-
-
-# Flips: a mirrored chest or abdomen is situs inversus (heart and stomach right, liver left), which hardly any patient
-# has and which the network will not meet, so chest films and CT are not flipped. "light" knows nothing of the organ
-# and keeps out of it too. Head, knee, prostate and breast look alike from both sides, and the side that an ultrasound
-# probe is held on is a habit: flipped. A skin or histology photograph has no up or down either.
-# Intensity: CT is calibrated (HU), so that a window means the same in every image, and changes least; films and
-# ultrasound depend on exposure and gain.
-PRESETS: Mapping[AugmentPreset, Preset] = MappingProxyType(
-    {
-        "none": Preset(flip=False),
-        "light": Preset(False, rotate=5, scale=0.05, shift=0.03, contrast=0.1, brightness=0.05),
-        "xray": Preset(
-            False, rotate=7, scale=0.1, shift=0.05, contrast=0.2, brightness=0.1, gamma=0.2, noise=0.02, hole=0.1
-        ),
-        "ct": Preset(
-            False, rotate=10, scale=0.1, shift=0.05, contrast=0.1, brightness=0.05, noise=0.03, blur=0.8, hole=0.1
-        ),
-        "mr": Preset(
-            True,
-            rotate=10,
-            scale=0.1,
-            shift=0.05,
-            contrast=0.2,
-            brightness=0.1,
-            gamma=0.25,
-            noise=0.03,
-            blur=0.8,
-            hole=0.1,
-        ),
-        "ultrasound": Preset(
-            True, rotate=7, scale=0.1, shift=0.05, contrast=0.2, brightness=0.1, gamma=0.25, noise=0.03, hole=0.1
-        ),
-        "photo": Preset(
-            True,
-            flip_vertical=True,
-            rotate=30,
-            scale=0.2,
-            shift=0.05,
-            contrast=0.2,
-            brightness=0.15,
-            gamma=0.2,
-            noise=0.02,
-            blur=1.0,
-            hole=0.15,
-        ),
-    }
-)
-
-_SIDE_WORDS = frozenset({"left", "right", "laterality", "situs", "dextrocardia", "sinister", "dexter"})
-_SIDE_PAIRS = (frozenset({"l", "r"}), frozenset({"lt", "rt"}), frozenset({"od", "os"}))
 
 
 class Augment:
@@ -227,39 +144,8 @@ def build_augment(
     Returns:
         A callable (pixels, seed) → pixels.
     """
-    preset = PRESETS[config.preset]
-    wants_flip = preset.flip if config.flip is None else config.flip
-    is_on = config.preset != "none" and config.strength > 0
-    sides = [tells_sides(target) for target in targets]
-    sides += [] if segmentation is None else [names_sides(segmentation.names)]
-    flips = is_on and wants_flip and not any(sides)
-    return Augment(preset, strength=config.strength, flips=flips)
-
-
-def tells_sides(target: Target) -> bool:
-    """Whether left and right mean something for a target.
-
-    Example:
-        >>> tells_sides(Target("opacity", "multilabel", ("LeftUpperLobe", "effusion")))
-        True
-    """
-    return target.is_lateral or names_sides((target.name, *target.columns, *target.classes))
-
-
-def names_sides(names: Sequence[str]) -> bool:
-    """Whether a name holds a word for a side, or the names together hold both sides' letters.
-
-    Example:
-        >>> names_sides(("kidney_L", "kidney_R"))
-        True
-    """
-    tokens = {token.lower() for text in names for token in _words(text)}
-    return bool(tokens & _SIDE_WORDS) or any(pair <= tokens for pair in _SIDE_PAIRS)
-
-
-def _words(text: str) -> list[str]:
-    """Split at anything but letters, and inside CamelCase."""
-    return re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", text)
+    flips = may_flip(config, targets=targets, segmentation=segmentation)
+    return Augment(PRESETS[config.preset], strength=config.strength, flips=flips)
 
 
 def _spatial_steps(preset: Preset, *, strength: float, flips: bool) -> list[Any]:

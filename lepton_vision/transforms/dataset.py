@@ -28,6 +28,7 @@ from lepton_vision.transforms.mask_rows import MaskRows
 from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, preprocess_image, to_input
 from lepton_vision.transforms.rows import RowTable
 from lepton_vision.transforms.sampler import EpochSampler, class_weights
+from lepton_vision.transforms.volume_dataset import VolumeDataset, make_volume_dataset
 from lepton_vision.types import UNKNOWN, Batch, Pixels, SampleAddress, Target
 
 if TYPE_CHECKING:
@@ -232,6 +233,8 @@ def make_loader(
     """
     dataset = _make_dataset(manifest, config, training=training, targets=targets, cache_dir=cache_dir)
     size = config.train.batch_size if batch_size is None else batch_size
+    if isinstance(dataset, VolumeDataset) and dataset.gives_wholes:
+        size = min(size, 1)  # whole volumes differ in size
     count = config.train.workers if workers is None else workers
     if size < 1 or count < 0:
         raise ConfigError(f"Expected batch_size >= 1 and workers >= 0. Received: {size} and {count}.")
@@ -269,7 +272,7 @@ def _make_dataset(
     training: bool,
     targets: Sequence[Target] | None,
     cache_dir: str | Path | None,
-) -> ImageDataset:
+) -> ImageDataset | VolumeDataset:
     if targets is None:
         is_told = config.targets or config.segmentation is not None or not manifest.label_columns
         targets = config.targets if is_told else infer_targets(manifest)
@@ -279,6 +282,8 @@ def _make_dataset(
             "column. Scan with a label table, or name targets in the configuration.",
             key="targets",
         )
+    if config.volume is not None:
+        return make_volume_dataset(manifest, config, training=training, targets=targets, cache_dir=cache_dir)
     augment = None
     if training and config.augment.preset != "none" and config.augment.strength > 0:
         from lepton_vision.transforms.augment import build_augment  # scoring and validation never load albumentations
@@ -295,7 +300,7 @@ def _make_dataset(
     return dataset
 
 
-def _training_sampler(dataset: ImageDataset, config: Config) -> EpochSampler:
+def _training_sampler(dataset: ImageDataset | VolumeDataset, config: Config) -> EpochSampler:
     weights = None
     if config.train.sampling == "balanced" and dataset.targets:
         weights = class_weights(dataset.labels(dataset.targets[0].name))

@@ -8,6 +8,7 @@ rounding to uint16. The same function serves training, validation and scoring.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -50,31 +51,49 @@ def preprocess_image(image: Image, config: PreprocessConfig) -> UInt16Pixels:
         ((1, 8, 8), [0, 0, 65535, 65535, 65535, 65535, 0, 0])
     """
     _check_image(image)
-    source = image.pixels
-    if image.channels == 3 and config.color == "gray":
-        source = to_luma(source)
-    copies = 3 if config.color == "rgb" and len(source) == 1 else 1
+    copies = 3 if config.color == "rgb" and image.channels == 1 else 1
     out = np.zeros((config.channels, *config.size), np.uint16)
-    where = 0
-    for name in config.windows:
-        shown = _display(source, image=image, window=name, config=config)
-        for plane in shown:
-            first = out[where]
-            _place(plane, out=first, fit=config.fit)
-            for copy in range(1, copies):
-                out[where + copy] = first
-            where += copies
+    for number, plane in enumerate(display_planes(image, config)):
+        first = out[number * copies]
+        place_plane(plane, out=first, fit=config.fit)
+        out[number * copies + 1 : (number + 1) * copies] = first
     return out
 
 
-def to_input(pixels: UInt16Pixels | Pixels, config: PreprocessConfig, *, out: Pixels | None = None) -> Pixels:
+def display_planes(image: Image, config: PreprocessConfig) -> Iterator[Pixels]:
+    """Yield display values for each window, then each colour; a gray image has one colour whatever is asked for.
+
+    Args:
+        image: pixels (C, H, W) or (C, D, H, W), C = 1 or 3; a window that depends on the values sees all of them.
+        config: windows and colour.
+
+    Yields:
+        (H, W) or (D, H, W) float32 in [0, 1].
+
+    Raises:
+        ReadError: as for ``preprocess_image``.
+    """
+    if image.channels not in (1, 3):
+        raise ReadError(
+            f"Expected 1 (gray) or 3 (RGB) channels. Received: {image.channels}. Convert the image first.",
+            reason="channels",
+        )
+    source = to_luma(image.pixels) if image.channels == 3 and config.color == "gray" else image.pixels
+    for name in config.windows:
+        yield from _display(source, image=image, window=name, config=config)
+
+
+def to_input(
+    pixels: UInt16Pixels | Pixels, config: PreprocessConfig, *, out: Pixels | None = None, axes: int = 2
+) -> Pixels:
     """Normalise for the network: the one place where mean and standard deviation are applied.
 
     Args:
-        pixels: (C, H, W) or (B, C, H, W), uint16 in [0, 65535] (from ``preprocess_image``) or float32 in [0, 1]
-            (from an ``Augment``); the dtype says which.
+        pixels: (C, H, W) or (B, C, H, W), with D before H for volumes; uint16 in [0, 65535] (from
+            ``preprocess_image``) or float32 in [0, 1] (from an ``Augment``): the dtype says which.
         config: mean and std, in units of [0, 1].
         out: float32 array of the same shape that takes the result (``pixels`` itself if it is float32); None makes one.
+        axes: 2 for images, 3 for volumes.
 
     Returns:
         float32 of the same shape: (pixels in [0, 1] - mean) / std.
@@ -85,15 +104,17 @@ def to_input(pixels: UInt16Pixels | Pixels, config: PreprocessConfig, *, out: Pi
     """
     if pixels.dtype not in (np.uint16, np.float32):
         raise TypeError(f"Expected uint16 in [0, 65535] or float32 in [0, 1]. Received: {pixels.dtype}.")
-    if pixels.ndim not in (3, 4) or pixels.shape[-3] != config.channels:
+    axis = pixels.ndim - axes - 1
+    if axis not in (0, 1) or pixels.shape[axis] != config.channels:
         raise ReadError(
-            f"Expected {config.channels} channels in (C, H, W) or (B, C, H, W). Received: shape {pixels.shape}. "
-            "Preprocess the image with the configuration of the model.",
+            f"Expected {config.channels} channels before {axes} axes, of one image or a batch. Received: shape "
+            f"{pixels.shape}. Preprocess the image with the configuration of the model.",
             reason="channels",
         )
     white = LEVELS if pixels.dtype == np.uint16 else 1
-    scale = np.asarray([1.0 / (white * s) for s in config.std], np.float32)[:, None, None]
-    shift = np.asarray([m / s for m, s in zip(_per_std(config), config.std, strict=True)], np.float32)[:, None, None]
+    shape = (-1, *(1,) * axes)
+    scale = np.asarray([1.0 / (white * s) for s in config.std], np.float32).reshape(shape)
+    shift = np.asarray([m / s for m, s in zip(_per_std(config), config.std, strict=True)], np.float32).reshape(shape)
     result: Pixels = np.multiply(pixels, scale, out=out, dtype=np.float32)
     result -= shift
     return result
@@ -109,11 +130,6 @@ def _check_image(image: Image) -> None:
             f"Expected one 2-D image. Received: a volume or a file of {image.pixels.shape[1]} frames. "
             "Scan its folder so that each frame becomes a row, or give the frame.",
             reason="volume",
-        )
-    if image.channels not in (1, 3):
-        raise ReadError(
-            f"Expected 1 (gray) or 3 (RGB) channels. Received: {image.channels}. Convert the image first.",
-            reason="channels",
         )
 
 
@@ -200,7 +216,7 @@ def _full(source: Pixels, value_range: tuple[float, float]) -> Pixels:
     return np.clip(shown, 0.0, 1.0, out=shown)
 
 
-def _place(plane: Pixels, *, out: UInt16Pixels, fit: str) -> None:
+def place_plane(plane: Pixels, *, out: UInt16Pixels, fit: str) -> None:
     """Resize one display plane into ``out`` (black where padding leaves room)."""
     seen, shown = fit_boxes(plane.shape, out.shape, fit=fit)
     scaled = resize_plane(plane[seen], size=out[shown].shape) * np.float32(LEVELS)

@@ -47,6 +47,18 @@ def test_volumes_have_masks_too(decoder: str) -> None:
         model(images(24, 17))
 
 
+@pytest.mark.parametrize(("stem", "finest"), [("small", [48, 24, 12]), ("standard", [32, 16, 8, 4])])
+def test_a_unet_works_once_at_each_resolution(stem: str, finest: list[int]) -> None:
+    model = network(f"model.stem={stem}", "segmentation.channels=4")
+    seen: list[tuple[int, int]] = []
+    assert model.decoder is not None
+    for step in model.decoder.steps:  # type: ignore[union-attr]
+        step.register_forward_hook(lambda _module, _inputs, output: seen.append(tuple(output.shape[1:3])))
+    side = finest[0] * model.encoder.strides[0]
+    model(images(side, side))
+    assert seen == [(4 * 2**level, size) for level, size in enumerate(finest)][::-1]
+
+
 def test_a_network_may_have_masks_alone() -> None:
     output = network(targets=())(images(64, 64))
     assert output.logits == {}
@@ -142,13 +154,13 @@ def test_a_region_at_the_border_stays_inside_and_volumes_are_cut_alike() -> None
 
 @pytest.mark.parametrize("decoder", ["unet", "fpn"])
 def test_a_decoder_learns_where_the_bright_square_is(decoder: str) -> None:
-    model = network(f"segmentation.decoder={decoder}", "model.stem=small", "segmentation.channels=8", targets=())
+    model = network(f"segmentation.decoder={decoder}", "model.stem=small", "segmentation.channels=16", targets=())
     truth = torch.zeros(4, 32, 32, dtype=torch.long)
     for place in range(4):
         truth[place, 4 * place : 4 * place + 12, 6:18] = 1
     inputs = 0.3 * images(32, 32, batch=4) + truth[:, None].float()
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for _ in range(40):
+    for _ in range(60):
         loss = functional.cross_entropy(model(inputs).mask_logits, truth)
         optimizer.zero_grad()
         loss.backward()

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from lepton_vision.config import AugmentConfig
 from lepton_vision.transforms import changes
-from lepton_vision.transforms.augment import PRESETS, Augment, build_augment, tells_sides
+from lepton_vision.transforms.augment import Augment, build_augment
+from lepton_vision.transforms.presets import PRESETS, tells_sides
 from lepton_vision.types import Target
 
 PLAIN = Target("tumour", "binary", ("absent", "present"))

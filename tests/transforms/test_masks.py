@@ -16,9 +16,10 @@ from lepton_vision.config import AugmentConfig, Config, PreprocessConfig, Segmen
 from lepton_vision.errors import ConfigError, LabelError, ReadError
 from lepton_vision.manifest import Manifest
 from lepton_vision.transforms import make_loader
-from lepton_vision.transforms.augment import build_augment, names_sides
+from lepton_vision.transforms.augment import build_augment
 from lepton_vision.transforms.masks import fit_mask, overlap_counts, restore_mask, to_structures
 from lepton_vision.transforms.preprocess import LEVELS, preprocess_image
+from lepton_vision.transforms.presets import names_sides
 from lepton_vision.types import UNKNOWN, Image
 
 TWO = SegmentationConfig(structures={"a": (1,), "b": (2, 5)})

@@ -1,0 +1,165 @@
+"""Masks of whole volumes: each on the very voxels of its file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lepton_vision.config import Config, VolumeConfig
+from lepton_vision.errors import ConfigError, EvaluationError, ReadError
+from lepton_vision.inference.masks import MaskPrediction
+from lepton_vision.inference.predictions import Failure
+from lepton_vision.inference.samples import read_ahead
+from lepton_vision.inference.volume_samples import list_volumes
+from lepton_vision.inference.windows import LEFT_RIGHT, WindowedNetwork
+from lepton_vision.manifest.table import Manifest
+from lepton_vision.models.bundle import Bundle
+from lepton_vision.models.device import autocast, choose_device, choose_precision, suited_format
+from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.image import read_image
+from lepton_vision.readers.mask import LabelMap
+from lepton_vision.transforms.preprocess import UInt16Pixels, to_input
+from lepton_vision.transforms.presets import names_sides
+from lepton_vision.transforms.rows import RowTable
+from lepton_vision.transforms.volume import Grid, grid_of, preprocess_volume, restore_mask
+from lepton_vision.types import Image, Pixels, SampleAddress
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ready:
+    """A volume, ready for the network."""
+
+    image_id: str
+    address: SampleAddress
+    image: Image
+    pixels: UInt16Pixels
+    grid: Grid
+    row: int
+
+
+class VolumeSegmenter:
+    """The network of a bundle on volumes of any size.
+
+    Args:
+        bundle: with a segmentation head that is used in scoring, and ``volume.view`` "3d".
+        device: "auto", "cpu", "cuda" or "mps".
+        precision: "auto", "fp32", "bf16" or "fp16".
+        mirrored: axes that volumes are predicted mirrored along too, see ``WindowedNetwork``; None is what
+            ``config.volume.mirrored`` says.
+
+    Raises:
+        ConfigError: another kind of bundle, a device or precision that is not there, or left and right are to be
+            exchanged although structures tell them apart.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        mirrored: Sequence[int] | None = None,
+    ) -> None:
+        if not bundle.gives_masks:
+            raise ConfigError(
+                "Expected a bundle that predicts masks. Received: one without a segmentation head, or with one that "
+                "only helped to train (mode auxiliary).",
+                key="segmentation",
+            )
+        self.config: Config = bundle.config
+        if mirrored is None:
+            mirrored = (LEFT_RIGHT,) if self.config.volume is not None and self.config.volume.mirrored else ()
+        segmentation = self.config.segmentation
+        if LEFT_RIGHT in mirrored and segmentation is not None and names_sides(segmentation.names):
+            raise ConfigError(
+                f"Left and right must not be exchanged: structures tell them apart ({', '.join(segmentation.names)}). "
+                "Turn volume.mirrored off.",
+                key="volume.mirrored",
+            )
+        self.device = choose_device(device)
+        self.precision = choose_precision(precision, self.device)
+        windowed = WindowedNetwork(bundle.network(), bundle.config, mirrored=mirrored).to(self.device).eval()
+        self._network = windowed.to(memory_format=suited_format(5))
+
+    def probabilities(self, pixels: UInt16Pixels) -> Pixels:
+        """Predict one prepared volume.
+
+        Args:
+            pixels: (C, D, H, W) uint16.
+
+        Returns:
+            (1 + M, D, H, W) float32, background first.
+
+        Raises:
+            EvaluationError: what the network gives are no numbers.
+        """
+        images = torch.from_numpy(to_input(pixels, self.config.preprocess, axes=3))[None].to(self.device)
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            logits = self._network(images).mask_logits
+        prob: Pixels = logits[0].float().softmax(dim=0).cpu().numpy()
+        if not np.isfinite(prob).all():
+            raise EvaluationError("The network gave masks that are not numbers. Use precision fp32, or train again.")
+        return prob
+
+    def mask(self, image: Image) -> LabelMap:
+        """Predict the mask of one volume as it was read, (D, H, W) uint8 on its own voxels.
+
+        Raises:
+            ReadError: it cannot be prepared.
+        """
+        volume = self.config.volume or VolumeConfig()
+        pixels = preprocess_volume(image, self.config.preprocess, volume)
+        return restore_mask(self.probabilities(pixels), grid_of(image, volume))
+
+
+def predict_volume_masks(
+    segmenter: VolumeSegmenter,
+    images: Manifest | str | Path | Sequence[str | Path],
+    *,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[MaskPrediction | Failure]:
+    """Yield the mask of every volume, in the order given; memory holds one, and those that are read ahead.
+
+    Args:
+        segmenter: the model.
+        images: rows of a manifest, or files and folders (each DICOM series is a volume).
+        workers: threads that read ahead; 0 reads in between.
+        progress: called with (done, total).
+
+    Yields:
+        A mask, or a Failure with a reason code; rejected rows of a manifest come first.
+    """
+    if isinstance(images, Manifest):
+        rejected = images.frame.loc[images.frame["status"] != "ok", ["image_id", "reason"]].fillna("unknown")
+        yield from (Failure(str(one), str(reason)) for one, reason in rejected.itertuples(index=False))
+        table = RowTable.of(images)
+        jobs = [(table.locate(row), table.image_id(row), int(table.index[row])) for row in range(len(table))]
+    else:
+        jobs = [(address, "", -1) for address in list_volumes(images)]
+    outcomes = read_ahead(jobs, lambda job: _read(*job, segmenter.config), workers=workers, depth=2)
+    for done, outcome in enumerate(outcomes, start=1):
+        if isinstance(outcome, Failure):
+            yield outcome
+        else:
+            labels = restore_mask(segmenter.probabilities(outcome.pixels), outcome.grid)
+            yield MaskPrediction(outcome.image_id, outcome.address, outcome.image, labels, outcome.row)
+        if progress is not None:
+            progress(done, len(jobs))
+
+
+def _read(address: SampleAddress, image_id: str, row: int, config: Config) -> _Ready | Failure:
+    volume = config.volume or VolumeConfig()
+    try:
+        image = read_image(address.path, member=address.member, frame=address.frame)
+        grid = grid_of(image, volume)
+        pixels = preprocess_volume(image, config.preprocess, volume)
+    except ReadError as error:
+        return Failure(image_id or pseudonym("image", address.path.as_posix()), error.reason)
+    except MemoryError:
+        return Failure(image_id or pseudonym("image", address.path.as_posix()), "too_large")
+    return _Ready(image_id or image.image_id, address, image, pixels, grid, row)

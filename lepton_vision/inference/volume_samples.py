@@ -1,0 +1,44 @@
+"""Volumes to predict: NIfTI and multi-frame files, and DICOM series below the folders that are named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lepton_vision.config import Config, VolumeConfig
+from lepton_vision.errors import ReadError
+from lepton_vision.inference.predictions import Failure
+from lepton_vision.inference.samples import Outcome, Sample, list_files
+from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.image import read_image
+from lepton_vision.readers.series_list import group_series
+from lepton_vision.transforms.volume import preprocess_slices, preprocess_volume
+from lepton_vision.transforms.volume_dataset import plain_sample
+from lepton_vision.types import SampleAddress
+
+
+def list_volumes(named: str | Path | Sequence[str | Path]) -> list[SampleAddress]:
+    """Return where the volumes lie: DICOM series first (the folder and the id of the series), then all other files.
+
+    A file that is no volume is in the list: it ends as a failure.
+
+    Args:
+        named: a file, a folder, or several of both.
+    """
+    series, others = group_series(list_files(named))
+    return [SampleAddress(one.folder, one.series_id) for one in series] + [SampleAddress(path) for path in others]
+
+
+def read_volume(address: SampleAddress, config: Config) -> Outcome:
+    """Read one volume, ready for a network that gives one prediction for all of it."""
+    volume = config.volume or VolumeConfig()
+    prepare = preprocess_slices if volume.view == "slices" else preprocess_volume
+    failed = pseudonym("image", address.member or address.path.as_posix())
+    try:
+        image = read_image(address.path, member=address.member, frame=address.frame)
+        pixels = plain_sample(prepare(image, config.preprocess, volume), volume)
+    except ReadError as error:
+        return Failure(failed, error.reason)
+    except MemoryError:
+        return Failure(failed, "too_large")
+    return (Sample(image.image_id, image.patient_id or "", image.series_id or "", address, pixels),)

@@ -1,0 +1,126 @@
+"""Random changes of training volumes: the doorway to monai.transforms, imported where a 3-D training starts only.
+
+Values are changed by MONAI. Places are not: its affine counts in voxels, so that turning a stack of thick slices would
+shear it, and works on a patch that was cut already, whose corners then turn black although the volume goes on there.
+``motion`` turns in mm, and ``volume_patch.warp_patch`` samples the whole volume once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from monai.transforms.compose import Compose
+from monai.transforms.intensity.array import (
+    RandAdjustContrast,
+    RandGaussianNoise,
+    RandGaussianSmooth,
+    RandScaleIntensity,
+    RandShiftIntensity,
+)
+
+from lepton_vision.transforms.presets import Preset
+from lepton_vision.types import FloatArray, Pixels
+
+# Share of the patches that are turned, scaled and shifted. That of nnU-Net (doi:10.1038/s41592-020-01008-z: one fifth
+# are turned, one fifth scaled): interpolation blurs edges, and a small structure is mostly edge.
+_MOVED = 0.36
+
+
+class VolumeAugment:
+    """Changes of one preset; the seed or generator that is given decides everything.
+
+    Args:
+        preset: ranges at strength 1; holes and upside-down flips are of images only.
+        strength: multiplies the ranges.
+        flips: whether volumes are mirrored left–right (along W).
+
+    Example:
+        >>> augment = VolumeAugment(Preset(flip=True, noise=0.1), strength=1.0, flips=True)
+        >>> pixels = np.full((1, 4, 4, 4), 0.5, np.float32)
+        >>> bool((augment.change(pixels, 3) == augment.change(pixels, 3)).all())
+        True
+    """
+
+    def __init__(self, preset: Preset, *, strength: float, flips: bool) -> None:
+        self.preset, self.strength, self.flips = preset, strength, flips
+        self._changes = Compose(_value_steps(preset, strength))
+
+    def motion(
+        self,
+        rng: np.random.Generator,
+        *,
+        patch: tuple[int, int, int],
+        spacing_mm: tuple[float, ...] | None,
+        in_plane: bool = False,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Draw how a patch is moved: mirrored, turned around each axis, scaled and shifted.
+
+        Args:
+            rng: decides.
+            patch: size in voxels, which shifts are a part of.
+            spacing_mm: distance of the voxels; None takes them for cubes.
+            in_plane: slices stay slices: they are turned around D alone, scaled and shifted along H and W.
+
+        Returns:
+            (3, 3) from voxels of the patch to voxels of the volume, and (3,) shift of its middle in voxels.
+        """
+        drawn, is_moved, is_mirrored = rng.uniform(-1.0, 1.0, 7), rng.random() < _MOVED, rng.random() < 0.5
+        matrix, shift = np.eye(3), np.zeros(3)
+        if is_moved:
+            step = np.diag(np.ones(3) if spacing_mm is None else np.asarray(spacing_mm, np.float64))
+            is_free = np.array([1.0, 0.0, 0.0]) if in_plane else np.ones(3)
+            moves = np.array([0.0, 1.0, 1.0]) if in_plane else np.ones(3)
+            scale = 1.0 + moves * min(0.5, self.preset.scale * self.strength) * drawn[3]
+            angles = np.deg2rad(self.preset.rotate * self.strength * drawn[:3]) * is_free
+            matrix = np.linalg.inv(step) @ _turned(angles) @ step / scale
+            shift = self.preset.shift * self.strength * drawn[4:] * np.asarray(patch) * moves
+        if self.flips and is_mirrored:
+            matrix = matrix @ np.diag([1.0, 1.0, -1.0])
+        return matrix, shift
+
+    def change(self, pixels: Pixels, seed: int) -> Pixels:
+        """Change blur, brightness, contrast, gamma and noise; all channels alike but for the noise.
+
+        Args:
+            pixels: (C, D, H, W) float32 in [0, 1]; not changed.
+            seed: 0 or more.
+
+        Returns:
+            (C, D, H, W) float32 in [0, 1].
+        """
+        self._changes.set_random_state(seed=seed % 2**32)
+        changed: Any = self._changes(pixels)
+        return np.clip(np.asarray(changed, dtype=np.float32), 0.0, 1.0)
+
+
+def _turned(angles: FloatArray) -> FloatArray:
+    """(3, 3) rotation around D, then H, then W."""
+    matrix = np.eye(3)
+    for axis, angle in enumerate(angles):
+        one, other = (k for k in range(3) if k != axis)
+        turn = np.eye(3)
+        turn[one, one] = turn[other, other] = np.cos(angle)
+        turn[one, other], turn[other, one] = -np.sin(angle), np.sin(angle)
+        matrix = turn @ matrix
+    return matrix
+
+
+def _value_steps(preset: Preset, strength: float) -> list[Any]:
+    """Steps with the shares of ``augment``'s for images."""
+    steps: list[Any] = []
+    if preset.blur * strength > 0:
+        limits = (0.3 * preset.blur * strength, preset.blur * strength)
+        steps.append(RandGaussianSmooth(sigma_x=limits, sigma_y=limits, sigma_z=limits, prob=0.15))
+    contrast, brightness = min(0.9, preset.contrast * strength), min(0.9, preset.brightness * strength)
+    if contrast > 0:
+        steps.append(RandScaleIntensity(factors=contrast, prob=0.5))
+    if brightness > 0:
+        steps.append(RandShiftIntensity(offsets=brightness, prob=0.5))
+    gamma = min(0.9, preset.gamma * strength)
+    if gamma > 0:
+        steps.append(RandAdjustContrast(gamma=(1.0 - gamma, 1.0 + gamma), prob=0.3))
+    noise = min(0.5, preset.noise * strength)
+    if noise > 0:
+        steps.append(RandGaussianNoise(std=noise, prob=0.3))
+    return steps

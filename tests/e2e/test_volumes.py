@@ -1,0 +1,117 @@
+"""Volumes go the whole way: scan, train, choose, predict, evaluate; what is planted is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from lepton_vision.config import Config
+from lepton_vision.errors import ScoringError
+from lepton_vision.evaluation import evaluate
+from lepton_vision.inference import predict
+from lepton_vision.inference.masks import MaskPrediction, predict_masks
+from lepton_vision.manifest import Manifest
+from lepton_vision.models import Bundle
+from lepton_vision.pipeline import fit, run_study
+from lepton_vision.repeats import cross_validate
+from lepton_vision.scoring import score
+from lepton_vision.types import Target
+from tests.e2e.conftest import run_json
+from tests.manifest.dicom_series import write_series
+from tests.transforms.volumes import planted_volumes, volume_config
+
+CORE = Target("core", "binary", ("0", "1"))
+STEPS = ("train.epochs=12", "train.lr=0.01", "train.batch_size=1", "train.warmup_epochs=0.5", "train.ema_decay=0.9")
+
+
+def split(manifest: Manifest, *, train: int, val: int) -> Manifest:
+    names = ["train"] * train + ["val"] * val
+    names += ["test"] * (len(manifest) - len(names))
+    return Manifest(manifest.frame.assign(split=names), root=manifest.root, label_columns=manifest.label_columns)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return split(planted_volumes(tmp_path_factory.mktemp("volumes"), count=24), train=12, val=4)
+
+
+def classes(*changes: str) -> Config:
+    plain = volume_config(*STEPS).model_copy(update={"segmentation": None, "targets": (CORE,)})
+    return plain.override("train.monitor=val_loss", "evaluation.replicates=100", *changes)
+
+
+def test_masks_of_volumes_are_learnt_and_predicted_on_their_files(manifest: Manifest, tmp_path: Path) -> None:
+    changes = ("train.monitor=val_dice", "augment.preset=light", "segmentation.channels=16", "train.ema_decay=0")
+    config = volume_config(*STEPS, *changes)
+    bundle = fit(config, manifest, run_dir=tmp_path / "run", device="cpu")
+    assert bundle.provenance["validation"]["val_dice"] > 0.8
+    loaded = Bundle.load(tmp_path / "run" / "bundle")
+    dice = []
+    for found in predict_masks(loaded, manifest.subset("test"), device="cpu"):
+        assert isinstance(found, MaskPrediction)
+        truth = nib.load(manifest.root / manifest.subset("test").frame["mask_path"].iloc[found.row]).get_fdata()
+        truth = truth.transpose(2, 1, 0)
+        assert found.labels.shape == truth.shape
+        both = ((found.labels == 1) & (truth == 1)).sum()
+        dice.append(2 * both / ((found.labels == 1).sum() + (truth == 1).sum()))
+    assert len(dice) == 8
+    assert np.mean(dice) > 0.8
+
+
+def test_folds_of_volumes_are_pooled(tmp_path: Path) -> None:
+    manifest = planted_volumes(tmp_path / "v", count=9)
+    manifest = Manifest(manifest.frame.drop(columns="core"), root=manifest.root)
+    config = volume_config("train.epochs=1", "train.monitor=val_dice", "evaluation.replicates=100")
+    crossed = cross_validate(config, manifest, folds=3, run_dir=tmp_path / "run", device="cpu")
+    assert crossed.pooled.masks is not None
+    assert crossed.pooled.masks.n == 9
+    assert {name: len(dice) for name, dice in crossed.fold_dice.items()} == {"box": 3, "core": 3}
+    cases = pd.read_csv(tmp_path / "run" / "evaluation" / "masks" / "cases.csv")
+    assert len(cases) == 18
+    for image_id in cases["image_id"]:
+        assert (tmp_path / "run" / "evaluation" / "masks" / "predicted" / f"{image_id}.nii.gz").is_file()
+
+
+@pytest.mark.parametrize("view", ["3d", "slices"])
+def test_classes_of_volumes_are_learnt(manifest: Manifest, tmp_path: Path, view: str) -> None:
+    config = classes(f"volume.view={view}", "preprocess.size=[16, 16]", "train.epochs=25")
+    bundle = fit(config, manifest, run_dir=tmp_path / "run", device="cpu")
+    loaded = Bundle.load(tmp_path / "run" / "bundle")
+    assert loaded.bundle_id == bundle.bundle_id
+    rows = predict(loaded, manifest.subset("test"), device="cpu", cache_dir=tmp_path / "cache")
+    point = loaded.operating_point
+    assert point is not None
+    assert evaluate(rows, operating_point=point, config=config.evaluation).figures["core"]["auroc"].value > 0.9
+    paths = [manifest.root / path for path in manifest.subset("test").frame["path"]]
+    files = predict(loaded, paths, device="cpu")
+    assert np.array_equal(files.y_prob["core"], rows.y_prob["core"])
+    flat = tmp_path / "flat.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((9, 9), np.float32), np.eye(4)), flat)
+    mixed = predict(loaded, [*paths[:1], flat], device="cpu")
+    assert [failure.reason for failure in mixed.failures] == ["volume"]
+    assert mixed.n == 1
+    with pytest.raises(ScoringError, match="one of volumes"):
+        score(loaded, paths, tmp_path / "scores")
+
+
+def test_a_joint_model_gives_both(manifest: Manifest, tmp_path: Path) -> None:
+    config = volume_config(*STEPS, "train.monitor=val_dice", "train.epochs=2", "evaluation.replicates=100")
+    config = config.model_copy(update={"targets": (CORE,)})
+    study = run_study(config, manifest, run_dir=tmp_path / "run", device="cpu")
+    assert study.test.evaluation is not None
+    assert study.test.masks is not None
+    assert study.test.masks.n == 8
+
+
+def test_scan_takes_series_as_volumes(tmp_path: Path) -> None:
+    for number in range(2):
+        voxels = np.random.default_rng(number).integers(0, 99, (3, 4, 5))
+        write_series(tmp_path / "study", voxels, patient=f"p{number}", series=f"s{number}")
+    found = run_json("scan", tmp_path / "study", "--volumes", "--out", tmp_path / "table.csv")
+    assert found["rows"] == 2
+    assert Manifest.load(tmp_path / "table.csv").frame["frames"].tolist() == [3, 3]
+    assert run_json("scan", tmp_path / "study", "--out", tmp_path / "slices.csv")["rows"] == 6

@@ -1,0 +1,107 @@
+"""Masks of volumes on the voxels of their files, however those are turned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from lepton_vision.config import Config
+from lepton_vision.errors import ConfigError
+from lepton_vision.inference.masks import MaskPrediction, predict_masks
+from lepton_vision.inference.predictions import Failure
+from lepton_vision.inference.volume_masks import VolumeSegmenter, predict_volume_masks
+from lepton_vision.inference.volume_samples import list_volumes
+from lepton_vision.manifest.table import Manifest
+from lepton_vision.models.bundle import Bundle
+from lepton_vision.models.network import make_network
+from lepton_vision.readers.image import read_image
+from tests.manifest.dicom_series import write_series
+from tests.transforms.volumes import planted_volumes, volume_config
+
+
+def random_bundle(config: Config) -> Bundle:
+    """Random weights whose masks are a mixture of all structures."""
+    torch.manual_seed(0)
+    network = make_network(config, targets=())
+    with torch.no_grad():
+        weight = network.decoder.last.weight  # type: ignore[union-attr]
+        weight.normal_()
+        weight -= weight.mean(dim=1, keepdim=True)  # features are positive: no structure wins everywhere
+    return Bundle(config=config, targets=(), state=network.state_dict())
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return planted_volumes(tmp_path_factory.mktemp("volumes"), count=4)
+
+
+@pytest.mark.parametrize("spacing", ["null", "[2.0, 0.7, 1.3]"])
+def test_a_turned_file_has_the_same_mask_turned(manifest: Manifest, tmp_path: Path, spacing: str) -> None:
+    segmenter = VolumeSegmenter(random_bundle(volume_config(f"volume.spacing_mm={spacing}")), precision="fp32")
+    plain = nib.load(manifest.root / manifest.frame["path"][0])
+    expected = segmenter.mask(read_image(manifest.root / manifest.frame["path"][0])).transpose(2, 1, 0)
+    assert expected.shape == plain.shape
+    assert len(np.unique(expected)) == 3
+    for codes in ("LPS", "SRA", "PIL"):
+        way = nib.orientations.ornt_transform(
+            nib.orientations.io_orientation(plain.affine), nib.orientations.axcodes2ornt(codes)
+        )
+        turned = plain.as_reoriented(way)
+        nib.save(turned, tmp_path / f"{codes}.nii.gz")
+        found = segmenter.mask(read_image(tmp_path / f"{codes}.nii.gz")).transpose(2, 1, 0)
+        assert np.array_equal(found, nib.orientations.apply_orientation(expected, way))
+
+
+def test_rows_and_files_have_the_same_masks_and_failures_their_reasons(manifest: Manifest, tmp_path: Path) -> None:
+    segmenter = VolumeSegmenter(random_bundle(volume_config()), precision="fp32", mirrored=(4,))
+    told: list[tuple[int, int]] = []
+    rows = list(predict_volume_masks(segmenter, manifest, progress=lambda done, total: told.append((done, total))))
+    assert told == [(k, 4) for k in range(1, 5)]
+    files = list(predict_volume_masks(segmenter, manifest.root, workers=2))
+    plain = list(predict_masks(random_bundle(volume_config()), manifest, precision="fp32"))
+    assert all(isinstance(one, MaskPrediction) and one.labels.ndim == 3 for one in plain)
+    assert len(rows) == len(files) == 4
+    for one, other in zip(rows, files, strict=True):
+        assert isinstance(one, MaskPrediction)
+        assert isinstance(other, MaskPrediction)
+        assert np.array_equal(one.labels, other.labels)
+        assert one.labels.shape == one.image.pixels.shape[1:]
+        assert np.array_equal(one.labels, segmenter.mask(one.image))
+        assert one.address.path.resolve() == other.address.path.resolve()
+        assert one.row >= 0
+        assert other.row == -1
+    assert [one.image_id for one in rows] == list(manifest.frame["image_id"])
+    (tmp_path / "text.nii").write_text("no volume")
+    write_series(tmp_path / "s", np.random.default_rng(0).integers(0, 100, (4, 9, 8)), patient="a", series="x")
+    found = list(predict_volume_masks(segmenter, [tmp_path]))
+    assert isinstance(found[0], MaskPrediction)
+    assert found[0].labels.shape == (4, 9, 8)
+    assert isinstance(found[1], Failure)
+    assert found[1].reason == "not_an_image"
+    assert [address.member is None for address in list_volumes(tmp_path)] == [False, True]
+
+
+def test_left_and_right_are_exchanged_where_asked_for_and_allowed(manifest: Manifest) -> None:
+    image = read_image(manifest.root / manifest.frame["path"][0])
+    plain = VolumeSegmenter(random_bundle(volume_config()), precision="fp32").mask(image)
+    both = VolumeSegmenter(random_bundle(volume_config()), precision="fp32", mirrored=(4,)).mask(image)
+    told = VolumeSegmenter(random_bundle(volume_config("volume.mirrored=true")), precision="fp32").mask(image)
+    assert np.array_equal(told, both)
+    assert not np.array_equal(told, plain)
+    sided = volume_config("volume.mirrored=true", "segmentation.structures={box_left: 1, box_right: 2}")
+    with pytest.raises(ConfigError, match="tell them apart"):
+        VolumeSegmenter(random_bundle(sided))
+
+
+def test_a_bundle_without_masks_is_refused() -> None:
+    auxiliary = volume_config("segmentation.mode=auxiliary")
+    with pytest.raises(ConfigError, match="predicts masks"):
+        VolumeSegmenter(random_bundle(auxiliary))
+    flat = random_bundle(volume_config()).config.model_copy(update={"volume": None})
+    network = make_network(flat, targets=())
+    with pytest.raises(ConfigError, match="volume"):
+        VolumeSegmenter(Bundle(config=flat, targets=(), state=network.state_dict()))

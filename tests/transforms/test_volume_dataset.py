@@ -1,0 +1,204 @@
+"""Volumes as samples: patches by seed alone, whole volumes for masks, a cache that changes nothing."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lepton_vision.errors import ConfigError, LabelError, ManifestError, ReadError
+from lepton_vision.manifest.table import Manifest
+from lepton_vision.readers.image import read_image
+from lepton_vision.transforms import make_loader
+from lepton_vision.transforms.preprocess import to_input
+from lepton_vision.transforms.volume import preprocess_volume
+from lepton_vision.transforms.volume_cache import VolumeCache
+from lepton_vision.transforms.volume_dataset import VolumeDataset
+from lepton_vision.types import UNKNOWN, Batch, Target
+from tests.transforms.volumes import planted_volumes, volume_config, write_nifti
+
+CORE = Target("core", "binary", ("0", "1"))
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return planted_volumes(tmp_path_factory.mktemp("volumes"))
+
+
+def same(a: Batch, b: Batch) -> bool:
+    assert a.masks is not None
+    assert b.masks is not None
+    return torch.equal(a.images, b.images) and torch.equal(a.masks, b.masks) and a.image_ids == b.image_ids
+
+
+def test_whole_volumes_come_one_at_a_time_as_their_files_have_them(manifest: Manifest) -> None:
+    config = volume_config()
+    loader = make_loader(manifest, config)
+    batches = list(loader)
+    assert len(batches) == 6
+    for row, batch in enumerate(batches):
+        image = read_image(manifest.root / manifest.frame["path"][row])
+        expected = to_input(preprocess_volume(image, config.preprocess, config.volume), config.preprocess, axes=3)  # type: ignore[arg-type]
+        assert torch.equal(batch.images[0], torch.from_numpy(expected))
+        stored = read_image(manifest.root / manifest.frame["mask_path"][row])
+        from lepton_vision.readers.orient import reorient
+
+        assert batch.masks is not None
+        assert np.array_equal(batch.masks[0].numpy(), reorient(stored, "LPS").pixels[0])
+        # The box is bright where the mask says so, whatever was turned.
+        assert batch.images[0, 0][batch.masks[0] > 0].mean() > batch.images[0, 0][batch.masks[0] == 0].mean() + 0.7
+
+
+def test_volumes_of_unlike_size_are_padded_to_the_largest(manifest: Manifest) -> None:
+    dataset = VolumeDataset(manifest, volume_config())
+    batch = dataset.batch([0, 1, 2])
+    alone = [dataset.batch([row]) for row in range(3)]
+    assert batch.images.shape[2:] == tuple(np.max([one.images.shape[2:] for one in alone], axis=0))
+    assert batch.masks is not None
+    for place, one in enumerate(alone):
+        d, h, w = one.images.shape[2:]
+        assert torch.equal(batch.images[place, :, :d, :h, :w], one.images[0])
+        assert (batch.masks[place, d:] == UNKNOWN).all()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_patches_hang_on_seed_and_epoch_alone(manifest: Manifest, workers: int, tmp_path: Path) -> None:
+    config = volume_config("augment.preset=mr", "volume.patches=2", "volume.patch=[8, 10, 12]")
+
+    def epoch(number: int, count: int, cache: Path | None) -> list[Batch]:
+        loader = make_loader(manifest, config, training=True, workers=count, cache_dir=cache)
+        loader.sampler.set_epoch(number)  # type: ignore[union-attr]
+        return list(loader)
+
+    first = epoch(0, 0, None)
+    again = epoch(0, workers, tmp_path)
+    assert len(first) == 6
+    assert all(batch.images.shape == (2, 1, 8, 10, 12) for batch in first)
+    assert all(same(a, b) for a, b in zip(first, again, strict=True))
+    assert all(same(a, b) for a, b in zip(first, epoch(0, workers, tmp_path), strict=True))  # now from the cache
+    assert not any(torch.equal(a.images, b.images) for a, b in zip(first, epoch(1, 0, None), strict=True))
+    shown = [name for batch in first for name in batch.image_ids]
+    assert sorted(shown) == sorted(list(manifest.frame["image_id"]) * 2)
+
+
+def test_an_epoch_that_was_stopped_goes_on_with_the_same_patches(manifest: Manifest) -> None:
+    config = volume_config("augment.preset=mr", "volume.patches=3")
+    loader = make_loader(manifest, config, training=True)
+    sampler: object = loader.sampler
+    sampler.set_epoch(4)  # type: ignore[attr-defined]
+    whole = list(loader)
+    sampler.set_epoch(4)  # type: ignore[attr-defined]
+    sampler.start_at(6)  # type: ignore[attr-defined]
+    rest = list(loader)
+    assert len(rest) == len(whole) - 3
+    assert all(same(a, b) for a, b in zip(whole[3:], rest, strict=True))
+
+
+def test_without_masks_a_sample_is_the_middle_of_the_volume(manifest: Manifest) -> None:
+    config = volume_config("volume.patch=[8, 20, 8]").model_copy(update={"segmentation": None, "targets": (CORE,)})
+    batch = next(iter(make_loader(manifest, config, batch_size=3)))
+    assert batch.images.shape == (3, 1, 8, 20, 8)
+    assert batch.masks is None
+    assert batch.labels["core"].tolist() == [0, 1, 0]
+    whole = VolumeDataset(manifest, volume_config()).batch([0]).images[0, 0].numpy()
+    d, h, w = whole.shape
+    top, left, before = (d - 8) // 2, (w - 8) // 2, (20 - h + 1) // 2
+    inner = whole[top : top + 8, :, left : left + 8]
+    assert np.allclose(batch.images[0, 0, :, before : before + h].numpy(), inner)
+    assert batch.images[0, 0, :, :before].unique().tolist() == [-2.0]  # black
+
+
+def test_labels_count_every_patch(manifest: Manifest) -> None:
+    config = volume_config("volume.patches=3").model_copy(update={"targets": (CORE,)})
+    dataset = make_loader(manifest, config, training=True).dataset
+    assert isinstance(dataset, VolumeDataset)
+    assert len(dataset) == len(dataset.labels("core")) == 18
+    labels = [dataset.batch([(k, 5)]).labels["core"].item() for k in range(18)]
+    assert labels == dataset.labels("core").tolist()
+    assert dataset.source_key(1) == dataset.source_key(7) != dataset.source_key(2)
+
+
+def test_the_cache_is_shared_and_forgets_what_changed(manifest: Manifest, tmp_path: Path) -> None:
+    config = volume_config()
+    plain = VolumeDataset(manifest, config)
+    cache = VolumeCache(tmp_path / "c", config, max_gb=1.0)
+    first = VolumeDataset(manifest, config, cache=cache)
+    expected = [plain.batch([row]) for row in range(6)]
+    assert all(same(first.batch([row]), expected[row]) for row in range(6))
+    kept = sorted((tmp_path / "c").glob("*.volume"))
+    assert len(kept) == 6
+    second = pickle.loads(pickle.dumps(VolumeDataset(manifest, config, cache=cache)))
+    assert isinstance(second.load_volume(0).pixels, np.memmap)
+    assert all(same(second.batch([row]), expected[row]) for row in range(6))
+    assert sorted((tmp_path / "c").glob("*.volume")) == kept
+    other = volume_config("preprocess.windows=[full]")
+    third = VolumeDataset(manifest, other, cache=VolumeCache(tmp_path / "c", other, max_gb=1.0))
+    assert not torch.equal(third.batch([0]).images, expected[0].images)
+    kept[0].write_bytes(kept[0].read_bytes()[:200])  # a damaged file is prepared again
+    fourth = VolumeDataset(manifest, config, cache=cache)
+    assert all(same(fourth.batch([row]), expected[row]) for row in range(6))
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    manifest = planted_volumes(tmp_path / "v", count=4)
+    config = volume_config()
+    cache = VolumeCache(tmp_path / "c", config, max_gb=1.0)
+    before = VolumeDataset(manifest, config, cache=cache).batch([0])
+    path = manifest.root / manifest.frame["path"][0]
+    image = read_image(path)
+    write_nifti(path, np.zeros(image.pixels.shape[:0:-1], np.float32), np.eye(4))
+    os.utime(path, (1, 1))
+    after = VolumeDataset(manifest, config, cache=cache).batch([0])
+    assert not torch.equal(before.images, after.images)
+
+
+def test_the_cache_is_bounded_and_old_files_make_room(manifest: Manifest, tmp_path: Path) -> None:
+    config = volume_config()
+    size = VolumeDataset(manifest, config).load_volume(0).pixels.nbytes * 2 + 200
+    small = VolumeCache(tmp_path, config, max_gb=2.5 * size / 1e9)
+    dataset = VolumeDataset(manifest, config, cache=small)
+    for row in range(6):
+        dataset.batch([row])
+    kept = sorted(tmp_path.glob("*.volume"))
+    assert 1 <= len(kept) <= 3
+    assert sum(path.stat().st_size for path in kept) <= small.max_bytes
+    for path in kept:
+        os.utime(path, (1, 1))
+    fresh = VolumeCache(tmp_path, config, max_gb=2.5 * size / 1e9)
+    last = VolumeDataset(manifest, config, cache=fresh)
+    last.batch([5])
+    assert not set(kept) <= set(tmp_path.glob("*.volume"))
+    assert VolumeDataset(manifest, config, cache=VolumeCache(tmp_path / "none", config, max_gb=0.0)).batch([0])
+    assert not list((tmp_path / "none").glob("*"))
+
+
+def test_a_row_without_a_mask_is_unknown_everywhere(tmp_path: Path) -> None:
+    manifest = planted_volumes(tmp_path / "v", count=4)
+    frame = manifest.frame.copy()
+    frame.loc[0, ["mask_path", "mask_values"]] = None
+    part = Manifest(frame, root=manifest.root)
+    batch = next(iter(make_loader(part, volume_config())))
+    assert batch.masks is not None
+    assert (batch.masks == UNKNOWN).all()
+
+
+def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
+    manifest = planted_volumes(tmp_path / "v", count=4)
+    with pytest.raises(LabelError, match="stands for no structure"):
+        make_loader(manifest, volume_config("segmentation.structures={box: 1}"))
+    bare, unlabelled = volume_config().model_copy(update={"segmentation": None}), manifest.frame.drop(columns="core")
+    with pytest.raises(ConfigError, match="at least one target or segmentation"):
+        make_loader(Manifest(unlabelled, root=manifest.root), bare, training=True)
+    with pytest.raises(ManifestError, match="usable volume"):
+        VolumeDataset(manifest.select(np.zeros(4, bool)), volume_config())
+    path = manifest.root / manifest.frame["path"][1]
+    path.write_bytes(b"no volume")
+    with pytest.raises(ReadError) as caught:
+        list(make_loader(manifest, volume_config()))
+    assert caught.value.path == path
+    with pytest.raises(IndexError):
+        VolumeDataset(manifest, volume_config()).batch([4])
