@@ -175,11 +175,20 @@ class VolumeConfig(Section):
     """Patches drawn from each volume in an epoch."""
     foreground: Fraction = 0.33
     """Share of the patches that are centred on a voxel of a structure."""
+    window: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    """(D, H, W) voxels that are seen at once where a mask is predicted, at least as many as in a patch; None is the
+    patch. A volume that fits is seen whole, without black around it."""
     overlap: Fraction = 0.5
-    """Of neighbouring windows, as a part of the patch, where a mask is predicted."""
+    """Of neighbouring windows, as a part of the window."""
     mirrored: bool = False
     """Predict masks with left and right exchanged too, and average both: twice the time. For models that were trained
     with flips."""
+
+    @model_validator(mode="after")
+    def _check_window(self) -> VolumeConfig:
+        if self.window is not None and any(a < b for a, b in zip(self.window, self.patch, strict=True)):
+            raise ValueError("window must not be smaller than patch along any axis")
+        return self
 
 
 class TrainConfig(Section):

@@ -1,4 +1,4 @@
-"""A 3-D network on whole volumes: in overlapping windows where they are larger than a patch.
+"""A 3-D network on whole volumes: in overlapping windows where they are larger than one.
 
 The doorway to MONAI's inferers, which are imported when a volume needs them.
 """
@@ -30,9 +30,10 @@ LEFT_RIGHT = 4
 class WindowedNetwork(nn.Module):
     """Gives what its network gives, for volumes of any size.
 
-    A volume that fits into a patch is padded with black to its size and seen at once. Of a larger one, masks are
-    predicted in windows of a patch that overlap by ``volume.overlap``, their logits averaged with Gaussian weights
-    (MONAI's ``sliding_window_inference``); targets are predicted from the patch in its middle.
+    Axes that are shorter than a patch are filled up with black, as in training. A volume that fits into a window is
+    then seen at once. Of a larger one, masks are predicted in windows that overlap by ``volume.overlap``, their logits
+    averaged with Gaussian weights (MONAI's ``sliding_window_inference``). Targets are predicted from the patch in the
+    middle.
 
     Args:
         network: of three dimensions.
@@ -52,6 +53,7 @@ class WindowedNetwork(nn.Module):
             raise ConfigError(f"Volumes have axes 2, 3 and 4. Received: {list(mirrored)}.", key="mirrored")
         self.network, self.targets = network, network.targets
         self.patch, self.overlap = config.volume.patch, config.volume.overlap
+        self.window = config.volume.window or self.patch
         self.mirrors = [axes for count in range(1, len(mirrored) + 1) for axes in combinations(mirrored, count)]
         black = to_input(np.zeros((config.preprocess.channels, 1, 1, 1), np.uint16), config.preprocess, axes=3)
         self.black: Tensor  # (C,): a format of five axes must not meet four
@@ -59,69 +61,70 @@ class WindowedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> ModelOutput:
         """Predict volumes (B, C, D, H, W) float32, normalised; mask logits have their size."""
-        fits = all(length <= limit for length, limit in zip(images.shape[2:], self.patch, strict=True))
-        middle = self._see(images) if fits or self.targets else None
+        is_patch = _fits(images, self.patch)
+        middle = self._see(images, self.patch) if is_patch or self.targets else None
         logits = {} if middle is None else middle.logits
         if not self.network.gives_masks:
             return ModelOutput(logits)
-        seen = middle.mask_logits if middle is not None and fits else None
-        total = self._masks(images, seen=seen)
+        total = self._masks(images, seen=middle.mask_logits if middle is not None and is_patch else None)
         for axes in self.mirrors:
-            mirrored = images.flip(axes)
-            seen = self._see(mirrored).mask_logits if fits else None
-            total = total + self._masks(mirrored, seen=seen).flip(axes)
+            total = total + self._masks(images.flip(axes), seen=None).flip(axes)
         return ModelOutput(logits, total / (1 + len(self.mirrors)))
 
-    def _see(self, images: Tensor) -> ModelOutput:
-        """Run the network on the patch in the middle, black where the volume does not reach."""
-        before = self._margins(images)
-        pads = [
-            part
-            for start, length, limit in zip(before[::-1], images.shape[:1:-1], self.patch[::-1], strict=True)
-            for part in (start, limit - length - start)
-        ]
-        patch = self._pad(images, pads)
-        output: ModelOutput = self.network(patch.contiguous(memory_format=suited_format(5)))
+    def _masks(self, images: Tensor, *, seen: Tensor | None) -> Tensor:
+        """Mask logits (B, 1 + M, D, H, W); ``seen`` are those of the filled up volume where they are known."""
+        size = [max(length, limit) for length, limit in zip(images.shape[2:], self.patch, strict=True)]
+        if seen is None:
+            if _fits(images, self.window):
+                seen = self._see(images, size).mask_logits
+            else:
+                seen = self._slide(self._placed(images, size))
+        if seen is None:
+            raise ConfigError("Expected a network with a segmentation head. Received: one without.", key="segmentation")
+        before = _margins(images, size)
+        box = [slice(start, start + length) for start, length in zip(before, images.shape[2:], strict=True)]
+        return seen[(slice(None), slice(None), *box)]
+
+    def _see(self, images: Tensor, size: Sequence[int]) -> ModelOutput:
+        """Run the network on ``size`` voxels around the middle, black where the volume does not reach."""
+        placed = self._placed(images, size)
+        output: ModelOutput = self.network(placed.contiguous(memory_format=suited_format(5)))
         return output
 
-    def _margins(self, images: Tensor) -> list[int]:
-        """Voxels before the volume in a patch that has it in its middle, as ``volume_patch.cut_patch`` lays it."""
-        pairs = zip(images.shape[2:], self.patch, strict=True)
-        return [-math.ceil((length - 1) / 2 - limit / 2) for length, limit in pairs]
-
-    def _masks(self, images: Tensor, *, seen: Tensor | None) -> Tensor:
-        """Mask logits (B, 1 + M, D, H, W): cut out of those of the whole patch, or from windows."""
-        if seen is not None:
-            box = [slice(start, start + n) for start, n in zip(self._margins(images), images.shape[2:], strict=True)]
-            return seen[(slice(None), slice(None), *box)]
+    def _slide(self, images: Tensor) -> Tensor:
         from monai.inferers.utils import sliding_window_inference  # takes seconds: not for volumes that fit
 
-        padded, box = self._padded(images)
+        # An axis may be shorter than the window: all of it is seen then.
+        window = [min(length, limit) for length, limit in zip(images.shape[2:], self.window, strict=True)]
         found = sliding_window_inference(
-            padded, self.patch, _AT_ONCE, self._window, overlap=self.overlap, mode="gaussian"
+            images, window, _AT_ONCE, self._window_masks, overlap=self.overlap, mode="gaussian"
         )
         if not isinstance(found, Tensor):
             raise TypeError(f"Expected one tensor of mask logits. Received: {type(found).__name__}.")
-        return found[(slice(None), slice(None), *box)]
+        return found
 
-    def _padded(self, images: Tensor) -> tuple[Tensor, list[slice]]:
-        """Fill up the axes that are shorter than a patch; and where the volume lies then."""
-        pads, box = list[int](), list[slice]()
-        for start, length, limit in zip(self._margins(images), images.shape[2:], self.patch, strict=True):
-            before, after = (start, limit - length - start) if length < limit else (0, 0)
-            pads = [before, after, *pads]
-            box.append(slice(before, before + length))
-        return self._pad(images, pads), box
-
-    def _pad(self, images: Tensor, pads: list[int]) -> Tensor:
-        """Surround with black, W first; a negative number of voxels cuts."""
-        if not any(pads):
-            return images
-        black = self.black.view(1, -1, 1, 1, 1)
-        return functional.pad(images - black, pads) + black
-
-    def _window(self, patch: Tensor) -> Tensor:
-        masks = self.network(patch.contiguous(memory_format=suited_format(5))).mask_logits
+    def _window_masks(self, images: Tensor) -> Tensor:
+        masks = self.network(images.contiguous(memory_format=suited_format(5))).mask_logits
         if not isinstance(masks, Tensor):
             raise ConfigError("Expected a network with a segmentation head. Received: one without.", key="segmentation")
         return masks
+
+    def _placed(self, images: Tensor, size: Sequence[int]) -> Tensor:
+        """Cut or fill up with black to ``size`` around the middle."""
+        pads = list[int]()
+        for start, length, wanted in zip(_margins(images, size), images.shape[2:], size, strict=True):
+            pads = [start, wanted - length - start, *pads]  # W first
+        if not any(pads):
+            return images
+        black = self.black.view(1, -1, 1, 1, 1)
+        return functional.pad(images - black, pads) + black  # a negative pad cuts
+
+
+def _fits(images: Tensor, limits: Sequence[int]) -> bool:
+    return all(length <= limit for length, limit in zip(images.shape[2:], limits, strict=True))
+
+
+def _margins(images: Tensor, size: Sequence[int]) -> list[int]:
+    """Voxels before the volume where it lies in the middle of ``size``, as ``volume_patch.cut_patch`` lays it."""
+    pairs = zip(images.shape[2:], size, strict=True)
+    return [-math.ceil((length - 1) / 2 - wanted / 2) for length, wanted in pairs]

@@ -62,6 +62,26 @@ def test_a_volume_of_the_size_of_a_patch_is_what_the_network_says() -> None:
     assert torch.allclose(found.logits["sick"], expected.logits["sick"], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("size", "seen"),
+    [
+        ((18, 20, 24), {(18, 20, 24)}),
+        ((9, 20, 16), {(16, 20, 16)}),
+        ((18, 30, 24), {(18, 20, 24)}),
+        ((9, 9, 9), {(16,) * 3}),
+    ],
+)
+def test_a_volume_that_fits_into_a_window_is_seen_whole(size: tuple[int, ...], seen: set[tuple[int, ...]]) -> None:
+    inner = Pointwise()
+    windowed = WindowedNetwork(inner, volume_config("volume.window=[20, 20, 24]"), mirrored=(4,))  # type: ignore[arg-type]
+    images = torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(1))
+    found = windowed(images).mask_logits
+    assert torch.allclose(found, torch.cat([images, images**2, 1 - images], dim=1), atol=1e-4)
+    assert {shape[2:] for shape in inner.seen} == seen
+    with pytest.raises(ConfigError, match="smaller than patch"):
+        volume_config("volume.window=[20, 20, 12]")
+
+
 def test_a_smaller_volume_lies_in_black() -> None:
     config = volume_config("preprocess.mean=[0.25]", "preprocess.std=[0.5]")
     model = network(config)
