@@ -37,7 +37,7 @@ def test_shuffled_labels_are_not_learnt(tmp_path: Path) -> None:
     study = write_demo_study(tmp_path, patients=160, seed=1, shuffle_labels=True)
     config = demo_config(epochs=3, seed=1).override("preprocess.size=[64, 64]", "model.stem=standard")
     result = run_study(config, study.study, labels=study.labels, run_dir=tmp_path / "run")
-    assert 0.35 < result.evaluation.figures["finding"]["auroc"].value < 0.65
+    assert 0.35 < result.test.evaluation.figures["finding"]["auroc"].value < 0.65
 
 
 def test_the_inbox_has_a_row_for_every_file_and_broken_ones_carry_a_reason(demo: Demo) -> None:
