@@ -20,13 +20,13 @@ from lepton_vision.inspection import describe
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
 from lepton_vision.readers import read_image
-from lepton_vision.readers.mask import LabelMap, labels_of, read_mask
+from lepton_vision.readers.mask import labels_of, read_mask
 from lepton_vision.reporting import write_segmentation_report
 from lepton_vision.reporting.overlay_files import lay_over
 from lepton_vision.reporting.overlays import NoOverlay, Overlay
 from lepton_vision.scoring import write_mask
 from lepton_vision.transforms.mask_rows import mask_table
-from lepton_vision.transforms.masks import to_structures
+from lepton_vision.transforms.masks import read_structures
 from lepton_vision.types import UNKNOWN, Progress, SampleAddress
 
 
@@ -136,7 +136,7 @@ def _case(
     places: dict[str, _Case],
 ) -> MaskCase | Failure:
     try:
-        true = read_truth(truth, segmentation)
+        true = read_structures(truth, segmentation)
     except ReadError as error:
         return Failure(found.image_id, f"truth: {error.reason}")
     suffix = ".png" if found.labels.ndim == 2 else ".nii.gz" if found.image.spacing_mm is not None else ".npz"
@@ -150,12 +150,6 @@ def _case(
     labels = np.where(true == UNKNOWN, 0, found.labels).astype(np.uint8)
     true = np.where(true == UNKNOWN, 0, true).astype(np.uint8)
     return MaskCase(found.image_id, true, labels, found.image.spacing_mm, patient)
-
-
-def read_truth(address: SampleAddress, segmentation: SegmentationConfig) -> LabelMap:
-    """Read a true mask on its own pixels, as numbers of structures."""
-    mask = read_mask(address.path, member=address.member, frame=address.frame)
-    return to_structures(labels_of(mask), segmentation)
 
 
 def _overlays(
@@ -179,7 +173,7 @@ def _read_overlay(
     case: _Case, structure: str, *, image_id: str, number: int, segmentation: SegmentationConfig
 ) -> Overlay:
     image = read_image(case.image.path, member=case.image.member, frame=case.image.frame)
-    truth = read_truth(case.truth, segmentation) == number
+    truth = read_structures(case.truth, segmentation) == number
     prediction = labels_of(read_mask(case.prediction)) == number
     return lay_over(Overlay(structure, image_id, truth, prediction), image)
 

@@ -13,7 +13,7 @@ from lepton_vision.config import PreprocessConfig
 from lepton_vision.errors import ConfigError, EvaluationError, ReadError
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.predictions import Failure
-from lepton_vision.inference.samples import frames_of, list_files, read_ahead
+from lepton_vision.inference.samples import frames_of, list_files, read_ahead, rejected_rows
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.identity import pseudonym
@@ -104,8 +104,7 @@ def predict_masks(
     engine = Engine(bundle, device=device, precision=precision, batch_size=size)
     preprocess = bundle.config.preprocess
     if isinstance(images, Manifest):
-        rejected = images.frame.loc[images.frame["status"] != "ok", ["image_id", "reason"]].fillna("unknown")
-        yield from (Failure(str(one), str(reason)) for one, reason in rejected.itertuples(index=False))
+        yield from rejected_rows(images)
         table = RowTable.of(images)
         total = len(table)
         outcomes = read_ahead(range(total), lambda k: _read_row(table, k, preprocess), workers=workers, depth=size)

@@ -17,7 +17,7 @@ from lepton_vision.errors import ConfigError, EvaluationError
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.predictions import Failure, Predictions, as_text
 from lepton_vision.inference.probabilities import to_probabilities
-from lepton_vision.inference.samples import Outcome, Sample, list_files, read_ahead, read_file, read_row
+from lepton_vision.inference.samples import Outcome, Sample, list_files, read_ahead, read_file, read_row, rejected_rows
 from lepton_vision.inference.volume_samples import list_volumes, read_volume
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
@@ -183,8 +183,6 @@ def _of_manifest(
 ) -> Predictions:
     rows = index[[sample.row for sample in found.samples]] if found.samples else index[:0]
     table = manifest.frame
-    rejected = table.loc[table["status"] != "ok", ["image_id", "reason"]].fillna("unknown")
-    before = [Failure(str(image_id), str(reason)) for image_id, reason in rejected.itertuples(index=False)]
     labels = {target.name: _labels(manifest, target)[rows] for target in bundle.targets}
     return Predictions(
         bundle.targets,
@@ -197,7 +195,7 @@ def _of_manifest(
         bundle_id=bundle.bundle_id,
         addresses=tuple(sample.address for sample in found.samples),
         preprocess=bundle.config.preprocess,
-        failures=(*before, *found.failures),
+        failures=(*rejected_rows(manifest), *found.failures),
     )
 
 

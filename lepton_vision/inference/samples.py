@@ -17,6 +17,7 @@ import numpy.typing as npt
 from lepton_vision.config import PreprocessConfig
 from lepton_vision.errors import ReadError
 from lepton_vision.inference.predictions import Failure
+from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import read_image
 from lepton_vision.transforms.dataset import ImageDataset
@@ -85,6 +86,13 @@ def read_file(path: Path, config: PreprocessConfig) -> Outcome:
         return Failure(pseudonym("image", path.as_posix()), error.reason)
     except MemoryError:
         return Failure(pseudonym("image", path.as_posix()), "too_large")
+
+
+def rejected_rows(manifest: Manifest) -> list[Failure]:
+    """Return the rows that cannot be predicted, with their reasons."""
+    frame = manifest.frame
+    rejected = frame.loc[frame["status"] != "ok", ["image_id", "reason"]].fillna("unknown")
+    return [Failure(str(image_id), str(reason)) for image_id, reason in rejected.itertuples(index=False)]
 
 
 def frames_of(image: Image) -> list[Image]:

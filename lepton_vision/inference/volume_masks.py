@@ -13,7 +13,7 @@ from lepton_vision.config import Config, VolumeConfig
 from lepton_vision.errors import ConfigError, EvaluationError, ReadError
 from lepton_vision.inference.masks import MaskPrediction
 from lepton_vision.inference.predictions import Failure
-from lepton_vision.inference.samples import read_ahead
+from lepton_vision.inference.samples import read_ahead, rejected_rows
 from lepton_vision.inference.volume_samples import list_volumes
 from lepton_vision.inference.windows import LEFT_RIGHT, WindowedNetwork
 from lepton_vision.manifest.table import Manifest
@@ -135,8 +135,7 @@ def predict_volume_masks(
         A mask, or a Failure with a reason code; rejected rows of a manifest come first.
     """
     if isinstance(images, Manifest):
-        rejected = images.frame.loc[images.frame["status"] != "ok", ["image_id", "reason"]].fillna("unknown")
-        yield from (Failure(str(one), str(reason)) for one, reason in rejected.itertuples(index=False))
+        yield from rejected_rows(images)
         table = RowTable.of(images)
         jobs = [(table.locate(row), table.image_id(row), int(table.index[row])) for row in range(len(table))]
     else:

@@ -66,12 +66,11 @@ class MaskRows:
 def mask_table(manifest: Manifest) -> RowTable:
     """Addresses of the masks, "" where there is none; a mask has the frame of its image."""
     images = RowTable.of(manifest)
-    frame = manifest.frame[["mask_path", "mask_member"]].iloc[images.index].fillna("")
     return RowTable(
         root=images.root,
         index=images.index,
         image_ids=images.image_ids,
-        paths=TextColumn.of(frame["mask_path"]),
-        members=TextColumn.of(frame["mask_member"]),
+        paths=TextColumn.of_column(manifest.frame["mask_path"], images.index),
+        members=TextColumn.of_column(manifest.frame["mask_member"], images.index),
         frames=images.frames,
     )

@@ -77,6 +77,20 @@ def check_mask_values(manifest: Manifest, segmentation: SegmentationConfig) -> N
             )
 
 
+def read_structures(address: SampleAddress, segmentation: SegmentationConfig) -> LabelMap:
+    """Read a mask on its own pixels, (H, W) or (D, H, W) uint8 numbers of structures.
+
+    Raises:
+        ReadError: the file cannot be read, or holds what no structure stands for; ``path`` names it.
+    """
+    try:
+        mask = read_mask(address.path, member=address.member, frame=address.frame)
+        return to_structures(labels_of(mask), segmentation)
+    except ReadError as error:
+        error.path = error.path or address.path
+        raise
+
+
 def load_mask(address: SampleAddress, segmentation: SegmentationConfig, *, config: PreprocessConfig) -> LabelMap:
     """Read one 2-D mask at the size of the network's input.
 
@@ -86,14 +100,10 @@ def load_mask(address: SampleAddress, segmentation: SegmentationConfig, *, confi
     Raises:
         ReadError: the file cannot be read, or holds what no structure stands for; ``path`` names it.
     """
-    try:
-        mask = read_mask(address.path, member=address.member, frame=address.frame)
-        if mask.is_volume:
-            raise ReadError("Expected one 2-D mask. Received: a volume.", reason="volume")
-        return fit_mask(to_structures(labels_of(mask), segmentation), config)
-    except ReadError as error:
-        error.path = error.path or address.path
-        raise
+    labels = read_structures(address, segmentation)
+    if labels.ndim == 3:
+        raise ReadError("Expected one 2-D mask. Received: a volume.", reason="volume", path=address.path)
+    return fit_mask(labels, config)
 
 
 def fit_mask(labels: LabelMap, config: PreprocessConfig) -> LabelMap:

@@ -17,9 +17,8 @@ from lepton_vision.config import Config, VolumeConfig
 from lepton_vision.errors import LeptonError, ManifestError, ReadError
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.image import read_image
-from lepton_vision.readers.mask import labels_of, read_mask
 from lepton_vision.transforms.mask_rows import MaskRows
-from lepton_vision.transforms.masks import to_structures
+from lepton_vision.transforms.masks import read_structures
 from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, to_input
 from lepton_vision.transforms.presets import PRESETS, may_flip
 from lepton_vision.transforms.rows import RowTable
@@ -150,8 +149,7 @@ class VolumeDataset(Dataset[Batch]):
         place = None if self.masks is None else self.masks.locate(row)
         if place is not None and self.config.segmentation is not None:
             try:
-                labels = labels_of(read_mask(place.path, member=place.member, frame=place.frame))
-                mask = prepare_mask(to_structures(labels, self.config.segmentation), grid)
+                mask = prepare_mask(read_structures(place, self.config.segmentation), grid)
             except ReadError as error:
                 error.path = error.path or place.path
                 raise
