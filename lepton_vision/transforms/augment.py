@@ -38,6 +38,7 @@ _CHANGES: Mapping[type, Change] = MappingProxyType(
         A.GaussNoise: changes.add_noise,
     }
 )
+_TABLE_SIZE = 1 << 20
 # What moves pixels moves the mask too; nothing else touches it.
 _MOVES: Mapping[Change, Callable[[LabelMap, Mapping[str, Any]], LabelMap]] = MappingProxyType(
     {changes.mirror: changes.mirror_mask, changes.turn_over: changes.turn_over_mask, changes.warp: changes.warp_mask}
@@ -103,10 +104,8 @@ class Augment:
         for step in self._steps:
             if coins.random() < step.p:
                 step.set_random_state(numbers, coins)
-                if isinstance(step, A.Affine):
-                    values = _draw_warp(step, shape)
-                else:
-                    values = step.get_params_dependent_on_data(facts, blank)
+                drawer = _DRAWERS.get(type(step))
+                values = step.get_params_dependent_on_data(facts, blank) if drawer is None else drawer(step, shape)
                 drawn.append((_CHANGES[type(step)], values))
         return drawn
 
@@ -123,6 +122,34 @@ def _draw_warp(step: A.Affine, shape: tuple[int, ...]) -> dict[str, Any]:
     middle = (width / 2 - 0.5, height / 2 - 0.5)
     sizes = {"x": scale, "y": scale}
     return {"matrix": create_affine_transformation_matrix(shift, shear, sizes, uniform(*step.rotate), middle)}
+
+
+def _draw_noise(step: A.GaussNoise, shape: tuple[int, ...]) -> dict[str, Any]:
+    """A stretch of a table of normal numbers, and the standard deviation with a random sign.
+
+    Drawing every number anew costs more time than all other changes of an image together. A table of a million numbers
+    has so many stretches that no two images of a run look alike; larger images than half of it are drawn anew.
+    """
+    numbers, count = step.random_generator, shape[0] * shape[1]
+    deviation = step.py_random.uniform(*step.std_range)
+    sign = step.py_random.choice((-1.0, 1.0))
+    if count > _TABLE_SIZE // 2:
+        noise = numbers.standard_normal(shape, dtype=np.float32)
+    else:
+        start = int(numbers.integers(_TABLE_SIZE - count + 1))
+        noise = _normal_table()[start : start + count].reshape(shape)
+    return {"noise": noise, "scale": sign * deviation}
+
+
+@lru_cache(maxsize=1)
+def _normal_table() -> Pixels:
+    """(2 ** 20,) float32 of mean 0 and deviation 1, the same in every process."""
+    return np.random.default_rng(0).standard_normal(_TABLE_SIZE, dtype=np.float32)
+
+
+_DRAWERS: Mapping[type, Callable[[Any, tuple[int, ...]], dict[str, Any]]] = MappingProxyType(
+    {A.Affine: _draw_warp, A.GaussNoise: _draw_noise}
+)
 
 
 @lru_cache(maxsize=8)

@@ -77,8 +77,8 @@ def test_steps_happen_independently_of_each_other() -> None:
 
 
 def by_albumentations(augment: Augment, pixels: np.ndarray, seed: int) -> np.ndarray:
-    """What albumentations itself makes of the same steps, channel by channel."""
-    compose = A.Compose(augment._steps)
+    """What albumentations itself makes of the same steps but noise, the last of them, channel by channel."""
+    compose = A.Compose([step for step in augment._steps if not isinstance(step, A.GaussNoise)])
     planes = []
     for plane in pixels:
         compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
@@ -91,6 +91,7 @@ def by_albumentations(augment: Augment, pixels: np.ndarray, seed: int) -> np.nda
 def test_every_bit_is_that_of_albumentations(preset: str, strength: float) -> None:
     config = AugmentConfig.model_validate({"preset": preset, "strength": strength, "flip": True})
     augment = build_augment(config, targets=[])
+    augment._steps = [step for step in augment._steps if not isinstance(step, A.GaussNoise)]
     seen = set()
     for seed in range(60):
         pixels = image(1 + 2 * (seed % 2), seed=seed, side=(28, 64)[seed % 4 // 2])
@@ -98,6 +99,28 @@ def test_every_bit_is_that_of_albumentations(preset: str, strength: float) -> No
         wanted = by_albumentations(augment, pixels, seed)
         assert augment(pixels, seed).tobytes() == wanted.tobytes(), seed
     assert len(seen) == len(augment._steps)  # each kind of change was among them
+
+
+@pytest.mark.parametrize("side", [40, 1100])  # stretches of the table, and numbers of their own
+def test_noise_is_white_and_as_strong_as_it_was_drawn(side: int) -> None:
+    augment = build_augment(AugmentConfig.model_validate({"preset": "mr"}), targets=[])
+    augment._steps = [step for step in augment._steps if isinstance(step, A.GaussNoise)]
+    gray, seen, deviations = np.full((1, side, side), 0.5, np.float32), [], []
+    for seed in range(200 if side == 40 else 12):
+        noise = augment(gray, seed)[0] - 0.5
+        ((_, drawn),) = augment._draw((side, side), seed) or [(None, None)]
+        if drawn is None:
+            assert not noise.any()
+            continue
+        deviations.append(float(noise.std()))
+        assert abs(drawn["scale"]) == pytest.approx(deviations[-1], rel=0.1)
+        assert abs(np.corrcoef(noise[:, :-1].ravel(), noise[:, 1:].ravel())[0, 1]) < 0.1
+        seen.append(noise.ravel()[:1600])
+    strongest = PRESETS["mr"].noise
+    assert 0.18 * strongest < min(deviations) < max(deviations) < 1.1 * strongest
+    pairs = np.corrcoef(np.stack(seen)) - np.eye(len(seen))
+    assert np.abs(pairs).max() < 0.2  # no two images have the same noise
+    assert np.abs(np.stack(seen).mean()) < 0.002
 
 
 def test_the_result_can_take_the_place_of_the_image() -> None:
