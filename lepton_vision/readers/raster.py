@@ -30,7 +30,7 @@ from lepton_vision.types import Image
 
 __all__ = ["probe_npz", "probe_raster", "read_npz", "read_raster"]
 
-_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_FORMAT = 258, 262, 339
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_PLANAR, _TIFF_FORMAT = 258, 262, 284, 339
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
@@ -132,6 +132,12 @@ def _describe(picture: Pillow.Image, data: bytes, *, kind: str) -> _Sheet:
     bits = max(int(depth) for depth in np.atleast_1d(tags.get(_TIFF_BITS, 1)))
     sample_format = int(np.atleast_1d(tags.get(_TIFF_FORMAT, 1))[0])
     is_gray = len(picture.getbands()) == 1 and picture.mode != "P"
+    if bits == 16 and not is_gray and tags.get(_TIFF_PLANAR) == 2:
+        # OpenCV 5.0.0 returns memory that was never written, other values at every call.
+        raise ReadError(
+            "A TIFF file of 16-bit color in planes of their own cannot be read. Save it with interleaved samples.",
+            reason="unsupported",
+        )
     return _Sheet(
         rows,
         columns,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import cv2
@@ -114,3 +115,22 @@ def test_name_instead_of_path(tmp_path: Path) -> None:
     Pillow.fromarray(GRAY8).save(path)
     assert read_image(path, name="a").image_id == read_image(path, name="a").image_id
     assert read_image(path, name="a").image_id != read_image(path).image_id
+
+
+def test_deep_color_in_planes_is_refused(tmp_path: Path) -> None:
+    # OpenCV 5.0.0 gives other pixels at each call for such a file.
+    path, planes = tmp_path / "x.tif", np.moveaxis(RGB16, 2, 0).astype("<u2")
+    start = 8 + planes.nbytes
+    entries = [(256, 4, [7]), (257, 4, [9]), (258, 3, [16, 16, 16]), (259, 3, [1]), (262, 3, [2])]
+    entries += [(273, 4, [8, 8 + 126, 8 + 252]), (277, 3, [3]), (278, 4, [9]), (279, 4, [126] * 3), (284, 3, [2])]
+    table, extra = struct.pack("<H", len(entries)), b""
+    for tag, kind, values in entries:
+        packed = struct.pack(f"<{len(values)}{'H' if kind == 3 else 'I'}", *values)
+        if len(packed) > 4:
+            place = start + 2 + 12 * len(entries) + 4 + len(extra)
+            packed, extra = struct.pack("<I", place), extra + packed
+        table += struct.pack("<HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
+    path.write_bytes(struct.pack("<2sHI", b"II", 42, start) + planes.tobytes() + table + b"\0\0\0\0" + extra)
+    with Pillow.open(path) as picture:
+        assert (picture.size, picture.mode) == ((7, 9), "RGB")
+    assert reason_of(path) == "unsupported"
