@@ -64,17 +64,11 @@ class VolumeSegmenter:
         precision: str = "auto",
         mirrored: Sequence[int] | None = None,
     ) -> None:
-        if not bundle.gives_masks:
-            raise ConfigError(
-                "Expected a bundle that predicts masks. Received: one without a segmentation head, or with one that "
-                "only helped to train (mode auxiliary).",
-                key="segmentation",
-            )
+        segmentation = bundle.require_masks()
         self.config: Config = bundle.config
         if mirrored is None:
             mirrored = (LEFT_RIGHT,) if self.config.volume is not None and self.config.volume.mirrored else ()
-        segmentation = self.config.segmentation
-        if LEFT_RIGHT in mirrored and segmentation is not None and names_sides(segmentation.names):
+        if LEFT_RIGHT in mirrored and names_sides(segmentation.names):
             raise ConfigError(
                 f"Left and right must not be exchanged: structures tell them apart ({', '.join(segmentation.names)}). "
                 "Turn volume.mirrored off.",
