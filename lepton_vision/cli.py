@@ -193,11 +193,19 @@ def score(
     bundle: Annotated[Path, typer.Option(help="Folder of a bundle.")],
     inputs: Annotated[list[Path], typer.Option("--input", help="File or folder; may be repeated.")],
     output: Annotated[Path, typer.Option(help="Folder of the shards.")],
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder for predicted masks, each on the grid of its source.")
+    ] = None,
+    mask_format: Annotated[
+        str, typer.Option(help="auto (NIfTI for volumes, PNG for images), nifti, png, or dicom (holds patient data).")
+    ] = "auto",
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Keep rows that are there, or start over.")
     ] = True,
     workers: Annotated[int, typer.Option(min=1, help="Threads that read ahead.")] = 2,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per step of the model.")] = 32,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images per step of the model; default 32, for volumes as in training.")
+    ] = None,
     engine: Annotated[str, typer.Option(help="auto or torch.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     file_format: Annotated[str, typer.Option("--format", help="parquet or csv.")] = "parquet",
@@ -208,20 +216,25 @@ def score(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Score files and folders: one row for every image, one with a reason for every file that failed."""
+    """Score files and folders: one row for every image or volume, one with a reason for each that failed."""
     from lepton_vision.console import Console
+    from lepton_vision.models import Bundle
     from lepton_vision.models.allocator import keep_freed_memory
     from lepton_vision.scoring.batch import check_failures, score, write_path_map
 
     check_choice("engine", engine, ("auto", "torch"))
+    check_choice("mask-format", mask_format, ("auto", "nifti", "png", "dicom"))
     check_choice("format", file_format, ("parquet", "csv"))
     check_choice("precision", precision, ("auto", "fp32", "bf16", "fp16"))
     keep_freed_memory()
+    loaded = Bundle.load(bundle)
     with Console(quiet=as_json) as console:
         summary = score(
-            bundle,
+            loaded,
             inputs,
             output,
+            masks=masks,
+            mask_format=mask_format,  # type: ignore[arg-type]
             resume=resume,
             workers=workers,
             batch_size=batch_size,
@@ -231,7 +244,8 @@ def score(
             progress=lambda done, total, failed: console.progress("score", done, total, f"{failed} failed"),
         )
     if path_map is not None:
-        write_path_map(inputs, path_map, leave_out=output)
+        barred = [output] if masks is None else [output, masks]
+        write_path_map(inputs, path_map, volumes=loaded.config.volume is not None, leave_out=barred)
     print_facts(summary.to_dict() | {"output": str(output)}, as_json=as_json)
     check_failures(summary, max_failures)
 
@@ -239,12 +253,13 @@ def score(
 @app.command()
 def inspect(
     path: Annotated[Path, typer.Argument(help="An image, a folder with a DICOM series, a bundle or a manifest.")],
+    series: Annotated[bool, typer.Option("--series", help="List the DICOM series below a folder.")] = False,
     as_json: Json = False,
 ) -> None:
     """Print the facts of an image, a DICOM series, a bundle or a manifest; no patient data."""
-    from lepton_vision.inspection import inspect_path
+    from lepton_vision.inspection import inspect_path, list_series
 
-    print_facts(inspect_path(path), as_json=as_json)
+    print_facts(list_series(path) if series else inspect_path(path), as_json=as_json)
 
 
 def _load_config(path: Path | None, assignments: list[str] | None) -> Any:

@@ -79,11 +79,15 @@ class Console:
 
 
 def show(values: Mapping[str, Any]) -> None:
-    """Print facts as a two-column table on stdout; nested facts as indented rows."""
+    """Print facts as a two-column table on stdout; nested facts as indented rows, whole where no terminal cuts them."""
     table = Table(show_header=False, box=None, pad_edge=False)
-    for key, value in _flatten(values):
+    rows = _flatten(values)
+    for key, value in rows:
         table.add_row(key, value)
-    RichConsole(soft_wrap=True).print(table)
+    console = RichConsole(soft_wrap=True)
+    if not console.is_terminal:  # a line for each fact, for grep and the like
+        console.width = max((len(key) + len(value) + 2 for key, value in rows), default=1) * 2
+    console.print(table)
 
 
 def _flatten(values: Mapping[str, Any], indent: str = "") -> list[tuple[str, str]]:

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from lepton_vision.errors import ReadError
+from lepton_vision.inference.samples import list_files
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
 from lepton_vision.models.bundle_files import is_bundle
 from lepton_vision.readers import read_image
+from lepton_vision.readers.series_list import SeriesFacts, describe_found, group_series
 from lepton_vision.types import SPLITS, Split, Target
 
 
@@ -81,3 +84,34 @@ def inspect_path(path: str | Path) -> dict[str, Any]:
         "image_id": image.image_id,
         "facts": dict(image.facts),
     }
+
+
+def list_series(folder: str | Path) -> dict[str, Any]:
+    """List the DICOM series below a folder by their headers, without patient data.
+
+    A series without a reason is a volume as far as headers tell; whether its pixels can be decoded is not looked at.
+
+    Returns:
+        ``series``, each with ``series`` (pseudonymous id, the ``member`` and ``series=`` of other functions),
+        ``modality``, ``slices``, and ``size`` (D x H x W) and ``spacing_mm`` or the ``reason`` why it is no volume;
+        ``other_files`` counts what belongs to no series.
+
+    Raises:
+        ReadError: the folder is not there.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ReadError(
+            "Expected a folder. Received: a file, or nothing. Check the path.", reason="missing", path=folder
+        )
+    found, others = group_series(list_files(folder))
+    lines = [_series_line(describe_found(one)) for one in found]
+    return {"kind": "folder", "series": lines, "other_files": len(others)}
+
+
+def _series_line(facts: SeriesFacts) -> dict[str, Any]:
+    line = {"series": facts.series_id, "modality": facts.modality, "slices": facts.slices}
+    if facts.shape is None or facts.spacing_mm is None:
+        return line | {"reason": facts.reason}
+    size, spacing = (" x ".join(f"{value:g}" for value in values) for values in (facts.shape, facts.spacing_mm))
+    return line | {"size": size, "spacing_mm": spacing}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lepton_vision.config import SegmentationConfig
-from lepton_vision.errors import ConfigError, LabelError, ReadError
+from lepton_vision.errors import LabelError, ReadError
 from lepton_vision.evaluation.mask_table import write_mask_results
 from lepton_vision.evaluation.segmentation import MaskCase, SegmentationEvaluation, evaluate_masks
 from lepton_vision.inference.masks import MaskPrediction, predict_masks
@@ -75,9 +75,7 @@ def evaluate_mask_parts(
     out = Path(out)
     predicted = out / "predicted"
     first = parts[0][0]
-    segmentation = first.config.segmentation
-    if segmentation is None:
-        raise ConfigError("Expected bundles that predict masks. Received: one without a segmentation head.")
+    segmentation = first.require_masks()
     judged = [(bundle, manifest.select(manifest.frame["mask_values"].notna())) for bundle, manifest in parts]
     if not any(len(manifest) for _, manifest in judged):
         raise LabelError("Expected rows with masks. Received: none. Scan with a label table that names them.")

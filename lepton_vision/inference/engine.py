@@ -50,8 +50,7 @@ class Engine:
     @property
     def name(self) -> str:
         """What made the probabilities, e.g. "torch 2.14.1 cpu bf16 batch 32"."""
-        version = torch.__version__.split("+")[0]
-        return f"torch {version} {self.device.type} {self.precision} batch {self.batch_size}"
+        return f"{runtime_name(self.device, self.precision)} batch {self.batch_size}"
 
     def probabilities(self, images: Pixels | torch.Tensor) -> dict[str, npt.NDArray[np.float32]]:
         """Predict any number of images.
@@ -92,6 +91,11 @@ class Engine:
         if output.mask_logits is not None:
             masks = output.mask_logits[: len(images)].softmax(dim=1).cpu().numpy()
         return Examined({name: values[: len(images)] for name, values in found.items()}, masks)
+
+
+def runtime_name(device: torch.device, precision: str) -> str:
+    """What a network runs on, e.g. "torch 2.14.1 cpu bf16"."""
+    return f"torch {torch.__version__.split('+')[0]} {device.type} {precision}"
 
 
 class Examined(NamedTuple):

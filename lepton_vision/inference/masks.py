@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lepton_vision.config import PreprocessConfig
-from lepton_vision.errors import ConfigError, EvaluationError, ReadError
+from lepton_vision.errors import EvaluationError, ReadError
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.predictions import Failure
 from lepton_vision.inference.samples import frames_of, list_files, read_ahead, rejected_rows
@@ -88,12 +88,7 @@ def predict_masks(
         >>> for found in predict_masks(bundle, "inbox"):  # doctest: +SKIP
         ...     print(found.image_id)
     """
-    if not bundle.gives_masks:
-        raise ConfigError(
-            "Expected a bundle that predicts masks. Received: one without a segmentation head, or with one that only "
-            "helped to train (mode auxiliary).",
-            key="segmentation",
-        )
+    bundle.require_masks()
     if bundle.config.volume is not None:
         from lepton_vision.inference.volume_masks import VolumeSegmenter, predict_volume_masks
 
@@ -125,6 +120,8 @@ def _read_row(table: RowTable, row: int, config: PreprocessConfig) -> _Outcome:
         pixels = preprocess_image(image, config)
     except ReadError as error:
         return Failure(table.image_id(row), error.reason)
+    except MemoryError:
+        return Failure(table.image_id(row), "too_large")
     return (_Ready(table.image_id(row), address, image, pixels, int(table.index[row])),)
 
 
@@ -144,6 +141,8 @@ def _read_file(path: Path, config: PreprocessConfig) -> _Outcome:
         )
     except ReadError as error:
         return Failure(pseudonym("image", path.as_posix()), error.reason)
+    except MemoryError:
+        return Failure(pseudonym("image", path.as_posix()), "too_large")
 
 
 def _examine(

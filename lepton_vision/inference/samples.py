@@ -136,7 +136,7 @@ class PathList(Sequence[Path]):
         return Path(self._texts[found]) if isinstance(found, int) else [Path(self._texts[k]) for k in found]
 
 
-def list_files(named: str | Path | Sequence[str | Path], *, leave_out: Path | None = None) -> PathList:
+def list_files(named: str | Path | Sequence[str | Path], *, leave_out: Path | Sequence[Path] = ()) -> PathList:
     """Return the files named, absolute, in the order given, each once; a folder stands for the files below it, sorted.
 
     Hidden files and folders (a leading dot) are what tools leave behind, not scans. A file that does not exist stays
@@ -144,9 +144,10 @@ def list_files(named: str | Path | Sequence[str | Path], *, leave_out: Path | No
 
     Args:
         named: a file, a folder, or several of both.
-        leave_out: folder whose files are left out (an output folder inside an input folder).
+        leave_out: folders whose files are left out (an output folder inside an input folder).
     """
-    barred = None if leave_out is None else leave_out.absolute()
+    folders = [leave_out] if isinstance(leave_out, Path) else leave_out
+    barred = frozenset(folder.absolute() for folder in folders)
     entries = [named] if isinstance(named, str | Path) else named
     places = (os.path.normpath(Path(entry).expanduser().absolute()) for entry in entries)
     found = (file for place in places for file in (_walk(place, barred) if os.path.isdir(place) else (place,)))  # noqa: PTH112
@@ -162,9 +163,9 @@ def _once(texts: Iterable[str]) -> Iterator[str]:
             yield text
 
 
-def _walk(folder: str, barred: Path | None) -> Iterator[str]:
+def _walk(folder: str, barred: frozenset[Path]) -> Iterator[str]:
     for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and Path(place, name) != barred)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and Path(place, name) not in barred)
         yield from (os.path.join(place, name) for name in sorted(files) if not name.startswith("."))  # noqa: PTH118
 
 

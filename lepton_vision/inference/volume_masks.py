@@ -11,6 +11,7 @@ import torch
 
 from lepton_vision.config import Config, VolumeConfig
 from lepton_vision.errors import ConfigError, EvaluationError, ReadError
+from lepton_vision.inference.engine import runtime_name
 from lepton_vision.inference.masks import MaskPrediction
 from lepton_vision.inference.predictions import Failure
 from lepton_vision.inference.samples import read_ahead, rejected_rows
@@ -64,17 +65,11 @@ class VolumeSegmenter:
         precision: str = "auto",
         mirrored: Sequence[int] | None = None,
     ) -> None:
-        if not bundle.gives_masks:
-            raise ConfigError(
-                "Expected a bundle that predicts masks. Received: one without a segmentation head, or with one that "
-                "only helped to train (mode auxiliary).",
-                key="segmentation",
-            )
+        segmentation = bundle.require_masks()
         self.config: Config = bundle.config
         if mirrored is None:
             mirrored = (LEFT_RIGHT,) if self.config.volume is not None and self.config.volume.mirrored else ()
-        segmentation = self.config.segmentation
-        if LEFT_RIGHT in mirrored and segmentation is not None and names_sides(segmentation.names):
+        if LEFT_RIGHT in mirrored and names_sides(segmentation.names):
             raise ConfigError(
                 f"Left and right must not be exchanged: structures tell them apart ({', '.join(segmentation.names)}). "
                 "Turn volume.mirrored off.",
@@ -84,6 +79,11 @@ class VolumeSegmenter:
         self.precision = choose_precision(precision, self.device)
         windowed = WindowedNetwork(bundle.network(), bundle.config, mirrored=mirrored).to(self.device).eval()
         self._network = windowed.to(memory_format=suited_format(5))
+
+    @property
+    def name(self) -> str:
+        """What made the masks, e.g. "torch 2.14.1 cpu bf16"."""
+        return runtime_name(self.device, self.precision)
 
     def probabilities(self, pixels: UInt16Pixels) -> Pixels:
         """Predict one prepared volume.

@@ -11,8 +11,7 @@ from lepton_vision.manifest.record import BASE, Record
 from lepton_vision.manifest.schema import FACT_COLUMNS
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import probe
-from lepton_vision.readers.series import read_series
-from lepton_vision.readers.series_list import FoundSeries, group_series
+from lepton_vision.readers.series_list import FoundSeries, group_series, read_found
 
 Job = tuple[str, str]
 _COMMON: Final = ("patient_id", "study_id", "modality")
@@ -45,7 +44,7 @@ def describe_series(series: FoundSeries, *, root: Path) -> Record:
         record |= {name: value for name, value in facts.facts.items() if name in FACT_COLUMNS and value is not None}
         record["patient_known"] = facts.patient_id is not None
         record.setdefault("patient_id", facts.study_id or series.series_id)
-        pixels = read_series(series.folder, series=series.series_id).pixels
+        pixels = read_found(series).pixels
     except ReadError as error:
         record.setdefault("patient_id", series.series_id)
         return record | {"status": "rejected", "reason": error.reason}

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lepton_vision.config import Config, fingerprint
-from lepton_vision.errors import BundleError, LeptonError
+from lepton_vision.config import Config, SegmentationConfig, fingerprint
+from lepton_vision.errors import BundleError, ConfigError, LeptonError
 from lepton_vision.models.bundle_files import read_bundle_files, write_bundle_files
 from lepton_vision.models.encoder import stem_kind
 from lepton_vision.models.network import Network, empty_network
@@ -107,6 +107,20 @@ class Bundle:
     def gives_masks(self) -> bool:
         """Whether masks are predicted in scoring."""
         return self.config.segmentation is not None and self.config.segmentation.mode != "auxiliary"
+
+    def require_masks(self) -> SegmentationConfig:
+        """Return the segmentation section of a bundle that predicts masks.
+
+        Raises:
+            ConfigError: it has no segmentation head, or one that only helped to train (mode auxiliary).
+        """
+        if self.config.segmentation is None or not self.gives_masks:
+            raise ConfigError(
+                "Expected a bundle that predicts masks. Received: one without a segmentation head, or with one that "
+                "only helped to train (mode auxiliary).",
+                key="segmentation",
+            )
+        return self.config.segmentation
 
     def _check_state(self, network: Network) -> None:
         wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}

@@ -22,7 +22,7 @@ from lepton_vision.readers.repair import Canvas, fill_margins, fill_missing, pla
 from lepton_vision.types import Geometry, Image, Pixels
 
 # What may lie beside the slices of a series without being one: text, DICOMDIR, reports, previews.
-_NO_SLICE = frozenset({"not_an_image", "no_pixels"})
+NO_SLICE = frozenset({"not_an_image", "no_pixels"})
 _SHOWN = 8
 
 
@@ -134,7 +134,7 @@ def _find_slices(source: str | Path | Sequence[str | Path], *, limits: Limits) -
                     raise ReadError("Expected a DICOM slice. Received: another format.", reason="not_an_image")
                 planes = dicom_planes(content.stream, head=content.head, limits=limits)
         except ReadError as error:
-            if is_strict or error.reason not in _NO_SLICE:
+            if is_strict or error.reason not in NO_SLICE:
                 raise
             continue
         yield from (Slice(path, plane) for plane in planes)

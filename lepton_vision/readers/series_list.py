@@ -10,22 +10,48 @@ from pathlib import Path
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.content import open_content
 from lepton_vision.readers.dicom import dicom_planes
-from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
+from lepton_vision.readers.geometry import stack_planes
+from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, guard
+from lepton_vision.readers.series import NO_SLICE, find_series, read_series
+from lepton_vision.types import Image
 
 
 @dataclass(frozen=True, slots=True)
 class FoundSeries:
-    """One series; ``read_image(folder, member=series_id)`` reads it.
+    """One series; ``read_found`` reads it, and so does ``read_image(folder, member=series_id)``.
 
     Attributes:
         folder: the smallest folder that holds all of its files.
         series_id: pseudonymous id.
-        files: its files, sorted.
+        files: its files, in the order in which a walk through the folder meets them.
+        damaged: files below the folder whose header cannot be read: slices of it, for all that is known.
     """
 
     folder: Path
     series_id: str
     files: tuple[Path, ...]
+    damaged: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesFacts:
+    """What the headers of a series say, without patient data.
+
+    Attributes:
+        series_id: pseudonymous id.
+        modality: DICOM Modality, or None where the header does not say.
+        slices: files or frames that belong to it; None where a header cannot be read.
+        shape: (D, H, W), or None where it is no volume.
+        spacing_mm: of D, H and W, or None where it is no volume.
+        reason: code why it is no volume (see ``ReadError``); empty where it is one, as far as headers tell.
+    """
+
+    series_id: str
+    modality: str | None
+    slices: int | None
+    shape: tuple[int, int, int] | None = None
+    spacing_mm: tuple[float, ...] | None = None
+    reason: str = ""
 
 
 def group_series(paths: Iterable[Path], *, limits: Limits = DEFAULT_LIMITS) -> tuple[list[FoundSeries], list[Path]]:
@@ -44,25 +70,60 @@ def group_series(paths: Iterable[Path], *, limits: Limits = DEFAULT_LIMITS) -> t
     """
     members: dict[str, list[Path]] = {}
     others: list[Path] = []
+    damaged: list[Path] = []
     for path in paths:
-        name = _series_of(path, limits=limits)
+        try:
+            name = _series_of(path, limits=limits)
+        except ReadError as error:  # whoever reads the file by itself learns the reason
+            name = None
+            if error.reason not in NO_SLICE:
+                damaged.append(path)
         if name is None:
             others.append(path)
         else:
             members.setdefault(name, []).append(path)
-    found = [
-        FoundSeries(Path(os.path.commonpath([path.parent for path in files])), name, tuple(sorted(files)))
-        for name, files in members.items()
-    ]
+    found = []
+    for name, files in members.items():
+        folder = Path(os.path.commonpath([path.parent for path in files]))
+        beside = sorted((path for path in damaged if path.is_relative_to(folder)), key=_walk_order)
+        found.append(FoundSeries(folder, name, tuple(sorted(files, key=_walk_order)), tuple(beside)))
     return found, others
 
 
 def _series_of(path: Path, *, limits: Limits) -> str | None:
-    try:
-        with open_content(path, what="Cannot read the header") as content:
-            if content.kind != "dicom":
-                return None
-            planes = dicom_planes(content.stream, head=content.head, limits=limits)
-    except ReadError:
-        return None  # whoever reads the file by itself learns the reason
+    with open_content(path, what="Cannot read the header") as content:
+        if content.kind != "dicom":
+            return None
+        planes = dicom_planes(content.stream, head=content.head, limits=limits)
     return planes[0].series_id if planes else None
+
+
+def _walk_order(path: Path) -> tuple[tuple[bool, str], ...]:
+    """Files of a folder before the folders in it: the slices of a folder that is read as a whole have this order."""
+    parts = path.parts
+    return tuple((number < len(parts) - 1, part) for number, part in enumerate(parts))
+
+
+def read_found(found: FoundSeries, *, limits: Limits = DEFAULT_LIMITS) -> Image:
+    """Read the volume of a series from its own files, however many other series lie in its folder.
+
+    Raises:
+        ReadError: as ``read_series``; a damaged file beside the slices counts as one of them.
+    """
+    return read_series((*found.files, *found.damaged), series=found.series_id, limits=limits)
+
+
+def describe_found(found: FoundSeries, *, limits: Limits = DEFAULT_LIMITS) -> SeriesFacts:
+    """Say what the headers of a series say, or why it is no volume; pixels are not looked at, and nothing is raised."""
+    modality, slices = None, None
+    try:
+        planes = [one.plane for one in find_series(found.files, series=found.series_id, limits=limits)]
+        modality, slices = planes[0].modality, len(planes)
+        if found.damaged:
+            find_series(found.damaged, series=found.series_id, limits=limits)
+        with guard("The slices form no volume", reason="geometry"):
+            stack = stack_planes(planes)
+    except ReadError as error:
+        return SeriesFacts(found.series_id, modality, slices, reason=error.reason)
+    shape = (stack.depth, planes[0].rows, planes[0].columns)
+    return SeriesFacts(found.series_id, modality, slices, shape, stack.geometry.spacing_mm)

@@ -118,7 +118,7 @@ def write_segmentation(
     path, info = Path(path), info or SegmentationInfo()
     mask_suffix(path, known=(".dcm",))
     check_labels(labels, image=image, structures=structures)
-    _check_info(info, structures=structures)
+    check_info(info, structures=structures)
     with quiet:  # values of headers must reach no log
         mask = place_on_source(labels, image=image, files=read_sources(source, series=series))
         segmentation = _build(mask, structures=tuple(structures), info=info)
@@ -127,7 +127,7 @@ def write_segmentation(
     return path
 
 
-def _check_info(info: SegmentationInfo, *, structures: Sequence[str]) -> None:
+def check_info(info: SegmentationInfo, *, structures: Sequence[str]) -> None:
     """Texts must fit their value representation; a code needs a structure."""
     for name in structures:
         _check_text(name, "structures")

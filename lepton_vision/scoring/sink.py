@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import fcntl
 import json
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -22,11 +23,15 @@ from lepton_vision.files import write_atomic
 from lepton_vision.types import Target
 
 ShardFormat = Literal["parquet", "csv"]
+SHARD_ROWS, SHARD_SECONDS = 2048, 60.0  # whatever comes first: what a killed run has to do again
 _JOB, _LOCK, _VERSION = "_job.json", ".lock", 1
 
 
-def row_schema(targets: tuple[Target, ...]) -> pa.Schema:
+def row_schema(targets: tuple[Target, ...], *, measures: Sequence[str] = ()) -> pa.Schema:
     """Columns of a scored row, in order; ``threshold`` is that of the first target.
+
+    With ``measures`` (``<structure>_ml`` or ``<structure>_mm2``) come the columns of masks: those, ``mask`` and
+    ``mask_reason``.
 
     A binary target gives ``<target>_probability`` and ``<target>_positive``; a multilabel target the same per class as
     ``<target>_<class>_…``; a multiclass target a probability per class and ``<target>_class``. Further targets bring a
@@ -45,7 +50,10 @@ def row_schema(targets: tuple[Target, ...]) -> pa.Schema:
                 fields += [(f"{stem}_probability", number), (f"{stem}_positive", flag)]
                 if position or target.kind == "multilabel":
                     fields += [(f"{stem}_threshold", number)]
-    fields += [("threshold", number), ("bundle_id", text), ("engine", text), ("seconds", number)]
+    fields += [("threshold", number)]
+    if measures:
+        fields += [(name, number) for name in measures] + [("mask", text), ("mask_reason", text)]
+    fields += [("bundle_id", text), ("engine", text), ("seconds", number)]
     return pa.schema(fields)
 
 
@@ -54,14 +62,50 @@ def output_stems(target: Target) -> list[str]:
     return [target.name] if target.kind == "binary" else [f"{target.name}_{name}" for name in target.classes]
 
 
+def lock_folder(folder: Path) -> IO[bytes]:
+    """Hold a folder until the file that is returned is closed, and remove what a killed run left half-written in it.
+
+    Raises:
+        ScoringError: another process holds it.
+        OSError: it cannot be written.
+    """
+    lock = (folder / _LOCK).open("wb")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for left_over in folder.glob(".*.tmp"):
+            left_over.unlink()
+    except BlockingIOError:
+        lock.close()
+        raise ScoringError(
+            "Another process is writing to this folder. Wait for it, or name another folder.", path=folder
+        ) from None
+    except BaseException:
+        lock.close()
+        raise
+    return lock
+
+
+def other_keys(job: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Return in which keys a job is another one than that on record."""
+    return [key for key in job if found.get(key) != job[key]]
+
+
 class ShardSink:
     """Append-only folder of shards, held by one process at a time.
 
     Args:
         folder: made if missing.
         schema: columns of every shard.
-        job: what must be the same for all rows of the folder (bundle id, format); another job is refused.
+        job: what must be the same for all rows of the folder (bundle id, format, masks); another job is refused.
         resume: keep the shards that are there; False removes them first.
+
+    Attributes:
+        done: path ids of the inputs that had rows when the folder was opened.
+        scored: rows on disk with status "ok".
+        failed: the others, by reason.
+        masked: rows on disk that name a mask.
+        unmasked: rows on disk that say why there is none, by reason.
+        mask_ids: image ids of the rows that named a mask when the folder was opened.
 
     Raises:
         ScoringError: the folder belongs to another job, is in use, or cannot be written.
@@ -73,7 +117,7 @@ class ShardSink:
         self._rows: list[dict[str, Any]] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = self._take_lock()
+            self._lock = lock_folder(folder)
         except OSError as error:
             raise ScoringError(
                 f"Cannot write the output folder: {error.strerror}. Name a folder that can be written.", path=folder
@@ -84,21 +128,7 @@ class ShardSink:
             self._lock.close()
             raise
 
-    def _take_lock(self) -> IO[bytes]:
-        lock = (self.folder / _LOCK).open("wb")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            raise ScoringError(
-                "Another process is writing to this output folder. Wait for it, or name another folder.",
-                path=self.folder,
-            ) from None
-        return lock
-
     def _open(self, *, resume: bool) -> None:
-        for left_over in self.folder.glob(".*.tmp"):
-            left_over.unlink()
         job_file = self.folder / _JOB
         if not resume:
             for path in [*self._shards(), *([job_file] if job_file.exists() else [])]:
@@ -113,14 +143,17 @@ class ShardSink:
         else:
             write_atomic(job_file, json.dumps(self._job, indent=1))
         self.done, self.failed, self.scored = set[str](), Counter[str](), 0
+        self.mask_ids, self.unmasked, self.masked = set[str](), Counter[str](), 0
+        self._written = time.monotonic()
         for shard in shards:
             facts = list(self._read_facts(shard))
             self.done.update(row["path_id"] for row in facts)
+            self.mask_ids.update(row["image_id"] for row in facts if row.get("mask"))
             self._count(facts)
         self._next = 1 + max((int(path.stem.removeprefix("part-")) for path in shards), default=-1)
 
     def _check_job(self, found: Mapping[str, Any]) -> None:
-        differing = [key for key in self._job if found.get(key) != self._job[key]]
+        differing = other_keys(self._job, found)
         if differing:
             raise ScoringError(
                 f"The output folder holds rows of another job (differs in: {', '.join(differing)}). "
@@ -135,7 +168,8 @@ class ShardSink:
     def _read_facts(self, shard: Path) -> Iterator[dict[str, Any]]:
         try:
             if self._format == "parquet":
-                yield from pq.read_table(shard, columns=["path_id", "status", "reason"]).to_pylist()
+                masks = ["image_id", "mask", "mask_reason"] if "mask" in self._schema.names else []
+                yield from pq.read_table(shard, columns=["path_id", "status", "reason", *masks]).to_pylist()
             else:
                 with shard.open(newline="", encoding="utf-8") as file:
                     yield from csv.DictReader(file)
@@ -146,6 +180,8 @@ class ShardSink:
             ) from None
 
     def _count(self, rows: list[dict[str, Any]]) -> None:
+        self.masked += sum(bool(row.get("mask")) for row in rows)
+        self.unmasked.update(row["mask_reason"] for row in rows if row.get("mask_reason"))
         for row in rows:
             if row["status"] == "ok":
                 self.scored += 1
@@ -156,9 +192,10 @@ class ShardSink:
         """Take all rows of one input; they reach the disk together with the next ``flush``."""
         self._rows.extend(rows)
 
-    def __len__(self) -> int:
-        """Rows taken and not yet on disk."""
-        return len(self._rows)
+    def flush_due(self) -> None:
+        """Write a shard where enough rows or seconds have come together; see ``flush``."""
+        if len(self._rows) >= SHARD_ROWS or time.monotonic() - self._written >= SHARD_SECONDS:
+            self.flush()
 
     def flush(self) -> None:
         """Write the rows taken so far as one shard: synced, then renamed into place.
@@ -166,6 +203,7 @@ class ShardSink:
         Raises:
             ScoringError: the disk is full or the folder is gone; nothing half-written stays.
         """
+        self._written = time.monotonic()
         if not self._rows:
             return
         table = pa.Table.from_pylist(self._rows, schema=self._schema)

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from lepton_vision.config import Config
-from lepton_vision.errors import ScoringError
 from lepton_vision.evaluation import evaluate
 from lepton_vision.inference import predict
 from lepton_vision.inference.masks import MaskPrediction, predict_masks
@@ -94,8 +93,9 @@ def test_classes_of_volumes_are_learnt(manifest: Manifest, tmp_path: Path, view:
     mixed = predict(loaded, [*paths[:1], flat], device="cpu")
     assert [failure.reason for failure in mixed.failures] == ["volume"]
     assert mixed.n == 1
-    with pytest.raises(ScoringError, match="one of volumes"):
-        score(loaded, paths, tmp_path / "scores")
+    score(loaded, paths, tmp_path / "scores", device="cpu")
+    scored = pd.read_parquet(tmp_path / "scores").set_index("image_id")["core_probability"]
+    assert np.array_equal(scored[list(files.image_id)].to_numpy(np.float32), files.y_prob["core"])
 
 
 def test_a_joint_model_gives_both(manifest: Manifest, tmp_path: Path) -> None:

@@ -61,3 +61,11 @@ def test_a_long_list_is_small(tmp_path: Path) -> None:
     per_file = len(str(tmp_path)) + 60  # a Path object alone takes 300 bytes and more
     assert held < 2000 * per_file
     assert after - held < 2000 * 10  # and looking at a path keeps nothing
+
+
+def test_several_folders_are_left_out(folder: Path) -> None:
+    (folder / "masks").mkdir()
+    (folder / "masks" / "1.png").write_bytes(b"")
+    found = list_files(folder, leave_out=[folder / "out", folder / "masks"])
+    assert {path.parent.name for path in found}.isdisjoint({"out", "masks"})
+    assert len(found) == len(list_files(folder, leave_out=folder / "out")) - 1

@@ -12,9 +12,9 @@ import pytest
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ScoringError, TooManyFailuresError
-from lepton_vision.inference.engine import Engine
+from lepton_vision.inference.engine import Engine, Examined
 from lepton_vision.models import Bundle, build_model
-from lepton_vision.scoring import batch
+from lepton_vision.scoring import inputs
 from lepton_vision.scoring.batch import score, write_path_map
 from lepton_vision.types import OperatingPoint, Target
 
@@ -69,9 +69,9 @@ def test_an_interrupted_run_goes_on_to_the_same_rows(
 ) -> None:
     score(bundle, inbox, tmp_path / "whole", batch_size=4)
     calls = 0
-    original = Engine.probabilities
+    original = Engine.examine
 
-    def failing(self: Engine, images: np.ndarray) -> dict[str, np.ndarray]:
+    def failing(self: Engine, images: np.ndarray) -> Examined:
         nonlocal calls
         calls += 1
         if calls == 2:
@@ -79,7 +79,7 @@ def test_an_interrupted_run_goes_on_to_the_same_rows(
         return original(self, images)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Engine, "probabilities", failing)
+        patch.setattr(Engine, "examine", failing)
         with pytest.raises(KeyboardInterrupt):
             score(bundle, inbox, tmp_path / "parts", batch_size=4)
     half = len(read(tmp_path / "parts"))
@@ -106,7 +106,7 @@ def test_an_unexpected_error_is_a_row_too(
     def broken(path: Path) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(batch, "read_image", broken)
+    monkeypatch.setattr(inputs, "read_image", broken)
     summary = score(bundle, inbox, tmp_path / "out")
     assert summary.failed == {"unexpected:RuntimeError": 13}
 

@@ -1,0 +1,114 @@
+"""Images scored in batches: probabilities and masks in one pass of the network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from lepton_vision.inference.engine import Engine
+from lepton_vision.inference.samples import UInt16Pixels, frames_of
+from lepton_vision.scoring.inputs import Input
+from lepton_vision.scoring.mask_folder import MaskFolder
+from lepton_vision.scoring.rows import Row, Values, decide, ids_of, reason_of, without_pixels
+from lepton_vision.scoring.sink import ShardSink
+from lepton_vision.transforms.masks import restore_mask
+from lepton_vision.transforms.preprocess import preprocess_image, to_input
+from lepton_vision.types import Image, Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class ReadImages:
+    """One input after reading: its images, without pixels, and (C, H, W) uint16 each, or the reason why not."""
+
+    source: Input
+    seconds: float
+    images: tuple[Image, ...] = ()
+    pixels: tuple[UInt16Pixels, ...] = ()
+    reason: str = ""
+
+
+class _Seen(NamedTuple):
+    """What the network says of one image; ``mask`` (1 + M, height, width) or None."""
+
+    values: Values
+    mask: Pixels | None
+    seconds: float
+
+
+class ImageScorer:
+    """Takes what was read, and gives rows to the sink as batches fill.
+
+    Args:
+        engine: the network.
+        sink: where rows go.
+        masks: where masks go, or None.
+    """
+
+    def __init__(self, engine: Engine, sink: ShardSink, *, masks: MaskFolder | None) -> None:
+        self._engine, self._sink, self._masks = engine, sink, masks
+        self._group: list[ReadImages] = []
+        self._facts: Row = {"bundle_id": engine.bundle.bundle_id, "engine": engine.name}
+        self.depth = 2 * engine.batch_size
+
+    def read(self, source: Input) -> ReadImages:
+        """Read and preprocess one input, in any thread; every failure becomes a reason."""
+        started = time.perf_counter()
+        try:
+            images = frames_of(source.read())
+            pixels = tuple(preprocess_image(image, self._engine.bundle.config.preprocess) for image in images)
+        except Exception as error:  # an input must end as a row, and the row carries the type
+            return ReadImages(source, time.perf_counter() - started, reason=reason_of(error))
+        slim = tuple(map(without_pixels, images))
+        return ReadImages(source, time.perf_counter() - started, slim, pixels)
+
+    def add(self, item: ReadImages) -> None:
+        """Take one input; its rows reach the sink once a batch is full."""
+        self._group.append(item)
+        size = self._engine.batch_size
+        if sum(len(one.pixels) for one in self._group) >= size or len(self._group) >= 4 * size:
+            self.finish()
+
+    def finish(self) -> None:
+        """Run the network on what was taken, and hand the rows to the sink, all rows of an input at once."""
+        group, self._group = self._group, []
+        seen = self._look([array for item in group for array in item.pixels])
+        for item in group:
+            facts = self._facts | item.source.ids()
+            if item.reason:
+                self._sink.append([facts | {"status": "failed", "reason": item.reason, "seconds": item.seconds}])
+                continue
+            share = item.seconds / len(item.images)
+            rows = []
+            for number, image in enumerate(item.images):
+                frame = number if len(item.images) > 1 else None
+                rows.append(facts | ids_of(image, frame=frame) | self._row(next(seen), image, item.source, share))
+            self._sink.append(rows)
+        self._sink.flush_due()
+
+    def _look(self, pixels: Sequence[UInt16Pixels]) -> Iterator[_Seen]:
+        """What the network says of each image, one batch at a time."""
+        config, size = self._engine.bundle.config.preprocess, self._engine.batch_size
+        for start in range(0, len(pixels), size):
+            part = pixels[start : start + size]
+            started = time.perf_counter()
+            found = self._engine.examine(to_input(np.stack(part), config))
+            share = (time.perf_counter() - started) / len(part)
+            for number in range(len(part)):
+                values: Values = {name: np.atleast_1d(array[number]) for name, array in found.probabilities.items()}
+                yield _Seen(values, None if found.masks is None else found.masks[number], share)
+
+    def _row(self, seen: _Seen, image: Image, source: Input, read_seconds: float) -> Row:
+        started = time.perf_counter()
+        row = decide(seen.values, self._engine.bundle)
+        if self._masks is not None and seen.mask is not None:
+            if np.isfinite(seen.mask).all():
+                height, width = image.pixels.shape[1:]
+                labels = restore_mask(seen.mask, (height, width), config=self._engine.bundle.config.preprocess)
+                row |= self._masks.columns(labels, image=image, source=source)
+            else:
+                row |= self._masks.not_predicted("non_finite_output")
+        return row | {"seconds": read_seconds + seen.seconds + time.perf_counter() - started}
