@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any
 
@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from lepton_vision.config import EvaluationConfig, PreprocessConfig, nearest
 from lepton_vision.errors import EvaluationError
-from lepton_vision.evaluation.cases import WorstCase, worst_cases
+from lepton_vision.evaluation.bands import curve_bands
+from lepton_vision.evaluation.cases import WorstCase, unsure_cases, worst_cases
 from lepton_vision.evaluation.curves import ClassCurves, class_curves
 from lepton_vision.evaluation.intervals import Bootstrap, Measures, bootstrap_figures, patient_units
 from lepton_vision.evaluation.measures import BinaryMeasures, MulticlassMeasures, MultilabelMeasures
@@ -41,6 +42,7 @@ class Evaluation:
         confusion: by target name, counts, rows truth, columns decision: (2, 2) for binary, (K, K) for multiclass,
             (K, 2, 2) for multilabel.
         worst: by target name, decisions that were wrong, the most wrong first.
+        unsure: by target name, decisions nearest to the threshold, right or wrong, the nearest first.
         confidence: of the intervals, e.g. 0.95.
         preprocess: how the pixels were prepared, or None.
         provenance: plain facts: bundle id, method and number of the replicates, seed.
@@ -57,6 +59,7 @@ class Evaluation:
     curves: Mapping[str, tuple[ClassCurves, ...]]
     confusion: Mapping[str, CountArray]
     worst: Mapping[str, tuple[WorstCase, ...]]
+    unsure: Mapping[str, tuple[WorstCase, ...]] = field(default_factory=dict)
     confidence: float = 0.95
     preprocess: PreprocessConfig | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -72,6 +75,7 @@ class Evaluation:
                 "confusion": self.confusion[target.name].tolist(),
                 "curves": [curves.to_dict() for curves in self.curves[target.name]],
                 "worst": [case.to_dict() for case in self.worst[target.name]],
+                "unsure": [case.to_dict() for case in self.unsure.get(target.name, ())],
             }
             for target in self.targets
         }
@@ -147,9 +151,13 @@ def evaluate(
             t.name: bootstrap_figures(measures_of(parts[t.name], t, thresholds=thresholds[t.name]), bootstrap)
             for t in predictions.targets
         },
-        curves={t.name: _curves(parts[t.name], t) for t in predictions.targets},
+        curves={
+            t.name: _curves(parts[t.name], t, thresholds=thresholds[t.name], bootstrap=bootstrap)
+            for t in predictions.targets
+        },
         confusion={t.name: _confusion(parts[t.name], t, thresholds=thresholds[t.name]) for t in predictions.targets},
         worst={t.name: worst_cases(parts[t.name], t, thresholds=thresholds[t.name]) for t in predictions.targets},
+        unsure={t.name: unsure_cases(parts[t.name], t, thresholds=thresholds[t.name]) for t in predictions.targets},
         confidence=settings.confidence,
         preprocess=predictions.preprocess,
         provenance={
@@ -206,15 +214,23 @@ def _thresholds(point: OperatingPoint, target: Target) -> tuple[float, ...]:
     return thresholds
 
 
-def _curves(part: Predictions, target: Target) -> tuple[ClassCurves, ...]:
-    truth, prob = part.y_true[target.name], part.y_prob[target.name]
-    if target.kind == "binary":
-        return (class_curves(truth > 0, prob, class_name=target.positive),)
+def _curves(
+    part: Predictions, target: Target, *, thresholds: tuple[float, ...], bootstrap: Bootstrap
+) -> tuple[ClassCurves, ...]:
+    """One for the positive class of a binary target, else one per class."""
+    truth, prob = (
+        values.reshape(part.n, target.outputs) if target.kind != "multiclass" else values
+        for values in (part.y_true[target.name], part.y_prob[target.name])
+    )
     curves = []
-    for k, name in enumerate(target.classes):
-        known = ~np.isnan(truth[:, k]) if target.kind == "multilabel" else np.ones(part.n, dtype=np.bool_)
-        is_positive = truth[known, k] > 0 if target.kind == "multilabel" else truth == k
-        curves.append(class_curves(is_positive, prob[known, k], class_name=name))
+    for k, name in enumerate((target.positive,) if target.kind == "binary" else target.classes):
+        known = np.ones(part.n, dtype=np.bool_) if target.kind == "multiclass" else ~np.isnan(truth[:, k])
+        is_positive = truth == k if target.kind == "multiclass" else truth[known, k] > 0
+        threshold = thresholds[k] if thresholds else None
+        one = class_curves(is_positive, prob[known, k], class_name=name, threshold=threshold)
+        unit, units = patient_units(part.patient_id[known])
+        bands = curve_bands(is_positive, prob[known, k], unit=unit, units=units, bootstrap=bootstrap)
+        curves.append(replace(one, bands=bands))
     return tuple(curves)
 
 
