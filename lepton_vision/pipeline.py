@@ -17,7 +17,7 @@ import numpy as np
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, LabelError, ManifestError
-from lepton_vision.evaluation import Evaluation, choose_operating_point, evaluate
+from lepton_vision.evaluation import Criterion, Evaluation, choose_operating_point, evaluate
 from lepton_vision.evaluation.calibration import fit_temperatures
 from lepton_vision.evaluation.classification import validation_figures
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation, overlap_figures
@@ -77,8 +77,8 @@ def fit(
 ) -> Bundle:
     """Train on the train split, choose everything on the val split, and keep the result in ``run_dir/bundle``.
 
-    The test split is not read. The bundle carries the weights of the best epoch, one temperature per target and an
-    operating point of at least ``config.evaluation.min_sensitivity``, both from validation.
+    The test split is not read. The bundle carries the weights of the best epoch, a calibration for each target and the
+    operating point that ``config.evaluation.criterion`` asks for, both from validation.
 
     Args:
         config: what to train; empty ``targets`` are taken from the manifest where it leaves no doubt.
@@ -226,7 +226,7 @@ def settle(bundle: Bundle, val: Manifest, *, device: str = "auto", cache_dir: Pa
     if settings.calibrate:
         bundle = bundle.with_temperatures(fit_temperatures(predictions))
         predictions = predict(bundle, val, device=device, cache_dir=cache_dir)
-    return bundle.with_operating_point(choose_operating_point(predictions, min_sensitivity=settings.min_sensitivity))
+    return bundle.with_operating_point(choose_operating_point(predictions, criterion=Criterion.of(settings)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ AugmentPreset = Literal["none", "light", "xray", "ct", "mr", "ultrasound", "phot
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 class Section(BaseModel):
@@ -281,9 +282,20 @@ class CacheConfig(Section):
 class EvaluationConfig(Section):
     """Validation choices and test figures."""
 
-    min_sensitivity: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
+    criterion: Literal["sensitivity", "specificity", "youden", "cost", "ppv"] = "sensitivity"
+    """What the operating point is chosen by, see ``evaluation.operating_point.Criterion``."""
+    min_sensitivity: Share = 0.95
+    min_specificity: Share = 0.95
+    min_ppv: Share = 0.5
+    cost_ratio: PositiveFloat = 1.0
+    """With criterion cost: what a missed positive costs, in false alarms."""
+    prevalence: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """With criterion cost or ppv: share of positives where the model will be used; None is that of validation."""
     calibrate: bool = True
-    """Fit one temperature per target on validation."""
+    """Fit a calibration for each target on validation."""
+    calibration: Literal["temperature", "platt", "isotonic"] = "temperature"
+    """temperature: one number per target, the ranking stays. platt: slope and intercept for each class. isotonic: a
+    step-free rising line for each class, for some hundred validation samples of both classes and more."""
     replicates: Annotated[int, Field(ge=100)] = 1000
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     seed: Annotated[int, Field(ge=0)] = 0

@@ -10,7 +10,7 @@ without a mask is not a sample whose mask is empty.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -214,6 +214,27 @@ class ModelOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class PointFigures:
+    """What a threshold gave on the samples that it was chosen on.
+
+    Attributes:
+        sensitivity: in [0, 1].
+        specificity: in [0, 1].
+        ppv: positive predictive value in [0, 1], at the prevalence of these samples.
+        npv: negative predictive value, or None where every sample was called positive.
+        n: labelled samples.
+        positives: positive ones among them.
+    """
+
+    sensitivity: float
+    specificity: float
+    ppv: float
+    npv: float | None
+    n: int
+    positives: int
+
+
+@dataclass(frozen=True, slots=True)
 class OperatingPoint:
     """Where probabilities become decisions; chosen on validation and then frozen.
 
@@ -223,23 +244,28 @@ class OperatingPoint:
         criterion: how it was chosen, e.g. "sensitivity >= 0.95".
         chosen_on: split that it was chosen on; None for a threshold stated by hand.
         n: number of labelled samples it was chosen on (0 for one stated by hand).
+        figures: by target name, what each threshold gave there; empty for one stated by hand or of an older bundle.
     """
 
     thresholds: Mapping[str, tuple[float, ...]]
     criterion: str
     chosen_on: str | None = None
     n: int = 0
+    figures: Mapping[str, tuple[PointFigures, ...]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         thresholds = {name: list(values) for name, values in self.thresholds.items()}
-        return {"thresholds": thresholds, "criterion": self.criterion, "chosen_on": self.chosen_on, "n": self.n}
+        plain = {"thresholds": thresholds, "criterion": self.criterion, "chosen_on": self.chosen_on, "n": self.n}
+        return plain | {"figures": {name: [asdict(one) for one in figures] for name, figures in self.figures.items()}}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> OperatingPoint:
         """Rebuild what ``to_dict`` gave."""
         thresholds = {name: tuple(float(t) for t in ts) for name, ts in values["thresholds"].items()}
-        return cls(thresholds, str(values["criterion"]), values.get("chosen_on"), int(values.get("n", 0)))
+        given = values.get("figures", {})
+        figures = {name: tuple(PointFigures(**one) for one in several) for name, several in given.items()}
+        return cls(thresholds, str(values["criterion"]), values.get("chosen_on"), int(values.get("n", 0)), figures)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lepton_vision.evaluation.lesions import LesionScores as LesionScores
     from lepton_vision.evaluation.lesions import score_lesions as score_lesions
     from lepton_vision.evaluation.masks import compare_masks as compare_masks
+    from lepton_vision.evaluation.operating_point import Criterion as Criterion
     from lepton_vision.evaluation.operating_point import choose_operating_point as choose_operating_point
     from lepton_vision.evaluation.pointing import PointingGame as PointingGame
     from lepton_vision.evaluation.pointing import play_pointing_game as play_pointing_game
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from lepton_vision.evaluation.segmentation import evaluate_masks as evaluate_masks
 
 _HOMES = {
+    "Criterion": "operating_point",
     "Evaluation": "classification",
     "Froc": "detection",
     "HeadAgreement": "agreement",

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from lepton_vision.config import EvaluationConfig, PreprocessConfig, nearest
 from lepton_vision.errors import EvaluationError
+from lepton_vision.evaluation.analyses import Analyses
 from lepton_vision.evaluation.bands import curve_bands
 from lepton_vision.evaluation.cases import WorstCase, unsure_cases, worst_cases
 from lepton_vision.evaluation.curves import ClassCurves, class_curves
@@ -46,6 +47,7 @@ class Evaluation:
         confidence: of the intervals, e.g. 0.95.
         preprocess: how the pixels were prepared, or None.
         provenance: plain facts: bundle id, method and number of the replicates, seed.
+        analyses: calibration, net benefit, prediction sets, abstention, subgroups, comparison with another site.
     """
 
     targets: tuple[Target, ...]
@@ -63,6 +65,7 @@ class Evaluation:
     confidence: float = 0.95
     preprocess: PreprocessConfig | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    analyses: Analyses = field(default_factory=Analyses)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: undefined numbers are None, and no path of a file is in it."""
@@ -90,6 +93,7 @@ class Evaluation:
             "targets": targets,
             "preprocess": preprocess,
             "provenance": dict(self.provenance),
+            "analyses": self.analyses.to_dict(),
         }
 
     def _repr_html_(self) -> str:
