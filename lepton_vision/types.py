@@ -9,10 +9,10 @@ without a mask is not a sample whose mask is empty.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,6 @@ from lepton_vision.targets import Target as Target
 from lepton_vision.targets import TargetKind as TargetKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import torch
 
 Split = Literal["train", "val", "test"]
@@ -98,6 +96,24 @@ class SampleAddress:
     path: Path
     member: str | None = None
     frame: int | None = None
+
+
+class CaseKey(NamedTuple):
+    """What a heat map of one sample is about.
+
+    Attributes:
+        image_id: pseudonymous id of the sample.
+        target: name of the target.
+        class_name: class whose evidence is shown.
+    """
+
+    image_id: str
+    target: str
+    class_name: str
+
+
+HeatMaps = Mapping[CaseKey, Pixels]
+"""By what they are about, (H, W) float32, 0 or more, on the grid of the network's input."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -15,26 +14,9 @@ from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import choose_device
 from lepton_vision.readers.image import read_image
 from lepton_vision.transforms.preprocess import preprocess_image, to_input
-from lepton_vision.types import SampleAddress, Target
+from lepton_vision.types import CaseKey, SampleAddress
 
 _BATCH = 8
-
-
-class Explained(NamedTuple):
-    """What a heat map is of.
-
-    Attributes:
-        image_id: pseudonymous id of the sample.
-        target: name of the target.
-        class_name: class whose evidence is shown.
-    """
-
-    image_id: str
-    target: str
-    class_name: str
-
-
-HeatMaps = Mapping[Explained, npt.NDArray[np.float32]]
 
 
 def can_explain(bundle: Bundle) -> bool:
@@ -44,8 +26,8 @@ def can_explain(bundle: Bundle) -> bool:
 
 
 def explain_samples(
-    bundle: Bundle, wanted: Iterable[tuple[Explained, SampleAddress]], *, device: str = "auto"
-) -> dict[Explained, npt.NDArray[np.float32]]:
+    bundle: Bundle, wanted: Iterable[tuple[CaseKey, SampleAddress]], *, device: str = "auto"
+) -> dict[CaseKey, npt.NDArray[np.float32]]:
     """Compute where the evidence for a class lies in each sample (see ``grad_cam``).
 
     A sample that cannot be read any more has no map. The maps of one class have one scale: they may be compared.
@@ -60,20 +42,20 @@ def explain_samples(
         not know the network (volumes, regions of interest).
 
     Example:
-        >>> maps = explain_samples(bundle, [(Explained("3f9a", "covid", "COVID"), address)])  # doctest: +SKIP
+        >>> maps = explain_samples(bundle, [(CaseKey("3f9a", "covid", "COVID"), address)])  # doctest: +SKIP
     """
     if not can_explain(bundle):
         return {}
     targets = {target.name: target for target in bundle.targets}
-    groups: dict[tuple[str, str], list[tuple[Explained, npt.NDArray[np.uint16]]]] = {}
+    groups: dict[tuple[str, str], list[tuple[CaseKey, npt.NDArray[np.uint16]]]] = {}
     for one, address in wanted:
         pixels = _read(address, bundle)
         if pixels is not None:
             groups.setdefault((one.target, one.class_name), []).append((one, pixels))
     network = bundle.network().to(choose_device(device))
-    maps: dict[Explained, npt.NDArray[np.float32]] = {}
+    maps: dict[CaseKey, npt.NDArray[np.float32]] = {}
     for (name, class_name), members in groups.items():
-        index = _class_index(targets[name], class_name)
+        index = targets[name].classes.index(class_name)
         for start in range(0, len(members), _BATCH):
             part = members[start : start + _BATCH]
             images = to_input(np.stack([pixels for _, pixels in part]), bundle.config.preprocess)
@@ -89,7 +71,3 @@ def _read(address: SampleAddress, bundle: Bundle) -> npt.NDArray[np.uint16] | No
         return preprocess_image(image, bundle.config.preprocess)
     except (LeptonError, OSError, ValueError):
         return None
-
-
-def _class_index(target: Target, class_name: str) -> int:
-    return target.classes.index(class_name)

@@ -33,7 +33,8 @@ class Key:
     Attributes:
         series: position in the palette; None for a muted line.
         shape: "line", "dash" (a line with gaps), "dot" (with an interval), "disc", "point" (an operating point),
-            "dots" (a dotted line), "bar", "level" (a line across) or "cut" (a threshold, or a dashed line across).
+            "dots" (a dotted line), "band", "bar", "level" (a line across) or "cut" (a threshold, or a dashed line
+            across).
         text: what it stands for.
         note: a figure that belongs to it, or "".
     """
@@ -123,6 +124,8 @@ def _curve_keys(evaluation: Evaluation, target: Target, lines: list[Line], *, fi
     is_roc = figure == "auroc"
     if target.kind == "binary":
         keys = [Key(0, "line", target.positive, _with_interval(figures.get(figure)))]
+        if any(line.curves.bands is not None for line in lines):
+            keys.append(Key(0, "band", f"{evaluation.confidence * 100:g} % band", "point by point, over patients"))
         shown = ("sensitivity", "specificity") if is_roc else ("sensitivity", "ppv")
         names = ("sensitivity", "specificity") if is_roc else ("recall", "precision")
         values = [number(_value(figures.get(one))) for one in shown]

@@ -75,6 +75,56 @@ READING: Mapping[str, str] = {
         "Decisions that were wrong, the surest first: look here for wrong labels, artefacts and findings that the "
         "model never learnt."
     ),
+    "unsure": (
+        "Decisions nearest to the threshold, right or wrong: a little noise would have turned them. A reader "
+        "should see such cases."
+    ),
+    "calibration": (
+        "Slope 1 and intercept 0 mean that the probabilities can be taken at their word. A slope below 1: the "
+        "model is too sure. An intercept above 0: the probabilities are too low on the whole. Observed over "
+        "expected compares the positives with the sum of the probabilities."
+    ),
+    "benefit": (
+        "Net benefit counts true positives and takes off the false ones, weighed by what a threshold says about "
+        "their cost. At a threshold probability at which you would act, take the highest line."
+    ),
+    "abstention": (
+        "The images are sorted by how sure the model is. From left to right more of them are decided; the line "
+        "says how many of those are decided wrongly."
+    ),
+    "sets": (
+        "Instead of one answer a set of answers, made on validation so that the true one is among them as often "
+        "as stated. Small sets that keep their word are good; empty or full sets say that the model does not "
+        "know."
+    ),
+    "external": "The locked model on images of another site; nothing was fitted there. Below 0 it is worse here.",
+    "explorer": (
+        "Move the threshold and see what changes. The frozen operating point stays what it was: a threshold that "
+        "is chosen here, on the images that it is then judged on, flatters the model."
+    ),
+    "forest": (
+        "Each bar is the interval of one subgroup; the upright line is the figure of all images. Intervals of "
+        "small groups are wide: that they overlap does not prove that the groups are treated alike."
+    ),
+}
+
+ANALYSIS_NAMES: Mapping[str, str] = {
+    "slope": "Slope (ideal 1)",
+    "intercept": "Intercept (ideal 0)",
+    "in_the_large": "Intercept, slope fixed at 1 (ideal 0)",
+    "observed_expected": "Observed over expected (ideal 1)",
+    "ece": "Calibration error (ECE)",
+    "brier_reliability": "Brier: reliability (0 is best)",
+    "brier_resolution": "Brier: resolution (more is better)",
+    "brier_uncertainty": "Brier: uncertainty (of the sample)",
+    "observed": "Prevalence observed",
+    "expected": "Mean probability",
+    "brier_before": "Brier score before",
+    "brier_after": "Brier score after",
+    "brier_gain": "Brier score gained",
+    "log_loss_before": "Log loss before",
+    "log_loss_after": "Log loss after",
+    "log_loss_gain": "Log loss gained",
 }
 
 REASON_NAMES: Mapping[str, str] = {
