@@ -25,23 +25,28 @@ def evaluate(
     tolerance_mm: Annotated[float, typer.Option(help="For --masks: surfaces so far apart agree.")] = 1.0,
     lesions: Annotated[str, typer.Option(help="For --masks: structures to count lesion by lesion.")] = "",
     min_iou: Annotated[float, typer.Option(help="For --lesions: IoU of a hit; 0 for any shared voxel.")] = 0.0,
+    about: Annotated[
+        Path | None, typer.Option(help="YAML with what only a human can say; its keys stand in the checklists.")
+    ] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Figures with intervals: from a bundle and a split, a CSV of any other tool, or pairs of mask files."""
     from lepton_vision.console import Console
     from lepton_vision.errors import ConfigError
+    from lepton_vision.reporting.about import read_about
 
     modes = [bundle is not None or manifest is not None, predictions is not None, masks is not None]
     if modes.count(True) != 1 or (bundle is None) != (manifest is None):
         raise ConfigError("Give --bundle with --manifest, or --predictions alone, or --masks alone.", key="predictions")
+    answers = None if about is None else read_about(about)
     with Console(quiet=as_json) as console:
         if masks is not None:
             result = _evaluate_masks(masks, out, structures, tolerance_mm, lesions, min_iou, console)
         elif predictions is not None:
-            result = _figures(*_evaluate_table(predictions, out, threshold))
+            result = _figures(*_evaluate_table(predictions, out, threshold, answers))
         else:
-            result = _evaluate_split(bundle, manifest, part, out, device, console)
+            result = _evaluate_split(bundle, manifest, part, out, device, console, answers)
     print_facts(result, as_json=as_json)
 
 
@@ -85,20 +90,23 @@ def _evaluate_masks(
     return {**next(iter(figures.values())), "structures": figures, **counts, **files}
 
 
-def _evaluate_table(predictions: Path, out: Path, threshold: float) -> tuple[Any, Path]:
+def _evaluate_table(predictions: Path, out: Path, threshold: float, about: dict[str, str] | None) -> tuple[Any, Path]:
     from lepton_vision.errors import ConfigError
     from lepton_vision.evaluation import evaluate
     from lepton_vision.inference import Predictions
-    from lepton_vision.pipeline import stated_point, write_results
+    from lepton_vision.pipeline import stated_point
+    from lepton_vision.results import write_results
 
     if not 0.0 <= threshold <= 1.0:
         raise ConfigError(f"--threshold is a probability from 0 to 1. Received: {threshold:g}.", key="threshold")
     table = Predictions.load(predictions)
     evaluation = evaluate(table, operating_point=stated_point(table.targets, threshold=threshold))
-    return evaluation, write_results(evaluation, table, out)
+    return evaluation, write_results(evaluation, table, out, about=about)
 
 
-def _evaluate_split(bundle: Any, manifest: Any, part: str, out: Path, device: str, console: Any) -> dict[str, Any]:
+def _evaluate_split(
+    bundle: Any, manifest: Any, part: str, out: Path, device: str, console: Any, about: dict[str, str] | None
+) -> dict[str, Any]:
     from lepton_vision.config import nearest
     from lepton_vision.errors import ConfigError
     from lepton_vision.manifest import Manifest
@@ -109,7 +117,7 @@ def _evaluate_split(bundle: Any, manifest: Any, part: str, out: Path, device: st
     if part not in SPLITS:
         raise ConfigError(f"Unknown split {part!r}. {nearest(part, list(SPLITS))}", key="split")
     loaded, table = Bundle.load(bundle), Manifest.load(manifest)
-    found = evaluate_bundle(loaded, table, split=part, out=out, device=device, progress=console.progress)
+    found = evaluate_bundle(loaded, table, split=part, out=out, device=device, progress=console.progress, about=about)
     return split_figures(found)
 
 

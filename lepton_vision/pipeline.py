@@ -22,10 +22,10 @@ from lepton_vision.evaluation.calibration import fit_temperatures
 from lepton_vision.evaluation.classification import validation_figures
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation, overlap_figures
 from lepton_vision.files import write_atomic
-from lepton_vision.inference import Predictions, predict
+from lepton_vision.inference import predict
 from lepton_vision.inference.predictor import examine_network
 from lepton_vision.inference.windows import WindowedNetwork
-from lepton_vision.inspection import data_flow, describe
+from lepton_vision.inspection import data_flow
 from lepton_vision.manifest import Audit, Manifest, audit_manifest, split_manifest
 from lepton_vision.manifest.audit import drop_leaks
 from lepton_vision.manifest.labels import infer_targets
@@ -33,7 +33,7 @@ from lepton_vision.mask_study import evaluate_mask_parts
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.models.device import choose_device, choose_precision
 from lepton_vision.models.network import Network
-from lepton_vision.reporting import write_report
+from lepton_vision.results import write_results
 from lepton_vision.training import fit_model
 from lepton_vision.training.distributed import is_main_process
 from lepton_vision.training.features import FixedStages, UpperPart
@@ -256,8 +256,11 @@ def evaluate_bundle(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
     title: str | None = None,
+    about: Mapping[str, str] | None = None,
 ) -> SplitResult:
-    """Predict one split, evaluate at the bundle's operating point, and write figures, predictions and the page.
+    """Predict one split, evaluate at the bundle's operating point, and write figures, predictions, page and card.
+
+    ``about`` is what a human answered about the study (``reporting.about.read_about``).
 
     Masks are evaluated where the model predicts them and rows have true ones; their files and page lie in
     ``out/masks``.
@@ -281,6 +284,7 @@ def evaluate_bundle(
             device=device,
             cache_dir=cache_dir,
             progress=progress,
+            about=about,
         )
         result = SplitResult(report, evaluation)
     if bundle.gives_masks and (result is None or part.frame["mask_values"].notna().any()):
@@ -304,31 +308,17 @@ def _evaluate_classes(
     device: str,
     cache_dir: Path | None,
     progress: Progress | None,
+    about: Mapping[str, str] | None,
 ) -> tuple[Evaluation, Path]:
     if bundle.operating_point is None:
         raise ConfigError("Expected a bundle with an operating point. Received: one without. Choose one on validation.")
     told = None if progress is None else lambda done, total: progress("predict", done, total, "")
     predictions = predict(bundle, part, device=device, cache_dir=cache_dir, progress=told)
     evaluation = evaluate(predictions, operating_point=bundle.operating_point, config=bundle.config.evaluation)
-    report = write_results(evaluation, predictions, out, title=title, data_flow=flow, provenance=describe(bundle))
+    report = write_results(
+        evaluation, predictions, out, title=title, data_flow=flow, bundle=bundle, device=device, about=about
+    )
     return evaluation, report
-
-
-def write_results(
-    evaluation: Evaluation,
-    predictions: Predictions,
-    out: str | Path,
-    *,
-    title: str | None = None,
-    data_flow: Mapping[str, Any] | None = None,
-    provenance: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write ``predictions.csv``, ``figures.json`` and ``report.html`` into ``out``; return the page's path."""
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    predictions.save(out / "predictions.csv")
-    write_atomic(out / "figures.json", json.dumps(evaluation.to_dict(), indent=1))
-    return write_report(evaluation, out / "report.html", title=title, data_flow=data_flow, provenance=provenance)
 
 
 def run_study(

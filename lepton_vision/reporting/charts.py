@@ -66,12 +66,7 @@ class Chart:
 
 def curve_charts(evaluation: Evaluation, target: Target, *, name: str) -> list[Chart]:
     """Return ROC and precision–recall, with all classes in one drawing; ``name`` stands before every id."""
-    curves = evaluation.curves.get(target.name, ())
-    marks = _marks(evaluation, target)
-    series = _choose_series(evaluation, target, curves)
-    levels = [_level(one) for one in curves]
-    roc = [Line(one, series[k], marks[k][0]) for k, one in enumerate(curves)]
-    pr = [Line(one, series[k], marks[k][1], levels[k]) for k, one in enumerate(curves)]
+    roc, pr = curve_lines(evaluation, target)
     charts = []
     kinds = (("roc", "ROC curve", roc, "auroc"), ("pr", "Precision–recall curve", pr, "average_precision"))
     for short, title, lines, figure in kinds:
@@ -83,6 +78,17 @@ def curve_charts(evaluation: Evaluation, target: Target, *, name: str) -> list[C
         missing = "" if is_drawn else "Undefined: the labelled images are all of one class."
         charts.append(Chart(title, svg, tuple(keys), READING[short], missing))
     return charts
+
+
+def curve_lines(evaluation: Evaluation, target: Target) -> tuple[list[Line], list[Line]]:
+    """What ROC and precision–recall figures draw, a line per class."""
+    curves = evaluation.curves.get(target.name, ())
+    marks = _marks(evaluation, target)
+    series = _choose_series(evaluation, target, curves)
+    levels = [_level(one) for one in curves]
+    roc = [Line(one, series[k], marks[k][0]) for k, one in enumerate(curves)]
+    pr = [Line(one, series[k], marks[k][1], levels[k]) for k, one in enumerate(curves)]
+    return roc, pr
 
 
 def class_charts(evaluation: Evaluation, target: Target, *, name: str) -> list[tuple[str, Chart, Chart]]:

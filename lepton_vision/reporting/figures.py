@@ -8,11 +8,11 @@ sets such text in HTML. pyplot is not used and no setting of matplotlib changes 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from html import escape
-from io import StringIO
+from io import BytesIO, StringIO
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,16 @@ from matplotlib.ticker import MaxNLocator
 from lepton_vision.evaluation.curves import ClassCurves, Histogram, ReliabilityBin
 from lepton_vision.types import FloatArray
 
-Plot = Figure  # this package has a Figure of its own: a number with its interval
+
+class Plot(Figure):
+    """A figure that a notebook shows without pyplot (this package has a Figure of its own: a number with interval)."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = BytesIO()
+        with drawing():
+            self.savefig(buffer, format="png", dpi=2.0 * _POINTS, facecolor="white")
+        return buffer.getvalue()
+
 
 INK, MUTED, GRID, PAPER = "#17212d", "#5a6774", "#e1e6ec", "#fefefe"
 # Told apart with any colour vision and, as the lines change their dashes too, without colour (after Okabe and Ito).
@@ -179,6 +188,18 @@ def scores_figure(histogram: Histogram, *, thresholds: Sequence[float] = (), is_
         axes.set_ylim(-largest * 1.06, largest * 1.06)
         axes.set_yticks([-t for t in ticks[:0:-1]] + ticks)
         axes.set_yticklabels([f"{t:.0%}" for t in ticks[:0:-1] + ticks])
+    return plot
+
+
+def name_lines(plot: Plot, names: Mapping[int, str]) -> Plot:
+    """Add a legend by position in ``SERIES``; names are drawn as they are, ``$`` too. Returns the same figure."""
+    (axes,) = plot.axes
+    lines = {line.get_color(): line for line in axes.lines if line.get_color() in SERIES}
+    shown = {name: lines[SERIES[k]] for k, name in names.items() if SERIES[k] in lines}
+    with drawing():
+        legend = axes.legend(shown.values(), shown.keys(), fontsize=8.5, frameon=False)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     return plot
 
 
