@@ -46,13 +46,17 @@ def fit_offsets(x: FloatArray, weight: FloatArray, positive: FloatArray) -> Floa
     """Maximise the likelihood of logit P(y = 1) = a + x over a; arguments and NaN as for ``fit_lines``; (R,)."""
     total, hits = weight.sum(axis=1), positive.sum(axis=1)
     is_defined = (hits > 0) & (hits < total)
-    # The sum of sigmoid(a + x) rises with a: halve a bracket that holds the root, it cannot fail.
-    low, high = np.full(len(weight), -60.0), np.full(len(weight), 60.0)
-    for _ in range(60):
+    # The sum of sigmoid(a + x) rises with a: halve a bracket that holds the root, then four steps of Newton's.
+    low, high = np.full(len(weight), -40.0), np.full(len(weight), 40.0)
+    for _ in range(10):
         middle = (low + high) / 2
         is_above = (weight * expit(middle[:, None] + x)).sum(axis=1) > hits
         low, high = np.where(is_above, low, middle), np.where(is_above, middle, high)
-    return np.where(is_defined, (low + high) / 2, np.nan)
+    a = (low + high) / 2
+    for _ in range(4):
+        chance = expit(a[:, None] + x)
+        a += np.nan_to_num(ratio(hits - (weight * chance).sum(axis=1), (weight * chance * (1 - chance)).sum(axis=1)))
+    return np.where(is_defined, a, np.nan)
 
 
 def _log_likelihood(
