@@ -18,7 +18,7 @@ import numpy as np
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, LabelError, ManifestError
 from lepton_vision.evaluation import Criterion, Evaluation, choose_operating_point, evaluate
-from lepton_vision.evaluation.calibration import fit_temperatures
+from lepton_vision.evaluation.calibration import fit_calibrators, fit_temperatures
 from lepton_vision.evaluation.classification import validation_figures
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation, overlap_figures
 from lepton_vision.files import write_atomic
@@ -215,7 +215,7 @@ def _note(row: Mapping[str, Any]) -> str:
 
 
 def settle(bundle: Bundle, val: Manifest, *, device: str = "auto", cache_dir: Path | None = None) -> Bundle:
-    """Fit temperatures, then choose the operating point on the calibrated probabilities, both on validation.
+    """Fit the calibration, then choose the operating point on the calibrated probabilities, both on validation.
 
     A bundle of masks alone has neither.
     """
@@ -224,7 +224,10 @@ def settle(bundle: Bundle, val: Manifest, *, device: str = "auto", cache_dir: Pa
     settings = bundle.config.evaluation
     predictions = predict(bundle, val, device=device, cache_dir=cache_dir)
     if settings.calibrate:
-        bundle = bundle.with_temperatures(fit_temperatures(predictions))
+        if settings.calibration == "temperature":
+            bundle = bundle.with_temperatures(fit_temperatures(predictions))
+        else:
+            bundle = bundle.with_calibrators(fit_calibrators(predictions, method=settings.calibration))
         predictions = predict(bundle, val, device=device, cache_dir=cache_dir)
     return bundle.with_operating_point(choose_operating_point(predictions, criterion=Criterion.of(settings)))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "lepton_vision"
-FOUNDATION = {"errors", "geometry", "targets", "types", "sections", "config", "files", "_lazy"}
+FOUNDATION = {"calibrators", "errors", "geometry", "targets", "types", "sections", "config", "files", "_lazy"}
 TOP = {
     "pipeline",
     "inspection",

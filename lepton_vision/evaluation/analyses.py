@@ -126,7 +126,7 @@ class Referral:
 
     Attributes:
         risk: largest share of wrong decisions among the others.
-        share: smallest share referred; NaN where every kept part is riskier.
+        share: smallest share referred; 1 where every kept part is riskier.
     """
 
     risk: float

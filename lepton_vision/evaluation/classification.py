@@ -137,6 +137,8 @@ def evaluate(
         >>> result.figures["covid"]["auroc"].value
         0.75
     """
+    from lepton_vision.evaluation.analysis import analyze  # which computes figures of subgroups with this module
+
     settings = config or EvaluationConfig()
     bootstrap = Bootstrap(settings.replicates, settings.confidence, settings.seed)
     thresholds = {target.name: _thresholds(operating_point, target) for target in predictions.targets}
@@ -170,6 +172,7 @@ def evaluate(
             "replicates": settings.replicates,
             "seed": settings.seed,
         },
+        analyses=analyze(predictions, operating_point=operating_point, config=settings),
     )
 
 

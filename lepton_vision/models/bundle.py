@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from lepton_vision.calibrators import Calibrator
 from lepton_vision.config import Config, fingerprint
 from lepton_vision.errors import BundleError, LeptonError
 from lepton_vision.models.bundle_files import read_bundle_files, write_bundle_files
@@ -22,6 +23,7 @@ from lepton_vision.types import OperatingPoint, Target
 
 _STEM = "encoder.stem.conv1.weight"
 _KEYS = frozenset({"config", "targets", "channels", "temperatures", "operating_point", "provenance"})
+_LATER_KEYS = frozenset({"calibrators"})  # written where there is something to write; older bundles lack them
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Bundle:
         state: state dict of the Network, on the CPU; treat it as read-only.
         temperatures: by target name, what logits are divided by before sigmoid or softmax; 1 where not named.
         operating_point: where probabilities become decisions, or None.
+        calibrators: by target name, how probabilities are corrected after sigmoid or softmax; none where not named.
         provenance: versions, seed, data fingerprint, validation figures; no paths and no patient data.
 
     Example:
@@ -47,11 +50,13 @@ class Bundle:
     temperatures: dict[str, float] = field(default_factory=dict)
     operating_point: OperatingPoint | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    calibrators: dict[str, Calibrator] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (self.targets or self.config.segmentation) or _STEM not in self.state:
             raise BundleError("Expected a target or structures, and the state dict of a Network. Received: less.")
         _check_temperatures(self.temperatures, self.targets)
+        _check_calibrators(self.calibrators, self.targets)
         if self.operating_point is not None:
             _check_point(self.operating_point, self.targets)
 
@@ -64,7 +69,7 @@ class Bundle:
     def bundle_id(self) -> str:
         """16 hexadecimal digits that change with whatever changes a prediction or a decision, and with nothing else.
 
-        They cover the weights, the preprocessing, the network's design, the targets, the temperatures and the
+        They cover the weights, the preprocessing, the network's design, the targets, the calibration and the
         thresholds; not the provenance, nor how the training was set up.
         """
         point, plain = self.operating_point, self.config.to_dict()
@@ -76,6 +81,8 @@ class Bundle:
             "temperatures": {t.name: self.temperature(t.name) for t in self.targets},
             "thresholds": None if point is None else point.to_dict()["thresholds"],
         }
+        if self.calibrators:
+            facts["calibrators"] = {name: one.to_dict() for name, one in self.calibrators.items()}
         if self.config.segmentation is not None:
             facts["segmentation"] = [plain["segmentation"], list(self.config.segmentation.names)]
         if self.config.volume is not None:
@@ -133,6 +140,14 @@ class Bundle:
         """
         return self._replace(temperatures={name: float(value) for name, value in temperatures.items()})
 
+    def with_calibrators(self, calibrators: Mapping[str, Calibrator]) -> Bundle:
+        """Return a copy with these calibrators in place of the old ones.
+
+        Raises:
+            BundleError: an unknown target, or another number of maps than it has outputs.
+        """
+        return self._replace(calibrators=dict(calibrators))
+
     def _replace(self, **changes: Any) -> Bundle:
         changed = replace(self, **changes)
         changed.__dict__["_weights_sha256"] = self._weights_sha256  # the weights are the same: hash them once
@@ -159,6 +174,8 @@ class Bundle:
             "operating_point": None if self.operating_point is None else self.operating_point.to_dict(),
             "provenance": complete_provenance(self.provenance, seed=self.config.train.seed),
         }
+        if self.calibrators:
+            facts["calibrators"] = {name: one.to_dict() for name, one in self.calibrators.items()}
         return write_bundle_files(Path(folder), facts, self.state)
 
     @classmethod
@@ -170,8 +187,8 @@ class Bundle:
         """
         folder = Path(folder)
         facts, state = read_bundle_files(folder)
-        if set(facts) != _KEYS:
-            odd = sorted(set(facts) ^ _KEYS)
+        if set(facts) - _LATER_KEYS != _KEYS:
+            odd = sorted((set(facts) - _LATER_KEYS) ^ _KEYS)
             raise BundleError(
                 f"Expected the keys {', '.join(sorted(_KEYS))} in bundle.json. Missing or unknown: {', '.join(odd)}. "
                 "It was written by another version: use that one, or train again.",
@@ -195,6 +212,7 @@ class Bundle:
             temperatures={str(name): float(value) for name, value in facts["temperatures"].items()},
             operating_point=None if point is None else OperatingPoint.from_dict(point),
             provenance=dict(facts["provenance"]),
+            calibrators={str(k): Calibrator.from_dict(v) for k, v in facts.get("calibrators", {}).items()},
         )
         if bundle.channels != facts["channels"]:
             raise BundleError(f"Expected weights for {facts['channels']} channels. Received: {bundle.channels}.")
@@ -208,6 +226,7 @@ class Bundle:
             "network": f"{self.config.model.backbone}, {self.channels} channels, {self.config.preprocess.size} pixels",
             "targets": "; ".join(f"{t.name} ({t.kind}: {', '.join(t.classes)})" for t in self.targets),
             "temperatures": ", ".join(f"{t.name} {self.temperature(t.name):.3f}" for t in self.targets),
+            "calibration": ", ".join(f"{name} {one.method}" for name, one in self.calibrators.items()) or "temperature",
             "operating point": "none" if point is None else f"{point.criterion}: {dict(point.thresholds)}",
             **{name: value for name, value in self.provenance.items() if not isinstance(value, dict)},
         }
@@ -227,6 +246,16 @@ def _check_temperatures(temperatures: Mapping[str, float], targets: tuple[Target
         if name not in names or not (np.isfinite(value) and value > 0):
             raise BundleError(
                 f"Expected finite temperatures above 0 for {', '.join(names)}. Received: {name}={value}.", key=name
+            )
+
+
+def _check_calibrators(calibrators: Mapping[str, Calibrator], targets: tuple[Target, ...]) -> None:
+    outputs = {target.name: target.outputs for target in targets}
+    for name, one in calibrators.items():
+        if len(one.maps) != outputs.get(name):
+            raise BundleError(
+                f"Expected calibration maps by target, this many: {outputs}. Received: {len(one.maps)} for {name!r}.",
+                key=name,
             )
 
 
