@@ -287,3 +287,13 @@ class EvaluationConfig(Section):
     replicates: Annotated[int, Field(ge=100)] = 1000
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     seed: Annotated[int, Field(ge=0)] = 0
+    interval: Literal["percentile", "bca"] = "percentile"
+    """Of the bootstrap over patients; bca corrects bias and skewness (Efron, JASA 82:171, 1987)."""
+    max_fpr: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    """Largest false positive rate of the partial AUROC."""
+    prevalence: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Prevalence at which PPV and NPV are given once more; None leaves them out."""
+    unit: Literal["image", "series", "study", "patient"] = "image"
+    """What is one case: the images of a larger unit are joined before thresholds are chosen and figures computed."""
+    aggregation: Literal["max", "mean", "noisy_or", "learnt"] = "mean"
+    """How probabilities of one unit are joined; learnt weights them by a fit on validation."""

@@ -53,7 +53,7 @@ def worst_cases(
         thresholds: one for binary, K for multilabel, none for multiclass.
         count: at most so many.
     """
-    find = _multiclass if target.kind == "multiclass" else _yes_or_no
+    find = _multiclass if target.is_exclusive else _yes_or_no
     return tuple(find(part, target, thresholds=thresholds, count=count))
 
 

@@ -147,7 +147,7 @@ def _case(evaluation: Evaluation, target: Target, case: WorstCase, *, side: int)
     called, of, badge = case.class_name, case.truth, "confused"
     thresholds = evaluation.operating_point.thresholds.get(target.name, ())
     threshold = thresholds[0] if target.kind == "binary" and thresholds else None
-    if target.kind != "multiclass":
+    if not target.is_exclusive:
         is_missed = case.y_true == 1
         badge, of = "missed" if is_missed else "false alarm", case.class_name
         names = target.classes if target.kind == "binary" else ("absent", "present")

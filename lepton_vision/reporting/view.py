@@ -76,7 +76,7 @@ def figure_groups(evaluation: Evaluation, target: Target) -> list[tuple[str, lis
         found = [show_figure(key, figures[key], kind=target.kind) for key in keys if key in left]
         left = [key for key in left if key not in keys]
         if found:
-            has_point = target.kind != "multiclass" or "operating point" not in title
+            has_point = not target.is_exclusive or "operating point" not in title
             groups.append((title if has_point else "Decisions", found))
     if left:
         groups.append(("Further figures", [show_figure(key, figures[key], kind=target.kind) for key in left]))
@@ -104,7 +104,7 @@ def threshold_text(evaluation: Evaluation, target: Target, k: int = 0) -> str:
 
 def decision_rule(evaluation: Evaluation, target: Target) -> str:
     """Say in one sentence when the model calls what."""
-    if target.kind == "multiclass":
+    if target.is_exclusive:
         return "The class with the largest probability is called; there is no threshold."
     if target.kind == "multilabel":
         return "A class is called present where its probability reaches its own threshold, listed by class below."
