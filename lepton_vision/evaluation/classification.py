@@ -148,7 +148,7 @@ def evaluate(
     settings = config or EvaluationConfig()
     if settings.unit != "image":
         predictions = aggregate(predictions, unit=settings.unit, method=settings.aggregation, learnt=aggregation)
-    thresholds = {target.name: _thresholds(operating_point, target) for target in predictions.targets}
+    thresholds = {target.name: thresholds_of(operating_point, target) for target in predictions.targets}
     known = {target.name: predictions.labelled(target) for target in predictions.targets}
     is_known = np.any(list(known.values()), axis=0)
     parts = {target.name: predictions.select(known[target.name]) for target in predictions.targets}
@@ -230,7 +230,12 @@ def measures_of(
     )
 
 
-def _thresholds(point: OperatingPoint, target: Target) -> tuple[float, ...]:
+def thresholds_of(point: OperatingPoint, target: Target) -> tuple[float, ...]:
+    """Thresholds of one target, checked: one for binary, K for multilabel, none for exclusive classes.
+
+    Raises:
+        EvaluationError: the point lacks the target, or has another number of thresholds than it needs.
+    """
     if target.is_exclusive:
         return ()
     if target.name not in point.thresholds:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -224,7 +224,19 @@ def bca_interval(
     return float(low), float(high)
 
 
-def bootstrap_figures(measures: Measures, bootstrap: Bootstrap) -> dict[str, Figure]:
+def draw_figures(measures: Measures, bootstrap: Bootstrap) -> dict[str, FloatArray]:
+    """Figures of every replicate, (R,) by name; empty arrays where there is one patient only."""
+    if measures.units < 2:
+        return {name: np.zeros(0) for name in measures.values(np.ones((1, measures.units)))}
+    return _collect(
+        measures,
+        draw_counts(measures.units, replicates=bootstrap.replicates, samples=measures.n, seed=bootstrap.seed),
+    )
+
+
+def bootstrap_figures(
+    measures: Measures, bootstrap: Bootstrap, *, drawn: Mapping[str, FloatArray] | None = None
+) -> dict[str, Figure]:
     """Every figure with its interval over resampled patients (Efron and Tibshirani 1993, ch. 13 and 14).
 
     Patients are drawn, not images: the images of one patient resemble each other, and an interval that takes them
@@ -233,13 +245,18 @@ def bootstrap_figures(measures: Measures, bootstrap: Bootstrap) -> dict[str, Fig
     is 0 or 1 in every replicate, a bootstrap has no width, and the interval is Wilson's over the patients concerned.
     BCa takes its acceleration from a jackknife over patients; where it does not exist, the percentiles stand in and
     ``reason`` says so.
+
+    Args:
+        measures: what is computed.
+        bootstrap: how.
+        drawn: what ``draw_figures`` gave; None draws.
     """
-    units, shared = measures.units, {"samples": measures.n, "seed": bootstrap.seed}
+    units = measures.units
     point = measures.values(np.ones((1, units)))
-    none = {name: np.zeros(0) for name in point}
-    drawn = _collect(measures, draw_counts(units, replicates=bootstrap.replicates, **shared)) if units > 1 else none
-    is_bca = bootstrap.method == "bca" and units > 1
-    jackknife = _collect(measures, leave_out_counts(units, **shared)) if is_bca else none
+    drawn = draw_figures(measures, bootstrap) if drawn is None else drawn
+    jackknife = {name: np.zeros(0) for name in point}
+    if bootstrap.method == "bca" and units > 1:
+        jackknife = _collect(measures, leave_out_counts(units, samples=measures.n, seed=bootstrap.seed))
     return {
         name: _figure(
             name, float(values[0]), drawn=drawn[name], jackknife=jackknife[name], measures=measures, bootstrap=bootstrap
