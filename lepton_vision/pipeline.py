@@ -384,6 +384,6 @@ def scan_source(
 def stated_point(targets: tuple[Target, ...], *, threshold: float) -> OperatingPoint:
     """An operating point that nobody chose: the same threshold everywhere."""
     thresholds: dict[str, tuple[float, ...]] = {
-        target.name: () if target.kind == "multiclass" else (threshold,) * target.outputs for target in targets
+        target.name: () if target.is_exclusive else (threshold,) * target.outputs for target in targets
     }
     return OperatingPoint(thresholds, f"stated: probability >= {threshold:g}")

@@ -20,6 +20,7 @@ TOP = {
     "cli",
     "cli_masks",
     "cli_options",
+    "cli_statistics",
     "demo",
     "console",
 }
@@ -49,7 +50,7 @@ DOORWAYS = {
     "albumentations": {"transforms/augment.py"},
     "matplotlib": {"reporting/figures.py"},
     "rich": {"console.py"},
-    "typer": {"cli.py", "cli_masks.py", "cli_options.py"},
+    "typer": {"cli.py", "cli_masks.py", "cli_options.py", "cli_statistics.py"},
     "jinja2": {"reporting/page.py"},
     "monai": {"transforms/volume_augment.py", "inference/windows.py"},
     "mlflow": {"training/runlog.py", "training/tracking.py"},

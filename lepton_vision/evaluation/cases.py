@@ -56,7 +56,7 @@ def worst_cases(
         thresholds: one for binary, K for multilabel, none for multiclass.
         count: at most so many.
     """
-    find = _multiclass if target.kind == "multiclass" else _yes_or_no
+    find = _multiclass if target.is_exclusive else _yes_or_no
     return tuple(find(part, target, thresholds=thresholds, count=count))
 
 
@@ -75,7 +75,7 @@ def unsure_cases(
         count: at most so many.
     """
     prob = part.y_prob[target.name]
-    if target.kind == "multiclass":
+    if target.is_exclusive:
         ordered = np.sort(prob, axis=1)
         return tuple(_named(part, target, row) for row in _first(ordered[:, -1] - ordered[:, -2], count))
     truth, prob = (values.reshape(part.n, target.outputs) for values in (part.y_true[target.name], prob))

@@ -15,13 +15,17 @@ from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.analyses import Analyses
 from lepton_vision.evaluation.bands import curve_bands
 from lepton_vision.evaluation.cases import WorstCase, unsure_cases, worst_cases
+from lepton_vision.evaluation.class_measures import MulticlassMeasures, MultilabelMeasures
 from lepton_vision.evaluation.curves import ClassCurves, class_curves
-from lepton_vision.evaluation.intervals import Bootstrap, Measures, bootstrap_figures, patient_units
-from lepton_vision.evaluation.measures import BinaryMeasures, MulticlassMeasures, MultilabelMeasures
+from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, patient_units
+from lepton_vision.evaluation.measures import BinaryMeasures, Extent
+from lepton_vision.evaluation.units import Aggregation, aggregate
 from lepton_vision.inference.predictions import Predictions
 from lepton_vision.types import Figure, FloatArray, OperatingPoint, Target
 
 CountArray = npt.NDArray[np.int64]
+ClassMeasures = BinaryMeasures | MulticlassMeasures | MultilabelMeasures
+_DEFAULT = Extent()
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,21 +36,26 @@ class Evaluation:
         targets: what was predicted.
         operating_point: where probabilities became decisions.
         split: "train", "val", "test", or None where it is not known.
-        n: samples with a label for at least one target.
+        n: cases with a label for at least one target: images, or units of ``provenance["unit"]``.
         n_patients: patients among them; an unknown patient id counts as a patient of its own.
         n_unlabelled: by target name, samples left out because the label is unknown.
         n_failed: samples that could not be read, and are in no figure.
-        figures: by target name and figure name. Binary: ``measures.BINARY_FIGURES``. Multilabel: the same as means
-            over the classes, and ``<figure>_<class>``. Multiclass: auroc and average_precision (one class against
-            the rest, mean), accuracy, balanced_accuracy, f1_macro, log_loss, brier, and ``auroc_<class>`` ….
+        figures: by target name and figure name. Binary: ``measures.BINARY_FIGURES``, and ``AT_PREVALENCE`` where the
+            configuration states one. Multilabel: the same as means over the classes, ``<figure>_micro`` and
+            ``<figure>_weighted`` (``class_measures.AVERAGED``), and ``<figure>_<class>``. Multiclass: auroc and
+            average_precision (one class against the rest, mean), accuracy, balanced_accuracy, mcc, log_loss, brier,
+            f1_macro …, ``_micro``, ``_weighted`` and ``auroc_<class>`` …. Ordinal: kappa_quadratic and class_error
+            beside these. A figure carries its bootstrap interval, and others in ``Figure.others``: DeLong's (or
+            Obuchowski's, where patients have several images) of an AUROC, Wilson's and Clopper–Pearson's.
         curves: by target name, one ClassCurves for the positive class of a binary target, K otherwise.
-        confusion: by target name, counts, rows truth, columns decision: (2, 2) for binary, (K, K) for multiclass,
-            (K, 2, 2) for multilabel.
+        confusion: by target name, counts, rows truth, columns decision: (2, 2) for binary, (K, K) for multiclass
+            and ordinal, (K, 2, 2) for multilabel.
         worst: by target name, decisions that were wrong, the most wrong first.
         unsure: by target name, decisions nearest to the threshold, right or wrong, the nearest first.
         confidence: of the intervals, e.g. 0.95.
         preprocess: how the pixels were prepared, or None.
-        provenance: plain facts: bundle id, method and number of the replicates, seed.
+        provenance: plain facts: bundle id, method and number of the replicates, seed, unit of analysis, what further
+            figures hold at.
         analyses: calibration, net benefit, prediction sets, abstention, subgroups, comparison with another site.
     """
 
@@ -113,18 +122,25 @@ class Evaluation:
 
 
 def evaluate(
-    predictions: Predictions, *, operating_point: OperatingPoint, config: EvaluationConfig | None = None
+    predictions: Predictions,
+    *,
+    operating_point: OperatingPoint,
+    config: EvaluationConfig | None = None,
+    aggregation: Aggregation | None = None,
 ) -> Evaluation:
     """Compute every figure with its interval, the curves and the worst cases.
 
-    Samples whose label is unknown are left out and counted. Intervals are percentiles of a bootstrap that resamples
-    patients (see ``intervals.bootstrap_figures``). A figure that is undefined is NaN and carries the reason.
+    Samples whose label is unknown are left out and counted. Intervals come from a bootstrap that resamples patients
+    (see ``intervals.bootstrap_figures``). A figure that is undefined is NaN and carries the reason. Where
+    ``config.unit`` is not "image", images are joined first (``units.aggregate``), and the operating point is one of
+    such units.
 
     Args:
         predictions: of one split.
         operating_point: chosen on validation (``choose_operating_point``) or stated; thresholds for every binary and
             multilabel target. Positive means probability >= threshold.
-        config: replicates, confidence and seed.
+        config: replicates, confidence, seed, method of the intervals, unit of analysis, what figures hold at.
+        aggregation: fitted on validation (``units.fit_aggregation``), where ``config.aggregation`` is "learnt".
 
     Raises:
         EvaluationError: the operating point lacks a target, or has another number of thresholds than the target.
@@ -140,8 +156,9 @@ def evaluate(
     from lepton_vision.evaluation.analysis import analyze  # which computes figures of subgroups with this module
 
     settings = config or EvaluationConfig()
-    bootstrap = Bootstrap(settings.replicates, settings.confidence, settings.seed)
-    thresholds = {target.name: _thresholds(operating_point, target) for target in predictions.targets}
+    if settings.unit != "image":
+        predictions = aggregate(predictions, unit=settings.unit, method=settings.aggregation, learnt=aggregation)
+    thresholds = {target.name: thresholds_of(operating_point, target) for target in predictions.targets}
     known = {target.name: predictions.labelled(target) for target in predictions.targets}
     is_known = np.any(list(known.values()), axis=0)
     parts = {target.name: predictions.select(known[target.name]) for target in predictions.targets}
@@ -154,11 +171,11 @@ def evaluate(
         n_unlabelled={name: int((~rows).sum()) for name, rows in known.items()},
         n_failed=len(predictions.failures),
         figures={
-            t.name: bootstrap_figures(measures_of(parts[t.name], t, thresholds=thresholds[t.name]), bootstrap)
+            t.name: _figures(parts[t.name], t, thresholds=thresholds[t.name], settings=settings)
             for t in predictions.targets
         },
         curves={
-            t.name: _curves(parts[t.name], t, thresholds=thresholds[t.name], bootstrap=bootstrap)
+            t.name: _curves(parts[t.name], t, thresholds=thresholds[t.name], settings=settings)
             for t in predictions.targets
         },
         confusion={t.name: _confusion(parts[t.name], t, thresholds=thresholds[t.name]) for t in predictions.targets},
@@ -166,14 +183,33 @@ def evaluate(
         unsure={t.name: unsure_cases(parts[t.name], t, thresholds=thresholds[t.name]) for t in predictions.targets},
         confidence=settings.confidence,
         preprocess=predictions.preprocess,
-        provenance={
-            "bundle_id": predictions.bundle_id,
-            "intervals": "percentile bootstrap over patients",
-            "replicates": settings.replicates,
-            "seed": settings.seed,
-        },
+        provenance=_provenance(predictions, settings),
         analyses=analyze(predictions, operating_point=operating_point, config=settings),
     )
+
+
+def _figures(
+    part: Predictions, target: Target, *, thresholds: tuple[float, ...], settings: EvaluationConfig
+) -> dict[str, Figure]:
+    """Figures with the interval of the bootstrap, and beside it those that need no resampling."""
+    measures = measures_of(part, target, thresholds=thresholds, extent=Extent(settings.max_fpr, settings.prevalence))
+    others = measures.analytic(settings.confidence)
+    figures = bootstrap_figures(measures, Bootstrap.of(settings))
+    return {name: replace(figure, others=others.get(name, ())) for name, figure in figures.items()}
+
+
+def _provenance(predictions: Predictions, settings: EvaluationConfig) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "bundle_id": predictions.bundle_id,
+        "intervals": Bootstrap.of(settings).name,
+        "replicates": settings.replicates,
+        "seed": settings.seed,
+        "unit": settings.unit,
+        "max_fpr": settings.max_fpr,
+    }
+    if settings.unit != "image":
+        facts["aggregation"] = settings.aggregation
+    return facts if settings.prevalence is None else facts | {"stated_prevalence": settings.prevalence}
 
 
 def validation_figures(predictions: Predictions) -> dict[str, float]:
@@ -191,19 +227,31 @@ def validation_figures(predictions: Predictions) -> dict[str, float]:
     return {key: float(np.mean([figures[name][0] for figures in values])) for key, name in names.items()}
 
 
-def measures_of(part: Predictions, target: Target, *, thresholds: tuple[float, ...]) -> Measures:
+def measures_of(
+    part: Predictions, target: Target, *, thresholds: tuple[float, ...], extent: Extent = _DEFAULT
+) -> ClassMeasures:
     """Figures of one target, ready for any weighting of the patients; ``part`` holds its labelled samples."""
     truth, prob = part.y_true[target.name], part.y_prob[target.name]
     unit, units = patient_units(part.patient_id)
     if target.kind == "binary":
-        return BinaryMeasures(truth, prob, unit=unit, units=units, threshold=thresholds[0])
-    if target.kind == "multiclass":
-        return MulticlassMeasures(truth, prob, unit=unit, units=units, classes=target.classes)
-    return MultilabelMeasures(truth, prob, unit=unit, units=units, thresholds=thresholds, classes=target.classes)
+        return BinaryMeasures(truth, prob, unit=unit, units=units, threshold=thresholds[0], extent=extent)
+    if target.is_exclusive:
+        is_ordinal = target.kind == "ordinal"
+        return MulticlassMeasures(
+            truth, prob, unit=unit, units=units, classes=target.classes, is_ordinal=is_ordinal, extent=extent
+        )
+    return MultilabelMeasures(
+        truth, prob, unit=unit, units=units, thresholds=thresholds, classes=target.classes, extent=extent
+    )
 
 
-def _thresholds(point: OperatingPoint, target: Target) -> tuple[float, ...]:
-    if target.kind == "multiclass":
+def thresholds_of(point: OperatingPoint, target: Target) -> tuple[float, ...]:
+    """Thresholds of one target, checked: one for binary, K for multilabel, none for exclusive classes.
+
+    Raises:
+        EvaluationError: the point lacks the target, or has another number of thresholds than it needs.
+    """
+    if target.is_exclusive:
         return ()
     if target.name not in point.thresholds:
         raise EvaluationError(
@@ -222,21 +270,21 @@ def _thresholds(point: OperatingPoint, target: Target) -> tuple[float, ...]:
 
 
 def _curves(
-    part: Predictions, target: Target, *, thresholds: tuple[float, ...], bootstrap: Bootstrap
+    part: Predictions, target: Target, *, thresholds: tuple[float, ...], settings: EvaluationConfig
 ) -> tuple[ClassCurves, ...]:
     """One for the positive class of a binary target, else one per class."""
     truth, prob = (
-        values.reshape(part.n, target.outputs) if target.kind != "multiclass" else values
+        values.reshape(part.n, target.outputs) if not target.is_exclusive else values
         for values in (part.y_true[target.name], part.y_prob[target.name])
     )
     curves = []
     for k, name in enumerate((target.positive,) if target.kind == "binary" else target.classes):
-        known = np.ones(part.n, dtype=np.bool_) if target.kind == "multiclass" else ~np.isnan(truth[:, k])
-        is_positive = truth == k if target.kind == "multiclass" else truth[known, k] > 0
+        known = np.ones(part.n, dtype=np.bool_) if target.is_exclusive else ~np.isnan(truth[:, k])
+        is_positive = truth == k if target.is_exclusive else truth[known, k] > 0
         threshold = thresholds[k] if thresholds else None
         one = class_curves(is_positive, prob[known, k], class_name=name, threshold=threshold)
         unit, units = patient_units(part.patient_id[known])
-        bands = curve_bands(is_positive, prob[known, k], unit=unit, units=units, bootstrap=bootstrap)
+        bands = curve_bands(is_positive, prob[known, k], unit=unit, units=units, bootstrap=Bootstrap.of(settings))
         curves.append(replace(one, bands=bands))
     return tuple(curves)
 
@@ -245,7 +293,7 @@ def _confusion(part: Predictions, target: Target, *, thresholds: tuple[float, ..
     truth, prob = part.y_true[target.name], part.y_prob[target.name]
     if target.kind == "binary":
         return _cells(truth, (prob >= thresholds[0]).astype(np.float64), classes=2)
-    if target.kind == "multiclass":
+    if target.is_exclusive:
         return _cells(truth, prob.argmax(axis=1).astype(np.float64), classes=len(target.classes))
     called = (prob >= np.asarray(thresholds)).astype(np.float64)
     tables = []

@@ -149,7 +149,7 @@ def _curve_keys(evaluation: Evaluation, target: Target, lines: list[Line], *, fi
     hidden = sum(line.series is None for line in lines)
     if hidden:
         keys.append(Key(None, "line", f"{hidden} other classes", "see the table"))
-    decision = "Largest probability wins" if target.kind == "multiclass" else "Operating point"
+    decision = "Largest probability wins" if target.is_exclusive else "Operating point"
     return [*keys, Key(None, "point", decision), Key(None, "dots", "Chance" if is_roc else "Prevalence")]
 
 
@@ -167,7 +167,7 @@ def _choose_series(evaluation: Evaluation, target: Target, curves: tuple[ClassCu
 def _marks(evaluation: Evaluation, target: Target) -> list[tuple[Mark | None, Mark | None]]:
     """Operating point of each class in the ROC and in the precision–recall plane."""
     figures = evaluation.figures.get(target.name, {})
-    if target.kind != "multiclass":
+    if not target.is_exclusive:
         suffixes = [""] if target.kind == "binary" else [f"_{name}" for name in target.classes]
         return [_binary_marks(*(figures.get(f"{key}{end}") for key in _MARKED)) for end in suffixes]
     table = np.asarray(evaluation.confusion.get(target.name, np.zeros((0, 0))), dtype=np.float64)

@@ -69,7 +69,7 @@ class Explorer:
 
 def make_explorers(evaluation: Evaluation, target: Target, *, anchor: str) -> list[Explorer]:
     """Return one explorer per class that a threshold decides on and that has positives and negatives."""
-    if target.kind == "multiclass":
+    if target.is_exclusive:
         return []
     thresholds = evaluation.operating_point.thresholds.get(target.name, ())
     found = []

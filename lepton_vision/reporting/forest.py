@@ -72,7 +72,7 @@ def forest_groups(evaluation: Evaluation) -> list[ForestGroup]:
 def _group(evaluation: Evaluation, column: SubgroupColumn) -> ForestGroup:
     forests = []
     for target in evaluation.targets:
-        keys = _SHOWN_OF_NAMES if target.kind == "multiclass" else _SHOWN
+        keys = _SHOWN_OF_NAMES if target.is_exclusive else _SHOWN
         forests += [_forest(evaluation, target, column, key=key) for key in keys if _has(column, target, key)]
     warnings = list(column.warnings)
     if column.n_unknown:

@@ -112,11 +112,11 @@ def _case(
     largest: Mapping[tuple[str, str], float],
 ) -> Case:
     thresholds = evaluation.operating_point.thresholds.get(target.name, ())
-    names = {"binary": (case.class_name,), "multiclass": ()}.get(target.kind, target.classes)
+    names = () if target.is_exclusive else (case.class_name,) if target.kind == "binary" else target.classes
     place = names.index(case.class_name) if case.class_name in names else len(thresholds)
     threshold = thresholds[place] if place < len(thresholds) and view.is_known(thresholds[place]) else None
     called, is_right = _decide(case, target, threshold=threshold)
-    wrong = "confused" if target.kind == "multiclass" else "missed" if case.y_true == 1 else "false alarm"
+    wrong = "confused" if target.is_exclusive else "missed" if case.y_true == 1 else "false alarm"
     heat = maps.get(CaseKey(case.image_id, target.name, case.class_name))
     percent = 100.0 * case.y_prob if view.is_known(case.y_prob) else 0.0
     return Case(
@@ -126,7 +126,7 @@ def _case(
         "right" if is_right else wrong,
         case.truth,
         called,
-        case.truth if target.kind == "multiclass" else case.class_name,
+        case.truth if target.is_exclusive else case.class_name,
         view.number(case.y_prob),
         round(min(max(percent, 0.0), 100.0), 2),
         None if threshold is None else round(100.0 * min(threshold, 1.0), 2),
@@ -135,7 +135,7 @@ def _case(
 
 def _decide(case: WorstCase, target: Target, *, threshold: float | None) -> tuple[str, bool]:
     """What was called, and whether that is right; without a threshold a case of the worst is a wrong one."""
-    if target.kind == "multiclass":
+    if target.is_exclusive:
         return case.class_name, case.class_name == case.truth
     is_called = case.y_true != 1
     if threshold is not None and view.is_known(case.y_prob):

@@ -42,7 +42,7 @@ def class_counts(confusion: CountArray | None, target: Target) -> list[tuple[str
     table = np.asarray(confusion)
     if target.kind == "binary":
         return [(target.positive, int(table[1].sum()), int(table.sum()))]
-    if target.kind == "multiclass":
+    if target.is_exclusive:
         return [(name, int(table[k].sum()), int(table.sum())) for k, name in enumerate(target.classes)]
     return [(name, int(table[k, 1].sum()), int(table[k].sum())) for k, name in enumerate(target.classes)]
 

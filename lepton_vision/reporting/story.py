@@ -10,7 +10,7 @@ from lepton_vision.types import Figure, PointFigures, Target
 
 def point_story(evaluation: Evaluation, target: Target) -> str:
     """Tell the frozen operating point of a target in two sentences."""
-    if target.kind == "multiclass":
+    if target.is_exclusive:
         return "The class with the largest probability is called: no threshold was chosen."
     figures, point = evaluation.figures.get(target.name, {}), evaluation.operating_point
     here = ", ".join(

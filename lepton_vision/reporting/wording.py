@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from lepton_vision.types import TargetKind
+from lepton_vision.types import EXCLUSIVE, TargetKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,16 @@ TERMS: Mapping[str, Term] = {
     "balanced_accuracy": Term("Balanced accuracy", "Mean over the classes of the share decided rightly."),
     "f1": Term("F1", "Harmonic mean of sensitivity and PPV."),
     "f1_macro": Term("F1 (mean)", "Harmonic mean of sensitivity and PPV, averaged over the classes."),
+    "partial_auroc": Term("Partial AUROC", "AUROC where false alarms are few, rescaled: 0.5 is chance, 1 is perfect."),
+    "mcc": Term("Matthews correlation", "Correlation of truth and decision; 0 is chance, 1 is perfect."),
+    "lr_positive": Term("LR+", "By how much a call “positive” raises the odds of being positive.", is_share=False),
+    "lr_negative": Term("LR−", "By how much a call “negative” lowers the odds of being positive.", is_share=False),
+    "ppv_at_prevalence": Term("PPV at the stated prevalence", "PPV where as many images are positive as was stated."),
+    "npv_at_prevalence": Term("NPV at the stated prevalence", "NPV where as many images are positive as was stated."),
+    "kappa_quadratic": Term(
+        "Quadratic weighted kappa", "Agreement of grades beyond chance; an error counts by the square of its steps."
+    ),
+    "class_error": Term("Mean error in steps", "How many grades the call is away from the truth.", is_share=False),
     "brier": Term("Brier score", "Mean squared error of the probability; 0 is perfect.", is_share=False),
     "log_loss": Term("Log loss", "Penalty for being sure and wrong, in nats; 0 is perfect.", is_share=False),
     "ece": Term("Calibration error", "Mean gap between said and seen (ECE, equal mass); 0 is perfect.", is_share=False),
@@ -41,10 +51,14 @@ TERMS: Mapping[str, Term] = {
 }
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Ranking, no threshold needed", ("auroc", "average_precision")),
+    ("Ranking, no threshold needed", ("auroc", "average_precision", "partial_auroc")),
     (
         "Decisions at the operating point",
-        ("sensitivity", "specificity", "ppv", "npv", "accuracy", "balanced_accuracy", "f1", "f1_macro"),
+        (
+            *("sensitivity", "specificity", "ppv", "npv", "ppv_at_prevalence", "npv_at_prevalence"),
+            *("lr_positive", "lr_negative", "accuracy", "balanced_accuracy", "f1", "f1_macro", "mcc"),
+            *("kappa_quadratic", "class_error"),
+        ),
     ),
     ("Trust in the probabilities", ("brier", "log_loss", "ece")),
     ("Sample", ("prevalence",)),
@@ -54,8 +68,16 @@ HEADLINES: Mapping[TargetKind, tuple[str, ...]] = {
     "binary": ("auroc", "average_precision", "sensitivity", "specificity"),
     "multiclass": ("auroc", "accuracy", "balanced_accuracy", "f1_macro"),
     "multilabel": ("auroc", "average_precision", "sensitivity", "specificity"),
+    "ordinal": ("kappa_quadratic", "class_error", "auroc", "accuracy"),
 }
 BY_CLASS = ("auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "prevalence")
+
+METHOD_NAMES: Mapping[str, str] = {
+    "delong": "DeLong",
+    "obuchowski": "Obuchowski",
+    "wilson": "Wilson",
+    "clopper_pearson": "Clopper–Pearson",
+}
 
 SPLIT_NAMES: Mapping[str, str] = {"train": "training", "val": "validation", "test": "test"}
 
@@ -153,7 +175,7 @@ REASON_NAMES: Mapping[str, str] = {
 def term(name: str, kind: TargetKind = "binary") -> Term:
     """Return the wording of a figure; an unknown one keeps its own name and gets no scale."""
     words = TERMS.get(name) or Term(name.replace("_", " "), "", is_share=False)
-    if kind == "multiclass" and name in _MULTICLASS:
+    if kind in EXCLUSIVE and name in _MULTICLASS:
         return replace(words, meaning=_MULTICLASS[name])
     if kind == "multilabel" and name in TERMS:
         return replace(words, meaning=f"Mean over the classes. {words.meaning}")
