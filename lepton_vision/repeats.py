@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lepton_vision.class_study import write_results
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
 from lepton_vision.evaluation import evaluate
@@ -28,7 +29,6 @@ from lepton_vision.pipeline import (
     scan_source,
     stated_point,
     with_targets,
-    write_results,
 )
 from lepton_vision.types import Progress
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "lepton_vision"
-FOUNDATION = {"calibrators", "errors", "geometry", "targets", "types", "sections", "config", "files", "_lazy"}
+FOUNDATION = {"errors", "geometry", "targets", "types", "sections", "config", "files", "_lazy"}
+FOUNDATION |= {"calibrators", "set_rules"}
 TOP = {"pipeline", "inspection", "mask_study", "repeats", "cli", "cli_masks", "cli_options", "demo", "console"}
+TOP |= {"class_study", "ledger"}
 ORDER = [
     "readers",
     "manifest",

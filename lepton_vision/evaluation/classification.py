@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,11 @@ from lepton_vision.evaluation.curves import ClassCurves, class_curves
 from lepton_vision.evaluation.intervals import Bootstrap, Measures, bootstrap_figures, patient_units
 from lepton_vision.evaluation.measures import BinaryMeasures, MulticlassMeasures, MultilabelMeasures
 from lepton_vision.inference.predictions import Predictions
+from lepton_vision.set_rules import SetRule
 from lepton_vision.types import Figure, FloatArray, OperatingPoint, Target
+
+if TYPE_CHECKING:
+    from lepton_vision.evaluation.external import Site
 
 CountArray = npt.NDArray[np.int64]
 
@@ -109,7 +113,13 @@ class Evaluation:
 
 
 def evaluate(
-    predictions: Predictions, *, operating_point: OperatingPoint, config: EvaluationConfig | None = None
+    predictions: Predictions,
+    *,
+    operating_point: OperatingPoint,
+    config: EvaluationConfig | None = None,
+    set_rules: Mapping[str, tuple[SetRule, ...]] | None = None,
+    columns: Mapping[str, Sequence[Any]] | None = None,
+    site: Site | None = None,
 ) -> Evaluation:
     """Compute every figure with its interval, the curves and the worst cases.
 
@@ -121,6 +131,9 @@ def evaluate(
         operating_point: chosen on validation (``choose_operating_point``) or stated; thresholds for every binary and
             multilabel target. Positive means probability >= threshold.
         config: replicates, confidence and seed.
+        set_rules: of the bundle, fitted on validation; without them there are no sets of answers.
+        columns: by column name, N values; figures are given by subgroup too (``subgroups.evaluate_subgroups``).
+        site: where the predictions are of another site than the training (``external.compare_external``).
 
     Raises:
         EvaluationError: the operating point lacks a target, or has another number of thresholds than the target.
@@ -164,7 +177,14 @@ def evaluate(
             "replicates": settings.replicates,
             "seed": settings.seed,
         },
-        analyses=analyze(predictions, operating_point=operating_point, config=settings),
+        analyses=analyze(
+            predictions,
+            operating_point=operating_point,
+            config=settings,
+            set_rules=set_rules,
+            columns=columns,
+            site=site,
+        ),
     )
 
 
