@@ -16,6 +16,11 @@ def evaluate(
     bundle: Annotated[Path | None, typer.Option(help="Folder of a bundle.")] = None,
     manifest: Annotated[Path | None, typer.Option(help="Manifest with splits.")] = None,
     part: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
+    by: Annotated[str, typer.Option(help="With --bundle: columns for subgroups, e.g. sex,site.")] = "",
+    external: Annotated[bool, typer.Option("--external", help="With --bundle: another site's manifest.")] = False,
+    reference: Annotated[
+        Path | None, typer.Option(help="With --external: folder of the internal evaluation to compare with.")
+    ] = None,
     predictions: Annotated[Path | None, typer.Option(help="CSV: image_id, patient_id, y_true, y_prob.")] = None,
     threshold: Annotated[float, typer.Option(help="Operating point for --predictions.")] = 0.5,
     masks: Annotated[
@@ -39,6 +44,8 @@ def evaluate(
     modes = [bundle is not None or manifest is not None, predictions is not None, masks is not None]
     if modes.count(True) != 1 or (bundle is None) != (manifest is None):
         raise ConfigError("Give --bundle with --manifest, or --predictions alone, or --masks alone.", key="predictions")
+    if bundle is None and (by or external or reference is not None):
+        raise ConfigError("--by, --external and --reference go with --bundle and --manifest.", key="by")
     answers = None if about is None else read_about(about)
     with Console(quiet=as_json) as console:
         if masks is not None:
@@ -46,7 +53,8 @@ def evaluate(
         elif predictions is not None:
             result = _figures(*_evaluate_table(predictions, out, threshold, answers))
         else:
-            result = _evaluate_split(bundle, manifest, part, out, device, console, answers)
+            scope = _scope(bundle, by, external, reference, answers)
+            result = _evaluate_split(bundle, manifest, part, out, device, scope, console)
     print_facts(result, as_json=as_json)
 
 
@@ -64,7 +72,9 @@ def split_figures(found: Any) -> dict[str, Any]:
 def _figures(evaluation: Any, report: Path) -> dict[str, Any]:
     figures = {name: {k: f.to_dict() for k, f in values.items()} for name, values in evaluation.figures.items()}
     first = next(iter(figures.values()))
-    return {**first, "targets": figures, "n": evaluation.n, "report": str(report)}
+    facts = {**first, "targets": figures, "n": evaluation.n, "report": str(report)}
+    analyses = evaluation.analyses.to_dict()
+    return facts | {name: analyses[name] for name in ("subgroups", "external") if analyses[name] is not None}
 
 
 def _evaluate_masks(
@@ -104,8 +114,16 @@ def _evaluate_table(predictions: Path, out: Path, threshold: float, about: dict[
     return evaluation, write_results(evaluation, table, out, about=about)
 
 
+def _scope(bundle: Any, by: str, external: bool, reference: Path | None, about: dict[str, str] | None) -> Any:
+    """The ledger is that of the folder above the bundle: the run's."""
+    from lepton_vision.class_study import Scope
+
+    names = tuple(name.strip() for name in by.split(",") if name.strip())
+    return Scope(names, external, reference, run_dir=Path(bundle).absolute().parent, about=about or {})
+
+
 def _evaluate_split(
-    bundle: Any, manifest: Any, part: str, out: Path, device: str, console: Any, about: dict[str, str] | None
+    bundle: Any, manifest: Any, part: str, out: Path, device: str, scope: Any, console: Any
 ) -> dict[str, Any]:
     from lepton_vision.config import nearest
     from lepton_vision.errors import ConfigError
@@ -117,7 +135,7 @@ def _evaluate_split(
     if part not in SPLITS:
         raise ConfigError(f"Unknown split {part!r}. {nearest(part, list(SPLITS))}", key="split")
     loaded, table = Bundle.load(bundle), Manifest.load(manifest)
-    found = evaluate_bundle(loaded, table, split=part, out=out, device=device, progress=console.progress, about=about)
+    found = evaluate_bundle(loaded, table, split=part, out=out, device=device, progress=console.progress, scope=scope)
     return split_figures(found)
 
 

@@ -15,17 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lepton_vision.class_study import Scope, evaluate_classes, settle, subgroup_columns
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, LabelError, ManifestError
-from lepton_vision.evaluation import Criterion, Evaluation, choose_operating_point, evaluate
-from lepton_vision.evaluation.calibration import fit_calibrators, fit_temperatures
+from lepton_vision.evaluation import Evaluation
 from lepton_vision.evaluation.classification import validation_figures
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation, overlap_figures
 from lepton_vision.files import write_atomic
-from lepton_vision.inference import predict
 from lepton_vision.inference.predictor import examine_network
 from lepton_vision.inference.windows import WindowedNetwork
-from lepton_vision.inspection import data_flow
 from lepton_vision.manifest import Audit, Manifest, audit_manifest, split_manifest
 from lepton_vision.manifest.audit import drop_leaks
 from lepton_vision.manifest.labels import infer_targets
@@ -33,7 +31,6 @@ from lepton_vision.mask_study import evaluate_mask_parts
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.models.device import choose_device, choose_precision
 from lepton_vision.models.network import Network
-from lepton_vision.results import write_results
 from lepton_vision.training import fit_model
 from lepton_vision.training.distributed import is_main_process
 from lepton_vision.training.features import FixedStages, UpperPart
@@ -46,6 +43,9 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from lepton_vision.models.device import Precision
+
+
+_ALONE = Scope()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,7 @@ def fit(
     run_dir = Path(run_dir)
     config = with_targets(config, manifest)
     manifest, audit = check_leakage(config, manifest)
+    subgroup_columns(manifest, config.evaluation.subgroups)  # better refused now than after the training
     parts = {split: _labelled(manifest.subset(split), config.targets, split) for split in ("train", "val")}
     main = is_main_process()
     if main:
@@ -214,24 +215,6 @@ def _note(row: Mapping[str, Any]) -> str:
     return f"epoch {row['epoch'] + 1}/{row['epochs']}  loss {row['loss']:.3f}  {row['images_per_s']:.0f} images/s"
 
 
-def settle(bundle: Bundle, val: Manifest, *, device: str = "auto", cache_dir: Path | None = None) -> Bundle:
-    """Fit the calibration, then choose the operating point on the calibrated probabilities, both on validation.
-
-    A bundle of masks alone has neither.
-    """
-    if not bundle.targets:
-        return bundle
-    settings = bundle.config.evaluation
-    predictions = predict(bundle, val, device=device, cache_dir=cache_dir)
-    if settings.calibrate:
-        if settings.calibration == "temperature":
-            bundle = bundle.with_temperatures(fit_temperatures(predictions))
-        else:
-            bundle = bundle.with_calibrators(fit_calibrators(predictions, method=settings.calibration))
-        predictions = predict(bundle, val, device=device, cache_dir=cache_dir)
-    return bundle.with_operating_point(choose_operating_point(predictions, criterion=Criterion.of(settings)))
-
-
 @dataclass(frozen=True, slots=True)
 class SplitResult:
     """What a bundle gives on one split.
@@ -259,18 +242,17 @@ def evaluate_bundle(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
     title: str | None = None,
-    about: Mapping[str, str] | None = None,
+    scope: Scope = _ALONE,
 ) -> SplitResult:
     """Predict one split, evaluate at the bundle's operating point, and write figures, predictions, page and card.
 
-    ``about`` is what a human answered about the study (``reporting.about.read_about``).
-
     Masks are evaluated where the model predicts them and rows have true ones; their files and page lie in
-    ``out/masks``.
+    ``out/masks``. ``scope`` asks for subgroups and comparison with another site, names the run whose ledger notes a
+    look at the test split, and holds what a human answered about the study.
 
     Raises:
-        ConfigError: the bundle has targets, but no operating point.
-        ManifestError: the split has no rows.
+        ConfigError: the bundle has targets, but no operating point; or a reference without another site.
+        ManifestError: the split has no rows, or a column of subgroups is missing.
         LabelError: the model predicts masks alone, and no row has one.
     """
     part = manifest.subset(split)
@@ -278,16 +260,16 @@ def evaluate_bundle(
         raise ManifestError(f"Expected rows in the {split} split. Received: none.", key="split")
     result: SplitResult | None = None
     if bundle.targets:
-        evaluation, report = _evaluate_classes(
+        evaluation, report = evaluate_classes(
             bundle,
+            manifest,
             part,
-            out,
+            out=out,
+            scope=scope,
             title=title,
-            flow=data_flow(manifest, bundle.targets),
             device=device,
             cache_dir=cache_dir,
             progress=progress,
-            about=about,
         )
         result = SplitResult(report, evaluation)
     if bundle.gives_masks and (result is None or part.frame["mask_values"].notna().any()):
@@ -299,29 +281,6 @@ def evaluate_bundle(
     if result is None:
         raise ConfigError("Expected a bundle with targets or masks to evaluate. Received: neither.")
     return result
-
-
-def _evaluate_classes(
-    bundle: Bundle,
-    part: Manifest,
-    out: str | Path,
-    *,
-    title: str | None,
-    flow: Mapping[str, Any],
-    device: str,
-    cache_dir: Path | None,
-    progress: Progress | None,
-    about: Mapping[str, str] | None,
-) -> tuple[Evaluation, Path]:
-    if bundle.operating_point is None:
-        raise ConfigError("Expected a bundle with an operating point. Received: one without. Choose one on validation.")
-    told = None if progress is None else lambda done, total: progress("predict", done, total, "")
-    predictions = predict(bundle, part, device=device, cache_dir=cache_dir, progress=told)
-    evaluation = evaluate(predictions, operating_point=bundle.operating_point, config=bundle.config.evaluation)
-    report = write_results(
-        evaluation, predictions, out, title=title, data_flow=flow, bundle=bundle, device=device, about=about
-    )
-    return evaluation, report
 
 
 def run_study(
@@ -361,6 +320,7 @@ def run_study(
         cache_dir=cache_dir,
         progress=progress,
         title=title,
+        scope=Scope(run_dir=run_dir, command="run"),
     )
     return StudyResult(bundle, run_dir / "bundle", result, time.perf_counter() - started)
 

@@ -51,6 +51,7 @@ def write_results(
     predictions.save(out / "predictions.csv")
     write_atomic(out / "figures.json", json.dumps(evaluation.to_dict(), indent=1))
     facts: dict[str, Any] = {} if bundle is None else describe(bundle)
+    facts |= {key: value for key, value in evaluation.provenance.items() if key in ("test_looks", "ledger")}
     maps = {} if bundle is None else explain_cases(evaluation, bundle, device=device)
     settings = {} if bundle is None else bundle.config.to_dict()
     run = Run(evaluation, data_flow or {}, facts, settings, bool(maps))

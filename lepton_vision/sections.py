@@ -294,6 +294,12 @@ class EvaluationConfig(Section):
     calibration: Literal["temperature", "platt", "isotonic"] = "temperature"
     """temperature: one number per target, the ranking stays. platt: slope and intercept for each class. isotonic: a
     step-free rising line for each class, for some hundred validation samples of both classes and more."""
+    conformal_coverage: Annotated[float, Field(gt=0.0, lt=1.0)] | None = 0.9
+    """Share of the samples of each class whose set of answers is to hold it, fitted on validation; None fits none."""
+    subgroups: tuple[str, ...] = ()
+    """Columns of the manifest by which figures are given too, e.g. [sex, age_band, site]."""
+    subgroup_min_patients: PositiveInt = 20
+    """A subgroup with fewer patients is marked as small and takes no part in the tests for gaps."""
     replicates: Annotated[int, Field(ge=100)] = 1000
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     seed: Annotated[int, Field(ge=0)] = 0

@@ -10,20 +10,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "lepton_vision"
-FOUNDATION = {"calibrators", "errors", "geometry", "targets", "types", "sections", "config", "files", "_lazy"}
-TOP = {
-    "pipeline",
-    "inspection",
-    "mask_study",
-    "results",
-    "repeats",
-    "cli",
-    "cli_masks",
-    "cli_options",
-    "cli_statistics",
-    "demo",
-    "console",
-}
+FOUNDATION = {"errors", "geometry", "targets", "types", "sections", "config", "files", "_lazy"}
+FOUNDATION |= {"calibrators", "set_rules"}
+TOP = {"pipeline", "inspection", "mask_study", "class_study", "ledger", "results", "repeats", "demo", "console"}
+TOP |= {"cli", "cli_masks", "cli_options", "cli_statistics"}
 ORDER = [
     "readers",
     "manifest",

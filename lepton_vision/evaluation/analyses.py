@@ -184,8 +184,9 @@ class Gap:
         highest: value of the subgroup with the highest figure.
         lowest: … with the lowest.
         difference: highest less lowest, at least 0. Its interval is that of the difference of these two subgroups.
-        p: of a permutation test over patients of "all subgroups have the same figure"; NaN where it cannot be done.
+        p: of a test over patients of "which subgroup a patient is in does not matter"; NaN where it cannot be done.
         p_holm: ``p`` corrected for all gaps tested in this evaluation (Holm 1979).
+        test: "permutation", or "bootstrap" where patients have images in several subgroups.
     """
 
     target: str
@@ -195,6 +196,7 @@ class Gap:
     difference: Figure
     p: float
     p_holm: float
+    test: str = "permutation"
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,7 +254,7 @@ class External:
     """A locked model at another site.
 
     Attributes:
-        reference: what it is compared with, e.g. "evaluation, split test, n = 512"; None where nothing was given.
+        reference: what it is compared with, e.g. "test split, n = 512"; None where nothing was given.
         shifts: by target name and figure name; empty without a reference.
         recalibration: by target name.
     """

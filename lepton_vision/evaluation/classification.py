@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,11 @@ from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, pat
 from lepton_vision.evaluation.measures import BinaryMeasures, Extent
 from lepton_vision.evaluation.units import Aggregation, aggregate
 from lepton_vision.inference.predictions import Predictions
+from lepton_vision.set_rules import SetRule
 from lepton_vision.types import Figure, FloatArray, OperatingPoint, Target
+
+if TYPE_CHECKING:
+    from lepton_vision.evaluation.external import Site
 
 CountArray = npt.NDArray[np.int64]
 ClassMeasures = BinaryMeasures | MulticlassMeasures | MultilabelMeasures
@@ -127,6 +131,9 @@ def evaluate(
     operating_point: OperatingPoint,
     config: EvaluationConfig | None = None,
     aggregation: Aggregation | None = None,
+    set_rules: Mapping[str, tuple[SetRule, ...]] | None = None,
+    columns: Mapping[str, Sequence[Any]] | None = None,
+    site: Site | None = None,
 ) -> Evaluation:
     """Compute every figure with its interval, the curves and the worst cases.
 
@@ -141,6 +148,9 @@ def evaluate(
             multilabel target. Positive means probability >= threshold.
         config: replicates, confidence, seed, method of the intervals, unit of analysis, what figures hold at.
         aggregation: fitted on validation (``units.fit_aggregation``), where ``config.aggregation`` is "learnt".
+        set_rules: of the bundle, fitted on validation; without them there are no sets of answers.
+        columns: by column name, N values; figures are given by subgroup too (``subgroups.evaluate_subgroups``).
+        site: where the predictions are of another site than the training (``external.compare_external``).
 
     Raises:
         EvaluationError: the operating point lacks a target, or has another number of thresholds than the target.
@@ -184,7 +194,14 @@ def evaluate(
         confidence=settings.confidence,
         preprocess=predictions.preprocess,
         provenance=_provenance(predictions, settings),
-        analyses=analyze(predictions, operating_point=operating_point, config=settings),
+        analyses=analyze(
+            predictions,
+            operating_point=operating_point,
+            config=settings,
+            set_rules=set_rules,
+            columns=columns,
+            site=site,
+        ),
     )
 
 

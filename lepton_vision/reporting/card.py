@@ -82,7 +82,7 @@ def render_report(
         bundle=view.show_value(facts["bundle"]),
         sections=sections,
         notes=find_notes(evaluation),
-        looks="",
+        looks=view.show_looks(evaluation),
         forests=forest_groups(evaluation),
         external=external_panel(evaluation.analyses.external),
         script=read_script("explorer.js"),

@@ -137,6 +137,12 @@ def point_origin(evaluation: Evaluation) -> str:
     return f"{criterion}, chosen on the {split_name(point.chosen_on)} split ({point.n:,} images), then frozen"
 
 
+def show_looks(evaluation: Evaluation) -> str:
+    """How often this test split was looked at until now, from the ledger of the run; "" where nobody counted."""
+    looks = evaluation.provenance.get("test_looks")
+    return "" if looks is None else f"{int(looks):,}"
+
+
 @dataclass(frozen=True, slots=True)
 class Confusion:
     """One table of decisions.

@@ -12,6 +12,7 @@ from html_pages import HOSTILE
 
 from lepton_vision import reporting
 from lepton_vision.errors import ReportError
+from lepton_vision.evaluation.analyses import Analyses
 from lepton_vision.evaluation.classification import Evaluation
 
 
@@ -58,7 +59,7 @@ def test_a_decision_curve_where_there_is_one(binary: Evaluation) -> None:
     plot = reporting.plot_decision_curve(dataclasses.replace(binary, analyses=make_analyses()))
     assert legend(plot) == ["model", "treat everybody"]
     with pytest.raises(ReportError, match="Expected an evaluation with decision curves"):
-        reporting.plot_decision_curve(binary)
+        reporting.plot_decision_curve(dataclasses.replace(binary, analyses=Analyses()))
 
 
 def test_unknown_names_are_told_and_any_name_can_be_drawn(binary: Evaluation) -> None:
