@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from lepton_vision.evaluation.analyses import Gap, Subgroup, SubgroupColumn
 from lepton_vision.evaluation.classification import Evaluation
@@ -38,12 +39,14 @@ class Forest:
 
     Attributes:
         title: the figure, with its target where there are several.
+        lowest: where the scale begins, as text; it ends at 1.
         whole: the figure of all images.
         rows: one by subgroup.
         gap: the largest difference in words, or "".
     """
 
     title: str
+    lowest: str
     whole: Shown
     rows: tuple[ForestRow, ...]
     gap: str
@@ -88,12 +91,25 @@ def _forest(evaluation: Evaluation, target: Target, column: SubgroupColumn, *, k
     name = term(key, target.kind).name
     title = f"{target.name}: {name}" if len(evaluation.targets) > 1 else name
     gaps = [gap for gap in column.gaps if (gap.target, gap.figure) == (target.name, key)]
+    whole = show_figure(key, evaluation.figures.get(target.name, {}).get(key), kind=target.kind)
+    rows = [_row(one, target, key=key) for one in column.subgroups]
+    known = [shown.scale[1] for shown in (whole, *(row.figure for row in rows)) if shown.scale]
+    lowest = min(10.0 * math.floor(min(known, default=0.0) / 10.0), 90.0)
     return Forest(
         title,
-        show_figure(key, evaluation.figures.get(target.name, {}).get(key), kind=target.kind),
-        tuple(_row(one, target, key=key) for one in column.subgroups),
+        f"{lowest / 100.0:g}",
+        _stretch(whole, lowest),
+        tuple(replace(row, figure=_stretch(row.figure, lowest)) for row in rows),
         _gap(gaps[0]) if gaps else "",
     )
+
+
+def _stretch(shown: Shown, lowest: float) -> Shown:
+    """The same figure on a scale that begins at ``lowest`` percent."""
+    if shown.scale is None:
+        return shown
+    value, low, high = (round(100.0 * (x - lowest) / (100.0 - lowest), 2) for x in shown.scale)
+    return replace(shown, scale=(value, low, high))
 
 
 def _row(subgroup: Subgroup, target: Target, *, key: str) -> ForestRow:
