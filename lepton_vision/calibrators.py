@@ -120,12 +120,16 @@ def logits(prob: FloatArray) -> FloatArray:
     return np.log(inside) - np.log1p(-inside)
 
 
+def sigmoid(line: FloatArray) -> FloatArray:
+    """Probabilities of log odds; NaN stays NaN."""
+    result: FloatArray = 1.0 / (1.0 + np.exp(-np.clip(line, -700.0, 700.0)))
+    return result
+
+
 def _apply(prob: FloatArray, one: Platt | Isotonic) -> FloatArray:
     if isinstance(one, Isotonic):
         return np.interp(prob, one.before, one.after)
-    line = one.intercept + one.slope * logits(prob)
-    result: FloatArray = np.exp(-np.logaddexp(0.0, -line))
-    return result
+    return sigmoid(one.intercept + one.slope * logits(prob))
 
 
 def _floats(values: list[Any]) -> tuple[float, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lepton_vision.calibrators import logits
+from lepton_vision.calibrators import logits, sigmoid
 from lepton_vision.config import EvaluationConfig
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.analyses import External, Recalibration, Shift
@@ -93,7 +93,7 @@ def _check_reference(predictions: Predictions, reference: Predictions) -> None:
     _, here, there = np.intersect1d(reference.image_id, predictions.image_id, return_indices=True)
     # Two sites may both have an image "0001", but hardly with the same probability.
     is_equal = reference.y_prob[name][here] == predictions.y_prob[name][there]
-    shared = int(is_equal.reshape(here.size, -1).all(axis=1).sum())
+    shared = int((is_equal if is_equal.ndim == 1 else is_equal.all(axis=1)).sum())
     if 2 * shared > min(predictions.n, reference.n):
         raise EvaluationError(
             f"{shared} samples stand in the reference and at the new site. Expected different ones. Is the manifest "
@@ -156,7 +156,7 @@ def recalibrate(question: Question, *, seed: int = 0) -> FloatArray:
     for k in range(FOLDS):
         others = fold != k
         a, b = fit_lines(x[others], np.ones((1, int(others.sum()))), truth[None, others])
-        after[~others] = np.exp(-np.logaddexp(0.0, -(a + b * x[~others])))
+        after[~others] = sigmoid(a + b * x[~others])
     return np.full(question.n, np.nan) if np.isnan(after).any() else after
 
 

@@ -137,6 +137,13 @@ def test_probabilities_stay_probabilities_and_in_order(
         assert after.max() <= 1 - 1 / (len(truth) + 2) + 1e-15
 
 
+@pytest.mark.parametrize("line", [Platt(1.0, 0.5), Isotonic((0.2, 0.8), (0.1, 0.9))])
+def test_what_is_no_number_stays_none(line: Platt | Isotonic) -> None:
+    method = "platt" if isinstance(line, Platt) else "isotonic"
+    after = apply_calibrator(np.array([np.nan, 0.0, 1.0]), Calibrator(method, (line,)), kind="binary")
+    assert np.isnan(after).tolist() == [True, False, False]
+
+
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
 def test_every_kind_of_target_has_its_maps(random_predictions: Make, method: str) -> None:
     predictions = random_predictions(split="val")
