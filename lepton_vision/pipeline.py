@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from lepton_vision.config import Config
-from lepton_vision.errors import ConfigError, LabelError, ManifestError
+from lepton_vision.case_points import case_point, keep_case_point
+from lepton_vision.config import Config, EvaluationConfig
+from lepton_vision.errors import ConfigError, ManifestError
 from lepton_vision.evaluation import Evaluation, choose_operating_point, evaluate
 from lepton_vision.evaluation.calibration import fit_temperatures
 from lepton_vision.evaluation.classification import validation_figures
@@ -28,7 +27,7 @@ from lepton_vision.inference.windows import WindowedNetwork
 from lepton_vision.inspection import data_flow, describe
 from lepton_vision.manifest import Audit, Manifest, audit_manifest, split_manifest
 from lepton_vision.manifest.audit import drop_leaks
-from lepton_vision.manifest.labels import infer_targets
+from lepton_vision.manifest.labels import infer_targets, require_labels
 from lepton_vision.mask_study import evaluate_mask_parts
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.models.device import choose_device, choose_precision
@@ -105,7 +104,7 @@ def fit(
     run_dir = Path(run_dir)
     config = with_targets(config, manifest)
     manifest, audit = check_leakage(config, manifest)
-    parts = {split: _labelled(manifest.subset(split), config.targets, split) for split in ("train", "val")}
+    parts = {split: require_labels(manifest.subset(split), config.targets, split=split) for split in ("train", "val")}
     main = is_main_process()
     if main:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -183,26 +182,6 @@ def check_leakage(config: Config, manifest: Manifest) -> tuple[Manifest, Audit]:
     return manifest, audit
 
 
-def _labelled(part: Manifest, targets: tuple[Target, ...], split: Split) -> Manifest:
-    """Refuse a part that cannot be learnt from or judged on: empty, unlabelled, or of one class only."""
-    if len(part) == 0:
-        raise ManifestError(
-            f"Expected rows in the {split} split. Received: none. Run `split`, or give a split column.", key="split"
-        )
-    for target in targets:
-        labels = part.labels(target)
-        known = labels[~np.isnan(labels)]
-        if known.size == 0:
-            raise LabelError(f"Target {target.name!r} has no known label in the {split} split.", key=target.name)
-        if target.kind != "multilabel" and np.unique(known).size < 2:
-            raise LabelError(
-                f"Target {target.name!r} has one class only in the {split} split ({known.size} labelled images). "
-                "Expected at least two. Use another seed or larger parts.",
-                key=target.name,
-            )
-    return part
-
-
 def cache_folder(config: Config, run_dir: Path) -> Path | None:
     """Folder of the decoded cache, or None where it is turned off."""
     if config.cache.max_gb <= 0:
@@ -226,7 +205,8 @@ def settle(bundle: Bundle, val: Manifest, *, device: str = "auto", cache_dir: Pa
     if settings.calibrate:
         bundle = bundle.with_temperatures(fit_temperatures(predictions))
         predictions = predict(bundle, val, device=device, cache_dir=cache_dir)
-    return bundle.with_operating_point(choose_operating_point(predictions, min_sensitivity=settings.min_sensitivity))
+    point = choose_operating_point(predictions, min_sensitivity=settings.min_sensitivity)
+    return keep_case_point(bundle.with_operating_point(point), predictions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,8 +236,12 @@ def evaluate_bundle(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
     title: str | None = None,
+    settings: EvaluationConfig | None = None,
 ) -> SplitResult:
     """Predict one split, evaluate at the bundle's operating point, and write figures, predictions and the page.
+
+    ``settings`` take the place of the bundle's evaluation section. A unit other than the image has an operating point
+    of its own, chosen on validation (``case_points.case_point``).
 
     Masks are evaluated where the model predicts them and rows have true ones; their files and page lie in
     ``out/masks``.
@@ -276,6 +260,8 @@ def evaluate_bundle(
             bundle,
             part,
             out,
+            settings=settings or bundle.config.evaluation,
+            val=manifest.subset("val"),
             title=title,
             flow=data_flow(manifest, bundle.targets),
             device=device,
@@ -299,17 +285,21 @@ def _evaluate_classes(
     part: Manifest,
     out: str | Path,
     *,
+    settings: EvaluationConfig,
+    val: Manifest,
     title: str | None,
     flow: Mapping[str, Any],
     device: str,
     cache_dir: Path | None,
     progress: Progress | None,
 ) -> tuple[Evaluation, Path]:
-    if bundle.operating_point is None:
-        raise ConfigError("Expected a bundle with an operating point. Received: one without. Choose one on validation.")
+    def validation() -> Predictions | None:
+        return predict(bundle, val, device=device, cache_dir=cache_dir) if len(val) else None
+
+    point, learnt = case_point(bundle, settings, validation=validation)
     told = None if progress is None else lambda done, total: progress("predict", done, total, "")
     predictions = predict(bundle, part, device=device, cache_dir=cache_dir, progress=told)
-    evaluation = evaluate(predictions, operating_point=bundle.operating_point, config=bundle.config.evaluation)
+    evaluation = evaluate(predictions, operating_point=point, config=settings, aggregation=learnt)
     report = write_results(evaluation, predictions, out, title=title, data_flow=flow, provenance=describe(bundle))
     return evaluation, report
 

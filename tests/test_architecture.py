@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "lepton_vision"
 FOUNDATION = {"errors", "geometry", "targets", "types", "sections", "config", "files", "_lazy"}
 TOP = {
     "pipeline",
+    "case_points",
     "inspection",
     "mask_study",
     "repeats",

@@ -99,8 +99,9 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         split, point = escape(str(self.split or "unknown")), escape(self.operating_point.criterion)
+        cases = {"study": "studies", "series": "series"}.get(unit := self.provenance.get("unit", "image"), f"{unit}s")
         parts = [
-            f"<p>Evaluation · split {split} · {self.n} images of {self.n_patients} patients · operating point {point} "
+            f"<p>Evaluation · split {split} · {self.n} {cases} of {self.n_patients} patients · operating point {point} "
             f"· {self.confidence:.0%} intervals</p>"
         ]
         for target in self.targets:
