@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from lepton_vision.config import nearest
+from lepton_vision.case_points import case_point, keep_case_point
+from lepton_vision.config import EvaluationConfig, nearest
 from lepton_vision.errors import ConfigError, EvaluationError, ManifestError
 from lepton_vision.evaluation import Criterion, Evaluation, choose_operating_point, evaluate
 from lepton_vision.evaluation.calibration import fit_calibrators, fit_temperatures
@@ -34,6 +35,8 @@ class Scope:
         reference: with ``is_external``, folder of the internal evaluation to compare with.
         run_dir: folder whose ledger notes a look at a test split; None is that of the evaluation.
         command: what the ledger says has looked.
+        settings: in place of the bundle's evaluation section; a unit other than the image has an operating point of its
+            own, chosen on validation (``case_points.case_point``).
         about: what a human answered about the study (``reporting.about.read_about``).
     """
 
@@ -42,6 +45,7 @@ class Scope:
     reference: Path | None = None
     run_dir: Path | None = None
     command: str = "evaluate"
+    settings: EvaluationConfig | None = None
     about: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -62,7 +66,8 @@ def settle(bundle: Bundle, val: Manifest, *, device: str = "auto", cache_dir: Pa
         predictions = predict(bundle, val, device=device, cache_dir=cache_dir)
     if settings.conformal_coverage is not None:
         bundle = bundle.with_set_rules(fit_set_rules(predictions, coverage=settings.conformal_coverage))
-    return bundle.with_operating_point(choose_operating_point(predictions, criterion=Criterion.of(settings)))
+    point = choose_operating_point(predictions, criterion=Criterion.of(settings))
+    return keep_case_point(bundle.with_operating_point(point), predictions)
 
 
 def subgroup_columns(manifest: Manifest, names: Sequence[str]) -> dict[str, pd.Series[Any]]:
@@ -97,18 +102,24 @@ def evaluate_classes(
         ManifestError: a column of subgroups is missing.
         EvaluationError: the reference cannot be read, or does not fit.
     """
-    if bundle.operating_point is None:
-        raise ConfigError("Expected a bundle with an operating point. Received: one without. Choose one on validation.")
+    settings = scope.settings or bundle.config.evaluation
     if scope.reference is not None and not scope.is_external:
         raise ConfigError("A reference belongs to an external evaluation. Add --external.", key="reference")
-    columns = subgroup_columns(part, (*bundle.config.evaluation.subgroups, *scope.by))
+    columns = subgroup_columns(part, (*settings.subgroups, *scope.by))
     site = Site(_read_reference(scope.reference)) if scope.is_external else None
+    val = manifest.subset("val")
+    point, learnt = case_point(
+        bundle,
+        settings,
+        validation=lambda: predict(bundle, val, device=device, cache_dir=cache_dir) if len(val) else None,
+    )
     told = None if progress is None else lambda done, total: progress("predict", done, total, "")
     predictions = predict(bundle, part, device=device, cache_dir=cache_dir, progress=told)
     evaluation = evaluate(
         predictions,
-        operating_point=bundle.operating_point,
-        config=bundle.config.evaluation,
+        operating_point=point,
+        config=settings,
+        aggregation=learnt,
         set_rules=bundle.set_rules,
         columns=_aligned(columns, part, predictions),
         site=site,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,10 +34,19 @@ def evaluate(
     about: Annotated[
         Path | None, typer.Option(help="YAML with what only a human can say; its keys stand in the checklists.")
     ] = None,
+    unit: Annotated[str | None, typer.Option(help="One case is an image, series, study or patient.")] = None,
+    aggregate: Annotated[str | None, typer.Option(help="With --unit: mean, max, noisy_or or learnt.")] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="With --predictions and learnt: predictions of validation.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="evaluation.key=value, e.g. evaluation.interval=bca.")
+    ] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Figures with intervals: from a bundle and a split, a CSV of any other tool, or pairs of mask files."""
+    from lepton_vision.config import Config
     from lepton_vision.console import Console
     from lepton_vision.errors import ConfigError
     from lepton_vision.reporting.about import read_about
@@ -51,10 +61,12 @@ def evaluate(
         if masks is not None:
             result = _evaluate_masks(masks, out, structures, tolerance_mm, lesions, min_iou, console)
         elif predictions is not None:
-            result = _figures(*_evaluate_table(predictions, out, threshold, answers))
+            settings = _settings(Config(), unit, aggregate, assignments)
+            result = _figures(*_evaluate_table(predictions, out, threshold, settings, validation, answers))
         else:
             scope = _scope(bundle, by, external, reference, answers)
-            result = _evaluate_split(bundle, manifest, part, out, device, scope, console)
+            changes = unit, aggregate, assignments
+            result = _evaluate_split(bundle, manifest, part, out, device, scope, console, changes)
     print_facts(result, as_json=as_json)
 
 
@@ -100,9 +112,23 @@ def _evaluate_masks(
     return {**next(iter(figures.values())), "structures": figures, **counts, **files}
 
 
-def _evaluate_table(predictions: Path, out: Path, threshold: float, about: dict[str, str] | None) -> tuple[Any, Path]:
+def _settings(config: Any, unit: str | None, aggregate: str | None, assignments: list[str] | None) -> Any:
+    """Evaluation section of ``config`` with what the command line changes."""
     from lepton_vision.errors import ConfigError
-    from lepton_vision.evaluation import evaluate
+
+    for assignment in assignments or ():
+        if not assignment.strip().startswith("evaluation."):
+            raise ConfigError(f"--set takes evaluation.key=value here. Received: {assignment!r}.", key="set")
+    changes = {"evaluation.unit": unit, "evaluation.aggregation": aggregate}
+    stated = [f"{key}={value}" for key, value in changes.items() if value is not None]
+    return config.override(*stated, *(assignments or ())).evaluation
+
+
+def _evaluate_table(
+    predictions: Path, out: Path, threshold: float, settings: Any, validation: Path | None, about: dict[str, str] | None
+) -> tuple[Any, Path]:
+    from lepton_vision.errors import ConfigError
+    from lepton_vision.evaluation import evaluate, fit_aggregation
     from lepton_vision.inference import Predictions
     from lepton_vision.pipeline import stated_point
     from lepton_vision.results import write_results
@@ -110,7 +136,13 @@ def _evaluate_table(predictions: Path, out: Path, threshold: float, about: dict[
     if not 0.0 <= threshold <= 1.0:
         raise ConfigError(f"--threshold is a probability from 0 to 1. Received: {threshold:g}.", key="threshold")
     table = Predictions.load(predictions)
-    evaluation = evaluate(table, operating_point=stated_point(table.targets, threshold=threshold))
+    learnt = None
+    if settings.aggregation == "learnt" and settings.unit != "image":
+        if validation is None:
+            raise ConfigError("--aggregate learnt needs --validation: predictions to fit it on.", key="validation")
+        learnt = fit_aggregation(Predictions.load(validation), unit=settings.unit)
+    point = stated_point(table.targets, threshold=threshold)
+    evaluation = evaluate(table, operating_point=point, config=settings, aggregation=learnt)
     return evaluation, write_results(evaluation, table, out, about=about)
 
 
@@ -123,7 +155,7 @@ def _scope(bundle: Any, by: str, external: bool, reference: Path | None, about: 
 
 
 def _evaluate_split(
-    bundle: Any, manifest: Any, part: str, out: Path, device: str, scope: Any, console: Any
+    bundle: Any, manifest: Any, part: str, out: Path, device: str, scope: Any, console: Any, changes: Any
 ) -> dict[str, Any]:
     from lepton_vision.config import nearest
     from lepton_vision.errors import ConfigError
@@ -135,6 +167,7 @@ def _evaluate_split(
     if part not in SPLITS:
         raise ConfigError(f"Unknown split {part!r}. {nearest(part, list(SPLITS))}", key="split")
     loaded, table = Bundle.load(bundle), Manifest.load(manifest)
+    scope = replace(scope, settings=_settings(loaded.config, *changes))
     found = evaluate_bundle(loaded, table, split=part, out=out, device=device, progress=console.progress, scope=scope)
     return split_figures(found)
 

@@ -12,7 +12,18 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "lepton_vision"
 FOUNDATION = {"errors", "geometry", "targets", "types", "sections", "config", "files", "_lazy"}
 FOUNDATION |= {"calibrators", "set_rules"}
-TOP = {"pipeline", "inspection", "mask_study", "class_study", "ledger", "results", "repeats", "demo", "console"}
+TOP = {
+    "pipeline",
+    "inspection",
+    "mask_study",
+    "class_study",
+    "case_points",
+    "ledger",
+    "results",
+    "repeats",
+    "demo",
+    "console",
+}
 TOP |= {"cli", "cli_masks", "cli_options", "cli_statistics"}
 ORDER = [
     "readers",

@@ -19,7 +19,7 @@ from lepton_vision.evaluation.class_measures import MulticlassMeasures, Multilab
 from lepton_vision.evaluation.curves import ClassCurves, class_curves
 from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, patient_units
 from lepton_vision.evaluation.measures import BinaryMeasures, Extent
-from lepton_vision.evaluation.units import Aggregation, aggregate
+from lepton_vision.evaluation.units import Aggregation, aggregate, join_values
 from lepton_vision.inference.predictions import Predictions
 from lepton_vision.set_rules import SetRule
 from lepton_vision.types import Figure, FloatArray, OperatingPoint, Target
@@ -111,8 +111,9 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         split, point = escape(str(self.split or "unknown")), escape(self.operating_point.criterion)
+        cases = {"study": "studies", "series": "series"}.get(unit := self.provenance.get("unit", "image"), f"{unit}s")
         parts = [
-            f"<p>Evaluation · split {split} · {self.n} images of {self.n_patients} patients · operating point {point} "
+            f"<p>Evaluation · split {split} · {self.n} {cases} of {self.n_patients} patients · operating point {point} "
             f"· {self.confidence:.0%} intervals</p>"
         ]
         for target in self.targets:
@@ -167,6 +168,11 @@ def evaluate(
 
     settings = config or EvaluationConfig()
     if settings.unit != "image":
+        columns = {name: join_values(one, predictions, unit=settings.unit) for name, one in (columns or {}).items()}
+        set_rules = None  # they promise a coverage of images
+        if site is not None and site.reference is not None:
+            there = aggregate(site.reference, unit=settings.unit, method=settings.aggregation, learnt=aggregation)
+            site = replace(site, reference=there)
         predictions = aggregate(predictions, unit=settings.unit, method=settings.aggregation, learnt=aggregation)
     thresholds = {target.name: thresholds_of(operating_point, target) for target in predictions.targets}
     known = {target.name: predictions.labelled(target) for target in predictions.targets}

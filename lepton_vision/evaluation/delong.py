@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit, logit, ndtri
+from scipy.special import expit, logit, ndtri, stdtrit
 from scipy.stats import rankdata
 
 from lepton_vision.errors import EvaluationError
@@ -20,10 +20,18 @@ class AurocCovariance:
     Attributes:
         auroc: (K,) float64.
         covariance: (K, K) float64 of their estimates; NaN where fewer than two units hold a class.
+        units: how many units (patients) hold a positive sample, or a negative one: the smaller number.
     """
 
     auroc: FloatArray
     covariance: FloatArray
+    units: int
+
+    def interval(self, k: int = 0, *, confidence: float = 0.95) -> tuple[float, float]:
+        """Interval of the k-th AUROC, see ``auroc_interval``."""
+        return auroc_interval(
+            float(self.auroc[k]), float(self.covariance[k, k]), confidence=confidence, units=self.units
+        )
 
 
 def auroc_covariance(is_positive: BoolArray, scores: FloatArray, *, unit: IntArray | None = None) -> AurocCovariance:
@@ -63,20 +71,24 @@ def auroc_covariance(is_positive: BoolArray, scores: FloatArray, *, unit: IntArr
     covariance = _spread(int(has_first.sum())) * (first.T @ first) + _spread(int(has_second.sum())) * second.T @ second
     if np.any(has_first & has_second):
         covariance = covariance + _spread(int((has_first | has_second).sum())) * (cross + cross.T)
-    return AurocCovariance(auroc, covariance)
+    return AurocCovariance(auroc, covariance, min(int(has_first.sum()), int(has_second.sum())))
 
 
-def auroc_interval(auroc: float, variance: float, *, confidence: float = 0.95) -> tuple[float, float]:
+def auroc_interval(
+    auroc: float, variance: float, *, confidence: float = 0.95, units: int | None = None
+) -> tuple[float, float]:
     """Interval of an AUROC on the logit scale, which stays inside [0, 1] (Pepe 2003, ch. 5.2); NaN at 0 and 1.
 
     Args:
         auroc: estimate.
         variance: of the estimate.
         confidence: e.g. 0.95.
+        units: that the variance was estimated from: Student's t with one degree of freedom less; None is normal.
     """
     if not (0.0 < auroc < 1.0 and variance > 0.0):
         return float("nan"), float("nan")
-    half = float(ndtri(0.5 + confidence / 2)) * np.sqrt(variance) / (auroc * (1.0 - auroc))
+    quantile = ndtri(0.5 + confidence / 2) if units is None else stdtrit(max(units - 1, 1), 0.5 + confidence / 2)
+    half = float(quantile) * np.sqrt(variance) / (auroc * (1.0 - auroc))
     center = logit(auroc)
     return float(expit(center - half)), float(expit(center + half))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lepton_vision.evaluation.curves import equal_mass_bins
-from lepton_vision.evaluation.delong import auroc_covariance, auroc_interval
+from lepton_vision.evaluation.delong import auroc_covariance
 from lepton_vision.evaluation.intervals import clustered_proportion
 from lepton_vision.evaluation.ranking import IntArray, Ranking, ratio
 from lepton_vision.types import FloatArray, Interval
@@ -175,8 +175,7 @@ class BinaryMeasures:
             return ()
         unit = np.unique(self._unit, return_inverse=True)[1].astype(np.intp)
         is_clustered = int(unit.max()) + 1 < self.n
-        found = auroc_covariance(is_positive, self._prob[:, None], unit=unit)
-        low, high = auroc_interval(float(found.auroc[0]), float(found.covariance[0, 0]), confidence=confidence)
+        low, high = auroc_covariance(is_positive, self._prob[:, None], unit=unit).interval(confidence=confidence)
         return (Interval("obuchowski" if is_clustered else "delong", low, high),) if np.isfinite(low) else ()
 
     def reason(self, name: str) -> str:

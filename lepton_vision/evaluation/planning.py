@@ -72,8 +72,9 @@ def plan_sample(
     """Find the smallest study whose interval is expected to be no wider than ``width``.
 
     A proportion gets Wilson's interval. The variance of an AUROC is that of Hanley and McNeil (Radiology 143:29, 1982)
-    or the binormal one of Obuchowski (Stat Methods Med Res 7:371, 1998); its interval is that of ``evaluate``, on the
-    logit scale. Images of one patient count less by the design effect 1 + (images_per_patient - 1) * icc (Kish 1965).
+    or the binormal one of Obuchowski (Stat Methods Med Res 7:371, 1998; for grades, larger than that of fine scores);
+    its interval is that of ``evaluate``, on the logit scale. Images of one patient count less by the design effect
+    1 + (images_per_patient - 1) * icc (Kish 1965).
 
     Args:
         figure: "auroc", "sensitivity", "specificity" or "accuracy".

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -105,6 +105,29 @@ def aggregate(
         y_prob={t.name: _join(predictions.y_prob[t.name], which, t, method=method, weights=weights) for t in targets},
         addresses=None,
     )
+
+
+def join_values(values: Sequence[Any], predictions: Predictions, *, unit: Unit) -> list[Any]:
+    """Value of each unit in the order of ``aggregate``; None where its images differ.
+
+    Args:
+        values: N values of a column, one for each image.
+        predictions: of the images.
+        unit: what is one case.
+
+    Example:
+        >>> target, ids = Target("sick", "binary", ("no", "yes")), np.array(["a", "b", "c"])
+        >>> truth, patients = {"sick": np.zeros(3)}, np.array(["p", "p", "q"])
+        >>> images = Predictions((target,), ids, patients, ids, truth, {"sick": np.zeros(3)})
+        >>> join_values(["f", "f", "m"], images, unit="patient"), join_values([1, 2, 3], images, unit="patient")
+        (['f', 'm'], [None, 3])
+    """
+    which, first = _group(predictions, unit)
+    joined = [values[row] for row in first]
+    for row, place in enumerate(which.tolist()):
+        if values[row] != joined[place]:
+            joined[place] = None
+    return joined
 
 
 def fit_aggregation(predictions: Predictions, *, unit: Unit) -> Aggregation:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from lepton_vision.config import EvaluationConfig
 from lepton_vision.errors import EvaluationError
@@ -124,3 +125,14 @@ def test_evaluation_carries_it_beside_the_bootstrap(random_predictions: Make) ->
     ids = predictions.image_id
     alone = Predictions(predictions.targets, ids, ids, ids, predictions.y_true, predictions.y_prob)
     assert evaluate(alone, operating_point=POINT).figures["sick"]["auroc"].others[0].method == "delong"
+
+
+def test_few_patients_widen_the_interval_by_students_t() -> None:
+    truth, scores, unit = study(1, patients=12)
+    found = auroc_covariance(truth, scores, unit=unit)
+    held = [len(set(unit[rows])) for rows in (truth, ~truth)]
+    assert found.units == min(held)
+    error = found.covariance[1, 1] ** 0.5 / (found.auroc[1] * (1 - found.auroc[1]))
+    center = np.log(found.auroc[1] / (1 - found.auroc[1]))
+    ends = 1 / (1 + np.exp(-(center + np.array([-1, 1]) * stats.t.ppf(0.975, min(held) - 1) * error)))
+    assert found.interval(1) == pytest.approx(tuple(ends), rel=1e-9)
