@@ -14,6 +14,11 @@ from lepton_vision.reporting.view import show_value
 from lepton_vision.reporting.wording import HEADLINES, split_name, term
 from lepton_vision.types import Target
 
+_LEAKAGE = {
+    "stop": "At the patient; training stops where a patient or an identical image stands in two parts.",
+    "drop_train": "At the patient; of images that stand in two parts the training copy is dropped.",
+    "allow": "Patients or images in two parts were allowed: see audit.json.",
+}
 _TRAINING = ("epochs", "batch_size", "lr", "weight_decay", "sampling", "class_weights", "freeze_stages", "ema_decay")
 
 
@@ -108,8 +113,10 @@ def _of_data(run: Run) -> dict[str, str]:
         if flow.get("rows") is not None
         else "",
         "rejected": "A file that cannot be read is a row with a reason, never a guess." if is_ours else "",
-        "partitions": f"{'; '.join(parts)}. Seed of the split {show_value(settings.get('seed'))}." if parts else "",
-        "disjoint": "By patient; identical and near-identical images are kept in one part." if is_ours else "",
+        "partitions": f"{'; '.join(parts)}. Seed, where no official split was kept, {show_value(settings.get('seed'))}."
+        if parts
+        else "",
+        "disjoint": _LEAKAGE.get(run.settings.get("audit", {}).get("on_leakage"), ""),
         "data_fingerprint": _fact("Fingerprint of the data ", run.provenance.get("data_fingerprint")),
         "pseudonyms": "Ids are keyed pseudonyms; no identifier of a header is kept." if is_ours else "",
     }
@@ -124,9 +131,9 @@ def _of_model(run: Run) -> dict[str, str]:
     pixels = settings.get("preprocess", {})
     chosen = {key: train.get(key) for key in _TRAINING if key in train}
     return {
-        "model": f"{show_value(model.get('backbone'))}, one head per target; input {show_value(pixels.get('size'))} "
+        "model": f"{show_value(model.get('backbone'))}, one head per target; input {_size(pixels)} "
         f"pixels, windows {show_value(pixels.get('windows'))}.",
-        "preprocessing": f"Size {show_value(pixels.get('size'))}, windows {show_value(pixels.get('windows'))}, fit "
+        "preprocessing": f"Size {_size(pixels)}, windows {show_value(pixels.get('windows'))}, fit "
         f"{show_value(pixels.get('fit'))}, colour {show_value(pixels.get('color'))}; the same in training and in use.",
         "software": ", ".join(f"{name} {show_value(value)}" for name, value in versions.items()),
         "initialization": f"Weights: {show_value(model.get('weights'))}.",
@@ -149,3 +156,7 @@ def _fact(name: str, value: Any) -> str:
 
 def _in_brackets(text: str) -> str:
     return f" ({text})" if text else ""
+
+
+def _size(pixels: Mapping[str, Any]) -> str:
+    return " x ".join(str(side) for side in pixels.get("size", ()))

@@ -73,7 +73,7 @@ def make_heat(heat: Pixels, *, largest: float) -> Thumbnail:
     """
     share = (heat / largest if largest > 0 else np.zeros_like(heat)).clip(0.0, 1.0)
     colors = _COLD + share[..., None] * (_HOT - _COLD)
-    alpha = 255.0 * _HEAT_OPACITY * np.sqrt(share[..., None])
+    alpha = 255.0 * _HEAT_OPACITY * share[..., None]
     picture = Picture.fromarray(np.concatenate([colors, alpha], axis=2).round().astype(np.uint8), "RGBA")
     picture.thumbnail((_HEAT_SIDE, _HEAT_SIDE), Picture.Resampling.BOX)  # a map of a network's last stage is coarse
     return encode_picture(picture)
