@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lepton_vision.class_study import Scope, evaluate_classes, settle, subgroup_columns
 from lepton_vision.config import Config
-from lepton_vision.errors import ConfigError, ManifestError
+from lepton_vision.errors import ConfigError, EvaluationError, ManifestError
 from lepton_vision.evaluation import Evaluation
 from lepton_vision.evaluation.classification import validation_figures
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation, overlap_figures
@@ -96,6 +96,7 @@ def fit(
         LabelError: labels outside the classes, or one class only in a split.
         ManifestError: no train or no val rows.
         TrainingError: the loss is not finite, or there is nothing to resume.
+        EvaluationError: calibration or operating point cannot be had on validation; the bundle is kept without them.
 
     Example:
         >>> bundle = fit(Config(), manifest, run_dir="runs/ct-01")  # doctest: +SKIP
@@ -132,7 +133,12 @@ def fit(
     )
     provenance = {"data_fingerprint": manifest.fingerprint, "best_epoch": result.epoch, "validation": result.best}
     bundle = Bundle(config=config, targets=config.targets, state=result.state, provenance=provenance)
-    bundle = settle(bundle, parts["val"], device=device, cache_dir=cache_dir)
+    try:
+        bundle = settle(bundle, parts["val"], device=device, cache_dir=cache_dir)
+    except EvaluationError:
+        if main:  # the weights outlive a wish that cannot be fulfilled; another can be chosen for them
+            bundle.save(run_dir / "bundle")
+        raise
     if main:
         bundle.save(run_dir / "bundle")
     return bundle

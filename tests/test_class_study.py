@@ -202,3 +202,15 @@ def test_subgroups_need_a_bundle_and_a_column_before_training(trained: Trained, 
     with pytest.raises(ManifestError, match="No column 'scanner'"):
         fit(CONFIG.override("evaluation.subgroups=[scanner]"), trained.manifest, run_dir=tmp_path / "run")
     assert not (tmp_path / "run" / "bundle").exists()
+
+
+def test_a_wish_that_cannot_be_fulfilled_costs_no_training(trained: Trained, tmp_path: Path) -> None:
+    table = trained.manifest.frame.copy()
+    table.loc[table["split"] == "val", "label"] = 1 - table["label"]  # what scores highest on validation is negative
+    contrary = replace(trained.manifest, frame=table)
+    wish = CONFIG.override("evaluation.criterion=ppv", "evaluation.min_ppv=1.0", "evaluation.calibrate=false")
+    with pytest.raises(EvaluationError, match=r"No threshold of 'label' fulfils PPV >= 1"):
+        fit(wish, contrary, run_dir=tmp_path / "run")
+    kept = Bundle.load(tmp_path / "run" / "bundle")
+    assert kept.operating_point is None
+    assert settle(replace(kept, config=CONFIG), trained.manifest.subset("val")).operating_point is not None

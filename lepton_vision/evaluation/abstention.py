@@ -6,14 +6,16 @@ import numpy as np
 
 from lepton_vision.calibrators import logits
 from lepton_vision.evaluation.analyses import Abstention, Referral
+from lepton_vision.evaluation.curves import equal_mass_bins
 from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, patient_units
-from lepton_vision.evaluation.questions import Question, band_of, questions_of
-from lepton_vision.evaluation.ranking import BoolArray, IntArray
+from lepton_vision.evaluation.questions import Question, band_of, grouped_sums, questions_of
+from lepton_vision.evaluation.ranking import BoolArray, IntArray, ratio
 from lepton_vision.inference.predictions import Predictions
 from lepton_vision.types import FloatArray, Target
 
 COVERAGES: FloatArray = np.arange(1, 101) / 100
 RISKS = (0.01, 0.02, 0.05, 0.1)
+BLOCKS = 1024
 
 
 def abstentions(
@@ -23,7 +25,8 @@ def abstentions(
 
     The confidence of a yes-or-no decision is the distance of its log odds from those of the threshold (at a threshold
     of one half the order of max(p, 1 - p)); of a multiclass decision the largest probability. Among decisions of
-    equal confidence the order is left to chance, and its mean is taken.
+    equal confidence the order is left to chance, and its mean is taken; so it is in each of 1024 blocks where there are
+    more different confidences.
 
     The share to be referred is read off these samples: it describes them, it is no rule for new ones.
 
@@ -65,20 +68,20 @@ class _Measures:
 
     def __init__(self, is_wrong: BoolArray, confidence: FloatArray, *, unit: IntArray, units: int) -> None:
         self.n, self.units = int(is_wrong.size), units
-        rounded = np.round(confidence, 9)  # 0.3 and 0.7 are equally far from 0.5
-        order = np.argsort(-rounded, kind="stable")
-        ordered = rounded[order]
-        self._unit, self._wrong = unit[order], is_wrong[order].astype(np.float64)
-        self._ends = np.flatnonzero(np.concatenate([ordered[1:] != ordered[:-1], [True]])) if self.n else order
+        rank = np.unique(-np.round(confidence, 9), return_inverse=True)[1]  # 0.3 and 0.7 are equally far from 0.5
+        block = equal_mass_bins(rank.astype(np.float64), bins=BLOCKS) if rank.max(initial=-1) >= BLOCKS else rank
+        self._blocks = int(block.max(initial=-1)) + 1
+        columns = np.column_stack([np.ones(self.n), is_wrong])
+        self._sums = grouped_sums(unit, block, units=units, groups=self._blocks, columns=columns)
 
     def values(self, counts: FloatArray) -> dict[str, FloatArray]:
         """Figures by name, (R,) each."""
-        weight = counts.take(self._unit, axis=1)
-        kept, wrong = np.cumsum(weight, axis=1), np.cumsum(weight * self._wrong, axis=1)
-        rows = [_row(kept[r, self._ends], wrong[r, self._ends]) for r in range(len(counts))]
-        table = np.array(rows).T
-        names = ["aurc", *(f"referred_{k}" for k in range(len(RISKS)))]
-        return dict(zip(names + [f"risk_{k}" for k in range(COVERAGES.size)], table, strict=True))
+        sums = (counts @ self._sums).reshape(len(counts), 2, self._blocks)
+        ends = np.concatenate([np.zeros((len(counts), 2, 1)), np.cumsum(sums, axis=2)], axis=2)
+        curve = _Curve(kept=np.round(ends[:, 0]), wrong=ends[:, 1])
+        figures = {"aurc": curve.area()}
+        figures |= {f"referred_{k}": 1.0 - ratio(curve.largest_kept(risk), curve.total) for k, risk in enumerate(RISKS)}
+        return figures | {f"risk_{k}": risk for k, risk in enumerate(curve.at(COVERAGES).T)}
 
     def size(self, _name: str) -> int:
         """All labelled samples."""
@@ -93,15 +96,39 @@ class _Measures:
         return "no labelled sample"
 
 
-def _row(kept: FloatArray, wrong: FloatArray) -> FloatArray:
-    """Figures of one weighting, from the running sums at the end of each group of equal confidence."""
-    total = round(float(kept[-1])) if kept.size else 0
-    if total == 0:
-        return np.full(1 + len(RISKS) + COVERAGES.size, np.nan)
-    kept, wrong = np.concatenate([[0.0], kept]), np.concatenate([[0.0], wrong])
-    size = np.arange(1, total + 1)
-    risk = np.interp(size, kept, wrong) / size
-    safe = [np.flatnonzero(risk <= allowed + 1e-12) for allowed in RISKS]
-    referred = [1.0 - (sizes[-1] + 1) / total if sizes.size else 1.0 for sizes in safe]
-    on_grid = np.interp(COVERAGES * total, kept, wrong) / (COVERAGES * total)
-    return np.concatenate([[risk.mean()], referred, on_grid])
+class _Curve:
+    """Running sums of R weightings at the ends of G blocks of equal confidence, (R, G + 1) each, from 0.
+
+    Inside a block the order is left to chance: after i decisions, e + s (i - w) are wrong on average, where w and e are
+    the sums before the block and s is its share of wrong decisions. The risk is s + (e - s w) / i.
+    """
+
+    def __init__(self, *, kept: FloatArray, wrong: FloatArray) -> None:
+        self._kept, self._wrong, self.total = kept, wrong, kept[:, -1]
+        self._share = np.nan_to_num(ratio(np.diff(wrong), np.diff(kept)))
+        self._rest = wrong[:, :-1] - self._share * kept[:, :-1]
+
+    def area(self) -> FloatArray:
+        """(R,) mean risk over i = 1 … total: the sum of 1 / i over a block is a difference of harmonic numbers."""
+        harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1.0, self.total.max(initial=0.0) + 1.0))])
+        steps = np.diff(harmonic[self._kept.astype(np.intp)])
+        return ratio((self._share * np.diff(self._kept) + self._rest * steps).sum(axis=1), self.total)
+
+    def largest_kept(self, risk: float) -> FloatArray:
+        """(R,) most decisions that can be kept with at most this risk."""
+        start, end = self._kept[:, :-1], self._kept[:, 1:]
+        is_safe = (self._wrong[:, 1:] <= risk * end + 1e-9) & (end > start)
+        # Where a block ends above the risk, the risk rises inside it, and was safe up to rest / (risk - share).
+        is_rising = (self._share > risk) & (self._rest < 0)
+        turn = np.floor(np.divide(self._rest, risk - self._share, out=np.zeros_like(start), where=is_rising) + 1e-9)
+        inside = np.where(turn > start, np.minimum(turn, end), 0.0)
+        kept: FloatArray = np.where(is_safe, end, inside).max(axis=1, initial=0.0)
+        return kept
+
+    def at(self, coverages: FloatArray) -> FloatArray:
+        """(R, P) risk at each coverage."""
+        rows = np.full((len(self.total), coverages.size), np.nan)
+        for r in np.flatnonzero(self.total > 0):
+            wanted = coverages * self.total[r]
+            rows[r] = np.interp(wanted, self._kept[r], self._wrong[r]) / wanted
+        return rows

@@ -55,7 +55,7 @@ class _Measures:
         self._bin = equal_mass_bins(question.prob)
         self._bins = int(self._bin.max(initial=-1)) + 1
         columns = np.column_stack([np.ones(self.n), truth, question.prob])
-        self._in_bins = grouped_sums(question, self._bin, groups=self._bins, columns=columns)
+        self._in_bins = grouped_sums(question.unit, self._bin, units=question.units, groups=self._bins, columns=columns)
         self.mean_prob = ratio(
             np.bincount(self._bin, question.prob, self._bins), np.bincount(self._bin, minlength=self._bins)
         )
@@ -65,7 +65,9 @@ class _Measures:
             group = equal_mass_bins(line, bins=GROUPS)
         self._groups = int(group.max(initial=-1)) + 1
         self._x = ratio(np.bincount(group, line, self._groups), np.bincount(group, minlength=self._groups))
-        self._in_groups = grouped_sums(question, group, groups=self._groups, columns=columns[:, :2])
+        self._in_groups = grouped_sums(
+            question.unit, group, units=question.units, groups=self._groups, columns=columns[:, :2]
+        )
 
     def values(self, counts: FloatArray) -> dict[str, FloatArray]:
         """Figures by name, (R,) each."""

@@ -37,7 +37,9 @@ class _Measures:
         self._question, self.n, self.units = question, question.n, question.units
         reached = np.searchsorted(THRESHOLDS, question.prob, side="right")  # how many thresholds are reached
         columns = np.column_stack([question.is_positive, ~question.is_positive]).astype(np.float64)
-        self._sums = grouped_sums(question, reached, groups=THRESHOLDS.size + 1, columns=columns)
+        self._sums = grouped_sums(
+            question.unit, reached, units=question.units, groups=THRESHOLDS.size + 1, columns=columns
+        )
 
     def values(self, counts: FloatArray) -> dict[str, FloatArray]:
         """Figures by name, (R,) each."""

@@ -61,12 +61,12 @@ def questions_of(predictions: Predictions, target: Target) -> tuple[Question, ..
     return tuple(found)
 
 
-def grouped_sums(question: Question, group: IntArray, *, groups: int, columns: FloatArray) -> csr_array:
+def grouped_sums(unit: IntArray, group: IntArray, *, units: int, groups: int, columns: FloatArray) -> csr_array:
     """(U, M * G): what each patient's samples add to each of G groups, one block for each of M ``columns`` (N, M)."""
     m = columns.shape[1]
     place = np.concatenate([group + k * groups for k in range(m)])
-    entries = (columns.T.ravel(), (np.tile(question.unit, m), place))
-    return csr_array(entries, shape=(question.units, m * groups))
+    entries = (columns.T.ravel(), (np.tile(unit, m), place))
+    return csr_array(entries, shape=(units, m * groups))
 
 
 def band_of(figures: dict[str, Figure], prefix: str) -> Band:

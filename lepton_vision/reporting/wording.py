@@ -174,12 +174,27 @@ REASON_NAMES: Mapping[str, str] = {
 
 def term(name: str, kind: TargetKind = "binary") -> Term:
     """Return the wording of a figure; an unknown one keeps its own name and gets no scale."""
-    words = TERMS.get(name) or Term(name.replace("_", " "), "", is_share=False)
+    words = TERMS.get(name) or _averaged(name) or Term(name.replace("_", " "), "", is_share=False)
     if kind in EXCLUSIVE and name in _MULTICLASS:
         return replace(words, meaning=_MULTICLASS[name])
     if kind == "multilabel" and name in TERMS:
         return replace(words, meaning=f"Mean over the classes. {words.meaning}")
     return words
+
+
+_AVERAGES: Mapping[str, str] = {
+    "macro": "mean, every class counts the same",
+    "micro": "pooled over all classes, every decision counts the same",
+    "weighted": "mean, a class counts as often as it is true",
+}
+
+
+def _averaged(name: str) -> Term | None:
+    """Wording of a figure over all classes, such as ``sensitivity_micro``."""
+    base, _, kind = name.rpartition("_")
+    if kind not in _AVERAGES or base not in TERMS:
+        return None
+    return Term(f"{TERMS[base].name} ({kind})", f"{_AVERAGES[kind].capitalize()}.", TERMS[base].is_share)
 
 
 _MULTICLASS: Mapping[str, str] = {
