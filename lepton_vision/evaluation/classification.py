@@ -168,11 +168,9 @@ def evaluate(
 
     settings = config or EvaluationConfig()
     if settings.unit != "image":
+        site = _site_of_units(site, settings, aggregation=aggregation)
         columns = {name: join_values(one, predictions, unit=settings.unit) for name, one in (columns or {}).items()}
         set_rules = None  # they promise a coverage of images
-        if site is not None and site.reference is not None:
-            there = aggregate(site.reference, unit=settings.unit, method=settings.aggregation, learnt=aggregation)
-            site = replace(site, reference=there)
         predictions = aggregate(predictions, unit=settings.unit, method=settings.aggregation, learnt=aggregation)
     thresholds = {target.name: thresholds_of(operating_point, target) for target in predictions.targets}
     known = {target.name: predictions.labelled(target) for target in predictions.targets}
@@ -209,6 +207,14 @@ def evaluate(
             site=site,
         ),
     )
+
+
+def _site_of_units(site: Site | None, settings: EvaluationConfig, *, aggregation: Aggregation | None) -> Site | None:
+    """Join the images of the internal evaluation as those of the new site are joined."""
+    if site is None or site.reference is None:
+        return site
+    joined = aggregate(site.reference, unit=settings.unit, method=settings.aggregation, learnt=aggregation)
+    return replace(site, reference=joined)
 
 
 def _figures(
