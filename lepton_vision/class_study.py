@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from lepton_vision.config import nearest
+from lepton_vision.case_points import case_point, keep_case_point
+from lepton_vision.config import EvaluationConfig, nearest
 from lepton_vision.errors import ConfigError, EvaluationError, ManifestError
 from lepton_vision.evaluation import Criterion, Evaluation, choose_operating_point, evaluate
 from lepton_vision.evaluation.calibration import fit_calibrators, fit_temperatures
 from lepton_vision.evaluation.conformal import fit_set_rules
 from lepton_vision.evaluation.external import Site
-from lepton_vision.files import write_atomic
 from lepton_vision.inference import Predictions, predict
-from lepton_vision.inspection import data_flow, describe
+from lepton_vision.inspection import data_flow
 from lepton_vision.ledger import Look, record_look
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
-from lepton_vision.reporting import write_report
+from lepton_vision.results import write_results
 from lepton_vision.types import Progress
 
 
@@ -36,6 +35,9 @@ class Scope:
         reference: with ``is_external``, folder of the internal evaluation to compare with.
         run_dir: folder whose ledger notes a look at a test split; None is that of the evaluation.
         command: what the ledger says has looked.
+        settings: in place of the bundle's evaluation section; a unit other than the image has an operating point of its
+            own, chosen on validation (``case_points.case_point``).
+        about: what a human answered about the study (``reporting.about.read_about``).
     """
 
     by: tuple[str, ...] = ()
@@ -43,6 +45,8 @@ class Scope:
     reference: Path | None = None
     run_dir: Path | None = None
     command: str = "evaluate"
+    settings: EvaluationConfig | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 def settle(bundle: Bundle, val: Manifest, *, device: str = "auto", cache_dir: Path | None = None) -> Bundle:
@@ -62,7 +66,8 @@ def settle(bundle: Bundle, val: Manifest, *, device: str = "auto", cache_dir: Pa
         predictions = predict(bundle, val, device=device, cache_dir=cache_dir)
     if settings.conformal_coverage is not None:
         bundle = bundle.with_set_rules(fit_set_rules(predictions, coverage=settings.conformal_coverage))
-    return bundle.with_operating_point(choose_operating_point(predictions, criterion=Criterion.of(settings)))
+    point = choose_operating_point(predictions, criterion=Criterion.of(settings))
+    return keep_case_point(bundle.with_operating_point(point), predictions)
 
 
 def subgroup_columns(manifest: Manifest, names: Sequence[str]) -> dict[str, pd.Series[Any]]:
@@ -97,26 +102,41 @@ def evaluate_classes(
         ManifestError: a column of subgroups is missing.
         EvaluationError: the reference cannot be read, or does not fit.
     """
-    if bundle.operating_point is None:
-        raise ConfigError("Expected a bundle with an operating point. Received: one without. Choose one on validation.")
+    settings = scope.settings or bundle.config.evaluation
     if scope.reference is not None and not scope.is_external:
         raise ConfigError("A reference belongs to an external evaluation. Add --external.", key="reference")
-    columns = subgroup_columns(part, (*bundle.config.evaluation.subgroups, *scope.by))
+    columns = subgroup_columns(part, (*settings.subgroups, *scope.by))
     site = Site(_read_reference(scope.reference)) if scope.is_external else None
+    val = manifest.subset("val")
+    point, learnt = case_point(
+        bundle,
+        settings,
+        validation=lambda: predict(bundle, val, device=device, cache_dir=cache_dir) if len(val) else None,
+    )
     told = None if progress is None else lambda done, total: progress("predict", done, total, "")
     predictions = predict(bundle, part, device=device, cache_dir=cache_dir, progress=told)
     evaluation = evaluate(
         predictions,
-        operating_point=bundle.operating_point,
-        config=bundle.config.evaluation,
+        operating_point=point,
+        config=settings,
+        aggregation=learnt,
         set_rules=bundle.set_rules,
         columns=_aligned(columns, part, predictions),
         site=site,
     )
     looks = _note_look(evaluation, bundle, manifest=manifest, out=Path(out), scope=scope)
     evaluation = replace(evaluation, provenance={**evaluation.provenance, **looks})
-    flow, facts = data_flow(manifest, bundle.targets), describe(bundle) | looks
-    return evaluation, write_results(evaluation, predictions, out, title=title, data_flow=flow, provenance=facts)
+    report = write_results(
+        evaluation,
+        predictions,
+        out,
+        title=title,
+        data_flow=data_flow(manifest, bundle.targets),
+        bundle=bundle,
+        device=device,
+        about=scope.about,
+    )
+    return evaluation, report
 
 
 def _read_reference(folder: Path | None) -> Predictions | None:
@@ -153,20 +173,3 @@ def _note_look(
     figures = {name: list(figures) for name, figures in evaluation.figures.items()}
     look = Look(bundle.bundle_id, manifest.fingerprint, evaluation.split, command, figures)
     return record_look(folder, look).to_dict()
-
-
-def write_results(
-    evaluation: Evaluation,
-    predictions: Predictions,
-    out: str | Path,
-    *,
-    title: str | None = None,
-    data_flow: Mapping[str, Any] | None = None,
-    provenance: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write ``predictions.csv``, ``figures.json`` and ``report.html`` into ``out``; return the page's path."""
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    predictions.save(out / "predictions.csv")
-    write_atomic(out / "figures.json", json.dumps(evaluation.to_dict(), indent=1))
-    return write_report(evaluation, out / "report.html", title=title, data_flow=data_flow, provenance=provenance)

@@ -13,11 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lepton_vision.class_study import Scope, evaluate_classes, settle, subgroup_columns
 from lepton_vision.config import Config
-from lepton_vision.errors import ConfigError, EvaluationError, LabelError, ManifestError
+from lepton_vision.errors import ConfigError, EvaluationError, ManifestError
 from lepton_vision.evaluation import Evaluation
 from lepton_vision.evaluation.classification import validation_figures
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation, overlap_figures
@@ -26,7 +24,7 @@ from lepton_vision.inference.predictor import examine_network
 from lepton_vision.inference.windows import WindowedNetwork
 from lepton_vision.manifest import Audit, Manifest, audit_manifest, split_manifest
 from lepton_vision.manifest.audit import drop_leaks
-from lepton_vision.manifest.labels import infer_targets
+from lepton_vision.manifest.labels import infer_targets, require_labels
 from lepton_vision.mask_study import evaluate_mask_parts
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.models.device import choose_device, choose_precision
@@ -107,7 +105,7 @@ def fit(
     config = with_targets(config, manifest)
     manifest, audit = check_leakage(config, manifest)
     subgroup_columns(manifest, config.evaluation.subgroups)  # better refused now than after the training
-    parts = {split: _labelled(manifest.subset(split), config.targets, split) for split in ("train", "val")}
+    parts = {split: require_labels(manifest.subset(split), config.targets, split=split) for split in ("train", "val")}
     main = is_main_process()
     if main:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -190,26 +188,6 @@ def check_leakage(config: Config, manifest: Manifest) -> tuple[Manifest, Audit]:
     return manifest, audit
 
 
-def _labelled(part: Manifest, targets: tuple[Target, ...], split: Split) -> Manifest:
-    """Refuse a part that cannot be learnt from or judged on: empty, unlabelled, or of one class only."""
-    if len(part) == 0:
-        raise ManifestError(
-            f"Expected rows in the {split} split. Received: none. Run `split`, or give a split column.", key="split"
-        )
-    for target in targets:
-        labels = part.labels(target)
-        known = labels[~np.isnan(labels)]
-        if known.size == 0:
-            raise LabelError(f"Target {target.name!r} has no known label in the {split} split.", key=target.name)
-        if target.kind != "multilabel" and np.unique(known).size < 2:
-            raise LabelError(
-                f"Target {target.name!r} has one class only in the {split} split ({known.size} labelled images). "
-                "Expected at least two. Use another seed or larger parts.",
-                key=target.name,
-            )
-    return part
-
-
 def cache_folder(config: Config, run_dir: Path) -> Path | None:
     """Folder of the decoded cache, or None where it is turned off."""
     if config.cache.max_gb <= 0:
@@ -250,11 +228,11 @@ def evaluate_bundle(
     title: str | None = None,
     scope: Scope = _ALONE,
 ) -> SplitResult:
-    """Predict one split, evaluate at the bundle's operating point, and write figures, predictions and the page.
+    """Predict one split, evaluate at the bundle's operating point, and write figures, predictions, page and card.
 
     Masks are evaluated where the model predicts them and rows have true ones; their files and page lie in
-    ``out/masks``. ``scope`` asks for subgroups and comparison with another site, and names the run whose ledger notes
-    a look at the test split.
+    ``out/masks``. ``scope`` asks for subgroups and comparison with another site, names the run whose ledger notes a
+    look at the test split, and holds what a human answered about the study.
 
     Raises:
         ConfigError: the bundle has targets, but no operating point; or a reference without another site.
@@ -350,6 +328,6 @@ def scan_source(
 def stated_point(targets: tuple[Target, ...], *, threshold: float) -> OperatingPoint:
     """An operating point that nobody chose: the same threshold everywhere."""
     thresholds: dict[str, tuple[float, ...]] = {
-        target.name: () if target.kind == "multiclass" else (threshold,) * target.outputs for target in targets
+        target.name: () if target.is_exclusive else (threshold,) * target.outputs for target in targets
     }
     return OperatingPoint(thresholds, f"stated: probability >= {threshold:g}")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from lepton_vision.class_study import write_results
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
 from lepton_vision.evaluation import evaluate
@@ -30,6 +29,7 @@ from lepton_vision.pipeline import (
     stated_point,
     with_targets,
 )
+from lepton_vision.results import write_results
 from lepton_vision.types import Progress
 
 

@@ -289,8 +289,6 @@ class EvaluationConfig(Section):
     min_ppv: Share = 0.5
     cost_ratio: PositiveFloat = 1.0
     """With criterion cost: what a missed positive costs, in false alarms."""
-    prevalence: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    """With criterion cost or ppv: share of positives where the model will be used; None is that of validation."""
     calibrate: bool = True
     """Fit a calibration for each target on validation."""
     calibration: Literal["temperature", "platt", "isotonic"] = "temperature"
@@ -305,3 +303,14 @@ class EvaluationConfig(Section):
     replicates: Annotated[int, Field(ge=100)] = 1000
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     seed: Annotated[int, Field(ge=0)] = 0
+    interval: Literal["percentile", "bca"] = "percentile"
+    """Of the bootstrap over patients; bca corrects bias and skewness (Efron, JASA 82:171, 1987)."""
+    max_fpr: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    """Largest false positive rate of the partial AUROC."""
+    prevalence: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Share of positives where the model will be used: PPV and NPV are given at it once more, and the criteria cost and
+    ppv hold at it. None leaves these figures out, and takes that of validation for the criteria."""
+    unit: Literal["image", "series", "study", "patient"] = "image"
+    """What is one case: the images of a larger unit are joined before thresholds are chosen and figures computed."""
+    aggregation: Literal["max", "mean", "noisy_or", "learnt"] = "mean"
+    """How probabilities of one unit are joined; learnt weights them by a fit on validation."""

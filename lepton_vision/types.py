@@ -9,10 +9,10 @@ without a mask is not a sample whose mask is empty.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +20,11 @@ import numpy.typing as npt
 from lepton_vision.geometry import FloatArray as FloatArray
 from lepton_vision.geometry import Geometry as Geometry
 from lepton_vision.geometry import Vector as Vector
+from lepton_vision.targets import EXCLUSIVE as EXCLUSIVE
 from lepton_vision.targets import Target as Target
 from lepton_vision.targets import TargetKind as TargetKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import torch
 
 Split = Literal["train", "val", "test"]
@@ -98,6 +97,24 @@ class SampleAddress:
     path: Path
     member: str | None = None
     frame: int | None = None
+
+
+class CaseKey(NamedTuple):
+    """What a heat map of one sample is about.
+
+    Attributes:
+        image_id: pseudonymous id of the sample.
+        target: name of the target.
+        class_name: class whose evidence is shown.
+    """
+
+    image_id: str
+    target: str
+    class_name: str
+
+
+HeatMaps = Mapping[CaseKey, Pixels]
+"""By what they are about, (H, W) float32, 0 or more, on the grid of the network's input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +285,14 @@ class OperatingPoint:
         return cls(thresholds, str(values["criterion"]), values.get("chosen_on"), int(values.get("n", 0)), figures)
 
 
+class Interval(NamedTuple):
+    """An interval of a figure by a stated method."""
+
+    method: str
+    low: float
+    high: float
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One reported number with its interval.
@@ -278,6 +303,9 @@ class Figure:
         high: upper end of the interval; NaN where undefined.
         n: number of labelled samples behind it.
         reason: why it is undefined, or a caveat about its interval; empty where there is nothing to say.
+        method: of the interval: "percentile" or "bca" (bootstraps over patients), "wilson" …; empty where unstated.
+        others: intervals by other methods: "delong" or, where patients have several images, "obuchowski" for an AUROC;
+            "wilson" and "clopper_pearson" for a proportion.
     """
 
     value: float
@@ -285,6 +313,8 @@ class Figure:
     high: float
     n: int
     reason: str = ""
+    method: str = ""
+    others: tuple[Interval, ...] = ()
 
     def __str__(self) -> str:
         if np.isnan(self.value):
@@ -296,4 +326,8 @@ class Figure:
         numbers = {"value": self.value, "low": self.low, "high": self.high}
         plain: dict[str, Any] = {key: None if np.isnan(x) else float(x) for key, x in numbers.items()}
         plain["n"] = self.n
+        if self.method:
+            plain["method"] = self.method
+        if self.others:
+            plain["intervals"] = {one.method: [float(one.low), float(one.high)] for one in self.others}
         return plain | ({"reason": self.reason} if self.reason else {})

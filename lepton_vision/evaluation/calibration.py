@@ -14,7 +14,7 @@ from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.logistic import fit_lines
 from lepton_vision.evaluation.operating_point import refuse_test
 from lepton_vision.inference.predictions import Predictions
-from lepton_vision.types import FloatArray, Target, TargetKind
+from lepton_vision.types import EXCLUSIVE, FloatArray, Target, TargetKind
 
 BOUNDS = (0.05, 20.0)
 # A normal prior on log T around T = 1 with this deviation: it weighs less than a few samples, yet it keeps T finite
@@ -137,7 +137,7 @@ def apply_temperature(prob: FloatArray, temperature: float, *, kind: TargetKind)
         raise EvaluationError(f"A temperature must be above 0 and finite. Received: {temperature}.", key="temperature")
     values = np.asarray(prob, dtype=np.float64)
     with np.errstate(divide="ignore"):
-        if kind == "multiclass":
+        if kind in EXCLUSIVE:
             return np.asarray(softmax(np.log(values) / temperature, axis=1))
         return np.asarray(expit(logit(values) / temperature))
 
@@ -167,7 +167,7 @@ def _negative_log_likelihood(predictions: Predictions, target: Target) -> Callab
             key=target.name,
         )
     truth = truth[known]
-    if target.kind == "multiclass":
+    if target.is_exclusive:
         logits, label = np.log(prob[known].clip(SMALLEST, 1.0)), truth.astype(np.intp)
         rows = np.arange(label.size)
         return lambda t: -float(log_softmax(logits / t, axis=1)[rows, label].sum())

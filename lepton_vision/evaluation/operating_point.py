@@ -129,7 +129,7 @@ def choose_operating_point(
     is_used = np.zeros(predictions.n, dtype=np.bool_)
     for target in predictions.targets:
         is_used |= predictions.labelled(target)
-        if target.kind == "multiclass":
+        if target.is_exclusive:
             thresholds[target.name] = ()
             continue
         truth = predictions.y_true[target.name].reshape(predictions.n, target.outputs)

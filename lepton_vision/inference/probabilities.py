@@ -33,7 +33,7 @@ def to_probabilities(
     result = {}
     for target in targets:
         scaled = logits[target.name].detach().float() / (temperatures or {}).get(target.name, 1.0)
-        prob = torch.softmax(scaled, dim=1) if target.kind == "multiclass" else torch.sigmoid(scaled)
+        prob = torch.softmax(scaled, dim=1) if target.is_exclusive else torch.sigmoid(scaled)
         values: npt.NDArray[np.float32] = (prob[:, 0] if target.kind == "binary" else prob).cpu().numpy()
         calibrator = (calibrators or {}).get(target.name)
         if calibrator is not None:

@@ -290,7 +290,7 @@ def _check_set_rules(rules: Mapping[str, tuple[SetRule, ...]], targets: tuple[Ta
 
 
 def _check_point(point: OperatingPoint, targets: tuple[Target, ...]) -> None:
-    needed = {target.name: 0 if target.kind == "multiclass" else target.outputs for target in targets}
+    needed = {target.name: 0 if target.is_exclusive else target.outputs for target in targets}
     received = {name: len(values) for name, values in point.thresholds.items()}
     if received != needed or not all(np.isfinite(t) for values in point.thresholds.values() for t in values):
         raise BundleError(

@@ -275,7 +275,7 @@ def _decide(values: dict[str, npt.NDArray[np.floating[Any]]], bundle: Bundle) ->
 def _target_columns(
     target: Target, values: npt.NDArray[np.floating[Any]], point: OperatingPoint, *, is_first: bool
 ) -> dict[str, Any]:
-    if target.kind == "multiclass":
+    if target.is_exclusive:
         columns: dict[str, Any] = {
             f"{target.name}_{name}_probability": float(value)
             for name, value in zip(target.classes, values, strict=True)
