@@ -13,7 +13,7 @@ import numpy as np
 
 from lepton_vision.errors import EvaluationError
 from lepton_vision.geometry import FloatArray
-from lepton_vision.targets import TargetKind
+from lepton_vision.targets import EXCLUSIVE, TargetKind
 
 SMALLEST = 1e-7
 """float32 probabilities saturate: a logit beyond ±16 carries no information."""
@@ -96,7 +96,7 @@ class Calibrator:
 def apply_calibrator(prob: FloatArray, calibrator: Calibrator, *, kind: TargetKind) -> FloatArray:
     """Correct probabilities.
 
-    The classes of a multiclass target are corrected one against the rest and then divided by their sum.
+    Exclusive classes (multiclass, ordinal) are corrected one against the rest and then divided by their sum.
 
     Args:
         prob: float64 in [0, 1]: (N,) of the positive class for binary, (N, K) otherwise. NaN stays NaN.
@@ -109,7 +109,7 @@ def apply_calibrator(prob: FloatArray, calibrator: Calibrator, *, kind: TargetKi
     values = np.asarray(prob, dtype=np.float64)
     columns = values.reshape(len(values), len(calibrator.maps))
     result = np.stack([_apply(columns[:, k], one) for k, one in enumerate(calibrator.maps)], axis=1)
-    if kind == "multiclass":
+    if kind in EXCLUSIVE:
         result /= result.sum(axis=1, keepdims=True)
     return result.reshape(values.shape)
 

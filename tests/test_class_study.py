@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -204,13 +205,19 @@ def test_subgroups_need_a_bundle_and_a_column_before_training(trained: Trained, 
     assert not (tmp_path / "run" / "bundle").exists()
 
 
-def test_a_wish_that_cannot_be_fulfilled_costs_no_training(trained: Trained, tmp_path: Path) -> None:
-    table = trained.manifest.frame.copy()
-    table.loc[table["split"] == "val", "label"] = 1 - table["label"]  # what scores highest on validation is negative
-    contrary = replace(trained.manifest, frame=table)
-    wish = CONFIG.override("evaluation.criterion=ppv", "evaluation.min_ppv=1.0", "evaluation.calibrate=false")
-    with pytest.raises(EvaluationError, match=r"No threshold of 'label' fulfils PPV >= 1"):
-        fit(wish, contrary, run_dir=tmp_path / "run")
+def test_a_wish_that_cannot_be_fulfilled_costs_no_training(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def contrary(bundle: Bundle, val: Manifest, **more: Any) -> Bundle:
+        """Settle where no negative sample is cleared: every image stands there twice, once with each label."""
+        both = pd.concat([val.frame.assign(label=k, image_id=val.frame["image_id"] + str(k)) for k in (0, 1)])
+        return settle(bundle, replace(val, frame=both), **(more | {"cache_dir": None}))
+
+    monkeypatch.setattr("lepton_vision.pipeline.settle", contrary)
+    wish = CONFIG.override("evaluation.criterion=ppv", "evaluation.min_ppv=1.0", "train.epochs=1")
+    with pytest.raises(EvaluationError, match=r"No threshold of 'label' fulfils PPV >= 1 .* reached: 0\.5"):
+        fit(wish, trained.manifest, run_dir=tmp_path / "run")
     kept = Bundle.load(tmp_path / "run" / "bundle")
     assert kept.operating_point is None
-    assert settle(replace(kept, config=CONFIG), trained.manifest.subset("val")).operating_point is not None
+    settled = settle(replace(kept, config=CONFIG), trained.manifest.subset("val"))
+    assert settled.operating_point is not None

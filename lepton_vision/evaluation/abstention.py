@@ -24,16 +24,16 @@ def abstentions(
     """Order the decisions of a target by confidence and see how often the more confident ones are wrong.
 
     The confidence of a yes-or-no decision is the distance of its log odds from those of the threshold (at a threshold
-    of one half the order of max(p, 1 - p)); of a multiclass decision the largest probability. Among decisions of
+    of one half the order of max(p, 1 - p)); of one of exclusive classes the largest probability. Among decisions of
     equal confidence the order is left to chance, and its mean is taken; so it is in each of 1024 blocks where there are
     more different confidences.
 
     The share to be referred is read off these samples: it describes them, it is no rule for new ones.
 
     Returns:
-        One for a binary or multiclass target, K for a multilabel one.
+        One for a binary, multiclass or ordinal target, K for a multilabel one.
     """
-    if target.kind == "multiclass":
+    if target.is_exclusive:
         part = predictions.select(predictions.labelled(target))
         truth, prob = part.y_true[target.name], part.y_prob[target.name]
         unit, units = patient_units(part.patient_id)

@@ -39,7 +39,7 @@ def analyze(
         columns: by column name, N values: subgroups by them.
         site: where the predictions are of another site.
     """
-    bootstrap = Bootstrap(config.replicates, config.confidence, config.seed)
+    bootstrap = Bootstrap.of(config)
     questions = {target.name: questions_of(predictions, target) for target in predictions.targets}
     return Analyses(
         calibration={k: tuple(calibration_statistics(q, bootstrap) for q in asked) for k, asked in questions.items()},

@@ -78,7 +78,7 @@ def fit_calibrators(
     for target in predictions.targets:
         prob = predictions.y_prob[target.name].reshape(predictions.n, target.outputs)
         truth = predictions.y_true[target.name]
-        if target.kind == "multiclass":
+        if target.is_exclusive:
             truth = np.where(np.isnan(truth)[:, None], np.nan, truth[:, None] == np.arange(target.outputs))
         truth = truth.reshape(predictions.n, target.outputs)
         names = (target.name,) if target.kind == "binary" else tuple(f"{target.name}/{c}" for c in target.classes)

@@ -185,7 +185,7 @@ def evaluate(
         n_unlabelled={name: int((~rows).sum()) for name, rows in known.items()},
         n_failed=len(predictions.failures),
         figures={
-            t.name: _figures(parts[t.name], t, thresholds=thresholds[t.name], settings=settings)
+            t.name: figures_of(parts[t.name], t, thresholds=thresholds[t.name], settings=settings)
             for t in predictions.targets
         },
         curves={
@@ -217,7 +217,7 @@ def _site_of_units(site: Site | None, settings: EvaluationConfig, *, aggregation
     return replace(site, reference=joined)
 
 
-def _figures(
+def figures_of(
     part: Predictions, target: Target, *, thresholds: tuple[float, ...], settings: EvaluationConfig
 ) -> dict[str, Figure]:
     """Figures with the interval of the bootstrap, and beside it those that need no resampling."""

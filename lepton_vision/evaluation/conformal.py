@@ -116,7 +116,7 @@ class _Answers:
 
 
 def _answers_of(predictions: Predictions, target: Target) -> tuple[_Answers, ...]:
-    if target.kind == "multiclass":
+    if target.is_exclusive:
         part = predictions.select(predictions.labelled(target))
         unit, units = patient_units(part.patient_id)
         truth = part.y_true[target.name].astype(np.intp)

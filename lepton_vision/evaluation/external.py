@@ -11,11 +11,11 @@ from lepton_vision.config import EvaluationConfig
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.analyses import External, Recalibration, Shift
 from lepton_vision.evaluation.calibration_statistics import calibration_statistics
-from lepton_vision.evaluation.classification import measures_of
+from lepton_vision.evaluation.classification import figures_of, measures_of
 from lepton_vision.evaluation.differences import difference_figure
 from lepton_vision.evaluation.intervals import Bootstrap, Measures, bootstrap_figures, draw_counts
 from lepton_vision.evaluation.logistic import fit_lines
-from lepton_vision.evaluation.measures import unit_sums
+from lepton_vision.evaluation.measures import Extent, unit_sums
 from lepton_vision.evaluation.questions import Question, questions_of
 from lepton_vision.evaluation.ranking import ratio
 from lepton_vision.inference.predictions import Predictions
@@ -62,15 +62,15 @@ def compare_external(
         '-0.061 [-0.104, -0.019]'
     """
     settings = config or EvaluationConfig()
-    bootstrap = Bootstrap(settings.replicates, settings.confidence, settings.seed)
+    bootstrap = Bootstrap.of(settings)
     shifts, told = {}, None
     if reference is not None:
         _check_reference(predictions, reference)
         told = f"{reference.split or 'unknown'} split, n = {reference.n}"
         for target in predictions.targets:
             thresholds = tuple(operating_point.thresholds.get(target.name, ()))
-            there, here = (_measures(one, target, thresholds) for one in (predictions, reference))
-            shifts[target.name] = _shifts(there, here, bootstrap)
+            parts = [one.select(one.labelled(target)) for one in (predictions, reference)]
+            shifts[target.name] = _shifts(parts, target, thresholds=thresholds, settings=settings)
     recalibration = {
         target.name: tuple(_recalibration(one, bootstrap) for one in questions_of(predictions, target))
         for target in predictions.targets
@@ -102,13 +102,16 @@ def _check_reference(predictions: Predictions, reference: Predictions) -> None:
         )
 
 
-def _measures(predictions: Predictions, target: Target, thresholds: tuple[float, ...]) -> Measures:
-    return measures_of(predictions.select(predictions.labelled(target)), target, thresholds=thresholds)
-
-
-def _shifts(there: Measures, here: Measures, bootstrap: Bootstrap) -> dict[str, Shift]:
-    external, internal = bootstrap_figures(there, bootstrap), bootstrap_figures(here, bootstrap)
-    drawn = _drawn(there, bootstrap, seed=2 * bootstrap.seed), _drawn(here, bootstrap, seed=2 * bootstrap.seed + 1)
+def _shifts(
+    parts: list[Predictions], target: Target, *, thresholds: tuple[float, ...], settings: EvaluationConfig
+) -> dict[str, Shift]:
+    """``parts``: labelled samples there, and here."""
+    bootstrap, extent = Bootstrap.of(settings), Extent(settings.max_fpr, settings.prevalence)
+    external, internal = (figures_of(part, target, thresholds=thresholds, settings=settings) for part in parts)
+    drawn = [
+        _drawn(measures_of(part, target, thresholds=thresholds, extent=extent), bootstrap, seed=2 * bootstrap.seed + k)
+        for k, part in enumerate(parts)
+    ]
     shifts = {}
     for name, figure in external.items():
         if name in internal:

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from lepton_vision.config import EvaluationConfig
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.analyses import Gap, Subgroup, SubgroupColumn
-from lepton_vision.evaluation.classification import measures_of
+from lepton_vision.evaluation.classification import figures_of, measures_of
 from lepton_vision.evaluation.differences import difference_figure
 from lepton_vision.evaluation.grouping import group_values
-from lepton_vision.evaluation.intervals import Bootstrap, Measures, bootstrap_figures, draw_counts, patient_units
+from lepton_vision.evaluation.intervals import Bootstrap, Measures, draw_counts, patient_units
 from lepton_vision.evaluation.ranking import BoolArray, IntArray
 from lepton_vision.inference.predictions import Predictions
 from lepton_vision.types import FloatArray, OperatingPoint, Target
@@ -24,6 +24,7 @@ TESTED = {
     "binary": ("auroc", "sensitivity", "specificity"),
     "multilabel": ("auroc", "sensitivity", "specificity"),
     "multiclass": ("auroc", "accuracy", "balanced_accuracy"),
+    "ordinal": ("auroc", "accuracy", "kappa_quadratic"),
 }
 Names = npt.NDArray[np.str_]
 
@@ -85,9 +86,9 @@ def _column(
     predictions: Predictions, column: str, names: Names, *, point: OperatingPoint, settings: EvaluationConfig
 ) -> SubgroupColumn:
     is_known = np.any([predictions.labelled(target) for target in predictions.targets], axis=0)
-    bootstrap = Bootstrap(settings.replicates, settings.confidence, settings.seed)
+    bootstrap = Bootstrap.of(settings)
     groups = [
-        _subgroup(predictions, value, is_known & (names == value), point=point, settings=settings, bootstrap=bootstrap)
+        _subgroup(predictions, value, is_known & (names == value), point=point, settings=settings)
         for value in np.unique(names[is_known & (names != "")])
     ]
     large = [one.value for one in groups if not one.is_small]
@@ -111,13 +112,12 @@ def _subgroup(
     *,
     point: OperatingPoint,
     settings: EvaluationConfig,
-    bootstrap: Bootstrap,
 ) -> Subgroup:
     part, figures = predictions.select(rows), {}
     for target in part.targets:
         thresholds = tuple(point.thresholds.get(target.name, ()))
         labelled = part.select(part.labelled(target))
-        figures[target.name] = bootstrap_figures(measures_of(labelled, target, thresholds=thresholds), bootstrap)
+        figures[target.name] = figures_of(labelled, target, thresholds=thresholds, settings=settings)
     patients = patient_units(part.patient_id)[1]
     return Subgroup(str(value), part.n, patients, patients < settings.subgroup_min_patients, figures)
 

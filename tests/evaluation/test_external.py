@@ -52,6 +52,18 @@ def test_a_drop_is_found_with_its_interval() -> None:
     )
 
 
+def test_the_two_bootstraps_are_independent() -> None:
+    # Both tables have the sick first: the same draws would raise and lower both prevalences together.
+    parts = []
+    for name in "ab":
+        ids = np.array([f"{name}{k:03}" for k in range(200)])
+        truth, prob = (np.arange(200) < 60).astype(float), np.random.default_rng(ord(name)).random(200)
+        parts.append(Predictions((SICK,), ids, ids, ids, {"sick": truth}, {"sick": prob}))
+    shift = compare_external(parts[0], operating_point=POINT, config=FEW, reference=parts[1]).shifts["sick"]
+    width = shift["prevalence"].difference.high - shift["prevalence"].difference.low
+    assert width == pytest.approx(2 * 1.96 * np.sqrt(2 * 0.3 * 0.7 / 200), rel=0.15)
+
+
 def test_the_same_population_differs_as_seldom_as_stated() -> None:
     config, outside = EvaluationConfig(replicates=200), 0
     for seed in range(60):

@@ -10,9 +10,13 @@ import pytest
 from scipy.stats import permutation_test
 from sklearn.metrics import roc_auc_score
 
+from lepton_vision.calibrators import apply_calibrator
 from lepton_vision.config import EvaluationConfig
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation import evaluate
+from lepton_vision.evaluation.calibration import fit_calibrators
+from lepton_vision.evaluation.conformal import fit_set_rules
+from lepton_vision.evaluation.external import Site
 from lepton_vision.evaluation.grouping import group_values
 from lepton_vision.evaluation.subgroups import evaluate_subgroups, holm
 from lepton_vision.inference import Predictions
@@ -171,3 +175,25 @@ def test_what_is_refused() -> None:
         evaluate_subgroups(made, {"patient": made.patient_id.tolist()}, operating_point=POINT)
     with pytest.raises(EvaluationError, match="no known value"):
         evaluate_subgroups(made, {"sex": [None] * 40}, operating_point=POINT)
+
+
+def test_an_ordinal_target_has_every_analysis() -> None:
+    rng, n = np.random.default_rng(0), 300
+    grade = rng.integers(0, 4, n)
+    share = np.exp(-0.5 * (np.arange(4) - (grade + rng.normal(scale=0.8, size=n))[:, None]) ** 2)
+    share /= share.sum(axis=1, keepdims=True)
+    target = Target("grade", "ordinal", ("0", "1", "2", "3"))
+    ids = np.array([f"i{k}" for k in range(n)])
+    made = Predictions((target,), ids, ids, ids, {"grade": grade.astype(float)}, {"grade": share})
+    rules = fit_set_rules(made, coverage=0.8)
+    point = OperatingPoint({"grade": ()}, "none needed")
+    sex = ["F", "M"] * 150
+    asked = {"columns": {"sex": sex}, "set_rules": rules, "site": Site()}
+    found = evaluate(made, operating_point=point, config=FEW, **asked).analyses
+    assert {gap.figure for gap in found.subgroups[0].gaps} == {"auroc", "accuracy", "kappa_quadratic"}
+    assert len(found.conformal["grade"]) == len(found.abstention["grade"]) == 1
+    assert found.conformal["grade"][0].coverage["2"].value == pytest.approx(0.8, abs=0.03)
+    assert len(found.calibration["grade"]) == len(found.decision_curve["grade"]) == 4
+    assert len(found.external.recalibration["grade"]) == 4
+    calibrated = apply_calibrator(share, fit_calibrators(made, method="isotonic")["grade"], kind="ordinal")
+    np.testing.assert_allclose(calibrated.sum(axis=1), 1.0)
