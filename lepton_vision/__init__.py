@@ -20,8 +20,11 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from lepton_vision.config import Config as Config
     from lepton_vision.errors import LeptonError as LeptonError
+    from lepton_vision.evaluation import Comparison as Comparison
     from lepton_vision.evaluation import Evaluation as Evaluation
+    from lepton_vision.evaluation import aggregate as aggregate
     from lepton_vision.evaluation import choose_operating_point as choose_operating_point
+    from lepton_vision.evaluation import compare as compare
     from lepton_vision.evaluation import evaluate as evaluate
     from lepton_vision.inference import Predictions as Predictions
     from lepton_vision.inference import predict as predict
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Bundle": "models",
+    "Comparison": "evaluation",
     "Config": "config",
     "Evaluation": "evaluation",
     "Image": "types",
@@ -51,9 +55,11 @@ _HOMES = {
     "Predictions": "inference",
     "Target": "types",
     "Window": "types",
+    "aggregate": "evaluation",
     "audit_manifest": "manifest",
     "build_model": "models",
     "choose_operating_point": "evaluation",
+    "compare": "evaluation",
     "evaluate": "evaluation",
     "fit": "pipeline",
     "make_loader": "transforms",

@@ -15,6 +15,7 @@ import typer
 
 from lepton_vision.cli_masks import evaluate, export_mask
 from lepton_vision.cli_options import Device, Json, check_choice, print_facts
+from lepton_vision.cli_statistics import compare, plan
 
 _INTERRUPTED = 130
 
@@ -270,6 +271,8 @@ def _load_config(path: Path | None, assignments: list[str] | None) -> Any:
 
 
 app.command()(export_mask)
+app.command()(compare)
+app.command()(plan)
 
 
 @app.callback(invoke_without_command=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,11 @@ def evaluate(
     bundle: Annotated[Path | None, typer.Option(help="Folder of a bundle.")] = None,
     manifest: Annotated[Path | None, typer.Option(help="Manifest with splits.")] = None,
     part: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
+    by: Annotated[str, typer.Option(help="With --bundle: columns for subgroups, e.g. sex,site.")] = "",
+    external: Annotated[bool, typer.Option("--external", help="With --bundle: another site's manifest.")] = False,
+    reference: Annotated[
+        Path | None, typer.Option(help="With --external: folder of the internal evaluation to compare with.")
+    ] = None,
     predictions: Annotated[Path | None, typer.Option(help="CSV: image_id, patient_id, y_true, y_prob.")] = None,
     threshold: Annotated[float, typer.Option(help="Operating point for --predictions.")] = 0.5,
     masks: Annotated[
@@ -25,23 +31,42 @@ def evaluate(
     tolerance_mm: Annotated[float, typer.Option(help="For --masks: surfaces so far apart agree.")] = 1.0,
     lesions: Annotated[str, typer.Option(help="For --masks: structures to count lesion by lesion.")] = "",
     min_iou: Annotated[float, typer.Option(help="For --lesions: IoU of a hit; 0 for any shared voxel.")] = 0.0,
+    about: Annotated[
+        Path | None, typer.Option(help="YAML with what only a human can say; its keys stand in the checklists.")
+    ] = None,
+    unit: Annotated[str | None, typer.Option(help="One case is an image, series, study or patient.")] = None,
+    aggregate: Annotated[str | None, typer.Option(help="With --unit: mean, max, noisy_or or learnt.")] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="With --predictions and learnt: predictions of validation.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="evaluation.key=value, e.g. evaluation.interval=bca.")
+    ] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Figures with intervals: from a bundle and a split, a CSV of any other tool, or pairs of mask files."""
+    from lepton_vision.config import Config
     from lepton_vision.console import Console
     from lepton_vision.errors import ConfigError
+    from lepton_vision.reporting.about import read_about
 
     modes = [bundle is not None or manifest is not None, predictions is not None, masks is not None]
     if modes.count(True) != 1 or (bundle is None) != (manifest is None):
         raise ConfigError("Give --bundle with --manifest, or --predictions alone, or --masks alone.", key="predictions")
+    if bundle is None and (by or external or reference is not None):
+        raise ConfigError("--by, --external and --reference go with --bundle and --manifest.", key="by")
+    answers = None if about is None else read_about(about)
     with Console(quiet=as_json) as console:
         if masks is not None:
             result = _evaluate_masks(masks, out, structures, tolerance_mm, lesions, min_iou, console)
         elif predictions is not None:
-            result = _figures(*_evaluate_table(predictions, out, threshold))
+            settings = _settings(Config(), unit, aggregate, assignments)
+            result = _figures(*_evaluate_table(predictions, out, threshold, settings, validation, answers))
         else:
-            result = _evaluate_split(bundle, manifest, part, out, device, console)
+            scope = _scope(bundle, by, external, reference, answers)
+            changes = unit, aggregate, assignments
+            result = _evaluate_split(bundle, manifest, part, out, device, scope, console, changes)
     print_facts(result, as_json=as_json)
 
 
@@ -59,7 +84,9 @@ def split_figures(found: Any) -> dict[str, Any]:
 def _figures(evaluation: Any, report: Path) -> dict[str, Any]:
     figures = {name: {k: f.to_dict() for k, f in values.items()} for name, values in evaluation.figures.items()}
     first = next(iter(figures.values()))
-    return {**first, "targets": figures, "n": evaluation.n, "report": str(report)}
+    facts = {**first, "targets": figures, "n": evaluation.n, "report": str(report)}
+    analyses = evaluation.analyses.to_dict()
+    return facts | {name: analyses[name] for name in ("subgroups", "external") if analyses[name] is not None}
 
 
 def _evaluate_masks(
@@ -85,20 +112,51 @@ def _evaluate_masks(
     return {**next(iter(figures.values())), "structures": figures, **counts, **files}
 
 
-def _evaluate_table(predictions: Path, out: Path, threshold: float) -> tuple[Any, Path]:
+def _settings(config: Any, unit: str | None, aggregate: str | None, assignments: list[str] | None) -> Any:
+    """Evaluation section of ``config`` with what the command line changes."""
     from lepton_vision.errors import ConfigError
-    from lepton_vision.evaluation import evaluate
+
+    for assignment in assignments or ():
+        if not assignment.strip().startswith("evaluation."):
+            raise ConfigError(f"--set takes evaluation.key=value here. Received: {assignment!r}.", key="set")
+    changes = {"evaluation.unit": unit, "evaluation.aggregation": aggregate}
+    stated = [f"{key}={value}" for key, value in changes.items() if value is not None]
+    return config.override(*stated, *(assignments or ())).evaluation
+
+
+def _evaluate_table(
+    predictions: Path, out: Path, threshold: float, settings: Any, validation: Path | None, about: dict[str, str] | None
+) -> tuple[Any, Path]:
+    from lepton_vision.errors import ConfigError
+    from lepton_vision.evaluation import evaluate, fit_aggregation
     from lepton_vision.inference import Predictions
-    from lepton_vision.pipeline import stated_point, write_results
+    from lepton_vision.pipeline import stated_point
+    from lepton_vision.results import write_results
 
     if not 0.0 <= threshold <= 1.0:
         raise ConfigError(f"--threshold is a probability from 0 to 1. Received: {threshold:g}.", key="threshold")
     table = Predictions.load(predictions)
-    evaluation = evaluate(table, operating_point=stated_point(table.targets, threshold=threshold))
-    return evaluation, write_results(evaluation, table, out)
+    learnt = None
+    if settings.aggregation == "learnt" and settings.unit != "image":
+        if validation is None:
+            raise ConfigError("--aggregate learnt needs --validation: predictions to fit it on.", key="validation")
+        learnt = fit_aggregation(Predictions.load(validation), unit=settings.unit)
+    point = stated_point(table.targets, threshold=threshold)
+    evaluation = evaluate(table, operating_point=point, config=settings, aggregation=learnt)
+    return evaluation, write_results(evaluation, table, out, about=about)
 
 
-def _evaluate_split(bundle: Any, manifest: Any, part: str, out: Path, device: str, console: Any) -> dict[str, Any]:
+def _scope(bundle: Any, by: str, external: bool, reference: Path | None, about: dict[str, str] | None) -> Any:
+    """The ledger is that of the folder above the bundle: the run's."""
+    from lepton_vision.class_study import Scope
+
+    names = tuple(name.strip() for name in by.split(",") if name.strip())
+    return Scope(names, external, reference, run_dir=Path(bundle).absolute().parent, about=about or {})
+
+
+def _evaluate_split(
+    bundle: Any, manifest: Any, part: str, out: Path, device: str, scope: Any, console: Any, changes: Any
+) -> dict[str, Any]:
     from lepton_vision.config import nearest
     from lepton_vision.errors import ConfigError
     from lepton_vision.manifest import Manifest
@@ -109,7 +167,8 @@ def _evaluate_split(bundle: Any, manifest: Any, part: str, out: Path, device: st
     if part not in SPLITS:
         raise ConfigError(f"Unknown split {part!r}. {nearest(part, list(SPLITS))}", key="split")
     loaded, table = Bundle.load(bundle), Manifest.load(manifest)
-    found = evaluate_bundle(loaded, table, split=part, out=out, device=device, progress=console.progress)
+    scope = replace(scope, settings=_settings(loaded.config, *changes))
+    found = evaluate_bundle(loaded, table, split=part, out=out, device=device, progress=console.progress, scope=scope)
     return split_figures(found)
 
 

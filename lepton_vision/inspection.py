@@ -65,7 +65,8 @@ def inspect_path(path: str | Path) -> dict[str, Any]:
         facts = {"kind": "bundle", **describe(bundle), "targets": "; ".join(targets), "operating_point": point}
         if bundle.config.segmentation is not None:
             facts["structures"] = ", ".join(bundle.config.segmentation.names)
-        return facts | {"temperatures": dict(bundle.temperatures)}
+        calibrators = {name: one.method for name, one in bundle.calibrators.items()}
+        return facts | {"temperatures": dict(bundle.temperatures), "calibrators": calibrators}
     if path.suffix in (".parquet", ".csv") and path.is_file():
         manifest = Manifest.load(path)
         return {"kind": "manifest", **data_flow(manifest, ()), "label_columns": ", ".join(manifest.label_columns)}

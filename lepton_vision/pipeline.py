@@ -13,27 +13,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from lepton_vision.class_study import Scope, evaluate_classes, settle, subgroup_columns
 from lepton_vision.config import Config
-from lepton_vision.errors import ConfigError, LabelError, ManifestError
-from lepton_vision.evaluation import Evaluation, choose_operating_point, evaluate
-from lepton_vision.evaluation.calibration import fit_temperatures
+from lepton_vision.errors import ConfigError, EvaluationError, ManifestError
+from lepton_vision.evaluation import Evaluation
 from lepton_vision.evaluation.classification import validation_figures
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation, overlap_figures
 from lepton_vision.files import write_atomic
-from lepton_vision.inference import Predictions, predict
 from lepton_vision.inference.predictor import examine_network
 from lepton_vision.inference.windows import WindowedNetwork
-from lepton_vision.inspection import data_flow, describe
 from lepton_vision.manifest import Audit, Manifest, audit_manifest, split_manifest
 from lepton_vision.manifest.audit import drop_leaks
-from lepton_vision.manifest.labels import infer_targets
+from lepton_vision.manifest.labels import infer_targets, require_labels
 from lepton_vision.mask_study import evaluate_mask_parts
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.models.device import choose_device, choose_precision
 from lepton_vision.models.network import Network
-from lepton_vision.reporting import write_report
 from lepton_vision.training import fit_model
 from lepton_vision.training.distributed import is_main_process
 from lepton_vision.training.features import FixedStages, UpperPart
@@ -46,6 +41,9 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from lepton_vision.models.device import Precision
+
+
+_ALONE = Scope()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +75,8 @@ def fit(
 ) -> Bundle:
     """Train on the train split, choose everything on the val split, and keep the result in ``run_dir/bundle``.
 
-    The test split is not read. The bundle carries the weights of the best epoch, one temperature per target and an
-    operating point of at least ``config.evaluation.min_sensitivity``, both from validation.
+    The test split is not read. The bundle carries the weights of the best epoch, a calibration for each target and the
+    operating point that ``config.evaluation.criterion`` asks for, both from validation.
 
     Args:
         config: what to train; empty ``targets`` are taken from the manifest where it leaves no doubt.
@@ -98,6 +96,7 @@ def fit(
         LabelError: labels outside the classes, or one class only in a split.
         ManifestError: no train or no val rows.
         TrainingError: the loss is not finite, or there is nothing to resume.
+        EvaluationError: calibration or operating point cannot be had on validation; the bundle is kept without them.
 
     Example:
         >>> bundle = fit(Config(), manifest, run_dir="runs/ct-01")  # doctest: +SKIP
@@ -105,7 +104,8 @@ def fit(
     run_dir = Path(run_dir)
     config = with_targets(config, manifest)
     manifest, audit = check_leakage(config, manifest)
-    parts = {split: _labelled(manifest.subset(split), config.targets, split) for split in ("train", "val")}
+    subgroup_columns(manifest, config.evaluation.subgroups)  # better refused now than after the training
+    parts = {split: require_labels(manifest.subset(split), config.targets, split=split) for split in ("train", "val")}
     main = is_main_process()
     if main:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,12 @@ def fit(
     )
     provenance = {"data_fingerprint": manifest.fingerprint, "best_epoch": result.epoch, "validation": result.best}
     bundle = Bundle(config=config, targets=config.targets, state=result.state, provenance=provenance)
-    bundle = settle(bundle, parts["val"], device=device, cache_dir=cache_dir)
+    try:
+        bundle = settle(bundle, parts["val"], device=device, cache_dir=cache_dir)
+    except EvaluationError:
+        if main:  # the weights outlive a wish that cannot be fulfilled; another can be chosen for them
+            bundle.save(run_dir / "bundle")
+        raise
     if main:
         bundle.save(run_dir / "bundle")
     return bundle
@@ -183,26 +188,6 @@ def check_leakage(config: Config, manifest: Manifest) -> tuple[Manifest, Audit]:
     return manifest, audit
 
 
-def _labelled(part: Manifest, targets: tuple[Target, ...], split: Split) -> Manifest:
-    """Refuse a part that cannot be learnt from or judged on: empty, unlabelled, or of one class only."""
-    if len(part) == 0:
-        raise ManifestError(
-            f"Expected rows in the {split} split. Received: none. Run `split`, or give a split column.", key="split"
-        )
-    for target in targets:
-        labels = part.labels(target)
-        known = labels[~np.isnan(labels)]
-        if known.size == 0:
-            raise LabelError(f"Target {target.name!r} has no known label in the {split} split.", key=target.name)
-        if target.kind != "multilabel" and np.unique(known).size < 2:
-            raise LabelError(
-                f"Target {target.name!r} has one class only in the {split} split ({known.size} labelled images). "
-                "Expected at least two. Use another seed or larger parts.",
-                key=target.name,
-            )
-    return part
-
-
 def cache_folder(config: Config, run_dir: Path) -> Path | None:
     """Folder of the decoded cache, or None where it is turned off."""
     if config.cache.max_gb <= 0:
@@ -212,21 +197,6 @@ def cache_folder(config: Config, run_dir: Path) -> Path | None:
 
 def _note(row: Mapping[str, Any]) -> str:
     return f"epoch {row['epoch'] + 1}/{row['epochs']}  loss {row['loss']:.3f}  {row['images_per_s']:.0f} images/s"
-
-
-def settle(bundle: Bundle, val: Manifest, *, device: str = "auto", cache_dir: Path | None = None) -> Bundle:
-    """Fit temperatures, then choose the operating point on the calibrated probabilities, both on validation.
-
-    A bundle of masks alone has neither.
-    """
-    if not bundle.targets:
-        return bundle
-    settings = bundle.config.evaluation
-    predictions = predict(bundle, val, device=device, cache_dir=cache_dir)
-    if settings.calibrate:
-        bundle = bundle.with_temperatures(fit_temperatures(predictions))
-        predictions = predict(bundle, val, device=device, cache_dir=cache_dir)
-    return bundle.with_operating_point(choose_operating_point(predictions, min_sensitivity=settings.min_sensitivity))
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,15 +226,17 @@ def evaluate_bundle(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
     title: str | None = None,
+    scope: Scope = _ALONE,
 ) -> SplitResult:
-    """Predict one split, evaluate at the bundle's operating point, and write figures, predictions and the page.
+    """Predict one split, evaluate at the bundle's operating point, and write figures, predictions, page and card.
 
     Masks are evaluated where the model predicts them and rows have true ones; their files and page lie in
-    ``out/masks``.
+    ``out/masks``. ``scope`` asks for subgroups and comparison with another site, names the run whose ledger notes a
+    look at the test split, and holds what a human answered about the study.
 
     Raises:
-        ConfigError: the bundle has targets, but no operating point.
-        ManifestError: the split has no rows.
+        ConfigError: the bundle has targets, but no operating point; or a reference without another site.
+        ManifestError: the split has no rows, or a column of subgroups is missing.
         LabelError: the model predicts masks alone, and no row has one.
     """
     part = manifest.subset(split)
@@ -272,12 +244,13 @@ def evaluate_bundle(
         raise ManifestError(f"Expected rows in the {split} split. Received: none.", key="split")
     result: SplitResult | None = None
     if bundle.targets:
-        evaluation, report = _evaluate_classes(
+        evaluation, report = evaluate_classes(
             bundle,
+            manifest,
             part,
-            out,
+            out=out,
+            scope=scope,
             title=title,
-            flow=data_flow(manifest, bundle.targets),
             device=device,
             cache_dir=cache_dir,
             progress=progress,
@@ -292,43 +265,6 @@ def evaluate_bundle(
     if result is None:
         raise ConfigError("Expected a bundle with targets or masks to evaluate. Received: neither.")
     return result
-
-
-def _evaluate_classes(
-    bundle: Bundle,
-    part: Manifest,
-    out: str | Path,
-    *,
-    title: str | None,
-    flow: Mapping[str, Any],
-    device: str,
-    cache_dir: Path | None,
-    progress: Progress | None,
-) -> tuple[Evaluation, Path]:
-    if bundle.operating_point is None:
-        raise ConfigError("Expected a bundle with an operating point. Received: one without. Choose one on validation.")
-    told = None if progress is None else lambda done, total: progress("predict", done, total, "")
-    predictions = predict(bundle, part, device=device, cache_dir=cache_dir, progress=told)
-    evaluation = evaluate(predictions, operating_point=bundle.operating_point, config=bundle.config.evaluation)
-    report = write_results(evaluation, predictions, out, title=title, data_flow=flow, provenance=describe(bundle))
-    return evaluation, report
-
-
-def write_results(
-    evaluation: Evaluation,
-    predictions: Predictions,
-    out: str | Path,
-    *,
-    title: str | None = None,
-    data_flow: Mapping[str, Any] | None = None,
-    provenance: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write ``predictions.csv``, ``figures.json`` and ``report.html`` into ``out``; return the page's path."""
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    predictions.save(out / "predictions.csv")
-    write_atomic(out / "figures.json", json.dumps(evaluation.to_dict(), indent=1))
-    return write_report(evaluation, out / "report.html", title=title, data_flow=data_flow, provenance=provenance)
 
 
 def run_study(
@@ -368,6 +304,7 @@ def run_study(
         cache_dir=cache_dir,
         progress=progress,
         title=title,
+        scope=Scope(run_dir=run_dir, command="run"),
     )
     return StudyResult(bundle, run_dir / "bundle", result, time.perf_counter() - started)
 
@@ -391,6 +328,6 @@ def scan_source(
 def stated_point(targets: tuple[Target, ...], *, threshold: float) -> OperatingPoint:
     """An operating point that nobody chose: the same threshold everywhere."""
     thresholds: dict[str, tuple[float, ...]] = {
-        target.name: () if target.kind == "multiclass" else (threshold,) * target.outputs for target in targets
+        target.name: () if target.is_exclusive else (threshold,) * target.outputs for target in targets
     }
     return OperatingPoint(thresholds, f"stated: probability >= {threshold:g}")

@@ -28,8 +28,8 @@ from lepton_vision.pipeline import (
     scan_source,
     stated_point,
     with_targets,
-    write_results,
 )
+from lepton_vision.results import write_results
 from lepton_vision.types import Progress
 
 

@@ -38,6 +38,7 @@ AugmentPreset = Literal["none", "light", "xray", "ct", "mr", "ultrasound", "phot
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 class Section(BaseModel):
@@ -281,9 +282,35 @@ class CacheConfig(Section):
 class EvaluationConfig(Section):
     """Validation choices and test figures."""
 
-    min_sensitivity: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
+    criterion: Literal["sensitivity", "specificity", "youden", "cost", "ppv"] = "sensitivity"
+    """What the operating point is chosen by, see ``evaluation.operating_point.Criterion``."""
+    min_sensitivity: Share = 0.95
+    min_specificity: Share = 0.95
+    min_ppv: Share = 0.5
+    cost_ratio: PositiveFloat = 1.0
+    """With criterion cost: what a missed positive costs, in false alarms."""
     calibrate: bool = True
-    """Fit one temperature per target on validation."""
+    """Fit a calibration for each target on validation."""
+    calibration: Literal["temperature", "platt", "isotonic"] = "temperature"
+    """temperature: one number per target, the ranking stays. platt: slope and intercept for each class. isotonic: a
+    step-free rising line for each class, for some hundred validation samples of both classes and more."""
+    conformal_coverage: Annotated[float, Field(gt=0.0, lt=1.0)] | None = 0.9
+    """Share of the samples of each class whose set of answers is to hold it, fitted on validation; None fits none."""
+    subgroups: tuple[str, ...] = ()
+    """Columns of the manifest by which figures are given too, e.g. [sex, age_band, site]."""
+    subgroup_min_patients: PositiveInt = 20
+    """A subgroup with fewer patients is marked as small and takes no part in the tests for gaps."""
     replicates: Annotated[int, Field(ge=100)] = 1000
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     seed: Annotated[int, Field(ge=0)] = 0
+    interval: Literal["percentile", "bca"] = "percentile"
+    """Of the bootstrap over patients; bca corrects bias and skewness (Efron, JASA 82:171, 1987)."""
+    max_fpr: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    """Largest false positive rate of the partial AUROC."""
+    prevalence: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Share of positives where the model will be used: PPV and NPV are given at it once more, and the criteria cost and
+    ppv hold at it. None leaves these figures out, and takes that of validation for the criteria."""
+    unit: Literal["image", "series", "study", "patient"] = "image"
+    """What is one case: the images of a larger unit are joined before thresholds are chosen and figures computed."""
+    aggregation: Literal["max", "mean", "noisy_or", "learnt"] = "mean"
+    """How probabilities of one unit are joined; learnt weights them by a fit on validation."""

@@ -9,10 +9,10 @@ without a mask is not a sample whose mask is empty.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +20,11 @@ import numpy.typing as npt
 from lepton_vision.geometry import FloatArray as FloatArray
 from lepton_vision.geometry import Geometry as Geometry
 from lepton_vision.geometry import Vector as Vector
+from lepton_vision.targets import EXCLUSIVE as EXCLUSIVE
 from lepton_vision.targets import Target as Target
 from lepton_vision.targets import TargetKind as TargetKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import torch
 
 Split = Literal["train", "val", "test"]
@@ -98,6 +97,24 @@ class SampleAddress:
     path: Path
     member: str | None = None
     frame: int | None = None
+
+
+class CaseKey(NamedTuple):
+    """What a heat map of one sample is about.
+
+    Attributes:
+        image_id: pseudonymous id of the sample.
+        target: name of the target.
+        class_name: class whose evidence is shown.
+    """
+
+    image_id: str
+    target: str
+    class_name: str
+
+
+HeatMaps = Mapping[CaseKey, Pixels]
+"""By what they are about, (H, W) float32, 0 or more, on the grid of the network's input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +231,27 @@ class ModelOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class PointFigures:
+    """What a threshold gave on the samples that it was chosen on.
+
+    Attributes:
+        sensitivity: in [0, 1].
+        specificity: in [0, 1].
+        ppv: positive predictive value in [0, 1], at the prevalence of these samples.
+        npv: negative predictive value, or None where every sample was called positive.
+        n: labelled samples.
+        positives: positive ones among them.
+    """
+
+    sensitivity: float
+    specificity: float
+    ppv: float
+    npv: float | None
+    n: int
+    positives: int
+
+
+@dataclass(frozen=True, slots=True)
 class OperatingPoint:
     """Where probabilities become decisions; chosen on validation and then frozen.
 
@@ -223,23 +261,36 @@ class OperatingPoint:
         criterion: how it was chosen, e.g. "sensitivity >= 0.95".
         chosen_on: split that it was chosen on; None for a threshold stated by hand.
         n: number of labelled samples it was chosen on (0 for one stated by hand).
+        figures: by target name, what each threshold gave there; empty for one stated by hand or of an older bundle.
     """
 
     thresholds: Mapping[str, tuple[float, ...]]
     criterion: str
     chosen_on: str | None = None
     n: int = 0
+    figures: Mapping[str, tuple[PointFigures, ...]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         thresholds = {name: list(values) for name, values in self.thresholds.items()}
-        return {"thresholds": thresholds, "criterion": self.criterion, "chosen_on": self.chosen_on, "n": self.n}
+        plain = {"thresholds": thresholds, "criterion": self.criterion, "chosen_on": self.chosen_on, "n": self.n}
+        return plain | {"figures": {name: [asdict(one) for one in figures] for name, figures in self.figures.items()}}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> OperatingPoint:
         """Rebuild what ``to_dict`` gave."""
         thresholds = {name: tuple(float(t) for t in ts) for name, ts in values["thresholds"].items()}
-        return cls(thresholds, str(values["criterion"]), values.get("chosen_on"), int(values.get("n", 0)))
+        given = values.get("figures", {})
+        figures = {name: tuple(PointFigures(**one) for one in several) for name, several in given.items()}
+        return cls(thresholds, str(values["criterion"]), values.get("chosen_on"), int(values.get("n", 0)), figures)
+
+
+class Interval(NamedTuple):
+    """An interval of a figure by a stated method."""
+
+    method: str
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +303,9 @@ class Figure:
         high: upper end of the interval; NaN where undefined.
         n: number of labelled samples behind it.
         reason: why it is undefined, or a caveat about its interval; empty where there is nothing to say.
+        method: of the interval: "percentile" or "bca" (bootstraps over patients), "wilson" …; empty where unstated.
+        others: intervals by other methods: "delong" or, where patients have several images, "obuchowski" for an AUROC;
+            "wilson" and "clopper_pearson" for a proportion.
     """
 
     value: float
@@ -259,6 +313,8 @@ class Figure:
     high: float
     n: int
     reason: str = ""
+    method: str = ""
+    others: tuple[Interval, ...] = ()
 
     def __str__(self) -> str:
         if np.isnan(self.value):
@@ -270,4 +326,8 @@ class Figure:
         numbers = {"value": self.value, "low": self.low, "high": self.high}
         plain: dict[str, Any] = {key: None if np.isnan(x) else float(x) for key, x in numbers.items()}
         plain["n"] = self.n
+        if self.method:
+            plain["method"] = self.method
+        if self.others:
+            plain["intervals"] = {one.method: [float(one.low), float(one.high)] for one in self.others}
         return plain | ({"reason": self.reason} if self.reason else {})

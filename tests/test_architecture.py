@@ -11,7 +11,20 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "lepton_vision"
 FOUNDATION = {"errors", "geometry", "targets", "types", "sections", "config", "files", "_lazy"}
-TOP = {"pipeline", "inspection", "mask_study", "repeats", "cli", "cli_masks", "cli_options", "demo", "console"}
+FOUNDATION |= {"calibrators", "set_rules"}
+TOP = {
+    "pipeline",
+    "inspection",
+    "mask_study",
+    "class_study",
+    "case_points",
+    "ledger",
+    "results",
+    "repeats",
+    "demo",
+    "console",
+}
+TOP |= {"cli", "cli_masks", "cli_options", "cli_statistics"}
 ORDER = [
     "readers",
     "manifest",
@@ -38,7 +51,7 @@ DOORWAYS = {
     "albumentations": {"transforms/augment.py"},
     "matplotlib": {"reporting/figures.py"},
     "rich": {"console.py"},
-    "typer": {"cli.py", "cli_masks.py", "cli_options.py"},
+    "typer": {"cli.py", "cli_masks.py", "cli_options.py", "cli_statistics.py"},
     "jinja2": {"reporting/page.py"},
     "monai": {"transforms/volume_augment.py", "inference/windows.py"},
     "mlflow": {"training/runlog.py", "training/tracking.py"},

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lepton_vision.class_study import Scope
 from lepton_vision.config import Config
 from lepton_vision.errors import ManifestError
 from lepton_vision.evaluation.classification import validation_figures
@@ -52,6 +53,26 @@ def test_a_bundle_is_chosen_on_validation_and_judged_on_test(manifest: Manifest,
     assert report.exists()
     written = json.loads((tmp_path / "out" / "figures.json").read_text())
     assert written["targets"]["label"]["figures"]["auroc"]["value"] == evaluation.figures["label"]["auroc"].value
+    assert report.read_text(encoding="utf-8").count('<img class="heat"') == len(
+        evaluation.worst["label"] + evaluation.unsure["label"]
+    )
     with pytest.raises(ManifestError, match="Expected rows in the test split"):
         evaluate_bundle(bundle, manifest.subset("train"), split="test", out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_what_an_evaluation_leaves_names_no_place_and_keeps_answers(manifest: Manifest, tmp_path: Path) -> None:
+    bundle = fit(CONFIG, manifest, run_dir=tmp_path / "run")
+    out = tmp_path / "out"
+    evaluate_bundle(bundle, manifest, split="test", out=out, scope=Scope(about={"intended_use": "Only to test."}))
+    documents = ("model_card.md", "checklist_claim_2024.md", "checklist_tripod_ai.md")
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        ["predictions.csv", "figures.json", "report.html", "ledger.jsonl", *documents]
+    )
+    for path in out.iterdir():
+        text = path.read_text(encoding="utf-8")
+        assert str(tmp_path) not in text
+        assert "tiny.npz" not in text
+    for name in documents:
+        assert "Only to test." in (out / name).read_text(encoding="utf-8")
+    assert "training 48 images" in (out / "checklist_claim_2024.md").read_text(encoding="utf-8")

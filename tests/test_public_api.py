@@ -10,6 +10,7 @@ import lepton_vision as lv
 
 NAMES = [
     "Bundle",
+    "Comparison",
     "Config",
     "Evaluation",
     "Image",
@@ -20,9 +21,11 @@ NAMES = [
     "Target",
     "Window",
     "__version__",
+    "aggregate",
     "audit_manifest",
     "build_model",
     "choose_operating_point",
+    "compare",
     "evaluate",
     "fit",
     "make_loader",

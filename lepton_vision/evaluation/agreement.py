@@ -119,7 +119,7 @@ def agree_heads(
     is_positive = label[is_known] >= threshold
     masks = {name: _known_masks(area[is_known], min_area=min_area) for name, area in areas.items()}
     measures = _AgreementMeasures(is_positive, masks, unit=unit, units=units)
-    bootstrap = Bootstrap(settings.replicates, settings.confidence, settings.seed)
+    bootstrap = Bootstrap.of(settings)
     return HeadAgreement(
         figures=bootstrap_figures(measures, bootstrap),
         tables={name: _count_cells(is_positive, mask) for name, mask in masks.items()},
@@ -220,7 +220,7 @@ class _AgreementMeasures(Shares):
 def bootstrap_facts(settings: EvaluationConfig) -> dict[str, Any]:
     """Return how the intervals were made, for a provenance."""
     return {
-        "intervals": "percentile bootstrap over patients",
+        "intervals": Bootstrap.of(settings).name,
         "replicates": settings.replicates,
         "seed": settings.seed,
     }

@@ -1,4 +1,4 @@
-"""Which cases were decided wrongly, the most wrong first."""
+"""Which cases were decided wrongly, the most wrong first, and which were nearly decided otherwise."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import logit
 
 from lepton_vision.inference.predictions import Predictions
 from lepton_vision.types import FloatArray, SampleAddress, Target
 
 LARGEST_GALLERY = 12
+LARGEST_UNSURE = 6
+_SMALLEST = 1e-7  # float32 probabilities saturate; a logit beyond ±16 carries no information
 
 
 @dataclass(frozen=True, slots=True)
 class WorstCase:
-    """One wrong decision.
+    """One decision, mostly a wrong one.
 
     Attributes:
         image_id: pseudonymous id.
@@ -26,7 +29,7 @@ class WorstCase:
             (multiclass).
         truth: name of the true class; for multilabel "present" or "absent".
         class_name: which class the decision is about: the positive class, the multilabel class, or the class that
-            was called instead of the true one.
+            was called (where the decision is wrong: instead of the true one).
     """
 
     image_id: str
@@ -53,8 +56,33 @@ def worst_cases(
         thresholds: one for binary, K for multilabel, none for multiclass.
         count: at most so many.
     """
-    find = _multiclass if target.kind == "multiclass" else _yes_or_no
+    find = _multiclass if target.is_exclusive else _yes_or_no
     return tuple(find(part, target, thresholds=thresholds, count=count))
+
+
+def unsure_cases(
+    part: Predictions, target: Target, *, thresholds: tuple[float, ...], count: int = LARGEST_UNSURE
+) -> tuple[WorstCase, ...]:
+    """Decisions that a small change would have turned, right or wrong, the nearest to the border first.
+
+    The distance is that of the logits of probability and threshold; for a multiclass target it is how much smaller the
+    second largest probability is than the largest.
+
+    Args:
+        part: samples with a label for the target.
+        target: which target.
+        thresholds: one for binary, K for multilabel, none for multiclass.
+        count: at most so many.
+    """
+    prob = part.y_prob[target.name]
+    if target.is_exclusive:
+        ordered = np.sort(prob, axis=1)
+        return tuple(_named(part, target, row) for row in _first(ordered[:, -1] - ordered[:, -2], count))
+    truth, prob = (values.reshape(part.n, target.outputs) for values in (part.y_true[target.name], prob))
+    borders = np.asarray(thresholds).clip(_SMALLEST, 1.0 - _SMALLEST)
+    distance = np.abs(logit(prob.clip(_SMALLEST, 1.0 - _SMALLEST)) - logit(borders))
+    cells = _first(np.where(np.isnan(truth), np.inf, distance).ravel(), count)
+    return tuple(_cell(part, target, *divmod(cell, target.outputs)) for cell in cells)
 
 
 def _multiclass(part: Predictions, target: Target, *, thresholds: tuple[float, ...], count: int) -> Iterator[WorstCase]:
@@ -63,14 +91,20 @@ def _multiclass(part: Predictions, target: Target, *, thresholds: tuple[float, .
     called = prob.argmax(axis=1) if part.n else truth
     given = prob[np.arange(part.n), truth]
     for row in _first(np.where(called != truth, given, np.inf), count):
-        yield WorstCase(
-            str(part.image_id[row]),
-            _address(part, row),
-            y_true=float(truth[row]),
-            y_prob=float(given[row]),
-            truth=target.classes[truth[row]],
-            class_name=target.classes[called[row]],
-        )
+        yield _named(part, target, row)
+
+
+def _named(part: Predictions, target: Target, row: int) -> WorstCase:
+    """One decision of a multiclass target."""
+    truth, prob = int(part.y_true[target.name][row]), part.y_prob[target.name][row]
+    return WorstCase(
+        str(part.image_id[row]),
+        _address(part, row),
+        y_true=float(truth),
+        y_prob=float(prob[truth]),
+        truth=target.classes[truth],
+        class_name=target.classes[int(prob.argmax())],
+    )
 
 
 def _yes_or_no(part: Predictions, target: Target, *, thresholds: tuple[float, ...], count: int) -> Iterator[WorstCase]:
@@ -79,18 +113,23 @@ def _yes_or_no(part: Predictions, target: Target, *, thresholds: tuple[float, ..
     prob = part.y_prob[target.name].reshape(part.n, target.outputs)
     given = np.where(truth > 0, prob, 1.0 - prob)
     is_wrong = ((prob >= np.asarray(thresholds)) != (truth > 0)) & ~np.isnan(truth)
+    for cell in _first(np.where(is_wrong, given, np.inf).ravel(), count):
+        yield _cell(part, target, *divmod(cell, target.outputs))
+
+
+def _cell(part: Predictions, target: Target, row: int, k: int) -> WorstCase:
+    """One decision of a binary or multilabel target."""
+    truth = part.y_true[target.name].reshape(part.n, target.outputs)[row, k]
     is_binary = target.kind == "binary"
     names = target.classes if is_binary else ("absent", "present")
-    for cell in _first(np.where(is_wrong, given, np.inf).ravel(), count):
-        row, k = divmod(cell, target.outputs)
-        yield WorstCase(
-            str(part.image_id[row]),
-            _address(part, row),
-            y_true=float(truth[row, k]),
-            y_prob=float(prob[row, k]),
-            truth=names[int(truth[row, k])],
-            class_name=target.positive if is_binary else target.classes[k],
-        )
+    return WorstCase(
+        str(part.image_id[row]),
+        _address(part, row),
+        y_true=float(truth),
+        y_prob=float(part.y_prob[target.name].reshape(part.n, target.outputs)[row, k]),
+        truth=names[int(truth)],
+        class_name=target.positive if is_binary else target.classes[k],
+    )
 
 
 def _first(given: FloatArray, count: int) -> list[int]:

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lepton_vision.config import EvaluationConfig, PreprocessConfig, nearest
 from lepton_vision.errors import EvaluationError
-from lepton_vision.evaluation.cases import WorstCase, worst_cases
+from lepton_vision.evaluation.analyses import Analyses
+from lepton_vision.evaluation.bands import curve_bands
+from lepton_vision.evaluation.cases import WorstCase, unsure_cases, worst_cases
+from lepton_vision.evaluation.class_measures import MulticlassMeasures, MultilabelMeasures
 from lepton_vision.evaluation.curves import ClassCurves, class_curves
-from lepton_vision.evaluation.intervals import Bootstrap, Measures, bootstrap_figures, patient_units
-from lepton_vision.evaluation.measures import BinaryMeasures, MulticlassMeasures, MultilabelMeasures
+from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, patient_units
+from lepton_vision.evaluation.measures import BinaryMeasures, Extent
+from lepton_vision.evaluation.units import Aggregation, aggregate, join_values
 from lepton_vision.inference.predictions import Predictions
+from lepton_vision.set_rules import SetRule
 from lepton_vision.types import Figure, FloatArray, OperatingPoint, Target
 
+if TYPE_CHECKING:
+    from lepton_vision.evaluation.external import Site
+
 CountArray = npt.NDArray[np.int64]
+ClassMeasures = BinaryMeasures | MulticlassMeasures | MultilabelMeasures
+_DEFAULT = Extent()
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,20 +40,27 @@ class Evaluation:
         targets: what was predicted.
         operating_point: where probabilities became decisions.
         split: "train", "val", "test", or None where it is not known.
-        n: samples with a label for at least one target.
+        n: cases with a label for at least one target: images, or units of ``provenance["unit"]``.
         n_patients: patients among them; an unknown patient id counts as a patient of its own.
         n_unlabelled: by target name, samples left out because the label is unknown.
         n_failed: samples that could not be read, and are in no figure.
-        figures: by target name and figure name. Binary: ``measures.BINARY_FIGURES``. Multilabel: the same as means
-            over the classes, and ``<figure>_<class>``. Multiclass: auroc and average_precision (one class against
-            the rest, mean), accuracy, balanced_accuracy, f1_macro, log_loss, brier, and ``auroc_<class>`` ….
+        figures: by target name and figure name. Binary: ``measures.BINARY_FIGURES``, and ``AT_PREVALENCE`` where the
+            configuration states one. Multilabel: the same as means over the classes, ``<figure>_micro`` and
+            ``<figure>_weighted`` (``class_measures.AVERAGED``), and ``<figure>_<class>``. Multiclass: auroc and
+            average_precision (one class against the rest, mean), accuracy, balanced_accuracy, mcc, log_loss, brier,
+            f1_macro …, ``_micro``, ``_weighted`` and ``auroc_<class>`` …. Ordinal: kappa_quadratic and class_error
+            beside these. A figure carries its bootstrap interval, and others in ``Figure.others``: DeLong's (or
+            Obuchowski's, where patients have several images) of an AUROC, Wilson's and Clopper–Pearson's.
         curves: by target name, one ClassCurves for the positive class of a binary target, K otherwise.
-        confusion: by target name, counts, rows truth, columns decision: (2, 2) for binary, (K, K) for multiclass,
-            (K, 2, 2) for multilabel.
+        confusion: by target name, counts, rows truth, columns decision: (2, 2) for binary, (K, K) for multiclass
+            and ordinal, (K, 2, 2) for multilabel.
         worst: by target name, decisions that were wrong, the most wrong first.
+        unsure: by target name, decisions nearest to the threshold, right or wrong, the nearest first.
         confidence: of the intervals, e.g. 0.95.
         preprocess: how the pixels were prepared, or None.
-        provenance: plain facts: bundle id, method and number of the replicates, seed.
+        provenance: plain facts: bundle id, method and number of the replicates, seed, unit of analysis, what further
+            figures hold at.
+        analyses: calibration, net benefit, prediction sets, abstention, subgroups, comparison with another site.
     """
 
     targets: tuple[Target, ...]
@@ -57,9 +74,11 @@ class Evaluation:
     curves: Mapping[str, tuple[ClassCurves, ...]]
     confusion: Mapping[str, CountArray]
     worst: Mapping[str, tuple[WorstCase, ...]]
+    unsure: Mapping[str, tuple[WorstCase, ...]] = field(default_factory=dict)
     confidence: float = 0.95
     preprocess: PreprocessConfig | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    analyses: Analyses = field(default_factory=Analyses)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: undefined numbers are None, and no path of a file is in it."""
@@ -72,6 +91,7 @@ class Evaluation:
                 "confusion": self.confusion[target.name].tolist(),
                 "curves": [curves.to_dict() for curves in self.curves[target.name]],
                 "worst": [case.to_dict() for case in self.worst[target.name]],
+                "unsure": [case.to_dict() for case in self.unsure.get(target.name, ())],
             }
             for target in self.targets
         }
@@ -86,12 +106,14 @@ class Evaluation:
             "targets": targets,
             "preprocess": preprocess,
             "provenance": dict(self.provenance),
+            "analyses": self.analyses.to_dict(),
         }
 
     def _repr_html_(self) -> str:
         split, point = escape(str(self.split or "unknown")), escape(self.operating_point.criterion)
+        cases = {"study": "studies", "series": "series"}.get(unit := self.provenance.get("unit", "image"), f"{unit}s")
         parts = [
-            f"<p>Evaluation · split {split} · {self.n} images of {self.n_patients} patients · operating point {point} "
+            f"<p>Evaluation · split {split} · {self.n} {cases} of {self.n_patients} patients · operating point {point} "
             f"· {self.confidence:.0%} intervals</p>"
         ]
         for target in self.targets:
@@ -105,18 +127,31 @@ class Evaluation:
 
 
 def evaluate(
-    predictions: Predictions, *, operating_point: OperatingPoint, config: EvaluationConfig | None = None
+    predictions: Predictions,
+    *,
+    operating_point: OperatingPoint,
+    config: EvaluationConfig | None = None,
+    aggregation: Aggregation | None = None,
+    set_rules: Mapping[str, tuple[SetRule, ...]] | None = None,
+    columns: Mapping[str, Sequence[Any]] | None = None,
+    site: Site | None = None,
 ) -> Evaluation:
     """Compute every figure with its interval, the curves and the worst cases.
 
-    Samples whose label is unknown are left out and counted. Intervals are percentiles of a bootstrap that resamples
-    patients (see ``intervals.bootstrap_figures``). A figure that is undefined is NaN and carries the reason.
+    Samples whose label is unknown are left out and counted. Intervals come from a bootstrap that resamples patients
+    (see ``intervals.bootstrap_figures``). A figure that is undefined is NaN and carries the reason. Where
+    ``config.unit`` is not "image", images are joined first (``units.aggregate``), and the operating point is one of
+    such units.
 
     Args:
         predictions: of one split.
         operating_point: chosen on validation (``choose_operating_point``) or stated; thresholds for every binary and
             multilabel target. Positive means probability >= threshold.
-        config: replicates, confidence and seed.
+        config: replicates, confidence, seed, method of the intervals, unit of analysis, what figures hold at.
+        aggregation: fitted on validation (``units.fit_aggregation``), where ``config.aggregation`` is "learnt".
+        set_rules: of the bundle, fitted on validation; without them there are no sets of answers.
+        columns: by column name, N values; figures are given by subgroup too (``subgroups.evaluate_subgroups``).
+        site: where the predictions are of another site than the training (``external.compare_external``).
 
     Raises:
         EvaluationError: the operating point lacks a target, or has another number of thresholds than the target.
@@ -129,9 +164,15 @@ def evaluate(
         >>> result.figures["covid"]["auroc"].value
         0.75
     """
+    from lepton_vision.evaluation.analysis import analyze  # which computes figures of subgroups with this module
+
     settings = config or EvaluationConfig()
-    bootstrap = Bootstrap(settings.replicates, settings.confidence, settings.seed)
-    thresholds = {target.name: _thresholds(operating_point, target) for target in predictions.targets}
+    if settings.unit != "image":
+        site = _site_of_units(site, settings, aggregation=aggregation)
+        columns = {name: join_values(one, predictions, unit=settings.unit) for name, one in (columns or {}).items()}
+        set_rules = None  # they promise a coverage of images
+        predictions = aggregate(predictions, unit=settings.unit, method=settings.aggregation, learnt=aggregation)
+    thresholds = {target.name: thresholds_of(operating_point, target) for target in predictions.targets}
     known = {target.name: predictions.labelled(target) for target in predictions.targets}
     is_known = np.any(list(known.values()), axis=0)
     parts = {target.name: predictions.select(known[target.name]) for target in predictions.targets}
@@ -144,21 +185,60 @@ def evaluate(
         n_unlabelled={name: int((~rows).sum()) for name, rows in known.items()},
         n_failed=len(predictions.failures),
         figures={
-            t.name: bootstrap_figures(measures_of(parts[t.name], t, thresholds=thresholds[t.name]), bootstrap)
+            t.name: figures_of(parts[t.name], t, thresholds=thresholds[t.name], settings=settings)
             for t in predictions.targets
         },
-        curves={t.name: _curves(parts[t.name], t) for t in predictions.targets},
+        curves={
+            t.name: _curves(parts[t.name], t, thresholds=thresholds[t.name], settings=settings)
+            for t in predictions.targets
+        },
         confusion={t.name: _confusion(parts[t.name], t, thresholds=thresholds[t.name]) for t in predictions.targets},
         worst={t.name: worst_cases(parts[t.name], t, thresholds=thresholds[t.name]) for t in predictions.targets},
+        unsure={t.name: unsure_cases(parts[t.name], t, thresholds=thresholds[t.name]) for t in predictions.targets},
         confidence=settings.confidence,
         preprocess=predictions.preprocess,
-        provenance={
-            "bundle_id": predictions.bundle_id,
-            "intervals": "percentile bootstrap over patients",
-            "replicates": settings.replicates,
-            "seed": settings.seed,
-        },
+        provenance=_provenance(predictions, settings),
+        analyses=analyze(
+            predictions,
+            operating_point=operating_point,
+            config=settings,
+            set_rules=set_rules,
+            columns=columns,
+            site=site,
+        ),
     )
+
+
+def _site_of_units(site: Site | None, settings: EvaluationConfig, *, aggregation: Aggregation | None) -> Site | None:
+    """Join the images of the internal evaluation as those of the new site are joined."""
+    if site is None or site.reference is None:
+        return site
+    joined = aggregate(site.reference, unit=settings.unit, method=settings.aggregation, learnt=aggregation)
+    return replace(site, reference=joined)
+
+
+def figures_of(
+    part: Predictions, target: Target, *, thresholds: tuple[float, ...], settings: EvaluationConfig
+) -> dict[str, Figure]:
+    """Figures with the interval of the bootstrap, and beside it those that need no resampling."""
+    measures = measures_of(part, target, thresholds=thresholds, extent=Extent(settings.max_fpr, settings.prevalence))
+    others = measures.analytic(settings.confidence)
+    figures = bootstrap_figures(measures, Bootstrap.of(settings))
+    return {name: replace(figure, others=others.get(name, ())) for name, figure in figures.items()}
+
+
+def _provenance(predictions: Predictions, settings: EvaluationConfig) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "bundle_id": predictions.bundle_id,
+        "intervals": Bootstrap.of(settings).name,
+        "replicates": settings.replicates,
+        "seed": settings.seed,
+        "unit": settings.unit,
+        "max_fpr": settings.max_fpr,
+    }
+    if settings.unit != "image":
+        facts["aggregation"] = settings.aggregation
+    return facts if settings.prevalence is None else facts | {"stated_prevalence": settings.prevalence}
 
 
 def validation_figures(predictions: Predictions) -> dict[str, float]:
@@ -176,19 +256,31 @@ def validation_figures(predictions: Predictions) -> dict[str, float]:
     return {key: float(np.mean([figures[name][0] for figures in values])) for key, name in names.items()}
 
 
-def measures_of(part: Predictions, target: Target, *, thresholds: tuple[float, ...]) -> Measures:
+def measures_of(
+    part: Predictions, target: Target, *, thresholds: tuple[float, ...], extent: Extent = _DEFAULT
+) -> ClassMeasures:
     """Figures of one target, ready for any weighting of the patients; ``part`` holds its labelled samples."""
     truth, prob = part.y_true[target.name], part.y_prob[target.name]
     unit, units = patient_units(part.patient_id)
     if target.kind == "binary":
-        return BinaryMeasures(truth, prob, unit=unit, units=units, threshold=thresholds[0])
-    if target.kind == "multiclass":
-        return MulticlassMeasures(truth, prob, unit=unit, units=units, classes=target.classes)
-    return MultilabelMeasures(truth, prob, unit=unit, units=units, thresholds=thresholds, classes=target.classes)
+        return BinaryMeasures(truth, prob, unit=unit, units=units, threshold=thresholds[0], extent=extent)
+    if target.is_exclusive:
+        is_ordinal = target.kind == "ordinal"
+        return MulticlassMeasures(
+            truth, prob, unit=unit, units=units, classes=target.classes, is_ordinal=is_ordinal, extent=extent
+        )
+    return MultilabelMeasures(
+        truth, prob, unit=unit, units=units, thresholds=thresholds, classes=target.classes, extent=extent
+    )
 
 
-def _thresholds(point: OperatingPoint, target: Target) -> tuple[float, ...]:
-    if target.kind == "multiclass":
+def thresholds_of(point: OperatingPoint, target: Target) -> tuple[float, ...]:
+    """Thresholds of one target, checked: one for binary, K for multilabel, none for exclusive classes.
+
+    Raises:
+        EvaluationError: the point lacks the target, or has another number of thresholds than it needs.
+    """
+    if target.is_exclusive:
         return ()
     if target.name not in point.thresholds:
         raise EvaluationError(
@@ -206,15 +298,23 @@ def _thresholds(point: OperatingPoint, target: Target) -> tuple[float, ...]:
     return thresholds
 
 
-def _curves(part: Predictions, target: Target) -> tuple[ClassCurves, ...]:
-    truth, prob = part.y_true[target.name], part.y_prob[target.name]
-    if target.kind == "binary":
-        return (class_curves(truth > 0, prob, class_name=target.positive),)
+def _curves(
+    part: Predictions, target: Target, *, thresholds: tuple[float, ...], settings: EvaluationConfig
+) -> tuple[ClassCurves, ...]:
+    """One for the positive class of a binary target, else one per class."""
+    truth, prob = (
+        values.reshape(part.n, target.outputs) if not target.is_exclusive else values
+        for values in (part.y_true[target.name], part.y_prob[target.name])
+    )
     curves = []
-    for k, name in enumerate(target.classes):
-        known = ~np.isnan(truth[:, k]) if target.kind == "multilabel" else np.ones(part.n, dtype=np.bool_)
-        is_positive = truth[known, k] > 0 if target.kind == "multilabel" else truth == k
-        curves.append(class_curves(is_positive, prob[known, k], class_name=name))
+    for k, name in enumerate((target.positive,) if target.kind == "binary" else target.classes):
+        known = np.ones(part.n, dtype=np.bool_) if target.is_exclusive else ~np.isnan(truth[:, k])
+        is_positive = truth == k if target.is_exclusive else truth[known, k] > 0
+        threshold = thresholds[k] if thresholds else None
+        one = class_curves(is_positive, prob[known, k], class_name=name, threshold=threshold)
+        unit, units = patient_units(part.patient_id[known])
+        bands = curve_bands(is_positive, prob[known, k], unit=unit, units=units, bootstrap=Bootstrap.of(settings))
+        curves.append(replace(one, bands=bands))
     return tuple(curves)
 
 
@@ -222,7 +322,7 @@ def _confusion(part: Predictions, target: Target, *, thresholds: tuple[float, ..
     truth, prob = part.y_true[target.name], part.y_prob[target.name]
     if target.kind == "binary":
         return _cells(truth, (prob >= thresholds[0]).astype(np.float64), classes=2)
-    if target.kind == "multiclass":
+    if target.is_exclusive:
         return _cells(truth, prob.argmax(axis=1).astype(np.float64), classes=len(target.classes))
     called = (prob >= np.asarray(thresholds)).astype(np.float64)
     tables = []

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from lepton_vision.evaluation.bands import CurveBands
 from lepton_vision.evaluation.intervals import wilson
 from lepton_vision.evaluation.ranking import BoolArray, IntArray, ratio
+from lepton_vision.evaluation.thresholds import ThresholdTable, threshold_table
 from lepton_vision.types import FloatArray
 
 RELIABILITY_BINS = 10
@@ -85,13 +87,25 @@ class Histogram:
 
 @dataclass(frozen=True, eq=False)
 class ClassCurves:
-    """All curves of one class against the rest; ``roc`` and ``pr`` are None where one class only is labelled."""
+    """All curves of one class against the rest.
+
+    Attributes:
+        class_name: what is positive.
+        roc: None where one class only is labelled.
+        pr: None where one class only is labelled.
+        reliability: bins in ascending order of the probability.
+        histogram: scores by truth.
+        thresholds: decisions at many thresholds, the frozen one among them.
+        bands: intervals of both curves over patients, or None where they were not or could not be made.
+    """
 
     class_name: str
     roc: RocCurve | None
     pr: PrecisionRecallCurve | None
     reliability: tuple[ReliabilityBin, ...]
     histogram: Histogram
+    thresholds: ThresholdTable
+    bands: CurveBands | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; an infinite threshold becomes None."""
@@ -100,27 +114,32 @@ class ClassCurves:
             name: None if curve is None else {key: _plain(values) for key, values in vars(curve).items()}
             for name, curve in curves.items()
         }
-        return {"class": self.class_name, **plain, "reliability": [asdict(one) for one in self.reliability]}
+        plain |= {"reliability": [asdict(one) for one in self.reliability], "thresholds": self.thresholds.to_dict()}
+        return {"class": self.class_name, **plain, "bands": None if self.bands is None else self.bands.to_dict()}
 
 
 def _plain(values: FloatArray | IntArray) -> list[Any]:
     return [value if np.isfinite(value) else None for value in values.tolist()]
 
 
-def class_curves(is_positive: BoolArray, prob: FloatArray, *, class_name: str) -> ClassCurves:
-    """Curves of N samples with known labels.
+def class_curves(
+    is_positive: BoolArray, prob: FloatArray, *, class_name: str, threshold: float | None = None
+) -> ClassCurves:
+    """Curves of N samples with known labels, without bands.
 
     Args:
         is_positive: (N,) bool.
         prob: (N,) float64 in [0, 1], probability of the class.
         class_name: what is positive.
+        threshold: the operating point of the class, or None.
     """
     positives = int(is_positive.sum())
     has_both = 0 < positives < is_positive.size
     edges = np.linspace(0.0, 1.0, HISTOGRAM_BINS + 1)
     histogram = Histogram(edges, np.histogram(prob[~is_positive], edges)[0], np.histogram(prob[is_positive], edges)[0])
     roc, pr = _rank_curves(is_positive, prob) if has_both else (None, None)
-    return ClassCurves(class_name, roc, pr, reliability(is_positive, prob), histogram)
+    table = threshold_table(is_positive, prob, also=() if threshold is None else (threshold,))
+    return ClassCurves(class_name, roc, pr, reliability(is_positive, prob), histogram, table)
 
 
 def _rank_curves(is_positive: BoolArray, prob: FloatArray) -> tuple[RocCurve, PrecisionRecallCurve]:

@@ -99,7 +99,7 @@ def froc(
     settings, found = config or EvaluationConfig(), _check(cases, rates)
     unit, units = patient_units(np.array([case.patient_id for case in found], dtype=np.str_))
     measures = _FrocMeasures(found, tuple(float(rate) for rate in rates), unit=unit, units=units)
-    bootstrap = Bootstrap(settings.replicates, settings.confidence, settings.seed)
+    bootstrap = Bootstrap.of(settings)
     thresholds, false, true = measures.curve()
     return Froc(
         figures=bootstrap_figures(measures, bootstrap),
@@ -111,7 +111,7 @@ def froc(
         n_lesions=measures.lesions,
         confidence=settings.confidence,
         provenance={
-            "intervals": "percentile bootstrap over patients",
+            "intervals": bootstrap.name,
             "replicates": settings.replicates,
             "seed": settings.seed,
         },

@@ -1,21 +1,25 @@
-"""Intervals: percentile bootstrap over patients, and Wilson's for a proportion."""
+"""Intervals: bootstrap over patients (percentile and BCa), Wilson's and Clopper–Pearson's for a proportion."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri
+from scipy.special import betaincinv, ndtr, ndtri
 
+from lepton_vision.config import EvaluationConfig
 from lepton_vision.evaluation.ranking import IntArray
-from lepton_vision.types import Figure, FloatArray
+from lepton_vision.types import Figure, FloatArray, Interval
 
 _CHUNK = 1 << 19  # cells of a (replicates, samples) array worked on at once: 4 MB, so that it stays in the cache
 _NOTED = 0.05  # share of undefined replicates from which the figure says so
 _WITHHELD = 0.50  # … and from which there is no interval
+LARGEST_JACKKNIFE = 2000  # more patients are left out in so many random groups
+
+IntervalMethod = Literal["percentile", "bca"]
 
 
 class Measures(Protocol):
@@ -50,11 +54,23 @@ class Bootstrap:
         replicates: number of resamples.
         confidence: e.g. 0.95.
         seed: of the resampling.
+        method: "percentile", or "bca" (bias-corrected and accelerated).
     """
 
     replicates: int = 1000
     confidence: float = 0.95
     seed: int = 0
+    method: IntervalMethod = "percentile"
+
+    @classmethod
+    def of(cls, settings: EvaluationConfig) -> Bootstrap:
+        """Take it from the configuration."""
+        return cls(settings.replicates, settings.confidence, settings.seed, settings.interval)
+
+    @property
+    def name(self) -> str:
+        """In words, for provenance."""
+        return f"{'BCa' if self.method == 'bca' else self.method} bootstrap over patients"
 
 
 def wilson(successes: npt.ArrayLike, n: npt.ArrayLike, *, confidence: float = 0.95) -> tuple[FloatArray, FloatArray]:
@@ -74,6 +90,76 @@ def wilson(successes: npt.ArrayLike, n: npt.ArrayLike, *, confidence: float = 0.
         # The ends are exact at 0 and 1; rounding must not push them beyond the proportion.
         low, high = np.minimum(center - half, share), np.maximum(center + half, share)
     return low.clip(0.0, 1.0), high.clip(0.0, 1.0)
+
+
+def clopper_pearson(
+    successes: npt.ArrayLike, n: npt.ArrayLike, *, confidence: float = 0.95
+) -> tuple[FloatArray, FloatArray]:
+    """Exact interval of proportions (Clopper and Pearson, Biometrika 26:404, 1934); NaN where ``n`` is zero.
+
+    ``successes`` and ``n`` may be fractions: the effective numbers of a clustered sample (Korn and Graubard, Survey
+    Methodology 24:193, 1998).
+
+    Example:
+        >>> low, high = clopper_pearson([8], [10])
+        >>> round(float(low[0]), 3), round(float(high[0]), 3)
+        (0.444, 0.975)
+    """
+    count, size = np.asarray(successes, dtype=np.float64), np.asarray(n, dtype=np.float64)
+    tail, failed = (1.0 - confidence) / 2, size - count
+    with np.errstate(invalid="ignore"):
+        low = np.where(count > 0, betaincinv(count.clip(1e-300), failed + 1, tail), 0.0)
+        high = np.where(failed > 0, betaincinv(count + 1, failed.clip(1e-300), 1.0 - tail), 1.0)
+    unknown = size == 0
+    return np.where(unknown, np.nan, low), np.where(unknown, np.nan, high)
+
+
+def effective_size(successes: FloatArray, sizes: FloatArray) -> float:
+    """How many independent samples a clustered proportion is worth: n over the design effect.
+
+    The variance between patients of the ratio estimate, over that of as many independent samples (Rao and Scott,
+    Biometrics 48:577, 1992); at most n. Where every patient has one sample it is n. Where the proportion is 0 or 1 the
+    samples say nothing about the design effect, and the number of patients is taken.
+
+    Args:
+        successes: (U,) float64 by patient.
+        sizes: (U,) float64 samples in the denominator by patient; patients without any are left out.
+    """
+    kept = sizes > 0
+    hits, m = successes[kept], sizes[kept]
+    n, units, share = float(m.sum()), int(kept.sum()), 0.0
+    if not n:
+        return 0.0
+    share = float(hits.sum()) / n
+    if units == n or units < 2:
+        return float(units)
+    if share in (0.0, 1.0):
+        return float(units)
+    variance = units / (units - 1) * float(((hits - share * m) ** 2).sum()) / n**2
+    independent = share * (1.0 - share) / (n - 1.0)
+    return n / max(variance / independent, 1.0)
+
+
+def clustered_proportion(successes: FloatArray, sizes: FloatArray, *, confidence: float) -> tuple[Interval, ...]:
+    """Wilson's and Clopper–Pearson's interval of a proportion at the effective number of samples.
+
+    Args:
+        successes: (U,) float64 by patient.
+        sizes: (U,) float64 samples in the denominator by patient.
+        confidence: e.g. 0.95.
+
+    Returns:
+        Two intervals; none where the denominator is empty.
+    """
+    n = float(sizes.sum())
+    if not n:
+        return ()
+    share, size = float(successes.sum()) / n, effective_size(successes, sizes)
+    found = []
+    for method, interval in (("wilson", wilson), ("clopper_pearson", clopper_pearson)):
+        low, high = interval(share * size, size, confidence=confidence)
+        found.append(Interval(method, float(low), float(high)))
+    return tuple(found)
 
 
 def patient_units(patient_id: npt.NDArray[np.str_]) -> tuple[IntArray, int]:
@@ -97,29 +183,106 @@ def draw_counts(units: int, *, replicates: int, samples: int, seed: int) -> Iter
         yield np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units).astype(np.float64)
 
 
-def bootstrap_figures(measures: Measures, bootstrap: Bootstrap) -> dict[str, Figure]:
-    """Every figure with its percentile interval over resampled patients (Efron and Tibshirani 1993, ch. 13).
+def leave_out_counts(units: int, *, samples: int, seed: int) -> Iterator[FloatArray]:
+    """Yield (r, U) counts that leave out one patient each, or one random group of them above LARGEST_JACKKNIFE."""
+    groups = min(units, LARGEST_JACKKNIFE)
+    group = np.arange(units) % groups
+    if units > groups:
+        group = np.random.default_rng(seed).permutation(group)
+    size = max(1, _CHUNK // max(units, samples, 1))
+    for start in range(0, groups, size):
+        left_out = np.arange(start, min(start + size, groups))
+        yield (group != left_out[:, None]).astype(np.float64)
+
+
+def bca_interval(
+    value: float, drawn: FloatArray, jackknife: FloatArray, *, confidence: float
+) -> tuple[float, float] | None:
+    """Bias-corrected and accelerated bootstrap interval (Efron, JASA 82:171, 1987; Efron and Tibshirani 1993, 14.3).
+
+    Args:
+        value: the figure on the sample.
+        drawn: (R,) replicates without NaN.
+        jackknife: (U,) figures without one patient, or without one group of patients, each.
+        confidence: e.g. 0.95.
+
+    Returns:
+        Low and high, or None where it does not exist: all replicates lie on one side of ``value``, or a figure is
+        undefined without one of the patients.
+    """
+    below = (float((drawn < value).mean()) + float((drawn <= value).mean())) / 2
+    if not 0.0 < below < 1.0 or jackknife.size < 2 or np.isnan(jackknife).any():
+        return None
+    bias = float(ndtri(below))
+    gap = jackknife.mean() - jackknife
+    square = float((gap**2).sum())
+    acceleration = float((gap**3).sum()) / (6.0 * square**1.5) if square > 0 else 0.0
+    tail = (1.0 - confidence) / 2
+    z = bias + ndtri(np.array([tail, 1.0 - tail]))
+    levels = ndtr(bias + z / (1.0 - acceleration * z))
+    low, high = np.quantile(drawn, levels)
+    return float(low), float(high)
+
+
+def draw_figures(measures: Measures, bootstrap: Bootstrap) -> dict[str, FloatArray]:
+    """Figures of every replicate, (R,) by name; empty arrays where there is one patient only."""
+    if measures.units < 2:
+        return {name: np.zeros(0) for name in measures.values(np.ones((1, measures.units)))}
+    return _collect(
+        measures,
+        draw_counts(measures.units, replicates=bootstrap.replicates, samples=measures.n, seed=bootstrap.seed),
+    )
+
+
+def bootstrap_figures(
+    measures: Measures, bootstrap: Bootstrap, *, drawn: Mapping[str, FloatArray] | None = None
+) -> dict[str, Figure]:
+    """Every figure with its interval over resampled patients (Efron and Tibshirani 1993, ch. 13 and 14).
 
     Patients are drawn, not images: the images of one patient resemble each other, and an interval that takes them
     for independent is too narrow. A replicate in which a figure is undefined (one class only, say) is left out for
     that figure; above 5 % of such replicates ``reason`` says so, above 50 % there is no interval. Where a proportion
     is 0 or 1 in every replicate, a bootstrap has no width, and the interval is Wilson's over the patients concerned.
+    BCa takes its acceleration from a jackknife over patients; where it does not exist, the percentiles stand in and
+    ``reason`` says so.
+
+    Args:
+        measures: what is computed.
+        bootstrap: how.
+        drawn: what ``draw_figures`` gave; None draws.
     """
-    point = measures.values(np.ones((1, measures.units)))
-    parts: dict[str, list[FloatArray]] = {name: [] for name in point}
-    if measures.units > 1:
-        draws = draw_counts(measures.units, replicates=bootstrap.replicates, samples=measures.n, seed=bootstrap.seed)
-        for counts in draws:
-            for name, values in measures.values(counts).items():
-                parts[name].append(values)
-    figures = {}
-    for name, values in point.items():
-        drawn = np.concatenate(parts[name]) if parts[name] else np.zeros(0)
-        figures[name] = _figure(name, float(values[0]), drawn=drawn, measures=measures, bootstrap=bootstrap)
-    return figures
+    units = measures.units
+    point = measures.values(np.ones((1, units)))
+    drawn = draw_figures(measures, bootstrap) if drawn is None else drawn
+    jackknife = {name: np.zeros(0) for name in point}
+    if bootstrap.method == "bca" and units > 1:
+        jackknife = _collect(measures, leave_out_counts(units, samples=measures.n, seed=bootstrap.seed))
+    return {
+        name: _figure(
+            name, float(values[0]), drawn=drawn[name], jackknife=jackknife[name], measures=measures, bootstrap=bootstrap
+        )
+        for name, values in point.items()
+    }
 
 
-def _figure(name: str, value: float, *, drawn: FloatArray, measures: Measures, bootstrap: Bootstrap) -> Figure:
+def _collect(measures: Measures, draws: Iterator[FloatArray]) -> dict[str, FloatArray]:
+    """Figures of all weightings, (R,) by name."""
+    parts: dict[str, list[FloatArray]] = {}
+    for counts in draws:
+        for name, values in measures.values(counts).items():
+            parts.setdefault(name, []).append(values)
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def _figure(
+    name: str,
+    value: float,
+    *,
+    drawn: FloatArray,
+    jackknife: FloatArray,
+    measures: Measures,
+    bootstrap: Bootstrap,
+) -> Figure:
     n = measures.size(name)
     if np.isnan(value):
         return Figure(np.nan, np.nan, np.nan, n, measures.reason(name))
@@ -133,9 +296,16 @@ def _figure(name: str, value: float, *, drawn: FloatArray, measures: Measures, b
         patients = measures.denominator_units(name)
         if patients is None:
             return Figure(value, value, value, n, "the same in every replicate: the interval has no width to trust")
-        low, high = wilson(value * patients, patients, confidence=bootstrap.confidence)
-        return Figure(value, float(low), float(high), n, f"Wilson interval over {patients} patients")
+        ends = wilson(value * patients, patients, confidence=bootstrap.confidence)
+        return Figure(value, float(ends[0]), float(ends[1]), n, f"Wilson interval over {patients} patients", "wilson")
     tail = (1.0 - bootstrap.confidence) / 2
-    low, high = np.quantile(defined, [tail, 1.0 - tail])
-    note = f"interval from the {1 - share:.0%} of replicates in which it is defined" if share > _NOTED else ""
-    return Figure(value, float(low), float(high), n, note)
+    low, high = (float(end) for end in np.quantile(defined, [tail, 1.0 - tail]))
+    notes = [f"interval from the {1 - share:.0%} of replicates in which it is defined"] if share > _NOTED else []
+    method: IntervalMethod = "percentile"
+    if bootstrap.method == "bca":
+        found = bca_interval(value, defined, jackknife, confidence=bootstrap.confidence)
+        if found is None:
+            notes.append("percentile interval: BCa does not exist for it")
+        else:
+            method, low, high = "bca", found[0], found[1]
+    return Figure(value, low, high, n, "; ".join(notes), method)

@@ -1,22 +1,25 @@
-"""Figures of binary, multiclass and multilabel targets, for many weightings of the patients at once.
+"""Figures of one binary question, for many weightings of the patients at once; ``class_measures`` builds on them.
 
 What is a sum over samples (cells of the confusion matrix, squared errors …) is summed per patient once; a replicate
-is then one row of a matrix product. Only AUROC and average precision need the samples, see ``ranking``.
+is then one row of a matrix product. Only what depends on the order of the scores needs the samples, see ``ranking``.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from lepton_vision.evaluation.curves import equal_mass_bins
+from lepton_vision.evaluation.delong import auroc_covariance
+from lepton_vision.evaluation.intervals import clustered_proportion
 from lepton_vision.evaluation.ranking import IntArray, Ranking, ratio
-from lepton_vision.types import FloatArray
+from lepton_vision.types import FloatArray, Interval
 
 BINARY_FIGURES = (
     "auroc",
     "average_precision",
+    "partial_auroc",
     "sensitivity",
     "specificity",
     "ppv",
@@ -24,28 +27,65 @@ BINARY_FIGURES = (
     "accuracy",
     "f1",
     "balanced_accuracy",
+    "mcc",
+    "lr_positive",
+    "lr_negative",
     "brier",
     "log_loss",
     "ece",
     "prevalence",
 )
-_MACRO = tuple(name for name in BINARY_FIGURES if name != "prevalence")
+AT_PREVALENCE = ("ppv_at_prevalence", "npv_at_prevalence")
+_PROPORTIONS = ("sensitivity", "specificity", "ppv", "npv", "accuracy")
 _EPS = float(np.finfo(np.float64).eps)  # a sure and wrong prediction costs 36 nats, as in scikit-learn
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What some figures hold at, beside the threshold.
+
+    Attributes:
+        max_fpr: in (0, 1], largest false positive rate of the partial AUROC.
+        prevalence: in (0, 1), at which PPV and NPV are expressed again; None leaves these figures out.
+    """
+
+    max_fpr: float = 0.1
+    prevalence: float | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Figures of a binary question, in order."""
+        return BINARY_FIGURES if self.prevalence is None else (*BINARY_FIGURES, *AT_PREVALENCE)
 
 
 class BinaryMeasures:
     """Figures of one binary question.
+
+    ``mcc`` is Matthews' correlation, ``lr_positive`` sensitivity / (1 - specificity), ``lr_negative``
+    (1 - sensitivity) / specificity, ``partial_auroc`` standardised (see ``Ranking.figures``), ``ppv_at_prevalence``
+    what Bayes' rule makes of sensitivity and specificity.
 
     Args:
         truth: (N,) float64 of 0 and 1, without NaN.
         prob: (N,) float64 in [0, 1].
         unit: (N,) patient of each sample, 0 … U-1.
         units: U; may exceed what ``unit`` names (patients without a label for this class).
-        threshold: positive means probability >= threshold.
+        threshold: positive means probability >= threshold: one for all samples, or (N,) one for each.
+        extent: what further figures hold at.
     """
 
-    def __init__(self, truth: FloatArray, prob: FloatArray, *, unit: IntArray, units: int, threshold: float) -> None:
-        self.units, self.n = units, int(truth.size)
+    def __init__(
+        self,
+        truth: FloatArray,
+        prob: FloatArray,
+        *,
+        unit: IntArray,
+        units: int,
+        threshold: float | FloatArray,
+        extent: Extent = Extent(),
+    ) -> None:
+        self.units, self.n, self.names, self._extent = units, int(truth.size), extent.names, extent
+        self._truth, self._prob, self._unit = truth, prob, unit
         self._ranking = Ranking.of(truth > 0, prob, unit=unit)
         called = prob >= threshold
         self._rows = {
@@ -55,7 +95,6 @@ class BinaryMeasures:
             "npv": ~called,
             "accuracy": np.ones(truth.size, dtype=np.bool_),
         }
-        self._unit = unit
         chance = np.where(truth > 0, prob, 1.0 - prob).clip(_EPS, 1.0 - _EPS)
         # ECE: bins of equal mass in the whole sample; a replicate reweights them, it does not move their edges.
         which = equal_mass_bins(prob)
@@ -71,11 +110,13 @@ class BinaryMeasures:
         sums = counts @ self._sums
         tp, fp, fn, tn, square, nats = sums[:, :6].T
         n = tp + fp + fn + tn
-        auroc, average_precision = self._ranking.figures(counts)
+        ranks = self._ranking.figures(counts, max_fpr=self._extent.max_fpr)
         sensitivity, specificity = ratio(tp, tp + fn), ratio(tn, tn + fp)
+        product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
         figures = (
-            auroc,
-            average_precision,
+            ranks.auroc,
+            ranks.average_precision,
+            ranks.partial_auroc,
             sensitivity,
             specificity,
             ratio(tp, tp + fp),
@@ -83,12 +124,29 @@ class BinaryMeasures:
             ratio(tp + tn, n),
             ratio(2 * tp, 2 * tp + fp + fn),
             (sensitivity + specificity) / 2,
+            ratio(tp * tn - fp * fn, np.sqrt(product)),
+            ratio(sensitivity, ratio(fp, tn + fp)),
+            ratio(ratio(fn, tp + fn), specificity),
             ratio(square, n),
             ratio(nats, n),
             ratio(np.abs(sums[:, 6:]).sum(axis=1), n),
             ratio(tp + fn, n),
+            *self._at_prevalence(sensitivity, specificity),
         )
-        return dict(zip(BINARY_FIGURES, figures, strict=True))
+        return dict(zip(self.names, figures, strict=True))
+
+    def positives(self, counts: FloatArray) -> FloatArray:
+        """How many samples are positive, (R,)."""
+        return np.asarray(counts @ (self._sums[:, 0] + self._sums[:, 2]))
+
+    def _at_prevalence(self, sensitivity: FloatArray, specificity: FloatArray) -> tuple[FloatArray, ...]:
+        """PPV and NPV by Bayes' rule (Altman and Bland, BMJ 309:102, 1994)."""
+        share = self._extent.prevalence
+        if share is None:
+            return ()
+        true, false = sensitivity * share, (1 - specificity) * (1 - share)
+        cleared, missed = specificity * (1 - share), (1 - sensitivity) * share
+        return ratio(true, true + false), ratio(cleared, cleared + missed)
 
     def size(self, name: str) -> int:
         """Samples in the denominator."""
@@ -98,164 +156,50 @@ class BinaryMeasures:
         """Patients in the denominator of a proportion."""
         return int(np.unique(self._unit[self._rows[name]]).size) if name in self._rows else None
 
+    def analytic(self, confidence: float) -> dict[str, tuple[Interval, ...]]:
+        """Intervals without resampling: of the AUROC, and Wilson's and Clopper–Pearson's of the proportions."""
+        found = {"auroc": self._of_auroc(confidence)}
+        tp, fp, fn, tn = self._sums[:, :4].T
+        parts = {
+            "sensitivity": (tp, tp + fn),
+            "specificity": (tn, tn + fp),
+            "ppv": (tp, tp + fp),
+            "npv": (tn, tn + fn),
+            "accuracy": (tp + tn, tp + fp + fn + tn),
+        }
+        return found | {name: clustered_proportion(*parts[name], confidence=confidence) for name in _PROPORTIONS}
+
+    def _of_auroc(self, confidence: float) -> tuple[Interval, ...]:
+        is_positive = self._truth > 0
+        if not self.n or is_positive.all() or not is_positive.any():
+            return ()
+        unit = np.unique(self._unit, return_inverse=True)[1].astype(np.intp)
+        is_clustered = int(unit.max()) + 1 < self.n
+        low, high = auroc_covariance(is_positive, self._prob[:, None], unit=unit).interval(confidence=confidence)
+        return (Interval("obuchowski" if is_clustered else "delong", low, high),) if np.isfinite(low) else ()
+
     def reason(self, name: str) -> str:
         """Why a figure is undefined."""
         if not self.n:
             return "no labelled sample"
-        if name == "ppv":
+        if name in ("ppv", "ppv_at_prevalence") and not self._rows["ppv"].any():
             return "no sample reaches the threshold"
-        if name == "npv":
+        if name in ("npv", "npv_at_prevalence") and not self._rows["npv"].any():
             return "every sample reaches the threshold"
         if name == "f1":
             return "no positive sample, and none called positive"
-        missing = "positive" if not self._rows["sensitivity"].any() else "negative"
-        return f"no {missing} sample"
+        if not self._rows["sensitivity"].any():
+            return "no positive sample"
+        if not self._rows["specificity"].any():
+            return "no negative sample"
+        return _REASONS.get(name, "undefined for these decisions")
 
 
-class MultilabelMeasures:
-    """Figures of K independent binary questions: each class by name, and their plain mean (macro).
-
-    A mean is undefined where the figure of any class is.
-
-    Args:
-        truth: (N, K) float64 of 0, 1 and NaN (unknown: left out for that class).
-        prob: (N, K) float64.
-        unit: (N,) patient of each sample.
-        units: U.
-        thresholds: K thresholds.
-        classes: K names.
-    """
-
-    def __init__(
-        self,
-        truth: FloatArray,
-        prob: FloatArray,
-        *,
-        unit: IntArray,
-        units: int,
-        thresholds: tuple[float, ...],
-        classes: tuple[str, ...],
-    ) -> None:
-        self.units, self.n = units, len(truth)
-        self._parts = {}
-        for k, name in enumerate(classes):
-            known = ~np.isnan(truth[:, k])
-            self._parts[name] = BinaryMeasures(
-                truth[known, k], prob[known, k], unit=unit[known], units=units, threshold=thresholds[k]
-            )
-
-    def values(self, counts: FloatArray) -> dict[str, FloatArray]:
-        """Macro figures, then ``<figure>_<class>``, (R,) each."""
-        parts = {name: part.values(counts) for name, part in self._parts.items()}
-        figures = {name: np.mean([values[name] for values in parts.values()], axis=0) for name in _MACRO}
-        return figures | {f"{name}_{k}": v for k, values in parts.items() for name, v in values.items()}
-
-    def _find(self, name: str) -> tuple[BinaryMeasures, str] | None:
-        for class_name, part in self._parts.items():
-            figure = name.removesuffix(f"_{class_name}")
-            if name not in _MACRO and figure in BINARY_FIGURES:
-                return part, figure
-        return None
-
-    def size(self, name: str) -> int:
-        """Samples in the denominator; of a macro figure, samples with a label for any class."""
-        found = self._find(name)
-        return self.n if found is None else found[0].size(found[1])
-
-    def denominator_units(self, name: str) -> int | None:
-        """Patients in the denominator of the proportion of one class."""
-        found = self._find(name)
-        return None if found is None else found[0].denominator_units(found[1])
-
-    def reason(self, name: str) -> str:
-        """Why a figure is undefined; for a macro figure, of the first class that lacks it."""
-        found = self._find(name)
-        if found is not None:
-            return found[0].reason(found[1])
-        ones = np.ones((1, self.units))
-        for class_name, part in self._parts.items():
-            if np.isnan(part.values(ones)[name][0]):
-                return f"class {class_name}: {part.reason(name)}"
-        return "no labelled sample"
-
-
-class MulticlassMeasures:
-    """Figures of one question with K exclusive answers; the largest probability wins, the first of equal ones.
-
-    ``auroc`` and ``average_precision`` are means of one class against the rest. Every mean over classes is undefined
-    where a class has no labelled sample. Brier: sum over classes of the squared error, 0 to 2 (Brier 1950).
-
-    Args:
-        truth: (N,) float64 class index, without NaN.
-        prob: (N, K) float64.
-        unit: (N,) patient of each sample.
-        units: U.
-        classes: K names.
-    """
-
-    def __init__(
-        self, truth: FloatArray, prob: FloatArray, *, unit: IntArray, units: int, classes: tuple[str, ...]
-    ) -> None:
-        self.units, self.n, self._classes, self._unit = units, int(truth.size), classes, unit
-        label = truth.astype(np.intp)
-        called = prob.argmax(axis=1) if self.n else label
-        self._is_class = label[:, None] == np.arange(len(classes))
-        is_called = called[:, None] == np.arange(len(classes))
-        self._rankings = [Ranking.of(self._is_class[:, k], prob[:, k], unit=unit) for k in range(len(classes))]
-        chance = prob[np.arange(self.n), label].clip(_EPS, 1.0 - _EPS)
-        square = ((prob - self._is_class) ** 2).sum(axis=1)
-        columns = (self._is_class & is_called, self._is_class, is_called, -np.log(chance), square)
-        self._sums = unit_sums(np.column_stack([column.astype(np.float64) for column in columns]), unit, units=units)
-
-    def values(self, counts: FloatArray) -> dict[str, FloatArray]:
-        """Figures over all classes, then ``<figure>_<class>``, (R,) each."""
-        k = len(self._classes)
-        sums = counts @ self._sums
-        hits, true, called = sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k : 3 * k]
-        n = true.sum(axis=1)
-        ranks = [ranking.figures(counts) for ranking in self._rankings]
-        sensitivity = ratio(hits, true)
-        present = np.where((true > 0).all(axis=1), 1.0, np.nan)
-        figures: dict[str, Any] = {
-            "auroc": np.mean([auroc for auroc, _ in ranks], axis=0),
-            "average_precision": np.mean([precision for _, precision in ranks], axis=0),
-            "accuracy": ratio(hits.sum(axis=1), n),
-            "balanced_accuracy": sensitivity.mean(axis=1),
-            "f1_macro": ratio(2 * hits, true + called).mean(axis=1) * present,
-            "log_loss": ratio(sums[:, 3 * k], n),
-            "brier": ratio(sums[:, 3 * k + 1], n),
-        }
-        for index, name in enumerate(self._classes):
-            figures[f"auroc_{name}"], figures[f"average_precision_{name}"] = ranks[index]
-            figures[f"sensitivity_{name}"] = sensitivity[:, index]
-            figures[f"ppv_{name}"] = ratio(hits[:, index], called[:, index])
-            figures[f"prevalence_{name}"] = ratio(true[:, index], n)
-        return figures
-
-    def _class_of(self, name: str, figure: str) -> int | None:
-        names = [f"{figure}_{class_name}" for class_name in self._classes]
-        return names.index(name) if name in names else None
-
-    def size(self, name: str) -> int:
-        """Samples of the class for its sensitivity, all labelled samples otherwise."""
-        k = self._class_of(name, "sensitivity")
-        return self.n if k is None else int(self._is_class[:, k].sum())
-
-    def denominator_units(self, name: str) -> int | None:
-        """Patients in the denominator of accuracy and of a class's sensitivity."""
-        k = self._class_of(name, "sensitivity")
-        if k is not None:
-            return int(np.unique(self._unit[self._is_class[:, k]]).size)
-        return self.units if name == "accuracy" else None
-
-    def reason(self, name: str) -> str:
-        """Why a figure is undefined."""
-        if not self.n:
-            return "no labelled sample"
-        if self._class_of(name, "ppv") is not None:
-            return "no sample is called this class"
-        missing = [c for k, c in enumerate(self._classes) if not self._is_class[:, k].any()]
-        return f"no sample of class {', '.join(missing)}" if missing else "every sample is of one class"
+_REASONS = {
+    "mcc": "every sample is called alike",
+    "lr_positive": "no negative sample is called positive, the ratio has no upper bound",
+    "lr_negative": "every negative sample is called positive",
+}
 
 
 def unit_sums(columns: FloatArray, unit: IntArray, *, units: int) -> FloatArray:

@@ -118,7 +118,7 @@ def play_pointing_game(
         units=units,
     )
     return PointingGame(
-        figures=bootstrap_figures(measures, Bootstrap(settings.replicates, settings.confidence, settings.seed)),
+        figures=bootstrap_figures(measures, Bootstrap.of(settings)),
         hits=hits,
         chance=chance,
         n=int(is_there.sum()),

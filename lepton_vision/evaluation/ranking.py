@@ -1,9 +1,9 @@
-"""AUROC and average precision of many weightings of the same samples, sorted once."""
+"""AUROC, partial AUROC and average precision of many weightings of the same samples, sorted once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,60 +14,109 @@ IntArray = npt.NDArray[np.intp]
 BoolArray = npt.NDArray[np.bool_]
 
 
+class RankFigures(NamedTuple):
+    """Figures of R weightings, (R,) float64 each; NaN where a weighting lacks a class."""
+
+    auroc: FloatArray
+    average_precision: FloatArray
+    partial_auroc: FloatArray
+
+
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """N samples in ascending order of their score.
+    """The samples of a binary question in descending order of their score, positives and negatives apart.
+
+    All three figures are sums over the positives (in groups of equal score) that need of the negatives only how much
+    weight lies above each group: one cumulative sum of the negatives is the only pass over them.
 
     Attributes:
-        unit: (N,) sampling unit (patient) of each sample, in that order.
-        is_positive: (N,) float64 0 or 1, in that order.
-        starts: (G,) where each group of equal scores begins.
+        negative_unit: (n,) sampling unit (patient) of each negative.
+        positive_unit: (m,) sampling unit of each positive.
+        starts: (G,) where each group of equal scores begins among the positives.
+        above: (G,) how many negatives have a higher score than the group.
+        upto: (G,) how many have at least its score.
     """
 
-    unit: IntArray
-    is_positive: FloatArray
+    negative_unit: IntArray
+    positive_unit: IntArray
     starts: IntArray
+    above: IntArray
+    upto: IntArray
 
     @classmethod
     def of(cls, is_positive: BoolArray, score: FloatArray, *, unit: IntArray) -> Ranking:
         """Sort samples once."""
-        order = np.argsort(score, kind="stable")
-        ordered = score[order]
-        starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if score.size else order
-        return cls(unit[order], is_positive[order].astype(np.float64), starts)
+        fall = -score
+        order = np.argsort(fall, kind="stable")
+        is_first = is_positive[order]
+        negative, positive = order[~is_first], order[is_first]
+        ordered = fall[positive]
+        starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if positive.size else positive
+        above = np.searchsorted(fall[negative], ordered[starts], side="left")
+        upto = np.searchsorted(fall[negative], ordered[starts], side="right")
+        return cls(unit[negative], unit[positive], starts, above, upto)
 
-    def figures(self, counts: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """AUROC and average precision for R weightings of the units.
+    def figures(self, counts: FloatArray, *, max_fpr: float = 1.0) -> RankFigures:
+        """AUROC, average precision and partial AUROC for R weightings of the units.
 
-        Equal scores count one half in the AUROC (Mann–Whitney), and form one threshold in the average precision,
-        which is the sum of precision times the step in recall, as scikit-learn has it.
+        Equal scores count one half in the AUROC (Mann–Whitney), are joined by a straight line in the partial AUROC, and
+        form one threshold in the average precision, which is the sum of precision times the step in recall: all as
+        scikit-learn has it. The partial AUROC is the area left of ``max_fpr``, rescaled so that chance is 0.5 and
+        perfection 1 (McClish, Med Decis Making 9:190, 1989).
 
         Args:
             counts: (R, U) float64, how often each unit stands in each replicate.
-
-        Returns:
-            AUROC and average precision, (R,) each; NaN where a replicate lacks a class.
+            max_fpr: in (0, 1], largest false positive rate of the partial AUROC.
         """
-        weight = counts.take(self.unit, axis=1)
-        positive = weight * self.is_positive
-        negative = np.subtract(weight, positive, out=weight)
-        if self.starts.size < self.unit.size:
-            positive = np.add.reduceat(positive, self.starts, axis=1)
-            negative = np.add.reduceat(negative, self.starts, axis=1)
-        below, true_positive = np.cumsum(negative, axis=1), np.cumsum(positive, axis=1)
-        if not positive.size:
+        if not self.positive_unit.size or not self.negative_unit.size:
             nothing = np.full(len(counts), np.nan)
-            return nothing, nothing
-        negatives, positives = below[:, -1].copy(), true_positive[:, -1].copy()
-        wins = np.einsum("rg,rg->r", positive, below) - 0.5 * np.einsum("rg,rg->r", positive, negative)
-        auroc = ratio(wins, positives * negatives)
-        # At the threshold of group g everything from g upwards is called positive.
-        np.subtract(positives[:, None] + 0.0, true_positive - positive, out=true_positive)
-        called = np.subtract(negatives[:, None], below - negative, out=below)
-        called += true_positive
-        precision = np.divide(true_positive, called, out=np.zeros_like(called), where=called > 0)
-        average_precision = ratio(np.einsum("rg,rg->r", positive, precision), positives)
-        return auroc, np.where(negatives > 0, average_precision, np.nan)
+            return RankFigures(nothing, nothing, nothing)
+        weight = counts.take(self.positive_unit, axis=1)
+        if self.starts.size < self.positive_unit.size:
+            weight = np.add.reduceat(weight, self.starts, axis=1)
+        false = np.zeros((len(counts), self.negative_unit.size + 1))
+        np.cumsum(counts.take(self.negative_unit, axis=1), axis=1, out=false[:, 1:])
+        before = false.take(self.above, axis=1)
+        has_ties = bool(np.any(self.upto != self.above))
+        after = false.take(self.upto, axis=1) if has_ties else before
+        true = np.cumsum(weight, axis=1)
+        positives, negatives = true[:, -1].copy(), false[:, -1]
+        lost = _dot(weight, before) if not has_ties else (_dot(weight, before) + _dot(weight, after)) / 2
+        auroc = 1.0 - ratio(lost, positives * negatives)
+        partial = _partial(weight, before, after, positives=positives, negatives=negatives, max_fpr=max_fpr)
+        called = true + after
+        precision = np.divide(true, called, out=called, where=called > 0)
+        average_precision = ratio(_dot(weight, precision), positives)
+        return RankFigures(auroc, np.where(negatives > 0, average_precision, np.nan), partial)
+
+
+def _dot(left: FloatArray, right: FloatArray) -> FloatArray:
+    """Sum of the products of each row."""
+    result: FloatArray = np.einsum("rg,rg->r", left, right)
+    return result
+
+
+def _partial(
+    weight: FloatArray,
+    before: FloatArray,
+    after: FloatArray,
+    *,
+    positives: FloatArray,
+    negatives: FloatArray,
+    max_fpr: float,
+) -> FloatArray:
+    """McClish's standardised area: each group of positives adds what its step covers left of the largest FPR."""
+    end = (max_fpr * negatives)[:, None]
+    stop = int(np.max((before < end).sum(axis=1), initial=0))  # groups are in order: nothing beyond adds anything
+    weight, before, after = weight[:, :stop], before[:, :stop], after[:, :stop]
+    width = np.maximum(end - (before + after) / 2, 0.0)
+    is_cut = (before < end) & (end < after)  # the line of a group of equal scores crosses the end
+    if is_cut.any():
+        reach = np.broadcast_to(end, before.shape)[is_cut] - before[is_cut]
+        width[is_cut] = reach**2 / (2 * (after - before)[is_cut])
+    area = ratio(_dot(weight, width), positives * negatives)
+    least = max_fpr**2 / 2
+    return 0.5 * (1.0 + (area - least) / (max_fpr - least))
 
 
 def ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> FloatArray:

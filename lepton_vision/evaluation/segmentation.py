@@ -255,7 +255,7 @@ def _sum_up(
     by_name = {name: [row for row in rows if row.structure == name] for name in structures}
     patients = np.array([row.patient_id for row in next(iter(by_name.values()))], dtype=np.str_)
     unit, units = patient_units(patients)
-    bootstrap = Bootstrap(settings.replicates, settings.confidence, settings.seed)
+    bootstrap = Bootstrap.of(settings)
     measures = {
         name: MaskMeasures([row.figures for row in part], unit=unit, units=units) for name, part in by_name.items()
     }
@@ -275,7 +275,7 @@ def _sum_up(
         cases=rows,
         confidence=settings.confidence,
         provenance={
-            "intervals": "percentile bootstrap over patients",
+            "intervals": bootstrap.name,
             "replicates": settings.replicates,
             "seed": settings.seed,
             **facts,

@@ -24,7 +24,7 @@ class Engine:
     """The network of a bundle, ready to predict.
 
     Args:
-        bundle: weights, targets and temperatures.
+        bundle: weights, targets and calibration.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         precision: "auto" (the fastest that the device does well), "fp32", "bf16" or "fp16".
         batch_size: images per step. Another size may change a probability in its last bits.
@@ -84,7 +84,10 @@ class Engine:
         batch[: len(images)] = images
         with torch.inference_mode(), autocast(self.device, self.precision):
             output = self._network(batch.to(self.device, non_blocking=True))
-        found = to_probabilities(output.logits, self.bundle.targets, temperatures=self.bundle.temperatures)
+        bundle = self.bundle
+        found = to_probabilities(
+            output.logits, bundle.targets, temperatures=bundle.temperatures, calibrators=bundle.calibrators
+        )
         for name, values in found.items():  # the sigmoid of an overflow is a certain 1, and no probability
             values[~torch.isfinite(output.logits[name]).all(dim=1).cpu().numpy()] = np.nan
         masks = None

@@ -37,14 +37,15 @@ class Predictions:
         image_id: (N,) str, unique.
         patient_id: (N,) str; "" where unknown, and such a sample counts as a patient of its own.
         series_id: (N,) str; "" where unknown.
-        y_true: by target name, float64: (N,) 0/1 for binary, (N,) class index for multiclass, (N, K) 0/1 for
-            multilabel. NaN is unknown.
+        y_true: by target name, float64: (N,) 0/1 for binary, (N,) class index for multiclass and ordinal,
+            (N, K) 0/1 for multilabel. NaN is unknown.
         y_prob: by target name, float64 in [0, 1]: (N,) of the positive class for binary, (N, K) otherwise.
         split: "train", "val", "test", or None where it is not known.
         bundle_id: id of the bundle that made them, or None for another tool's.
         addresses: where the N samples lie (kept in memory and in Parquet, never in CSV), or None.
         preprocess: how the pixels were prepared, or None.
         failures: samples that could not be read.
+        study_id: (N,) str, "" where unknown; None where nothing is known about studies.
 
     Raises:
         EvaluationError: lengths that do not match, an id that stands twice, a probability that is NaN or outside
@@ -68,9 +69,10 @@ class Predictions:
     addresses: tuple[SampleAddress, ...] | None = None
     preprocess: PreprocessConfig | None = None
     failures: tuple[Failure, ...] = field(default=())
+    study_id: TextArray | None = None
 
     def __post_init__(self) -> None:
-        for name in ("image_id", "patient_id", "series_id"):
+        for name in self.ids:
             object.__setattr__(self, name, as_text(getattr(self, name)))
         for name in ("y_true", "y_prob"):
             values = {key: np.asarray(array, dtype=np.float64) for key, array in getattr(self, name).items()}
@@ -89,6 +91,12 @@ class Predictions:
     def n(self) -> int:
         """Number of samples N (failures are not among them)."""
         return int(self.image_id.shape[0])
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Names of the id columns that are there."""
+        names = ("image_id", "patient_id", "series_id")
+        return names if self.study_id is None else (*names, "study_id")
 
     def target(self, name: str) -> Target:
         """Return the target of that name; EvaluationError names the nearest one."""
@@ -127,6 +135,7 @@ class Predictions:
             y_prob={name: values[positions] for name, values in self.y_prob.items()},
             addresses=addresses,
             failures=(),
+            study_id=None if self.study_id is None else self.study_id[positions],
         )
 
     @classmethod
@@ -148,6 +157,7 @@ class Predictions:
             raise EvaluationError(f"The parts are of different splits: {names}. Evaluate each split by itself.")
         bundles = list(dict.fromkeys(part.bundle_id for part in parts if part.bundle_id is not None))
         addresses = [part.addresses for part in parts if part.addresses is not None]
+        studies = [part.study_id for part in parts if part.study_id is not None]
         image_id, patient_id, series_id = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("image_id", "patient_id", "series_id")
         )
@@ -163,6 +173,7 @@ class Predictions:
             addresses=tuple(a for part in addresses for a in part) if len(addresses) == len(parts) else None,
             preprocess=first.preprocess if all(part.preprocess == first.preprocess for part in parts) else None,
             failures=tuple(failure for part in parts for failure in part.failures),
+            study_id=np.concatenate(studies) if len(studies) == len(parts) else None,
         )
 
     def save(self, path: str | Path) -> Path:
@@ -220,7 +231,7 @@ def as_text(values: npt.ArrayLike) -> TextArray:
 
 def _check_ids(predictions: Predictions) -> None:
     n = predictions.image_id.shape[0] if predictions.image_id.ndim == 1 else -1
-    lengths = {name: np.shape(getattr(predictions, name)) for name in ("image_id", "patient_id", "series_id")}
+    lengths = {name: np.shape(getattr(predictions, name)) for name in predictions.ids}
     if predictions.addresses is not None:
         lengths["addresses"] = (len(predictions.addresses),)
     if any(shape != (n,) for shape in lengths.values()):
@@ -277,7 +288,7 @@ def _check_probabilities(prob: FloatArray, target: Target) -> None:
             row=row,
             key=target.name,
         )
-    if target.kind == "multiclass" and prob.size:
+    if target.is_exclusive and prob.size:
         total = prob.sum(axis=1)
         row = int(np.argmax(np.abs(total - 1.0)))
         if abs(total[row] - 1.0) > SUM_TOLERANCE:
@@ -290,11 +301,11 @@ def _check_probabilities(prob: FloatArray, target: Target) -> None:
 
 
 def _check_labels(labels: FloatArray, target: Target) -> None:
-    valid = range(len(target.classes)) if target.kind == "multiclass" else range(2)
+    valid = range(len(target.classes)) if target.is_exclusive else range(2)
     is_bad = ~(np.isnan(labels) | np.isin(labels, list(valid)))
     if is_bad.any():
         row = int(np.argwhere(is_bad)[0][0])
-        expected = f"0 … {valid[-1]} (a class index)" if target.kind == "multiclass" else "0 or 1"
+        expected = f"0 … {valid[-1]} (a class index)" if target.is_exclusive else "0 or 1"
         raise EvaluationError(
             f"Labels of the {target.kind} target {target.name!r} must be {expected}, or unknown. Received: "
             f"{labels[is_bad][0]:g} in row {row} (from 0).",

@@ -196,6 +196,7 @@ def _of_manifest(
         addresses=tuple(sample.address for sample in found.samples),
         preprocess=bundle.config.preprocess,
         failures=(*rejected_rows(manifest), *found.failures),
+        study_id=as_text(table["study_id"].fillna("").to_numpy(dtype=object)[rows]) if "study_id" in table else None,
     )
 
 
@@ -217,6 +218,7 @@ def _of_files(found: _Found, bundle: Bundle) -> Predictions:
         addresses=tuple(sample.address for sample in found.samples),
         preprocess=bundle.config.preprocess,
         failures=tuple(found.failures),
+        study_id=as_text([sample.study_id for sample in found.samples]),
     )
 
 

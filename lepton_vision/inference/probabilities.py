@@ -1,4 +1,4 @@
-"""Logits to calibrated probabilities: the one place where sigmoid, softmax and temperature are applied."""
+"""Logits to calibrated probabilities: the one place where sigmoid, softmax and every calibration are applied."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from lepton_vision.calibrators import Calibrator, apply_calibrator
 from lepton_vision.types import Target
 
 
@@ -16,13 +17,15 @@ def to_probabilities(
     targets: Sequence[Target],
     *,
     temperatures: Mapping[str, float] | None = None,
+    calibrators: Mapping[str, Calibrator] | None = None,
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Divide by the temperature, then sigmoid (binary, multilabel) or softmax (multiclass), in float32.
+    """Divide by the temperature, then sigmoid (binary, multilabel) or softmax (multiclass), in float32; then calibrate.
 
     Args:
         logits: by target name, (B, 1) for binary, (B, K) otherwise; any float dtype and device.
         targets: which of them.
         temperatures: by target name; 1 where not named.
+        calibrators: by target name; nothing is changed where not named.
 
     Returns:
         By target name, float32: (B,) of the positive class for binary, (B, K) otherwise.
@@ -30,7 +33,10 @@ def to_probabilities(
     result = {}
     for target in targets:
         scaled = logits[target.name].detach().float() / (temperatures or {}).get(target.name, 1.0)
-        prob = torch.softmax(scaled, dim=1) if target.kind == "multiclass" else torch.sigmoid(scaled)
+        prob = torch.softmax(scaled, dim=1) if target.is_exclusive else torch.sigmoid(scaled)
         values: npt.NDArray[np.float32] = (prob[:, 0] if target.kind == "binary" else prob).cpu().numpy()
+        calibrator = (calibrators or {}).get(target.name)
+        if calibrator is not None:
+            values = apply_calibrator(values.astype(np.float64), calibrator, kind=target.kind).astype(np.float32)
         result[target.name] = values
     return result

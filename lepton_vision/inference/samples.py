@@ -42,6 +42,7 @@ class Sample:
         address: where the pixels lie.
         pixels: (C, H, W) or (C, D, H, W) uint16, preprocessed.
         row: row of the dataset that it comes from; -1 for a plain file.
+        study_id: pseudonymous id; "" where unknown.
     """
 
     image_id: str
@@ -50,6 +51,7 @@ class Sample:
     address: SampleAddress
     pixels: UInt16Pixels
     row: int = -1
+    study_id: str = ""
 
 
 # What one row or one file becomes: an image, the images of a file of several frames, or a failure.
@@ -79,6 +81,7 @@ def read_file(path: Path, config: PreprocessConfig) -> Outcome:
                 image.series_id or "",
                 SampleAddress(path, None, frame if len(images) > 1 else None),
                 preprocess_image(image, config),
+                study_id=image.study_id or "",
             )
             for frame, image in enumerate(images)
         )

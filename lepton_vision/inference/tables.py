@@ -73,14 +73,13 @@ def _names(target: Target, is_only: bool) -> tuple[list[str], list[str]]:
     if target.kind == "binary":
         return (["y_true"], ["y_prob"]) if is_only else ([f"y_true_{target.name}"], [f"y_prob_{target.name}"])
     prob = [f"y_prob_{target.name}_{name}" for name in target.classes]
-    if target.kind == "multiclass":
+    if target.is_exclusive:
         return [f"y_true_{target.name}"], prob
     return [f"y_true_{target.name}_{name}" for name in target.classes], prob
 
 
 def _to_columns(predictions: Predictions) -> Columns:
-    ids = ("image_id", "patient_id", "series_id")
-    columns: Columns = {name: getattr(predictions, name).tolist() for name in ids}
+    columns: Columns = {name: getattr(predictions, name).tolist() for name in predictions.ids}
     columns["split"] = [predictions.split] * predictions.n
     for target in predictions.targets:
         names = _names(target, len(predictions.targets) == 1)
@@ -133,7 +132,7 @@ def _parquet_bytes(predictions: Predictions, columns: Columns, *, facts: dict[st
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    text = ("image_id", "patient_id", "series_id", "split", "path", "member")
+    text = ("image_id", "patient_id", "series_id", "study_id", "split", "path", "member")
     if predictions.addresses is not None:
         columns = columns | {
             "path": [address.path.as_posix() for address in predictions.addresses],
@@ -245,6 +244,7 @@ def _from_columns(columns: Columns, facts: dict[str, Any], *, targets: Sequence[
         addresses=_addresses(columns),
         preprocess=None if preprocess is None else PreprocessConfig.model_validate(preprocess),
         failures=tuple(Failure(*failure) for failure in facts.get("failures", ())),
+        study_id=as_text(columns["study_id"]) if "study_id" in columns else None,
     )
 
 

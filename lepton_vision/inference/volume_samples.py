@@ -51,4 +51,13 @@ def read_volume(address: SampleAddress, config: Config) -> Outcome:
         return Failure(failed, error.reason)
     except MemoryError:
         return Failure(failed, "too_large")
-    return (Sample(image.image_id, image.patient_id or "", image.series_id or "", address, pixels),)
+    return (
+        Sample(
+            image.image_id,
+            image.patient_id or "",
+            image.series_id or "",
+            address,
+            pixels,
+            study_id=image.study_id or "",
+        ),
+    )

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from lepton_vision.config import nearest
-from lepton_vision.errors import LabelError
-from lepton_vision.types import Target
+from lepton_vision.errors import LabelError, ManifestError
+from lepton_vision.types import Split, Target
 
 if TYPE_CHECKING:
     from lepton_vision.manifest.table import Manifest
@@ -151,6 +151,26 @@ def infer_targets(manifest: Manifest) -> tuple[Target, ...]:
         )
     positive = next(value for value in values if value != negatives[0])
     return (Target(name, "binary", (negatives[0], positive), column=named),)
+
+
+def require_labels(part: Manifest, targets: Sequence[Target], *, split: Split) -> Manifest:
+    """Refuse a part that cannot be learnt from or judged on: empty, unlabelled, or of one class only."""
+    if len(part) == 0:
+        raise ManifestError(
+            f"Expected rows in the {split} split. Received: none. Run `split`, or give a split column.", key="split"
+        )
+    for target in targets:
+        labels = part.labels(target)
+        known = labels[~np.isnan(labels)]
+        if known.size == 0:
+            raise LabelError(f"Target {target.name!r} has no known label in the {split} split.", key=target.name)
+        if target.kind != "multilabel" and np.unique(known).size < 2:
+            raise LabelError(
+                f"Target {target.name!r} has one class only in the {split} split ({known.size} labelled images). "
+                "Expected at least two. Use another seed or larger parts.",
+                key=target.name,
+            )
+    return part
 
 
 def is_negative_word(value: str) -> bool:

@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from lepton_vision.calibrators import Calibrator
 from lepton_vision.config import Config, SegmentationConfig, fingerprint
 from lepton_vision.errors import BundleError, ConfigError, LeptonError
 from lepton_vision.models.bundle_files import read_bundle_files, write_bundle_files
 from lepton_vision.models.encoder import stem_kind
 from lepton_vision.models.network import Network, empty_network
 from lepton_vision.models.provenance import complete_provenance, tensors_sha256, without_paths
+from lepton_vision.set_rules import SetRule
 from lepton_vision.types import OperatingPoint, Target
 
 _STEM = "encoder.stem.conv1.weight"
 _KEYS = frozenset({"config", "targets", "channels", "temperatures", "operating_point", "provenance"})
+_LATER_KEYS = frozenset({"calibrators", "set_rules"})  # written where there is any; older bundles lack them
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Bundle:
         state: state dict of the Network, on the CPU; treat it as read-only.
         temperatures: by target name, what logits are divided by before sigmoid or softmax; 1 where not named.
         operating_point: where probabilities become decisions, or None.
+        calibrators: by target name, how probabilities are corrected after sigmoid or softmax; none where not named.
+        set_rules: by target name, from which probability on an answer is in the set; none where not named.
         provenance: versions, seed, data fingerprint, validation figures; no paths and no patient data.
 
     Example:
@@ -47,11 +52,15 @@ class Bundle:
     temperatures: dict[str, float] = field(default_factory=dict)
     operating_point: OperatingPoint | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    calibrators: dict[str, Calibrator] = field(default_factory=dict)
+    set_rules: dict[str, tuple[SetRule, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (self.targets or self.config.segmentation) or _STEM not in self.state:
             raise BundleError("Expected a target or structures, and the state dict of a Network. Received: less.")
         _check_temperatures(self.temperatures, self.targets)
+        _check_calibrators(self.calibrators, self.targets)
+        _check_set_rules(self.set_rules, self.targets)
         if self.operating_point is not None:
             _check_point(self.operating_point, self.targets)
 
@@ -64,8 +73,8 @@ class Bundle:
     def bundle_id(self) -> str:
         """16 hexadecimal digits that change with whatever changes a prediction or a decision, and with nothing else.
 
-        They cover the weights, the preprocessing, the network's design, the targets, the temperatures and the
-        thresholds; not the provenance, nor how the training was set up.
+        They cover the weights, the preprocessing, the network's design, the targets, the calibration, the
+        thresholds and the set rules; not the provenance, nor how the training was set up.
         """
         point, plain = self.operating_point, self.config.to_dict()
         facts = {
@@ -76,11 +85,18 @@ class Bundle:
             "temperatures": {t.name: self.temperature(t.name) for t in self.targets},
             "thresholds": None if point is None else point.to_dict()["thresholds"],
         }
+        facts |= self._later_facts()
         if self.config.segmentation is not None:
             facts["segmentation"] = [plain["segmentation"], list(self.config.segmentation.names)]
         if self.config.volume is not None:
             facts["volume"] = plain["volume"]
         return fingerprint(facts)
+
+    def _later_facts(self) -> dict[str, Any]:
+        """What older bundles lack, where there is any: without it a bundle keeps its id."""
+        calibrators = {name: one.to_dict() for name, one in self.calibrators.items()}
+        rules = {name: [rule.to_dict() for rule in several] for name, several in self.set_rules.items()}
+        return {key: facts for key, facts in (("calibrators", calibrators), ("set_rules", rules)) if facts}
 
     @functools.cached_property
     def _weights_sha256(self) -> str:
@@ -147,6 +163,24 @@ class Bundle:
         """
         return self._replace(temperatures={name: float(value) for name, value in temperatures.items()})
 
+    def with_calibrators(self, calibrators: Mapping[str, Calibrator]) -> Bundle:
+        """Return a copy with these calibrators in place of the old ones.
+
+        Choose operating point and set rules anew: they hold for other probabilities.
+
+        Raises:
+            BundleError: an unknown target, or another number of maps than it has outputs.
+        """
+        return self._replace(calibrators=dict(calibrators))
+
+    def with_set_rules(self, rules: Mapping[str, tuple[SetRule, ...]]) -> Bundle:
+        """Return a copy with these rules for sets of answers in place of the old ones.
+
+        Raises:
+            BundleError: an unknown target, or rules for other answers than it has.
+        """
+        return self._replace(set_rules=dict(rules))
+
     def _replace(self, **changes: Any) -> Bundle:
         changed = replace(self, **changes)
         changed.__dict__["_weights_sha256"] = self._weights_sha256  # the weights are the same: hash them once
@@ -172,6 +206,7 @@ class Bundle:
             "temperatures": dict(self.temperatures),
             "operating_point": None if self.operating_point is None else self.operating_point.to_dict(),
             "provenance": complete_provenance(self.provenance, seed=self.config.train.seed),
+            **self._later_facts(),
         }
         return write_bundle_files(Path(folder), facts, self.state)
 
@@ -184,8 +219,8 @@ class Bundle:
         """
         folder = Path(folder)
         facts, state = read_bundle_files(folder)
-        if set(facts) != _KEYS:
-            odd = sorted(set(facts) ^ _KEYS)
+        if set(facts) - _LATER_KEYS != _KEYS:
+            odd = sorted((set(facts) - _LATER_KEYS) ^ _KEYS)
             raise BundleError(
                 f"Expected the keys {', '.join(sorted(_KEYS))} in bundle.json. Missing or unknown: {', '.join(odd)}. "
                 "It was written by another version: use that one, or train again.",
@@ -209,6 +244,10 @@ class Bundle:
             temperatures={str(name): float(value) for name, value in facts["temperatures"].items()},
             operating_point=None if point is None else OperatingPoint.from_dict(point),
             provenance=dict(facts["provenance"]),
+            calibrators={str(k): Calibrator.from_dict(v) for k, v in facts.get("calibrators", {}).items()},
+            set_rules={
+                str(k): tuple(SetRule.from_dict(rule) for rule in v) for k, v in facts.get("set_rules", {}).items()
+            },
         )
         if bundle.channels != facts["channels"]:
             raise BundleError(f"Expected weights for {facts['channels']} channels. Received: {bundle.channels}.")
@@ -222,6 +261,7 @@ class Bundle:
             "network": f"{self.config.model.backbone}, {self.channels} channels, {self.config.preprocess.size} pixels",
             "targets": "; ".join(f"{t.name} ({t.kind}: {', '.join(t.classes)})" for t in self.targets),
             "temperatures": ", ".join(f"{t.name} {self.temperature(t.name):.3f}" for t in self.targets),
+            "calibration": ", ".join(f"{name} {one.method}" for name, one in self.calibrators.items()) or "temperature",
             "operating point": "none" if point is None else f"{point.criterion}: {dict(point.thresholds)}",
             **{name: value for name, value in self.provenance.items() if not isinstance(value, dict)},
         }
@@ -244,8 +284,27 @@ def _check_temperatures(temperatures: Mapping[str, float], targets: tuple[Target
             )
 
 
+def _check_calibrators(calibrators: Mapping[str, Calibrator], targets: tuple[Target, ...]) -> None:
+    outputs = {target.name: target.outputs for target in targets}
+    for name, one in calibrators.items():
+        if len(one.maps) != outputs.get(name):
+            raise BundleError(
+                f"Expected calibration maps by target, this many: {outputs}. Received: {len(one.maps)} for {name!r}.",
+                key=name,
+            )
+
+
+def _check_set_rules(rules: Mapping[str, tuple[SetRule, ...]], targets: tuple[Target, ...]) -> None:
+    answers = {t.name: [("absent", "present")] * t.outputs if t.kind == "multilabel" else [t.classes] for t in targets}
+    for name, several in rules.items():
+        if [rule.classes for rule in several] != answers.get(name):
+            raise BundleError(
+                f"Expected set rules for the answers of {', '.join(answers)}. Received: others for {name!r}.", key=name
+            )
+
+
 def _check_point(point: OperatingPoint, targets: tuple[Target, ...]) -> None:
-    needed = {target.name: 0 if target.kind == "multiclass" else target.outputs for target in targets}
+    needed = {target.name: 0 if target.is_exclusive else target.outputs for target in targets}
     received = {name: len(values) for name, values in point.thresholds.items()}
     if received != needed or not all(np.isfinite(t) for values in point.thresholds.values() for t in values):
         raise BundleError(

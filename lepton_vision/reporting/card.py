@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lepton_vision.evaluation.cases import WorstCase
 from lepton_vision.evaluation.classification import Evaluation
 from lepton_vision.reporting import view
+from lepton_vision.reporting.analyses_view import Panel, external_panel, target_panels
 from lepton_vision.reporting.charts import LARGEST_GRID, class_charts, curve_charts
-from lepton_vision.reporting.gallery import LARGEST_SIDE, Thumbnail, make_thumbnail
+from lepton_vision.reporting.explorer import Explorer, make_explorers
+from lepton_vision.reporting.forest import forest_groups
+from lepton_vision.reporting.gallery_view import Gallery, make_galleries
 from lepton_vision.reporting.notes import find_notes
-from lepton_vision.reporting.page import check_place, render_template, write_page
+from lepton_vision.reporting.page import check_place, read_script, render_template, write_page
+from lepton_vision.reporting.story import point_story
 from lepton_vision.reporting.wording import READING, split_name
-from lepton_vision.types import Target
-
-_MANY_PICTURES = 36
-_SMALL_SIDE = 112
+from lepton_vision.types import HeatMaps, Target
 
 
 def write_report(
@@ -28,6 +28,7 @@ def write_report(
     title: str | None = None,
     data_flow: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    maps: HeatMaps | None = None,
 ) -> Path:
     """Write one HTML file with everything inside it; it holds no path, no file name and no identifier of a header.
 
@@ -41,6 +42,8 @@ def write_report(
         data_flow: what ``pipeline.data_flow`` returns: ``rows``, ``rejected`` by reason code, ``splits`` with
             ``images``, ``patients`` and ``classes``; every part may be missing.
         provenance: plain facts, nested at will: versions, seeds, fingerprints, bundle id.
+        maps: where the evidence lies in the cases of the galleries (``inference.explain.explain_samples``); None
+            shows the pictures alone.
 
     Returns:
         The path of the page.
@@ -52,7 +55,8 @@ def write_report(
         >>> write_report(evaluation, "runs/ct-01/report.html")  # doctest: +SKIP
     """
     check_place(path)
-    return write_page(path, render_report(evaluation, title=title, data_flow=data_flow, provenance=provenance))
+    page = render_report(evaluation, title=title, data_flow=data_flow, provenance=provenance, maps=maps)
+    return write_page(path, page)
 
 
 def render_report(
@@ -61,9 +65,10 @@ def render_report(
     title: str | None = None,
     data_flow: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    maps: HeatMaps | None = None,
 ) -> str:
     """Return the page as text; arguments as for ``write_report``."""
-    sections = [_section(evaluation, target, i) for i, target in enumerate(evaluation.targets)]
+    sections = [_section(evaluation, target, i, maps=maps) for i, target in enumerate(evaluation.targets)]
     heading = title or f"{', '.join(target.name for target in evaluation.targets)}"
     own = dict(evaluation.provenance)
     facts = {"bundle": own.pop("bundle_id", None), **dict(provenance or {})}
@@ -77,6 +82,10 @@ def render_report(
         bundle=view.show_value(facts["bundle"]),
         sections=sections,
         notes=find_notes(evaluation),
+        looks=view.show_looks(evaluation),
+        forests=forest_groups(evaluation),
+        external=external_panel(evaluation.analyses.external),
+        script=read_script("explorer.js"),
         flow=view.show_flow(data_flow),
         facts=view.show_facts(facts),
         method={key: view.show_value(own.get(key)) for key in ("intervals", "replicates", "seed")},
@@ -84,21 +93,6 @@ def render_report(
         reading=READING,
         largest_grid=LARGEST_GRID,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One entry of the gallery."""
-
-    case: WorstCase
-    picture: Thumbnail
-    badge: str
-    truth: str
-    called: str
-    of: str
-    probability: str
-    percent: float
-    threshold: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +110,16 @@ class Section:
     by_class: list[Any]
     confusions: list[view.Confusion]
     plain: list[str]
-    cases: list[Case]
     n_hidden: int
+    story: str
+    explorers: list[Explorer]
+    panels: list[Panel]
+    galleries: tuple[Gallery, Gallery]
 
 
-def _section(evaluation: Evaluation, target: Target, position: int) -> Section:
+def _section(evaluation: Evaluation, target: Target, position: int, *, maps: HeatMaps | None) -> Section:
     anchor = f"target-{position}"
     columns, classes = view.class_table(evaluation, target)
-    worst = evaluation.worst.get(target.name, ())
-    pictures = sum(len(cases) for cases in evaluation.worst.values())
-    side = LARGEST_SIDE if pictures <= _MANY_PICTURES else _SMALL_SIDE
     return Section(
         target=target,
         anchor=anchor,
@@ -138,34 +132,11 @@ def _section(evaluation: Evaluation, target: Target, position: int) -> Section:
         by_class=class_charts(evaluation, target, name=anchor),
         confusions=view.confusion_tables(evaluation, target),
         plain=view.plain_numbers(evaluation, target),
-        cases=[_case(evaluation, target, case, side=side) for case in worst],
         n_hidden=max(0, len(evaluation.curves.get(target.name, ())) - LARGEST_GRID),
-    )
-
-
-def _case(evaluation: Evaluation, target: Target, case: WorstCase, *, side: int) -> Case:
-    called, of, badge = case.class_name, case.truth, "confused"
-    thresholds = evaluation.operating_point.thresholds.get(target.name, ())
-    threshold = thresholds[0] if target.kind == "binary" and thresholds else None
-    if target.kind != "multiclass":
-        is_missed = case.y_true == 1
-        badge, of = "missed" if is_missed else "false alarm", case.class_name
-        names = target.classes if target.kind == "binary" else ("absent", "present")
-        called = names[0 if is_missed else 1]
-        if target.kind == "multilabel" and case.class_name in target.classes:
-            k = target.classes.index(case.class_name)
-            threshold = thresholds[k] if k < len(thresholds) else None
-    percent = 100.0 * case.y_prob if view.is_known(case.y_prob) else 0.0
-    return Case(
-        case,
-        make_thumbnail(case.address, evaluation.preprocess, side=side),
-        badge,
-        case.truth,
-        called,
-        of,
-        view.number(case.y_prob),
-        round(min(max(percent, 0.0), 100.0), 2),
-        round(100.0 * min(threshold, 1.0), 2) if threshold is not None and view.is_known(threshold) else None,
+        story=point_story(evaluation, target),
+        explorers=make_explorers(evaluation, target, anchor=anchor),
+        panels=target_panels(evaluation, target, anchor=anchor),
+        galleries=make_galleries(evaluation, target, anchor=anchor, maps=maps),
     )
 
 

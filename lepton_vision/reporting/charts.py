@@ -33,7 +33,8 @@ class Key:
     Attributes:
         series: position in the palette; None for a muted line.
         shape: "line", "dash" (a line with gaps), "dot" (with an interval), "disc", "point" (an operating point),
-            "dots" (a dotted line), "bar", "level" (a line across) or "cut" (a threshold, or a dashed line across).
+            "dots" (a dotted line), "band", "bar", "level" (a line across) or "cut" (a threshold, or a dashed line
+            across).
         text: what it stands for.
         note: a figure that belongs to it, or "".
     """
@@ -65,12 +66,7 @@ class Chart:
 
 def curve_charts(evaluation: Evaluation, target: Target, *, name: str) -> list[Chart]:
     """Return ROC and precision–recall, with all classes in one drawing; ``name`` stands before every id."""
-    curves = evaluation.curves.get(target.name, ())
-    marks = _marks(evaluation, target)
-    series = _choose_series(evaluation, target, curves)
-    levels = [_level(one) for one in curves]
-    roc = [Line(one, series[k], marks[k][0]) for k, one in enumerate(curves)]
-    pr = [Line(one, series[k], marks[k][1], levels[k]) for k, one in enumerate(curves)]
+    roc, pr = curve_lines(evaluation, target)
     charts = []
     kinds = (("roc", "ROC curve", roc, "auroc"), ("pr", "Precision–recall curve", pr, "average_precision"))
     for short, title, lines, figure in kinds:
@@ -82,6 +78,17 @@ def curve_charts(evaluation: Evaluation, target: Target, *, name: str) -> list[C
         missing = "" if is_drawn else "Undefined: the labelled images are all of one class."
         charts.append(Chart(title, svg, tuple(keys), READING[short], missing))
     return charts
+
+
+def curve_lines(evaluation: Evaluation, target: Target) -> tuple[list[Line], list[Line]]:
+    """What ROC and precision–recall figures draw, a line per class."""
+    curves = evaluation.curves.get(target.name, ())
+    marks = _marks(evaluation, target)
+    series = _choose_series(evaluation, target, curves)
+    levels = [_level(one) for one in curves]
+    roc = [Line(one, series[k], marks[k][0]) for k, one in enumerate(curves)]
+    pr = [Line(one, series[k], marks[k][1], levels[k]) for k, one in enumerate(curves)]
+    return roc, pr
 
 
 def class_charts(evaluation: Evaluation, target: Target, *, name: str) -> list[tuple[str, Chart, Chart]]:
@@ -123,6 +130,8 @@ def _curve_keys(evaluation: Evaluation, target: Target, lines: list[Line], *, fi
     is_roc = figure == "auroc"
     if target.kind == "binary":
         keys = [Key(0, "line", target.positive, _with_interval(figures.get(figure)))]
+        if any(line.curves.bands is not None for line in lines):
+            keys.append(Key(0, "band", f"{evaluation.confidence * 100:g} % band", "point by point, over patients"))
         shown = ("sensitivity", "specificity") if is_roc else ("sensitivity", "ppv")
         names = ("sensitivity", "specificity") if is_roc else ("recall", "precision")
         values = [number(_value(figures.get(one))) for one in shown]
@@ -140,7 +149,7 @@ def _curve_keys(evaluation: Evaluation, target: Target, lines: list[Line], *, fi
     hidden = sum(line.series is None for line in lines)
     if hidden:
         keys.append(Key(None, "line", f"{hidden} other classes", "see the table"))
-    decision = "Largest probability wins" if target.kind == "multiclass" else "Operating point"
+    decision = "Largest probability wins" if target.is_exclusive else "Operating point"
     return [*keys, Key(None, "point", decision), Key(None, "dots", "Chance" if is_roc else "Prevalence")]
 
 
@@ -158,7 +167,7 @@ def _choose_series(evaluation: Evaluation, target: Target, curves: tuple[ClassCu
 def _marks(evaluation: Evaluation, target: Target) -> list[tuple[Mark | None, Mark | None]]:
     """Operating point of each class in the ROC and in the precision–recall plane."""
     figures = evaluation.figures.get(target.name, {})
-    if target.kind != "multiclass":
+    if not target.is_exclusive:
         suffixes = [""] if target.kind == "binary" else [f"_{name}" for name in target.classes]
         return [_binary_marks(*(figures.get(f"{key}{end}") for key in _MARKED)) for end in suffixes]
     table = np.asarray(evaluation.confusion.get(target.name, np.zeros((0, 0))), dtype=np.float64)

@@ -8,21 +8,33 @@ sets such text in HTML. pyplot is not used and no setting of matplotlib changes 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from html import escape
-from io import StringIO
+from io import BytesIO, StringIO
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure as Plot
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lepton_vision.evaluation.curves import ClassCurves, Histogram, ReliabilityBin
 from lepton_vision.types import FloatArray
+
+
+class Plot(Figure):
+    """A figure that a notebook shows without pyplot (this package has a Figure of its own: a number with interval)."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = BytesIO()
+        with drawing():
+            self.savefig(buffer, format="png", dpi=2.0 * _POINTS, facecolor="white")
+        return buffer.getvalue()
+
 
 INK, MUTED, GRID, PAPER = "#17212d", "#5a6774", "#e1e6ec", "#fefefe"
 # Told apart with any colour vision and, as the lines change their dashes too, without colour (after Okabe and Ito).
@@ -32,6 +44,9 @@ _DASHES: tuple[Any, ...] = ("solid", "solid", "solid", "solid", (0, (5, 2)), (0,
 _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--card"} | {
     color: f"--series-{i}" for i, color in enumerate(SERIES)
 }
+
+LIMITS = (-0.015, 1.015)
+"""Ends of an axis of one unit."""
 
 _POINTS = 72.0  # SVG units of matplotlib per inch
 _WIDTH, _LEFT, _RIGHT, _BOTTOM, _TOP = 360.0, 50.0, 10.0, 44.0, 10.0
@@ -102,11 +117,17 @@ class Line:
         return MUTED if self.series is None else SERIES[self.series % len(SERIES)]
 
 
-def roc_figure(lines: Sequence[Line]) -> Plot:
-    """Draw ROC curves, the line of chance, and the operating points with their intervals."""
-    with rc_context(_SETTINGS):
-        plot, axes = _square(xlabel="1 − specificity", ylabel="Sensitivity")
+def drawing() -> AbstractContextManager[Any]:
+    """Settings of every figure, for as long as it is drawn or written."""
+    return rc_context(_SETTINGS)
+
+
+def roc_figure(lines: Sequence[Line], *, is_small: bool = False) -> Plot:
+    """Draw ROC curves, the line of chance, the band of a single curve, and the operating points with intervals."""
+    with drawing():
+        plot, axes = square_axes(xlabel="1 − specificity", ylabel="Sensitivity", is_small=is_small)
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.0, linestyle=(0, (2, 3)), zorder=1.5)
+        _draw_band(axes, lines, name="sensitivity")
         for line in _muted_first(lines):
             if line.curves.roc is not None:
                 axes.plot(line.curves.roc.false_positive_rate, line.curves.roc.sensitivity, **_stroke(line))
@@ -119,8 +140,9 @@ def precision_recall_figure(lines: Sequence[Line]) -> Plot:
 
     The curves are steps: straight lines between the points would flatter the model.
     """
-    with rc_context(_SETTINGS):
-        plot, axes = _square(xlabel="Recall (sensitivity)", ylabel="Precision (PPV)")
+    with drawing():
+        plot, axes = square_axes(xlabel="Recall (sensitivity)", ylabel="Precision (PPV)")
+        _draw_band(axes, lines, name="precision")
         for line in _muted_first(lines):
             if line.level is not None and np.isfinite(line.level) and line.series is not None:
                 color = MUTED if len(lines) == 1 else line.color
@@ -133,8 +155,8 @@ def precision_recall_figure(lines: Sequence[Line]) -> Plot:
 
 def reliability_figure(bins: Sequence[ReliabilityBin], *, series: int = 0, is_small: bool = False) -> Plot:
     """Draw the observed share of positives against the mean probability, one point per bin with its interval."""
-    with rc_context(_SETTINGS):
-        plot, axes = _square(xlabel="Predicted probability", ylabel="Observed share", is_small=is_small)
+    with drawing():
+        plot, axes = square_axes(xlabel="Predicted probability", ylabel="Observed share", is_small=is_small)
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.0, linestyle=(0, (2, 3)), zorder=1.5)
         color = SERIES[series % len(SERIES)]
         for one in bins:
@@ -144,14 +166,14 @@ def reliability_figure(bins: Sequence[ReliabilityBin], *, series: int = 0, is_sm
         if points:
             x, y = zip(*points, strict=True)
             axes.plot(x, y, color=color, linewidth=1.2, alpha=0.75, zorder=2.5)
-            axes.plot(x, y, **_dot(color, size=5.0 if is_small else 6.5))
+            axes.plot(x, y, **dot_style(color, size=5.0 if is_small else 6.5))
     return plot
 
 
 def scores_figure(histogram: Histogram, *, thresholds: Sequence[float] = (), is_small: bool = False) -> Plot:
     """Draw which scores positives (upwards) and negatives (downwards) get, each as a share of its own group."""
-    with rc_context(_SETTINGS):
-        plot, axes = _square(xlabel="Predicted probability", ylabel="Share of group", is_small=is_small)
+    with drawing():
+        plot, axes = square_axes(xlabel="Predicted probability", ylabel="Share of group", is_small=is_small)
         edges = np.asarray(histogram.edges, dtype=np.float64)
         widths = np.diff(edges)
         shares = [_shares(histogram.positives), -_shares(histogram.negatives)]
@@ -169,74 +191,15 @@ def scores_figure(histogram: Histogram, *, thresholds: Sequence[float] = (), is_
     return plot
 
 
-def spread_figure(values: Sequence[FloatArray], *, xlabel: str, is_share: bool) -> Plot:
-    """Draw one row of points for each structure, numbered from 1, with its quartiles and median.
-
-    Args:
-        values: for each structure (N,) float64; NaN is left out.
-        xlabel: what is measured, with its unit.
-        is_share: whether the axis goes from 0 to 1; else from 0 to the largest value.
-    """
-    with rc_context(_SETTINGS):
-        plot, axes = _square(xlabel=xlabel, ylabel="Structure", height=max(110.0, 30.0 + 38.0 * len(values)))
-        known = [one[np.isfinite(one)] for one in values]
-        largest = 1.0 if is_share else max((float(one.max()) for one in known if one.size), default=1.0) or 1.0
-        for row, one in enumerate(known):
-            color = SERIES[row % len(SERIES)]
-            if not one.size:
-                continue
-            low, middle, high = np.quantile(one, [0.25, 0.5, 0.75])
-            axes.barh([row], [high - low], 0.56, left=[low], color=color, alpha=0.22, linewidth=0, zorder=2)
-            axes.plot([middle] * 2, [row - 0.28, row + 0.28], color=color, linewidth=2.2, zorder=4)
-            heights = row + 0.44 * (np.arange(one.size) * 0.618034 % 1.0 - 0.5)  # golden ratio: even, and repeatable
-            axes.plot(one, heights, **(_dot(color, size=5.0) | {"alpha": 0.75, "markeredgewidth": 0.6, "zorder": 3.0}))
-        _set_range(axes, x=(0.0, largest))
-        axes.set_ylim(len(values) - 0.4, -0.6)
-        axes.set_yticks(range(len(values)), [str(row + 1) for row in range(len(values))])
-        axes.grid(visible=False, axis="y")
-    return plot
-
-
-def volume_figure(truth: FloatArray, prediction: FloatArray, *, series: int = 0) -> Plot:
-    """Draw predicted against true volume [ml], (N,) float64 each without NaN, and the line where both are the same."""
-    with rc_context(_SETTINGS):
-        plot, axes = _square(xlabel="True volume [ml]", ylabel="Predicted volume [ml]")
-        largest = float(max(truth.max(), prediction.max())) or 1.0
-        axes.plot([0, largest], [0, largest], color=MUTED, linewidth=1.0, linestyle=(0, (2, 3)), zorder=1.5)
-        axes.plot(truth, prediction, **(_dot(SERIES[series % len(SERIES)], size=6.5) | {"alpha": 0.85}))
-        _set_range(axes, x=(0.0, largest), y=(0.0, largest))
-    return plot
-
-
-def bland_altman_figure(means: FloatArray, errors: FloatArray, *, lines: Sequence[float], series: int = 0) -> Plot:
-    """Draw prediction minus truth against their mean (Bland and Altman, Lancet 327:307, 1986), (N,) float64 [ml] each.
-
-    Args:
-        means: mean of both volumes.
-        errors: their difference.
-        lines: bias, then the limits of agreement where there are any.
-        series: position in ``SERIES``.
-    """
-    with rc_context(_SETTINGS):
-        plot, axes = _square(xlabel="Mean of both volumes [ml]", ylabel="Prediction − truth [ml]")
-        axes.axhline(0.0, color=MUTED, linewidth=0.8, zorder=1.6)
-        for k, level in enumerate(lines):
-            style = "solid" if k == 0 else (0, (4, 2))
-            axes.axhline(level, color=INK, linewidth=1.2, linestyle=style, zorder=1.7)
-        axes.plot(means, errors, **(_dot(SERIES[series % len(SERIES)], size=6.5) | {"alpha": 0.85}))
-        largest = max(float(np.abs(errors).max()), *map(abs, lines)) or 1.0
-        _set_range(axes, x=(0.0, float(means.max()) or 1.0), y=(-largest, largest))
-    return plot
-
-
-def froc_figure(false_per_case: FloatArray, sensitivity: FloatArray, *, series: int = 0) -> Plot:
-    """Draw lesion sensitivity, (T,) float64, against false positives per case, (T,) ascending, from none upwards."""
-    with rc_context(_SETTINGS):
-        plot, axes = _square(xlabel="False positives per case", ylabel="Lesion sensitivity")
-        color = SERIES[series % len(SERIES)]
-        x, y = np.concatenate([[0.0], false_per_case]), np.concatenate([[0.0], sensitivity])
-        axes.plot(x, y, color=color, linewidth=2.0, drawstyle="steps-post", zorder=3)
-        _set_range(axes, x=(0.0, float(x.max()) or 1.0))
+def name_lines(plot: Plot, names: Mapping[int, str]) -> Plot:
+    """Add a legend by position in ``SERIES``; names are drawn as they are, ``$`` too. Returns the same figure."""
+    (axes,) = plot.axes
+    lines = {line.get_color(): line for line in axes.lines if line.get_color() in SERIES}
+    shown = {name: lines[SERIES[k]] for k, name in names.items() if SERIES[k] in lines}
+    with drawing():
+        legend = axes.legend(shown.values(), shown.keys(), fontsize=8.5, frameon=False)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     return plot
 
 
@@ -249,7 +212,7 @@ def to_svg(plot: Plot, *, name: str, label: str) -> str:
         label: what a screen reader says instead of the figure (any text, it is escaped).
     """
     buffer = StringIO()
-    with rc_context(_SETTINGS):
+    with drawing():
         plot.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", buffer.getvalue(), flags=re.DOTALL)
     body = body[body.index("<svg") : body.rindex("</svg>")]
@@ -268,7 +231,12 @@ def to_svg(plot: Plot, *, name: str, label: str) -> str:
     )
 
 
-def _square(*, xlabel: str, ylabel: str, is_small: bool = False, height: float | None = None) -> tuple[Plot, Axes]:
+def small_frame() -> dict[str, float]:
+    """Where the axes of a small figure lie in its SVG: left and upper edge, and side, in units of its view box."""
+    return {"left": _LEFT, "top": _TOP, "side": _SMALL_WIDTH - _LEFT - _RIGHT, "low": LIMITS[0], "high": LIMITS[1]}
+
+
+def square_axes(*, xlabel: str, ylabel: str, is_small: bool = False, height: float | None = None) -> tuple[Plot, Axes]:
     """Axes of one unit by one unit, drawn square or ``height`` high, at the same place in every figure."""
     width = _SMALL_WIDTH if is_small else _WIDTH
     side = width - _LEFT - _RIGHT
@@ -281,13 +249,13 @@ def _square(*, xlabel: str, ylabel: str, is_small: bool = False, height: float |
     for axis, text in ((axes.xaxis, xlabel), (axes.yaxis, ylabel)):
         axis.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
         axis.set_label_text(text)
-    axes.set_xlim(-0.015, 1.015)
-    axes.set_ylim(-0.015, 1.015)
+    axes.set_xlim(*LIMITS)
+    axes.set_ylim(*LIMITS)
     axes.grid(visible=True)
     return plot, axes
 
 
-def _set_range(axes: Axes, *, x: tuple[float, float] | None = None, y: tuple[float, float] | None = None) -> None:
+def set_range(axes: Axes, *, x: tuple[float, float] | None = None, y: tuple[float, float] | None = None) -> None:
     """Give an axis a range other than 0 to 1, with at most six round ticks."""
     for axis, limits, place in ((axes.xaxis, x, axes.set_xlim), (axes.yaxis, y, axes.set_ylim)):
         if limits is None or limits == (0.0, 1.0):
@@ -310,7 +278,8 @@ def _stroke(line: Line) -> dict[str, Any]:
     return {"color": line.color, "linewidth": 2.0, "linestyle": dashes, "zorder": 3.0, "solid_capstyle": "round"}
 
 
-def _dot(color: str, *, size: float) -> dict[str, Any]:
+def dot_style(color: str, *, size: float) -> dict[str, Any]:
+    """Points without a line between them, ``size`` in points, with a rim of the page's colour."""
     return {
         "linestyle": "none",
         "marker": "o",
@@ -323,6 +292,19 @@ def _dot(color: str, *, size: float) -> dict[str, Any]:
     }
 
 
+def _draw_band(axes: Axes, lines: Sequence[Line], *, name: str) -> None:
+    """The pointwise interval of a curve that stands alone; several would hide each other."""
+    bands = lines[0].curves.bands if len(lines) == 1 else None
+    if bands is not None:
+        low, high = getattr(bands, name)
+        shade_band(axes, bands.grid, (low, high), color=lines[0].color)
+
+
+def shade_band(axes: Axes, x: FloatArray, ends: tuple[FloatArray, FloatArray], *, color: str) -> None:
+    """Shade what lies between two curves, (P,) each; where one is NaN there is a gap."""
+    axes.fill_between(x, *ends, color=color, alpha=0.18, linewidth=0, zorder=1.8)
+
+
 def _draw_marks(axes: Axes, lines: Sequence[Line]) -> None:
     for line in lines:
         mark = line.mark
@@ -333,7 +315,7 @@ def _draw_marks(axes: Axes, lines: Sequence[Line]) -> None:
             axes.plot(mark.x_range, [mark.y] * 2, color=color, linewidth=1.3, zorder=5.0)
         if np.isfinite(mark.y_range).all():
             axes.plot([mark.x] * 2, mark.y_range, color=color, linewidth=1.3, zorder=5.0)
-        axes.plot([mark.x], [mark.y], **_dot(color, size=8.0))
+        axes.plot([mark.x], [mark.y], **dot_style(color, size=8.0))
 
 
 def _shares(counts: Any) -> np.ndarray[Any, np.dtype[np.float64]]:

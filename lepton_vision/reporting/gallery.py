@@ -1,4 +1,4 @@
-"""Small pictures of the cases that were decided wrongly, as text that fits into a page."""
+"""Small pictures of single cases and of where their evidence lies, as text that fits into a page."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from lepton_vision.config import PreprocessConfig
 from lepton_vision.errors import LeptonError, ReadError
 from lepton_vision.readers.image import read_image
 from lepton_vision.transforms.preprocess import UInt16Pixels, preprocess_image
-from lepton_vision.types import SampleAddress
+from lepton_vision.types import Pixels, SampleAddress
 
 LARGEST_SIDE = 192
 """Pixels: enough to recognise a case, and 12 of them stay far below a megabyte."""
+
+
+_HEAT_SIDE = 56
+_COLD, _HOT = np.array([230.0, 60.0, 0.0]), np.array([255.0, 225.0, 60.0])  # red to yellow: lighter where hotter
+_HEAT_OPACITY = 0.65
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,21 @@ def make_thumbnail(
         return Thumbnail("", reason=f"the image cannot be read any more ({type(error).__name__})")
     is_rgb = preprocess is not None and preprocess.color == "rgb"
     return _encode(pixels[:3] if is_rgb else pixels[:1], side)
+
+
+def make_heat(heat: Pixels, *, largest: float) -> Thumbnail:
+    """Turn a heat map into a see-through picture that is laid over the thumbnail of the same image.
+
+    Args:
+        heat: (H, W) float32, 0 or more, on the grid of the network's input.
+        largest: what is shown in full; nothing is drawn where the map is 0.
+    """
+    share = (heat / largest if largest > 0 else np.zeros_like(heat)).clip(0.0, 1.0)
+    colors = _COLD + share[..., None] * (_HOT - _COLD)
+    alpha = 255.0 * _HEAT_OPACITY * share[..., None]
+    picture = Picture.fromarray(np.concatenate([colors, alpha], axis=2).round().astype(np.uint8), "RGBA")
+    picture.thumbnail((_HEAT_SIDE, _HEAT_SIDE), Picture.Resampling.BOX)  # a map of a network's last stage is coarse
+    return encode_picture(picture)
 
 
 def _encode(pixels: UInt16Pixels, side: int) -> Thumbnail:

@@ -7,14 +7,8 @@ import numpy as np
 from lepton_vision.evaluation.detection import Froc
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation
 from lepton_vision.reporting.charts import Chart, Key
-from lepton_vision.reporting.figures import (
-    SERIES,
-    bland_altman_figure,
-    froc_figure,
-    spread_figure,
-    to_svg,
-    volume_figure,
-)
+from lepton_vision.reporting.figures import SERIES, to_svg
+from lepton_vision.reporting.mask_figures import bland_altman_figure, froc_figure, spread_figure, volume_figure
 from lepton_vision.reporting.mask_view import show_mask_figure
 from lepton_vision.reporting.mask_wording import MASK_READING
 from lepton_vision.reporting.view import is_known, number

@@ -15,6 +15,7 @@ from lepton_vision.types import Target
 # Below this many images of a class an interval of sensitivity or specificity spans more than 0.2 (Wilson, at 0.9).
 FEW_IMAGES = 30
 FEW_PATIENTS = 50
+FEW_LOOKS = 3  # at a test split, until the page warns
 _LISTED = 6
 
 
@@ -42,7 +43,7 @@ def class_counts(confusion: CountArray | None, target: Target) -> list[tuple[str
     table = np.asarray(confusion)
     if target.kind == "binary":
         return [(target.positive, int(table[1].sum()), int(table.sum()))]
-    if target.kind == "multiclass":
+    if target.is_exclusive:
         return [(name, int(table[k].sum()), int(table.sum())) for k, name in enumerate(target.classes)]
     return [(name, int(table[k, 1].sum()), int(table[k].sum())) for k, name in enumerate(target.classes)]
 
@@ -72,6 +73,15 @@ def _on_split(evaluation: Evaluation) -> list[Note]:
                 "caution",
                 f"The operating point was chosen on this same {split_name(split)} split, so "
                 "the figures at the threshold flatter the model.",
+            )
+        )
+    looks = evaluation.provenance.get("test_looks")
+    if looks is not None and looks > 1:
+        notes.append(
+            Note(
+                "caution" if looks > FEW_LOOKS else "info",
+                f"This is look {looks:,} at the test split. Whatever was changed between the looks may have been "
+                "chosen on it, and then the figures flatter the model.",
             )
         )
     if point.chosen_on is None and any(point.thresholds.get(t.name) for t in evaluation.targets):

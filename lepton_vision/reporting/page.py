@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -46,6 +49,26 @@ def render_template(name: str, **values: Any) -> str:
     """Fill a template of this package; every text is escaped, and a value that is missing is an error."""
     page: str = _environment().get_template(name).render(version=__version__, **values)
     return page
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script of this package, for a page that allows no other.
+
+    Attributes:
+        text: what stands between the tags.
+        hash: what the page's Content-Security-Policy names it by.
+    """
+
+    text: Markup
+    hash: str
+
+
+def read_script(name: str) -> Script:
+    """Read a script from the templates; it is put into a page as it is."""
+    source = (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
+    digest = hashlib.sha256(source.encode("utf-8")).digest()
+    return Script(Markup(source), f"sha256-{base64.b64encode(digest).decode('ascii')}")  # noqa: S704 - a file of ours
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from lepton_vision.evaluation.classification import Evaluation
-from lepton_vision.reporting.wording import BY_CLASS, GROUPS, HEADLINES, REASON_NAMES, Term, split_name, term
+from lepton_vision.reporting.wording import (
+    BY_CLASS,
+    GROUPS,
+    HEADLINES,
+    METHOD_NAMES,
+    REASON_NAMES,
+    Term,
+    split_name,
+    term,
+)
 from lepton_vision.types import SPLITS, Figure, Target, TargetKind
 
 NOTHING = "–"
@@ -30,6 +39,7 @@ class Shown:
         interval: "0.902 – 0.955" or "".
         n: "1,234".
         reason: why undefined, or a caveat; or "".
+        others: intervals by other methods, "DeLong 0.901 – 0.956".
         scale: value, low and high in percent of a scale from 0 to 1, each clipped; None where it has no such scale.
     """
 
@@ -41,6 +51,7 @@ class Shown:
     n: str
     reason: str
     scale: tuple[float, float, float] | None
+    others: tuple[str, ...] = ()
 
 
 def show_figure(key: str, figure: Figure | None, *, kind: TargetKind = "binary", wording: str | None = None) -> Shown:
@@ -58,7 +69,12 @@ def format_figure(key: str, figure: Figure | None, *, words: Term) -> Shown:
         value, low, high = (round(100.0 * min(max(x, 0.0), 1.0), 2) for x in (one.value, low, high))
         scale = (value, low, high)
     interval = f"{number(one.low)} – {number(one.high)}" if has_interval else ""
-    return Shown(key, words.name, words.meaning, number(one.value), interval, f"{one.n:,}", one.reason, scale)
+    others = tuple(
+        f"{METHOD_NAMES.get(other.method, other.method)} {number(other.low)} – {number(other.high)}"
+        for other in one.others
+        if is_known(other.low) and is_known(other.high)
+    )
+    return Shown(key, words.name, words.meaning, number(one.value), interval, f"{one.n:,}", one.reason, scale, others)
 
 
 def headline(evaluation: Evaluation, target: Target) -> list[Shown]:
@@ -76,7 +92,7 @@ def figure_groups(evaluation: Evaluation, target: Target) -> list[tuple[str, lis
         found = [show_figure(key, figures[key], kind=target.kind) for key in keys if key in left]
         left = [key for key in left if key not in keys]
         if found:
-            has_point = target.kind != "multiclass" or "operating point" not in title
+            has_point = not target.is_exclusive or "operating point" not in title
             groups.append((title if has_point else "Decisions", found))
     if left:
         groups.append(("Further figures", [show_figure(key, figures[key], kind=target.kind) for key in left]))
@@ -104,7 +120,7 @@ def threshold_text(evaluation: Evaluation, target: Target, k: int = 0) -> str:
 
 def decision_rule(evaluation: Evaluation, target: Target) -> str:
     """Say in one sentence when the model calls what."""
-    if target.kind == "multiclass":
+    if target.is_exclusive:
         return "The class with the largest probability is called; there is no threshold."
     if target.kind == "multilabel":
         return "A class is called present where its probability reaches its own threshold, listed by class below."
@@ -119,6 +135,12 @@ def point_origin(evaluation: Evaluation) -> str:
     if point.chosen_on is None:
         return criterion or "stated by hand"
     return f"{criterion}, chosen on the {split_name(point.chosen_on)} split ({point.n:,} images), then frozen"
+
+
+def show_looks(evaluation: Evaluation) -> str:
+    """How often this test split was looked at until now, from the ledger of the run; "" where nobody counted."""
+    looks = evaluation.provenance.get("test_looks")
+    return "" if looks is None else f"{int(looks):,}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from lepton_vision.types import TargetKind
+from lepton_vision.types import EXCLUSIVE, TargetKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,16 @@ TERMS: Mapping[str, Term] = {
     "balanced_accuracy": Term("Balanced accuracy", "Mean over the classes of the share decided rightly."),
     "f1": Term("F1", "Harmonic mean of sensitivity and PPV."),
     "f1_macro": Term("F1 (mean)", "Harmonic mean of sensitivity and PPV, averaged over the classes."),
+    "partial_auroc": Term("Partial AUROC", "AUROC where false alarms are few, rescaled: 0.5 is chance, 1 is perfect."),
+    "mcc": Term("Matthews correlation", "Correlation of truth and decision; 0 is chance, 1 is perfect."),
+    "lr_positive": Term("LR+", "By how much a call “positive” raises the odds of being positive.", is_share=False),
+    "lr_negative": Term("LR−", "By how much a call “negative” lowers the odds of being positive.", is_share=False),
+    "ppv_at_prevalence": Term("PPV at the stated prevalence", "PPV where as many images are positive as was stated."),
+    "npv_at_prevalence": Term("NPV at the stated prevalence", "NPV where as many images are positive as was stated."),
+    "kappa_quadratic": Term(
+        "Quadratic weighted kappa", "Agreement of grades beyond chance; an error counts by the square of its steps."
+    ),
+    "class_error": Term("Mean error in steps", "How many grades the call is away from the truth.", is_share=False),
     "brier": Term("Brier score", "Mean squared error of the probability; 0 is perfect.", is_share=False),
     "log_loss": Term("Log loss", "Penalty for being sure and wrong, in nats; 0 is perfect.", is_share=False),
     "ece": Term("Calibration error", "Mean gap between said and seen (ECE, equal mass); 0 is perfect.", is_share=False),
@@ -41,10 +51,14 @@ TERMS: Mapping[str, Term] = {
 }
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Ranking, no threshold needed", ("auroc", "average_precision")),
+    ("Ranking, no threshold needed", ("auroc", "average_precision", "partial_auroc")),
     (
         "Decisions at the operating point",
-        ("sensitivity", "specificity", "ppv", "npv", "accuracy", "balanced_accuracy", "f1", "f1_macro"),
+        (
+            *("sensitivity", "specificity", "ppv", "npv", "ppv_at_prevalence", "npv_at_prevalence"),
+            *("lr_positive", "lr_negative", "accuracy", "balanced_accuracy", "f1", "f1_macro", "mcc"),
+            *("kappa_quadratic", "class_error"),
+        ),
     ),
     ("Trust in the probabilities", ("brier", "log_loss", "ece")),
     ("Sample", ("prevalence",)),
@@ -54,8 +68,16 @@ HEADLINES: Mapping[TargetKind, tuple[str, ...]] = {
     "binary": ("auroc", "average_precision", "sensitivity", "specificity"),
     "multiclass": ("auroc", "accuracy", "balanced_accuracy", "f1_macro"),
     "multilabel": ("auroc", "average_precision", "sensitivity", "specificity"),
+    "ordinal": ("kappa_quadratic", "class_error", "auroc", "accuracy"),
 }
 BY_CLASS = ("auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "prevalence")
+
+METHOD_NAMES: Mapping[str, str] = {
+    "delong": "DeLong",
+    "obuchowski": "Obuchowski",
+    "wilson": "Wilson",
+    "clopper_pearson": "Clopper–Pearson",
+}
 
 SPLIT_NAMES: Mapping[str, str] = {"train": "training", "val": "validation", "test": "test"}
 
@@ -75,6 +97,56 @@ READING: Mapping[str, str] = {
         "Decisions that were wrong, the surest first: look here for wrong labels, artefacts and findings that the "
         "model never learnt."
     ),
+    "unsure": (
+        "Decisions nearest to the threshold, right or wrong: a little noise would have turned them. A reader "
+        "should see such cases."
+    ),
+    "calibration": (
+        "Slope 1 and intercept 0 mean that the probabilities can be taken at their word. A slope below 1: the "
+        "model is too sure. An intercept above 0: the probabilities are too low on the whole. Observed over "
+        "expected compares the positives with the sum of the probabilities."
+    ),
+    "benefit": (
+        "Net benefit counts true positives and takes off the false ones, weighed by what a threshold says about "
+        "their cost. At a threshold probability at which you would act, take the highest line."
+    ),
+    "abstention": (
+        "The images are sorted by how sure the model is. From left to right more of them are decided; the line "
+        "says how many of those are decided wrongly."
+    ),
+    "sets": (
+        "Instead of one answer a set of answers, made on validation so that the true one is among them as often "
+        "as stated. Small sets that keep their word are good; empty or full sets say that the model does not "
+        "know."
+    ),
+    "external": "The locked model on images of another site; nothing was fitted there. Below 0 it is worse here.",
+    "explorer": (
+        "Move the threshold and see what changes. The frozen operating point stays what it was: a threshold that "
+        "is chosen here, on the images that it is then judged on, flatters the model."
+    ),
+    "forest": (
+        "Each bar is the interval of one subgroup; the upright line is the figure of all images. Intervals of "
+        "small groups are wide: that they overlap does not prove that the groups are treated alike."
+    ),
+}
+
+ANALYSIS_NAMES: Mapping[str, str] = {
+    "slope": "Slope (ideal 1)",
+    "intercept": "Intercept (ideal 0)",
+    "in_the_large": "Intercept, slope fixed at 1 (ideal 0)",
+    "observed_expected": "Observed over expected (ideal 1)",
+    "ece": "Calibration error (ECE)",
+    "brier_reliability": "Brier: reliability (0 is best)",
+    "brier_resolution": "Brier: resolution (more is better)",
+    "brier_uncertainty": "Brier: uncertainty (of the sample)",
+    "observed": "Prevalence observed",
+    "expected": "Mean probability",
+    "brier_before": "Brier score before",
+    "brier_after": "Brier score after",
+    "brier_gain": "Brier score gained",
+    "log_loss_before": "Log loss before",
+    "log_loss_after": "Log loss after",
+    "log_loss_gain": "Log loss gained",
 }
 
 REASON_NAMES: Mapping[str, str] = {
@@ -102,12 +174,27 @@ REASON_NAMES: Mapping[str, str] = {
 
 def term(name: str, kind: TargetKind = "binary") -> Term:
     """Return the wording of a figure; an unknown one keeps its own name and gets no scale."""
-    words = TERMS.get(name) or Term(name.replace("_", " "), "", is_share=False)
-    if kind == "multiclass" and name in _MULTICLASS:
+    words = TERMS.get(name) or _averaged(name) or Term(name.replace("_", " "), "", is_share=False)
+    if kind in EXCLUSIVE and name in _MULTICLASS:
         return replace(words, meaning=_MULTICLASS[name])
     if kind == "multilabel" and name in TERMS:
         return replace(words, meaning=f"Mean over the classes. {words.meaning}")
     return words
+
+
+_AVERAGES: Mapping[str, str] = {
+    "macro": "mean, every class counts the same",
+    "micro": "pooled over all classes, every decision counts the same",
+    "weighted": "mean, a class counts as often as it is true",
+}
+
+
+def _averaged(name: str) -> Term | None:
+    """Wording of a figure over all classes, such as ``sensitivity_micro``."""
+    base, _, kind = name.rpartition("_")
+    if kind not in _AVERAGES or base not in TERMS:
+        return None
+    return Term(f"{TERMS[base].name} ({kind})", f"{_AVERAGES[kind].capitalize()}.", TERMS[base].is_share)
 
 
 _MULTICLASS: Mapping[str, str] = {

@@ -64,7 +64,7 @@ def _point(bundle: Bundle) -> OperatingPoint:
 def _target_columns(
     target: Target, values: npt.NDArray[np.floating[Any]], point: OperatingPoint, *, is_first: bool
 ) -> Row:
-    if target.kind == "multiclass":
+    if target.is_exclusive:
         columns: Row = {
             f"{target.name}_{name}_probability": float(value)
             for name, value in zip(target.classes, values, strict=True)

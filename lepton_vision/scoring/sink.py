@@ -42,7 +42,7 @@ def row_schema(targets: tuple[Target, ...], *, measures: Sequence[str] = ()) -> 
     fields: list[tuple[str, pa.DataType]] = [(name, text) for name in names]
     fields += [("frame", pa.int64()), ("status", text), ("reason", text)]
     for position, target in enumerate(targets):
-        if target.kind == "multiclass":
+        if target.is_exclusive:
             fields += [(f"{target.name}_{name}_probability", number) for name in target.classes]
             fields += [(f"{target.name}_class", text)]
         else:

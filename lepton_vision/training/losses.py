@@ -129,7 +129,7 @@ def _masked_sum(logits: Tensor, labels: Tensor, *, target: Target, weights: Loss
     is_known = ~torch.isnan(labels)
     safe = torch.where(is_known, labels, 0.0)
     classes = weights.classes.get(target.name)
-    if target.kind == "multiclass":
+    if target.is_exclusive:
         index = safe.long()
         losses = functional.cross_entropy(logits, index, reduction="none", label_smoothing=weights.smoothing)
         factor = None if classes is None else classes[index]

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.stats import binomtest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, recall_score, roc_auc_score
 
 from lepton_vision.config import EvaluationConfig
 from lepton_vision.evaluation import evaluate
 from lepton_vision.evaluation.intervals import (
     Bootstrap,
     bootstrap_figures,
+    clopper_pearson,
     draw_counts,
+    effective_size,
+    leave_out_counts,
     patient_units,
     wilson,
 )
@@ -155,3 +160,99 @@ def test_confidence_and_seed_come_from_the_configuration(random_predictions: Mak
     wide, narrow = interval(confidence=0.99), interval(confidence=0.8)
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
     assert interval(seed=1) == interval(seed=1) != interval(seed=2)
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+@pytest.mark.parametrize(("k", "n"), [(0, 10), (1, 10), (8, 10), (10, 10), (263, 1000)])
+def test_clopper_pearson_against_scipy(k: int, n: int, confidence: float) -> None:
+    expected = binomtest(k, n).proportion_ci(confidence, method="exact")
+    low, high = clopper_pearson(k, n, confidence=confidence)
+    assert float(low) == pytest.approx(expected.low, abs=1e-10)
+    assert float(high) == pytest.approx(expected.high, abs=1e-10)
+
+
+def test_newcombes_published_intervals() -> None:
+    """Newcombe, Stat Med 17:857, 1998, table I: 81 of 263 and 15 of 148, Wilson without and exact."""
+    for k, n, score, exact in (
+        (81, 263, (0.2553, 0.3662), (0.2527, 0.3676)),
+        (15, 148, (0.0624, 0.1605), (0.0578, 0.1617)),
+    ):
+        assert tuple(np.round([*map(float, wilson(k, n))], 4)) == score
+        assert tuple(np.round([*map(float, clopper_pearson(k, n))], 4)) == exact
+
+
+def test_effective_size_of_equal_and_of_independent_images() -> None:
+    rng = np.random.default_rng(0)
+    hits = (rng.random(200) < 0.3).astype(float)
+    assert effective_size(hits, np.ones(200)) == 200
+    assert effective_size(hits * 5, np.full(200, 5.0)) == pytest.approx(200, rel=0.01)
+    independent = rng.binomial(5, 0.3, 2000).astype(float)
+    assert effective_size(independent, np.full(2000, 5.0)) == pytest.approx(10_000, rel=0.1)
+    assert effective_size(np.array([3.0, 2.0, 0.0]), np.array([3.0, 2.0, 0.0])) == 2
+    assert effective_size(np.zeros(0), np.zeros(0)) == 0
+
+
+def test_proportions_carry_wilson_and_clopper_pearson(random_predictions: Make) -> None:
+    first = random_predictions(unknown=0.0)
+    truth, prob, ids = first.y_true["sick"], first.y_prob["sick"], list(first.image_id)
+    alone, shared = (
+        evaluate(single(truth, prob, p), operating_point=POINT).figures["sick"] for p in (ids, list(first.patient_id))
+    )
+    hits, n = int(((prob >= 0.5) & (truth == 1)).sum()), int((truth == 1).sum())
+    for method, name in (("wilson", "wilson"), ("exact", "clopper_pearson")):
+        expected = binomtest(hits, n).proportion_ci(0.95, method=method)
+        found = {one.method: one for one in alone["sensitivity"].others}[name]
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-10)
+    assert [one.method for one in shared["specificity"].others] == ["wilson", "clopper_pearson"]
+
+
+def test_bca_against_scipy() -> None:
+    rng = np.random.default_rng(5)
+    truth = np.concatenate([np.ones(30), np.zeros(50)])
+    prob = np.round(np.clip(rng.beta(2, 2, 80) * 0.7 + 0.3 * truth, 0, 1), 2)
+    measures = BinaryMeasures(truth, prob, unit=np.arange(80), units=80, threshold=0.5)
+    bootstrap = Bootstrap(replicates=500, seed=2, method="bca")
+    figures = bootstrap_figures(measures, bootstrap)
+    counts = np.concatenate(list(draw_counts(80, replicates=500, samples=80, seed=2)))
+    drawn = measures.values(counts)
+    statistics = {
+        "auroc": lambda rows: roc_auc_score(truth[rows], prob[rows]),
+        "average_precision": lambda rows: average_precision_score(truth[rows], prob[rows]),
+        "brier": lambda rows: np.mean((truth[rows] - prob[rows]) ** 2),
+        "sensitivity": lambda rows: recall_score(truth[rows], prob[rows] >= 0.5),
+    }
+    for name, statistic in statistics.items():
+        given = SimpleNamespace(bootstrap_distribution=drawn[name], confidence_interval=None, standard_error=None)
+        expected = stats.bootstrap(
+            (np.arange(80),),
+            statistic,
+            n_resamples=0,
+            vectorized=False,
+            method="BCa",
+            bootstrap_result=given,
+        ).confidence_interval
+        assert figures[name].method == "bca"
+        assert (figures[name].low, figures[name].high) == pytest.approx(tuple(expected), abs=1e-12), name
+
+
+def test_bca_leaves_out_patients_not_images() -> None:
+    counts = np.concatenate(list(leave_out_counts(40, samples=100, seed=0)))
+    np.testing.assert_array_equal(counts, 1.0 - np.eye(40))
+    grouped = np.concatenate(list(leave_out_counts(5000, samples=1, seed=0)))
+    assert grouped.shape == (2000, 5000)
+    np.testing.assert_array_equal((1.0 - grouped).sum(axis=0), 1.0)
+    assert set((1.0 - grouped).sum(axis=1)) == {2.0, 3.0}
+
+
+def test_bca_that_does_not_exist_falls_back_and_says_so() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.zeros(30)
+    truth[:2] = 1.0  # both of one patient: without it there is no AUROC
+    patients = ["p0", "p0", *(f"p{k}" for k in range(2, 30))]
+    config = EvaluationConfig(interval="bca")
+    result = evaluate(single(truth, rng.random(30), patients), operating_point=POINT, config=config)
+    figure = result.figures["sick"]["auroc"]
+    assert figure.method == "percentile"
+    assert "BCa does not exist" in figure.reason
+    assert result.figures["sick"]["brier"].method == "bca"
+    assert result.provenance["intervals"] == "BCa bootstrap over patients"

@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
+from lepton_vision.config import EvaluationConfig
 from lepton_vision.evaluation import evaluate
 from lepton_vision.evaluation.classification import measures_of
 from lepton_vision.evaluation.intervals import draw_counts, patient_units
 from lepton_vision.evaluation.measures import BINARY_FIGURES, BinaryMeasures
 from lepton_vision.evaluation.ranking import Ranking
 from lepton_vision.inference import Predictions
-from lepton_vision.types import OperatingPoint
+from lepton_vision.types import OperatingPoint, Target
 
 POINT = OperatingPoint({"sick": (0.4,), "signs": (0.3, 0.5, 0.6)}, "stated")
 Make = Callable[..., Predictions]
@@ -25,8 +26,13 @@ Make = Callable[..., Predictions]
 
 def oracle(truth: np.ndarray, prob: np.ndarray, threshold: float) -> dict[str, float]:
     called = prob >= threshold
+    positive, negative = metrics.class_likelihood_ratios(truth, called)
     return {
         "auroc": metrics.roc_auc_score(truth, prob),
+        "partial_auroc": metrics.roc_auc_score(truth, prob, max_fpr=0.1),
+        "mcc": metrics.matthews_corrcoef(truth, called),
+        "lr_positive": positive,
+        "lr_negative": negative,
         "average_precision": metrics.average_precision_score(truth, prob),
         "sensitivity": metrics.recall_score(truth, called),
         "specificity": metrics.recall_score(truth, called, pos_label=0),
@@ -88,6 +94,22 @@ def test_multiclass_figures_against_scikit_learn(random_predictions: Make, seed:
         "sensitivity_liver": metrics.recall_score(truth, called, average=None)[0],
         "ppv_liver": metrics.precision_score(truth, called, average=None)[0],
         "prevalence_liver": (truth == 0).mean(),
+        "specificity_liver": metrics.recall_score(truth == 0, called == 0, pos_label=0),
+        "npv_lung": metrics.precision_score(truth == 1, called == 1, pos_label=0),
+        "f1_brain": metrics.f1_score(truth, called, average=None)[2],
+        "mcc_lung": metrics.matthews_corrcoef(truth == 1, called == 1),
+        "brier_lung": metrics.brier_score_loss(truth == 1, prob[:, 1]),
+        "mcc": metrics.matthews_corrcoef(truth, called),
+        "auroc_weighted": metrics.roc_auc_score(truth, prob, multi_class="ovr", average="weighted"),
+        "auroc_micro": metrics.roc_auc_score(np.eye(3)[truth], prob, average="micro"),
+        "average_precision_micro": metrics.average_precision_score(np.eye(3)[truth], prob, average="micro"),
+        "average_precision_weighted": metrics.average_precision_score(np.eye(3)[truth], prob, average="weighted"),
+        "ppv_macro": metrics.precision_score(truth, called, average="macro"),
+        "ppv_weighted": metrics.precision_score(truth, called, average="weighted"),
+        "sensitivity_micro": metrics.recall_score(truth, called, average="micro"),
+        "sensitivity_weighted": metrics.recall_score(truth, called, average="weighted"),
+        "f1_micro": metrics.f1_score(truth, called, average="micro"),
+        "f1_weighted": metrics.f1_score(truth, called, average="weighted"),
     }
     for name, value in expected.items():
         assert figures[name].value == pytest.approx(value, abs=1e-12), name
@@ -110,6 +132,7 @@ def test_multilabel_figures_are_binary_ones_and_their_mean(random_predictions: M
         assert figures[figure].value == pytest.approx(np.mean([part[figure] for part in parts.values()]), abs=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:.*positive_likelihood_ratio")  # undefined there too: both must be NaN
 @pytest.mark.parametrize("decimals", [1, 2, 12])
 def test_every_replicate_equals_scikit_learn(decimals: int) -> None:
     rng = np.random.default_rng(decimals)
@@ -120,14 +143,16 @@ def test_every_replicate_equals_scikit_learn(decimals: int) -> None:
     prob = np.round((rng.random(n) + truth) / 2, decimals)
     measures = BinaryMeasures(truth, prob, unit=unit, units=units, threshold=0.5)
     counts = np.concatenate(list(draw_counts(units, replicates=60, samples=n, seed=3)))
-    got = measures.values(counts)
+    got, ranking = measures.values(counts), Ranking.of(truth > 0, prob, unit=unit)
     for r, count in enumerate(counts):
         weight = count[unit]
         rows = np.repeat(np.arange(n), weight.astype(int))  # the rows that were drawn, one by one
         expected = oracle(truth[rows], prob[rows], 0.5)
         for name, value in expected.items():
-            assert got[name][r] == pytest.approx(value, abs=1e-12), name
+            assert got[name][r] == pytest.approx(value, abs=1e-12, nan_ok=True), name
         assert got["auroc"][r] == pytest.approx(metrics.roc_auc_score(truth, prob, sample_weight=weight), abs=1e-12)
+        wide = ranking.figures(count[None], max_fpr=0.37).partial_auroc[0]
+        assert wide == pytest.approx(metrics.roc_auc_score(truth[rows], prob[rows], max_fpr=0.37), abs=1e-12)
         assert got["average_precision"][r] == pytest.approx(
             metrics.average_precision_score(truth, prob, sample_weight=weight), abs=1e-12
         )
@@ -146,6 +171,9 @@ def test_every_multiclass_replicate_equals_scikit_learn(random_predictions: Make
         assert got["auroc"][r] == pytest.approx(metrics.roc_auc_score(truth, prob, multi_class="ovr"), abs=1e-12)
         assert got["f1_macro"][r] == pytest.approx(metrics.f1_score(truth, prob.argmax(1), average="macro"), abs=1e-12)
         assert got["log_loss"][r] == pytest.approx(metrics.log_loss(truth, prob), abs=1e-12)
+        weighted = metrics.roc_auc_score(truth, prob, multi_class="ovr", average="weighted")
+        assert got["auroc_weighted"][r] == pytest.approx(weighted, abs=1e-12)
+        assert got["mcc"][r] == pytest.approx(metrics.matthews_corrcoef(truth, prob.argmax(1)), abs=1e-12)
 
 
 @settings(max_examples=100, deadline=None)
@@ -166,8 +194,11 @@ def test_undefined_figures_say_why() -> None:
     one = BinaryMeasures(np.ones(3), np.array([0.1, 0.2, 0.3]), unit=np.arange(3), units=3, threshold=0.5)
     values = one.values(np.ones((1, 3)))
     undefined = {name for name, value in values.items() if np.isnan(value[0])}
-    assert undefined == {"auroc", "average_precision", "specificity", "ppv", "balanced_accuracy"}
-    assert one.reason("auroc") == "no negative sample"
+    assert undefined == {
+        *("auroc", "partial_auroc", "average_precision", "specificity", "ppv", "balanced_accuracy"),
+        *("mcc", "lr_positive", "lr_negative"),
+    }
+    assert one.reason("auroc") == one.reason("lr_negative") == "no negative sample"
     assert one.reason("ppv") == "no sample reaches the threshold"
     zero = BinaryMeasures(np.zeros(2), np.array([0.6, 0.7]), unit=np.arange(2), units=2, threshold=0.5)
     assert np.isnan(zero.values(np.ones((1, 2)))["npv"][0])
@@ -176,3 +207,71 @@ def test_undefined_figures_say_why() -> None:
     none = BinaryMeasures(np.zeros(0), np.zeros(0), unit=np.zeros(0, dtype=np.intp), units=0, threshold=0.5)
     assert all(np.isnan(value[0]) for value in none.values(np.ones((1, 0))).values())
     assert none.reason("auroc") == "no labelled sample"
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3])
+def test_ppv_at_a_stated_prevalence_is_that_of_reweighted_samples(random_predictions: Make, share: float) -> None:
+    predictions = random_predictions(unknown=0.0)
+    config = EvaluationConfig(prevalence=share, replicates=100)
+    figures = evaluate(predictions, operating_point=POINT, config=config).figures
+    truth, prob = predictions.y_true["sick"], predictions.y_prob["sick"]
+    weight = np.where(truth > 0, share / truth.mean(), (1 - share) / (1 - truth.mean()))
+    for name, label in (("ppv_at_prevalence", 1), ("npv_at_prevalence", 0)):
+        expected = metrics.precision_score(truth, prob >= 0.4, pos_label=label, sample_weight=weight)
+        assert figures["sick"][name].value == pytest.approx(expected, abs=1e-12)
+        assert figures["sick"][name].low < expected < figures["sick"][name].high
+        assert f"{name}_mass" in figures["signs"]
+
+
+def test_max_fpr_comes_from_the_configuration(random_predictions: Make) -> None:
+    predictions = random_predictions(unknown=0.0)
+    truth, prob = predictions.y_true["sick"], predictions.y_prob["sick"]
+    result = evaluate(predictions, operating_point=POINT, config=EvaluationConfig(max_fpr=0.25, replicates=100))
+    expected = metrics.roc_auc_score(truth, prob, max_fpr=0.25)
+    assert result.figures["sick"]["partial_auroc"].value == pytest.approx(expected, abs=1e-12)
+    assert result.provenance["max_fpr"] == 0.25
+
+
+@pytest.mark.parametrize("average", ["micro", "weighted"])
+def test_multilabel_means_over_classes_against_scikit_learn(random_predictions: Make, average: str) -> None:
+    predictions = random_predictions(unknown=0.0)
+    figures = evaluate(predictions, operating_point=POINT).figures["signs"]
+    truth, prob = predictions.y_true["signs"], predictions.y_prob["signs"]
+    called = prob >= np.array(POINT.thresholds["signs"])
+    expected = {
+        "auroc": metrics.roc_auc_score(truth, prob, average=average),
+        "average_precision": metrics.average_precision_score(truth, prob, average=average),
+        "sensitivity": metrics.recall_score(truth, called, average=average),
+        "ppv": metrics.precision_score(truth, called, average=average),
+        "f1": metrics.f1_score(truth, called, average=average),
+    }
+    for name, value in expected.items():
+        assert figures[f"{name}_{average}"].value == pytest.approx(value, abs=1e-12), name
+
+
+def test_ordinal_figures_against_scikit_learn(random_predictions: Make) -> None:
+    first = random_predictions(unknown=0.05)
+    grade = Target("grade", "ordinal", ("none", "mild", "severe"))
+    truth, prob = first.y_true["organ"], first.y_prob["organ"]
+    predictions = Predictions(
+        (grade,), first.image_id, first.patient_id, first.series_id, {"grade": truth}, {"grade": prob}
+    )
+    result = evaluate(predictions, operating_point=OperatingPoint({"grade": ()}, "largest"))
+    figures, known = result.figures["grade"], ~np.isnan(truth)
+    called, true = prob.argmax(1)[known], truth[known]
+    kappa = metrics.cohen_kappa_score(true, called, weights="quadratic")
+    assert figures["kappa_quadratic"].value == pytest.approx(kappa, abs=1e-12)
+    assert figures["kappa_quadratic"].low < kappa < figures["kappa_quadratic"].high
+    assert figures["class_error"].value == pytest.approx(metrics.mean_absolute_error(true, called), abs=1e-12)
+    assert figures["auroc"].value == pytest.approx(metrics.roc_auc_score(true, prob[known], multi_class="ovr"))
+    assert result.confusion["grade"].shape == (3, 3)
+
+
+def test_ratios_without_a_bound_are_undefined_and_say_why() -> None:
+    truth, prob = np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.1, 0.2, 0.8, 0.9])
+    for threshold, name, word in ((0.5, "lr_positive", "no upper bound"), (0.0, "lr_negative", "called positive")):
+        measures = BinaryMeasures(truth, prob, unit=np.arange(4), units=4, threshold=threshold)
+        assert np.isnan(measures.values(np.ones((1, 4)))[name][0])
+        assert word in measures.reason(name)
+    assert measures.reason("mcc") == "every sample is called alike"
+    assert metrics.matthews_corrcoef(truth, prob >= 0.0) == 0.0  # scikit-learn's convention; ours is unknown

@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy.special import expit, logit, softmax
 
+from lepton_vision.calibrators import Calibrator, Isotonic, Platt
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
 from lepton_vision.inference.engine import Engine
@@ -53,6 +54,21 @@ def test_probabilities_are_sigmoid_and_softmax_of_the_tempered_logits(bundle: Bu
     np.testing.assert_allclose(found["organ"], softmax(logits["organ"].numpy() / 0.5, axis=1), rtol=1e-4)
     assert found["sick"].shape == (11,)
     assert found["organ"].shape == (11, 3)
+
+
+def test_calibrators_come_after_sigmoid_and_softmax(bundle: Bundle, images: np.ndarray) -> None:
+    platt = Calibrator("platt", (Platt(0.5, 0.3),))
+    risen = Calibrator("isotonic", tuple(Isotonic((0.2, 0.6), (0.1, high)) for high in (0.9, 0.8, 0.7)))
+    calibrated = bundle.with_temperatures({"sick": 2.0}).with_calibrators({"sick": platt, "organ": risen})
+    found = Engine(calibrated, device="cpu", precision="fp32").probabilities(images)
+    with torch.inference_mode():
+        logits = bundle.network()(torch.from_numpy(images)).logits
+    np.testing.assert_allclose(found["sick"], expit(0.3 + 0.5 * logits["sick"][:, 0].numpy() / 2.0), rtol=1e-4)
+    raw = softmax(logits["organ"].numpy(), axis=1)
+    highs = enumerate((0.9, 0.8, 0.7))
+    against_rest = np.stack([np.interp(raw[:, k], [0.2, 0.6], [0.1, high]) for k, high in highs], 1)
+    np.testing.assert_allclose(found["organ"], against_rest / against_rest.sum(1, keepdims=True), rtol=1e-4)
+    assert found["organ"].dtype == np.float32
 
 
 def test_bf16_stays_near_fp32(bundle: Bundle, images: np.ndarray) -> None:

@@ -14,10 +14,21 @@ import numpy as np
 import pytest
 import torch
 
+from lepton_vision.calibrators import Calibrator, Isotonic, Platt
 from lepton_vision.config import Config
 from lepton_vision.errors import BundleError, WeightsError
 from lepton_vision.models import Bundle, build_model, bundle_files
+from lepton_vision.set_rules import SetRule
 from lepton_vision.types import OperatingPoint, Target
+
+LINES = {
+    "sick": Calibrator("isotonic", (Isotonic((0.1, 0.1 + 0.2), (1 / 3, 2 / 3)),)),
+    "signs": Calibrator("platt", (Platt(0.7, -0.1), Platt(0.0, 2.0))),
+}
+RULES = {
+    "organ": (SetRule(("liver", "lung", "spleen"), 0.9, (1 / 3, 0.1, 0.0), (30, 20, 4)),),
+    "signs": (SetRule(("absent", "present"), 0.9, (0.5, 0.1), (30, 20)),) * 2,
+}
 
 
 @pytest.fixture
@@ -73,6 +84,8 @@ def test_the_id_follows_what_changes_a_prediction_or_a_decision_and_nothing_else
         replace(bundle, config=bundle.config.override("preprocess.windows=[percentile]")),
         bundle.with_temperatures({"sick": 1.6}),
         bundle.with_operating_point(point),
+        bundle.with_calibrators(LINES),
+        bundle.with_set_rules(RULES),
     ]
     ids = {bundle.bundle_id, *(changed.bundle_id for changed in changing)}
     assert len(ids) == 1 + len(changing)
@@ -275,3 +288,44 @@ def test_other_channels_get_the_adapted_stem(bundle: Bundle, folder: Path, confi
 def test_another_backbone_is_refused(folder: Path, config: Config) -> None:
     with pytest.raises(WeightsError, match=r"backbone resnet34. Received: resnet18"):
         build_model(config.override(f"model.init_from={folder}", "model.backbone=resnet34"))
+
+
+def test_calibrators_and_set_rules_come_back_as_they_were(bundle: Bundle, tmp_path: Path) -> None:
+    calibrated = bundle.with_calibrators(LINES).with_set_rules(RULES)
+    loaded = Bundle.load(calibrated.save(tmp_path / "calibrated"))
+    assert loaded.calibrators == LINES
+    assert loaded.set_rules == RULES
+    assert loaded.bundle_id == calibrated.bundle_id
+
+
+def test_a_bundle_of_before_calibrators_still_loads(bundle: Bundle, folder: Path) -> None:
+    facts = json.loads((folder / "bundle.json").read_text())
+    assert not {"calibrators", "set_rules"} & set(facts)
+    rewrite(folder, lambda facts: [facts["operating_point"].pop("figures"), _drop_new_settings(facts)][0])
+    old = Bundle.load(folder)
+    assert (old.bundle_id, old.calibrators, old.set_rules) == (bundle.bundle_id, {}, {})
+    assert old.config.evaluation.calibration == "temperature"
+
+
+def _drop_new_settings(facts: dict[str, Any]) -> None:
+    kept = ("min_sensitivity", "calibrate", "replicates", "confidence", "seed")
+    facts["config"]["evaluation"] = {key: facts["config"]["evaluation"][key] for key in kept}
+
+
+@pytest.mark.parametrize("calibrators", [{"sock": LINES["sick"]}, {"signs": LINES["sick"]}, {"sick": LINES["signs"]}])
+def test_maps_that_do_not_fit_the_target_are_refused(bundle: Bundle, calibrators: dict[str, Calibrator]) -> None:
+    with pytest.raises(BundleError, match="calibration maps by target"):
+        bundle.with_calibrators(calibrators)
+
+
+@pytest.mark.parametrize("rules", [{"sock": RULES["organ"]}, {"sick": RULES["organ"]}, {"signs": RULES["signs"][:1]}])
+def test_rules_for_other_answers_are_refused(bundle: Bundle, rules: dict[str, tuple[SetRule, ...]]) -> None:
+    with pytest.raises(BundleError, match="set rules for the answers"):
+        bundle.with_set_rules(rules)
+
+
+def test_a_damaged_calibrator_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    folder = bundle.with_calibrators(LINES).save(tmp_path / "calibrated")
+    rewrite(folder, lambda facts: facts["calibrators"]["sick"]["maps"][0].update(after=[0.9, 0.1]))
+    with pytest.raises(BundleError, match="ascending"):
+        Bundle.load(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-VOID = {"meta", "link", "img", "br", "path", "rect", "circle", "use"}
+VOID = {"meta", "link", "img", "br", "input", "path", "rect", "circle", "use"}
 HOSTILE = '</style></title><script>alert(1)</script>"><img src=x onerror=alert(2)> $\\alpha^{ & 中文'
 
 

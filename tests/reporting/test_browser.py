@@ -42,7 +42,14 @@ def test_the_page_opens_without_a_message(several: Evaluation, tmp_path: Path) -
     page = write_report(several, tmp_path / "report.html", data_flow=FLOW, provenance=PROVENANCE)
     document, messages = browse(page, tmp_path / "profile")
     assert messages == []
-    assert document.count('<svg class="plot"') == 2 * 3 + 2 * (1 + 4 + 3)  # by target, by class
+    analyses = several.analyses
+    more = [
+        len(curves) for found in (analyses.decision_curve, analyses.abstention) for curves in (found or {}).values()
+    ]
+    explored = 1 + 3  # classes with a threshold; two small drawings each
+    drawn = 2 * 3 + 2 * (1 + 4 + 3) + 2 * explored + sum(more)  # by target, by class
+    assert document.count('<svg class="plot"') == drawn
+    assert document.count('data-at="') == explored  # the script has started in each
     assert f"{several.figures['covid']['auroc'].value:.3f}" in document
     assert "Most wrong cases" in document
 

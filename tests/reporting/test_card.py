@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import hashlib
 import math
 import re
 from pathlib import Path
@@ -29,6 +31,7 @@ from lepton_vision.evaluation.classification import Evaluation, evaluate
 from lepton_vision.inference.predictions import Predictions
 from lepton_vision.reporting import write_report
 from lepton_vision.reporting.card import render_report
+from lepton_vision.reporting.page import read_script
 from lepton_vision.types import Figure, OperatingPoint, Target
 
 
@@ -56,8 +59,14 @@ def test_the_page_asks_for_nothing(several: Evaluation) -> None:
     assert [link for link in page.links if not re.match(r"#|data:", link)] == []
     assert [target for target in re.findall(r"url\(([^)]*)\)", text) if not target.startswith("#")] == []
     assert "@import" not in text
-    assert not re.search(r"<(script|iframe|object|embed|form)\b|\son\w+=|https?://", text)
-    assert "default-src 'none'" in text
+    own = read_script("explorer.js")
+    assert text.count("<script>") == text.count(f"<script>{own.text}</script>") == 1
+    rest = text.replace(own.text, "").replace("<script></script>", "")
+    assert not re.search(r"<(script|iframe|object|embed|form)\b|\son\w+=|https?://", rest)
+    assert re.findall(r"https?://\S+", own.text) == ['http://www.w3.org/2000/svg",']  # a name, never fetched
+    assert not re.search(r"fetch\(|XMLHttp|import\(|eval\(|innerHTML", own.text)
+    digest = base64.b64encode(hashlib.sha256(own.text.encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in text
 
 
 def test_ids_are_unique_and_every_inner_link_has_a_place(several: Evaluation) -> None:
@@ -87,8 +96,9 @@ def test_no_path_or_file_name_is_in_the_page(binary: Evaluation) -> None:
 
 def test_pictures_are_in_the_page_and_a_lost_file_leaves_a_placeholder(tmp_path: Path) -> None:
     evaluation = make_evaluation((BINARY,), tmp_path / "in", n=60)
-    cases = evaluation.worst["covid"]
+    cases = [*evaluation.worst["covid"], *evaluation.unsure["covid"]]
     assert cases[0].address is not None
+    assert cases[0].image_id not in {case.image_id for case in cases[1:]}
     cases[0].address.path.unlink()
     page = Page(render_report(evaluation))
     pictures = [v for tag, v in page.tags if tag == "img"]
@@ -122,8 +132,8 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     flow = {"rows": 3, "rejected": {HOSTILE: 2}, "splits": {HOSTILE: {"classes": {HOSTILE: {HOSTILE: 1}}}}}
     text = render_report(evaluation, title=HOSTILE, data_flow=flow, provenance={HOSTILE: {HOSTILE: HOSTILE}})
     page = Page(text)
-    assert not re.search(r"<script|<img src=x", text)
-    assert {tag for tag, _ in page.tags} & {"script", "img"} == set()
+    assert not re.search(r"<script>alert|<img src=x", text)
+    assert [tag for tag, _ in page.tags if tag in {"script", "img"}] == ["script"]
     assert HOSTILE.replace("  ", " ") in page.words
 
 
@@ -144,7 +154,7 @@ def test_one_class_only_says_why_the_figures_are_undefined() -> None:
     assert "no image is COVID. Figures that compare the classes are undefined there." in words
     assert "no positive sample" in words
     assert "Undefined: the labelled images are all of one class." in words
-    assert "AUROC, Average precision, Sensitivity, Balanced accuracy are undefined" in words
+    assert "AUROC, Average precision, Partial AUROC, Sensitivity, Balanced accuracy, Matthews correlation" in words
 
 
 def test_classes_of_table_cells_are_styled_nowhere_else(several: Evaluation) -> None:
@@ -162,6 +172,7 @@ def test_an_evaluation_stripped_to_the_bone_still_renders(several: Evaluation) -
         curves={},
         confusion={},
         worst={},
+        unsure={},
         n_unlabelled={},
         split=None,
         preprocess=None,
@@ -187,12 +198,17 @@ def test_any_number_may_be_missing(several: Evaluation, data: st.DataObject) -> 
         target: {name: spoil(figure) for name, figure in some.items() if data.draw(st.booleans())}
         for target, some in several.figures.items()
     }
-    worst = {
-        target: tuple(dataclasses.replace(one, y_prob=data.draw(number), address=None) for one in cases[:2])
-        for target, cases in several.worst.items()
-    }
+    worst, unsure = (
+        {
+            target: tuple(dataclasses.replace(one, y_prob=data.draw(number), address=None) for one in cases[:2])
+            for target, cases in found.items()
+        }
+        for found in (several.worst, several.unsure)
+    )
     point = dataclasses.replace(several.operating_point, thresholds={"covid": (data.draw(number),)})
-    text = render_report(dataclasses.replace(several, figures=figures, worst=worst, operating_point=point))
+    text = render_report(
+        dataclasses.replace(several, figures=figures, worst=worst, unsure=unsure, operating_point=point)
+    )
     words = Page(text).words
     assert not re.search(r"\b(nan|inf|None)\b", words)
 

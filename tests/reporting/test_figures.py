@@ -15,16 +15,13 @@ from lepton_vision.reporting.figures import (
     SERIES,
     Line,
     Mark,
-    bland_altman_figure,
-    froc_figure,
     precision_recall_figure,
     reliability_figure,
     roc_figure,
     scores_figure,
-    spread_figure,
     to_svg,
-    volume_figure,
 )
+from lepton_vision.reporting.mask_figures import bland_altman_figure, froc_figure, spread_figure, volume_figure
 
 RNG = np.random.default_rng(3)
 TRUTH = RNG.random(200) < 0.4

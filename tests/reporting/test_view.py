@@ -9,6 +9,7 @@ import pytest
 
 from lepton_vision.evaluation.classification import Evaluation
 from lepton_vision.reporting import view
+from lepton_vision.reporting.wording import term
 from lepton_vision.types import Figure
 
 
@@ -79,3 +80,11 @@ def test_facts_keep_plain_values_and_drop_folders() -> None:
     }
     shown = dict(view.show_facts(facts))
     assert shown == {"a": "0.5000", "c": [("d", "1, 2")], "e": "w.pt", "g": "yes", "h": "–"}
+
+
+def test_averages_over_classes_have_words_and_a_scale() -> None:
+    words = term("sensitivity_micro", "multiclass")
+    assert (words.name, words.is_share) == ("Sensitivity (micro)", True)
+    assert words.meaning.startswith("Pooled over all classes")
+    assert term("lr_positive_weighted", "multilabel").is_share is False
+    assert term("novel_micro").name == "novel micro"

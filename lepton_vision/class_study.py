@@ -1,0 +1,175 @@
+"""The classes of a study: what is chosen on validation, and what one look at a split gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lepton_vision.case_points import case_point, keep_case_point
+from lepton_vision.config import EvaluationConfig, nearest
+from lepton_vision.errors import ConfigError, EvaluationError, ManifestError
+from lepton_vision.evaluation import Criterion, Evaluation, choose_operating_point, evaluate
+from lepton_vision.evaluation.calibration import fit_calibrators, fit_temperatures
+from lepton_vision.evaluation.conformal import fit_set_rules
+from lepton_vision.evaluation.external import Site
+from lepton_vision.inference import Predictions, predict
+from lepton_vision.inspection import data_flow
+from lepton_vision.ledger import Look, record_look
+from lepton_vision.manifest import Manifest
+from lepton_vision.models import Bundle
+from lepton_vision.results import write_results
+from lepton_vision.types import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What an evaluation takes in beside the figures of one split.
+
+    Attributes:
+        by: columns of the manifest for subgroups, beside those of the configuration.
+        is_external: the manifest is another site's.
+        reference: with ``is_external``, folder of the internal evaluation to compare with.
+        run_dir: folder whose ledger notes a look at a test split; None is that of the evaluation.
+        command: what the ledger says has looked.
+        settings: in place of the bundle's evaluation section; a unit other than the image has an operating point of its
+            own, chosen on validation (``case_points.case_point``).
+        about: what a human answered about the study (``reporting.about.read_about``).
+    """
+
+    by: tuple[str, ...] = ()
+    is_external: bool = False
+    reference: Path | None = None
+    run_dir: Path | None = None
+    command: str = "evaluate"
+    settings: EvaluationConfig | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
+
+
+def settle(bundle: Bundle, val: Manifest, *, device: str = "auto", cache_dir: Path | None = None) -> Bundle:
+    """Fit the calibration, then choose operating point and set rules on the calibrated probabilities, on validation.
+
+    A bundle of masks alone has none of them.
+    """
+    if not bundle.targets:
+        return bundle
+    settings = bundle.config.evaluation
+    predictions = predict(bundle, val, device=device, cache_dir=cache_dir)
+    if settings.calibrate:
+        if settings.calibration == "temperature":
+            bundle = bundle.with_temperatures(fit_temperatures(predictions))
+        else:
+            bundle = bundle.with_calibrators(fit_calibrators(predictions, method=settings.calibration))
+        predictions = predict(bundle, val, device=device, cache_dir=cache_dir)
+    if settings.conformal_coverage is not None:
+        bundle = bundle.with_set_rules(fit_set_rules(predictions, coverage=settings.conformal_coverage))
+    point = choose_operating_point(predictions, criterion=Criterion.of(settings))
+    return keep_case_point(bundle.with_operating_point(point), predictions)
+
+
+def subgroup_columns(manifest: Manifest, names: Sequence[str]) -> dict[str, pd.Series[Any]]:
+    """Return the columns of a manifest by which subgroups are asked for, each once.
+
+    Raises:
+        ManifestError: no such column; the nearest one is named.
+    """
+    table = manifest.frame
+    for name in names:
+        if name not in table.columns:
+            raise ManifestError(f"No column {name!r} for subgroups. {nearest(name, list(table.columns))}", key=name)
+    return {name: table[name] for name in dict.fromkeys(names)}
+
+
+def evaluate_classes(
+    bundle: Bundle,
+    manifest: Manifest,
+    part: Manifest,
+    *,
+    out: str | Path,
+    scope: Scope,
+    title: str | None = None,
+    device: str = "auto",
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[Evaluation, Path]:
+    """Predict the rows of ``part``, evaluate at the bundle's operating point, note the look, write figures and page.
+
+    Raises:
+        ConfigError: the bundle has no operating point, or a reference is given for an internal evaluation.
+        ManifestError: a column of subgroups is missing.
+        EvaluationError: the reference cannot be read, or does not fit.
+    """
+    settings = scope.settings or bundle.config.evaluation
+    if scope.reference is not None and not scope.is_external:
+        raise ConfigError("A reference belongs to an external evaluation. Add --external.", key="reference")
+    columns = subgroup_columns(part, (*settings.subgroups, *scope.by))
+    site = Site(_read_reference(scope.reference)) if scope.is_external else None
+    val = manifest.subset("val")
+    point, learnt = case_point(
+        bundle,
+        settings,
+        validation=lambda: predict(bundle, val, device=device, cache_dir=cache_dir) if len(val) else None,
+    )
+    told = None if progress is None else lambda done, total: progress("predict", done, total, "")
+    predictions = predict(bundle, part, device=device, cache_dir=cache_dir, progress=told)
+    evaluation = evaluate(
+        predictions,
+        operating_point=point,
+        config=settings,
+        aggregation=learnt,
+        set_rules=bundle.set_rules,
+        columns=_aligned(columns, part, predictions),
+        site=site,
+    )
+    looks = _note_look(evaluation, bundle, manifest=manifest, out=Path(out), scope=scope)
+    evaluation = replace(evaluation, provenance={**evaluation.provenance, **looks})
+    report = write_results(
+        evaluation,
+        predictions,
+        out,
+        title=title,
+        data_flow=data_flow(manifest, bundle.targets),
+        bundle=bundle,
+        device=device,
+        about=scope.about,
+    )
+    return evaluation, report
+
+
+def _read_reference(folder: Path | None) -> Predictions | None:
+    if folder is None:
+        return None
+    path = folder / "predictions.csv"
+    if not path.is_file():
+        raise EvaluationError(
+            "The reference has no predictions.csv. Give the folder that `evaluate` or `run` wrote, e.g. "
+            "runs/ct-01/evaluation.",
+            path=folder,
+            key="reference",
+        )
+    return Predictions.load(path)
+
+
+def _aligned(columns: Mapping[str, pd.Series[Any]], part: Manifest, predictions: Predictions) -> dict[str, list[Any]]:
+    """Values in the order of the predictions, which lack the rows that could not be read."""
+    rows = {str(name): row for row, name in enumerate(part.frame["image_id"])}
+    order = [rows[name] for name in predictions.image_id.tolist()]
+    return {name: values.iloc[order].tolist() for name, values in columns.items()}
+
+
+def _note_look(
+    evaluation: Evaluation, bundle: Bundle, *, manifest: Manifest, out: Path, scope: Scope
+) -> dict[str, Any]:
+    """Write a look at a test split into the ledger; facts for provenance."""
+    if evaluation.split != "test":
+        return {}
+    folder = out if scope.run_dir is None else scope.run_dir
+    if scope.run_dir is None:
+        out.mkdir(parents=True, exist_ok=True)
+    command = scope.command + (" --external" if scope.is_external else "")
+    figures = {name: list(figures) for name, figures in evaluation.figures.items()}
+    look = Look(bundle.bundle_id, manifest.fingerprint, evaluation.split, command, figures)
+    return record_look(folder, look).to_dict()

@@ -1,0 +1,104 @@
+"""Commands of statistics on predictions: two models on the same cases, and the size of a study."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lepton_vision.cli_options import Json, check_choice, print_facts
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="Predictions of the first model (CSV or Parquet).")],
+    second: Annotated[Path, typer.Argument(help="Predictions of the second model, of the same cases.")],
+    out: Annotated[Path, typer.Option(help="Folder for comparison.json and comparison.html.")],
+    threshold: Annotated[float, typer.Option(help="Operating point of the first model.")] = 0.5,
+    threshold_b: Annotated[float | None, typer.Option(help="Of the second; default the same.")] = None,
+    margin: Annotated[float | None, typer.Option(help="Of non-inferiority, for every endpoint.")] = None,
+    endpoints: Annotated[str, typer.Option(help="Figures to adjust for, with commas; default by kind.")] = "",
+    unit: Annotated[str, typer.Option(help="image, series, study or patient.")] = "image",
+    aggregate: Annotated[str, typer.Option(help="With --unit: mean, max or noisy_or.")] = "mean",
+    interval: Annotated[str, typer.Option(help="percentile or bca.")] = "percentile",
+    replicates: Annotated[int, typer.Option(min=100, help="Bootstrap replicates.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare two models on the same cases: differences with paired intervals, P values, non-inferiority."""
+    from lepton_vision.config import Config
+    from lepton_vision.evaluation import compare as compare_models
+    from lepton_vision.files import write_atomic
+    from lepton_vision.inference import Predictions
+    from lepton_vision.pipeline import stated_point
+
+    check_choice("unit", unit, ("image", "series", "study", "patient"))
+    check_choice("aggregate", aggregate, ("mean", "max", "noisy_or"))
+    check_choice("interval", interval, ("percentile", "bca"))
+    settings = Config().override(
+        f"evaluation.unit={unit}",
+        f"evaluation.aggregation={aggregate}",
+        f"evaluation.interval={interval}",
+        f"evaluation.replicates={replicates}",
+        f"evaluation.seed={seed}",
+    )
+    tables = Predictions.load(first), Predictions.load(second)
+    limits = _probability("threshold", threshold), _probability("threshold-b", threshold_b, default=threshold)
+    points = [stated_point(table.targets, threshold=limit) for table, limit in zip(tables, limits, strict=True)]
+    result = compare_models(
+        *tables,
+        operating_point=points[0],
+        operating_point_b=points[1],
+        endpoints=[name.strip() for name in endpoints.split(",") if name.strip()] or None,
+        margin=margin,
+        config=settings.evaluation,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    facts = result.to_dict()
+    write_atomic(out / "comparison.json", json.dumps(facts, indent=1))
+    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>Comparison</title>{result._repr_html_()}</html>"
+    write_atomic(out / "comparison.html", page)
+    shown = {name: _endpoints(part) for name, part in facts["targets"].items()}
+    counts = {"n": result.n, "n_patients": result.n_patients}
+    print_facts({**counts, "targets": shown, "comparison": str(out / "comparison.json")}, as_json=as_json)
+
+
+def _endpoints(part: dict[str, Any]) -> dict[str, Any]:
+    return {name: part["figures"][name] for name in part["endpoints"]}
+
+
+def _probability(name: str, value: float | None, *, default: float = 0.5) -> float:
+    from lepton_vision.errors import ConfigError
+
+    number = default if value is None else value
+    if not 0.0 <= number <= 1.0:
+        raise ConfigError(f"--{name} is a probability from 0 to 1. Received: {number:g}.", key=name)
+    return number
+
+
+def plan(
+    figure: Annotated[str, typer.Option(help="auroc, sensitivity, specificity or accuracy.")],
+    expected: Annotated[float, typer.Option(help="Value that it is expected to have.")],
+    width: Annotated[float, typer.Option(help="Wanted width of its interval.")],
+    prevalence: Annotated[float | None, typer.Option(help="Share of positive images.")] = None,
+    confidence: Annotated[float, typer.Option(help="Of the interval.")] = 0.95,
+    images_per_patient: Annotated[float, typer.Option(help="Mean number of images of a patient.")] = 1.0,
+    icc: Annotated[float, typer.Option(help="Correlation between images of one patient.")] = 0.0,
+    model: Annotated[str, typer.Option(help="Variance of an AUROC: hanley_mcneil or obuchowski.")] = "hanley_mcneil",
+    as_json: Json = False,
+) -> None:
+    """How many images and patients a study needs for an interval of a wanted width."""
+    from lepton_vision.evaluation import plan_sample
+
+    found = plan_sample(
+        figure,  # type: ignore[arg-type]
+        expected=expected,
+        width=width,
+        prevalence=prevalence,
+        confidence=confidence,
+        images_per_patient=images_per_patient,
+        icc=icc,
+        model=model,  # type: ignore[arg-type]
+    )
+    print_facts(found.to_dict(), as_json=as_json)

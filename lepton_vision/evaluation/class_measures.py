@@ -1,0 +1,263 @@
+"""Figures of questions with several classes: multilabel, multiclass and ordinal targets.
+
+All rest on one binary question per class (one against the rest). Names: ``<figure>_<class>`` is of one class. Over the
+classes, ``macro`` is the plain mean, ``weighted`` the mean weighted by how often each class is true, ``micro`` the
+figure of all (sample, class) pairs as one binary question; all as scikit-learn has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lepton_vision.evaluation.measures import BinaryMeasures, Extent, unit_sums
+from lepton_vision.evaluation.ranking import IntArray, ratio
+from lepton_vision.types import FloatArray, Interval
+
+AVERAGED = ("auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1")
+_EPS = float(np.finfo(np.float64).eps)
+_DEFAULT = Extent()
+
+
+class MultilabelMeasures:
+    """Figures of K independent binary questions: each class by name, and means over the classes.
+
+    A name without a class is the plain mean (macro); a mean is undefined where the figure of any class is.
+
+    Args:
+        truth: (N, K) float64 of 0, 1 and NaN (unknown: left out for that class).
+        prob: (N, K) float64.
+        unit: (N,) patient of each sample.
+        units: U.
+        thresholds: K thresholds.
+        classes: K names.
+        extent: what further figures hold at.
+    """
+
+    def __init__(
+        self,
+        truth: FloatArray,
+        prob: FloatArray,
+        *,
+        unit: IntArray,
+        units: int,
+        thresholds: tuple[float, ...],
+        classes: tuple[str, ...],
+        extent: Extent = _DEFAULT,
+    ) -> None:
+        self.units, self.n = units, len(truth)
+        known = ~np.isnan(truth)
+        limit = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), truth.shape)
+        shared = {"units": units, "extent": extent}
+        self._parts = {
+            name: BinaryMeasures(
+                truth[rows, k],
+                prob[rows, k],
+                unit=unit[rows],
+                threshold=thresholds[k],
+                **shared,  # type: ignore[arg-type]
+            )
+            for k, (name, rows) in enumerate(zip(classes, known.T, strict=True))
+        }
+        pairs = np.broadcast_to(unit[:, None], truth.shape)[known]
+        self._micro = BinaryMeasures(truth[known], prob[known], unit=pairs, threshold=limit[known], **shared)  # type: ignore[arg-type]
+        self._macro = tuple(name for name in extent.names if name != "prevalence")
+
+    def values(self, counts: FloatArray) -> dict[str, FloatArray]:
+        """Figures over all classes, then ``<figure>_<class>``, (R,) each."""
+        parts = {name: part.values(counts) for name, part in self._parts.items()}
+        figures = {name: np.mean([values[name] for values in parts.values()], axis=0) for name in self._macro}
+        support = np.stack([part.positives(counts) for part in self._parts.values()])
+        figures |= averages(parts, support=support, micro=self._micro.values(counts))
+        return figures | by_class(parts)
+
+    def size(self, name: str) -> int:
+        """Samples in the denominator; of a figure over the classes, samples with a label for any class."""
+        found = find_class(name, self._parts, whole=self._macro)
+        return self.n if found is None else found[0].size(found[1])
+
+    def denominator_units(self, name: str) -> int | None:
+        """Patients in the denominator of the proportion of one class."""
+        found = find_class(name, self._parts, whole=self._macro)
+        return None if found is None else found[0].denominator_units(found[1])
+
+    def analytic(self, confidence: float) -> dict[str, tuple[Interval, ...]]:
+        """Intervals without resampling, of the figures of each class."""
+        return analytic_by_class(self._parts, confidence)
+
+    def reason(self, name: str) -> str:
+        """Why a figure is undefined; for a figure over the classes, of the first class that lacks it."""
+        found = find_class(name, self._parts, whole=self._macro)
+        if found is not None:
+            return found[0].reason(found[1])
+        figure = name.removesuffix("_weighted")
+        if name.endswith("_micro"):
+            return self._micro.reason(name.removesuffix("_micro"))
+        ones = np.ones((1, self.units))
+        for class_name, part in self._parts.items():
+            if np.isnan(part.values(ones)[figure][0]):
+                return f"class {class_name}: {part.reason(figure)}"
+        return "no labelled sample"
+
+
+class MulticlassMeasures:
+    """Figures of one question with K exclusive answers; the largest probability wins, the first of equal ones.
+
+    ``auroc`` and ``average_precision`` are plain means of one class against the rest, ``mcc`` is Gorodkin's (Comput
+    Biol Chem 28:367, 2004). Every mean over classes is undefined where a class has no labelled sample. Brier: sum over
+    classes of the squared error, 0 to 2 (Brier 1950).
+
+    Args:
+        truth: (N,) float64 class index, without NaN.
+        prob: (N, K) float64.
+        unit: (N,) patient of each sample.
+        units: U.
+        classes: K names.
+        is_ordinal: the classes have an order: ``kappa_quadratic`` (Cohen, Psychol Bull 70:213, 1968) and
+            ``class_error``, the mean distance between the called and the true class in steps, are added.
+        extent: what further figures hold at.
+    """
+
+    def __init__(
+        self,
+        truth: FloatArray,
+        prob: FloatArray,
+        *,
+        unit: IntArray,
+        units: int,
+        classes: tuple[str, ...],
+        is_ordinal: bool = False,
+        extent: Extent = _DEFAULT,
+    ) -> None:
+        self.units, self.n, self._classes, self._unit = units, int(truth.size), classes, unit
+        self._is_ordinal, k = is_ordinal, len(classes)
+        label = truth.astype(np.intp)
+        called = prob.argmax(axis=1) if self.n else label
+        self._is_class = label[:, None] == np.arange(k)
+        limit = np.where(
+            called[:, None] == np.arange(k), 0.0, np.inf
+        )  # each class is called or not, whatever its share
+        shared = {"units": units, "extent": extent}
+        self._parts = {
+            name: BinaryMeasures(
+                self._is_class[:, j].astype(np.float64),
+                prob[:, j],
+                unit=unit,
+                threshold=limit[:, j],
+                **shared,  # type: ignore[arg-type]
+            )
+            for j, name in enumerate(classes)
+        }
+        truths, pairs = self._is_class.ravel().astype(np.float64), np.repeat(unit, k)
+        self._micro = BinaryMeasures(truths, prob.ravel(), unit=pairs, threshold=limit.ravel(), **shared)  # type: ignore[arg-type]
+        chance = prob[np.arange(self.n), label].clip(_EPS, 1.0 - _EPS)
+        cells = np.zeros((self.n, k * k))
+        cells[np.arange(self.n), label * k + called] = 1.0
+        columns = [-np.log(chance), ((prob - self._is_class) ** 2).sum(axis=1)]
+        self._sums = unit_sums(np.column_stack([cells, *columns]), unit, units=units)
+
+    def values(self, counts: FloatArray) -> dict[str, FloatArray]:
+        """Figures over all classes, then ``<figure>_<class>``, (R,) each."""
+        k = len(self._classes)
+        sums = counts @ self._sums
+        cells = sums[:, : k * k].reshape(-1, k, k)
+        true, called, hits = cells.sum(axis=2), cells.sum(axis=1), np.trace(cells, axis1=1, axis2=2)
+        n = true.sum(axis=1)
+        parts = {name: part.values(counts) for name, part in self._parts.items()}
+        over = averages(parts, support=true.T, micro=self._micro.values(counts))
+        present = np.where((true > 0).all(axis=1), 1.0, np.nan)
+        spread = (n**2 - (true**2).sum(axis=1)) * (n**2 - (called**2).sum(axis=1))
+        figures: dict[str, FloatArray] = {
+            "auroc": np.mean([values["auroc"] for values in parts.values()], axis=0),
+            "average_precision": np.mean([values["average_precision"] for values in parts.values()], axis=0),
+            "accuracy": ratio(hits, n),
+            "balanced_accuracy": np.mean([values["sensitivity"] for values in parts.values()], axis=0),
+            "f1_macro": np.mean([values["f1"] for values in parts.values()], axis=0) * present,
+            "mcc": ratio(hits * n - (true * called).sum(axis=1), np.sqrt(spread.clip(0.0))),
+            "log_loss": ratio(sums[:, k * k], n),
+            "brier": ratio(sums[:, k * k + 1], n),
+        }
+        for name in ("specificity", "ppv", "npv"):
+            figures[f"{name}_macro"] = np.mean([values[name] for values in parts.values()], axis=0)
+        return figures | (_ordinal(cells) if self._is_ordinal else {}) | over | by_class(parts)
+
+    def size(self, name: str) -> int:
+        """Samples in the denominator of a class's figure, all labelled samples otherwise."""
+        found = find_class(name, self._parts)
+        return self.n if found is None else found[0].size(found[1])
+
+    def denominator_units(self, name: str) -> int | None:
+        """Patients in the denominator of accuracy and of the proportions of a class."""
+        found = find_class(name, self._parts)
+        if found is not None:
+            return found[0].denominator_units(found[1])
+        return self.units if name == "accuracy" else None
+
+    def analytic(self, confidence: float) -> dict[str, tuple[Interval, ...]]:
+        """Intervals without resampling, of the figures of each class."""
+        return analytic_by_class(self._parts, confidence)
+
+    def reason(self, name: str) -> str:
+        """Why a figure is undefined."""
+        if not self.n:
+            return "no labelled sample"
+        found = find_class(name, self._parts)
+        if found is not None and found[1] == "ppv":
+            return "no sample is called this class"
+        if found is not None and found[1] not in ("auroc", "average_precision", "partial_auroc"):
+            return found[0].reason(found[1])
+        missing = [c for k, c in enumerate(self._classes) if not self._is_class[:, k].any()]
+        if missing:
+            return f"no sample of class {', '.join(missing)}"
+        return "a class is never called" if name.startswith(("ppv", "npv")) else "every sample is of one class"
+
+
+def _ordinal(cells: FloatArray) -> dict[str, FloatArray]:
+    """Agreement of called and true class for classes in order; ``cells`` is (R, K, K), rows truth."""
+    k = cells.shape[1]
+    steps = np.abs(np.arange(k)[:, None] - np.arange(k)[None, :]).astype(np.float64)
+    n = cells.sum(axis=(1, 2))
+    chance = np.einsum("ri,rj->rij", cells.sum(axis=2), cells.sum(axis=1))
+    seen, expected = (cells * steps**2).sum(axis=(1, 2)), ratio((chance * steps**2).sum(axis=(1, 2)), n)
+    return {"kappa_quadratic": 1.0 - ratio(seen, expected), "class_error": ratio((cells * steps).sum(axis=(1, 2)), n)}
+
+
+def averages(
+    parts: Mapping[str, Mapping[str, FloatArray]], *, support: FloatArray, micro: Mapping[str, FloatArray]
+) -> dict[str, FloatArray]:
+    """``<figure>_micro`` and ``<figure>_weighted`` of ``AVERAGED``; ``support`` (K, R): how often each class is true.
+
+    Classes without a positive sample have no weight; they do not make a weighted mean undefined.
+    """
+    found = {f"{name}_micro": micro[name] for name in AVERAGED}
+    for name in AVERAGED:
+        stack = np.stack([values[name] for values in parts.values()])
+        total = (np.where(support > 0, stack, 0.0) * support).sum(axis=0)
+        found[f"{name}_weighted"] = ratio(total, support.sum(axis=0))
+    return found
+
+
+def by_class(parts: Mapping[str, Mapping[str, FloatArray]]) -> dict[str, FloatArray]:
+    """``<figure>_<class>`` of every class."""
+    return {f"{name}_{k}": values for k, figures in parts.items() for name, values in figures.items()}
+
+
+def find_class(
+    name: str, parts: Mapping[str, BinaryMeasures], *, whole: tuple[str, ...] = ()
+) -> tuple[BinaryMeasures, str] | None:
+    """Find the class and the figure that ``<figure>_<class>`` names; None for a figure over the classes."""
+    if name in whole:
+        return None
+    for class_name, part in parts.items():
+        figure = name.removesuffix(f"_{class_name}")
+        if figure != name and figure in part.names:
+            return part, figure
+    return None
+
+
+def analytic_by_class(parts: Mapping[str, BinaryMeasures], confidence: float) -> dict[str, tuple[Interval, ...]]:
+    """Intervals without resampling by ``<figure>_<class>``."""
+    return {
+        f"{name}_{k}": found for k, part in parts.items() for name, found in part.analytic(confidence).items() if found
+    }

@@ -1,0 +1,57 @@
+"""Whether two models predict the same cases."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lepton_vision.errors import EvaluationError
+from lepton_vision.inference.predictions import Predictions
+
+
+def align(first: Predictions, second: Predictions) -> Predictions:
+    """Return the second predictions in the order of the first, checked to be of the same cases.
+
+    Raises:
+        EvaluationError: other targets, another split, images that only one of them has, or patients or labels that
+            differ.
+    """
+    shapes = [[(t.name, t.kind, t.classes) for t in one.targets] for one in (first, second)]
+    if sorted(shapes[0]) != sorted(shapes[1]):
+        names = [", ".join(f"{name} ({kind})" for name, kind, _ in shape) for shape in shapes]
+        raise EvaluationError(
+            f"Compare predictions of the same targets with the same classes. Received: {names[0]} and {names[1]}.",
+            key="targets",
+        )
+    if first.split is not None and second.split is not None and first.split != second.split:
+        raise EvaluationError(
+            f"Compare predictions of one split. Received: {first.split} and {second.split}.", key="split"
+        )
+    only = [np.setdiff1d(a.image_id, b.image_id).size for a, b in ((first, second), (second, first))]
+    if any(only):
+        raise EvaluationError(
+            f"Compare predictions of the same images. Received: {only[0]} images only in the first, {only[1]} only in "
+            "the second. Select the common ones in both, and report what was left out.",
+            key="image_id",
+        )
+    order = np.argsort(second.image_id)
+    second = second.select(order[np.searchsorted(second.image_id, first.image_id, sorter=order)])
+    if (first.patient_id != second.patient_id).any():
+        _refuse(first.patient_id != second.patient_id, "patients", key="patient_id")
+    for target in first.targets:
+        a, b = first.y_true[target.name], second.y_true[target.name]
+        differs = ~((a == b) | (np.isnan(a) & np.isnan(b)))
+        if differs.any():
+            _refuse(
+                differs.any(axis=1) if differs.ndim == 2 else differs, f"labels of {target.name!r}", key=target.name
+            )
+    return second
+
+
+def _refuse(differs: np.ndarray[tuple[int], np.dtype[np.bool_]], what: str, *, key: str) -> None:
+    row = int(np.flatnonzero(differs)[0])
+    raise EvaluationError(
+        f"Compare predictions of the same cases: the {what} differ. Received: {int(differs.sum())} such images, the "
+        f"first in row {row} (from 0) of the first table. Correct the tables.",
+        row=row,
+        key=key,
+    )

@@ -1,0 +1,125 @@
+"""The ledger of a run: one line for each look at its test split, so that a report can say how many there were.
+
+A test split that was looked at often is no test any more: what was changed in between was chosen on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+LEDGER = "ledger.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is known of one look at a test split.
+
+    Attributes:
+        bundle_id: of the model.
+        manifest: fingerprint of the manifest.
+        split: "test".
+        command: what looked: "run", "evaluate", "evaluate --external" ….
+        figures: names of the figures that were computed, by target.
+    """
+
+    bundle_id: str
+    manifest: str
+    split: str
+    command: str
+    figures: Mapping[str, list[str]]
+
+    @property
+    def is_external(self) -> bool:
+        """Whether it was at another site's split."""
+        return "--external" in self.command
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """What the ledger says after a look.
+
+    Attributes:
+        count: looks at this split until now, this one included; of external looks, those at the same manifest.
+        is_written: whether this one is in the ledger: not in a folder that cannot be written.
+    """
+
+    count: int
+    is_written: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Facts for provenance."""
+        facts: dict[str, Any] = {"test_looks": self.count}
+        return facts if self.is_written else facts | {"ledger": "not written: the run folder cannot be written"}
+
+
+def record_look(folder: str | Path, look: Look) -> Looks:
+    """Append one line to ``folder/ledger.jsonl`` and count; nothing that stands there is ever changed.
+
+    Two processes at once wait for each other (where the system can lock files), and each line is written in one go.
+    A folder that cannot be written does not stop an evaluation: the look is counted, and ``is_written`` is False. A
+    line that was torn by a crash is left as it is and counts as no look.
+
+    Example:
+        >>> import tempfile
+        >>> look = Look("0123", "4567", "test", "evaluate", {"covid": ["auroc"]})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     [record_look(folder, look).count for _ in range(2)]
+        [1, 2]
+    """
+    path = Path(folder) / LEDGER
+    try:
+        with _locked(path) as descriptor:
+            before = _count(path, look)
+            torn = path.stat().st_size > 0 and path.read_bytes()[-1:] != b"\n"
+            os.write(descriptor, (b"\n" if torn else b"") + _line(look))
+            os.fsync(descriptor)
+    except OSError:
+        with contextlib.suppress(OSError):
+            return Looks(_count(path, look) + 1, is_written=False)
+        return Looks(1, is_written=False)
+    return Looks(before + 1, is_written=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """Open for appending, and hold the lock until the end."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        with contextlib.suppress(ImportError):
+            import fcntl  # not on Windows: there a line is still appended in one go
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _line(look: Look) -> bytes:
+    facts = {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "bundle_id": look.bundle_id,
+        "manifest": look.manifest,
+        "split": look.split,
+        "command": look.command,
+        "figures": {name: list(figures) for name, figures in look.figures.items()},
+    }
+    return json.dumps(facts, separators=(",", ":")).encode() + b"\n"
+
+
+def _count(path: Path, look: Look) -> int:
+    """Looks like this one that are in the ledger."""
+    found = 0
+    for line in path.read_bytes().splitlines():
+        with contextlib.suppress(ValueError, AttributeError):
+            entry = json.loads(line)
+            is_external = "--external" in str(entry.get("command"))
+            is_same = entry.get("split") == look.split and is_external == look.is_external
+            found += is_same and (not is_external or entry.get("manifest") == look.manifest)
+    return found

@@ -1,0 +1,140 @@
+"""The threshold explorer: decisions at any threshold, as a table and as data for the page's script."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri
+
+from lepton_vision.evaluation.classification import Evaluation
+from lepton_vision.evaluation.curves import ClassCurves
+from lepton_vision.evaluation.intervals import wilson
+from lepton_vision.evaluation.thresholds import ThresholdTable
+from lepton_vision.reporting.charts import LARGEST_GRID
+from lepton_vision.reporting.figures import Line, roc_figure, scores_figure, small_frame, to_svg
+from lepton_vision.reporting.view import is_known, number
+from lepton_vision.types import Target
+
+# Sensitivities whose thresholds the table lists: a reader wants to know what the next finding costs.
+_LISTED = (1.0, 0.99, 0.975, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Decisions at one threshold, as text; the predictive values hold at the prevalence of the sample.
+
+    Attributes:
+        threshold: the threshold.
+        cells: sensitivity, specificity, PPV, NPV, each with its interval or "".
+        counts: true positives, false negatives, false positives, true negatives.
+        is_frozen: whether it is the operating point.
+    """
+
+    threshold: str
+    cells: tuple[tuple[str, str], ...]
+    counts: tuple[str, ...]
+    is_frozen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Explorer:
+    """One class to explore.
+
+    Attributes:
+        name: unique in the page.
+        class_name: what is positive.
+        rows: the table, thresholds descending.
+        data: JSON for the script.
+        count: number of thresholds.
+        at: position of the operating point among them, or of the one nearest to 0.5.
+        frozen: the operating point as text, or "".
+        prevalence: of the sample, in percent.
+        roc: small ROC curve.
+        scores: small histogram of scores.
+    """
+
+    name: str
+    class_name: str
+    rows: tuple[Row, ...]
+    data: str
+    count: int
+    at: int
+    frozen: str
+    prevalence: float
+    roc: str
+    scores: str
+
+
+def make_explorers(evaluation: Evaluation, target: Target, *, anchor: str) -> list[Explorer]:
+    """Return one explorer per class that a threshold decides on and that has positives and negatives."""
+    if target.is_exclusive:
+        return []
+    thresholds = evaluation.operating_point.thresholds.get(target.name, ())
+    found = []
+    for k, curves in enumerate(evaluation.curves.get(target.name, ())[:LARGEST_GRID]):
+        if curves.thresholds.positives and curves.thresholds.negatives:
+            frozen = thresholds[k] if k < len(thresholds) and is_known(thresholds[k]) else None
+            name = f"{anchor}-explore-{k}"
+            found.append(_explorer(curves, frozen, name=name, confidence=evaluation.confidence))
+    return found
+
+
+def _explorer(curves: ClassCurves, frozen: float | None, *, name: str, confidence: float) -> Explorer:
+    table = curves.thresholds
+    start = 0.5 if frozen is None else frozen
+    at = int(np.argmin(np.abs(table.threshold - start)))
+    prevalence = table.positives / (table.positives + table.negatives)
+    data = {
+        "t": table.threshold.tolist(),
+        "tp": table.true_positives.tolist(),
+        "fp": table.false_positives.tolist(),
+        "positives": table.positives,
+        "negatives": table.negatives,
+        "complete": table.is_complete,
+        "at": at,
+        "prevalence": prevalence,
+        "z": float(ndtri(0.5 + confidence / 2)),
+        "frame": small_frame(),
+    }
+    roc = to_svg(roc_figure([Line(curves)], is_small=True), name=f"{name}-roc", label=f"ROC of {curves.class_name}")
+    histogram = scores_figure(curves.histogram, is_small=True)
+    scores = to_svg(histogram, name=f"{name}-scores", label=f"Scores of {curves.class_name} and others")
+    return Explorer(
+        name,
+        curves.class_name,
+        _rows(table, frozen),
+        json.dumps(data, separators=(",", ":"), allow_nan=False),
+        table.threshold.size,
+        at,
+        "" if frozen is None else number(frozen),
+        round(100.0 * prevalence, 2),
+        roc,
+        scores,
+    )
+
+
+def _rows(table: ThresholdTable, frozen: float | None) -> tuple[Row, ...]:
+    """The highest threshold that reaches each listed sensitivity, and the operating point."""
+    reached = [int(np.flatnonzero(table.sensitivity >= level - 1e-12)[-1]) for level in _LISTED]
+    if frozen is not None:
+        reached.append(int(np.argmin(np.abs(table.threshold - frozen))))
+    places = sorted(set(reached), key=lambda k: -table.threshold[k])
+    return tuple(_row(table, k, is_frozen=frozen is not None and k == reached[-1]) for k in places)
+
+
+def _row(table: ThresholdTable, k: int, *, is_frozen: bool) -> Row:
+    tp, fp = int(table.true_positives[k]), int(table.false_positives[k])
+    fn, tn = table.positives - tp, table.negatives - fp
+    cells = []
+    for part, whole in ((tp, tp + fn), (tn, tn + fp), (tp, tp + fp), (tn, tn + fn)):
+        low, high = (float(end) for end in wilson(part, whole))
+        interval = f"{number(low, digits=2)} – {number(high, digits=2)}" if whole else ""
+        cells.append((number(part / whole if whole else np.nan), interval))
+    return Row(_short(float(table.threshold[k])), tuple(cells), tuple(f"{n:,}" for n in (tp, fn, fp, tn)), is_frozen)
+
+
+def _short(threshold: float) -> str:
+    """Enough digits to tell neighbours apart."""
+    return f"{threshold:.4g}" if threshold < 0.1 else f"{threshold:.4f}"

@@ -1,0 +1,38 @@
+"""The operating point in words: where it was chosen, what it gave there, and what it gives here."""
+
+from __future__ import annotations
+
+from lepton_vision.evaluation.classification import Evaluation
+from lepton_vision.reporting.view import is_known, number, point_origin, threshold_text
+from lepton_vision.reporting.wording import split_name
+from lepton_vision.types import Figure, PointFigures, Target
+
+
+def point_story(evaluation: Evaluation, target: Target) -> str:
+    """Tell the frozen operating point of a target in two sentences."""
+    if target.is_exclusive:
+        return "The class with the largest probability is called: no threshold was chosen."
+    figures, point = evaluation.figures.get(target.name, {}), evaluation.operating_point
+    here = ", ".join(
+        f"{name} {_with_interval(figures[name])}" for name in ("sensitivity", "specificity") if name in figures
+    )
+    means = "means over the classes: " if target.kind == "multilabel" else ""
+    found = f" On the {split_name(evaluation.split)} split it gives {means}{here}." if here else ""
+    threshold = f"Threshold {threshold_text(evaluation, target)}: " if target.kind == "binary" else "Thresholds: "
+    return f"{threshold}{point_origin(evaluation)}{_there(point.figures.get(target.name, ()))}.{found}"
+
+
+def _there(figures: tuple[PointFigures, ...]) -> str:
+    """What the point gave where it was chosen; for several classes the means."""
+    if not figures:
+        return ""
+    shown = (sum(getattr(one, name) for one in figures) / len(figures) for name in ("sensitivity", "specificity"))
+    sensitivity, specificity = map(number, shown)
+    return f" (there: sensitivity {sensitivity}, specificity {specificity})"
+
+
+def _with_interval(figure: Figure) -> str:
+    if not is_known(figure.value):
+        return "undefined"
+    has_interval = is_known(figure.low) and is_known(figure.high)
+    return number(figure.value) + (f" ({number(figure.low)} – {number(figure.high)})" if has_interval else "")

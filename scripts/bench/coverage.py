@@ -1,0 +1,121 @@
+"""How often 95 % intervals hold the truth, in simulated studies whose patients have several images that are alike.
+
+    python scripts/bench/coverage.py [--studies 1000] [--replicates 1000] [--patients 100] [--images 9] [--seed 0]
+
+Each patient has 1 to ``--images`` images. Scores are normal, and the images of a patient share a patient effect
+(``--icc`` of the variance); a patient with the disease has it in seven images of ten,
+another in one of ten. The true AUROC, sensitivity and specificity are known in closed form. Shown: share of the studies
+whose interval holds the truth, with its own 95 % Clopper–Pearson interval, how often it misses on each side, and the
+mean width. "naive" intervals take images for independent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import defaultdict
+
+import numpy as np
+from scipy.stats import binomtest, norm
+
+from lepton_vision.evaluation.delong import auroc_covariance
+from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, draw_figures, wilson
+from lepton_vision.evaluation.measures import BinaryMeasures
+
+GAP, THRESHOLD = 1.6, 0.9  # standard deviations between the classes; threshold above the negatives' mean
+Ends = dict[tuple[str, str], tuple[float, float]]
+
+
+def simulate(rng: np.random.Generator, *, patients: int, images: int, icc: float) -> tuple[np.ndarray, ...]:
+    """Labels, probabilities and patients of one study."""
+    unit = np.repeat(np.arange(patients), rng.integers(1, images + 1, patients))
+    share = np.where(rng.random(patients) < 0.5, 0.7, 0.1)[unit]
+    truth = (rng.random(unit.size) < share).astype(float)
+    effect = rng.normal(0, icc**0.5, patients)[unit]
+    score = GAP * truth + effect + rng.normal(0, (1 - icc) ** 0.5, unit.size)
+    return truth, norm.cdf(score / 4), unit
+
+
+def intervals(truth: np.ndarray, prob: np.ndarray, unit: np.ndarray, *, replicates: int, seed: int) -> Ends:
+    """Every interval of one study by figure and method."""
+    measures = BinaryMeasures(
+        truth, prob, unit=unit, units=int(unit.max()) + 1, threshold=float(norm.cdf(THRESHOLD / 4))
+    )
+    percentile, bca = (Bootstrap(replicates, 0.95, seed, method) for method in ("percentile", "bca"))
+    drawn = draw_figures(measures, percentile)
+    found: Ends = {}
+    for bootstrap in (percentile, bca):
+        figures = bootstrap_figures(measures, bootstrap, drawn=drawn)
+        for name in ("auroc", "sensitivity", "specificity"):
+            found[name, f"{bootstrap.method} bootstrap"] = figures[name].low, figures[name].high
+    for name, others in measures.analytic(0.95).items():
+        for one in others:
+            found[name, f"{one.method}, clustered"] = one.low, one.high
+    single = auroc_covariance(truth > 0, prob[:, None])
+    found["auroc", "delong, naive"] = single.interval()
+    half = 1.96 * float(single.covariance[0, 0]) ** 0.5
+    found["auroc", "delong without logit, naive"] = float(single.auroc[0]) - half, float(single.auroc[0]) + half
+    called = prob >= norm.cdf(THRESHOLD / 4)
+    for name, rows, right in (("sensitivity", truth > 0, called), ("specificity", truth == 0, ~called)):
+        low, high = wilson(right[rows].sum(), rows.sum())
+        found[name, "wilson, naive"] = float(low), float(high)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--studies", type=int, default=1000)
+    parser.add_argument("--replicates", type=int, default=1000)
+    parser.add_argument("--patients", type=int, default=100)
+    parser.add_argument("--images", type=int, default=9, help="largest number of images of a patient")
+    parser.add_argument("--icc", type=float, default=0.5, help="share of the variance that is the patient's")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    truths = {
+        "auroc": float(norm.cdf(GAP / 2**0.5)),
+        "sensitivity": float(norm.sf(THRESHOLD - GAP)),
+        "specificity": float(norm.cdf(THRESHOLD)),
+    }
+    rng, started = np.random.default_rng(args.seed), time.perf_counter()
+    ends: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    for study in range(args.studies):
+        data = simulate(rng, patients=args.patients, images=args.images, icc=args.icc)
+        for key, pair in intervals(*data, replicates=args.replicates, seed=study).items():
+            if key[0] in truths:
+                ends[key].append(pair)
+    rows = [row(key, np.array(pairs), truths[key[0]]) for key, pairs in sorted(ends.items())]
+    if args.json:
+        print(json.dumps({"arguments": vars(args), "truths": truths, "rows": rows}))
+        return
+    print(f"{args.studies} studies, {args.patients} patients with 1 to {args.images} images, icc {args.icc}, ", end="")
+    print(f"{args.replicates} replicates, seed {args.seed}, {time.perf_counter() - started:.0f} s")
+    print(f"{'figure':12} {'interval':32} {'coverage':>9} {'its interval':>16} {'below':>7} {'above':>7} {'width':>7}")
+    for one in rows:
+        print(
+            f"{one['figure']:12} {one['interval']:32} {one['coverage']:9.1%} "
+            f"{one['low']:7.1%} – {one['high']:6.1%} {one['below']:7.1%} {one['above']:7.1%} {one['width']:7.4f}"
+        )
+
+
+def row(key: tuple[str, str], pairs: np.ndarray, truth: float) -> dict[str, object]:
+    """Coverage of one kind of interval; an interval that does not exist counts as a miss."""
+    below, above = pairs[:, 1] < truth, pairs[:, 0] > truth
+    hits = int((~below & ~above & ~np.isnan(pairs).any(axis=1)).sum())
+    own = binomtest(hits, len(pairs)).proportion_ci(0.95)
+    return {
+        "figure": key[0],
+        "interval": key[1],
+        "studies": len(pairs),
+        "coverage": hits / len(pairs),
+        "low": own.low,
+        "high": own.high,
+        "below": float(below.mean()),
+        "above": float(above.mean()),
+        "width": float(np.nanmean(pairs[:, 1] - pairs[:, 0])),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""DeLong and Obuchowski against their definitions over all pairs, by loops that share no code with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lepton_vision.config import EvaluationConfig
+from lepton_vision.errors import EvaluationError
+from lepton_vision.evaluation import evaluate
+from lepton_vision.evaluation.delong import auroc_covariance, auroc_interval
+from lepton_vision.inference import Predictions
+from lepton_vision.types import OperatingPoint
+
+Make = Callable[..., Predictions]
+POINT = OperatingPoint({"sick": (0.4,), "signs": (0.3, 0.5, 0.6)}, "stated")
+
+
+def study(seed: int, *, patients: int = 25, decimals: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, two scores with ties, and patients with one to four images."""
+    rng = np.random.default_rng(seed)
+    unit = np.repeat(np.arange(patients), rng.integers(1, 5, patients))
+    effect = rng.normal(size=patients)[unit]
+    truth = rng.random(unit.size) < 0.4
+    scores = np.round(rng.normal(size=(unit.size, 2)) + truth[:, None] + effect[:, None], decimals)
+    return truth, scores, unit
+
+
+def pair(x: float, y: float) -> float:
+    return 1.0 if x > y else 0.5 if x == y else 0.0
+
+
+def components(truth: np.ndarray, score: np.ndarray) -> tuple[dict[int, float], dict[int, float]]:
+    """V10 of each positive row and V01 of each negative row, eq. 3 and 4 of DeLong et al. 1988."""
+    positives, negatives = np.flatnonzero(truth), np.flatnonzero(~truth)
+    first = {i: sum(pair(score[i], score[j]) for j in negatives) / len(negatives) for i in positives}
+    second = {j: sum(pair(score[i], score[j]) for i in positives) / len(positives) for j in negatives}
+    return first, second
+
+
+def hand_obuchowski(truth: np.ndarray, scores: np.ndarray, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Obuchowski 1997, eq. 3 to 7, with loops over the clusters."""
+    m, n, clusters = int(truth.sum()), int((~truth).sum()), sorted(set(unit))
+    parts = [components(truth, scores[:, k]) for k in range(scores.shape[1])]
+    auroc = np.array([sum(first.values()) / m for first, _ in parts])
+    held = {c: np.flatnonzero(unit == c) for c in clusters}
+    i10 = sum(bool(truth[held[c]].any()) for c in clusters)
+    i01 = sum(bool((~truth[held[c]]).any()) for c in clusters)
+    covariance = np.zeros((2, 2))
+    for r in range(2):
+        for s in range(2):
+            s10 = s01 = s11 = s11_turned = 0.0
+            for c in clusters:
+                rows = held[c]
+                a = [sum(parts[k][0][i] - auroc[k] for i in rows if truth[i]) for k in (r, s)]
+                b = [sum(parts[k][1][i] - auroc[k] for i in rows if not truth[i]) for k in (r, s)]
+                s10, s01 = s10 + a[0] * a[1], s01 + b[0] * b[1]
+                s11, s11_turned = s11 + a[0] * b[1], s11_turned + b[0] * a[1]
+            s10 *= i10 / ((i10 - 1) * m)
+            s01 *= i01 / ((i01 - 1) * n)
+            factor = len(clusters) / (len(clusters) - 1)
+            covariance[r, s] = s10 / m + s01 / n + factor * (s11 + s11_turned) / (m * n)
+    return auroc, covariance
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_clustered_covariance_against_loops(seed: int) -> None:
+    truth, scores, unit = study(seed)
+    auroc, covariance = hand_obuchowski(truth, scores, unit)
+    found = auroc_covariance(truth, scores, unit=unit)
+    np.testing.assert_allclose(found.auroc, auroc, atol=1e-13)
+    np.testing.assert_allclose(found.covariance, covariance, atol=1e-14, rtol=1e-10)
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 8])
+def test_delong_is_the_sample_covariance_of_the_components(decimals: int) -> None:
+    truth, scores, _ = study(3, decimals=decimals)
+    first, second = (
+        np.array([list(components(truth, scores[:, k])[side].values()) for k in (0, 1)]) for side in (0, 1)
+    )
+    expected = np.cov(first) / truth.sum() + np.cov(second) / (~truth).sum()
+    np.testing.assert_allclose(auroc_covariance(truth, scores).covariance, expected, rtol=1e-10)
+    singles = auroc_covariance(truth, scores, unit=np.random.default_rng(0).permutation(truth.size))
+    np.testing.assert_allclose(singles.covariance, expected, rtol=1e-10)
+
+
+def test_the_clustered_interval_is_wider_where_patients_have_equal_images() -> None:
+    rng = np.random.default_rng(0)
+    truth, score = rng.random(60) < 0.4, rng.normal(size=60)
+    score += truth
+    unit = np.repeat(np.arange(60), 9)
+    single = auroc_covariance(truth, score[:, None]).covariance[0, 0]
+    copied = np.repeat(truth, 9), np.repeat(score, 9)[:, None]
+    assert auroc_covariance(*copied, unit=unit).covariance[0, 0] == pytest.approx(single, rel=1e-10)
+    assert auroc_covariance(*copied).covariance[0, 0] < single / 8
+
+
+def test_interval_on_the_logit_scale() -> None:
+    low, high = auroc_interval(0.9, 0.03**2)
+    assert low < 0.9 < high < 1.0
+    assert 0.9 - low > high - 0.9
+    # delta method by hand: logit(0.9) = 2.1972, deviation 0.03 / 0.09
+    assert (low, high) == pytest.approx(
+        tuple(1 / (1 + np.exp(-(np.log(9) + s * 1.959964 / 3))) for s in (-1, 1)), abs=1e-6
+    )
+    assert np.isnan(auroc_interval(1.0, 0.0)).all()
+
+
+def test_one_class_is_refused() -> None:
+    with pytest.raises(EvaluationError, match="0 negative"):
+        auroc_covariance(np.ones(3, dtype=bool), np.zeros((3, 1)))
+
+
+def test_evaluation_carries_it_beside_the_bootstrap(random_predictions: Make) -> None:
+    predictions = random_predictions(unknown=0.0, n=500, patients=150)
+    figures = evaluate(predictions, operating_point=POINT, config=EvaluationConfig(replicates=2000)).figures
+    for figure in (figures["sick"]["auroc"], figures["organ"]["auroc_lung"], figures["signs"]["auroc_mass"]):
+        (other,) = figure.others
+        assert other.method == "obuchowski"
+        assert (other.low, other.high) == pytest.approx((figure.low, figure.high), abs=0.012)
+    assert figures["sick"]["auroc"].to_dict()["intervals"]["obuchowski"] == list(figures["sick"]["auroc"].others[0][1:])
+    ids = predictions.image_id
+    alone = Predictions(predictions.targets, ids, ids, ids, predictions.y_true, predictions.y_prob)
+    assert evaluate(alone, operating_point=POINT).figures["sick"]["auroc"].others[0].method == "delong"
+
+
+def test_few_patients_widen_the_interval_by_students_t() -> None:
+    truth, scores, unit = study(1, patients=12)
+    found = auroc_covariance(truth, scores, unit=unit)
+    held = [len(set(unit[rows])) for rows in (truth, ~truth)]
+    assert found.units == min(held)
+    error = found.covariance[1, 1] ** 0.5 / (found.auroc[1] * (1 - found.auroc[1]))
+    center = np.log(found.auroc[1] / (1 - found.auroc[1]))
+    ends = 1 / (1 + np.exp(-(center + np.array([-1, 1]) * stats.t.ppf(0.975, min(held) - 1) * error)))
+    assert found.interval(1) == pytest.approx(tuple(ends), rel=1e-9)
