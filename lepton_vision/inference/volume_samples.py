@@ -12,7 +12,7 @@ from lepton_vision.inference.samples import Outcome, Sample, list_files
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import read_image
 from lepton_vision.readers.series_list import group_series
-from lepton_vision.transforms.volume import preprocess_slices, preprocess_volume
+from lepton_vision.transforms.volume import preprocess_view
 from lepton_vision.transforms.volume_dataset import plain_sample
 from lepton_vision.types import SampleAddress
 
@@ -32,11 +32,10 @@ def list_volumes(named: str | Path | Sequence[str | Path]) -> list[SampleAddress
 def read_volume(address: SampleAddress, config: Config) -> Outcome:
     """Read one volume, ready for a network that gives one prediction for all of it."""
     volume = config.volume or VolumeConfig()
-    prepare = preprocess_slices if volume.view == "slices" else preprocess_volume
     failed = pseudonym("image", address.member or address.path.as_posix())
     try:
         image = read_image(address.path, member=address.member, frame=address.frame)
-        pixels = plain_sample(prepare(image, config.preprocess, volume), volume)
+        pixels = plain_sample(preprocess_view(image, config.preprocess, volume), volume)
     except ReadError as error:
         return Failure(failed, error.reason)
     except MemoryError:
