@@ -11,7 +11,18 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "lepton_vision"
 FOUNDATION = {"errors", "geometry", "targets", "types", "sections", "config", "files", "_lazy"}
-TOP = {"pipeline", "inspection", "mask_study", "repeats", "cli", "cli_masks", "cli_options", "demo", "console"}
+TOP = {
+    "pipeline",
+    "inspection",
+    "mask_study",
+    "repeats",
+    "cli",
+    "cli_masks",
+    "cli_options",
+    "demo",
+    "demo_study",
+    "console",
+}
 ORDER = [
     "readers",
     "manifest",
@@ -114,9 +125,9 @@ def test_a_heavy_package_has_one_doorway(package: str) -> None:
     assert users <= DOORWAYS[package]
 
 
-def test_pydicom_is_known_to_the_readers_and_the_demo_alone() -> None:
+def test_pydicom_is_known_to_the_readers_and_the_writer_of_the_demo_alone() -> None:
     users = {stage_of(p) for p in sources() if any(n.split(".")[0] == "pydicom" for n in imports(p))}
-    assert users <= {"readers", "demo"}
+    assert users <= {"readers", "demo_study"}
 
 
 @pytest.mark.parametrize("stage", ["readers", "manifest", "evaluation", "reporting"])
