@@ -65,11 +65,23 @@ class Config(Section):
             raise ValueError("targets: 'masks' is the name of the segmentation head, give the target another")
         if self.segmentation is not None and self.train.cache_features:
             raise ValueError("train.cache_features keeps one feature map, a segmentation head needs all: turn it off")
-        if self.volume is not None and self.segmentation is not None and self.volume.view != "3d":
-            raise ValueError("segmentation of volumes needs volume.view 3d: slices have one prediction together")
+        if self.volume is not None and self.segmentation is not None and self.volume.view == "slices":
+            raise ValueError(
+                "segmentation of volumes needs volume.view 3d or 2.5d: slices have one prediction together"
+            )
         if self.volume is not None and self.train.cache_features:
             raise ValueError("train.cache_features keeps features of images, not of volumes: turn it off")
         return self
+
+    @property
+    def channels(self) -> int:
+        """C of the network's input: those of an image, with ``volume.view`` 2.5d of each slice seen at once."""
+        return self.preprocess.channels * (1 if self.volume is None else self.volume.slab)
+
+    @property
+    def sees_slabs(self) -> bool:
+        """Whether the network takes slices of volumes with their neighbours (``volume.view`` 2.5d)."""
+        return self.volume is not None and self.volume.view == "2.5d"
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Config:

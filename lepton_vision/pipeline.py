@@ -21,7 +21,7 @@ from lepton_vision.evaluation.classification import validation_figures
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation, overlap_figures
 from lepton_vision.files import write_atomic
 from lepton_vision.inference.predictor import examine_network
-from lepton_vision.inference.windows import WindowedNetwork
+from lepton_vision.inference.whole_volumes import on_wholes
 from lepton_vision.manifest import Audit, Manifest, audit_manifest, split_manifest
 from lepton_vision.manifest.audit import drop_leaks
 from lepton_vision.manifest.labels import infer_targets, require_labels
@@ -163,10 +163,10 @@ def _validator(
 
 
 def _on_wholes(network: Network, config: Config, *, device: torch.device) -> nn.Module:
-    """What predicts the batches of a validation loader: whole volumes where masks are compared."""
-    if config.volume is None or config.segmentation is None:
+    """What predicts the batches of a validation loader: whole volumes where masks are compared, or slices stacked."""
+    if config.volume is None or not (config.segmentation is not None or config.sees_slabs):
         return network
-    return WindowedNetwork(network, config).to(device)
+    return on_wholes(network, config).to(device)
 
 
 def with_targets(config: Config, manifest: Manifest) -> Config:

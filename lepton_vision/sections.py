@@ -164,18 +164,28 @@ class SegmentationConfig(Section):
 class VolumeConfig(Section):
     """Whole volumes as samples: NIfTI files, DICOM series and enhanced multi-frame files."""
 
-    view: Literal["3d", "slices"] = "3d"
-    """3d: a 3-D ResNet on patches; targets are predicted from the patch in the middle. slices: a 2-D encoder on every
-    slice, pooled by attention (multiple-instance learning, arXiv:1802.04712)."""
+    view: Literal["3d", "2.5d", "slices"] = "3d"
+    """3d: a 3-D ResNet on patches; targets are predicted from the patch in the middle. 2.5d: a 2-D network on a slice
+    with its neighbours as channels, whose mask is that of the slice (arXiv:1704.07239); in training a slice has the
+    label of its volume, see ``aggregate``. slices: a 2-D encoder on every slice, pooled by attention (multiple-instance
+    learning, arXiv:1802.04712)."""
+    context: Annotated[int, Field(ge=0, le=15)] = 1
+    """With 2.5d: neighbours on each side: 1 makes three slices. At the border the last slice is repeated."""
+    context_step: PositiveInt = 1
+    """With 2.5d: distance of neighbours, in slices."""
+    aggregate: Literal["mean", "max"] = "mean"
+    """With 2.5d: what the slices of a volume say together, for each logit: their mean, or the largest (both as in
+    arXiv:1802.04712, section 2). mean: for what is seen in many slices. max: for what a few show; it rises with the
+    number of slices, which calibration must make good."""
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     """(D, H, W) that volumes are resampled to; None keeps that of each file."""
     patch: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 128, 128)
     """(D, H, W) voxels that a 3-D network sees at once; smaller volumes are padded. With slices D is the most that a
-    volume gives, spread evenly, and H and W do not count: see ``preprocess.size``."""
+    volume gives, spread evenly, and H and W do not count: see ``preprocess.size``. With 2.5d it does not count."""
     patches: PositiveInt = 1
-    """Patches drawn from each volume in an epoch."""
+    """Patches, or slices with 2.5d, drawn from each volume in an epoch."""
     foreground: Fraction = 0.33
-    """Share of the patches that are centred on a voxel of a structure."""
+    """Share of the patches that are centred on a voxel of a structure, or of the slices that hold one."""
     window: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     """(D, H, W) voxels that are seen at once where a mask is predicted, at least as many as in a patch; None is the
     patch. A volume that fits is seen whole, without black around it."""
@@ -189,7 +199,21 @@ class VolumeConfig(Section):
     def _check_window(self) -> VolumeConfig:
         if self.window is not None and any(a < b for a, b in zip(self.window, self.patch, strict=True)):
             raise ValueError("window must not be smaller than patch along any axis")
+        if self.window is not None and self.view == "2.5d":
+            raise ValueError("window counts with view 3d: with 2.5d every slice is seen whole, leave it out")
         return self
+
+    @model_validator(mode="after")
+    def _check_neighbours(self) -> VolumeConfig:
+        for key in ("context", "context_step", "aggregate"):
+            if self.view != "2.5d" and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} counts with view 2.5d, and view is {self.view}: set view, or leave it out")
+        return self
+
+    @property
+    def slab(self) -> int:
+        """Slices that a sample of a 2-D network is made of: 1 but with 2.5d."""
+        return 1 + 2 * self.context if self.view == "2.5d" else 1
 
 
 class TrainConfig(Section):

@@ -22,6 +22,7 @@ TOP = {
     "results",
     "repeats",
     "demo",
+    "demo_study",
     "console",
 }
 TOP |= {"cli", "cli_masks", "cli_options", "cli_statistics"}
@@ -127,9 +128,9 @@ def test_a_heavy_package_has_one_doorway(package: str) -> None:
     assert users <= DOORWAYS[package]
 
 
-def test_pydicom_is_known_to_the_readers_and_the_demo_alone() -> None:
+def test_pydicom_is_known_to_the_readers_and_the_writer_of_the_demo_alone() -> None:
     users = {stage_of(p) for p in sources() if any(n.split(".")[0] == "pydicom" for n in imports(p))}
-    assert users <= {"readers", "demo"}
+    assert users <= {"readers", "demo_study"}
 
 
 @pytest.mark.parametrize("stage", ["readers", "manifest", "evaluation", "reporting"])

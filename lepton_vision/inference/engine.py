@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from lepton_vision.errors import ConfigError
 from lepton_vision.inference.probabilities import to_probabilities
@@ -27,7 +28,8 @@ class Engine:
         bundle: weights, targets and calibration.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         precision: "auto" (the fastest that the device does well), "fp32", "bf16" or "fp16".
-        batch_size: images per step. Another size may change a probability in its last bits.
+        batch_size: images per step. Another size may change a probability in its last bits. With ``volume.view`` 2.5d
+            a step is one volume, and the network sees so many slices of it at once.
 
     Raises:
         ConfigError: a device or precision that is not there, or a batch size below 1.
@@ -45,7 +47,13 @@ class Engine:
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         network = bundle.network().to(self.device)
-        self._network = network.to(memory_format=suited_format(network.encoder.dims + 2))
+        self._network: nn.Module = network.to(memory_format=suited_format(network.encoder.dims + 2))
+        self.samples_per_step = batch_size
+        if bundle.config.sees_slabs:
+            from lepton_vision.inference.slicewise import SlicewiseNetwork  # reads tables: not for images
+
+            self._network = SlicewiseNetwork(network, bundle.config, at_once=batch_size).eval()
+            self.samples_per_step = 1
 
     @property
     def name(self) -> str:
@@ -56,7 +64,7 @@ class Engine:
         """Predict any number of images.
 
         Args:
-            images: (B, C, H, W) float32, normalised by ``to_input``; B may be 0.
+            images: (B, C, H, W) float32, or (B, C, D, H, W), normalised by ``to_input``; B may be 0.
 
         Returns:
             By target name, float32: (B,) probability of the positive class for binary, (B, K) otherwise. Where a
@@ -67,7 +75,8 @@ class Engine:
     def examine(self, images: Pixels | torch.Tensor) -> Examined:
         """Predict classes and masks of any number of images in one pass; see ``probabilities``."""
         source = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
-        parts = [self._step(source[k : k + self.batch_size]) for k in range(0, len(source), self.batch_size)]
+        step = self.samples_per_step
+        parts = [self._step(source[k : k + step]) for k in range(0, len(source), step)]
         if not parts:
             shapes = {t.name: 0 if t.kind == "binary" else (0, t.outputs) for t in self.bundle.targets}
             return Examined({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, None)
@@ -78,8 +87,8 @@ class Engine:
         )
 
     def _step(self, images: torch.Tensor) -> Examined:
-        """Run one step of at most ``batch_size`` images."""
-        batch = torch.zeros((self.batch_size, *images.shape[1:]), dtype=torch.float32)
+        """Run one step of at most ``samples_per_step`` images."""
+        batch = torch.zeros((self.samples_per_step, *images.shape[1:]), dtype=torch.float32)
         batch = batch.contiguous(memory_format=suited_format(batch.ndim))
         batch[: len(images)] = images
         with torch.inference_mode(), autocast(self.device, self.precision):

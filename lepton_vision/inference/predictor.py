@@ -88,7 +88,7 @@ def predict(
         total = len(files)
         outcomes = read_ahead(files, lambda path: read_file(path, preprocess), workers=workers, depth=2 * size)
     engine = Engine(bundle, device=device, precision=precision, batch_size=size)
-    found = _run(outcomes, engine, batch_size=size, total=total, progress=progress)
+    found = _run(outcomes, engine, batch_size=engine.samples_per_step, total=total, progress=progress)
     if not isinstance(images, Manifest):
         return _of_files(found, bundle)
     return _of_manifest(found, bundle, manifest=images, index=dataset.rows.index, split=split)

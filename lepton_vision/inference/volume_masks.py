@@ -13,10 +13,11 @@ from lepton_vision.config import Config, VolumeConfig
 from lepton_vision.errors import ConfigError, EvaluationError, ReadError
 from lepton_vision.inference.engine import runtime_name
 from lepton_vision.inference.masks import MaskPrediction
+from lepton_vision.inference.mirrors import LEFT_RIGHT
 from lepton_vision.inference.predictions import Failure
 from lepton_vision.inference.samples import read_ahead, rejected_rows
 from lepton_vision.inference.volume_samples import list_volumes
-from lepton_vision.inference.windows import LEFT_RIGHT, WindowedNetwork
+from lepton_vision.inference.whole_volumes import on_wholes
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import autocast, choose_device, choose_precision, suited_format
@@ -26,7 +27,8 @@ from lepton_vision.readers.mask import LabelMap
 from lepton_vision.transforms.preprocess import UInt16Pixels, to_input
 from lepton_vision.transforms.presets import names_sides
 from lepton_vision.transforms.rows import RowTable
-from lepton_vision.transforms.volume import Grid, grid_of, preprocess_volume, restore_mask
+from lepton_vision.transforms.volume import Grid, grid_of, preprocess_view, restore_mask
+from lepton_vision.transforms.volume_slabs import restore_slice_mask
 from lepton_vision.types import Image, Pixels, SampleAddress
 
 
@@ -46,10 +48,10 @@ class VolumeSegmenter:
     """The network of a bundle on volumes of any size.
 
     Args:
-        bundle: with a segmentation head that is used in scoring, and ``volume.view`` "3d".
+        bundle: with a segmentation head that is used in scoring, and ``volume.view`` "3d" or "2.5d".
         device: "auto", "cpu", "cuda" or "mps".
         precision: "auto", "fp32", "bf16" or "fp16".
-        mirrored: axes that volumes are predicted mirrored along too, see ``WindowedNetwork``; None is what
+        mirrored: axes that volumes are predicted mirrored along too, see ``on_wholes``; None is what
             ``config.volume.mirrored`` says.
 
     Raises:
@@ -77,8 +79,9 @@ class VolumeSegmenter:
             )
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
-        windowed = WindowedNetwork(bundle.network(), bundle.config, mirrored=mirrored).to(self.device).eval()
-        self._network = windowed.to(memory_format=suited_format(5))
+        network = bundle.network()
+        network = network.to(memory_format=suited_format(network.encoder.dims + 2))
+        self._network = on_wholes(network, bundle.config, mirrored=mirrored).to(self.device).eval()
 
     @property
     def name(self) -> str:
@@ -89,7 +92,7 @@ class VolumeSegmenter:
         """Predict one prepared volume.
 
         Args:
-            pixels: (C, D, H, W) uint16.
+            pixels: (C, D, H, W) uint16 from ``preprocess_view``.
 
         Returns:
             (1 + M, D, H, W) float32, background first.
@@ -112,8 +115,14 @@ class VolumeSegmenter:
             ReadError: it cannot be prepared.
         """
         volume = self.config.volume or VolumeConfig()
-        pixels = preprocess_volume(image, self.config.preprocess, volume)
-        return restore_mask(self.probabilities(pixels), grid_of(image, volume))
+        pixels = preprocess_view(image, self.config.preprocess, volume)
+        return self.restore(self.probabilities(pixels), grid_of(image, volume))
+
+    def restore(self, prob: Pixels, grid: Grid) -> LabelMap:
+        """Bring what ``probabilities`` gave to the voxels of the file, (D, H, W) uint8."""
+        if self.config.sees_slabs:
+            return restore_slice_mask(prob, grid, config=self.config.preprocess)
+        return restore_mask(prob, grid)
 
 
 def predict_volume_masks(
@@ -145,7 +154,7 @@ def predict_volume_masks(
         if isinstance(outcome, Failure):
             yield outcome
         else:
-            labels = restore_mask(segmenter.probabilities(outcome.pixels), outcome.grid)
+            labels = segmenter.restore(segmenter.probabilities(outcome.pixels), outcome.grid)
             yield MaskPrediction(outcome.image_id, outcome.address, outcome.image, labels, outcome.row)
         if progress is not None:
             progress(done, len(jobs))
@@ -156,7 +165,7 @@ def _read(address: SampleAddress, image_id: str, row: int, config: Config) -> _R
     try:
         image = read_image(address.path, member=address.member, frame=address.frame)
         grid = grid_of(image, volume)
-        pixels = preprocess_volume(image, config.preprocess, volume)
+        pixels = preprocess_view(image, config.preprocess, volume)
     except ReadError as error:
         return Failure(image_id or pseudonym("image", address.path.as_posix()), error.reason)
     except MemoryError:

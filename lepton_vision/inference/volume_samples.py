@@ -8,13 +8,13 @@ from pathlib import Path
 from lepton_vision.config import Config, VolumeConfig
 from lepton_vision.errors import ReadError
 from lepton_vision.inference.predictions import Failure
-from lepton_vision.inference.samples import Outcome, Sample, UInt16Pixels, list_files
+from lepton_vision.inference.samples import Outcome, Sample, list_files
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import read_image
 from lepton_vision.readers.series_list import group_series
-from lepton_vision.transforms.volume import preprocess_slices, preprocess_volume
+from lepton_vision.transforms.volume import preprocess_view
 from lepton_vision.transforms.volume_dataset import plain_sample
-from lepton_vision.types import Image, SampleAddress
+from lepton_vision.types import SampleAddress
 
 
 def list_volumes(named: str | Path | Sequence[str | Path]) -> list[SampleAddress]:
@@ -29,24 +29,13 @@ def list_volumes(named: str | Path | Sequence[str | Path]) -> list[SampleAddress
     return [SampleAddress(one.folder, one.series_id) for one in series] + [SampleAddress(path) for path in others]
 
 
-def prepare_volume(image: Image, config: Config) -> UInt16Pixels:
-    """Turn, window and resample a volume as the view of ``config.volume`` wants it, (C, D, H, W) uint16.
-
-    Raises:
-        ReadError: as ``preprocess_volume``.
-    """
-    volume = config.volume or VolumeConfig()
-    prepare = preprocess_slices if volume.view == "slices" else preprocess_volume
-    return prepare(image, config.preprocess, volume)
-
-
 def read_volume(address: SampleAddress, config: Config) -> Outcome:
     """Read one volume, ready for a network that gives one prediction for all of it."""
     volume = config.volume or VolumeConfig()
     failed = pseudonym("image", address.member or address.path.as_posix())
     try:
         image = read_image(address.path, member=address.member, frame=address.frame)
-        pixels = plain_sample(prepare_volume(image, config), volume)
+        pixels = plain_sample(preprocess_view(image, config.preprocess, volume), volume)
     except ReadError as error:
         return Failure(failed, error.reason)
     except MemoryError:

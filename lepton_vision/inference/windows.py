@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import combinations
 
 import numpy as np
 import torch
@@ -16,15 +15,13 @@ from torch.nn import functional
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
+from lepton_vision.inference.mirrors import average_mirrored, mirror_sets
 from lepton_vision.models.device import suited_format
 from lepton_vision.models.network import Network
 from lepton_vision.transforms.preprocess import to_input
 from lepton_vision.types import ModelOutput
 
 _AT_ONCE = 4  # windows in one step
-_AXES = (2, 3, 4)
-LEFT_RIGHT = 4
-"""The axis W of volumes along ``volume.AXES``."""
 
 
 class WindowedNetwork(nn.Module):
@@ -49,12 +46,10 @@ class WindowedNetwork(nn.Module):
         super().__init__()
         if config.volume is None or config.volume.view != "3d":
             raise ConfigError("Windows need a network on volumes: set volume.view to '3d'.", key="volume.view")
-        if not set(mirrored) <= set(_AXES):
-            raise ConfigError(f"Volumes have axes 2, 3 and 4. Received: {list(mirrored)}.", key="mirrored")
         self.network, self.targets = network, network.targets
         self.patch, self.overlap = config.volume.patch, config.volume.overlap
         self.window = config.volume.window or self.patch
-        self.mirrors = [axes for count in range(1, len(mirrored) + 1) for axes in combinations(mirrored, count)]
+        self.mirrors = mirror_sets(mirrored)
         black = to_input(np.zeros((config.preprocess.channels, 1, 1, 1), np.uint16), config.preprocess, axes=3)
         self.black: Tensor  # (C,): a format of five axes must not meet four
         self.register_buffer("black", torch.from_numpy(black).flatten(), persistent=False)
@@ -67,11 +62,9 @@ class WindowedNetwork(nn.Module):
         if not self.network.gives_masks:
             return ModelOutput(logits)
         total = self._masks(images, seen=middle.mask_logits if middle is not None and is_patch else None)
-        for axes in self.mirrors:
-            total = total + self._masks(images.flip(axes), seen=None).flip(axes)
-        return ModelOutput(logits, total / (1 + len(self.mirrors)))
+        return ModelOutput(logits, average_mirrored(total, self._masks, images=images, mirrors=self.mirrors))
 
-    def _masks(self, images: Tensor, *, seen: Tensor | None) -> Tensor:
+    def _masks(self, images: Tensor, *, seen: Tensor | None = None) -> Tensor:
         """Mask logits (B, 1 + M, D, H, W); ``seen`` are those of the filled up volume where they are known."""
         size = [max(length, limit) for length, limit in zip(images.shape[2:], self.patch, strict=True)]
         if seen is None:

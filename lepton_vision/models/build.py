@@ -22,7 +22,7 @@ def build_model(config: Config, *, channels: int | None = None, targets: Sequenc
 
     Args:
         config: ``model``, ``preprocess`` (size and channels) and ``train.seed`` count.
-        channels: C of the input; None means ``config.preprocess.channels``.
+        channels: C of the input; None means ``config.channels``.
         targets: one head each; None means ``config.targets``.
 
     Returns:

@@ -161,7 +161,7 @@ def make_network(config: Config, *, channels: int | None = None, targets: Sequen
             "configuration.",
             key="targets",
         )
-    channels = config.preprocess.channels if channels is None else channels
+    channels = config.channels if channels is None else channels
     if channels < 1:
         raise ConfigError(f"Expected at least 1 channel. Received: {channels}.", key="preprocess.windows")
     encoder = Encoder(

@@ -17,14 +17,13 @@ from lepton_vision.errors import EvaluationError
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.samples import UInt16Pixels
 from lepton_vision.inference.volume_masks import VolumeSegmenter
-from lepton_vision.inference.volume_samples import prepare_volume
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.mask_folder import MaskFolder
 from lepton_vision.scoring.rows import Row, Values, decide, ids_of, reason_of, without_pixels
 from lepton_vision.scoring.sink import ShardSink
 from lepton_vision.transforms.preprocess import to_input
-from lepton_vision.transforms.volume import Grid, grid_of, restore_mask
+from lepton_vision.transforms.volume import Grid, grid_of, preprocess_view, restore_mask
 from lepton_vision.transforms.volume_dataset import plain_sample
 from lepton_vision.types import Image
 
@@ -90,7 +89,7 @@ class VolumeScorer:
         try:
             image = source.read()
             grid = grid_of(image, self._volume)
-            whole = prepare_volume(image, self._config)
+            whole = preprocess_view(image, self._config.preprocess, self._volume)
             sample = None if self._engine is None else np.array(plain_sample(whole, self._volume))
         except Exception as error:  # an input must end as a row, and the row carries the type
             return ReadVolume(source, time.perf_counter() - started, reason=reason_of(error))

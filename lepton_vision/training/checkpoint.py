@@ -224,7 +224,7 @@ class _Guarded(io.RawIOBase):
 
 def _check_origin(content: Mapping[str, Any], origin: Origin) -> None:
     """Refuse to go on with something else."""
-    before, now = _flat(content["config"]), _flat(origin.config.to_dict())
+    before, now = _settings(content["config"]), _settings(origin.config.to_dict())
     changed = sorted(
         key
         for key in before.keys() | now.keys()
@@ -254,6 +254,12 @@ def _check_origin(content: Mapping[str, Any], origin: Origin) -> None:
             "and the number decides which sample comes when.",
             key="processes",
         )
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted key; the order of the structures is one, as masks number them in it."""
+    segmentation = config.get("segmentation") or {}
+    return _flat(config) | {"segmentation.structures": list(segmentation.get("structures", ()))}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -139,6 +139,11 @@ def preprocess_slices(image: Image, config: PreprocessConfig, volume: VolumeConf
     return out
 
 
+def preprocess_view(image: Image, config: PreprocessConfig, volume: VolumeConfig) -> UInt16Pixels:
+    """Prepare a volume for ``volume.view``: by ``preprocess_volume`` for 3d, else by ``preprocess_slices``."""
+    return (preprocess_volume if volume.view == "3d" else preprocess_slices)(image, config, volume)
+
+
 def choose_slices(depth: int, count: int, *, rng: np.random.Generator | None = None) -> npt.NDArray[np.int64]:
     """Choose slices of a volume that has more than a bag holds: spread evenly, one from each of ``count`` equal parts.
 
@@ -240,9 +245,14 @@ def restore_mask(prob: Pixels, grid: Grid) -> LabelMap:
         >>> restore_mask(np.array([[[[0.2, 0.9]]], [[[0.8, 0.1]]]], np.float32), grid)
         array([[[0, 0, 1, 1]]], dtype=uint8)
     """
+    return restore_shares(prob, grid)
+
+
+def restore_shares(shares: Iterable[Pixels], grid: Grid) -> LabelMap:
+    """As ``restore_mask``, of the background's and each structure's (D, H, W) probabilities one after the other."""
     turned = _three([grid.shape[k] for k in grid.order])
-    shares = ((number, resize_volume(plane, size=turned)) for number, plane in enumerate(prob))
-    return np.ascontiguousarray(turn_back(_largest(shares, turned), grid), dtype=np.uint8)
+    resized = ((number, resize_volume(plane, size=turned)) for number, plane in enumerate(shares))
+    return np.ascontiguousarray(turn_back(_largest(resized, turned), grid), dtype=np.uint8)
 
 
 def _largest(shares: Iterable[tuple[int, Pixels]], size: Shape) -> LabelMap:

@@ -25,13 +25,15 @@ from lepton_vision.types import FloatArray, Pixels
 # Share of the patches that are turned, scaled and shifted. That of nnU-Net (doi:10.1038/s41592-020-01008-z: one fifth
 # are turned, one fifth scaled): interpolation blurs edges, and a small structure is mostly edge.
 _MOVED = 0.36
+_PIERCED = 0.15  # share of the patches that get holes, as of images
+_HOLES = 0x686F6C65  # keeps the generator of the holes apart from that of the motion, which has the same seed
 
 
 class VolumeAugment:
     """Changes of one preset; the seed or generator that is given decides everything.
 
     Args:
-        preset: ranges at strength 1; holes and upside-down flips are of images only.
+        preset: ranges at strength 1; upside-down flips are along H, as in images.
         strength: multiplies the ranges.
         flips: whether volumes are mirrored left–right (along W).
 
@@ -54,7 +56,7 @@ class VolumeAugment:
         spacing_mm: tuple[float, ...] | None,
         in_plane: bool = False,
     ) -> tuple[FloatArray, FloatArray]:
-        """Draw how a patch is moved: mirrored, turned around each axis, scaled and shifted.
+        """Draw how a patch is moved: mirrored, turned over, turned around each axis, scaled and shifted.
 
         Args:
             rng: decides.
@@ -66,6 +68,7 @@ class VolumeAugment:
             (3, 3) from voxels of the patch to voxels of the volume, and (3,) shift of its middle in voxels.
         """
         drawn, is_moved, is_mirrored = rng.uniform(-1.0, 1.0, 7), rng.random() < _MOVED, rng.random() < 0.5
+        is_turned_over = rng.random() < 0.5 and self.preset.flip_vertical and self.strength > 0
         matrix, shift = np.eye(3), np.zeros(3)
         if is_moved:
             step = np.diag(np.ones(3) if spacing_mm is None else np.asarray(spacing_mm, np.float64))
@@ -77,10 +80,14 @@ class VolumeAugment:
             shift = self.preset.shift * self.strength * drawn[4:] * np.asarray(patch) * moves
         if self.flips and is_mirrored:
             matrix = matrix @ np.diag([1.0, 1.0, -1.0])
+        if is_turned_over:
+            matrix = matrix @ np.diag([1.0, -1.0, 1.0])
         return matrix, shift
 
     def change(self, pixels: Pixels, seed: int) -> Pixels:
-        """Change blur, brightness, contrast, gamma and noise; all channels alike but for the noise.
+        """Change blur, brightness, contrast, gamma and noise, then punch holes; channels alike but for the noise.
+
+        Masks stay as they are: what lies behind a hole is still there.
 
         Args:
             pixels: (C, D, H, W) float32 in [0, 1]; not changed.
@@ -91,7 +98,39 @@ class VolumeAugment:
         """
         self._changes.set_random_state(seed=seed % 2**32)
         changed: Any = self._changes(pixels)
-        return np.clip(np.asarray(changed, dtype=np.float32), 0.0, 1.0)
+        found: Pixels = np.clip(np.asarray(changed, dtype=np.float32), 0.0, 1.0)
+        side = min(0.5, self.preset.hole * self.strength)
+        for hole in draw_holes(pixels.shape[1:], side=side, rng=np.random.default_rng((seed, _HOLES))):
+            found[(slice(None), *hole)] = 0.0
+        return found
+
+
+def draw_holes(size: tuple[int, ...], *, side: float, rng: np.random.Generator) -> list[tuple[slice, ...]]:
+    """Draw up to three boxes that are blacked out, or none: of an image's holes (``augment``) in all its axes.
+
+    Args:
+        size: of the patch in voxels.
+        side: longest side as a part of the patch's; the shortest is half of it, and one voxel at least. 0 is none.
+        rng: decides.
+
+    Returns:
+        Boxes inside the patch, each with one slice for every axis.
+
+    Example:
+        >>> draw_holes((8, 8, 8), side=0.0, rng=np.random.default_rng(0))
+        []
+    """
+    if side <= 0 or rng.random() >= _PIERCED:
+        return []
+    holes = []
+    for _ in range(int(rng.integers(1, 4))):
+        lengths = [
+            min(n, max(1, round(n * share)))
+            for n, share in zip(size, rng.uniform(side / 2, side, len(size)), strict=True)
+        ]
+        starts = [int(rng.integers(0, n - length + 1)) for n, length in zip(size, lengths, strict=True)]
+        holes.append(tuple(slice(a, a + length) for a, length in zip(starts, lengths, strict=True)))
+    return holes
 
 
 def _turned(angles: FloatArray) -> FloatArray:

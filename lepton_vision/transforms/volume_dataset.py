@@ -22,9 +22,10 @@ from lepton_vision.transforms.masks import read_structures
 from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, to_input
 from lepton_vision.transforms.presets import PRESETS, may_flip
 from lepton_vision.transforms.rows import RowTable
-from lepton_vision.transforms.volume import choose_slices, grid_of, prepare_mask, preprocess_slices, preprocess_volume
+from lepton_vision.transforms.volume import choose_slices, grid_of, prepare_mask, preprocess_view
 from lepton_vision.transforms.volume_cache import Prepared, VolumeCache, source_version
 from lepton_vision.transforms.volume_patch import StoredMask, choose_center, cut_patch, find_points, warp_patch
+from lepton_vision.transforms.volume_slabs import fold_slabs, prepare_slice_mask, slab_places
 from lepton_vision.types import UNKNOWN, Batch, Pixels, SampleAddress, Target
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class VolumeDataset(Dataset[Batch]):
     In training a sample is a patch of ``config.volume.patch`` voxels, and each row is there ``config.volume.patches``
     times in a row of samples k, k + N, k + 2 N …: the seed of a sample decides where its patch lies and what happens to
     it. Otherwise a sample is the whole volume where masks are asked for, and else the patch in its middle. With view
-    "slices" a sample is a bag of ``config.volume.patch[0]`` slices of ``config.preprocess.size``.
+    "slices" a sample is a bag of ``config.volume.patch[0]`` slices of ``config.preprocess.size``. With view "2.5d" it
+    is a slice with its neighbours as channels (B, S * C, H, W) in training, and the whole volume otherwise.
 
     Args:
         manifest: rows whose status is not "ok" are left out; ``Batch.index`` counts rows of this manifest.
@@ -83,7 +85,7 @@ class VolumeDataset(Dataset[Batch]):
     @property
     def gives_wholes(self) -> bool:
         """Whether samples are whole volumes, which differ in size: one at a time then."""
-        return self.masks is not None and not self.training
+        return (self.masks is not None or self.volume.view == "2.5d") and not self.training
 
     @property
     def copies(self) -> int:
@@ -116,6 +118,8 @@ class VolumeDataset(Dataset[Batch]):
         rows = np.asarray([place % len(self.rows) for place, _ in pairs], np.int64)
         samples = [self._sample(int(row), seed) for row, (_, seed) in zip(rows, pairs, strict=True)]
         images, masks = self._stack(samples)
+        if self.volume.view == "2.5d" and self.training:
+            images, masks = fold_slabs(images), None if masks is None else masks[:, self.volume.context]
         labels = {name: torch.from_numpy(values[rows]) for name, values in self._labels.items()}
         ids = tuple(self.rows.image_id(int(row)) for row in rows)
         return Batch(images, labels, torch.from_numpy(self.rows.index[rows]), ids, masks)
@@ -140,8 +144,7 @@ class VolumeDataset(Dataset[Batch]):
         try:
             image = read_image(address.path, frame=address.frame, member=address.member)
             grid = grid_of(image, self.volume)
-            prepare = preprocess_slices if self.volume.view == "slices" else preprocess_volume
-            pixels = prepare(image, self.config.preprocess, self.volume)
+            pixels = preprocess_view(image, self.config.preprocess, self.volume)
         except ReadError as error:
             error.path = error.path or address.path
             raise
@@ -149,7 +152,11 @@ class VolumeDataset(Dataset[Batch]):
         place = None if self.masks is None else self.masks.locate(row)
         if place is not None and self.config.segmentation is not None:
             try:
-                mask = prepare_mask(read_structures(place, self.config.segmentation), grid)
+                labels = read_structures(place, self.config.segmentation)
+                if self.volume.view == "3d":
+                    mask = prepare_mask(labels, grid)
+                else:
+                    mask = prepare_slice_mask(labels, grid, config=self.config.preprocess)
             except ReadError as error:
                 error.path = error.path or place.path
                 raise
@@ -188,6 +195,8 @@ class VolumeDataset(Dataset[Batch]):
         volume, patch = self.load_volume(row), self.volume.patch
         if self.gives_wholes:
             return volume.pixels, volume.mask
+        if self.volume.view == "2.5d":
+            return self._slab(volume, seed=seed)
         d, h, w = volume.pixels.shape[1:]
         if seed is None or not self.training:
             if self.masks is None:
@@ -204,6 +213,25 @@ class VolumeDataset(Dataset[Batch]):
         matrix, shift = self.augment.motion(rng, patch=patch, spacing_mm=volume.spacing_mm)
         pixels, mask = warp_patch(volume.pixels, volume.mask, middle=middle + shift, matrix=matrix, patch=patch)
         return self.augment.change(pixels, seed), mask
+
+    def _slab(self, volume: Prepared, *, seed: int | None) -> tuple[UInt16Pixels | Pixels, StoredMask | None]:
+        """A slice (C, S, H, W) with its neighbours, moved and changed alike, and their masks."""
+        d, h, w = volume.pixels.shape[1:]
+        place, rng = (d - 1) // 2, np.random.default_rng(seed)
+        if seed is not None:
+            chosen = choose_center(
+                (d, h, w), (1, h, w), points=volume.points, foreground=self.volume.foreground, rng=rng
+            )
+            place = int(chosen[0])
+        places = slab_places(place, d, volume=self.volume)
+        pixels, mask = volume.pixels[:, places], None if volume.mask is None else volume.mask[places]
+        if seed is None or self.augment is None:
+            return pixels, mask
+        size = (len(places), h, w)
+        matrix, shift = self.augment.motion(rng, patch=size, spacing_mm=None, in_plane=True)
+        middle = (np.asarray(size) - 1.0) / 2.0 + shift
+        moved, labels = warp_patch(pixels, mask, middle=middle, matrix=matrix, patch=size)
+        return self.augment.change(moved, seed), labels
 
     def _bag(self, pixels: UInt16Pixels, *, seed: int, rng: np.random.Generator) -> UInt16Pixels | Pixels:
         """Slices of a volume, moved and changed alike; padded with black ones."""
@@ -243,8 +271,10 @@ def plain_sample(pixels: UInt16Pixels, volume: VolumeConfig) -> UInt16Pixels:
 
     Returns:
         (C, *patch) uint16, the middle of the volume, black where it does not reach; for slices (C, patch[0], height,
-        width), all of them or so many spread evenly, black ones behind.
+        width), all of them or so many spread evenly, black ones behind; for 2.5d the whole volume.
     """
+    if volume.view == "2.5d":
+        return pixels
     if volume.view == "slices":
         return fill_bag(pixels[:, choose_slices(pixels.shape[1], volume.patch[0])], volume.patch[0])
     middle = (np.asarray(pixels.shape[1:]) - 1.0) / 2.0

@@ -10,12 +10,18 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import ndimage
 
 from lepton_vision.demo import _one_thread, demo_config, write_demo_study
+from lepton_vision.demo_study import write_demo_series
+from lepton_vision.manifest import Manifest
 from lepton_vision.pipeline import run_study
+from lepton_vision.readers import read_image
+from lepton_vision.readers.mask import labels_of, read_mask
 
 from .conftest import Demo, run_cli, run_json
 
@@ -25,12 +31,63 @@ PLANTED = "Demo^Patient", "DEMO-0-"
 
 
 def test_the_planted_finding_is_learnt_and_the_json_holds_the_contract(demo: Demo) -> None:
-    keys = {"test_auroc", "low", "high", "n", "report", "bundle", "scores", "seconds"}
+    keys = {"test_auroc", "low", "high", "n", "report", "bundle", "scores", "seconds", "dice", "mask_report", "series"}
     assert keys <= set(demo.result)
     assert demo.result["test_auroc"] > 0.9
     assert demo.result["low"] <= demo.result["test_auroc"] <= demo.result["high"]
     for key in ("report", "bundle", "scores"):
         assert Path(demo.result[key]).exists()
+
+
+def test_the_masks_of_findings_are_learnt_and_have_a_page(demo: Demo) -> None:
+    dice = demo.result["dice"]
+    assert dice["value"] > 0.5
+    assert dice["low"] <= dice["value"] <= dice["high"]
+    assert 0 < dice["n"] <= demo.result["n"] + 5  # of images with a finding, or a false one
+    page = Path(demo.result["mask_report"])
+    assert page.is_file()
+    assert page != Path(demo.result["report"])
+    assert page.read_text(encoding="utf-8").count("data:image/") >= 3  # best, median and worst case
+    assert len(list((page.parent / "predicted").glob("*.png"))) >= dice["n"]
+
+
+def test_the_series_is_read_as_a_volume(demo: Demo) -> None:
+    series = demo.result["series"]
+    assert (series["kind"], series["slices"], series["shape"]) == ("series", 12, [1, 12, 128, 128])
+    assert series["spacing_mm"] == [5.0, 2.8, 2.8]
+    assert (series["orientation"], series["units"], series["modality"]) == ("LPS", "HU", "CT")
+
+
+def test_masks_of_the_study_lie_on_the_findings_alone(tmp_path: Path) -> None:
+    """By hand, from the files: within a mask it is denser than the lung around it, and labels say where one is."""
+    study = write_demo_study(tmp_path, patients=20, seed=5)
+    manifest = Manifest.scan(study.study, labels=study.labels, workers=0)
+    assert len(manifest.ok) == len(manifest) == study.images
+    has_mask = (manifest.frame["mask_values"] == "0,1").fillna(False).to_numpy(bool)
+    label = pd.to_numeric(manifest.frame["finding"]).to_numpy(float, na_value=np.nan)
+    assert has_mask.sum() > 10
+    assert manifest.frame["mask_values"].isna().sum() == manifest.frame["finding"].isna().sum()
+    assert (has_mask == label)[~np.isnan(label)].mean() > 0.9  # readers err
+    for row in manifest.frame[has_mask].itertuples():
+        pixels = read_image(manifest.root / str(row.path)).pixels[0]
+        mask = labels_of(read_mask(manifest.root / str(row.mask_path))) > 0
+        around = ndimage.binary_dilation(mask, iterations=8) & ~ndimage.binary_dilation(mask, iterations=4)
+        assert pixels[mask].mean() > np.median(pixels[around & (pixels < -500)]) + 200
+
+
+def test_the_mask_of_a_series_is_a_ball_on_its_voxels(tmp_path: Path) -> None:
+    mask = write_demo_series(tmp_path / "with", number=3)
+    write_demo_series(tmp_path / "without", number=3, has_finding=False)
+    found, plain = (read_image(tmp_path / name) for name in ("with", "without"))
+    assert mask.shape == found.pixels.shape[1:] == (12, 128, 128)
+    assert found.geometry is not None
+    has_any = mask.any(axis=(1, 2))
+    assert 3 <= has_any.sum() < 12
+    middle = mask.sum(axis=(1, 2)).argmax()
+    assert 4 <= middle <= 7
+    added = found.pixels[0] - plain.pixels[0]
+    assert added[mask > 0].min() > 0.4 * added[mask > 0].max() > 100
+    assert np.abs(added[[0, 11]]).max() < 60
 
 
 def test_shuffled_labels_are_not_learnt(tmp_path: Path) -> None:

@@ -75,9 +75,19 @@ def test_folds_of_volumes_are_pooled(tmp_path: Path) -> None:
         assert (tmp_path / "run" / "evaluation" / "masks" / "predicted" / f"{image_id}.nii.gz").is_file()
 
 
-@pytest.mark.parametrize("view", ["3d", "slices"])
-def test_classes_of_volumes_are_learnt(manifest: Manifest, tmp_path: Path, view: str) -> None:
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """The core is in every slice of the box: a slice that shows none teaches little about its volume's label."""
+    folder = tmp_path_factory.mktemp("deep")
+    return split(planted_volumes(folder, count=44, core_depth=(0, 6)), train=20, val=8)
+
+
+@pytest.mark.parametrize("view", ["3d", "2.5d", "slices"])
+def test_classes_of_volumes_are_learnt(manifest: Manifest, deep: Manifest, tmp_path: Path, view: str) -> None:
     config = classes(f"volume.view={view}", "preprocess.size=[16, 16]", "train.epochs=25")
+    if view == "2.5d":
+        more = ("volume.patches=8", "volume.aggregate=max", "train.batch_size=8", "train.epochs=15")
+        manifest, config = deep, config.override(*more)
     bundle = fit(config, manifest, run_dir=tmp_path / "run", device="cpu")
     loaded = Bundle.load(tmp_path / "run" / "bundle")
     assert loaded.bundle_id == bundle.bundle_id
@@ -105,6 +115,43 @@ def test_a_joint_model_gives_both(manifest: Manifest, tmp_path: Path) -> None:
     assert study.test.evaluation is not None
     assert study.test.masks is not None
     assert study.test.masks.n == 8
+
+
+def slab_config(*changes: str) -> Config:
+    steps = ("train.epochs=16", "train.lr=0.01", "train.batch_size=8", "train.warmup_epochs=0.5", "train.ema_decay=0.8")
+    small = ("volume.view=2.5d", "volume.patches=6", "volume.foreground=0.7", "preprocess.size=[16, 16]")
+    config = volume_config(*steps, *small, "train.monitor=val_dice", "evaluation.replicates=100", *changes)
+    return config.model_copy(update={"targets": (CORE,)})
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "max"])
+def test_slices_with_neighbours_learn_masks_and_classes_of_volumes(
+    deep: Manifest, tmp_path: Path, aggregate: str
+) -> None:
+    config = slab_config("augment.preset=light", f"volume.aggregate={aggregate}")
+    study = run_study(config, deep, run_dir=tmp_path / "run", device="cpu")
+    assert study.test.evaluation is not None
+    assert study.test.evaluation.figures["core"]["auroc"].value > 0.9
+    assert study.test.masks is not None
+    assert study.test.masks.n == 16
+    dice = study.test.masks.figures["box"]["dice"].value
+    assert dice > 0.8
+    (row,) = [row for row in study.test.masks.cases if row.structure == "box"][:1]
+    truth = nib.load(deep.root / deep.subset("test").frame["mask_path"].iloc[0])
+    kept = nib.load(tmp_path / "run" / "evaluation" / "masks" / "predicted" / f"{row.image_id}.nii.gz")
+    assert kept.shape == truth.shape
+    assert np.allclose(kept.affine, truth.affine)
+
+
+def test_shuffled_labels_of_volumes_are_not_learnt_from_slices(tmp_path: Path) -> None:
+    manifest = split(planted_volumes(tmp_path / "v", count=80, core_depth=(0, 6)), train=14, val=6)
+    labels = np.random.default_rng(0).permutation(np.arange(80) // 2 % 2)  # of no pixel
+    frame = manifest.frame.assign(core=labels)
+    shuffled = Manifest(frame, root=manifest.root, label_columns=manifest.label_columns)
+    config = slab_config("train.epochs=4").model_copy(update={"segmentation": None}).override("train.monitor=val_loss")
+    study = run_study(config, shuffled, run_dir=tmp_path / "run", device="cpu")
+    assert study.test.evaluation is not None
+    assert 0.35 < study.test.evaluation.figures["core"]["auroc"].value < 0.65  # n 60
 
 
 def test_scan_takes_series_as_volumes(tmp_path: Path) -> None:

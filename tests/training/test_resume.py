@@ -146,6 +146,20 @@ def test_another_configuration_is_refused_by_key(stopped: Path) -> None:
     assert caught.value.key == "train.lr"
 
 
+def test_another_order_of_the_structures_is_refused(tmp_path: Path) -> None:
+    """Masks number structures in their order: the same weights would mean something else."""
+    config = tiny_config("train.checkpoint_seconds=0", "segmentation.structures={liver: 1, lesion: 2}")
+    with pytest.raises(Killed):
+        run_tiny(tmp_path, config, progress=kill_at(3))
+    swapped = config.override("segmentation.structures={lesion: 2, liver: 1}")
+    with pytest.raises(
+        ConfigError, match=r"structures \(was \['liver', 'lesion'\], is \['lesion', 'liver'\]\)"
+    ) as caught:
+        run_tiny(tmp_path, swapped, resume=True)
+    assert caught.value.key == "segmentation.structures"
+    run_tiny(tmp_path, config.override("segmentation.structures={liver: [1], lesion: [2]}"), resume=True)
+
+
 def test_other_weights_are_refused_without_showing_their_path(stopped: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.weights") as caught:
         run_tiny(stopped, tiny_config("model.weights=/home/jane/w.pt"), resume=True, data_fingerprint="abc")

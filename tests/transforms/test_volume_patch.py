@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from lepton_vision.config import AugmentPreset
 from lepton_vision.transforms.presets import PRESETS, Preset
-from lepton_vision.transforms.volume_augment import VolumeAugment
+from lepton_vision.transforms.volume_augment import VolumeAugment, draw_holes
 from lepton_vision.transforms.volume_patch import choose_center, cut_patch, find_points, warp_patch
 from lepton_vision.types import UNKNOWN
 
@@ -48,13 +49,13 @@ def smooth_ball(size: tuple[int, int, int]) -> np.ndarray:
     return np.clip(2.0 - (((grid - middle) / radii) ** 2).sum(axis=0), 0.0, 1.0)
 
 
-@given(st.integers(0, 2**40))
-def test_a_mask_moves_with_its_image(seed: int) -> None:
+@given(st.integers(0, 2**40), st.sampled_from(["mr", "photo"]))
+def test_a_mask_moves_with_its_image(seed: int, preset: AugmentPreset) -> None:
     """The image is the mask, smoothed at its edge: after any motion it still is."""
     size, patch = (20, 28, 22), (18, 20, 24)
     ball = smooth_ball(size)
     pixels, mask = np.rint(ball * 65535).astype(np.uint16)[None], (ball > 0.5).astype(np.uint8)
-    augment = VolumeAugment(PRESETS["mr"], strength=1.5, flips=True)
+    augment = VolumeAugment(PRESETS[preset], strength=0.8, flips=True)
     matrix, shift = augment.motion(np.random.default_rng(seed), patch=patch, spacing_mm=(2.0, 1.0, 1.0))
     moved, labels = warp_patch(pixels, mask, middle=np.array([9.5, 13.5, 10.5]) + shift, matrix=matrix, patch=patch)
     assert labels is not None
@@ -99,6 +100,54 @@ def test_mirrors_change_left_and_right_alone() -> None:
     assert 60 < sum(matrix[2, 2] < 0 for matrix in drawn) < 140
 
 
+def test_only_presets_without_an_up_turn_volumes_over() -> None:
+    """Along H, half of the time, whether or not they are mirrored; rounded diagonals tell which."""
+    drawn: dict[str, set[tuple[float, ...]]] = {}
+    for name in ("photo", "mr"):
+        still = VolumeAugment(Preset(True, flip_vertical=PRESETS[name].flip_vertical), strength=1.0, flips=True)  # type: ignore[index]
+        matrices = [still.motion(np.random.default_rng(k), patch=(8, 8, 8), spacing_mm=None)[0] for k in range(200)]
+        drawn[name] = {tuple(np.diag(matrix).round(6)) for matrix in matrices}
+        if name == "photo":
+            assert 60 < sum(matrix[1, 1] < 0 for matrix in matrices) < 140
+    assert drawn["photo"] == {(1.0, a, b) for a in (1.0, -1.0) for b in (1.0, -1.0)}
+    assert drawn["mr"] == {(1.0, 1.0, 1.0), (1.0, 1.0, -1.0)}
+    off = VolumeAugment(Preset(False, flip_vertical=True), strength=0.0, flips=False)
+    assert all((off.motion(np.random.default_rng(k), patch=(8, 8, 8), spacing_mm=None)[0] > -1).all() for k in range(9))
+
+
+@given(SIZES, st.floats(0.05, 0.5), st.integers(0, 2**40))
+def test_holes_lie_inside_and_have_the_sides_asked_for(size: tuple[int, int, int], side: float, seed: int) -> None:
+    holes = draw_holes(size, side=side, rng=np.random.default_rng(seed))
+    assert len(holes) <= 3
+    for hole in holes:
+        for part, length in zip(hole, size, strict=True):
+            assert 0 <= part.start < part.stop <= length
+            assert part.stop - part.start <= max(1, side * length + 0.5)
+            assert part.stop - part.start >= min(length, max(1, side / 2 * length - 0.5))
+
+
+@given(st.integers(0, 2**40))
+def test_holes_are_black_in_every_channel_and_change_nothing_else(seed: int) -> None:
+    pixels = np.random.default_rng(seed).random((2, 8, 10, 12)).astype(np.float32) * 0.8 + 0.1
+    values = {"contrast": 0.1, "brightness": 0.05}
+    pierced = VolumeAugment(Preset(False, **values, hole=0.4), strength=1.0, flips=False).change(pixels, seed)  # type: ignore[arg-type]
+    whole = VolumeAugment(Preset(False, **values), strength=1.0, flips=False).change(pixels, seed)  # type: ignore[arg-type]
+    is_other = pierced != whole
+    assert (pierced[is_other] == 0).all()
+    assert np.array_equal(is_other[0] | (whole[0] == 0), is_other[1] | (whole[1] == 0)) or not is_other.any()
+
+
+def test_a_part_of_the_patches_has_holes_anywhere() -> None:
+    augment = VolumeAugment(Preset(False, hole=0.3), strength=1.0, flips=False)
+    pixels = np.ones((1, 9, 9, 9), np.float32)
+    found = np.stack([augment.change(pixels, seed)[0] for seed in range(600)])
+    share = (found == 0).any(axis=(1, 2, 3)).mean()
+    assert 0.1 < share < 0.2  # 0.15, n 600
+    ever = (found == 0).any(axis=0)
+    assert all(ever.any(axis=others).all() for others in ((1, 2), (0, 2), (0, 1)))  # every slice, row and column
+    assert VolumeAugment(Preset(False, hole=0.3), strength=0.0, flips=False).change(pixels, 1).min() == 1.0
+
+
 def test_patches_on_structures_hold_one_and_every_structure_has_its_turn() -> None:
     mask = np.zeros((30, 30, 30), np.uint8)
     mask[2:12, 2:12, 2:12] = 1
@@ -141,7 +190,7 @@ def test_values_change_by_the_seed_alone_and_stay_in_range() -> None:
         assert 0.0 <= changed.min() <= changed.max() <= 1.0
 
 
-@pytest.mark.parametrize("name", ["blur", "contrast", "brightness", "gamma", "noise"])
+@pytest.mark.parametrize("name", ["blur", "contrast", "brightness", "gamma", "noise", "hole"])
 def test_each_change_happens_by_itself(name: str) -> None:
     pixels = np.random.default_rng(0).random((1, 9, 8, 7)).astype(np.float32) * 0.6 + 0.2
     augment = VolumeAugment(Preset(False, **{name: 0.3}), strength=1.0, flips=False)  # type: ignore[arg-type]

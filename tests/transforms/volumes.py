@@ -22,8 +22,13 @@ def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray | None = None)
     nib.save(image, path)
 
 
-def planted_volumes(folder: Path, *, count: int = 6, seed: int = 0, side: int = 12) -> Manifest:
-    """Noise with a bright box (structure 1) of unlike size and place; odd ones hold a brighter core (structure 2)."""
+def planted_volumes(
+    folder: Path, *, count: int = 6, seed: int = 0, side: int = 12, core_depth: tuple[int, int] = (2, 5)
+) -> Manifest:
+    """Noise with a bright box (structure 1) of unlike size and place; odd ones hold a brighter core (structure 2).
+
+    ``core_depth`` says which of the six slices of the box show the core.
+    """
     rng = np.random.default_rng(seed)
     rows = []
     for number in range(count):
@@ -34,7 +39,8 @@ def planted_volumes(folder: Path, *, count: int = 6, seed: int = 0, side: int = 
         mask[box] = 1
         has_core = number % 2 == 1
         if has_core:
-            mask[tuple(slice(int(a) + 2, int(a) + 5) for a in first)] = 2
+            ends = ((2, 5), (2, 5), core_depth)
+            mask[tuple(slice(int(a) + low, int(a) + high) for a, (low, high) in zip(first, ends, strict=True))] = 2
         pixels = rng.normal(100, 10, size) + 60.0 * (mask >= 1) + 60.0 * (mask == 2)
         write_nifti(folder / "images" / f"{number}.nii.gz", pixels.astype(np.float32), RAS)
         write_nifti(folder / "masks" / f"{number}.nii.gz", mask, RAS)
