@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lepton_vision.case_points import case_point, keep_case_point
+from lepton_vision.case_points import case_point, check_cases, keep_case_point
 from lepton_vision.config import Config, EvaluationConfig
 from lepton_vision.errors import ConfigError, ManifestError
 from lepton_vision.evaluation import Evaluation, choose_operating_point, evaluate
@@ -105,6 +105,7 @@ def fit(
     config = with_targets(config, manifest)
     manifest, audit = check_leakage(config, manifest)
     parts = {split: require_labels(manifest.subset(split), config.targets, split=split) for split in ("train", "val")}
+    check_cases(parts["val"], config.targets, settings=config.evaluation)
     main = is_main_process()
     if main:
         run_dir.mkdir(parents=True, exist_ok=True)
