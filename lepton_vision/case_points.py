@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from lepton_vision.config import EvaluationConfig
-from lepton_vision.errors import ConfigError
+from lepton_vision.errors import ConfigError, LabelError
 from lepton_vision.evaluation import Criterion, choose_operating_point
 from lepton_vision.evaluation.units import Aggregation, aggregate, fit_aggregation
 from lepton_vision.inference import Predictions
+from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
-from lepton_vision.types import OperatingPoint
+from lepton_vision.types import OperatingPoint, Target
 
 _KEY = "unit_of_analysis"
+
+
+def check_cases(part: Manifest, targets: Sequence[Target], *, settings: EvaluationConfig) -> None:
+    """Refuse, before a long training, rows that cannot be joined to ``settings.unit`` afterwards.
+
+    Raises:
+        LabelError: rows without the ids of the unit, or exclusive labels that differ within a unit.
+    """
+    if settings.unit == "image":
+        return
+    column = f"{settings.unit}_id"
+    if column not in part.frame or part.frame[column].isna().all():
+        raise LabelError(
+            f"evaluation.unit is {settings.unit!r}, but no row has a {column}. Choose another unit, or give the ids.",
+            key=column,
+        )
+    for target in targets:
+        if target.is_exclusive:
+            labels = part.labels(target)
+            by_unit = pd.Series(labels[~np.isnan(labels)]).groupby(part.frame[column].to_numpy()[~np.isnan(labels)])
+            conflicts = int((by_unit.nunique() > 1).sum())
+            if conflicts:
+                raise LabelError(
+                    f"Labels of the {target.kind} target {target.name!r} differ within a {settings.unit}. Received: "
+                    f"{conflicts} such. Give each {settings.unit} one label, or set evaluation.unit to image.",
+                    key=target.name,
+                )
 
 
 def keep_case_point(bundle: Bundle, predictions: Predictions) -> Bundle:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lepton_vision.case_points import check_cases
 from lepton_vision.class_study import Scope, evaluate_classes, settle, subgroup_columns
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, EvaluationError, ManifestError
@@ -106,6 +107,7 @@ def fit(
     manifest, audit = check_leakage(config, manifest)
     subgroup_columns(manifest, config.evaluation.subgroups)  # better refused now than after the training
     parts = {split: require_labels(manifest.subset(split), config.targets, split=split) for split in ("train", "val")}
+    check_cases(parts["val"], config.targets, settings=config.evaluation)
     main = is_main_process()
     if main:
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -136,6 +136,12 @@ def cross_validate(
     """
     run_dir = Path(run_dir)
     config = with_targets(config, manifest)
+    if config.evaluation.unit != "image" and config.evaluation.aggregation == "learnt":
+        raise ConfigError(
+            "A cross-validation has no common validation split to fit a learnt aggregation on. Use mean, max or "
+            "noisy_or.",
+            key="evaluation.aggregation",
+        )
     cache_dir = cache_folder(config, run_dir) if cache_dir is None else cache_dir
     held_out: list[tuple[Bundle, Manifest]] = []
     for fold in range(folds):

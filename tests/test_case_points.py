@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 
 from lepton_vision.cli import app
 from lepton_vision.config import Config
-from lepton_vision.errors import ConfigError
+from lepton_vision.errors import ConfigError, LabelError
 from lepton_vision.evaluation import aggregate
 from lepton_vision.inference import Predictions, predict
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
 from lepton_vision.pipeline import evaluate_bundle, fit
+from lepton_vision.repeats import cross_validate
 from lepton_vision.types import Target
 
 SICK = Target("label", "binary", ("0", "1"))
@@ -109,6 +110,27 @@ def test_ordinal_targets_go_through_the_whole_path(tmp_path: Path) -> None:
     kappa = cohen_kappa_score(written.y_true["label"], called, weights="quadratic")
     assert result.evaluation.figures["label"]["kappa_quadratic"].value == pytest.approx(kappa)
     assert "Quadratic weighted kappa" in result.report.read_text()
+
+
+def test_what_cannot_be_joined_is_refused_before_training(tmp_path: Path) -> None:
+    manifest = study(tmp_path, classes=3)
+    config = CONFIG.model_copy(update={"targets": (GRADE,)})
+    mixed = manifest.frame.copy()
+    mixed["patient_id"] = mixed["split"] + "-one"
+    shuffled = Manifest(mixed, root=manifest.root, label_columns=manifest.label_columns)
+    with pytest.raises(LabelError, match=r"differ within a patient. Received: 1 such"):
+        fit(config.override("evaluation.unit=patient"), shuffled, run_dir=tmp_path / "run")
+    with pytest.raises(LabelError, match="no row has a study_id"):
+        fit(config.override("evaluation.unit=study"), manifest, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    learnt = config.override("evaluation.unit=patient", "evaluation.aggregation=learnt")
+    with pytest.raises(ConfigError, match="no common validation split"):
+        cross_validate(learnt, manifest, folds=2, run_dir=tmp_path / "run")
+
+
+def test_a_class_cannot_be_called_like_a_mean() -> None:
+    with pytest.raises(ValueError, match="'micro' is the name of a mean"):
+        Target("size", "multiclass", ("micro", "large"))
 
 
 def write_table(path: Path, *, seed: int, split: str) -> None:

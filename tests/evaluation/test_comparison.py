@@ -178,8 +178,10 @@ def test_non_inferiority_is_the_interval_against_the_margin(random_predictions: 
     brier = compare(first, second, operating_point=POINT, margin={"brier": 0.001}, config=QUICK).differences["sick"]
     assert brier["brier"].figure.low > 0.001  # the second is worse: its error is larger
     assert brier["brier"].is_non_inferior is False
+    assert brier["brier"].p_non_inferior > 0.97
     turned = compare(second, first, operating_point=POINT, margin={"brier": 0.001}, config=QUICK).differences["sick"]
     assert turned["brier"].is_non_inferior is True
+    assert turned["brier"].p_non_inferior < 0.03
 
 
 def test_a_model_against_itself_differs_in_nothing(random_predictions: Make) -> None:
