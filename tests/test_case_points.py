@@ -11,6 +11,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 from typer.testing import CliRunner
 
+from lepton_vision.class_study import Scope
 from lepton_vision.cli import app
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, LabelError
@@ -75,13 +76,13 @@ def test_another_unit_is_chosen_on_validation_when_asked_for(
 ) -> None:
     bundle, manifest, _ = trained
     settings = bundle.config.override("evaluation.aggregation=max").evaluation
-    found = evaluate_bundle(bundle, manifest, split="test", out=tmp_path, settings=settings).evaluation
+    found = evaluate_bundle(bundle, manifest, split="test", out=tmp_path, scope=Scope(settings=settings)).evaluation
     cases = aggregate(predict(bundle, manifest.subset("test")), unit="patient", method="max")
     expected = roc_auc_score(cases.y_true["label"], cases.y_prob["label"])
     assert found.figures["label"]["auroc"].value == pytest.approx(expected)
     assert found.operating_point.chosen_on == "val"
     with pytest.raises(ConfigError, match="no operating point for the unit 'patient' with 'max'"):
-        evaluate_bundle(bundle, manifest.subset("test"), split="test", out=tmp_path, settings=settings)
+        evaluate_bundle(bundle, manifest.subset("test"), split="test", out=tmp_path, scope=Scope(settings=settings))
 
 
 def test_the_command_takes_unit_and_aggregate(trained: tuple[Bundle, Manifest, Path], tmp_path: Path) -> None:
