@@ -107,7 +107,7 @@ class VolumeScorer:
         columns = self._mask(item, item.image)
         seconds = item.seconds + time.perf_counter() - started
         self._group.append(replace(item, whole=None, columns=columns, seconds=seconds))
-        if self._engine is None or len(self._group) >= self._engine.batch_size:
+        if self._engine is None or len(self._group) >= self._engine.samples_per_step:
             self.finish()
 
     def finish(self) -> None:
