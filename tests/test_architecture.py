@@ -57,6 +57,9 @@ DOORWAYS = {
     "monai": {"transforms/volume_augment.py", "inference/windows.py"},
     "mlflow": {"training/runlog.py", "training/tracking.py"},
     "nibabel": {"readers/volume.py", "scoring/mask_files.py"},  # what is read there, what is written here
+    "onnx": {"inference/onnx_runtime.py"},
+    "onnxruntime": {"inference/onnx_runtime.py"},
+    "openvino": {"inference/openvino_runtime.py"},
     "highdicom": {"scoring/dicom_results.py"},
 }
 
