@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lepton_vision.cli_export import export
 from lepton_vision.cli_masks import evaluate, export_mask
 from lepton_vision.cli_options import Device, Json, check_choice, print_facts
 from lepton_vision.cli_statistics import compare, plan
@@ -271,6 +272,7 @@ def _load_config(path: Path | None, assignments: list[str] | None) -> Any:
     return config.override(*(assignments or ()))
 
 
+app.command()(export)
 app.command()(export_mask)
 app.command()(compare)
 app.command()(plan)

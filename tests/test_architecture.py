@@ -25,7 +25,7 @@ TOP = {
     "demo_study",
     "console",
 }
-TOP |= {"cli", "cli_masks", "cli_options", "cli_statistics"}
+TOP |= {"cli", "cli_export", "cli_masks", "cli_options", "cli_statistics"}
 ORDER = [
     "readers",
     "manifest",
@@ -52,7 +52,7 @@ DOORWAYS = {
     "albumentations": {"transforms/augment.py"},
     "matplotlib": {"reporting/figures.py"},
     "rich": {"console.py"},
-    "typer": {"cli.py", "cli_masks.py", "cli_options.py", "cli_statistics.py"},
+    "typer": {"cli.py", "cli_export.py", "cli_masks.py", "cli_options.py", "cli_statistics.py"},
     "jinja2": {"reporting/page.py"},
     "monai": {"transforms/volume_augment.py", "inference/windows.py"},
     "mlflow": {"training/runlog.py", "training/tracking.py"},

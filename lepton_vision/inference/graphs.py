@@ -40,16 +40,19 @@ class ProbabilityGraph(nn.Module):
         shift: one figure per channel, subtracted after scaling.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, bundle: Bundle, *, scale: Sequence[float], shift: Sequence[float]) -> None:
         super().__init__()
-        self.graph, self.targets = LogitGraph(bundle), bundle.targets
+        self.logits, self.targets = LogitGraph(bundle), bundle.targets
         self.temperatures = [bundle.temperature(target.name) for target in bundle.targets]
         self.register_buffer("scale", torch.tensor(list(scale)).reshape(1, -1, 1, 1))
         self.register_buffer("shift", torch.tensor(list(shift)).reshape(1, -1, 1, 1))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Normalise, run the network, divide by the temperature; then softmax or sigmoid."""
-        logits = self.graph(pixels * self.scale - self.shift)
+        logits = self.logits(pixels * self.scale - self.shift)
         return tuple(
             torch.softmax(one / t, dim=1) if target.is_exclusive else torch.sigmoid(one / t)
             for one, t, target in zip(logits, self.temperatures, self.targets, strict=True)
@@ -76,7 +79,8 @@ def check_is_plain(bundle: Bundle) -> None:
 def quiet_trace() -> Iterator[None]:
     """Leave out what tracing warns of: its own age, and the checks of shapes in ``Network``, which are constant."""
     with warnings.catch_warnings(), torch.no_grad():
-        for kind in (FutureWarning, DeprecationWarning, torch.jit.TracerWarning):
+        traced = torch.jit.TracerWarning  # type: ignore[attr-defined]
+        for kind in (FutureWarning, DeprecationWarning, traced):
             warnings.simplefilter("ignore", kind)
         yield
 
@@ -94,7 +98,7 @@ def to_onnx(graph: nn.Module, example: Tensor, *, outputs: Sequence[str]) -> byt
         torch.onnx.export(
             graph.eval(),
             (example,),
-            file,
+            file,  # type: ignore[arg-type]  # a buffer is taken without dynamo
             dynamo=False,  # the newer way needs a further package
             input_names=["images"],
             output_names=list(outputs),

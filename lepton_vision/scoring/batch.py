@@ -207,7 +207,8 @@ def _load(bundle: Bundle, settings: dict[str, str], *, batch_size: int, masks: b
     is_volume = bundle.config.volume is not None
     engine = segmenter = None
     if bundle.targets or not is_volume:
-        engine = load_engine(bundle, **settings, batch_size=batch_size)  # type: ignore[arg-type]
+        runtime, device, precision = settings["engine"], settings["device"], settings["precision"]
+        engine = load_engine(bundle, engine=runtime, device=device, precision=precision, batch_size=batch_size)
     if masks and is_volume:
         segmenter = VolumeSegmenter(bundle, device=settings["device"], precision=settings["precision"])
     return engine, segmenter
