@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lepton_vision.cli_export import export
 from lepton_vision.cli_masks import evaluate, export_mask
 from lepton_vision.cli_options import Device, Json, check_choice, print_facts
 from lepton_vision.cli_statistics import compare, plan
@@ -207,7 +208,7 @@ def score(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images per step of the model; default 32, for volumes as in training.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="auto or torch.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto (the fastest here), torch, openvino or onnx.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     file_format: Annotated[str, typer.Option("--format", help="parquet or csv.")] = "parquet",
     max_failures: Annotated[float, typer.Option(help="Largest tolerated share of failed rows.")] = 0.05,
@@ -223,7 +224,7 @@ def score(
     from lepton_vision.models.allocator import keep_freed_memory
     from lepton_vision.scoring.batch import check_failures, score, write_path_map
 
-    check_choice("engine", engine, ("auto", "torch"))
+    check_choice("engine", engine, ("auto", "torch", "openvino", "onnx"))
     check_choice("mask-format", mask_format, ("auto", "nifti", "png", "dicom"))
     check_choice("format", file_format, ("parquet", "csv"))
     check_choice("precision", precision, ("auto", "fp32", "bf16", "fp16"))
@@ -241,6 +242,7 @@ def score(
             batch_size=batch_size,
             device=device,
             precision=precision,  # type: ignore[arg-type]
+            engine=engine,  # type: ignore[arg-type]
             file_format=file_format,  # type: ignore[arg-type]
             progress=lambda done, total, failed: console.progress("score", done, total, f"{failed} failed"),
         )
@@ -270,6 +272,7 @@ def _load_config(path: Path | None, assignments: list[str] | None) -> Any:
     return config.override(*(assignments or ()))
 
 
+app.command()(export)
 app.command()(export_mask)
 app.command()(compare)
 app.command()(plan)

@@ -25,7 +25,7 @@ TOP = {
     "demo_study",
     "console",
 }
-TOP |= {"cli", "cli_masks", "cli_options", "cli_statistics"}
+TOP |= {"cli", "cli_export", "cli_masks", "cli_options", "cli_statistics"}
 ORDER = [
     "readers",
     "manifest",
@@ -52,11 +52,14 @@ DOORWAYS = {
     "albumentations": {"transforms/augment.py"},
     "matplotlib": {"reporting/figures.py"},
     "rich": {"console.py"},
-    "typer": {"cli.py", "cli_masks.py", "cli_options.py", "cli_statistics.py"},
+    "typer": {"cli.py", "cli_export.py", "cli_masks.py", "cli_options.py", "cli_statistics.py"},
     "jinja2": {"reporting/page.py"},
     "monai": {"transforms/volume_augment.py", "inference/windows.py"},
     "mlflow": {"training/runlog.py", "training/tracking.py"},
     "nibabel": {"readers/volume.py", "scoring/mask_files.py"},  # what is read there, what is written here
+    "onnx": {"inference/onnx_runtime.py"},
+    "onnxruntime": {"inference/onnx_runtime.py"},
+    "openvino": {"inference/openvino_runtime.py"},
     "highdicom": {"scoring/dicom_results.py"},
 }
 

@@ -7,18 +7,18 @@ probability, bit by bit, whatever it is scored beside, and a resumed run gives w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from lepton_vision.errors import ConfigError
 from lepton_vision.inference.probabilities import to_probabilities
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.models.device import autocast, choose_device, choose_precision, suited_format
-from lepton_vision.types import Pixels
+from lepton_vision.models.device import Precision, autocast, choose_device, choose_precision, suited_format
+from lepton_vision.types import ModelOutput, Pixels
 
 
 class Engine:
@@ -26,13 +26,19 @@ class Engine:
 
     Args:
         bundle: weights, targets and calibration.
+        engine: "torch", "openvino" or "onnx"; the last two on the CPU, for images without masks, and not compared with
+            torch here: use ``engine_choice.load_engine``.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         precision: "auto" (the fastest that the device does well), "fp32", "bf16" or "fp16".
         batch_size: images per step. Another size may change a probability in its last bits. With ``volume.view`` 2.5d
             a step is one volume, and the network sees so many slices of it at once.
 
+    Attributes:
+        difference: largest difference of a probability from torch in float32 on a calibration batch; None where it was
+            not compared.
+
     Raises:
-        ConfigError: a device or precision that is not there, or a batch size below 1.
+        ConfigError: an engine, device or precision that is not there, or a batch size below 1.
         BundleError: weights that do not fit their configuration.
 
     Example:
@@ -40,15 +46,30 @@ class Engine:
         >>> engine.probabilities(images)["covid"]  # doctest: +SKIP
     """
 
-    def __init__(self, bundle: Bundle, *, device: str = "auto", precision: str = "auto", batch_size: int = 32) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        engine: str = "torch",
+        device: str = "auto",
+        precision: str = "auto",
+        batch_size: int = 32,
+    ) -> None:
         if batch_size < 1:
             raise ConfigError(f"Expected a batch size of at least 1. Received: {batch_size}.", key="batch_size")
         self.bundle, self.batch_size = bundle, batch_size
+        self.samples_per_step = batch_size
+        self.difference: float | None = None
+        self._network: Callable[..., ModelOutput]
+        if engine != "torch":
+            self.device, self.precision = _cpu_only(engine, bundle, device=device, precision=precision)
+            self._network, self._runtime = _other_runtime(engine, bundle, self.precision)
+            return
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
+        self._runtime = runtime_name(self.device, self.precision)
         network = bundle.network().to(self.device)
-        self._network: nn.Module = network.to(memory_format=suited_format(network.encoder.dims + 2))
-        self.samples_per_step = batch_size
+        self._network = network.to(memory_format=suited_format(network.encoder.dims + 2))
         if bundle.config.sees_slabs:
             from lepton_vision.inference.slicewise import SlicewiseNetwork  # reads tables: not for images
 
@@ -58,7 +79,7 @@ class Engine:
     @property
     def name(self) -> str:
         """What made the probabilities, e.g. "torch 2.14.1 cpu bf16 batch 32"."""
-        return f"{runtime_name(self.device, self.precision)} batch {self.batch_size}"
+        return f"{self._runtime} batch {self.batch_size}"
 
     def probabilities(self, images: Pixels | torch.Tensor) -> dict[str, npt.NDArray[np.float32]]:
         """Predict any number of images.
@@ -103,6 +124,34 @@ class Engine:
         if output.mask_logits is not None:
             masks = output.mask_logits[: len(images)].softmax(dim=1).cpu().numpy()
         return Examined({name: values[: len(images)] for name, values in found.items()}, masks)
+
+
+def _cpu_only(engine: str, bundle: Bundle, *, device: str, precision: str) -> tuple[torch.device, Precision]:
+    """Device and number format of a runtime that is not torch."""
+    formats = {"openvino": ("auto", "fp32", "bf16"), "onnx": ("auto", "fp32")}
+    if engine not in formats:
+        raise ConfigError(f"Expected the engine torch, openvino or onnx. Received: {engine!r}.", key="engine")
+    if device not in ("auto", "cpu") or precision not in formats[engine] or bundle.gives_masks:
+        raise ConfigError(
+            f"Expected for the engine {engine} the device cpu, precision {', '.join(formats[engine])} and a bundle "
+            f"without masks. Received: {device}, {precision}, masks {'on' if bundle.gives_masks else 'off'}. "
+            "Use the engine torch.",
+            key="engine",
+        )
+    return torch.device("cpu"), "bf16" if precision == "bf16" else "fp32"
+
+
+def _other_runtime(engine: str, bundle: Bundle, precision: Precision) -> tuple[Callable[..., ModelOutput], str]:
+    """Load the network into a runtime, whose package is imported only now."""
+    if engine == "openvino":
+        from lepton_vision.inference.openvino_runtime import OpenVinoNetwork
+
+        network = OpenVinoNetwork(bundle, precision=precision)
+        return network, network.name
+    from lepton_vision.inference.onnx_runtime import OnnxNetwork
+
+    session = OnnxNetwork(bundle)
+    return session, session.name
 
 
 def runtime_name(device: torch.device, precision: str) -> str:

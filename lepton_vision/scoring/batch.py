@@ -18,13 +18,14 @@ from typing import Any, Literal
 
 from lepton_vision.errors import ConfigError, ScoringError, TooManyFailuresError
 from lepton_vision.inference.engine import Engine
+from lepton_vision.inference.engine_choice import load_engine
 from lepton_vision.inference.samples import read_ahead
 from lepton_vision.inference.volume_masks import VolumeSegmenter
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.scoring.images import ImageScorer
 from lepton_vision.scoring.inputs import Inputs, list_inputs
 from lepton_vision.scoring.mask_folder import MaskFolder, MaskFormat, choose_format, measure_names
-from lepton_vision.scoring.sink import ShardFormat, ShardSink, row_schema
+from lepton_vision.scoring.sink import ShardFormat, ShardSink, recorded_engine, row_schema
 from lepton_vision.scoring.volumes import VolumeScorer, engine_name
 
 IMAGES_AT_ONCE = 32
@@ -46,6 +47,8 @@ class ScoreSummary:
         seconds: wall time of this run.
         masks: rows with a mask file; None where none were asked for.
         without_mask: rows whose input was read and that have none, counted by reason.
+        engine: runtime of the probabilities; None without targets.
+        engine_difference: its largest difference from torch in float32 on a calibration batch; None for torch.
     """
 
     output: Path
@@ -56,6 +59,8 @@ class ScoreSummary:
     seconds: float
     masks: int | None = None
     without_mask: dict[str, int] = field(default_factory=dict)
+    engine: str | None = None
+    engine_difference: float | None = None
 
     @property
     def images_per_s(self) -> float:
@@ -67,6 +72,8 @@ class ScoreSummary:
         counts: dict[str, Any] = {"rows": self.rows, "scored": self.scored, "failed": self.failed}
         if self.masks is not None:
             counts |= {"masks": self.masks, "without_mask": self.without_mask}
+        if self.engine_difference is not None:
+            counts |= {"engine": self.engine, "engine_difference": self.engine_difference}
         counts |= {"new_rows": self.new_rows, "seconds": round(self.seconds, 3)}
         return counts | {"images_per_s": round(self.images_per_s, 2)}
 
@@ -87,6 +94,7 @@ def score(
     batch_size: int | None = None,
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    engine: Literal["auto", "torch", "openvino", "onnx"] = "torch",
     file_format: ShardFormat = "parquet",
     max_failures: float = 1.0,
     progress: Progress | None = None,
@@ -115,6 +123,7 @@ def score(
         batch_size: images per step of the model; None is 32, and for volumes that of the training, as for ``predict``.
         device: "auto", "cpu", "cuda", "mps".
         precision: number format of the model; "auto" is the fastest that the device does well.
+        engine: runtime of the model, see ``load_engine``; "auto" goes on with that which the folder was started with.
         file_format: "parquet" or "csv".
         max_failures: largest tolerated share of failed rows.
         progress: called with (inputs done, all inputs, failed inputs).
@@ -146,7 +155,9 @@ def score(
             "Expected files to score. Received: an empty folder. Check the path; hidden files do not count.",
             key="inputs",
         )
-    network = _load(bundle, device=device, precision=precision, batch_size=batch_size, masks=folder is not None)
+    runtime = (recorded_engine(output) if engine == "auto" and resume else None) or engine
+    settings = {"engine": runtime, "device": device, "precision": precision}
+    network = _load(bundle, settings, batch_size=batch_size, masks=folder is not None)
     job = {"format": file_format, "bundle_id": bundle.bundle_id, "engine": engine_name(*network), "masks": chosen}
     schema = row_schema(bundle.targets, measures=() if folder is None else measure_names(bundle))
     with ExitStack() as held:
@@ -157,7 +168,7 @@ def score(
             held.enter_context(closing(target))
         before = sink.scored + sink.failed.total()
         _run(found, sink, _scorer(bundle, sink, network, masks=target, workers=workers), workers, progress)
-    summary = _summarize(sink, before=before, started=started, has_masks=folder is not None)
+    summary = _summarize(sink, network[0], before=before, started=started, has_masks=folder is not None)
     check_failures(summary, max_failures)
     return summary
 
@@ -191,14 +202,15 @@ def _check_request(bundle: Bundle, output: Path, *, masks: Path | None, mask_for
     return None
 
 
-def _load(bundle: Bundle, *, device: str, precision: str, batch_size: int, masks: bool) -> _Network:
+def _load(bundle: Bundle, settings: dict[str, str], *, batch_size: int, masks: bool) -> _Network:
     """Put the network on the device: for targets, and for masks of volumes, which are predicted in windows."""
     is_volume = bundle.config.volume is not None
     engine = segmenter = None
     if bundle.targets or not is_volume:
-        engine = Engine(bundle, device=device, precision=precision, batch_size=batch_size)
+        runtime, device, precision = settings["engine"], settings["device"], settings["precision"]
+        engine = load_engine(bundle, engine=runtime, device=device, precision=precision, batch_size=batch_size)
     if masks and is_volume:
-        segmenter = VolumeSegmenter(bundle, device=device, precision=precision)
+        segmenter = VolumeSegmenter(bundle, device=settings["device"], precision=settings["precision"])
     return engine, segmenter
 
 
@@ -211,7 +223,7 @@ def _scorer(
     return VolumeScorer(bundle, sink, engine=engine, segmenter=segmenter, masks=masks, workers=workers)
 
 
-def _summarize(sink: ShardSink, *, before: int, started: float, has_masks: bool) -> ScoreSummary:
+def _summarize(sink: ShardSink, engine: Engine | None, *, before: int, started: float, has_masks: bool) -> ScoreSummary:
     rows = sink.scored + sink.failed.total()
     return ScoreSummary(
         sink.folder,
@@ -222,6 +234,8 @@ def _summarize(sink: ShardSink, *, before: int, started: float, has_masks: bool)
         time.perf_counter() - started,
         sink.masked if has_masks else None,
         dict(sorted(sink.unmasked.items())),
+        None if engine is None else engine.name,
+        None if engine is None else engine.difference,
     )
 
 

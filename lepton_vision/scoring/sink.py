@@ -90,6 +90,16 @@ def other_keys(job: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     return [key for key in job if found.get(key) != job[key]]
 
 
+def recorded_engine(folder: Path) -> str | None:
+    """Return the engine that a folder of shards was started with: "torch", "openvino" or "onnx"; None if not known."""
+    try:
+        words = str(json.loads((folder / _JOB).read_text(encoding="utf-8"))["engine"]).split()
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # the sink says what is wrong with a record that cannot be read
+    names = {"torch": "torch", "openvino": "openvino", "onnxruntime": "onnx"}
+    return names.get(words[0]) if words else None
+
+
 class ShardSink:
     """Append-only folder of shards, held by one process at a time.
 

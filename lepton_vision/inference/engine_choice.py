@@ -1,0 +1,158 @@
+"""Which runtime runs a bundle: named, or the fastest of a short probe; each is compared with torch in float32."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from lepton_vision.config import fingerprint
+from lepton_vision.errors import ConfigError
+from lepton_vision.files import write_atomic
+from lepton_vision.inference.engine import Engine
+from lepton_vision.inference.graphs import check_is_plain
+from lepton_vision.models.bundle import Bundle
+from lepton_vision.models.device import choose_device
+from lepton_vision.transforms.preprocess import UInt16Pixels, to_input
+
+ENGINES = ("torch", "openvino", "onnx")
+TOLERANCE = {"fp32": 1e-4, "bf16": 0.02}
+"""Largest difference of a probability from torch in float32, by number format."""
+
+_PACKAGES = {"torch": ("torch",), "openvino": ("openvino",), "onnx": ("onnx", "onnxruntime")}
+_PROBE_ROUNDS = 3
+
+
+def load_engine(
+    bundle: Bundle, *, engine: str = "torch", device: str = "auto", precision: str = "auto", batch_size: int = 32
+) -> Engine:
+    """Return the bundle on a runtime, after its probabilities were compared with those of torch in float32.
+
+    Args:
+        bundle: of any kind for torch; of images, without masks, for the others.
+        engine: "torch", "openvino", "onnx", or "auto": the fastest here. What "auto" found is kept in the user's cache
+            folder, by bundle, machine, batch size and versions.
+        device: "auto", "cpu" …; runtimes other than torch run on the CPU.
+        precision: "auto", "fp32", "bf16" or "fp16"; "auto" is fp32 for runtimes other than torch.
+        batch_size: images per step.
+
+    Raises:
+        ConfigError: an unknown or missing runtime, one that cannot run this bundle, or one whose probabilities differ
+            by more than ``TOLERANCE``.
+    """
+    if engine == "auto":
+        engine = choose_engine(bundle, device=device, precision=precision, batch_size=batch_size)
+    made = Engine(bundle, engine=engine, device=device, precision=precision, batch_size=batch_size)
+    if engine != "torch":
+        made.difference = check_engine(made)
+    return made
+
+
+def check_engine(engine: Engine) -> float:
+    """Return the largest difference of a probability from torch in float32 on a calibration batch.
+
+    Raises:
+        ConfigError: it is above ``TOLERANCE``, or not a number.
+    """
+    pixels = to_input(calibration_pixels(engine.bundle), engine.bundle.config.preprocess)
+    found = engine.probabilities(pixels)
+    true = Engine(engine.bundle, device="cpu", precision="fp32", batch_size=len(pixels)).probabilities(pixels)
+    difference = max(float(np.abs(found[name] - true[name]).max()) for name in true)
+    allowed = TOLERANCE[engine.precision]
+    if not difference <= allowed:
+        raise ConfigError(
+            f"Expected probabilities within {allowed:g} of torch in float32. Received: a difference of "
+            f"{difference:.2g} from {engine.name}. Use the engine torch.",
+            key="engine",
+        )
+    return difference
+
+
+def calibration_pixels(bundle: Bundle) -> UInt16Pixels:
+    """Return 8 images, (8, C, H, W) uint16: black, white, and noise of several grains; always the same."""
+    rng, (height, width) = np.random.default_rng(0), bundle.config.preprocess.size
+    images = np.zeros((8, bundle.channels, height, width), np.uint16)
+    images[1] = 65535
+    for number in range(2, 8):
+        grain = 2 ** (number - 2)
+        shape = (bundle.channels, -(-height // grain), -(-width // grain))
+        coarse = rng.integers(0, 65536, shape).astype(np.uint16)
+        images[number] = np.kron(coarse, np.ones((1, grain, grain), np.uint16))[:, :height, :width]
+    return images
+
+
+def choose_engine(bundle: Bundle, *, device: str, precision: str, batch_size: int) -> str:
+    """Return the fastest runtime of this machine for a bundle; torch, without a probe, where it is the only one."""
+    names = _candidates(bundle, device=device, precision=precision)
+    if len(names) == 1:
+        return names[0]
+    file = _cache_file(bundle, precision=precision, batch_size=batch_size, names=names)
+    try:
+        kept = str(json.loads(file.read_text(encoding="utf-8"))["engine"])
+        if kept in names:
+            return kept
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # nothing kept, or damaged: measure anew
+    speeds = probe(bundle, names, precision=precision, batch_size=batch_size)
+    chosen = max(speeds, key=lambda name: speeds[name])
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, json.dumps({"engine": chosen, "images_per_s": speeds}))
+    except OSError:
+        pass  # a home that cannot be written: the next run measures again
+    return chosen
+
+
+def probe(bundle: Bundle, names: tuple[str, ...], *, precision: str, batch_size: int) -> dict[str, float]:
+    """Return images per second by runtime: medians of interleaved steps; those that fail their check are left out."""
+    images = torch.zeros(batch_size, bundle.channels, *bundle.config.preprocess.size)
+    engines = {}
+    for name in names:
+        try:
+            engines[name] = load_engine(bundle, engine=name, device="cpu", precision=precision, batch_size=batch_size)
+        except ConfigError:
+            continue
+        engines[name].probabilities(images)
+    seconds: dict[str, list[float]] = {name: [] for name in engines}
+    for _ in range(_PROBE_ROUNDS):
+        for name, engine in engines.items():
+            started = time.perf_counter()
+            engine.probabilities(images)
+            seconds[name].append(time.perf_counter() - started)
+    return {name: batch_size / median(times) for name, times in seconds.items()}
+
+
+def _candidates(bundle: Bundle, *, device: str, precision: str) -> tuple[str, ...]:
+    if choose_device(device).type != "cpu" or precision == "fp16" or bundle.gives_masks:
+        return ("torch",)
+    try:
+        check_is_plain(bundle)
+    except ConfigError:
+        return ("torch",)
+    return tuple(name for name in ENGINES if _versions(name) is not None)
+
+
+def _versions(name: str) -> list[str] | None:
+    try:
+        return [version(package) for package in _PACKAGES[name]]
+    except PackageNotFoundError:
+        return None
+
+
+def _cache_file(bundle: Bundle, *, precision: str, batch_size: int, names: tuple[str, ...]) -> Path:
+    facts = {
+        "bundle_id": bundle.bundle_id,
+        "machine": [platform.node(), platform.machine(), os.cpu_count(), torch.get_num_threads()],
+        "batch_size": batch_size,
+        "precision": precision,
+        "versions": {name: _versions(name) for name in names},
+    }
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "lepton-vision" / "engines" / f"{fingerprint(facts)}.json"

@@ -1,0 +1,108 @@
+"""Networks as plain graphs that other runtimes run: one tensor in, one tensor for each target out."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lepton_vision.errors import ConfigError
+from lepton_vision.models.bundle import Bundle
+
+OPSET = 17
+
+
+class LogitGraph(nn.Module):
+    """Images (B, C, H, W) float32, normalised, to logits: (B, 1) or (B, K) for each target in order."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__()
+        check_is_plain(bundle)
+        self.network, self.names = bundle.network(), [target.name for target in bundle.targets]
+        self.network.gives_masks = False
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Run the network."""
+        logits = self.network(images).logits
+        return tuple(logits[name] for name in self.names)
+
+
+class ProbabilityGraph(nn.Module):
+    """Pixels (B, C, H, W) float32 from 0 to 65535 to calibrated probabilities: (B, 1) or (B, K) for each target.
+
+    Args:
+        bundle: of images.
+        scale: one figure per channel.
+        shift: one figure per channel, subtracted after scaling.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, bundle: Bundle, *, scale: Sequence[float], shift: Sequence[float]) -> None:
+        super().__init__()
+        self.logits, self.targets = LogitGraph(bundle), bundle.targets
+        self.temperatures = [bundle.temperature(target.name) for target in bundle.targets]
+        self.register_buffer("scale", torch.tensor(list(scale)).reshape(1, -1, 1, 1))
+        self.register_buffer("shift", torch.tensor(list(shift)).reshape(1, -1, 1, 1))
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Normalise, run the network, divide by the temperature; then softmax or sigmoid."""
+        logits = self.logits(pixels * self.scale - self.shift)
+        return tuple(
+            torch.softmax(one / t, dim=1) if target.is_exclusive else torch.sigmoid(one / t)
+            for one, t, target in zip(logits, self.temperatures, self.targets, strict=True)
+        )
+
+
+def check_is_plain(bundle: Bundle) -> None:
+    """Refuse bundles that are no graph from images to classes.
+
+    Raises:
+        ConfigError: volumes, no targets, or classes seen in regions of a predicted mask.
+    """
+    roi = bundle.config.segmentation is not None and bundle.config.segmentation.mode == "roi"
+    if bundle.config.volume is not None or not bundle.targets or roi:
+        raise ConfigError(
+            "Expected a bundle of 2-D images with targets that does not cut regions of interest. Received: "
+            f"{'volumes' if bundle.config.volume else 'regions of interest' if roi else 'no targets'}. "
+            "Use the engine torch, which runs every bundle.",
+            key="engine",
+        )
+
+
+@contextlib.contextmanager
+def quiet_trace() -> Iterator[None]:
+    """Leave out what tracing warns of: its own age, and the checks of shapes in ``Network``, which are constant."""
+    with warnings.catch_warnings(), torch.no_grad():
+        traced = torch.jit.TracerWarning  # type: ignore[attr-defined]
+        for kind in (FutureWarning, DeprecationWarning, traced):
+            warnings.simplefilter("ignore", kind)
+        yield
+
+
+def example_images(bundle: Bundle, *, count: int = 2) -> Tensor:
+    """Black images, (count, C, H, W) float32."""
+    return torch.zeros(count, bundle.channels, *bundle.config.preprocess.size)
+
+
+def to_onnx(graph: nn.Module, example: Tensor, *, outputs: Sequence[str]) -> bytes:
+    """Return a graph as ONNX: input ``images``, outputs by name, the batch dynamic."""
+    file = io.BytesIO()
+    axes = {name: {0: "batch"} for name in ("images", *outputs)}
+    with quiet_trace():
+        torch.onnx.export(
+            graph.eval(),
+            (example,),
+            file,  # type: ignore[arg-type]  # a buffer is taken without dynamo
+            dynamo=False,  # the newer way needs a further package
+            input_names=["images"],
+            output_names=list(outputs),
+            dynamic_axes=axes,
+            opset_version=OPSET,
+        )
+    return file.getvalue()

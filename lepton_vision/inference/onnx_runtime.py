@@ -1,0 +1,68 @@
+"""The doorway to onnx and onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lepton_vision.errors import ConfigError
+from lepton_vision.inference.graphs import LogitGraph, ProbabilityGraph, example_images, to_onnx
+from lepton_vision.models.bundle import Bundle
+from lepton_vision.types import ModelOutput, Pixels
+
+try:
+    import onnx
+    import onnxruntime
+except ImportError:
+    raise ConfigError(
+        "Expected the packages onnx and onnxruntime. Found: not both. Install the extra: "
+        "pip install 'lepton-vision[onnx]'.",
+        key="engine",
+    ) from None
+
+
+class OnnxNetwork:
+    """The logits of a bundle by ONNX Runtime on the CPU, in float32."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._names = [target.name for target in bundle.targets]
+        self._session = _session(to_onnx(LogitGraph(bundle), example_images(bundle), outputs=self._names))
+        self.name = f"onnxruntime {onnxruntime.__version__} cpu fp32"
+
+    def __call__(self, images: Tensor) -> ModelOutput:
+        """Run (B, C, H, W) float32, normalised."""
+        found = self._session.run(self._names, {"images": images.contiguous().numpy()})
+        return ModelOutput({name: torch.from_numpy(one) for name, one in zip(self._names, found, strict=True)})
+
+
+def onnx_model(bundle: Bundle, graph: ProbabilityGraph, facts: Mapping[str, str]) -> bytes:
+    """Return a model whose input ``images`` is uint16, with ``facts`` as its metadata."""
+    names = [target.name for target in bundle.targets]
+    model = onnx.load_from_string(to_onnx(graph, example_images(bundle), outputs=names))
+    for node in model.graph.node:
+        node.input[:] = ["images_float" if name == "images" else name for name in node.input]
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT16
+    cast = onnx.helper.make_node("Cast", ["images"], ["images_float"], to=onnx.TensorProto.FLOAT)
+    model.graph.node.insert(0, cast)
+    onnx.helper.set_model_props(model, dict(facts))
+    onnx.checker.check_model(model)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def run_onnx(path: Path, images: object) -> tuple[dict[str, Pixels], dict[str, str]]:
+    """Return the outputs of a file by name for uint16 images, and its metadata."""
+    session = _session(path.read_bytes())
+    names = [output.name for output in session.get_outputs()]
+    facts = dict(session.get_modelmeta().custom_metadata_map)
+    return dict(zip(names, session.run(names, {"images": images}), strict=True)), facts
+
+
+def _session(data: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
