@@ -43,6 +43,7 @@ DOORWAYS = {
     "monai": {"transforms/volume_augment.py", "inference/windows.py"},
     "mlflow": {"training/runlog.py", "training/tracking.py"},
     "nibabel": {"readers/volume.py", "scoring/mask_files.py"},  # what is read there, what is written here
+    "fsspec": {"readers/remote.py"},
     "highdicom": {"scoring/dicom_results.py"},
 }
 

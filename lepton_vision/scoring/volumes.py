@@ -19,6 +19,7 @@ from lepton_vision.inference.samples import UInt16Pixels
 from lepton_vision.inference.volume_masks import VolumeSegmenter
 from lepton_vision.inference.volume_samples import prepare_volume
 from lepton_vision.models.bundle import Bundle
+from lepton_vision.readers.limits import Limits
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.mask_folder import MaskFolder
 from lepton_vision.scoring.rows import Row, Values, decide, ids_of, reason_of, without_pixels
@@ -64,6 +65,7 @@ class VolumeScorer:
         segmenter: for its masks; None where none are wanted.
         masks: where masks go; None where none are wanted.
         workers: volumes that may be read ahead.
+        limits: what an input may cost.
     """
 
     def __init__(
@@ -75,7 +77,9 @@ class VolumeScorer:
         segmenter: VolumeSegmenter | None,
         masks: MaskFolder | None,
         workers: int,
+        limits: Limits,
     ) -> None:
+        self._limits = limits
         self._bundle, self._sink = bundle, sink
         self._engine, self._segmenter, self._masks = engine, segmenter, masks
         self._config: Config = bundle.config
@@ -88,7 +92,7 @@ class VolumeScorer:
         """Read and prepare one volume, in any thread; every failure becomes a reason."""
         started = time.perf_counter()
         try:
-            image = source.read()
+            image = source.read(limits=self._limits)
             grid = grid_of(image, self._volume)
             whole = prepare_volume(image, self._config)
             sample = None if self._engine is None else np.array(plain_sample(whole, self._volume))
