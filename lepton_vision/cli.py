@@ -193,7 +193,13 @@ def run(
 @app.command()
 def score(
     bundle: Annotated[Path, typer.Option(help="Folder of a bundle.")],
-    inputs: Annotated[list[Path], typer.Option("--input", help="File or folder; may be repeated.")],
+    inputs: Annotated[
+        list[str],
+        typer.Option(
+            "--input",
+            help="File, folder, glob pattern, manifest, archive, DICOMDIR or URL; - reads a list; may be repeated.",
+        ),
+    ],
     output: Annotated[Path, typer.Option(help="Folder of the shards.")],
     masks: Annotated[
         Path | None, typer.Option(help="Folder for predicted masks, each on the grid of its source.")
@@ -215,6 +221,16 @@ def score(
     path_map: Annotated[
         Path | None, typer.Option(help="Also write path_id → path here, readable by you alone.")
     ] = None,
+    max_file_gb: Annotated[
+        float, typer.Option(min=0.0, help="GiB of a file, of a member of an archive, or of what they inflate to.")
+    ] = 2.0,
+    max_archive_gb: Annotated[float, typer.Option(min=0.0, help="GiB that all members of an archive become.")] = 32.0,
+    max_ratio: Annotated[float, typer.Option(min=1.0, help="Times its size that an archive above 256 MiB becomes.")] = (
+        100.0
+    ),
+    max_megapixels: Annotated[
+        float, typer.Option(min=0.0, help="Millions of samples (rows x columns x channels x frames) of an input.")
+    ] = 268.435456,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -222,18 +238,26 @@ def score(
     from lepton_vision.console import Console
     from lepton_vision.models import Bundle
     from lepton_vision.models.allocator import keep_freed_memory
-    from lepton_vision.scoring.batch import check_failures, score, write_path_map
+    from lepton_vision.readers.limits import Limits
+    from lepton_vision.scoring.batch import check_failures, score
+    from lepton_vision.scoring.inputs import read_names
 
     check_choice("engine", engine, ("auto", "torch", "openvino", "onnx"))
     check_choice("mask-format", mask_format, ("auto", "nifti", "png", "dicom"))
     check_choice("format", file_format, ("parquet", "csv"))
     check_choice("precision", precision, ("auto", "fp32", "bf16", "fp16"))
     keep_freed_memory()
+    limits = Limits(
+        max_pixels=int(max_megapixels * 1e6),
+        max_bytes=int(max_file_gb * 2**30),
+        max_archive_bytes=int(max_archive_gb * 2**30),
+        max_ratio=max_ratio,
+    )
     loaded = Bundle.load(bundle)
     with Console(quiet=as_json) as console:
         summary = score(
             loaded,
-            inputs,
+            read_names(inputs, sys.stdin.buffer),
             output,
             masks=masks,
             mask_format=mask_format,  # type: ignore[arg-type]
@@ -244,11 +268,10 @@ def score(
             precision=precision,  # type: ignore[arg-type]
             engine=engine,  # type: ignore[arg-type]
             file_format=file_format,  # type: ignore[arg-type]
+            path_map=path_map,
+            limits=limits,
             progress=lambda done, total, failed: console.progress("score", done, total, f"{failed} failed"),
         )
-    if path_map is not None:
-        barred = [output] if masks is None else [output, masks]
-        write_path_map(inputs, path_map, volumes=loaded.config.volume is not None, leave_out=barred)
     print_facts(summary.to_dict() | {"output": str(output)}, as_json=as_json)
     check_failures(summary, max_failures)
 

@@ -54,6 +54,9 @@ class ReadError(LeptonError):
             "corrupt",  # header or codestream contradicts itself
             "too_large",  # above the pixel or byte cap
             "unsupported",  # a valid file of a kind that we do not decode
+            "encrypted",  # an archive, or a member of one, that needs a password
+            "unsafe_member",  # a member of an archive that is a link or device, or whose name leads out of it
+            "unreachable",  # an object store that refused or did not answer
             "decoder_missing",  # the decoder package is not installed
             "decoder_failed",  # the decoder refused, crashed or ran out of its limits
             "mismatch",  # codestream and header disagree (size, bits, samples)

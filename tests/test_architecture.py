@@ -60,6 +60,7 @@ DOORWAYS = {
     "onnx": {"inference/onnx_runtime.py"},
     "onnxruntime": {"inference/onnx_runtime.py"},
     "openvino": {"inference/openvino_runtime.py"},
+    "fsspec": {"readers/remote.py"},
     "highdicom": {"scoring/dicom_results.py"},
 }
 

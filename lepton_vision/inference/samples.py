@@ -153,7 +153,7 @@ def list_files(named: str | Path | Sequence[str | Path], *, leave_out: Path | Se
     barred = frozenset(folder.absolute() for folder in folders)
     entries = [named] if isinstance(named, str | Path) else named
     places = (os.path.normpath(Path(entry).expanduser().absolute()) for entry in entries)
-    found = (file for place in places for file in (_walk(place, barred) if os.path.isdir(place) else (place,)))  # noqa: PTH112
+    found = (file for place in places for file in (walk_folder(place, barred) if os.path.isdir(place) else (place,)))  # noqa: PTH112
     return PathList(found if len(entries) < 2 else _once(found))  # one folder holds each file once
 
 
@@ -166,7 +166,8 @@ def _once(texts: Iterable[str]) -> Iterator[str]:
             yield text
 
 
-def _walk(folder: str, barred: frozenset[Path]) -> Iterator[str]:
+def walk_folder(folder: str, barred: frozenset[Path]) -> Iterator[str]:
+    """Paths of the files below a folder, sorted; hidden ones, and those below ``barred`` folders, left out."""
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and Path(place, name) not in barred)
         yield from (os.path.join(place, name) for name in sorted(files) if not name.startswith("."))  # noqa: PTH118

@@ -21,12 +21,18 @@ class Limits:
 
     Attributes:
         max_pixels: samples (rows x columns x channels x frames) that one call may decode; above it, read single frames.
-        max_bytes: bytes that a deflated file, a gzip stream or an npz member may become.
+        max_bytes: bytes that a file which is read whole may have, and that a deflated file, a gzip stream, an npz
+            member or a member of an archive may become.
+        max_archive_bytes: bytes that all members of one archive may become together.
+        max_ratio: how many times its own size an archive may become, once that is more than 256 MiB. Blank images are
+            deflated to a thousandth, so that small archives and single members may exceed it.
         seconds: processor and wall time of a decoder that runs in a child process, for one frame.
     """
 
     max_pixels: int = 2**28
     max_bytes: int = 2**31
+    max_archive_bytes: int = 2**35
+    max_ratio: float = 100.0
     seconds: float = 30.0
 
 
@@ -48,6 +54,20 @@ def check_size(*sizes: int, limits: Limits) -> None:
         raise ReadError(
             f"Expected at most {limits.max_pixels} samples. The header announces {total}. "
             "Read single frames, or raise Limits.max_pixels if the file can be trusted.",
+            reason="too_large",
+        )
+
+
+def check_bytes(size: int, *, limits: Limits) -> None:
+    """Refuse a file above the cap of bytes before it is read.
+
+    Raises:
+        ReadError: reason ``too_large``.
+    """
+    if size > limits.max_bytes:
+        raise ReadError(
+            f"Expected a file of at most {limits.max_bytes} bytes. Received: {size}. Raise Limits.max_bytes "
+            "(score: --max-file-gb) if the file can be trusted.",
             reason="too_large",
         )
 

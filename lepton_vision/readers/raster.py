@@ -6,6 +6,7 @@ are turned, so that larger is brighter. EXIF orientation is not applied: labels 
 
 from __future__ import annotations
 
+import os
 import zlib
 from dataclasses import dataclass
 from io import BytesIO
@@ -23,7 +24,7 @@ from lepton_vision.readers.codestream import parse_jpeg
 from lepton_vision.readers.dicom_header import stored_path
 from lepton_vision.readers.facts import FileFacts, no_facts
 from lepton_vision.readers.identity import pseudonym
-from lepton_vision.readers.limits import Limits, check_size, guard
+from lepton_vision.readers.limits import Limits, check_bytes, check_size, guard
 from lepton_vision.readers.npz import probe_npz, read_npz
 from lepton_vision.readers.versions import package_version
 from lepton_vision.types import Image
@@ -96,9 +97,9 @@ def probe_raster(stream: BinaryIO, *, kind: str, path: Path, limits: Limits) -> 
 
 def _read_data(stream: BinaryIO, *, kind: str, limits: Limits) -> bytes:
     """The whole file, once its own header has passed the cap."""
-    data = stream.read(limits.max_bytes + 1)
-    if len(data) > limits.max_bytes:
-        raise ReadError(f"The file is larger than {limits.max_bytes} bytes.", reason="too_large")
+    check_bytes(stream.seek(0, os.SEEK_END), limits=limits)  # by its size: a giant is never in memory
+    stream.seek(0)
+    data = stream.read(limits.max_bytes)
     if kind == "png":
         if len(data) < 33 or data[12:16] != b"IHDR":
             raise ReadError("The PNG file ends inside its header.", reason="truncated")

@@ -7,10 +7,8 @@ is on disk before the row is.
 
 from __future__ import annotations
 
-import csv
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +20,12 @@ from lepton_vision.inference.engine_choice import load_engine
 from lepton_vision.inference.samples import read_ahead
 from lepton_vision.inference.volume_masks import VolumeSegmenter
 from lepton_vision.models.bundle import Bundle
+from lepton_vision.readers.archives import forget_archives
+from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
 from lepton_vision.scoring.images import ImageScorer
 from lepton_vision.scoring.inputs import Inputs, list_inputs
 from lepton_vision.scoring.mask_folder import MaskFolder, MaskFormat, choose_format, measure_names
+from lepton_vision.scoring.path_map import write_path_map
 from lepton_vision.scoring.sink import ShardFormat, ShardSink, recorded_engine, row_schema
 from lepton_vision.scoring.volumes import VolumeScorer, engine_name
 
@@ -84,7 +85,7 @@ class ScoreSummary:
 
 def score(
     bundle: Bundle | str | Path,
-    inputs: str | Path | Sequence[str | Path],
+    inputs: str | Path | Iterable[str | Path],
     output: str | Path,
     *,
     masks: str | Path | None = None,
@@ -97,6 +98,8 @@ def score(
     engine: Literal["auto", "torch", "openvino", "onnx"] = "torch",
     file_format: ShardFormat = "parquet",
     max_failures: float = 1.0,
+    path_map: str | Path | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     progress: Progress | None = None,
 ) -> ScoreSummary:
     """Score files and folders into a folder of shards, one row for every image or volume and one for each that failed.
@@ -112,7 +115,8 @@ def score(
 
     Args:
         bundle: a Bundle with an operating point (it needs none without targets), or the folder of one.
-        inputs: files and folders; folders are walked, hidden files left out.
+        inputs: files, folders (walked, hidden files left out), glob patterns, manifests, archives, DICOMDIRs and URLs;
+            see ``places.list_places``.
         output: folder of the shards (``part-000000.parquet`` …); pandas, polars and DuckDB read it as one table.
         masks: folder for the predicted masks, each on the grid of its source; not within ``output``. A bundle without
             targets needs it.
@@ -126,6 +130,8 @@ def score(
         engine: runtime of the model, see ``load_engine``; "auto" goes on with that which the folder was started with.
         file_format: "parquet" or "csv".
         max_failures: largest tolerated share of failed rows.
+        path_map: file to write with the path of each ``path_id``, before the first row; see ``write_path_map``.
+        limits: what an input may cost; one above it is a row with the reason ``too_large``.
         progress: called with (inputs done, all inputs, failed inputs).
 
     Returns:
@@ -149,12 +155,14 @@ def score(
     output, folder = Path(output), None if masks is None else Path(masks)
     chosen = _check_request(bundle, output, masks=folder, mask_format=mask_format)
     barred = [output] if folder is None else [output, folder]
-    found = list_inputs(inputs, volumes=bundle.config.volume is not None, leave_out=barred)
+    found = list_inputs(inputs, volumes=bundle.config.volume is not None, leave_out=barred, limits=limits)
     if not len(found):
         raise ScoringError(
             "Expected files to score. Received: an empty folder. Check the path; hidden files do not count.",
             key="inputs",
         )
+    if path_map is not None:
+        write_path_map(found, path_map)
     runtime = (recorded_engine(output) if engine == "auto" and resume else None) or engine
     settings = {"engine": runtime, "device": device, "precision": precision}
     network = _load(bundle, settings, batch_size=batch_size, masks=folder is not None)
@@ -167,7 +175,9 @@ def score(
             target = MaskFolder(folder, bundle=bundle, mask_format=chosen, taken=sink.mask_ids)
             held.enter_context(closing(target))
         before = sink.scored + sink.failed.total()
-        _run(found, sink, _scorer(bundle, sink, network, masks=target, workers=workers), workers, progress)
+        _run(
+            found, sink, _scorer(bundle, sink, network, masks=target, workers=workers, limits=limits), workers, progress
+        )
     summary = _summarize(sink, network[0], before=before, started=started, has_masks=folder is not None)
     check_failures(summary, max_failures)
     return summary
@@ -215,12 +225,12 @@ def _load(bundle: Bundle, settings: dict[str, str], *, batch_size: int, masks: b
 
 
 def _scorer(
-    bundle: Bundle, sink: ShardSink, network: _Network, *, masks: MaskFolder | None, workers: int
+    bundle: Bundle, sink: ShardSink, network: _Network, *, masks: MaskFolder | None, workers: int, limits: Limits
 ) -> ImageScorer | VolumeScorer:
     engine, segmenter = network
     if bundle.config.volume is None and engine is not None:
-        return ImageScorer(engine, sink, masks=masks)
-    return VolumeScorer(bundle, sink, engine=engine, segmenter=segmenter, masks=masks, workers=workers)
+        return ImageScorer(engine, sink, masks=masks, limits=limits)
+    return VolumeScorer(bundle, sink, engine=engine, segmenter=segmenter, masks=masks, workers=workers, limits=limits)
 
 
 def _summarize(sink: ShardSink, engine: Engine | None, *, before: int, started: float, has_masks: bool) -> ScoreSummary:
@@ -250,36 +260,6 @@ def check_failures(summary: ScoreSummary, max_failures: float) -> None:
         )
 
 
-def write_path_map(
-    inputs: str | Path | Sequence[str | Path],
-    target: str | Path,
-    *,
-    volumes: bool = False,
-    leave_out: Sequence[Path] = (),
-) -> None:
-    """Write a CSV from ``path_id`` to path, readable by its owner alone (mode 0600): paths may hold patient names.
-
-    Args:
-        inputs: as for ``score``.
-        target: file to write.
-        volumes: whether volumes were scored: a series then has a line for each of its files.
-        leave_out: folders whose files are left out.
-
-    Raises:
-        ScoringError: the file cannot be written.
-    """
-    target = Path(target)
-    try:
-        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", newline="") as file:
-            target.chmod(0o600)
-            writer = csv.writer(file)
-            writer.writerow(["path_id", "path"])
-            for one in list_inputs(inputs, volumes=volumes, leave_out=leave_out):
-                writer.writerows([one.path_id, path.as_posix()] for path in one.files)
-    except OSError as error:
-        raise ScoringError(f"Cannot write the path map: {error.strerror}. Name another file.", path=target) from None
-
-
 def _run(
     inputs: Inputs, sink: ShardSink, scorer: ImageScorer | VolumeScorer, workers: int, progress: Progress | None
 ) -> None:
@@ -296,4 +276,5 @@ def _run(
                 progress(done, len(inputs), failures)
         scorer.finish()
     finally:
+        forget_archives()
         sink.flush()  # also when interrupted: what is in the sink are finished rows

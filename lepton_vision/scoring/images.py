@@ -11,6 +11,7 @@ import numpy as np
 
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.samples import UInt16Pixels, frames_of
+from lepton_vision.readers.limits import Limits
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.mask_folder import MaskFolder
 from lepton_vision.scoring.rows import Row, Values, decide, ids_of, reason_of, without_pixels
@@ -46,9 +47,11 @@ class ImageScorer:
         engine: the network.
         sink: where rows go.
         masks: where masks go, or None.
+        limits: what an input may cost.
     """
 
-    def __init__(self, engine: Engine, sink: ShardSink, *, masks: MaskFolder | None) -> None:
+    def __init__(self, engine: Engine, sink: ShardSink, *, masks: MaskFolder | None, limits: Limits) -> None:
+        self._limits = limits
         self._engine, self._sink, self._masks = engine, sink, masks
         self._group: list[ReadImages] = []
         self._facts: Row = {"bundle_id": engine.bundle.bundle_id, "engine": engine.name}
@@ -58,7 +61,7 @@ class ImageScorer:
         """Read and preprocess one input, in any thread; every failure becomes a reason."""
         started = time.perf_counter()
         try:
-            images = frames_of(source.read())
+            images = frames_of(source.read(limits=self._limits))
             pixels = tuple(preprocess_image(image, self._engine.bundle.config.preprocess) for image in images)
         except Exception as error:  # an input must end as a row, and the row carries the type
             return ReadImages(source, time.perf_counter() - started, reason=reason_of(error))
@@ -84,7 +87,7 @@ class ImageScorer:
             share = item.seconds / len(item.images)
             rows = []
             for number, image in enumerate(item.images):
-                frame = number if len(item.images) > 1 else None
+                frame = number if len(item.images) > 1 else item.source.frame
                 rows.append(facts | ids_of(image, frame=frame) | self._row(next(seen), image, item.source, share))
             self._sink.append(rows)
         self._sink.flush_due()

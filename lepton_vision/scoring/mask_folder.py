@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -157,17 +156,17 @@ class MaskFolder:
     def _write(self, labels: Labels, name: str, *, image: Image, source: Input) -> str:
         """Write the file; return a code why it could not be, or nothing."""
         series = None if source.series is None else source.series.series_id
-        files: Path | Sequence[Path] = source.path if source.series is None else source.files
         try:
-            write_mask(
-                labels,
-                self.folder / name,
-                image=image,
-                structures=self._structures,
-                source=files,
-                series=series,
-                info=self._info,
-            )
+            with source.on_disk() as files:
+                write_mask(
+                    labels,
+                    self.folder / name,
+                    image=image,
+                    structures=self._structures,
+                    source=files,
+                    series=series,
+                    info=self._info,
+                )
         except ScoringError as error:  # the source is of a kind that the format cannot refer to: in words, no code
             return f"refused: {error}"
         except OSError as error:

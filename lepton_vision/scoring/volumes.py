@@ -18,6 +18,7 @@ from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.samples import UInt16Pixels
 from lepton_vision.inference.volume_masks import VolumeSegmenter
 from lepton_vision.models.bundle import Bundle
+from lepton_vision.readers.limits import Limits
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.mask_folder import MaskFolder
 from lepton_vision.scoring.rows import Row, Values, decide, ids_of, reason_of, without_pixels
@@ -63,6 +64,7 @@ class VolumeScorer:
         segmenter: for its masks; None where none are wanted.
         masks: where masks go; None where none are wanted.
         workers: volumes that may be read ahead.
+        limits: what an input may cost.
     """
 
     def __init__(
@@ -74,7 +76,9 @@ class VolumeScorer:
         segmenter: VolumeSegmenter | None,
         masks: MaskFolder | None,
         workers: int,
+        limits: Limits,
     ) -> None:
+        self._limits = limits
         self._bundle, self._sink = bundle, sink
         self._engine, self._segmenter, self._masks = engine, segmenter, masks
         self._config: Config = bundle.config
@@ -87,7 +91,7 @@ class VolumeScorer:
         """Read and prepare one volume, in any thread; every failure becomes a reason."""
         started = time.perf_counter()
         try:
-            image = source.read()
+            image = source.read(limits=self._limits)
             grid = grid_of(image, self._volume)
             whole = preprocess_view(image, self._config.preprocess, self._volume)
             sample = None if self._engine is None else np.array(plain_sample(whole, self._volume))

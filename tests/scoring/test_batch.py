@@ -15,7 +15,7 @@ from lepton_vision.errors import ScoringError, TooManyFailuresError
 from lepton_vision.inference.engine import Engine, Examined
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.scoring import inputs
-from lepton_vision.scoring.batch import score, write_path_map
+from lepton_vision.scoring.batch import score
 from lepton_vision.types import OperatingPoint, Target
 
 SICK = Target("sick", "binary", ("no", "yes"))
@@ -103,7 +103,7 @@ def test_new_files_are_added_and_old_rows_kept(bundle: Bundle, inbox: Path, tmp_
 def test_an_unexpected_error_is_a_row_too(
     bundle: Bundle, inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(path: Path) -> None:
+    def broken(path: Path, **_: object) -> None:
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(inputs, "read_image", broken)
@@ -134,8 +134,7 @@ def test_gates_and_missing_parts(bundle: Bundle, inbox: Path, tmp_path: Path) ->
 
 
 def test_the_path_map_is_complete_and_private(bundle: Bundle, inbox: Path, tmp_path: Path) -> None:
-    score(bundle, inbox, tmp_path / "out")
-    write_path_map(inbox, tmp_path / "map.csv")
+    score(bundle, inbox, tmp_path / "out", path_map=tmp_path / "map.csv")
     table = pd.read_csv(tmp_path / "map.csv")
     assert set(table["path_id"]) == set(read(tmp_path / "out")["path_id"])
     assert set(table["path"]) == {str(path) for path in inbox.iterdir()}

@@ -24,7 +24,6 @@ from lepton_vision.models import Bundle
 from lepton_vision.readers import read_image
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.scoring import inputs, score, sink
-from lepton_vision.scoring.batch import write_path_map
 from lepton_vision.types import Image
 from tests.transforms.volumes import write_nifti
 
@@ -149,8 +148,9 @@ def test_what_cannot_be_a_volume_is_one_row_with_its_reason(bundle: Bundle, tmp_
     (lost / "002.dcm").write_bytes(b"")
     (root / "note.txt").write_text("no image")
     PilImage.fromarray(np.zeros((9, 9), np.uint8)).save(root / "flat.png")
-    summary = score(bundle, root, tmp_path / "out", masks=tmp_path / "masks", device="cpu")
-    write_path_map(root, tmp_path / "map.csv", volumes=True)
+    summary = score(
+        bundle, root, tmp_path / "out", masks=tmp_path / "masks", device="cpu", path_map=tmp_path / "map.csv"
+    )
     table = pd.read_csv(tmp_path / "map.csv")
     places = {
         key: Path(path).relative_to(root).parts[0] for key, path in zip(table["path_id"], table["path"], strict=True)

@@ -1,0 +1,39 @@
+"""From the ``path_id`` of a row back to its file: a table for the one who scored, and for nobody else."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+from lepton_vision.errors import ScoringError
+from lepton_vision.scoring.inputs import Inputs
+
+
+def write_path_map(inputs: Inputs, target: str | Path) -> None:
+    """Write a CSV (path_id, path, member, frame), readable by its owner alone (mode 0600): paths may hold names.
+
+    Args:
+        inputs: as ``list_inputs`` found them; a series has a line for each of its files, a member of an archive the
+            path of the archive and its own name, an object its URL.
+        target: file to write.
+
+    Raises:
+        ScoringError: the file cannot be written.
+    """
+    target = Path(target)
+    try:
+        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            target.chmod(0o600)
+            writer = csv.writer(file)
+            writer.writerow(["path_id", "path", "member", "frame"])
+            for one in inputs:
+                place = one.place
+                if place is None:
+                    writer.writerows([one.path_id, path.as_posix(), "", ""] for path in one.files)
+                else:
+                    frame = "" if place.frame is None else place.frame
+                    writer.writerow([one.path_id, place.path, place.member, frame])
+    except OSError as error:
+        raise ScoringError(f"Cannot write the path map: {error.strerror}. Name another file.", path=target) from None
