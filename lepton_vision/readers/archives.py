@@ -291,7 +291,7 @@ def _tar_entries(stream: IO[bytes], *, limits: Limits) -> list[_Entry]:
     source: Any = _Cautious(stream)
     with tarfile.open(fileobj=source, mode="r:") as archive:
         while (info := archive.next()) is not None:
-            archive.members = []  # tarfile keeps every member otherwise  # type: ignore[attr-defined]
+            setattr(archive, "members", [])  # noqa: B010 - tarfile keeps every member otherwise; unknown to mypy
             if info.isdir() or _is_hidden(info.name):
                 continue
             is_plain = info.isreg() and not info.issparse()
