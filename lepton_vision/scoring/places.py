@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-from lepton_vision.errors import ReadError
+from lepton_vision.errors import ManifestError, ReadError
 from lepton_vision.inference.samples import walk_folder
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.archives import is_archive, list_members
@@ -90,8 +90,9 @@ def list_places(
 
     Args:
         named: a file, a folder (the files below it, sorted, hidden ones left out), a glob pattern (``**`` for any
-            depth), a manifest (.parquet, .csv: its usable rows), an archive (.zip, .tar, .tar.gz, .tgz: its members,
-            also where it lies in a folder), a DICOMDIR, a URL (an object, a prefix or a pattern), or several of these.
+            depth), a manifest (.parquet, .csv: its usable rows; another table is one place), an archive (.zip, .tar,
+            .tar.gz, .tgz: its members, also where it lies in a folder), a DICOMDIR, a URL (an object, a prefix or a
+            pattern), or several of these.
         leave_out: folders whose files are left out.
         limits: caps on archives.
 
@@ -100,7 +101,6 @@ def list_places(
         place too, and ends as a failure.
 
     Raises:
-        ManifestError: a .parquet or .csv file that is no manifest.
         ConfigError: an object store that cannot be listed.
     """
     barred = frozenset(folder.absolute() for folder in leave_out)
@@ -134,7 +134,14 @@ def _of_path(path: str, barred: frozenset[Path], *, limits: Limits) -> Iterator[
         for file in walk_folder(path, barred):
             yield from _of_file(file, limits=limits)
     elif path.lower().endswith((".parquet", ".csv")) and os.path.exists(path):  # noqa: PTH110
-        yield from _of_manifest(Manifest.load(path))
+        try:
+            manifest = Manifest.load(path)
+        except (
+            ManifestError
+        ):  # another table, named by a shell's pattern beside images: it becomes a row, as in a folder
+            yield Place(path)
+            return
+        yield from _of_manifest(manifest)
     elif is_dicomdir(path):
         try:
             yield from (Place(file.as_posix()) for file in list_dicomdir(path, limits=limits))

@@ -215,3 +215,11 @@ def test_a_dicomdir_gives_the_files_it_refers_to(tmp_path: Path) -> None:
     (tmp_path / "DICOMDIR").write_bytes(b"damaged")
     places = [one.place for one in list_inputs(tmp_path / "DICOMDIR", volumes=False)]
     assert [place.reason for place in places if place is not None] == ["not_an_image"]
+
+
+def test_a_table_that_is_no_manifest_is_one_failed_row(bundle: Bundle, tmp_path: Path) -> None:
+    table = tmp_path / "notes.csv"
+    table.write_text("some,notes\n1,2\n")
+    rows = rows_of(bundle, table, tmp_path / "out")
+    assert list(rows["status"]) == ["failed"]
+    assert list(rows["reason"]) == ["not_an_image"]
