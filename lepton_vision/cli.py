@@ -15,7 +15,7 @@ import typer
 
 from lepton_vision.cli_export import export
 from lepton_vision.cli_masks import evaluate, export_mask
-from lepton_vision.cli_options import Device, Json, check_choice, print_facts
+from lepton_vision.cli_options import Device, Json, check_choice, print_facts, split_names
 from lepton_vision.cli_statistics import compare, plan
 
 _INTERRUPTED = 130
@@ -84,7 +84,7 @@ def audit(
     from lepton_vision.errors import ConfigError
     from lepton_vision.manifest import Manifest, audit_manifest
 
-    kinds = {kind.strip() for kind in fail_on.split(",") if kind.strip() not in ("", "none")}
+    kinds = set(split_names(fail_on)) - {"none"}
     if not kinds <= {"leakage", "duplicate", "conflict"}:
         raise ConfigError(f"--fail-on takes leakage, duplicate and conflict. Received: {fail_on!r}.", key="fail-on")
     result = audit_manifest(Manifest.load(manifest))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lepton_vision.cli_options import Device, Json, check_choice, print_facts
+from lepton_vision.cli_options import Device, Json, check_choice, print_facts, split_names
 
 
 def evaluate(
@@ -100,7 +100,7 @@ def _evaluate_masks(
         out=out,
         structures=parse_structures(structures),
         tolerance_mm=tolerance_mm,
-        lesions=tuple(name.strip() for name in lesions.split(",") if name.strip()),
+        lesions=tuple(split_names(lesions)),
         min_iou=min_iou,
         progress=lambda done, total: console.progress("evaluate", done, total, ""),
     )
@@ -150,8 +150,7 @@ def _scope(bundle: Any, by: str, external: bool, reference: Path | None, about: 
     """The ledger is that of the folder above the bundle: the run's."""
     from lepton_vision.class_study import Scope
 
-    names = tuple(name.strip() for name in by.split(",") if name.strip())
-    return Scope(names, external, reference, run_dir=Path(bundle).absolute().parent, about=about or {})
+    return Scope(tuple(split_names(by)), external, reference, run_dir=Path(bundle).absolute().parent, about=about or {})
 
 
 def _evaluate_split(

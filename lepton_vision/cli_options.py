@@ -24,6 +24,11 @@ def check_choice(name: str, value: str, valid: tuple[str, ...]) -> None:
         raise ConfigError(f"--{name} does not know {value!r}. {nearest(value, list(valid))}", key=name)
 
 
+def split_names(text: str) -> list[str]:
+    """Names between commas, without the spaces around them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def print_facts(values: dict[str, Any], *, as_json: bool) -> None:
     """Print one JSON object, or a line per fact for people."""
     if as_json:

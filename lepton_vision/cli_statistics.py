@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lepton_vision.cli_options import Json, check_choice, print_facts
+from lepton_vision.cli_options import Json, check_choice, print_facts, split_names
 
 
 def compare(
@@ -50,7 +50,7 @@ def compare(
         *tables,
         operating_point=points[0],
         operating_point_b=points[1],
-        endpoints=[name.strip() for name in endpoints.split(",") if name.strip()] or None,
+        endpoints=split_names(endpoints) or None,
         margin=margin,
         config=settings.evaluation,
     )

@@ -49,19 +49,16 @@ class MultilabelMeasures:
         self.units, self.n = units, len(truth)
         known = ~np.isnan(truth)
         limit = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), truth.shape)
-        shared = {"units": units, "extent": extent}
         self._parts = {
             name: BinaryMeasures(
-                truth[rows, k],
-                prob[rows, k],
-                unit=unit[rows],
-                threshold=thresholds[k],
-                **shared,  # type: ignore[arg-type]
+                truth[rows, k], prob[rows, k], unit=unit[rows], units=units, threshold=thresholds[k], extent=extent
             )
             for k, (name, rows) in enumerate(zip(classes, known.T, strict=True))
         }
         pairs = np.broadcast_to(unit[:, None], truth.shape)[known]
-        self._micro = BinaryMeasures(truth[known], prob[known], unit=pairs, threshold=limit[known], **shared)  # type: ignore[arg-type]
+        self._micro = BinaryMeasures(
+            truth[known], prob[known], unit=pairs, units=units, threshold=limit[known], extent=extent
+        )
         self._macro = tuple(name for name in extent.names if name != "prevalence")
 
     def values(self, counts: FloatArray) -> dict[str, FloatArray]:
@@ -135,22 +132,23 @@ class MulticlassMeasures:
         label = truth.astype(np.intp)
         called = prob.argmax(axis=1) if self.n else label
         self._is_class = label[:, None] == np.arange(k)
-        limit = np.where(
-            called[:, None] == np.arange(k), 0.0, np.inf
-        )  # each class is called or not, whatever its share
-        shared = {"units": units, "extent": extent}
+        # Each class is called or not, whatever its share.
+        limit = np.where(called[:, None] == np.arange(k), 0.0, np.inf)
         self._parts = {
             name: BinaryMeasures(
                 self._is_class[:, j].astype(np.float64),
                 prob[:, j],
                 unit=unit,
+                units=units,
                 threshold=limit[:, j],
-                **shared,  # type: ignore[arg-type]
+                extent=extent,
             )
             for j, name in enumerate(classes)
         }
         truths, pairs = self._is_class.ravel().astype(np.float64), np.repeat(unit, k)
-        self._micro = BinaryMeasures(truths, prob.ravel(), unit=pairs, threshold=limit.ravel(), **shared)  # type: ignore[arg-type]
+        self._micro = BinaryMeasures(
+            truths, prob.ravel(), unit=pairs, units=units, threshold=limit.ravel(), extent=extent
+        )
         chance = prob[np.arange(self.n), label].clip(_EPS, 1.0 - _EPS)
         cells = np.zeros((self.n, k * k))
         cells[np.arange(self.n), label * k + called] = 1.0

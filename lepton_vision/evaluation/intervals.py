@@ -127,13 +127,11 @@ def effective_size(successes: FloatArray, sizes: FloatArray) -> float:
     """
     kept = sizes > 0
     hits, m = successes[kept], sizes[kept]
-    n, units, share = float(m.sum()), int(kept.sum()), 0.0
+    n, units = float(m.sum()), int(kept.sum())
     if not n:
         return 0.0
     share = float(hits.sum()) / n
-    if units == n or units < 2:
-        return float(units)
-    if share in (0.0, 1.0):
+    if units == n or units < 2 or share in (0.0, 1.0):
         return float(units)
     variance = units / (units - 1) * float(((hits - share * m) ** 2).sum()) / n**2
     independent = share * (1.0 - share) / (n - 1.0)

@@ -55,10 +55,17 @@ class Input:
         Raises:
             ReadError: it cannot be fetched or unpacked.
         """
-        place = self.place
-        if self.series is not None or place is None:
+        if self.series is not None:
             yield self.files
-        elif place.reason:
+            return
+        with self._file(limits=limits) as path:
+            yield path
+
+    @contextmanager
+    def _file(self, *, limits: Limits) -> Iterator[Path]:
+        """The one file, fetched or unpacked where need be."""
+        place = self.place or Place(self.path.as_posix())
+        if place.reason:
             raise ReadError("The input cannot be used.", reason=place.reason, path=self.path)
         elif place.kind == "member":
             member = Member(place.index, place.member, place.copy)
@@ -79,9 +86,7 @@ class Input:
         if self.series is not None:
             return read_found(self.series, limits=limits)
         place = self.place or Place(self.path.as_posix())
-        with self.on_disk(limits=limits) as path:
-            if not isinstance(path, Path):
-                raise TypeError("one file")
+        with self._file(limits=limits) as path:
             if place.frame is None and path.is_file():
                 check_bytes(path.stat().st_size, limits=limits)
             member = place.member or None if place.kind == "row" else None
@@ -145,10 +150,10 @@ def list_inputs(
         leave_out: folders whose files are left out.
         limits: caps on archives.
     """
-    texts = TextColumn.of(place.text for place in list_places(named, leave_out=leave_out, limits=limits))
+    found = list_places(named, leave_out=leave_out, limits=limits)
     if not volumes:
-        return Inputs(texts)
-    places = [Place.of_text(texts[k]) for k in range(len(texts))]
+        return Inputs(TextColumn.of(place.text for place in found))
+    places = list(found)
     plain = [Path(place.path) for place in places if place.kind == "file" and not place.reason]
     series, others = group_series(plain, limits=limits)
     rest = [place for place in places if place.kind != "file" or place.reason]

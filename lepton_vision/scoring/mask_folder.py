@@ -18,7 +18,7 @@ from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.label_maps import Labels
 from lepton_vision.scoring.mask_files import write_mask
 from lepton_vision.scoring.rows import Row, reason_of
-from lepton_vision.scoring.sink import lock_folder, other_keys
+from lepton_vision.scoring.sink import hold_folder, other_keys
 from lepton_vision.types import Image
 
 MaskFormat = Literal["auto", "nifti", "png", "dicom"]
@@ -94,13 +94,7 @@ class MaskFolder:
         self._names, self._has_targets = measure_names(bundle), bool(bundle.targets)
         self._info = SegmentationInfo(bundle.bundle_id)
         job = {"version": _VERSION, "masks": mask_format, "bundle_id": bundle.bundle_id}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = lock_folder(folder)
-        except OSError as error:
-            raise ScoringError(
-                f"Cannot write the mask folder: {error.strerror}. Name a folder that can be written.", path=folder
-            ) from None
+        self._lock = hold_folder(folder, what="mask folder")
         try:
             self._check_job(job)
         except BaseException:

@@ -62,13 +62,23 @@ def output_stems(target: Target) -> list[str]:
     return [target.name] if target.kind == "binary" else [f"{target.name}_{name}" for name in target.classes]
 
 
-def lock_folder(folder: Path) -> IO[bytes]:
-    """Hold a folder until the file that is returned is closed, and remove what a killed run left half-written in it.
+def hold_folder(folder: Path, *, what: str) -> IO[bytes]:
+    """Make a folder and hold it until the file that is returned is closed; ``what`` names it in messages.
 
     Raises:
-        ScoringError: another process holds it.
-        OSError: it cannot be written.
+        ScoringError: another process holds it, or it cannot be written.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _lock_folder(folder)
+    except OSError as error:
+        raise ScoringError(
+            f"Cannot write the {what}: {error.strerror}. Name a folder that can be written.", path=folder
+        ) from None
+
+
+def _lock_folder(folder: Path) -> IO[bytes]:
+    """Lock a folder, and remove what a killed run left half-written in it."""
     lock = (folder / _LOCK).open("wb")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -125,13 +135,7 @@ class ShardSink:
         self.folder, self._schema, self._job = folder, schema, {"version": _VERSION, **job}
         self._format: ShardFormat = job["format"]
         self._rows: list[dict[str, Any]] = []
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = lock_folder(folder)
-        except OSError as error:
-            raise ScoringError(
-                f"Cannot write the output folder: {error.strerror}. Name a folder that can be written.", path=folder
-            ) from None
+        self._lock = hold_folder(folder, what="output folder")
         try:
             self._open(resume=resume)
         except BaseException:

@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from lepton_vision.config import Config, PreprocessConfig, SegmentationConfig
-from lepton_vision.errors import ConfigError, LeptonError, ManifestError, ReadError
+from lepton_vision.errors import ConfigError, LeptonError, ReadError
 from lepton_vision.manifest.labels import infer_targets
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.image import read_pixels
@@ -26,7 +26,7 @@ from lepton_vision.readers.mask import LabelMap
 from lepton_vision.transforms.cache import PixelCache
 from lepton_vision.transforms.mask_rows import MaskRows
 from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, preprocess_image, to_input
-from lepton_vision.transforms.rows import RowTable
+from lepton_vision.transforms.rows import usable_rows
 from lepton_vision.transforms.sampler import EpochSampler, class_weights
 from lepton_vision.transforms.volume_dataset import VolumeDataset, make_volume_dataset
 from lepton_vision.types import UNKNOWN, Batch, Pixels, SampleAddress, Target
@@ -68,12 +68,7 @@ class ImageDataset(Dataset[Batch]):
         augment: Augment | None = None,
         cache: PixelCache | None = None,
     ) -> None:
-        self.rows = RowTable.of(manifest)
-        if not len(self.rows):
-            raise ManifestError(
-                f"Expected at least one usable image. Received: {len(manifest)} rows, none of them with status 'ok'. "
-                "Check the split, or scan the folder that holds the images."
-            )
+        self.rows = usable_rows(manifest, what="image")
         self.config, self.augment, self.cache = config, augment, cache
         self.targets = tuple(targets)
         self.masks = None if segmentation is None else MaskRows(manifest, config, segmentation=segmentation)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lepton_vision.errors import ManifestError
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.types import SampleAddress
 
@@ -115,3 +116,18 @@ class RowTable:
         """Where the pixels of one row lie."""
         frame = int(self.frames[row])
         return SampleAddress(self.root / self.paths[row], self.members[row] or None, None if frame < 0 else frame)
+
+
+def usable_rows(manifest: Manifest, *, what: str) -> RowTable:
+    """The usable rows of a manifest; ``what`` names one in the message.
+
+    Raises:
+        ManifestError: there is none.
+    """
+    rows = RowTable.of(manifest)
+    if not len(rows):
+        raise ManifestError(
+            f"Expected at least one usable {what}. Received: {len(manifest)} rows, none of them with status 'ok'. "
+            f"Check the split, or scan the folder that holds the {what}s."
+        )
+    return rows

@@ -14,14 +14,14 @@ import torch
 from torch.utils.data import Dataset
 
 from lepton_vision.config import Config, VolumeConfig
-from lepton_vision.errors import LeptonError, ManifestError, ReadError
+from lepton_vision.errors import LeptonError, ReadError
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.image import read_image
 from lepton_vision.transforms.mask_rows import MaskRows
 from lepton_vision.transforms.masks import read_structures
 from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, to_input
 from lepton_vision.transforms.presets import PRESETS, may_flip
-from lepton_vision.transforms.rows import RowTable
+from lepton_vision.transforms.rows import usable_rows
 from lepton_vision.transforms.volume import choose_slices, grid_of, prepare_mask, preprocess_view
 from lepton_vision.transforms.volume_cache import Prepared, VolumeCache, source_version
 from lepton_vision.transforms.volume_patch import StoredMask, choose_center, cut_patch, find_points, warp_patch
@@ -68,12 +68,7 @@ class VolumeDataset(Dataset[Batch]):
         training: bool = False,
         cache: VolumeCache | None = None,
     ) -> None:
-        self.rows = RowTable.of(manifest)
-        if not len(self.rows):
-            raise ManifestError(
-                f"Expected at least one usable volume. Received: {len(manifest)} rows, none of them with status 'ok'. "
-                "Check the split, or scan the folder that holds the volumes."
-            )
+        self.rows = usable_rows(manifest, what="volume")
         self.config, self.augment, self.cache, self.training = config, augment, cache, training
         self.volume = config.volume or VolumeConfig()
         self.targets = tuple(targets)
