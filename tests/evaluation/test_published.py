@@ -122,7 +122,8 @@ class Variance:
 def test_efron_and_tibshirani_1993_the_variance_of_a_spatial_test() -> None:
     """Table 14.2, 90 %, 2,000 replicates: 171.5, percentile (100.8, 233.9), BCa (115.8, 259.6).
 
-    The book does not expand BCa's levels for 26 children: the confidence is set so that ours come out as its 90 %. The book's ends are of its own 2,000 replicates; their spread over seeds, measured here, is the tolerance.
+    The book does not expand BCa's levels for 26 children: the confidence is set so that ours come out as its 90 %. Its
+    ends are of its own 2,000 replicates; their spread over seeds, measured here, is the tolerance.
     """
     plain = 1 - 2 * stats.t.sf(stats.norm.isf(0.05) * (25 / 26) ** 0.5, 25)
     for method, confidence, ends in (("percentile", 0.9, (100.8, 233.9)), ("bca", plain, (115.8, 259.6))):
