@@ -214,12 +214,13 @@ def bca_interval(
 
     Returns:
         Low and high, or None where it does not exist: more than 84 % of the replicates lie on one side of ``value``
-        (the figure is biased, not merely skewed), or a figure is undefined without one of the patients.
+        (the figure is biased, not merely skewed), or a figure is undefined or without bound when one of the
+        patients is left out.
     """
     rounding = 1e-12 * max(1.0, abs(value))  # replicates that equal the value count half on each side
     below = (float((drawn < value - rounding).mean()) + float((drawn <= value + rounding).mean())) / 2
     bias = float(ndtri(below))
-    if not abs(bias) <= _LARGEST_BIAS or jackknife.size < 2 or np.isnan(jackknife).any():
+    if not abs(bias) <= _LARGEST_BIAS or jackknife.size < 2 or not np.isfinite(jackknife).all():
         return None
     gap = jackknife.mean() - jackknife
     square = float((gap**2).sum())
@@ -243,7 +244,7 @@ def expanded_confidence(confidence: float, units: int) -> float:
         [0.9682, 0.9539, 0.95]
     """
     quantile = float(np.sqrt(units / (units - 1)) * stdtrit(units - 1, 0.5 + confidence / 2))
-    return float(1.0 - 2.0 * ndtr(-quantile))
+    return float(1.0 - 2.0 * max(ndtr(-quantile), 1e-12))  # two patients: all replicates, but no level of exactly 0
 
 
 def draw_figures(measures: Measures, bootstrap: Bootstrap) -> dict[str, FloatArray]:

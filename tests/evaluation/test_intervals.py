@@ -320,3 +320,10 @@ def test_bca_that_does_not_exist_falls_back_and_says_so() -> None:
     assert "BCa does not exist" in figure.reason
     assert result.figures["sick"]["brier"].method == "bca"
     assert result.provenance["intervals"] == "BCa bootstrap over patients"
+
+
+def test_two_patients_get_the_whole_range_of_the_replicates() -> None:
+    truth, prob = np.array([0.0, 1.0, 0.0, 1.0]), np.array([0.2, 0.6, 0.7, 0.8])
+    figure = evaluate(single(truth, prob, ["a", "a", "b", "b"]), operating_point=POINT).figures["sick"]["brier"]
+    by_patient = [np.mean((truth - prob)[rows] ** 2) for rows in (slice(0, 2), slice(2, 4))]
+    assert (figure.low, figure.high) == pytest.approx((min(by_patient), max(by_patient)))

@@ -80,7 +80,7 @@ def test_the_same_evaluation_gives_the_same_bytes(several: Evaluation, tmp_path:
     (tmp_path / "ledger.jsonl").unlink()  # else the second page is the second look, and says so
     assert write_report(several, tmp_path / "b.html", provenance=PROVENANCE).read_bytes() == first
     assert 100_000 < len(first) < 2_000_000
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.html", "b.html"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.html", "b.html", "ledger.jsonl"]
 
 
 def test_no_path_or_file_name_is_in_the_page(binary: Evaluation) -> None:
