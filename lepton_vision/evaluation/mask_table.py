@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lepton_vision.config import EvaluationConfig
 from lepton_vision.errors import EvaluationError
@@ -130,8 +131,13 @@ def _check_files(rows: Sequence[MaskRow], path: Path) -> None:
         )
 
 
-def write_mask_results(evaluation: SegmentationEvaluation, out: str | Path) -> Path:
-    """Write ``cases.csv``, then ``figures.json``, both whole or not at all; return the path of ``figures.json``."""
+def write_mask_results(
+    evaluation: SegmentationEvaluation, out: str | Path, *, further: Mapping[str, Any] | None = None
+) -> Path:
+    """Write ``cases.csv``, then ``figures.json``, both whole or not at all; return the path of ``figures.json``.
+
+    ``further`` holds plain values that stand there beside the evaluation's own.
+    """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     rows = [row.to_dict() for row in evaluation.cases]
@@ -144,7 +150,9 @@ def write_mask_results(evaluation: SegmentationEvaluation, out: str | Path) -> P
     writer.writerow(columns)
     writer.writerows([csv_cell(row.get(name)) for name in columns] for row in rows)
     write_atomic(out / "cases.csv", text.getvalue())
-    write_atomic(out / "figures.json", json.dumps(evaluation.to_dict(), indent=1, allow_nan=False))
+    write_atomic(
+        out / "figures.json", json.dumps(evaluation.to_dict() | dict(further or {}), indent=1, allow_nan=False)
+    )
     return out / "figures.json"
 
 
