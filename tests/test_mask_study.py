@@ -107,11 +107,11 @@ def test_label_and_mask_are_compared_and_the_classifier_looks_at_the_square(
     same = counted["positive_mask"] + counted["negative_empty"]
     assert agreement["figures"]["agreement"]["value"] == pytest.approx(same / 10)
     game = heads["pointing"]
-    assert (game["n"], game["tolerance"]) == (5, 1)  # images with a square; 3 % of 32 pixels
+    assert (game["n"], game["tolerance"]) == (5, 4)  # images with a square; half a cell of 8 pixels
     figures = {name: figure["value"] for name, figure in game["figures"].items()}
-    assert figures["chance"] < 0.3
+    assert 0.1 < figures["chance"] < 0.5
     assert figures["gain"] == pytest.approx(figures["hit_rate"] - figures["chance"])
-    assert figures["hit_rate"] >= 0.4
+    assert figures["hit_rate"] >= 0.8
     page = (tmp_path / "report.html").read_text()
     assert all(
         words in page for words in ("Label and mask agree", "Hottest point in the true mask", "positive, without")
