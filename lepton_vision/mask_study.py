@@ -18,6 +18,7 @@ from lepton_vision.inference.masks import MaskPrediction, predict_masks
 from lepton_vision.inference.predictions import Failure
 from lepton_vision.inspection import describe
 from lepton_vision.manifest import Manifest
+from lepton_vision.manifest.slices import volume_ids
 from lepton_vision.models import Bundle
 from lepton_vision.readers import read_image
 from lepton_vision.readers.mask import labels_of, read_mask
@@ -52,7 +53,8 @@ def evaluate_mask_parts(
     """Predict the masks of rows that have a true one, and evaluate them on the pixels of the images.
 
     ``out`` gets ``predicted/`` with a file for each image (PNG, or NIfTI for a volume; 0 background, k the k-th
-    structure), ``cases.csv``, ``figures.json`` and ``report.html``. Where the truth is unknown (``UNKNOWN``), truth and
+    structure), ``cases.csv``, ``figures.json`` and ``report.html``; ``volumes.csv`` too where images are slices of a
+    series or frames of a file, which are then also judged together. Where the truth is unknown (``UNKNOWN``), truth and
     prediction count as background.
 
     Args:
@@ -112,6 +114,7 @@ def _cases(
     total, before = sum(len(manifest) for _, manifest in parts), 0
     for bundle, manifest in parts:
         table, patients = mask_table(manifest), manifest.frame["patient_id"].fillna("")
+        volumes = volume_ids(manifest)
         rows = {int(row): place for place, row in enumerate(table.index)}
         for found in predict_masks(bundle, manifest, device=device):
             before += 1
@@ -120,8 +123,10 @@ def _cases(
             if isinstance(found, Failure):
                 yield found
                 continue
-            truth, patient = table.locate(rows[found.row]), str(patients.iloc[found.row])
-            yield _case(found, segmentation, folder=folder, truth=truth, patient=patient, places=places)
+            case = _case(found, segmentation, folder=folder, truth=table.locate(rows[found.row]), places=places)
+            if isinstance(case, MaskCase):
+                case = replace(case, patient_id=str(patients.iloc[found.row]), volume_id=volumes[found.row])
+            yield case
 
 
 def _case(
@@ -130,7 +135,6 @@ def _case(
     *,
     folder: Path,
     truth: SampleAddress,
-    patient: str,
     places: dict[str, _Case],
 ) -> MaskCase | Failure:
     try:
@@ -147,7 +151,7 @@ def _case(
     places[found.image_id] = _Case(found.address, truth, path)
     labels = np.where(true == UNKNOWN, 0, found.labels).astype(np.uint8)
     true = np.where(true == UNKNOWN, 0, true).astype(np.uint8)
-    return MaskCase(found.image_id, true, labels, found.image.spacing_mm, patient)
+    return MaskCase(found.image_id, true, labels, found.image.spacing_mm)
 
 
 def _overlays(
@@ -178,7 +182,14 @@ def _read_overlay(
 
 def mask_figures(evaluation: SegmentationEvaluation, report: Path) -> dict[str, Any]:
     """Plain figures by structure, for ``--json``."""
+    return plain_figures(evaluation) | {"report": str(report)}
+
+
+def plain_figures(evaluation: SegmentationEvaluation) -> dict[str, Any]:
+    """Figures by structure and counts; those by volume, where cases are slices, under ``by_volume``."""
     plain = evaluation.to_dict()
-    figures = {name: part["figures"] for name, part in plain["structures"].items()}
-    counts = {key: plain[key] for key in ("n", "n_patients", "n_failed", "tolerance_mm")}
-    return {"structures": figures, **counts, "report": str(report)}
+    facts: dict[str, Any] = {"structures": {name: part["figures"] for name, part in plain["structures"].items()}}
+    facts |= {key: plain[key] for key in ("n", "n_patients", "n_failed", "tolerance_mm")}
+    if evaluation.by_volume is not None:
+        facts["by_volume"] = plain_figures(evaluation.by_volume)
+    return facts
