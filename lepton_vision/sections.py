@@ -167,8 +167,9 @@ class VolumeConfig(Section):
     view: Literal["3d", "2.5d", "slices"] = "3d"
     """3d: a 3-D ResNet on patches; targets are predicted from the patch in the middle. 2.5d: a 2-D network on a slice
     with its neighbours as channels, whose mask is that of the slice (arXiv:1704.07239); in training a slice has the
-    label of its volume, see ``aggregate``. slices: a 2-D encoder on every slice, pooled by attention (multiple-instance
-    learning, arXiv:1802.04712)."""
+    label of its volume, see ``aggregate``, or its own where the mask gives it (a target with ``mask_values`` beside
+    ``segmentation``). slices: a 2-D encoder on every slice, pooled by attention (multiple-instance learning,
+    arXiv:1802.04712)."""
     context: Annotated[int, Field(ge=0, le=15)] = 1
     """With 2.5d: neighbours on each side: 1 makes three slices. At the border the last slice is repeated."""
     context_step: PositiveInt = 1
