@@ -21,7 +21,7 @@ from lepton_vision.models import Bundle
 from lepton_vision.readers.archives import open_member
 from lepton_vision.readers.limits import Limits
 from lepton_vision.readers.sources import read_sources
-from lepton_vision.scoring import score
+from lepton_vision.scoring import score, write_mask
 from tests.transforms.volumes import write_nifti
 
 from .bundles import image_bundle, read, same_files, same_rows
@@ -136,7 +136,7 @@ def test_the_limits_of_the_run_hold_for_the_source_of_a_mask_too(
     deflated.save_as(tmp_path / "ct.dcm", enforce_file_format=True)
     with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
         archive.write(tmp_path / "ct.dcm", "ct.dcm")
-    for function in (read_sources, open_member.__wrapped__):  # type: ignore[attr-defined]
+    for function in (write_mask, read_sources, open_member.__wrapped__):  # type: ignore[attr-defined]
         monkeypatch.setitem(function.__kwdefaults__, "limits", Limits(max_bytes=1))
     options: dict[str, Any] = {"mask_format": "dicom", "device": "cpu"}
     summary = score(bundle, tmp_path / "in.zip", tmp_path / "out", masks=tmp_path / "masks", limits=Limits(), **options)
