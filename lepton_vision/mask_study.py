@@ -22,6 +22,7 @@ from lepton_vision.inference.masks import MaskPrediction, predict_masks
 from lepton_vision.inference.predictions import Failure
 from lepton_vision.inspection import describe
 from lepton_vision.manifest import Manifest
+from lepton_vision.manifest.slices import volume_ids
 from lepton_vision.models import Bundle
 from lepton_vision.readers import read_image
 from lepton_vision.readers.mask import labels_of, read_mask
@@ -65,7 +66,8 @@ def evaluate_mask_parts(
     """Predict the masks of rows that have a true one, and evaluate them on the pixels of the images.
 
     ``out`` gets ``predicted/`` with a file for each image (PNG, or NIfTI for a volume; 0 background, k the k-th
-    structure), ``cases.csv``, ``figures.json`` and ``report.html``. With lesions (``SegmentationConfig.lesions``) these
+    structure), ``cases.csv``, ``figures.json`` and ``report.html``; ``volumes.csv`` too where images are slices of a
+    series or frames of a file, which are then also judged together. With lesions (``SegmentationConfig.lesions``) these
     hold an FROC; with binary targets that structures explain, the agreement of label and mask and a pointing game.
     Where the truth is unknown (``UNKNOWN``), truth and prediction count as background.
 
@@ -132,6 +134,7 @@ def _cases(
     total, before = sum(len(manifest) for _, manifest in parts), 0
     for bundle, manifest in parts:
         table, patients = mask_table(manifest), manifest.frame["patient_id"].fillna("")
+        volumes = volume_ids(manifest)
         rows = {int(row): place for place, row in enumerate(table.index)}
         for found in predict_masks(bundle, manifest, device=device):
             before += 1
@@ -140,8 +143,8 @@ def _cases(
             if isinstance(found, Failure):
                 yield found
                 continue
-            truth, patient = table.locate(rows[found.row]), str(patients.iloc[found.row])
-            yield _case(found, bundle, folder=folder, truth=truth, patient=patient, seen=seen)
+            who = {"patient_id": str(patients.iloc[found.row]), "volume_id": volumes[found.row]}
+            yield _case(found, bundle, folder=folder, truth=table.locate(rows[found.row]), who=who, seen=seen)
 
 
 def _remember(case: MaskCase, found: MaskPrediction, bundle: Bundle, *, is_unknown: BoolArray, seen: _Seen) -> None:
@@ -173,7 +176,7 @@ def _compare(cases: Sequence[LabelledMask], parts: Sequence[tuple[Bundle, Manife
 
 
 def _case(
-    found: MaskPrediction, bundle: Bundle, *, folder: Path, truth: SampleAddress, patient: str, seen: _Seen
+    found: MaskPrediction, bundle: Bundle, *, folder: Path, truth: SampleAddress, who: dict[str, str], seen: _Seen
 ) -> MaskCase | Failure:
     segmentation = bundle.require_masks()
     try:
@@ -191,7 +194,7 @@ def _case(
     is_unknown = true == UNKNOWN
     labels = np.where(is_unknown, 0, found.labels).astype(np.uint8)
     true = np.where(is_unknown, 0, true).astype(np.uint8)
-    case = MaskCase(found.image_id, true, labels, found.image.spacing_mm, patient)
+    case = MaskCase(found.image_id, true, labels, found.image.spacing_mm, **who)
     _remember(case, found, bundle, is_unknown=is_unknown, seen=seen)
     return case
 
@@ -224,7 +227,14 @@ def _read_overlay(
 
 def mask_figures(evaluation: SegmentationEvaluation, report: Path) -> dict[str, Any]:
     """Plain figures by structure, for ``--json``."""
+    return plain_figures(evaluation) | {"report": str(report)}
+
+
+def plain_figures(evaluation: SegmentationEvaluation) -> dict[str, Any]:
+    """Figures by structure and counts; those by volume, where cases are slices, under ``by_volume``."""
     plain = evaluation.to_dict()
-    figures = {name: part["figures"] for name, part in plain["structures"].items()}
-    counts = {key: plain[key] for key in ("n", "n_patients", "n_failed", "tolerance_mm")}
-    return {"structures": figures, **counts, "report": str(report)}
+    facts: dict[str, Any] = {"structures": {name: part["figures"] for name, part in plain["structures"].items()}}
+    facts |= {key: plain[key] for key in ("n", "n_patients", "n_failed", "tolerance_mm")}
+    if evaluation.by_volume is not None:
+        facts["by_volume"] = plain_figures(evaluation.by_volume)
+    return facts

@@ -76,7 +76,7 @@ def fit(
 ) -> Bundle:
     """Train on the train split, choose everything on the val split, and keep the result in ``run_dir/bundle``.
 
-    The test split is not read. The bundle carries the weights of the best epoch, a calibration for each target and the
+    The test split is not read. The bundle carries the weights of the kept epoch, a calibration for each target and the
     operating point that ``config.evaluation.criterion`` asks for, both from validation.
 
     Args:
@@ -133,7 +133,7 @@ def fit(
         data_fingerprint=manifest.fingerprint,
         cache_dir=cache_dir,
     )
-    provenance = {"data_fingerprint": manifest.fingerprint, "best_epoch": result.epoch, "validation": result.best}
+    provenance = {"data_fingerprint": manifest.fingerprint, "kept_epoch": result.epoch, "validation": result.best}
     bundle = Bundle(config=config, targets=config.targets, state=result.state, provenance=provenance)
     try:
         bundle = settle(bundle, parts["val"], device=device, cache_dir=cache_dir)

@@ -183,8 +183,9 @@ class VolumeConfig(Section):
     view: Literal["3d", "2.5d", "slices"] = "3d"
     """3d: a 3-D ResNet on patches; targets are predicted from the patch in the middle. 2.5d: a 2-D network on a slice
     with its neighbours as channels, whose mask is that of the slice (arXiv:1704.07239); in training a slice has the
-    label of its volume, see ``aggregate``. slices: a 2-D encoder on every slice, pooled by attention (multiple-instance
-    learning, arXiv:1802.04712)."""
+    label of its volume, see ``aggregate``, or its own where the mask gives it (a target with ``mask_values`` beside
+    ``segmentation``). slices: a 2-D encoder on every slice, pooled by attention (multiple-instance learning,
+    arXiv:1802.04712)."""
     context: Annotated[int, Field(ge=0, le=15)] = 1
     """With 2.5d: neighbours on each side: 1 makes three slices. At the border the last slice is repeated."""
     context_step: PositiveInt = 1
@@ -247,7 +248,13 @@ class TrainConfig(Section):
     """The cosine ends at this share of the peak."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
     class_weights: Literal["none", "balanced"] = "none"
-    sampling: Literal["shuffle", "balanced"] = "shuffle"
+    sampling: Literal["shuffle", "balanced", "patients"] = "shuffle"
+    """shuffle: every image once. balanced: drawn so that each class of the first target comes equally often. patients:
+    drawn so that each patient comes equally often, whatever the number of images, as where volumes of 40 slices and of
+    400 are taken apart."""
+    epoch_samples: Annotated[int, Field(ge=0)] = 0
+    """Images, or volumes, in an epoch; 0 is as many as there are. A stated number gives every fold the same number of
+    steps, however large its patients are."""
     target_weights: dict[str, Annotated[float, Field(gt=0.0)]] = Field(default_factory=dict)
     """Weight of each target's loss; 1 where not named."""
     balance: Literal["fixed", "uncertainty"] = "fixed"
@@ -268,6 +275,10 @@ class TrainConfig(Section):
     """Run the fixed stages (see freeze_stages) once for each image, without augmentation, and train on the result."""
     monitor: str = "val_auroc"
     """Validation figure that picks the best epoch: val_auroc, val_average_precision, val_loss, or val_dice of masks."""
+    keep: Literal["best", "last"] = "best"
+    """Which epoch's weights are kept. best: that of ``monitor``. last: the end of the schedule whatever the figures of
+    validation, as nnU-Net has it (Isensee et al., Nat Methods 18:203, 2021): for a validation part of a few patients,
+    on which the figure of an epoch is chance. Calibration and operating point come from validation all the same."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Stop after so many epochs without a better figure; 0 never stops early."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -278,6 +289,12 @@ class TrainConfig(Section):
     checkpoint_seconds: Annotated[float, Field(ge=0.0)] = 60.0
     """At most so long between two checkpoints inside an epoch; 0 writes one after every step."""
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _check_keep(self) -> TrainConfig:
+        if self.keep == "last" and self.patience:
+            raise ValueError("patience stops where validation is best, and keep is last: set patience 0, or keep best")
+        return self
 
 
 class SplitConfig(Section):

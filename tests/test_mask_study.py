@@ -262,6 +262,39 @@ def test_folds_pool_their_masks(manifest: Manifest, tmp_path: Path) -> None:
     assert found["dice_square_mean"] == row["masks"]["structures"]["square"]["dice"]["value"]
 
 
+def test_frames_of_a_file_are_judged_by_volume_too(tmp_path: Path) -> None:
+    """Six volumes of six slices as .npz files, split by volume; the pooled voxels counted again from the files."""
+    root, rng, lines = tmp_path / "volumes", np.random.default_rng(0), ["path,mask"]
+    root.mkdir()
+    for number in range(6):
+        mask = np.zeros((6, 32, 32), np.uint8)
+        mask[2:5, 6 + number : 18 + number, 8:20] = 7
+        pixels = (rng.integers(0, 120, mask.shape) + np.where(mask, 120, 0)).astype(np.uint8)
+        np.savez(root / f"{number}.npz", image=pixels, finding=mask)
+        lines.append(f"{number}.npz,{number}.npz#finding")
+    (root / "labels.csv").write_text("\n".join(lines), encoding="utf-8")
+    config = CONFIG.override("train.epochs=3", "train.keep=last", "train.sampling=patients", "train.epoch_samples=48")
+    config = config.model_copy(update={"targets": (SICK,)})
+    out = tmp_path / "run"
+    found = run_seeds(config, root, labels=root / "labels.csv", run_dir=out, seeds=[0], folds=3)
+    masks = found["seeds"]["0"]["masks"]
+    assert (masks["n"], masks["by_volume"]["n"], masks["by_volume"]["n_patients"]) == (36, 6, 6)
+    folder = out / "seed-0/evaluation/masks"
+    with (folder / "volumes.csv").open(newline="") as file:
+        rows = {row["image_id"]: float(row["dice"]) for row in csv.DictReader(file)}
+    for number in range(6):
+        truth = np.load(root / f"{number}.npz")["finding"] == 7
+        frame = Manifest.load(out / "seed-0/fold-0/manifest.parquet").frame
+        ids = frame.loc[frame["path"] == f"{number}.npz"].sort_values("frame")["image_id"]
+        drawn = np.stack([np.asarray(PilImage.open(folder / f"predicted/{name}.png")) == 1 for name in ids])
+        dice = 2 * (truth & drawn).sum() / (truth.sum() + drawn.sum())
+        assert rows[ids.iloc[0].removesuffix("-0")] == pytest.approx(dice, abs=1e-6)
+    assert masks["by_volume"]["structures"]["square"]["dice"]["value"] == pytest.approx(np.mean(list(rows.values())))
+    spread = found["dice_by_volume_square_mean"]
+    assert spread == masks["by_volume"]["structures"]["square"]["dice"]["value"]
+    assert "By volume" in (folder / "report.html").read_text()
+
+
 def test_rows_without_masks_cannot_be_judged(joint: Bundle, manifest: Manifest, tmp_path: Path) -> None:
     bare = manifest.subset("test")
     bare = Manifest(bare.frame.assign(mask_values=None, mask_path=None), bare.root)

@@ -123,6 +123,7 @@ def render_segmentation_report(
         n_hidden=max(0, len(sections) - LARGEST_SPREAD),
         failures=view.show_failures(evaluation),
         case_columns=view.case_columns(evaluation),
+        volume_columns=view.volume_columns(),
         notes=[*view.mask_notes(evaluation, split=split, frocs=frocs), *_on_pictures(drawn)],
         rules=view.empty_rules(),
         reading=MASK_READING,
@@ -155,6 +156,7 @@ class MaskSection:
     headline: list[Shown]
     groups: list[tuple[str, list[view.MaskRowShown]]]
     statuses: list[tuple[str, str, str]]
+    by_volume: view.VolumesShown | None
     volumes: list[Chart]
     froc: Chart | None
     froc_rows: list[Shown]
@@ -174,6 +176,7 @@ def _section(
         headline=view.mask_headline(evaluation, name),
         groups=view.mask_groups(evaluation, name),
         statuses=view.status_table(evaluation, name),
+        by_volume=view.volumes_of(evaluation, name),
         volumes=volume_charts(evaluation, name, name=anchor, series=position),
         froc=None if froc is None else froc_chart(froc, name=anchor, series=position),
         froc_rows=[] if froc is None else view.froc_rows(froc),

@@ -172,7 +172,7 @@ def score(
         sink = held.enter_context(closing(ShardSink(output, schema, job=job, resume=resume)))
         target = None
         if folder is not None and chosen is not None:
-            target = MaskFolder(folder, bundle=bundle, mask_format=chosen, taken=sink.mask_ids)
+            target = MaskFolder(folder, bundle=bundle, mask_format=chosen, taken=sink.mask_ids, limits=limits)
             held.enter_context(closing(target))
         before = sink.scored + sink.failed.total()
         _run(

@@ -49,7 +49,7 @@ class Input:
         return None if self.place is None else self.place.frame
 
     @contextmanager
-    def on_disk(self, *, limits: Limits = DEFAULT_LIMITS) -> Iterator[Path | tuple[Path, ...]]:
+    def on_disk(self, *, limits: Limits) -> Iterator[Path | tuple[Path, ...]]:
         """The file, or those of the series, where they can be opened: fetched or unpacked for the time being.
 
         Raises:

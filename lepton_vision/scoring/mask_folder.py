@@ -13,6 +13,7 @@ from lepton_vision.config import nearest
 from lepton_vision.errors import ConfigError, ScoringError
 from lepton_vision.files import write_atomic
 from lepton_vision.models.bundle import Bundle
+from lepton_vision.readers.limits import Limits
 from lepton_vision.scoring.dicom_results import SegmentationInfo, check_info
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.label_maps import Labels
@@ -83,13 +84,16 @@ class MaskFolder:
         bundle: a bundle that predicts masks.
         mask_format: not "auto", see ``choose_format``.
         taken: image ids that have a mask which a row names: a further image of that id gets none.
+        limits: what the source of a mask may cost, as where it was read to be scored.
 
     Raises:
         ScoringError: the folder holds masks of another bundle or format, is in use, or cannot be written.
     """
 
-    def __init__(self, folder: Path, *, bundle: Bundle, mask_format: MaskFormat, taken: set[str]) -> None:
-        self.folder, self._format, self._taken = folder, mask_format, set(taken)
+    def __init__(
+        self, folder: Path, *, bundle: Bundle, mask_format: MaskFormat, taken: set[str], limits: Limits
+    ) -> None:
+        self.folder, self._format, self._taken, self._limits = folder, mask_format, set(taken), limits
         self._structures = bundle.require_masks().names
         self._names, self._has_targets = measure_names(bundle), bool(bundle.targets)
         self._info = SegmentationInfo(bundle.bundle_id)
@@ -151,7 +155,7 @@ class MaskFolder:
         """Write the file; return a code why it could not be, or nothing."""
         series = None if source.series is None else source.series.series_id
         try:
-            with source.on_disk() as files:
+            with source.on_disk(limits=self._limits) as files:
                 write_mask(
                     labels,
                     self.folder / name,
@@ -160,6 +164,7 @@ class MaskFolder:
                     source=files,
                     series=series,
                     info=self._info,
+                    limits=self._limits,
                 )
         except ScoringError as error:  # the source is of a kind that the format cannot refer to: in words, no code
             return f"refused: {error}"

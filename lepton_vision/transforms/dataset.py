@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
@@ -27,7 +28,7 @@ from lepton_vision.transforms.cache import PixelCache
 from lepton_vision.transforms.mask_rows import MaskRows
 from lepton_vision.transforms.preprocess import UInt16Pixels, preprocess_image, to_input
 from lepton_vision.transforms.rows import usable_rows
-from lepton_vision.transforms.sampler import EpochSampler, class_weights
+from lepton_vision.transforms.sampler import EpochSampler, class_weights, patient_weights
 from lepton_vision.transforms.volume_dataset import VolumeDataset, make_volume_dataset
 from lepton_vision.types import UNKNOWN, Batch, Pixels, SampleAddress, Target
 
@@ -202,9 +203,9 @@ def make_loader(
 ) -> DataLoader[Batch]:
     """Loader over the usable rows of a manifest (choose the split first: ``manifest.subset("train")``).
 
-    In training, rows are shuffled or drawn by class (``config.train.sampling``) by an ``EpochSampler``, sharded over
-    the processes of ``torchrun``, augmented, and an incomplete last batch is left out. Otherwise they come in
-    manifest order, unchanged. What is seen depends on seed and epoch, never on the number of workers, and no global
+    In training, rows are shuffled, or drawn by class or patient (``config.train.sampling``), by an ``EpochSampler``,
+    sharded over the processes of ``torchrun``, augmented, and an incomplete last batch is left out. Otherwise they come
+    in manifest order, unchanged. What is seen depends on seed and epoch, never on the number of workers, and no global
     random state is touched.
 
     Args:
@@ -232,7 +233,7 @@ def make_loader(
     if size < 1 or count < 0:
         raise ConfigError(f"Expected batch_size >= 1 and workers >= 0. Received: {size} and {count}.")
     if training and sampler is None:
-        sampler = _training_sampler(dataset, config)
+        sampler = _training_sampler(dataset, config, patients=_patients(manifest))
     per_process = len(sampler) if isinstance(sampler, EpochSampler) else len(dataset)
     return _Loader(
         dataset,
@@ -293,12 +294,30 @@ def _make_dataset(
     return dataset
 
 
-def _training_sampler(dataset: ImageDataset | VolumeDataset, config: Config) -> EpochSampler:
-    weights = None
-    if config.train.sampling == "balanced" and dataset.targets:
+def _training_sampler(
+    dataset: ImageDataset | VolumeDataset, config: Config, *, patients: npt.NDArray[np.int64]
+) -> EpochSampler:
+    train, weights = config.train, None
+    if train.sampling == "balanced" and dataset.targets:
         weights = class_weights(dataset.labels(dataset.targets[0].name))
+    elif train.sampling == "patients":
+        copies = len(dataset) // len(dataset.rows)  # sample k + c N is a further patch of volume k
+        weights = np.tile(patient_weights(patients[dataset.rows.index]), copies)
     rank, world = _place_in_world()
-    return EpochSampler(len(dataset), seed=config.train.seed, rank=rank, world=world, weights=weights)
+    return EpochSampler(
+        len(dataset),
+        seed=train.seed,
+        rank=rank,
+        world=world,
+        weights=weights,
+        samples=train.epoch_samples or None,
+    )
+
+
+def _patients(manifest: Manifest) -> npt.NDArray[np.int64]:
+    """(N,) number of each row's patient; a row without one is a patient of its own."""
+    frame = manifest.frame
+    return pd.factorize(frame["patient_id"].fillna(frame["image_id"]))[0].astype(np.int64)
 
 
 def _place_in_world() -> tuple[int, int]:

@@ -6,16 +6,18 @@ mask and prediction belong to, and ``volume.context`` neighbours towards the fee
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from lepton_vision.config import PreprocessConfig, VolumeConfig
+from lepton_vision.config import PreprocessConfig, SegmentationConfig, VolumeConfig
 from lepton_vision.readers.mask import LabelMap
 from lepton_vision.transforms.masks import fit_mask
 from lepton_vision.transforms.preprocess import fit_boxes, resize_plane
 from lepton_vision.transforms.volume import Grid, prepare_mask, restore_shares
-from lepton_vision.types import Pixels
+from lepton_vision.types import UNKNOWN, Pixels, Target
 
 
 def slab_places(place: npt.ArrayLike, depth: int, *, volume: VolumeConfig) -> npt.NDArray[np.int64]:
@@ -69,6 +71,40 @@ def prepare_slice_mask(labels: LabelMap, grid: Grid, *, config: PreprocessConfig
         ReadError: reason ``mask_size``: another shape than the image.
     """
     return np.stack([fit_mask(plane, config) for plane in prepare_mask(labels, grid)])
+
+
+def structure_numbers(target: Target, segmentation: SegmentationConfig | None) -> tuple[int, ...]:
+    """Numbers of the structures that make a target positive; none where its ``mask_values`` are no whole structures.
+
+    Example:
+        >>> sick = Target("sick", "binary", ("no", "yes"), mask_values=(1, 2))
+        >>> structure_numbers(sick, SegmentationConfig(structures={"lung": 5, "infection": (1, 2)}))
+        (2,)
+    """
+    wanted, groups = set(target.mask_values), () if segmentation is None else segmentation.structures.values()
+    found = [(number, set(group)) for number, group in enumerate(groups, start=1) if wanted & set(group)]
+    is_whole = wanted == set().union(*(group for _, group in found))
+    return tuple(number for number, _ in found) if is_whole else ()
+
+
+def labels_of_slices(masks: torch.Tensor, numbers: Sequence[int]) -> torch.Tensor:
+    """Label of each slice from its own mask.
+
+    Args:
+        masks: (B, H, W) uint8 numbers of structures.
+        numbers: of the structures that make a slice positive.
+
+    Returns:
+        (B,) float32: 1 where a voxel of them is seen, 0 where none is, NaN where the mask is unknown altogether.
+
+    Example:
+        >>> masks = torch.tensor([[[0, 2]], [[UNKNOWN, 1]], [[UNKNOWN, UNKNOWN]]], dtype=torch.uint8)
+        >>> labels_of_slices(masks, [2])
+        tensor([1., 0., nan])
+    """
+    shown = torch.isin(masks, torch.tensor(numbers, dtype=masks.dtype)).flatten(1).any(dim=1)
+    is_known = (masks != UNKNOWN).flatten(1).any(dim=1)
+    return torch.where(is_known, shown.float(), torch.nan)
 
 
 def restore_slice_mask(prob: Pixels, grid: Grid, *, config: PreprocessConfig) -> LabelMap:
