@@ -130,7 +130,7 @@ def _evaluate_table(
     from lepton_vision.evaluation import evaluate, fit_aggregation
     from lepton_vision.inference import Predictions
     from lepton_vision.pipeline import stated_point
-    from lepton_vision.results import write_results
+    from lepton_vision.results import note_table_look, write_results
 
     if not 0.0 <= threshold <= 1.0:
         raise ConfigError(f"--threshold is a probability from 0 to 1. Received: {threshold:g}.", key="threshold")
@@ -142,6 +142,7 @@ def _evaluate_table(
         learnt = fit_aggregation(Predictions.load(validation), unit=settings.unit)
     point = stated_point(table.targets, threshold=threshold)
     evaluation = evaluate(table, operating_point=point, config=settings, aggregation=learnt)
+    evaluation = note_table_look(evaluation, table, out, table=predictions)
     return evaluation, write_results(evaluation, table, out, about=about)
 
 
