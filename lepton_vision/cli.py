@@ -214,7 +214,9 @@ def score(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images per step of the model; default 32, for volumes as in training.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="auto (the fastest here), torch, openvino or onnx.")] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="auto (the fastest here), torch, torch-compile, openvino, onnx, or a file of export.")
+    ] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     file_format: Annotated[str, typer.Option("--format", help="parquet or csv.")] = "parquet",
     max_failures: Annotated[float, typer.Option(help="Largest tolerated share of failed rows.")] = 0.05,
@@ -242,7 +244,8 @@ def score(
     from lepton_vision.scoring.batch import check_failures, score
     from lepton_vision.scoring.inputs import read_names
 
-    check_choice("engine", engine, ("auto", "torch", "openvino", "onnx"))
+    if not engine.endswith((".onnx", ".xml")):
+        check_choice("engine", engine, ("auto", "torch", "torch-compile", "openvino", "onnx"))
     check_choice("mask-format", mask_format, ("auto", "nifti", "png", "dicom"))
     check_choice("format", file_format, ("parquet", "csv"))
     check_choice("precision", precision, ("auto", "fp32", "bf16", "fp16"))
@@ -266,7 +269,7 @@ def score(
             batch_size=batch_size,
             device=device,
             precision=precision,  # type: ignore[arg-type]
-            engine=engine,  # type: ignore[arg-type]
+            engine=engine,
             file_format=file_format,  # type: ignore[arg-type]
             path_map=path_map,
             limits=limits,

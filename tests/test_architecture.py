@@ -19,6 +19,7 @@ TOP = {
     "class_study",
     "case_points",
     "ledger",
+    "int8_study",
     "results",
     "repeats",
     "demo",
@@ -60,8 +61,9 @@ DOORWAYS = {
     "onnx": {"inference/onnx_runtime.py"},
     "onnxruntime": {"inference/onnx_runtime.py"},
     "openvino": {"inference/openvino_runtime.py"},
+    "nncf": {"inference/int8.py"},
     "fsspec": {"readers/remote.py"},
-    "highdicom": {"scoring/dicom_results.py"},
+    "highdicom": {"scoring/dicom_results.py", "scoring/dicom_report.py"},  # masks, and scores
 }
 
 

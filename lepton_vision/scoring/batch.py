@@ -95,7 +95,7 @@ def score(
     batch_size: int | None = None,
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
-    engine: Literal["auto", "torch", "openvino", "onnx"] = "torch",
+    engine: str = "torch",
     file_format: ShardFormat = "parquet",
     max_failures: float = 1.0,
     path_map: str | Path | None = None,
