@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "lepton_vision"
 FOUNDATION = {"errors", "geometry", "targets", "types", "sections", "config", "files", "_lazy"}
-FOUNDATION |= {"calibrators", "set_rules"}
+FOUNDATION |= {"aggregation", "calibrators", "novelty", "set_rules"}
 TOP = {
     "pipeline",
     "inspection",
@@ -26,7 +26,7 @@ TOP = {
     "demo_study",
     "console",
 }
-TOP |= {"cli", "cli_export", "cli_masks", "cli_options", "cli_statistics"}
+TOP |= {"cli", "cli_export", "cli_masks", "cli_options", "cli_score", "cli_statistics"}
 ORDER = [
     "readers",
     "manifest",
@@ -53,7 +53,7 @@ DOORWAYS = {
     "albumentations": {"transforms/augment.py"},
     "matplotlib": {"reporting/figures.py"},
     "rich": {"console.py"},
-    "typer": {"cli.py", "cli_export.py", "cli_masks.py", "cli_options.py", "cli_statistics.py"},
+    "typer": {"cli.py", "cli_export.py", "cli_masks.py", "cli_options.py", "cli_score.py", "cli_statistics.py"},
     "jinja2": {"reporting/page.py"},
     "monai": {"transforms/volume_augment.py", "inference/windows.py"},
     "mlflow": {"training/runlog.py", "training/tracking.py"},

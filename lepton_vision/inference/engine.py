@@ -112,9 +112,11 @@ class Engine:
             shapes = {t.name: 0 if t.kind == "binary" else (0, t.outputs) for t in self.bundle.targets}
             return Examined({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, None)
         names, masks = parts[0].probabilities, [part.masks for part in parts if part.masks is not None]
+        features = [part.features for part in parts if part.features is not None]
         return Examined(
             {name: np.concatenate([part.probabilities[name] for part in parts]) for name in names},
             np.concatenate(masks) if masks else None,
+            np.concatenate(features) if features else None,
         )
 
     def _step(self, images: torch.Tensor) -> Examined:
@@ -133,7 +135,8 @@ class Engine:
         masks = None
         if output.mask_logits is not None:
             masks = output.mask_logits[: len(images)].softmax(dim=1).cpu().numpy()
-        return Examined({name: values[: len(images)] for name, values in found.items()}, masks)
+        features = None if output.features is None else output.features[: len(images)].float().cpu().numpy()
+        return Examined({name: values[: len(images)] for name, values in found.items()}, masks, features)
 
 
 def _cpu_only(engine: str, bundle: Bundle, *, device: str, precision: str) -> tuple[torch.device, Precision]:
@@ -184,7 +187,9 @@ class Examined(NamedTuple):
     Attributes:
         probabilities: by target name, float32: (B,) for binary, (B, K) otherwise.
         masks: (B, 1 + M, H, W) float32 probabilities of background and structures, or None where none are predicted.
+        features: (B, F) float32 pooled features, or None where the runtime does not give them.
     """
 
     probabilities: dict[str, npt.NDArray[np.float32]]
     masks: Pixels | None
+    features: npt.NDArray[np.float32] | None = None

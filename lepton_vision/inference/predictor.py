@@ -78,7 +78,7 @@ def predict(
         raise ConfigError(f"Expected batch_size >= 1 and workers >= 0. Received: {size} and {workers}.")
     if isinstance(images, Manifest):
         split = _one_split(images)
-        dataset = _dataset(images, bundle.config, cache_dir=cache_dir)
+        dataset = open_dataset(images, bundle.config, cache_dir=cache_dir)
         total = len(dataset)
         outcomes = read_ahead(range(total), lambda row: read_row(dataset, row), workers=workers, depth=2 * size)
     elif bundle.config.volume is not None:
@@ -124,7 +124,8 @@ def _one_split(manifest: Manifest) -> str | None:
     return names[0] if names else None
 
 
-def _dataset(manifest: Manifest, config: Config, *, cache_dir: str | Path | None) -> ImageDataset | VolumeDataset:
+def open_dataset(manifest: Manifest, config: Config, *, cache_dir: str | Path | None) -> ImageDataset | VolumeDataset:
+    """Rows of a manifest as the network sees them, from the decoded cache where there is one; no labels, no masks."""
     if config.volume is not None:
         plain = config.model_copy(update={"segmentation": None})
         return make_volume_dataset(manifest, plain, training=False, targets=(), cache_dir=cache_dir)

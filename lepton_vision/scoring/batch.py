@@ -22,11 +22,14 @@ from lepton_vision.inference.volume_masks import VolumeSegmenter
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.archives import forget_archives
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
+from lepton_vision.scoring.cases import remove_cases, write_cases
+from lepton_vision.scoring.done import refuse_changed
 from lepton_vision.scoring.images import ImageScorer
 from lepton_vision.scoring.inputs import Inputs, list_inputs
 from lepton_vision.scoring.mask_folder import MaskFolder, MaskFormat, choose_format, measure_names
 from lepton_vision.scoring.path_map import write_path_map
-from lepton_vision.scoring.sink import ShardFormat, ShardSink, recorded_engine, row_schema
+from lepton_vision.scoring.schema import row_schema
+from lepton_vision.scoring.sink import SHARD_ROWS, ShardFormat, ShardSink, recorded_engine
 from lepton_vision.scoring.volumes import VolumeScorer, engine_name
 
 IMAGES_AT_ONCE = 32
@@ -50,6 +53,7 @@ class ScoreSummary:
         without_mask: rows whose input was read and that have none, counted by reason.
         engine: runtime of the probabilities; None without targets.
         engine_difference: its largest difference from torch in float32 on a calibration batch; None for torch.
+        cases: rows of series, studies and patients in ``_cases`` of the folder, see ``cases.write_cases``.
     """
 
     output: Path
@@ -62,6 +66,7 @@ class ScoreSummary:
     without_mask: dict[str, int] = field(default_factory=dict)
     engine: str | None = None
     engine_difference: float | None = None
+    cases: dict[str, int] = field(default_factory=dict)
 
     @property
     def images_per_s(self) -> float:
@@ -75,6 +80,8 @@ class ScoreSummary:
             counts |= {"masks": self.masks, "without_mask": self.without_mask}
         if self.engine_difference is not None:
             counts |= {"engine": self.engine, "engine_difference": self.engine_difference}
+        if self.cases:
+            counts |= {"cases": self.cases}
         counts |= {"new_rows": self.new_rows, "seconds": round(self.seconds, 3)}
         return counts | {"images_per_s": round(self.images_per_s, 2)}
 
@@ -97,6 +104,7 @@ def score(
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     engine: str = "torch",
     file_format: ShardFormat = "parquet",
+    shard_rows: int = SHARD_ROWS,
     max_failures: float = 1.0,
     path_map: str | Path | None = None,
     limits: Limits = DEFAULT_LIMITS,
@@ -129,6 +137,8 @@ def score(
         precision: number format of the model; "auto" is the fastest that the device does well.
         engine: runtime of the model, see ``load_engine``; "auto" goes on with that which the folder was started with.
         file_format: "parquet" or "csv".
+        shard_rows: rows after which a shard is written (at the latest after a minute, too): what a killed run has to
+            score again.
         max_failures: largest tolerated share of failed rows.
         path_map: file to write with the path of each ``path_id``, before the first row; see ``write_path_map``.
         limits: what an input may cost; one above it is a row with the reason ``too_large``.
@@ -138,7 +148,8 @@ def score(
         Counts over the whole folder, and time and rows of this run.
 
     Raises:
-        ScoringError: no inputs, no operating point, or a folder that cannot be used or is full.
+        ScoringError: no inputs, no operating point, inputs that changed since they were scored, or a folder that
+            cannot be used or is full.
         ConfigError: masks of a bundle that predicts none, or in a format that cannot hold them.
         TooManyFailuresError: more than ``max_failures`` of the rows failed; every row is on disk.
 
@@ -150,8 +161,8 @@ def score(
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
     if batch_size is None:
         batch_size = IMAGES_AT_ONCE if bundle.config.volume is None else bundle.config.train.batch_size
-    if not 0.0 <= max_failures <= 1.0 or workers < 1 or batch_size < 1:
-        raise ScoringError("Expected max_failures from 0 to 1, workers and batch_size of at least 1.")
+    if not 0.0 <= max_failures <= 1.0 or min(workers, batch_size, shard_rows) < 1:
+        raise ScoringError("Expected max_failures from 0 to 1; workers, batch_size and shard_rows of at least 1.")
     output, folder = Path(output), None if masks is None else Path(masks)
     chosen = _check_request(bundle, output, masks=folder, mask_format=mask_format)
     barred = [output] if folder is None else [output, folder]
@@ -167,9 +178,11 @@ def score(
     settings = {"engine": runtime, "device": device, "precision": precision}
     network = _load(bundle, settings, batch_size=batch_size, masks=folder is not None)
     job = {"format": file_format, "bundle_id": bundle.bundle_id, "engine": engine_name(*network), "masks": chosen}
-    schema = row_schema(bundle.targets, measures=() if folder is None else measure_names(bundle))
+    measures = () if folder is None else measure_names(bundle)
+    sets, has_novelty = tuple(bundle.set_rules), bundle.novelty is not None
+    schema = row_schema(bundle.targets, measures=measures, sets=sets, has_novelty=has_novelty)
     with ExitStack() as held:
-        sink = held.enter_context(closing(ShardSink(output, schema, job=job, resume=resume)))
+        sink = held.enter_context(closing(ShardSink(output, schema, job=job, resume=resume, shard_rows=shard_rows)))
         target = None
         if folder is not None and chosen is not None:
             target = MaskFolder(folder, bundle=bundle, mask_format=chosen, taken=sink.mask_ids)
@@ -178,7 +191,8 @@ def score(
         _run(
             found, sink, _scorer(bundle, sink, network, masks=target, workers=workers, limits=limits), workers, progress
         )
-    summary = _summarize(sink, network[0], before=before, started=started, has_masks=folder is not None)
+        cases = write_cases(output, sink.shards(), schema=schema, bundle=bundle)
+    summary = _summarize(sink, network[0], before=before, started=started, has_masks=folder is not None, cases=cases)
     check_failures(summary, max_failures)
     return summary
 
@@ -233,7 +247,15 @@ def _scorer(
     return VolumeScorer(bundle, sink, engine=engine, segmenter=segmenter, masks=masks, workers=workers, limits=limits)
 
 
-def _summarize(sink: ShardSink, engine: Engine | None, *, before: int, started: float, has_masks: bool) -> ScoreSummary:
+def _summarize(
+    sink: ShardSink,
+    engine: Engine | None,
+    *,
+    before: int,
+    started: float,
+    has_masks: bool,
+    cases: dict[str, int],
+) -> ScoreSummary:
     rows = sink.scored + sink.failed.total()
     return ScoreSummary(
         sink.folder,
@@ -246,6 +268,7 @@ def _summarize(sink: ShardSink, engine: Engine | None, *, before: int, started: 
         dict(sorted(sink.unmasked.items())),
         None if engine is None else engine.name,
         None if engine is None else engine.difference,
+        cases,
     )
 
 
@@ -264,8 +287,12 @@ def _run(
     inputs: Inputs, sink: ShardSink, scorer: ImageScorer | VolumeScorer, workers: int, progress: Progress | None
 ) -> None:
     """Read ahead in threads, score whole inputs in batches, write shards."""
-    pending = (one for one in inputs if one.path_id not in sink.done)  # not a list: it would double that of the inputs
-    done = sum(one.path_id in sink.done for one in inputs) if sink.done else 0
+    is_done = sink.done.mark(inputs.path_ids)
+    refuse_changed(inputs, sink.done, is_done=is_done)
+    pending = (one for one, known in zip(inputs, is_done, strict=True) if not known)  # no list: there may be millions
+    done = int(is_done.sum())
+    if done < len(inputs):
+        remove_cases(sink.folder)
     failures = 0
     try:
         items: Iterator[Any] = read_ahead(pending, scorer.read, workers=workers, depth=scorer.depth)
