@@ -62,6 +62,7 @@ DOORWAYS = {
     "onnxruntime": {"inference/onnx_runtime.py"},
     "openvino": {"inference/openvino_runtime.py"},
     "nncf": {"inference/int8.py"},
+    "ray": {"scoring/cluster.py"},
     "fsspec": {"readers/remote.py"},
     "highdicom": {"scoring/dicom_results.py", "scoring/dicom_report.py"},  # masks, and scores
 }

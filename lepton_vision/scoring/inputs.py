@@ -156,6 +156,13 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.path_ids)
 
+    def keep(self, wanted: npt.NDArray[np.bool_]) -> Inputs:
+        """Those that are marked, (N,) bool."""
+        of_series, of_places = wanted[: len(self.series)], wanted[len(self.series) :]
+        series = [self.series[int(k)] for k in np.flatnonzero(of_series)]
+        places = TextColumn.of(self.places[int(k)] for k in np.flatnonzero(of_places))
+        return Inputs(self.path_ids[wanted], places, series)
+
     def __iter__(self) -> Iterator[Input]:
         for number, path_id in enumerate(self.path_ids):
             place = number - len(self.series)
