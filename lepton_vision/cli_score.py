@@ -38,6 +38,7 @@ Masks = Annotated[Path | None, typer.Option(help="Folder for predicted masks, ea
 MaskFormat = Annotated[str, typer.Option(help=_FORMATS)]
 Reports = Annotated[Path | None, typer.Option("--dicom-sr", help="Folder for DICOM reports (they hold patient data).")]
 Codes = Annotated[list[str] | None, typer.Option("--sr-code", help=_CODES)]
+Cams = Annotated[bool, typer.Option("--dicom-cam", help="With --dicom-sr: Grad-CAM of what is detected, as pictures.")]
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Keep rows that are there, or start over.")]
 Workers = Annotated[int, typer.Option(min=1, help="Threads that read ahead.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help=_BATCH)]
@@ -63,6 +64,7 @@ def score(
     mask_format: MaskFormat = "auto",
     dicom_sr: Reports = None,
     sr_code: Codes = None,
+    dicom_cam: Cams = False,
     resume: Resume = True,
     workers: Workers = 2,
     batch_size: BatchSize = None,
@@ -91,6 +93,7 @@ def score(
             check_choice(name, value, _CHOICES[name])
     how: dict[str, Any] = {"masks": masks, "mask_format": mask_format, "resume": resume, "workers": workers}
     how |= {"reports": dicom_sr, "report_codes": parse_codes("sr-code", sr_code or ())}
+    how["heat_maps"] = dicom_cam
     how |= {"batch_size": batch_size, "engine": engine, "precision": precision, "device": device}
     how |= {"file_format": file_format, "shard_rows": shard_rows, "path_map": path_map}
     how["limits"] = _limits(max_file_gb, max_archive_gb, max_ratio=max_ratio, max_megapixels=max_megapixels)

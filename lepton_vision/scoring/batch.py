@@ -101,6 +101,7 @@ def score(
     mask_format: MaskFormat = "auto",
     reports: str | Path | None = None,
     report_codes: Mapping[str, Code] | None = None,
+    heat_maps: bool = False,
     resume: bool = True,
     workers: int = 2,
     batch_size: int | None = None,
@@ -140,6 +141,7 @@ def score(
         reports: folder for a DICOM Structured Report of each row (each holds patient data, see
             ``dicom_report.write_report``); not within ``output``.
         report_codes: by output (``covid``, ``signs_edema``), what the finding is: (value, scheme, meaning).
+        heat_maps: with ``reports``, also Grad-CAM of each detected finding, as a Secondary Capture there.
         resume: keep what is there and score only the inputs that have no row yet; False starts over.
         workers: threads that read ahead; so many volumes at most wait in memory.
         batch_size: images per step of the model; None is 32, and for volumes that of the training, as for ``predict``.
@@ -179,6 +181,8 @@ def score(
     if told is not None:
         _check_apart(told, output, key="reports")
         report_info(bundle, report_codes or {})
+    elif heat_maps:
+        raise ConfigError("Expected a folder for reports with heat maps. Received: none.", key="heat_maps")
     barred = [output, *(one for one in (folder, told) if one is not None)]
     found = _list(inputs, bundle, leave_out=barred, limits=limits)
     if not len(found):
@@ -192,7 +196,7 @@ def score(
     settings = {"engine": runtime, "device": device, "precision": precision}
     network = _load(bundle, settings, batch_size=batch_size, masks=folder is not None)
     job = {"format": file_format, "bundle_id": bundle.bundle_id, "engine": engine_name(*network), "masks": chosen}
-    job |= {} if told is None else {"reports": "dicom"}
+    job |= {} if told is None else {"reports": "dicom with heat maps" if heat_maps else "dicom"}
     schema = row_schema(
         bundle.targets,
         measures=() if folder is None else measure_names(bundle),
@@ -204,11 +208,11 @@ def score(
         sink = held.enter_context(closing(ShardSink(output, schema, job=job, resume=resume, shard_rows=shard_rows)))
         target = None
         if folder is not None and chosen is not None:
-            target = MaskFolder(folder, bundle=bundle, mask_format=chosen, taken=sink.mask_ids)
+            target = MaskFolder(folder, bundle=bundle, mask_format=chosen, taken=sink.mask_ids, limits=limits)
             held.enter_context(closing(target))
         said = None
         if told is not None:
-            said = ReportFolder(told, bundle=bundle, codes=report_codes or {}, limits=limits)
+            said = ReportFolder(told, bundle=bundle, codes=report_codes or {}, limits=limits, has_maps=heat_maps)
             held.enter_context(closing(said))
         before = sink.scored + sink.failed.total()
         scorer = _scorer(bundle, sink, network, masks=target, reports=said, workers=workers, limits=limits)

@@ -103,7 +103,7 @@ class ImageScorer:
                 frame = number if len(item.images) > 1 else item.source.frame
                 row = facts | ids_of(image, frame=frame) | self._row(next(seen), image, item.source, share)
                 if self._reports is not None:
-                    row |= self._reports.columns(row, image=image, source=item.source)
+                    row |= self._reports.columns(row, image=image, source=item.source, pixels=item.pixels[number])
                 rows.append(row)
             self._sink.append(rows)
         self._sink.flush_due()

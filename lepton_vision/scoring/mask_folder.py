@@ -11,6 +11,7 @@ import numpy as np
 from lepton_vision.config import nearest
 from lepton_vision.errors import ConfigError, ScoringError
 from lepton_vision.models.bundle import Bundle
+from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
 from lepton_vision.scoring.dicom_results import SegmentationInfo, check_info
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.label_maps import Labels
@@ -81,12 +82,22 @@ class MaskFolder:
         bundle: a bundle that predicts masks.
         mask_format: not "auto", see ``choose_format``.
         taken: image ids that have a mask which a row names: a further image of that id gets none.
+        limits: what a source that is packed or far away may cost.
 
     Raises:
         ScoringError: the folder holds masks of another bundle or format, is in use, or cannot be written.
     """
 
-    def __init__(self, folder: Path, *, bundle: Bundle, mask_format: MaskFormat, taken: set[str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        bundle: Bundle,
+        mask_format: MaskFormat,
+        taken: set[str],
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._limits = limits
         self.folder, self._format, self._taken = folder, mask_format, set(taken)
         self._structures = bundle.require_masks().names
         self._names, self._has_targets = measure_names(bundle), bool(bundle.targets)
@@ -130,7 +141,7 @@ class MaskFolder:
         """Write the file; return a code why it could not be, or nothing."""
         series = None if source.series is None else source.series.series_id
         try:
-            with source.on_disk() as files:
+            with source.on_disk(limits=self._limits) as files:
                 write_mask(
                     labels,
                     self.folder / name,

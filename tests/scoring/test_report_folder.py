@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+import torch
 from highdicom.sr import srread
 from PIL import Image
 from typer.testing import CliRunner
 
 from lepton_vision.cli import app
-from lepton_vision.errors import ScoringError
+from lepton_vision.errors import ConfigError, ScoringError
+from lepton_vision.inference.cam import grad_cam
 from lepton_vision.models import Bundle
+from lepton_vision.readers import read_image
 from lepton_vision.scoring import score
+from lepton_vision.transforms.preprocess import preprocess_image, to_input
 
 from .bundles import image_bundle, volume_bundle
 from .dicom_series import PATIENT, header, save, write_enhanced, write_series
@@ -114,3 +120,56 @@ def test_the_command_line_writes_reports(bundle: Bundle, inbox: Path, tmp_path: 
     assert done.exit_code == 0, done.output
     path = next((tmp_path / "sr").glob("*.dcm"))
     assert srread(path).content.get_image_measurement_groups()[0].finding_type.value == "64572001"
+
+
+def test_what_is_detected_has_a_heat_map_of_its_own(inbox: Path, tmp_path: Path) -> None:
+    bundle = image_bundle("segmentation=null")
+    score(bundle, inbox, tmp_path / "out", reports=tmp_path / "sr", heat_maps=True, device="cpu", precision="fp32")
+    rows = pd.read_parquet(tmp_path / "out").dropna(subset=["report"]).to_dict("records")
+    wanted = {f"{row['image_id']}.cam-organ_{row['organ_class']}.dcm" for row in rows}
+    wanted |= {f"{row['image_id']}.cam-sick.dcm" for row in rows if row["sick_positive"]}
+    assert {path.name for path in (tmp_path / "sr").glob("*.cam-*")} == wanted
+    row = next(row for row in rows if pd.isna(row["frame"]))
+    path = tmp_path / "sr" / f"{row['image_id']}.cam-organ_{row['organ_class']}.dcm"
+    capture = pydicom.dcmread(path)
+    sources = {str(one.SOPInstanceUID): one for one in map(pydicom.dcmread, inbox.glob("[01].dcm"))}
+    source = sources[str(capture.SourceImageSequence[0].ReferencedSOPInstanceUID)]
+    assert capture.SOPClassUID == "1.2.840.10008.5.1.4.1.1.7"
+    assert (capture.PatientID, capture.StudyInstanceUID) == (PATIENT["PatientID"], source.StudyInstanceUID)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    file = next(file for file in inbox.glob("[01].dcm") if pydicom.dcmread(file) == source)
+    seen = preprocess_image(read_image(file), bundle.config.preprocess)
+    shown = capture.pixel_array.astype(int)
+    heat = grad_cam(
+        bundle.network(),
+        torch.as_tensor(to_input(seen[None], bundle.config.preprocess)),
+        target="organ",
+        class_index="abc".index(row["organ_class"]),
+    )[0]
+    red = shown[..., 0] - shown[..., 1]
+    grey = seen[0] / 257.0
+    assert np.abs(shown[..., 1] - grey)[heat == 0].max(initial=0) <= 1
+    if heat.max() > 0:
+        assert red.flat[heat.argmax()] == red.max()
+        assert red.max() == pytest.approx(0.6 * 255, abs=1)
+    again = score(
+        bundle, inbox, tmp_path / "two", reports=tmp_path / "sr", heat_maps=True, device="cpu", precision="fp32"
+    )
+    assert again.rows == 6
+    assert pd.read_parquet(tmp_path / "two")["report"].notna().sum() == 4
+
+
+def test_heat_maps_are_refused_where_there_are_none(inbox: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="folder for reports"):
+        score(image_bundle(), inbox, tmp_path / "out", heat_maps=True)
+    with pytest.raises(ConfigError, match="whole 2-D images"):
+        score(volume_bundle(), inbox, tmp_path / "out", reports=tmp_path / "sr", heat_maps=True)
+
+
+def test_dciodvfy_finds_no_error_in_a_heat_map(inbox: Path, tmp_path: Path) -> None:
+    if shutil.which("dciodvfy") is None:
+        pytest.skip("dciodvfy (package dicom3tools) is not installed")
+    score(image_bundle("segmentation=null"), inbox, tmp_path / "out", reports=tmp_path / "sr", heat_maps=True)
+    for path in sorted((tmp_path / "sr").glob("*.cam-*"))[:2]:
+        done = subprocess.run(["dciodvfy", path], capture_output=True, text=True)
+        assert [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")] == []
