@@ -74,7 +74,7 @@ class ImageScorer:
         """Read and preprocess one input, in any thread; every failure becomes a reason."""
         started, version = time.perf_counter(), source.version()
         try:
-            images = frames_of(source.read(limits=self._limits))
+            images = frames_of(source.read(limits=self._limits, is_whole=self._masks is not None))
             pixels = tuple(preprocess_image(image, self._engine.bundle.config.preprocess) for image in images)
         except Exception as error:  # an input must end as a row, and the row carries the type
             return ReadImages(source, version, time.perf_counter() - started, reason=reason_of(error))

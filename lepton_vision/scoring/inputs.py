@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from lepton_vision.errors import ReadError, ScoringError
 from lepton_vision.readers.identity import pseudonym
-from lepton_vision.readers.image import read_image
+from lepton_vision.readers.image import read_image, read_named
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_bytes
 from lepton_vision.readers.series_list import FoundSeries, group_series, read_found
 from lepton_vision.scoring.packed_series import PackedSeries, group_packed, open_place
@@ -91,8 +91,12 @@ class Input:
         else:
             yield self.path
 
-    def read(self, *, limits: Limits = DEFAULT_LIMITS) -> Image:
+    def read(self, *, limits: Limits = DEFAULT_LIMITS, is_whole: bool = True) -> Image:
         """Read it.
+
+        Args:
+            limits: what it may cost.
+            is_whole: False leaves out what only masks need, facts and geometry.
 
         Raises:
             ReadError: it is no image, no volume, or larger than ``limits`` allow.
@@ -107,7 +111,8 @@ class Input:
                 check_bytes(path.stat().st_size, limits=limits)
             member = place.member or None if place.kind == "row" else None
             name = None if place.kind in ("file", "row") else place.identity
-            image = read_image(path, frame=place.frame, member=member, name=name, limits=limits)
+            read = read_image if is_whole else read_named
+            image = read(path, frame=place.frame, member=member, name=name, limits=limits)
         return replace(image, **place.ids) if place.ids else image  # type: ignore[arg-type]
 
     def ids(self) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def recorded_engine(folder: Path) -> str | None:
         words = str(json.loads((folder / _JOB).read_text(encoding="utf-8"))["engine"]).split()
     except (OSError, ValueError, KeyError, TypeError):
         return None  # the sink says what is wrong with a record that cannot be read
-    names = {"torch": "torch", "openvino": "openvino", "onnxruntime": "onnx"}
+    names = {"torch": "torch", "torch-compile": "torch-compile", "openvino": "openvino", "onnxruntime": "onnx"}
     return names.get(words[0]) if words else None
 
 
