@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lepton_vision.cli_options import Device, Json, check_choice, print_facts, split_names
+from lepton_vision.cli_options import Device, Json, check_choice, parse_codes, print_facts, split_names
 
 
 def evaluate(
@@ -196,27 +195,10 @@ def export_mask(
     check_choice("algorithm-type", algorithm_type, ("automatic", "semiautomatic", "manual"))
     info = SegmentationInfo(
         bundle_id=bundle_id,
-        codes=_codes("code", code or ()),
-        categories=_codes("category", category or ()),
+        codes=parse_codes("code", code or ()),
+        categories=parse_codes("category", category or ()),
         algorithm_type=algorithm_type.upper(),  # type: ignore[arg-type]
         algorithm_name=algorithm_name,
     )
     result = export(mask, out, source=source, structures=parse_structures(structures), series=series, info=info)
     print_facts(result.to_dict(), as_json=as_json)
-
-
-def _codes(option: str, texts: Sequence[str]) -> dict[str, tuple[str, str, str]]:
-    """Read ``liver=10200004,SCT,Liver``; the meaning may hold commas."""
-    from lepton_vision.errors import ConfigError
-
-    found = {}
-    for text in texts:
-        name, _, code = text.partition("=")
-        parts = [part.strip() for part in code.split(",", 2)]
-        if not name.strip() or len(parts) != 3:
-            raise ConfigError(
-                f"--{option} takes name=value,scheme,meaning, e.g. liver=10200004,SCT,Liver. Received: {text!r}.",
-                key=option,
-            )
-        found[name.strip()] = (parts[0], parts[1], parts[2])
-    return found

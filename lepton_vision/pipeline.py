@@ -138,7 +138,7 @@ def fit(
     provenance = {"data_fingerprint": manifest.fingerprint, "kept_epoch": result.epoch, "validation": result.best}
     bundle = Bundle(config=config, targets=config.targets, state=result.state, provenance=provenance)
     try:
-        bundle = settle(bundle, parts["val"], device=device, cache_dir=cache_dir)
+        bundle = settle(bundle, parts["val"], train=parts["train"], device=device, cache_dir=cache_dir)
     finally:  # the weights outlive a wish that cannot be fulfilled; another can be chosen for them
         if main:
             bundle.save(run_dir / "bundle")

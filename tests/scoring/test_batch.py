@@ -106,7 +106,7 @@ def test_an_unexpected_error_is_a_row_too(
     def broken(path: Path, **_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(inputs, "read_image", broken)
+    monkeypatch.setattr(inputs, "read_named", broken)
     summary = score(bundle, inbox, tmp_path / "out")
     assert summary.failed == {"unexpected:RuntimeError": 13}
 
