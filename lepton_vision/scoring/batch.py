@@ -8,7 +8,7 @@ is on disk before the row is.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +23,13 @@ from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.archives import forget_archives
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
 from lepton_vision.scoring.cases import remove_cases, write_cases
+from lepton_vision.scoring.dicom_results import Code
 from lepton_vision.scoring.done import refuse_changed
 from lepton_vision.scoring.images import ImageScorer
 from lepton_vision.scoring.inputs import Inputs, list_inputs
 from lepton_vision.scoring.mask_folder import MaskFolder, MaskFormat, choose_format, measure_names
 from lepton_vision.scoring.path_map import write_path_map
+from lepton_vision.scoring.report_folder import ReportFolder, report_info
 from lepton_vision.scoring.schema import row_schema
 from lepton_vision.scoring.sink import SHARD_ROWS, ShardFormat, ShardSink, recorded_engine
 from lepton_vision.scoring.volumes import VolumeScorer, engine_name
@@ -92,17 +94,20 @@ class ScoreSummary:
 
 def score(
     bundle: Bundle | str | Path,
-    inputs: str | Path | Iterable[str | Path],
+    inputs: str | Path | Iterable[str | Path] | Inputs,
     output: str | Path,
     *,
     masks: str | Path | None = None,
     mask_format: MaskFormat = "auto",
+    reports: str | Path | None = None,
+    report_codes: Mapping[str, Code] | None = None,
+    heat_maps: bool = False,
     resume: bool = True,
     workers: int = 2,
     batch_size: int | None = None,
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
-    engine: Literal["auto", "torch", "openvino", "onnx"] = "torch",
+    engine: str = "torch",
     file_format: ShardFormat = "parquet",
     shard_rows: int = SHARD_ROWS,
     max_failures: float = 1.0,
@@ -121,15 +126,22 @@ def score(
     an image without any), ``duplicate`` (an image of the same id has one), ``refused: …`` (the source is of a kind that
     the format cannot refer to), ``non_finite_output``, ``too_large``, or why the source could not be read again.
 
+    With ``reports``, DICOM images and series get a DICOM Structured Report; rows get ``report``, the name of the file,
+    or ``report_reason``: ``not_dicom``, ``duplicate``, ``refused: …``, or why the source could not be read again.
+
     Args:
         bundle: a Bundle with an operating point (it needs none without targets), or the folder of one.
         inputs: files, folders (walked, hidden files left out), glob patterns, manifests, archives, DICOMDIRs and URLs;
-            see ``places.list_places``.
+            see ``places.list_places``. Or what ``list_inputs`` found.
         output: folder of the shards (``part-000000.parquet`` …); pandas, polars and DuckDB read it as one table.
         masks: folder for the predicted masks, each on the grid of its source; not within ``output``. A bundle without
             targets needs it.
         mask_format: "nifti", "png" (images), "dicom" (holds patient data, see ``write_segmentation``), or "auto": NIfTI
             for volumes, PNG for images.
+        reports: folder for a DICOM Structured Report of each row (each holds patient data, see
+            ``dicom_report.write_report``); not within ``output``.
+        report_codes: by output (``covid``, ``signs_edema``), what the finding is: (value, scheme, meaning).
+        heat_maps: with ``reports``, also Grad-CAM of each detected finding, as a Secondary Capture there.
         resume: keep what is there and score only the inputs that have no row yet; False starts over.
         workers: threads that read ahead; so many volumes at most wait in memory.
         batch_size: images per step of the model; None is 32, and for volumes that of the training, as for ``predict``.
@@ -164,9 +176,15 @@ def score(
     if not 0.0 <= max_failures <= 1.0 or min(workers, batch_size, shard_rows) < 1:
         raise ScoringError("Expected max_failures from 0 to 1; workers, batch_size and shard_rows of at least 1.")
     output, folder = Path(output), None if masks is None else Path(masks)
+    told = None if reports is None else Path(reports)
     chosen = _check_request(bundle, output, masks=folder, mask_format=mask_format)
-    barred = [output] if folder is None else [output, folder]
-    found = list_inputs(inputs, volumes=bundle.config.volume is not None, leave_out=barred, limits=limits)
+    if told is not None:
+        _check_apart(told, output, key="reports")
+        report_info(bundle, report_codes or {})
+    elif heat_maps:
+        raise ConfigError("Expected a folder for reports with heat maps. Received: none.", key="heat_maps")
+    barred = [output, *(one for one in (folder, told) if one is not None)]
+    found = _list(inputs, bundle, leave_out=barred, limits=limits)
     if not len(found):
         raise ScoringError(
             "Expected files to score. Received: an empty folder. Check the path; hidden files do not count.",
@@ -178,19 +196,27 @@ def score(
     settings = {"engine": runtime, "device": device, "precision": precision}
     network = _load(bundle, settings, batch_size=batch_size, masks=folder is not None)
     job = {"format": file_format, "bundle_id": bundle.bundle_id, "engine": engine_name(*network), "masks": chosen}
-    measures = () if folder is None else measure_names(bundle)
-    sets, has_novelty = tuple(bundle.set_rules), bundle.novelty is not None
-    schema = row_schema(bundle.targets, measures=measures, sets=sets, has_novelty=has_novelty)
+    job |= {} if told is None else {"reports": "dicom with heat maps" if heat_maps else "dicom"}
+    schema = row_schema(
+        bundle.targets,
+        measures=() if folder is None else measure_names(bundle),
+        sets=tuple(bundle.set_rules),
+        has_novelty=bundle.novelty is not None,
+        has_reports=told is not None,
+    )
     with ExitStack() as held:
         sink = held.enter_context(closing(ShardSink(output, schema, job=job, resume=resume, shard_rows=shard_rows)))
         target = None
         if folder is not None and chosen is not None:
-            target = MaskFolder(folder, bundle=bundle, mask_format=chosen, taken=sink.mask_ids)
+            target = MaskFolder(folder, bundle=bundle, mask_format=chosen, taken=sink.mask_ids, limits=limits)
             held.enter_context(closing(target))
+        said = None
+        if told is not None:
+            said = ReportFolder(told, bundle=bundle, codes=report_codes or {}, limits=limits, has_maps=heat_maps)
+            held.enter_context(closing(said))
         before = sink.scored + sink.failed.total()
-        _run(
-            found, sink, _scorer(bundle, sink, network, masks=target, workers=workers, limits=limits), workers, progress
-        )
+        scorer = _scorer(bundle, sink, network, masks=target, reports=said, workers=workers, limits=limits)
+        _run(found, sink, scorer, workers, progress)
         cases = write_cases(output, sink.shards(), schema=schema, bundle=bundle)
     summary = _summarize(sink, network[0], before=before, started=started, has_masks=folder is not None, cases=cases)
     check_failures(summary, max_failures)
@@ -207,13 +233,7 @@ def _check_request(bundle: Bundle, output: Path, *, masks: Path | None, mask_for
             "Expected a bundle with an operating point. Received: one without. Use bundle.with_operating_point first."
         )
     if masks is not None:
-        if masks.absolute().is_relative_to(output.absolute()):
-            raise ScoringError(
-                "Expected a mask folder that is not within the output folder: tools read all files there as one "
-                "table. Name another folder.",
-                path=masks,
-                key="masks",
-            )
+        _check_apart(masks, output, key="masks")
         return choose_format(mask_format, bundle)
     if mask_format != "auto":
         raise ConfigError(f"Expected a mask folder with the mask format {mask_format!r}. Received: none.", key="masks")
@@ -224,6 +244,24 @@ def _check_request(bundle: Bundle, output: Path, *, masks: Path | None, mask_for
             key="masks",
         )
     return None
+
+
+def _check_apart(folder: Path, output: Path, *, key: str) -> None:
+    if folder.absolute().is_relative_to(output.absolute()):
+        raise ScoringError(
+            f"Expected a folder for {key} that is not within the output folder: tools read all files there as one "
+            "table. Name another folder.",
+            path=folder,
+            key=key,
+        )
+
+
+def _list(
+    inputs: str | Path | Iterable[str | Path] | Inputs, bundle: Bundle, *, leave_out: Sequence[Path], limits: Limits
+) -> Inputs:
+    if isinstance(inputs, Inputs):
+        return inputs
+    return list_inputs(inputs, volumes=bundle.config.volume is not None, leave_out=leave_out, limits=limits)
 
 
 def _load(bundle: Bundle, settings: dict[str, str], *, batch_size: int, masks: bool) -> _Network:
@@ -239,12 +277,28 @@ def _load(bundle: Bundle, settings: dict[str, str], *, batch_size: int, masks: b
 
 
 def _scorer(
-    bundle: Bundle, sink: ShardSink, network: _Network, *, masks: MaskFolder | None, workers: int, limits: Limits
+    bundle: Bundle,
+    sink: ShardSink,
+    network: _Network,
+    *,
+    masks: MaskFolder | None,
+    reports: ReportFolder | None,
+    workers: int,
+    limits: Limits,
 ) -> ImageScorer | VolumeScorer:
     engine, segmenter = network
     if bundle.config.volume is None and engine is not None:
-        return ImageScorer(engine, sink, masks=masks, limits=limits)
-    return VolumeScorer(bundle, sink, engine=engine, segmenter=segmenter, masks=masks, workers=workers, limits=limits)
+        return ImageScorer(engine, sink, masks=masks, reports=reports, limits=limits)
+    return VolumeScorer(
+        bundle,
+        sink,
+        engine=engine,
+        segmenter=segmenter,
+        masks=masks,
+        reports=reports,
+        workers=workers,
+        limits=limits,
+    )
 
 
 def _summarize(

@@ -15,6 +15,7 @@ from lepton_vision.novelty import Features
 from lepton_vision.readers.limits import Limits
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.mask_folder import MaskFolder
+from lepton_vision.scoring.report_folder import ReportFolder
 from lepton_vision.scoring.rows import Row, Values, decide, ids_of, reason_of, without_pixels
 from lepton_vision.scoring.sink import ShardSink
 from lepton_vision.transforms.masks import restore_mask
@@ -50,11 +51,20 @@ class ImageScorer:
         engine: the network.
         sink: where rows go.
         masks: where masks go, or None.
+        reports: where DICOM reports go, or None.
         limits: what an input may cost.
     """
 
-    def __init__(self, engine: Engine, sink: ShardSink, *, masks: MaskFolder | None, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(
+        self,
+        engine: Engine,
+        sink: ShardSink,
+        *,
+        masks: MaskFolder | None,
+        reports: ReportFolder | None = None,
+        limits: Limits,
+    ) -> None:
+        self._limits, self._reports = limits, reports
         self._engine, self._sink, self._masks = engine, sink, masks
         self._group: list[ReadImages] = []
         self._facts: Row = {"bundle_id": engine.bundle.bundle_id, "engine": engine.name}
@@ -91,7 +101,10 @@ class ImageScorer:
             rows = []
             for number, image in enumerate(item.images):
                 frame = number if len(item.images) > 1 else item.source.frame
-                rows.append(facts | ids_of(image, frame=frame) | self._row(next(seen), image, item.source, share))
+                row = facts | ids_of(image, frame=frame) | self._row(next(seen), image, item.source, share)
+                if self._reports is not None:
+                    row |= self._reports.columns(row, image=image, source=item.source, pixels=item.pixels[number])
+                rows.append(row)
             self._sink.append(rows)
         self._sink.flush_due()
 

@@ -15,12 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lepton_vision.errors import ReadError, ScoringError
-from lepton_vision.readers.archives import Member, open_member
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import read_image, read_named
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_bytes
-from lepton_vision.readers.remote import fetch_object
 from lepton_vision.readers.series_list import FoundSeries, group_series, read_found
+from lepton_vision.scoring.packed_series import PackedSeries, group_packed, open_place
 from lepton_vision.scoring.places import Place, list_places
 from lepton_vision.transforms.rows import TextColumn
 from lepton_vision.types import Image
@@ -40,12 +39,12 @@ class Input:
 
     path_id: str
     path: Path
-    series: FoundSeries | None = None
+    series: FoundSeries | PackedSeries | None = None
     place: Place | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The file, or those of the series."""
+        """The file, or those of the series; the archives of a packed one."""
         return (self.path,) if self.series is None else self.series.files
 
     @property
@@ -55,7 +54,7 @@ class Input:
 
     def version(self) -> str | None:
         """Size and time of its files, 16 hexadecimal digits; None where they are unknown (no such file, an object)."""
-        if self.place is not None and self.place.kind == "object":
+        if (self.place is not None and self.place.kind == "object") or not self.files:
             return None
         try:
             facts = [(one.st_size, one.st_mtime_ns) for one in map(os.stat, self.files)]
@@ -64,12 +63,16 @@ class Input:
         return hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
 
     @contextmanager
-    def on_disk(self, *, limits: Limits = DEFAULT_LIMITS) -> Iterator[Path | tuple[Path, ...]]:
+    def on_disk(self, *, limits: Limits) -> Iterator[Path | tuple[Path, ...]]:
         """The file, or those of the series, where they can be opened: fetched or unpacked for the time being.
 
         Raises:
             ReadError: it cannot be fetched or unpacked.
         """
+        if isinstance(self.series, PackedSeries):
+            with self.series.unpacked(limits=limits) as files:
+                yield files
+            return
         if self.series is not None:
             yield self.files
             return
@@ -82,12 +85,8 @@ class Input:
         place = self.place or Place(self.path.as_posix())
         if place.reason:
             raise ReadError("The input cannot be used.", reason=place.reason, path=self.path)
-        elif place.kind == "member":
-            member = Member(place.index, place.member, place.copy)
-            with open_member(place.path, member, limits=limits) as path:
-                yield path
-        elif place.kind == "object":
-            with fetch_object(place.path, limits=limits) as path:
+        elif place.kind in ("member", "object"):
+            with open_place(place, limits=limits) as path:
                 yield path
         else:
             yield self.path
@@ -102,6 +101,8 @@ class Input:
         Raises:
             ReadError: it is no image, no volume, or larger than ``limits`` allow.
         """
+        if isinstance(self.series, PackedSeries):
+            return self.series.read(limits=limits)
         if self.series is not None:
             return read_found(self.series, limits=limits)
         place = self.place or Place(self.path.as_posix())
@@ -135,10 +136,10 @@ class Inputs:
 
     path_ids: npt.NDArray[np.uint64]
     places: TextColumn
-    series: Sequence[FoundSeries] = ()
+    series: Sequence[FoundSeries | PackedSeries] = ()
 
     @classmethod
-    def of(cls, places: Iterable[Place], series: Sequence[FoundSeries] = ()) -> Inputs:
+    def of(cls, places: Iterable[Place], series: Sequence[FoundSeries | PackedSeries] = ()) -> Inputs:
         """Pack them; a place that was named before is left out.
 
         Raises:
@@ -160,6 +161,13 @@ class Inputs:
 
     def __len__(self) -> int:
         return len(self.path_ids)
+
+    def keep(self, wanted: npt.NDArray[np.bool_]) -> Inputs:
+        """Those that are marked, (N,) bool."""
+        of_series, of_places = wanted[: len(self.series)], wanted[len(self.series) :]
+        series = [self.series[int(k)] for k in np.flatnonzero(of_series)]
+        places = TextColumn.of(self.places[int(k)] for k in np.flatnonzero(of_places))
+        return Inputs(self.path_ids[wanted], places, series)
 
     def __iter__(self) -> Iterator[Input]:
         for number, path_id in enumerate(self.path_ids):
@@ -216,7 +224,8 @@ def list_inputs(
 
     Args:
         named: files, folders, glob patterns, manifests, archives, DICOMDIRs and URLs, see ``list_places``.
-        volumes: files of one DICOM series are one input; members of archives and objects stay single files.
+        volumes: files, members of archives and objects of one DICOM series are one input; of a series that lies in
+            plain files, only those are looked at.
         leave_out: folders whose files are left out.
         limits: caps on archives.
 
@@ -231,4 +240,5 @@ def list_inputs(
     plain = [Path(place.path) for place in places if place.kind == "file" and not place.reason]
     series, others = group_series(plain, limits=limits)
     rest = [place for place in places if place.kind != "file" or place.reason]
-    return Inputs.of([*(Place(path.as_posix()) for path in others), *rest], series)
+    packed, rest = group_packed(rest, known=[one.series_id for one in series], limits=limits)
+    return Inputs.of([*(Place(path.as_posix()) for path in others), *rest], [*series, *packed])

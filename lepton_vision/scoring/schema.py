@@ -14,7 +14,12 @@ NOVELTY = ("novelty", "novelty_percentile")
 
 
 def row_schema(
-    targets: tuple[Target, ...], *, measures: Sequence[str] = (), sets: Sequence[str] = (), has_novelty: bool = False
+    targets: tuple[Target, ...],
+    *,
+    measures: Sequence[str] = (),
+    sets: Sequence[str] = (),
+    has_novelty: bool = False,
+    has_reports: bool = False,
 ) -> pa.Schema:
     """Columns of a scored row, in order; ``threshold`` is that of the first target.
 
@@ -29,6 +34,7 @@ def row_schema(
             answers in the conformal set, with "|" between them; empty where no answer is likely enough.
         has_novelty: ``novelty`` is the distance to the training images, ``novelty_percentile`` the share of validation
             images that are nearer; see ``novelty.Novelty``.
+        has_reports: ``report`` is the name of a DICOM report, ``report_reason`` why there is none.
     """
     names = ("image_id", "path_id", "series_id", "study_id", "patient_id")
     fields: Fields = [(name, _TEXT) for name in names]
@@ -40,6 +46,7 @@ def row_schema(
     fields += [(name, _NUMBER) for name in NOVELTY] if has_novelty else []
     if measures:
         fields += [(name, _NUMBER) for name in measures] + [("mask", _TEXT), ("mask_reason", _TEXT)]
+    fields += [("report", _TEXT), ("report_reason", _TEXT)] if has_reports else []
     fields += [("bundle_id", _TEXT), ("engine", _TEXT), ("seconds", _NUMBER), ("source_version", _TEXT)]
     return pa.schema(fields)
 

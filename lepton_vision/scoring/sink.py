@@ -64,6 +64,31 @@ def _lock_folder(folder: Path) -> IO[bytes]:
     return lock
 
 
+def hold_job_folder(folder: Path, *, job: Mapping[str, Any], what: str) -> IO[bytes]:
+    """Hold a folder, see ``hold_folder``, for files that the rows of one job refer to.
+
+    Raises:
+        ScoringError: its record names another job.
+    """
+    lock = hold_folder(folder, what=what)
+    try:
+        record = folder / _JOB
+        if not record.exists():
+            write_atomic(record, json.dumps(job, indent=1))
+        differing = other_keys(job, json.loads(record.read_text(encoding="utf-8")))
+        if differing:
+            raise ScoringError(
+                f"The {what} holds files of another job (differs in: {', '.join(differing)}). Name another folder: "
+                "rows of that job refer to them.",
+                path=folder,
+                key=differing[0],
+            )
+    except BaseException:
+        lock.close()
+        raise
+    return lock
+
+
 def other_keys(job: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """Return in which keys a job is another one than that on record."""
     return [key for key in job if found.get(key) != job[key]]
@@ -75,7 +100,7 @@ def recorded_engine(folder: Path) -> str | None:
         words = str(json.loads((folder / _JOB).read_text(encoding="utf-8"))["engine"]).split()
     except (OSError, ValueError, KeyError, TypeError):
         return None  # the sink says what is wrong with a record that cannot be read
-    names = {"torch": "torch", "openvino": "openvino", "onnxruntime": "onnx"}
+    names = {"torch": "torch", "torch-compile": "torch-compile", "openvino": "openvino", "onnxruntime": "onnx"}
     return names.get(words[0]) if words else None
 
 

@@ -22,6 +22,7 @@ from lepton_vision.novelty import Features
 from lepton_vision.readers.limits import Limits
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.mask_folder import MaskFolder
+from lepton_vision.scoring.report_folder import ReportFolder
 from lepton_vision.scoring.rows import Row, Values, decide, ids_of, reason_of, without_pixels
 from lepton_vision.scoring.sink import ShardSink
 from lepton_vision.transforms.preprocess import to_input
@@ -66,6 +67,7 @@ class VolumeScorer:
         engine: for its targets; None without targets.
         segmenter: for its masks; None where none are wanted.
         masks: where masks go; None where none are wanted.
+        reports: where DICOM reports go; None where none are wanted.
         workers: volumes that may be read ahead.
         limits: what an input may cost.
     """
@@ -78,10 +80,11 @@ class VolumeScorer:
         engine: Engine | None,
         segmenter: VolumeSegmenter | None,
         masks: MaskFolder | None,
+        reports: ReportFolder | None = None,
         workers: int,
         limits: Limits,
     ) -> None:
-        self._limits = limits
+        self._limits, self._reports = limits, reports
         self._bundle, self._sink = bundle, sink
         self._engine, self._segmenter, self._masks = engine, segmenter, masks
         self._config: Config = bundle.config
@@ -129,6 +132,8 @@ class VolumeScorer:
             row = self._facts | item.source.ids() | ids_of(item.image) | {"source_version": item.version}
             row |= decide(values, self._bundle, features=features) | (item.columns or {})
             row |= {"seconds": item.seconds + share}
+            if self._reports is not None:
+                row |= self._reports.columns(row, image=item.image, source=item.source)
             self._sink.append([row])
         self._sink.flush_due()
 
