@@ -17,6 +17,7 @@ from lepton_vision.evaluation.calibration import fit_calibrators, fit_temperatur
 from lepton_vision.evaluation.conformal import fit_set_rules
 from lepton_vision.evaluation.external import Site
 from lepton_vision.inference import Predictions, predict
+from lepton_vision.inference.reference import measure_novelty
 from lepton_vision.inspection import data_flow
 from lepton_vision.ledger import Look, names_of, record_look
 from lepton_vision.manifest import Manifest
@@ -49,13 +50,17 @@ class Scope:
     about: Mapping[str, str] = field(default_factory=dict)
 
 
-def settle(bundle: Bundle, val: Manifest, *, device: str = "auto", cache_dir: Path | None = None) -> Bundle:
+def settle(
+    bundle: Bundle, val: Manifest, *, train: Manifest, device: str = "auto", cache_dir: Path | None = None
+) -> Bundle:
     """Fit the calibration, then choose operating point and set rules on the calibrated probabilities, on validation.
 
-    A bundle of masks alone has none of them.
+    How far a new image is from the rows of ``train`` is measured by those of validation too. A bundle of masks alone
+    has none of all this.
     """
     if not bundle.targets:
         return bundle
+    bundle = bundle.with_novelty(measure_novelty(bundle, train, val, device=device, cache_dir=cache_dir))
     settings = bundle.config.evaluation
     predictions = predict(bundle, val, device=device, cache_dir=cache_dir)
     if settings.calibrate:

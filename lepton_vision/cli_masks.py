@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lepton_vision.cli_options import Device, Json, check_choice, print_facts, split_names
+from lepton_vision.cli_options import Device, Json, check_choice, parse_codes, print_facts, split_names
 
 
 def evaluate(
@@ -25,7 +24,7 @@ def evaluate(
     predictions: Annotated[Path | None, typer.Option(help="CSV: image_id, patient_id, y_true, y_prob.")] = None,
     threshold: Annotated[float, typer.Option(help="Operating point for --predictions.")] = 0.5,
     masks: Annotated[
-        Path | None, typer.Option(help="CSV: image_id, patient_id, truth, prediction[, image] (files).")
+        Path | None, typer.Option(help="CSV: image_id, patient_id, truth, prediction[, image, volume_id] (files).")
     ] = None,
     structures: Annotated[str, typer.Option(help="For --masks: name=value, …; several values as 1+2.")] = "mask=1",
     tolerance_mm: Annotated[float, typer.Option(help="For --masks: surfaces so far apart agree.")] = 1.0,
@@ -93,6 +92,7 @@ def _evaluate_masks(
     table: Path, out: Path, structures: str, tolerance_mm: float, lesions: str, min_iou: float, console: Any
 ) -> dict[str, Any]:
     from lepton_vision.evaluation.mask_table import evaluate_mask_table, parse_structures
+    from lepton_vision.mask_study import plain_figures
     from lepton_vision.reporting.table_report import write_table_report
 
     evaluation = evaluate_mask_table(
@@ -105,11 +105,9 @@ def _evaluate_masks(
         progress=lambda done, total: console.progress("evaluate", done, total, ""),
     )
     report = write_table_report(evaluation, table, out / "report.html")
-    plain = evaluation.to_dict()
-    figures = {name: part["figures"] for name, part in plain["structures"].items()}
-    counts = {key: plain[key] for key in ("n", "n_patients", "n_failed", "tolerance_mm")}
+    plain = plain_figures(evaluation)
     files = {"figures": str(out / "figures.json"), "cases": str(out / "cases.csv"), "report": str(report)}
-    return {**next(iter(figures.values())), "structures": figures, **counts, **files}
+    return {**next(iter(plain["structures"].values())), **plain, **files}
 
 
 def _settings(config: Any, unit: str | None, aggregate: str | None, assignments: list[str] | None) -> Any:
@@ -197,27 +195,10 @@ def export_mask(
     check_choice("algorithm-type", algorithm_type, ("automatic", "semiautomatic", "manual"))
     info = SegmentationInfo(
         bundle_id=bundle_id,
-        codes=_codes("code", code or ()),
-        categories=_codes("category", category or ()),
+        codes=parse_codes("code", code or ()),
+        categories=parse_codes("category", category or ()),
         algorithm_type=algorithm_type.upper(),  # type: ignore[arg-type]
         algorithm_name=algorithm_name,
     )
     result = export(mask, out, source=source, structures=parse_structures(structures), series=series, info=info)
     print_facts(result.to_dict(), as_json=as_json)
-
-
-def _codes(option: str, texts: Sequence[str]) -> dict[str, tuple[str, str, str]]:
-    """Read ``liver=10200004,SCT,Liver``; the meaning may hold commas."""
-    from lepton_vision.errors import ConfigError
-
-    found = {}
-    for text in texts:
-        name, _, code = text.partition("=")
-        parts = [part.strip() for part in code.split(",", 2)]
-        if not name.strip() or len(parts) != 3:
-            raise ConfigError(
-                f"--{option} takes name=value,scheme,meaning, e.g. liver=10200004,SCT,Liver. Received: {text!r}.",
-                key=option,
-            )
-        found[name.strip()] = (parts[0], parts[1], parts[2])
-    return found

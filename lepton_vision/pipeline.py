@@ -78,7 +78,7 @@ def fit(
 ) -> Bundle:
     """Train on the train split, choose everything on the val split, and keep the result in ``run_dir/bundle``.
 
-    The test split is not read. The bundle carries the weights of the best epoch, a calibration for each target and the
+    The test split is not read. The bundle carries the weights of the kept epoch, a calibration for each target and the
     operating point that ``config.evaluation.criterion`` asks for, both from validation.
 
     Args:
@@ -135,10 +135,10 @@ def fit(
         data_fingerprint=manifest.fingerprint,
         cache_dir=cache_dir,
     )
-    provenance = {"data_fingerprint": manifest.fingerprint, "best_epoch": result.epoch, "validation": result.best}
+    provenance = {"data_fingerprint": manifest.fingerprint, "kept_epoch": result.epoch, "validation": result.best}
     bundle = Bundle(config=config, targets=config.targets, state=result.state, provenance=provenance)
     try:
-        bundle = settle(bundle, parts["val"], device=device, cache_dir=cache_dir)
+        bundle = settle(bundle, parts["val"], train=parts["train"], device=device, cache_dir=cache_dir)
     finally:  # the weights outlive a wish that cannot be fulfilled; another can be chosen for them
         if main:
             bundle.save(run_dir / "bundle")

@@ -50,7 +50,7 @@ def run_seeds(
 
     Returns:
         Per seed the figures of the first target and of the masks and where the page is; mean and standard deviation
-        over the seeds of the AUROC and of each structure's Dice.
+        over the seeds of the AUROC and of each structure's Dice, by image and, of slices of volumes, by volume.
     """
     run_dir, rows = Path(run_dir), {}
     manifest = scan_source(source, labels=labels, volumes=config.volume is not None, progress=progress)
@@ -71,9 +71,12 @@ def run_seeds(
     facts: dict[str, Any] = {"seeds": rows, "n_seeds": len(rows)}
     if config.targets:
         facts |= _spread([row["auroc"]["value"] for row in rows.values()], "auroc")
+    masks = [row["masks"] for row in rows.values() if "masks" in row]
+    volumes = [part["by_volume"] for part in masks if "by_volume" in part]
     for name in config.segmentation.names if config.segmentation is not None else ():
-        dice = [row["masks"]["structures"][name]["dice"]["value"] for row in rows.values() if "masks" in row]
-        facts |= _spread(dice, f"dice_{name}") if dice else {}
+        for unit, parts in (("dice", masks), ("dice_by_volume", volumes)):
+            dice = [part["structures"][name]["dice"]["value"] for part in parts]
+            facts |= _spread(dice, f"{unit}_{name}") if dice else {}
     return facts
 
 

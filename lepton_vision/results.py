@@ -91,7 +91,7 @@ def _describe(models: Sequence[Model]) -> dict[str, Any]:
     if len(described) < 2:
         return described[0]
     common = {key: value for key, value in described[0].items() if all(one.get(key) == value for one in described)}
-    own = {f"{key}s": [one.get(key) for one in described] for key in ("bundle", "best_epoch")}
+    own = {f"{key}s": [one.get(key) for one in described] for key in ("bundle", "kept_epoch")}
     return {"models": len(described), **own, **common}
 
 

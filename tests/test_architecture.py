@@ -11,20 +11,22 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "lepton_vision"
 FOUNDATION = {"errors", "geometry", "targets", "types", "sections", "config", "files", "_lazy"}
-FOUNDATION |= {"calibrators", "set_rules", "ledger"}
+FOUNDATION |= {"aggregation", "calibrators", "ledger", "novelty", "set_rules"}
 TOP = {
     "pipeline",
     "inspection",
+    "head_study",
     "mask_study",
     "class_study",
     "case_points",
+    "int8_study",
     "results",
     "repeats",
     "demo",
     "demo_study",
     "console",
 }
-TOP |= {"cli", "cli_export", "cli_masks", "cli_options", "cli_statistics"}
+TOP |= {"cli", "cli_export", "cli_masks", "cli_options", "cli_score", "cli_statistics"}
 ORDER = [
     "readers",
     "manifest",
@@ -51,7 +53,7 @@ DOORWAYS = {
     "albumentations": {"transforms/augment.py"},
     "matplotlib": {"reporting/figures.py"},
     "rich": {"console.py"},
-    "typer": {"cli.py", "cli_export.py", "cli_masks.py", "cli_options.py", "cli_statistics.py"},
+    "typer": {"cli.py", "cli_export.py", "cli_masks.py", "cli_options.py", "cli_score.py", "cli_statistics.py"},
     "jinja2": {"reporting/page.py"},
     "monai": {"transforms/volume_augment.py", "inference/windows.py"},
     "mlflow": {"training/runlog.py", "training/tracking.py"},
@@ -59,8 +61,10 @@ DOORWAYS = {
     "onnx": {"inference/onnx_runtime.py"},
     "onnxruntime": {"inference/onnx_runtime.py"},
     "openvino": {"inference/openvino_runtime.py"},
+    "nncf": {"inference/int8.py"},
+    "ray": {"scoring/cluster.py"},
     "fsspec": {"readers/remote.py"},
-    "highdicom": {"scoring/dicom_results.py"},
+    "highdicom": {"scoring/dicom_results.py", "scoring/dicom_report.py", "scoring/dicom_cam.py"},
 }
 
 

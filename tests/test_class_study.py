@@ -87,7 +87,7 @@ def test_what_validation_chose_is_in_the_bundle(trained: Trained) -> None:
     assert bundle.calibrators["label"].method == "isotonic"
     assert bundle.temperatures == {}
     assert bundle.set_rules["label"][0].n_patients == (16, 16)
-    again = settle(bundle.with_calibrators({}), trained.manifest.subset("val"))
+    again = settle(bundle.with_calibrators({}), trained.manifest.subset("val"), train=trained.manifest.subset("train"))
     assert again.bundle_id == bundle.bundle_id
 
 
@@ -243,5 +243,7 @@ def test_a_wish_that_cannot_be_fulfilled_costs_no_training(
         fit(wish, trained.manifest, run_dir=tmp_path / "run")
     kept = Bundle.load(tmp_path / "run" / "bundle")
     assert kept.operating_point is None
-    settled = settle(replace(kept, config=CONFIG), trained.manifest.subset("val"))
+    settled = settle(
+        replace(kept, config=CONFIG), trained.manifest.subset("val"), train=trained.manifest.subset("train")
+    )
     assert settled.operating_point is not None

@@ -214,8 +214,8 @@ def bca_interval(
 
     Returns:
         Low and high, or None where it does not exist: more than 84 % of the replicates lie on one side of ``value``
-        (the figure is biased, not merely skewed), or a figure is undefined or without bound when one of the
-        patients is left out.
+        (the figure is biased, not merely skewed), a figure is undefined or without bound where one of the patients is
+        left out, or single patients weigh so much that the correction has no end.
     """
     rounding = 1e-12 * max(1.0, abs(value))  # replicates that equal the value count half on each side
     below = (float((drawn < value - rounding).mean()) + float((drawn <= value + rounding).mean())) / 2
@@ -225,8 +225,10 @@ def bca_interval(
     gap = jackknife.mean() - jackknife
     square = float((gap**2).sum())
     acceleration = float((gap**3).sum()) / (6.0 * square**1.5) if square > 0 else 0.0
-    tail = (1.0 - confidence) / 2
+    tail = max((1.0 - confidence) / 2, 0.5 / drawn.size)  # R replicates have no quantiles farther out
     z = bias + ndtri(np.array([tail, 1.0 - tail]))
+    if (acceleration * z >= 1.0).any():
+        return None
     levels = ndtr(bias + z / (1.0 - acceleration * z))
     low, high = np.quantile(drawn, levels)
     return float(low), float(high)
@@ -244,7 +246,7 @@ def expanded_confidence(confidence: float, units: int) -> float:
         [0.9682, 0.9539, 0.95]
     """
     quantile = float(np.sqrt(units / (units - 1)) * stdtrit(units - 1, 0.5 + confidence / 2))
-    return float(1.0 - 2.0 * max(ndtr(-quantile), 1e-12))  # two patients: all replicates, but no level of exactly 0
+    return float(1.0 - 2.0 * ndtr(-quantile))
 
 
 def draw_figures(measures: Measures, bootstrap: Bootstrap) -> dict[str, FloatArray]:

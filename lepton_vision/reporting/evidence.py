@@ -144,14 +144,21 @@ def _of_model(run: Run) -> dict[str, str]:
         "training": ", ".join(f"{key.replace('_', ' ')} {show_value(value)}" for key, value in chosen.items())
         + f"; augmentation {show_value(settings.get('augment', {}).get('preset'))}; seed "
         + f"{show_value(train.get('seed'))}.",
-        "selection": f"Best epoch by {show_value(train.get('monitor'))} on validation"
-        + _in_brackets(_fact("epoch ", facts.get("best_epoch")) or _fact("epochs ", facts.get("best_epochs")))
+        "selection": _selection(train)
+        + _in_brackets(_fact("epoch ", facts.get("kept_epoch")) or _fact("epochs ", facts.get("kept_epochs")))
         + "; the test split is not read before.",
         "ensemble": _ensemble(facts),
         "imbalance": f"Sampling {show_value(train.get('sampling'))}, class weights "
         f"{show_value(train.get('class_weights'))}.",
         "bundle": _fact("Bundle ", facts.get("bundle")) or _fact("Bundles, one for each fold: ", facts.get("bundles")),
     }
+
+
+def _selection(train: Mapping[str, Any]) -> str:
+    """By what rule the epoch was taken."""
+    if train.get("keep") == "last":
+        return "Last epoch of the schedule, whatever the figures of validation"
+    return f"Best epoch by {show_value(train.get('monitor'))} on validation"
 
 
 def _ensemble(facts: Mapping[str, Any]) -> str:

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from lepton_vision.config import nearest
 from lepton_vision.errors import ConfigError, ScoringError
-from lepton_vision.files import write_atomic
 from lepton_vision.models.bundle import Bundle
+from lepton_vision.readers.limits import Limits
 from lepton_vision.scoring.dicom_results import SegmentationInfo, check_info
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.label_maps import Labels
 from lepton_vision.scoring.mask_files import write_mask
 from lepton_vision.scoring.rows import Row, reason_of
-from lepton_vision.scoring.sink import hold_folder, other_keys
+from lepton_vision.scoring.sink import hold_job_folder
 from lepton_vision.types import Image
 
 MaskFormat = Literal["auto", "nifti", "png", "dicom"]
 FORMATS: tuple[MaskFormat, ...] = ("auto", "nifti", "png", "dicom")
 
 _SUFFIXES: dict[MaskFormat, str] = {"nifti": ".nii.gz", "png": ".png", "dicom": ".dcm"}
-_JOB, _VERSION = "_job.json", 1
+_VERSION = 1
 # A distance at the detector or on the film is none in the patient (PS3.3 10.7.1.3): areas would be too large.
 _NOT_IN_PATIENT = frozenset({"ImagerPixelSpacing", "NominalScannedPixelSpacing"})
 
@@ -83,37 +82,21 @@ class MaskFolder:
         bundle: a bundle that predicts masks.
         mask_format: not "auto", see ``choose_format``.
         taken: image ids that have a mask which a row names: a further image of that id gets none.
+        limits: what the source of a mask may cost, as where it was read to be scored.
 
     Raises:
         ScoringError: the folder holds masks of another bundle or format, is in use, or cannot be written.
     """
 
-    def __init__(self, folder: Path, *, bundle: Bundle, mask_format: MaskFormat, taken: set[str]) -> None:
-        self.folder, self._format, self._taken = folder, mask_format, set(taken)
+    def __init__(
+        self, folder: Path, *, bundle: Bundle, mask_format: MaskFormat, taken: set[str], limits: Limits
+    ) -> None:
+        self.folder, self._format, self._taken, self._limits = folder, mask_format, set(taken), limits
         self._structures = bundle.require_masks().names
         self._names, self._has_targets = measure_names(bundle), bool(bundle.targets)
         self._info = SegmentationInfo(bundle.bundle_id)
         job = {"version": _VERSION, "masks": mask_format, "bundle_id": bundle.bundle_id}
-        self._lock = hold_folder(folder, what="mask folder")
-        try:
-            self._check_job(job)
-        except BaseException:
-            self._lock.close()
-            raise
-
-    def _check_job(self, job: dict[str, Any]) -> None:
-        record = self.folder / _JOB
-        if not record.exists():
-            write_atomic(record, json.dumps(job, indent=1))
-            return
-        differing = other_keys(job, json.loads(record.read_text(encoding="utf-8")))
-        if differing:
-            raise ScoringError(
-                f"The mask folder holds masks of another job (differs in: {', '.join(differing)}). Name another "
-                "folder: rows of that job refer to them.",
-                path=self.folder,
-                key=differing[0],
-            )
+        self._lock = hold_job_folder(folder, job=job, what="mask folder")
 
     def columns(self, labels: Labels, *, image: Image, source: Input) -> Row:
         """Write the mask of one image, and return what its row says of it.
@@ -151,7 +134,7 @@ class MaskFolder:
         """Write the file; return a code why it could not be, or nothing."""
         series = None if source.series is None else source.series.series_id
         try:
-            with source.on_disk() as files:
+            with source.on_disk(limits=self._limits) as files:
                 write_mask(
                     labels,
                     self.folder / name,
@@ -160,6 +143,7 @@ class MaskFolder:
                     source=files,
                     series=series,
                     info=self._info,
+                    limits=self._limits,
                 )
         except ScoringError as error:  # the source is of a kind that the format cannot refer to: in words, no code
             return f"refused: {error}"
