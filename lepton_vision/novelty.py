@@ -1,22 +1,23 @@
 """How far an image lies from those that a model was trained on: what a bundle carries to say so.
 
-The distance to the k-th nearest training image in the space of the pooled features, each scaled to length 1 (Sun, Ming,
-Zhu and Li, Out-of-distribution detection with deep nearest neighbors, ICML 2022, arXiv:2204.06507). No distribution is
-assumed, and no covariance is needed, for which most studies have too few images. What a distance means is told by the
-images of validation, whose patients the training did not see.
+The distance to the k-th nearest training image (Ramaswamy, Rastogi and Shim, SIGMOD 2000) in the space of the pooled
+features (Sun, Ming, Zhu and Li, Out-of-distribution detection with deep nearest neighbors, ICML 2022,
+arXiv:2204.06507). No distribution is assumed, and no covariance is needed, for which most studies have too few images.
+Features are standardised, where Sun et al. scale each image to length 1: small networks that were trained from random
+weights give noise the direction of a strong finding, and only the length tells them apart. What a distance means is
+told by the images of validation, whose patients the training did not see.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lepton_vision.errors import EvaluationError
-from lepton_vision.geometry import FloatArray
 
 Features = npt.NDArray[np.float32]
 
@@ -26,26 +27,31 @@ class Novelty:
     """Training images as points, and how far those of validation are from them.
 
     Attributes:
-        reference: (R, F) float32 features of training images, each of length 1.
+        reference: (R, F) float32 standardised features of training images.
         distances: (V,) float32 distances of validation images, rising.
+        center: (F,) float32 mean of the features of training images.
+        scale: (F,) float32 their standard deviation, above 0.
         k: which neighbour counts.
 
     Example:
         >>> points = np.eye(3, dtype=np.float32)
-        >>> novelty = Novelty(points, np.array([0.1, 0.2, 1.5], np.float32), k=1)
-        >>> distance = novelty.distance(np.array([1, 0, 0], np.float32))
+        >>> novelty = Novelty(points, np.array([0.1, 2.5], np.float32), np.zeros(3), np.ones(3), k=1)
+        >>> distance = novelty.distance(np.array([3, 0, 0], np.float32))
         >>> distance, novelty.percentile(distance)
-        (0.0, 0.0)
+        (2.0, 50.0)
     """
 
     reference: Features
     distances: Features
+    center: Features
+    scale: Features
     k: int
 
     def __post_init__(self) -> None:
-        shape = self.reference.shape
+        shape, width = self.reference.shape, self.reference.shape[-1:]
         is_valid = len(shape) == 2 and 1 <= self.k <= shape[0] and self.distances.ndim == 1 and self.distances.size > 0
-        finite = bool(np.isfinite(self.reference).all() and np.isfinite(self.distances).all())
+        is_valid = is_valid and self.center.shape == self.scale.shape == width and bool((self.scale > 0).all())
+        finite = all(bool(np.isfinite(array).all()) for array in self.arrays.values())
         if not (is_valid and finite and (np.diff(self.distances) >= 0).all()):
             raise EvaluationError(
                 f"Expected finite features (R, F), rising distances and a neighbour from 1 to R. Received: {shape}, "
@@ -56,19 +62,20 @@ class Novelty:
     @property
     def arrays(self) -> dict[str, Features]:
         """What a file of tensors holds."""
-        return {"reference": self.reference, "distances": self.distances}
+        return {name: getattr(self, name) for name in ("reference", "distances", "center", "scale")}
 
     def distance(self, features: Features) -> float:
-        """Distance of one image, 0 to 2, from its (F,) features; NaN where they are not finite or all 0.
+        """Distance of one image from its (F,) features; NaN where they are not finite.
 
         One image at a time and not by BLAS, whose sums differ in their last bits with the rows and the threads, and
         whose threads would wait for those of the network.
         """
-        point = unit_length(features[None])[0]
+        point = _standard(features, self.center, self.scale)
         if not np.isfinite(point).all():
             return float("nan")
-        squared = 2.0 - 2.0 * np.einsum("rf,f->r", self.reference, point)
-        return float(np.sqrt(max(float(np.partition(squared, self.k - 1)[self.k - 1]), 0.0)))
+        apart = self.reference - point
+        squared = np.einsum("rf,rf->r", apart, apart)
+        return float(np.sqrt(np.partition(squared, self.k - 1)[self.k - 1]))
 
     def percentile(self, distance: float) -> float:
         """Share of the validation images that lie nearer, in percent, 0 to 100."""
@@ -83,7 +90,7 @@ class Novelty:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], arrays: Mapping[str, Features]) -> Novelty:
         """Rebuild it."""
-        return cls(arrays["reference"], arrays["distances"], int(values["k"]))
+        return cls(**arrays, k=int(values["k"]))
 
 
 def fit_novelty(train: Features, val: Features, *, k: int) -> Novelty | None:
@@ -97,23 +104,22 @@ def fit_novelty(train: Features, val: Features, *, k: int) -> Novelty | None:
     Returns:
         None where one of them has no image with finite features.
     """
-    train, val = (_finite(unit_length(part)) for part in (train, val))
+    train, val = _finite(train), _finite(val)
     if not (len(train) and len(val)):
         return None
-    points = Novelty(train, np.zeros(1, np.float32), min(k, len(train)))
+    center, spread = train.mean(axis=0), train.std(axis=0)
+    scale = spread + np.float32(1e-3) * train.std() + np.float32(1e-6)  # a feature that never changed
+    points = Novelty(_standard(train, center, scale), np.zeros(1, np.float32), center, scale, min(k, len(train)))
     found = np.array([points.distance(one) for one in val], np.float32)
-    return Novelty(train, np.sort(found), points.k)
+    return replace(points, distances=np.sort(found))
 
 
-def unit_length(features: Features | FloatArray) -> Features:
-    """(N, F) float32 rows of length 1; NaN where a row is all 0 or not finite."""
-    values = np.asarray(features, dtype=np.float64)
-    length = np.sqrt((values**2).sum(axis=1, keepdims=True))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scaled: Features = (values / np.where(length > 0, length, np.nan)).astype(np.float32)
-    return scaled
+def _standard(features: Features, center: Features, scale: Features) -> Features:
+    """Features, (F,) or (N, F), as deviations from the training images."""
+    standard: Features = ((features - center) / scale).astype(np.float32)
+    return standard
 
 
 def _finite(features: Features) -> Features:
-    kept: Features = features[np.isfinite(features).all(axis=1)]
+    kept: Features = np.asarray(features, np.float32)[np.isfinite(features).all(axis=1)]
     return kept
