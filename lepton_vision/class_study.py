@@ -19,10 +19,10 @@ from lepton_vision.evaluation.external import Site
 from lepton_vision.inference import Predictions, predict
 from lepton_vision.inference.reference import measure_novelty
 from lepton_vision.inspection import data_flow
-from lepton_vision.ledger import Look, record_look
+from lepton_vision.ledger import Look, names_of, record_look
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
-from lepton_vision.results import write_results
+from lepton_vision.results import Model, write_results
 from lepton_vision.types import Progress
 
 
@@ -137,7 +137,7 @@ def evaluate_classes(
         out,
         title=title,
         data_flow=data_flow(manifest, bundle.targets),
-        bundle=bundle,
+        models=(Model(bundle),),
         device=device,
         about=scope.about,
     )
@@ -175,6 +175,5 @@ def _note_look(
     if scope.run_dir is None:
         out.mkdir(parents=True, exist_ok=True)
     command = scope.command + (" --external" if scope.is_external else "")
-    figures = {name: list(figures) for name, figures in evaluation.figures.items()}
-    look = Look(bundle.bundle_id, manifest.fingerprint, evaluation.split, command, figures)
+    look = Look(bundle.bundle_id, manifest.fingerprint, evaluation.split, command, names_of(evaluation.figures))
     return record_look(folder, look).to_dict()

@@ -143,7 +143,7 @@ def train(
         bundle = fit(settings, table, run_dir=run_dir, resume=resume, device=device, progress=console.progress)
     point = None if bundle.operating_point is None else bundle.operating_point.to_dict()
     facts = {"bundle": str(run_dir / "bundle"), "bundle_id": bundle.bundle_id, "operating_point": point}
-    facts |= dict(bundle.provenance["validation"]) | {"best_epoch": bundle.provenance["best_epoch"]}
+    facts |= dict(bundle.provenance["validation"]) | {"kept_epoch": bundle.provenance["kept_epoch"]}
     if is_main_process():
         print_facts(facts, as_json=as_json)
 

@@ -24,7 +24,7 @@ def evaluate(
     predictions: Annotated[Path | None, typer.Option(help="CSV: image_id, patient_id, y_true, y_prob.")] = None,
     threshold: Annotated[float, typer.Option(help="Operating point for --predictions.")] = 0.5,
     masks: Annotated[
-        Path | None, typer.Option(help="CSV: image_id, patient_id, truth, prediction[, image] (files).")
+        Path | None, typer.Option(help="CSV: image_id, patient_id, truth, prediction[, image, volume_id] (files).")
     ] = None,
     structures: Annotated[str, typer.Option(help="For --masks: name=value, …; several values as 1+2.")] = "mask=1",
     tolerance_mm: Annotated[float, typer.Option(help="For --masks: surfaces so far apart agree.")] = 1.0,
@@ -92,6 +92,7 @@ def _evaluate_masks(
     table: Path, out: Path, structures: str, tolerance_mm: float, lesions: str, min_iou: float, console: Any
 ) -> dict[str, Any]:
     from lepton_vision.evaluation.mask_table import evaluate_mask_table, parse_structures
+    from lepton_vision.mask_study import plain_figures
     from lepton_vision.reporting.table_report import write_table_report
 
     evaluation = evaluate_mask_table(
@@ -104,11 +105,9 @@ def _evaluate_masks(
         progress=lambda done, total: console.progress("evaluate", done, total, ""),
     )
     report = write_table_report(evaluation, table, out / "report.html")
-    plain = evaluation.to_dict()
-    figures = {name: part["figures"] for name, part in plain["structures"].items()}
-    counts = {key: plain[key] for key in ("n", "n_patients", "n_failed", "tolerance_mm")}
+    plain = plain_figures(evaluation)
     files = {"figures": str(out / "figures.json"), "cases": str(out / "cases.csv"), "report": str(report)}
-    return {**next(iter(figures.values())), "structures": figures, **counts, **files}
+    return {**next(iter(plain["structures"].values())), **plain, **files}
 
 
 def _settings(config: Any, unit: str | None, aggregate: str | None, assignments: list[str] | None) -> Any:
@@ -130,7 +129,7 @@ def _evaluate_table(
     from lepton_vision.evaluation import evaluate, fit_aggregation
     from lepton_vision.inference import Predictions
     from lepton_vision.pipeline import stated_point
-    from lepton_vision.results import write_results
+    from lepton_vision.results import note_table_look, write_results
 
     if not 0.0 <= threshold <= 1.0:
         raise ConfigError(f"--threshold is a probability from 0 to 1. Received: {threshold:g}.", key="threshold")
@@ -142,6 +141,7 @@ def _evaluate_table(
         learnt = fit_aggregation(Predictions.load(validation), unit=settings.unit)
     point = stated_point(table.targets, threshold=threshold)
     evaluation = evaluate(table, operating_point=point, config=settings, aggregation=learnt)
+    evaluation = note_table_look(evaluation, table, out, table=predictions)
     return evaluation, write_results(evaluation, table, out, about=about)
 
 

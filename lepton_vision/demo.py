@@ -26,7 +26,12 @@ def demo_config(*, epochs: int = 12, seed: int = 0) -> Config:
             "preprocess": {"size": [SIZE, SIZE], "windows": ["lung"]},
             "augment": {"preset": "ct"},
             "model": {"backbone": "resnet18", "width": 32},
-            "segmentation": {"structures": {"finding": 1}, "channels": 16},
+            "segmentation": {
+                "structures": {"finding": 1},
+                "channels": 16,
+                "explains": {"finding": ["finding"]},
+                "lesions": ["finding"],
+            },
             "train": {
                 "epochs": epochs,
                 "batch_size": 16,
@@ -102,10 +107,7 @@ def run_demo(
         raise EvaluationError("Expected figures of the classes and of the masks. Received: only one of them.")
     figure = result.test.evaluation.figures["finding"]["auroc"]
     return {
-        "test_auroc": figure.value,
-        "low": figure.low,
-        "high": figure.high,
-        "n": figure.n,
+        **{"test_auroc": figure.value, "low": figure.low, "high": figure.high, "n": figure.n},
         "dice": result.test.masks.figures["finding"]["dice"].to_dict(),
         "report": str(result.test.report),
         "mask_report": str(result.test.mask_report),

@@ -61,12 +61,13 @@ class Novelty:
     def distance(self, features: Features) -> float:
         """Distance of one image, 0 to 2, from its (F,) features; NaN where they are not finite or all 0.
 
-        One image at a time: the sums of a product of matrices differ in their last bits with the number of rows.
+        One image at a time and not by BLAS, whose sums differ in their last bits with the rows and the threads, and
+        whose threads would wait for those of the network.
         """
         point = unit_length(features[None])[0]
         if not np.isfinite(point).all():
             return float("nan")
-        squared = 2.0 - 2.0 * (self.reference @ point)
+        squared = 2.0 - 2.0 * np.einsum("rf,f->r", self.reference, point)
         return float(np.sqrt(max(float(np.partition(squared, self.k - 1)[self.k - 1]), 0.0)))
 
     def percentile(self, distance: float) -> float:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from lepton_vision.types import Window
+from lepton_vision.types import Target, Window
 
 WindowName = Literal[
     "header",  # VOI of the file; raster files, which hold display values, use their full range
@@ -140,6 +140,11 @@ class SegmentationConfig(Section):
     """Factor of the mask's loss; the targets' are ``train.target_weights``."""
     roi_margin: Annotated[float, Field(ge=0.0)] = 0.1
     """With mode roi: margin around the predicted mask, as a part of its box."""
+    lesions: tuple[str, ...] = ()
+    """Structures that come as separate lesions: their evaluation counts found and false ones, and draws an FROC."""
+    explains: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """By name of a binary target, the structures that an image with a positive label should show. A target with
+    ``mask_values`` is explained by the structures of these values without being named here."""
 
     @field_validator("structures", mode="before")
     @classmethod
@@ -153,12 +158,23 @@ class SegmentationConfig(Section):
         codes = [code for group in self.structures.values() for code in group]
         if len(set(codes)) != len(codes) or not all(self.structures.values()):
             raise ValueError("structures: every structure needs values of its own, none may stand twice")
+        named = dict.fromkeys(self.lesions, "lesions")
+        named |= {name: "explains" for group in self.explains.values() for name in group}
+        for name, key in named.items():
+            if name not in self.structures:
+                raise ValueError(f"{key}: {name!r} is none of the structures {', '.join(self.structures)}")
         return self
 
     @property
     def names(self) -> tuple[str, ...]:
         """Structures in the order of the mask's values 1 … M."""
         return tuple(self.structures)
+
+    def explaining(self, target: Target) -> tuple[int, ...]:
+        """Numbers, from 1, of the structures that explain a positive label of a target; () where none does."""
+        own = [name for name, codes in self.structures.items() if set(codes) & set(target.mask_values)]
+        shown = self.explains.get(target.name, own)
+        return tuple(sorted(self.names.index(name) + 1 for name in shown))
 
 
 class VolumeConfig(Section):
@@ -167,8 +183,9 @@ class VolumeConfig(Section):
     view: Literal["3d", "2.5d", "slices"] = "3d"
     """3d: a 3-D ResNet on patches; targets are predicted from the patch in the middle. 2.5d: a 2-D network on a slice
     with its neighbours as channels, whose mask is that of the slice (arXiv:1704.07239); in training a slice has the
-    label of its volume, see ``aggregate``. slices: a 2-D encoder on every slice, pooled by attention (multiple-instance
-    learning, arXiv:1802.04712)."""
+    label of its volume, see ``aggregate``, or its own where the mask gives it (a target with ``mask_values`` beside
+    ``segmentation``). slices: a 2-D encoder on every slice, pooled by attention (multiple-instance learning,
+    arXiv:1802.04712)."""
     context: Annotated[int, Field(ge=0, le=15)] = 1
     """With 2.5d: neighbours on each side: 1 makes three slices. At the border the last slice is repeated."""
     context_step: PositiveInt = 1
@@ -231,7 +248,13 @@ class TrainConfig(Section):
     """The cosine ends at this share of the peak."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
     class_weights: Literal["none", "balanced"] = "none"
-    sampling: Literal["shuffle", "balanced"] = "shuffle"
+    sampling: Literal["shuffle", "balanced", "patients"] = "shuffle"
+    """shuffle: every image once. balanced: drawn so that each class of the first target comes equally often. patients:
+    drawn so that each patient comes equally often, whatever the number of images, as where volumes of 40 slices and of
+    400 are taken apart."""
+    epoch_samples: Annotated[int, Field(ge=0)] = 0
+    """Images, or volumes, in an epoch; 0 is as many as there are. A stated number gives every fold the same number of
+    steps, however large its patients are."""
     target_weights: dict[str, Annotated[float, Field(gt=0.0)]] = Field(default_factory=dict)
     """Weight of each target's loss; 1 where not named."""
     balance: Literal["fixed", "uncertainty"] = "fixed"
@@ -252,6 +275,10 @@ class TrainConfig(Section):
     """Run the fixed stages (see freeze_stages) once for each image, without augmentation, and train on the result."""
     monitor: str = "val_auroc"
     """Validation figure that picks the best epoch: val_auroc, val_average_precision, val_loss, or val_dice of masks."""
+    keep: Literal["best", "last"] = "best"
+    """Which epoch's weights are kept. best: that of ``monitor``. last: the end of the schedule whatever the figures of
+    validation, as nnU-Net has it (Isensee et al., Nat Methods 18:203, 2021): for a validation part of a few patients,
+    on which the figure of an epoch is chance. Calibration and operating point come from validation all the same."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Stop after so many epochs without a better figure; 0 never stops early."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -262,6 +289,12 @@ class TrainConfig(Section):
     checkpoint_seconds: Annotated[float, Field(ge=0.0)] = 60.0
     """At most so long between two checkpoints inside an epoch; 0 writes one after every step."""
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _check_keep(self) -> TrainConfig:
+        if self.keep == "last" and self.patience:
+            raise ValueError("patience stops where validation is best, and keep is last: set patience 0, or keep best")
+        return self
 
 
 class SplitConfig(Section):
@@ -329,8 +362,9 @@ class EvaluationConfig(Section):
     replicates: Annotated[int, Field(ge=100)] = 1000
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     seed: Annotated[int, Field(ge=0)] = 0
-    interval: Literal["percentile", "bca"] = "percentile"
-    """Of the bootstrap over patients; bca corrects bias and skewness (Efron, JASA 82:171, 1987)."""
+    interval: Literal["percentile", "bca"] = "bca"
+    """Of the bootstrap over patients; bca corrects bias and skewness (Efron, JASA 82:171, 1987) and for few
+    patients; percentile does neither, and holds the truth too seldom below some hundred patients."""
     max_fpr: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
     """Largest false positive rate of the partial AUROC."""
     prevalence: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None

@@ -11,14 +11,14 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "lepton_vision"
 FOUNDATION = {"errors", "geometry", "targets", "types", "sections", "config", "files", "_lazy"}
-FOUNDATION |= {"aggregation", "calibrators", "novelty", "set_rules"}
+FOUNDATION |= {"aggregation", "calibrators", "ledger", "novelty", "set_rules"}
 TOP = {
     "pipeline",
     "inspection",
+    "head_study",
     "mask_study",
     "class_study",
     "case_points",
-    "ledger",
     "int8_study",
     "results",
     "repeats",
@@ -197,6 +197,30 @@ def test_the_scoring_path_loads_neither_monai_nor_albumentations() -> None:
 def test_no_file_is_above_400_lines() -> None:
     long = {p.name: n for p in sources() if (n := len(p.read_text(encoding="utf-8").splitlines())) > 400}
     assert long == {}
+
+
+def long_functions(source: str) -> dict[str, int]:
+    """Functions whose statements, signature and docstring aside, span more than 40 lines."""
+    found = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            has_text = ast.get_docstring(node) is not None
+            statements = node.body[1:] if has_text and len(node.body) > 1 else node.body
+            lines = (node.end_lineno or 0) - statements[0].lineno + 1
+            if lines > 40:
+                found[node.name] = lines
+    return found
+
+
+def test_no_function_is_above_40_lines() -> None:
+    found = {p.relative_to(PACKAGE).as_posix(): long_functions(p.read_text(encoding="utf-8")) for p in sources()}
+    assert {name: long for name, long in found.items() if long} == {}
+
+
+def test_the_rule_of_length_would_notice_a_long_function() -> None:
+    many = "\n".join(["    x = 1"] * 41)
+    assert long_functions(f'def f(\n    a,\n):\n    """Text."""\n{many}') == {"f": 41}
+    assert long_functions("def f():\n" + "\n".join(["    x = 1"] * 40)) == {}
 
 
 def test_no_gpl_decoder_is_named() -> None:

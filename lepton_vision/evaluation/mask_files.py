@@ -25,6 +25,7 @@ class MaskRow(NamedTuple):
     truth: Path
     prediction: Path
     image: Path | None = None
+    volume_id: str = ""
 
     def files(self) -> dict[str, Path]:
         """The files that are named, by column."""
@@ -64,7 +65,9 @@ def _load(row: MaskRow) -> MaskCase | Failure:
     labels = {name: read_labels(image, name) for name, image in images.items()}
     truth, prediction = images["truth"], images["prediction"]
     # The shape first (MaskCase says it): a spacing of another number of axes would only confuse.
-    case = MaskCase(row.image_id, labels["truth"], labels["prediction"], truth.spacing_mm, row.patient_id)
+    case = MaskCase(
+        row.image_id, labels["truth"], labels["prediction"], truth.spacing_mm, row.patient_id, row.volume_id
+    )
     if truth.spacing_mm is not None and prediction.spacing_mm is not None:
         _check_spacing(truth.spacing_mm, prediction.spacing_mm)
     ways = [image.facts.get("orientation") for image in (truth, prediction)]

@@ -7,17 +7,19 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lepton_vision.config import EvaluationConfig
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.mask_files import MaskRow, load_cases
-from lepton_vision.evaluation.masks import CASE_FIGURES
+from lepton_vision.evaluation.masks import CASE_FIGURES, CaseFigures
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation, Structures, evaluate_masks
 from lepton_vision.files import write_atomic
 from lepton_vision.inference.tables import columns_present, csv_cell, split_csv
 
 COLUMNS = ("image_id", "patient_id", "truth", "prediction")
 IMAGE_COLUMN = "image"  # may be left out: the evaluation does not need it, pictures do
+VOLUME_COLUMN = "volume_id"  # may be left out: names the volume that a 2-D case is a slice of
 
 
 def evaluate_mask_table(
@@ -36,7 +38,8 @@ def evaluate_mask_table(
     Args:
         table: CSV with the columns image_id, patient_id, truth and prediction; paths relative to the table. Files are
             what ``read_image`` reads (an npz file holds one array (1, H, W) or (1, D, H, W)). A column ``image`` may
-            name the image of each case (a file, or the folder of a DICOM series); a cell of it may be blank.
+            name the image of each case (a file, or the folder of a DICOM series), a column ``volume_id`` the volume
+            that it is a slice of; a cell of them may be blank.
         out: folder; made when everything is computed.
         structures: see ``segmentation.evaluate_masks``, as are the next three.
         tolerance_mm: of the surface Dice.
@@ -79,7 +82,6 @@ def read_mask_table(path: str | Path) -> tuple[MaskRow, ...]:
                 f"The column {name!r} is missing. {columns_present(header, name)}", path=path, key=name
             )
     places = [header.index(name) for name in COLUMNS]
-    image_place = header.index(IMAGE_COLUMN) if IMAGE_COLUMN in header else None
     rows, seen = [], set[str]()
     for number, cells in enumerate(body):
         image_id, patient_id, truth, prediction = (cells[k].strip() for k in places)
@@ -92,9 +94,9 @@ def read_mask_table(path: str | Path) -> tuple[MaskRow, ...]:
                 key="image_id",
             )
         seen.add(image_id)
-        image = "" if image_place is None else cells[image_place].strip()
+        image, volume = (cells[header.index(k)].strip() if k in header else "" for k in (IMAGE_COLUMN, VOLUME_COLUMN))
         files = path.parent / truth, path.parent / prediction, path.parent / image if image else None
-        rows.append(MaskRow(image_id, patient_id, *files))
+        rows.append(MaskRow(image_id, patient_id, *files, volume))
     _check_files(rows, path)
     return tuple(rows)
 
@@ -130,22 +132,50 @@ def _check_files(rows: Sequence[MaskRow], path: Path) -> None:
         )
 
 
-def write_mask_results(evaluation: SegmentationEvaluation, out: str | Path) -> Path:
-    """Write ``cases.csv``, then ``figures.json``, both whole or not at all; return the path of ``figures.json``."""
+def write_mask_results(
+    evaluation: SegmentationEvaluation, out: str | Path, *, further: Mapping[str, Any] | None = None
+) -> Path:
+    """Write ``cases.csv``, ``volumes.csv`` where the cases are slices of volumes, and ``figures.json`` last.
+
+    Each is there whole or not at all.
+
+    Args:
+        evaluation: of ``evaluate_masks``.
+        out: folder.
+        further: plain values that stand in ``figures.json`` beside the evaluation's own.
+
+    Returns:
+        The path of ``figures.json``.
+    """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    rows = [row.to_dict() for row in evaluation.cases]
-    counted = [f"lesions_{name}" for name in ("lesions", "found", "candidates", "false")]
-    columns = ["image_id", "patient_id", "structure", "status", *CASE_FIGURES]
-    columns += [name for name in counted if any(name in row for row in rows)] + ["reason"]
-    rows += [{"image_id": f.image_id, "status": "failed", "reason": f.reason} for f in evaluation.failures]
+    failed = [{"image_id": f.image_id, "status": "failed", "reason": f.reason} for f in evaluation.failures]
+    _write_cases(out / "cases.csv", [row.to_dict() for row in evaluation.cases] + failed)
+    if evaluation.by_volume is not None:
+        _write_cases(out / "volumes.csv", [_volume_row(row) for row in evaluation.by_volume.cases])
+    figures = evaluation.to_dict() | dict(further or {})
+    write_atomic(out / "figures.json", json.dumps(figures, indent=1, allow_nan=False))
+    return out / "figures.json"
+
+
+def _volume_row(row: CaseFigures) -> dict[str, Any]:
+    """One row of ``volumes.csv``: what was counted, beside the figures."""
+    counts = {f"voxels_{name}": count for name, count in row.figures.voxels._asdict().items()}
+    return row.to_dict() | counts
+
+
+def _write_cases(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV; columns that no row has are left out, but for those that every table has."""
+    further = ["lesions_lesions", "lesions_found", "lesions_candidates", "lesions_false"]
+    further += ["voxels_shared", "voxels_truth", "voxels_prediction"]
+    found = [name for name in ("volume_id", *further) if any(name in row for row in rows)]
+    columns = ["image_id", "patient_id", *found[: "volume_id" in found], "structure", "status", *CASE_FIGURES]
+    columns += [*found["volume_id" in found :], "reason"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180
     writer.writerow(columns)
     writer.writerows([csv_cell(row.get(name)) for name in columns] for row in rows)
-    write_atomic(out / "cases.csv", text.getvalue())
-    write_atomic(out / "figures.json", json.dumps(evaluation.to_dict(), indent=1, allow_nan=False))
-    return out / "figures.json"
+    write_atomic(path, text.getvalue())
 
 
 def parse_structures(text: str) -> Mapping[str, tuple[int, ...]]:

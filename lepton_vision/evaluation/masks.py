@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -65,6 +65,17 @@ _NO_SPACING = "pixel spacing unknown"
 _NO_THICKNESS = "no volume in 2-D"
 
 
+class VoxelCounts(NamedTuple):
+    """Voxels in both masks, in the truth, and in the prediction; of slices, pixels."""
+
+    shared: int
+    truth: int
+    prediction: int
+
+
+_NONE = VoxelCounts(0, 0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class MaskFigures:
     """How well one mask meets the truth; NaN is undefined.
@@ -82,6 +93,7 @@ class MaskFigures:
         volume_error_ml: prediction minus truth; positive is too large.
         reasons: by name, why a figure is undefined.
         lesions: counts of components, or None where not asked for.
+        voxels: what the overlap was computed from.
     """
 
     status: Status
@@ -96,6 +108,7 @@ class MaskFigures:
     volume_error_ml: float
     reasons: Mapping[str, str] = field(default_factory=dict)
     lesions: LesionCounts | None = None
+    voxels: VoxelCounts = _NONE
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON and CSV; an undefined number becomes None."""
@@ -105,6 +118,24 @@ class MaskFigures:
         if self.lesions is not None:
             plain |= {f"lesions_{name}": count for name, count in self.lesions._asdict().items()}
         return plain | {"reason": "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())}
+
+
+class CaseFigures(NamedTuple):
+    """One row of the table of cases: one structure in one case.
+
+    ``volume_id`` names the volume that the case is a slice of, "" where it is none; see ``mask_volumes``.
+    """
+
+    image_id: str
+    patient_id: str
+    structure: str
+    figures: MaskFigures
+    volume_id: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, one per column."""
+        ids = {"image_id": self.image_id, "patient_id": self.patient_id, "structure": self.structure}
+        return ids | ({"volume_id": self.volume_id} if self.volume_id else {}) | self.figures.to_dict()
 
 
 def compare_masks(
@@ -144,22 +175,48 @@ def compare_masks(
     check_tolerance(tolerance_mm)
     box = bounding_box(truth | prediction)
     truth, prediction = truth[box], prediction[box]
-    sizes = int(np.count_nonzero(truth)), int(np.count_nonzero(prediction))
-    status = _status(*sizes)
-    values: dict[str, float | str] = dict(EMPTY_RULES.get(status, {}))
-    if status == "present":
-        values |= _overlap(int(np.count_nonzero(truth & prediction)), *sizes)
-        if spacing_mm is not None:
-            distances = surface_distances(truth, prediction, spacing_mm=spacing_mm)
-            values["hd95_mm"] = distances.hausdorff_mm()
-            values["surface_dice"] = distances.surface_dice(tolerance_mm=tolerance_mm)
-    values |= _volumes(*sizes, spacing_mm=spacing_mm)
+    counts = [int(np.count_nonzero(mask)) for mask in (truth & prediction, truth, prediction)]
+    voxels = VoxelCounts(*counts)
+    status, values = overlap_of(voxels)
+    if status == "present" and spacing_mm is not None:
+        distances = surface_distances(truth, prediction, spacing_mm=spacing_mm)
+        values["hd95_mm"] = distances.hausdorff_mm()
+        values["surface_dice"] = distances.surface_dice(tolerance_mm=tolerance_mm)
+    values |= _volumes(voxels, spacing_mm=spacing_mm)
     if spacing_mm is None and status != "absent":
         values |= {"hd95_mm": _NO_SPACING, "surface_dice": _NO_SPACING}
+    lesions = None if min_iou is None else count_lesions(truth, prediction, min_iou=min_iou)
+    return make_figures(status, values, voxels=voxels, lesions=lesions)
+
+
+def overlap_of(voxels: VoxelCounts) -> tuple[Status, dict[str, float | str]]:
+    """Return the status that counts stand for, and its figures: a number, or the reason why there is none.
+
+    With voxels in both masks, hd95_mm and surface_dice are left to who knows the surfaces.
+    """
+    shared, truth, prediction = voxels
+    if not (truth and prediction):
+        status: Status = "missed" if truth else "false_positive" if prediction else "absent"
+        return status, dict(EMPTY_RULES[status])
+    return "present", {
+        "dice": 2 * shared / (truth + prediction),
+        "iou": shared / (truth + prediction - shared),
+        "sensitivity": shared / truth,
+        "precision": shared / prediction,
+    }
+
+
+def make_figures(
+    status: Status,
+    values: Mapping[str, float | str],
+    *,
+    voxels: VoxelCounts,
+    lesions: LesionCounts | None = None,
+) -> MaskFigures:
+    """Return figures whose undefined ones, given as a reason, are NaN; ``values`` has all of ``CASE_FIGURES``."""
     numbers = {name: value if isinstance(value, float) else math.nan for name, value in values.items()}
     reasons = {name: value for name, value in values.items() if isinstance(value, str)}
-    lesions = None if min_iou is None else count_lesions(truth, prediction, min_iou=min_iou)
-    return MaskFigures(status, **numbers, reasons=reasons, lesions=lesions)
+    return MaskFigures(status, **numbers, reasons=reasons, lesions=lesions, voxels=voxels)
 
 
 def check_geometry(
@@ -189,24 +246,10 @@ def check_tolerance(tolerance_mm: float) -> None:
         raise EvaluationError(f"Expected a tolerance of 0 mm or more. Received: {tolerance_mm:g}.", key="tolerance_mm")
 
 
-def _status(truth: int, prediction: int) -> Status:
-    if truth:
-        return "present" if prediction else "missed"
-    return "false_positive" if prediction else "absent"
-
-
-def _overlap(shared: int, truth: int, prediction: int) -> dict[str, float | str]:
-    return {
-        "dice": 2 * shared / (truth + prediction),
-        "iou": shared / (truth + prediction - shared),
-        "sensitivity": shared / truth,
-        "precision": shared / prediction,
-    }
-
-
-def _volumes(truth: int, prediction: int, *, spacing_mm: tuple[float, ...] | None) -> dict[str, float | str]:
+def _volumes(voxels: VoxelCounts, *, spacing_mm: tuple[float, ...] | None) -> dict[str, float | str]:
     names = CASE_FIGURES[6:]
     if spacing_mm is None or len(spacing_mm) == 2:
         return dict.fromkeys(names, _NO_SPACING if spacing_mm is None else _NO_THICKNESS)
     voxel_ml = math.prod(spacing_mm) / 1000.0
+    _, truth, prediction = voxels
     return dict(zip(names, (truth * voxel_ml, prediction * voxel_ml, (prediction - truth) * voxel_ml), strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any, NamedTuple
 
@@ -15,7 +15,8 @@ from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, patient_units
 from lepton_vision.evaluation.lesions import check_min_iou
 from lepton_vision.evaluation.mask_measures import STATISTICS, MaskMeasures
-from lepton_vision.evaluation.masks import STATUSES, MaskFigures, check_geometry, check_tolerance, compare_masks
+from lepton_vision.evaluation.mask_volumes import pool_slices
+from lepton_vision.evaluation.masks import STATUSES, CaseFigures, check_geometry, check_tolerance, compare_masks
 from lepton_vision.evaluation.surfaces import BoolArray, bounding_box
 from lepton_vision.inference.predictions import Failure
 from lepton_vision.types import Figure
@@ -34,6 +35,7 @@ class MaskCase:
         prediction: the same for what was predicted.
         spacing_mm: distance of voxel centres along each axis, or None where unknown.
         patient_id: "" where unknown: then a patient of its own.
+        volume_id: the volume that the case is a slice of, "" where it is none.
 
     Raises:
         EvaluationError: shapes that differ, real numbers, no 2 or 3 axes, or a spacing that does not fit.
@@ -48,6 +50,7 @@ class MaskCase:
     prediction: LabelArray
     spacing_mm: tuple[float, ...] | None = None
     patient_id: str = ""
+    volume_id: str = ""
 
     def __post_init__(self) -> None:
         for name in ("truth", "prediction"):
@@ -59,20 +62,6 @@ class MaskCase:
                     key=name,
                 )
         check_geometry(self.truth.shape, self.prediction.shape, spacing_mm=self.spacing_mm)
-
-
-class CaseFigures(NamedTuple):
-    """One row of the table of cases: one structure in one case."""
-
-    image_id: str
-    patient_id: str
-    structure: str
-    figures: MaskFigures
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, one per column."""
-        ids = {"image_id": self.image_id, "patient_id": self.patient_id, "structure": self.structure}
-        return ids | self.figures.to_dict()
 
 
 class RankedCases(NamedTuple):
@@ -100,6 +89,8 @@ class SegmentationEvaluation:
         cases: one row for each case and structure, in the order they came.
         confidence: of the intervals, e.g. 0.95.
         provenance: plain facts: method and number of the replicates, seed, rule of lesion hits.
+        by_volume: the same with the slices of each volume pooled (``mask_volumes``): its cases are volumes, and ``n``
+            counts them. None where no case is a slice of a volume.
     """
 
     structures: Structures
@@ -114,6 +105,7 @@ class SegmentationEvaluation:
     cases: tuple[CaseFigures, ...]
     confidence: float = 0.95
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    by_volume: SegmentationEvaluation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without the table of cases: undefined numbers are None."""
@@ -134,7 +126,7 @@ class SegmentationEvaluation:
             "tolerance_mm": self.tolerance_mm,
             "structures": structures,
             "provenance": dict(self.provenance),
-        }
+        } | ({} if self.by_volume is None else {"by_volume": self.by_volume.to_dict()})
 
     def _figure(self, structure: str, name: str) -> dict[str, Any]:
         plain = self.figures[structure][name].to_dict() | {"statistic": STATISTICS[name]}
@@ -155,6 +147,8 @@ class SegmentationEvaluation:
             )
             counts = ", ".join(f"{count} {status}" for status, count in self.statuses[structure].items())
             parts.append(f"<table><caption>{escape(structure)} ({counts})</caption>{head}{rows}</table>")
+        if self.by_volume is not None:
+            parts.append(f"<p>By volume:</p>{self.by_volume._repr_html_()}")
         return "".join(parts)
 
 
@@ -192,8 +186,9 @@ def evaluate_masks(
 ) -> SegmentationEvaluation:
     """Compare predicted masks with the truth, case by case, and sum up by structure.
 
-    Cases are taken one at a time and dropped, so that memory holds the pixels of one. Rules for empty masks: see
-    ``masks``; a figure that is undefined in a case is not in the mean, and is counted. Intervals are percentiles of a
+    Cases are taken one at a time and dropped, so that memory holds the pixels of one. Slices of volumes are also summed
+    up by volume (``by_volume``). Rules for empty masks: see ``masks``; a figure that is undefined in a case is not in
+    the mean, and is counted. Intervals come from a
     bootstrap that resamples patients (``intervals.bootstrap_figures``).
 
     Args:
@@ -238,9 +233,10 @@ def evaluate_masks(
             key="cases",
         )
     facts = {"lesion_hit": f"IoU >= {min_iou:g}" if min_iou else "any shared voxel"} if lesions else {}
-    return _sum_up(
-        tuple(rows), tuple(failures), structures=structures, tolerance_mm=tolerance_mm, settings=settings, facts=facts
-    )
+    shared: dict[str, Any] = {"structures": structures, "tolerance_mm": tolerance_mm, "settings": settings}
+    evaluation = _sum_up(tuple(rows), tuple(failures), facts=facts, **shared)
+    volumes = pool_slices(rows)
+    return replace(evaluation, by_volume=_sum_up(volumes, (), facts={}, **shared)) if volumes else evaluation
 
 
 def _sum_up(
@@ -304,6 +300,7 @@ def _compare(
                 tolerance_mm=tolerance_mm,
                 min_iou=min_iou if name in lesions else None,
             ),
+            case.volume_id,
         )
         for name, value in structures.items()
     ]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lepton_vision.evaluation.detection import Froc
 from lepton_vision.evaluation.mask_measures import STATISTICS
-from lepton_vision.evaluation.masks import EMPTY_RULES, STATUSES
-from lepton_vision.evaluation.segmentation import CaseFigures, SegmentationEvaluation
+from lepton_vision.evaluation.masks import EMPTY_RULES, STATUSES, CaseFigures
+from lepton_vision.evaluation.segmentation import SegmentationEvaluation
 from lepton_vision.reporting.mask_wording import (
     MASK_GROUPS,
     MASK_HEADLINES,
@@ -23,6 +24,9 @@ from lepton_vision.reporting.view import Shown, format_figure, is_known, number
 from lepton_vision.reporting.wording import Term, split_name
 
 WORST_CASES = 10
+LISTED_VOLUMES = 20
+VOLUME_COLUMNS = ("dice", "sensitivity", "precision")
+VOLUME_FIGURES = ("dice", "iou", "sensitivity", "precision", "missed_rate", "false_positive_rate")
 _LISTED = 8  # ids of failures by reason
 _CASE_COLUMNS = ("dice", "hd95_mm", "surface_dice", "sensitivity", "precision", "volume_error_ml")
 _RULED = ("dice", "iou", "hd95_mm", "surface_dice", "sensitivity", "precision")
@@ -51,8 +55,11 @@ def show_mask_figure(evaluation: SegmentationEvaluation, structure: str, key: st
 
 
 def mask_headline(evaluation: SegmentationEvaluation, structure: str) -> list[Shown]:
-    """Return the four figures that the summary opens with."""
-    return [show_mask_figure(evaluation, structure, key) for key in MASK_HEADLINES]
+    """Return the figures that the summary opens with; of slices of volumes, also the Dice by volume."""
+    shown = [show_mask_figure(evaluation, structure, key) for key in MASK_HEADLINES]
+    if evaluation.by_volume is not None:
+        shown.insert(1, replace(show_mask_figure(evaluation.by_volume, structure, "dice"), name="Dice by volume"))
+    return shown
 
 
 def mask_groups(evaluation: SegmentationEvaluation, structure: str) -> list[tuple[str, list[MaskRowShown]]]:
@@ -65,6 +72,42 @@ def mask_groups(evaluation: SegmentationEvaluation, structure: str) -> list[tupl
         if found:
             groups.append((title, [_row(evaluation, structure, key) for key in found]))
     return groups
+
+
+@dataclass(frozen=True, slots=True)
+class VolumesShown:
+    """What is known of a structure when the slices of each volume are counted together."""
+
+    rows: list[MaskRowShown]
+    cases: list[tuple[str, str, str, tuple[str, ...]]]
+    n_hidden: int
+
+
+def volumes_of(evaluation: SegmentationEvaluation, structure: str) -> VolumesShown | None:
+    """Figures by volume, and (volume, slices, status, cells) of each, lowest Dice first; None without slices."""
+    volumes = evaluation.by_volume
+    if volumes is None:
+        return None
+    slices = Counter(row.volume_id or row.image_id for row in evaluation.cases if row.structure == structure)
+    found = [row for row in volumes.cases if row.structure == structure]
+    found.sort(key=lambda row: (row.figures.dice if is_known(row.figures.dice) else math.inf, row.image_id))
+    cases = [
+        (
+            row.image_id,
+            f"{slices[row.image_id]:,}",
+            STATUS_NAMES[row.figures.status][0],
+            tuple(number(getattr(row.figures, key)) for key in VOLUME_COLUMNS),
+        )
+        for row in found[:LISTED_VOLUMES]
+    ]
+    keys = [key for key in VOLUME_FIGURES if key in volumes.figures[structure]]
+    rows = [_row(volumes, structure, key) for key in keys]
+    return VolumesShown(rows, cases, max(0, len(found) - LISTED_VOLUMES))
+
+
+def volume_columns() -> list[str]:
+    """Return the names of the cells of ``VolumesShown.cases``."""
+    return [MASK_TERMS[key].name for key in VOLUME_COLUMNS]
 
 
 def _row(evaluation: SegmentationEvaluation, structure: str, key: str) -> MaskRowShown:

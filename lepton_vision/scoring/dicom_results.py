@@ -23,7 +23,7 @@ import numpy.typing as npt
 from lepton_vision import __version__
 from lepton_vision.errors import ScoringError
 from lepton_vision.files import atomic_file
-from lepton_vision.readers.limits import quiet
+from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, quiet
 from lepton_vision.readers.sources import has_place, read_sources, read_time
 from lepton_vision.readers.versions import package_version
 from lepton_vision.scoring.label_maps import check_labels, mask_suffix
@@ -77,6 +77,7 @@ def write_segmentation(
     structures: Sequence[str],
     series: str | None = None,
     info: SegmentationInfo | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Path:
     """Write a label map as a binary DICOM Segmentation that refers to its source images.
 
@@ -101,6 +102,7 @@ def write_segmentation(
         structures: names in order; Segment Label, at most 64 characters.
         series: pseudonymous id of the series in ``source``, where there are several.
         info: codes, origin and time.
+        limits: what a file of ``source`` may cost.
 
     Returns:
         ``path``.
@@ -122,7 +124,7 @@ def write_segmentation(
     check_labels(labels, image=image, structures=structures)
     check_info(info, structures=structures)
     with quiet:  # values of headers must reach no log
-        mask = place_on_source(labels, image=image, files=read_sources(source, series=series))
+        mask = place_on_source(labels, image=image, files=read_sources(source, series=series, limits=limits))
         segmentation = _build(mask, structures=tuple(structures), info=info)
         with atomic_file(path, private=True) as file:
             segmentation.save_as(file, enforce_file_format=True)

@@ -63,7 +63,7 @@ class Input:
         return hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
 
     @contextmanager
-    def on_disk(self, *, limits: Limits = DEFAULT_LIMITS) -> Iterator[Path | tuple[Path, ...]]:
+    def on_disk(self, *, limits: Limits) -> Iterator[Path | tuple[Path, ...]]:
         """The file, or those of the series, where they can be opened: fetched or unpacked for the time being.
 
         Raises:

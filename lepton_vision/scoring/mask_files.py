@@ -14,6 +14,7 @@ import numpy.typing as npt
 from lepton_vision.errors import ScoringError
 from lepton_vision.files import write_atomic
 from lepton_vision.readers.image import probe
+from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
 from lepton_vision.readers.volume import NiftiHeader, read_nifti_header
 from lepton_vision.scoring.dicom_results import SegmentationInfo, write_segmentation
 from lepton_vision.scoring.label_maps import Labels, check_labels, mask_suffix, match_grid
@@ -39,6 +40,7 @@ def write_mask(
     source: Source | None = None,
     series: str | None = None,
     info: SegmentationInfo | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Path:
     """Write a label map that lies on the grid of ``image``; the suffix of ``path`` names the format.
 
@@ -58,6 +60,7 @@ def write_mask(
         source: what ``image`` was read from: file, folder or files. Needed for ``.dcm``.
         series: pseudonymous id of the series in ``source``, where there are several.
         info: what a DICOM Segmentation says about itself; not used for other formats.
+        limits: what a file of ``source`` may cost.
 
     Returns:
         ``path``.
@@ -82,9 +85,9 @@ def write_mask(
                 key="source",
             )
         return write_segmentation(
-            labels, path, image=image, source=source, structures=structures, series=series, info=info
+            labels, path, image=image, source=source, structures=structures, series=series, info=info, limits=limits
         )
-    data = _png(labels) if suffix == ".png" else _nifti(labels, image=image, header=_source_header(source))
+    data = _png(labels) if suffix == ".png" else _nifti(labels, image=image, header=_source_header(source, limits))
     write_atomic(path, gzip.compress(data, mtime=0) if suffix == ".nii.gz" else data)
     return path
 
@@ -101,11 +104,11 @@ def _png(labels: Labels) -> bytes:
     return data.getvalue()
 
 
-def _source_header(source: Source | None) -> NiftiHeader | None:
+def _source_header(source: Source | None, limits: Limits) -> NiftiHeader | None:
     """Header of the source where it is one NIfTI file."""
     if not isinstance(source, str | Path) or Path(source).is_dir():
         return None
-    return read_nifti_header(Path(source)) if probe(source).source_format == "nifti" else None
+    return read_nifti_header(Path(source)) if probe(source, limits=limits).source_format == "nifti" else None
 
 
 def _nifti(labels: Labels, *, image: Image, header: NiftiHeader | None) -> bytes:

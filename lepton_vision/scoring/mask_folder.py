@@ -11,7 +11,7 @@ import numpy as np
 from lepton_vision.config import nearest
 from lepton_vision.errors import ConfigError, ScoringError
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
+from lepton_vision.readers.limits import Limits
 from lepton_vision.scoring.dicom_results import SegmentationInfo, check_info
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.label_maps import Labels
@@ -82,23 +82,16 @@ class MaskFolder:
         bundle: a bundle that predicts masks.
         mask_format: not "auto", see ``choose_format``.
         taken: image ids that have a mask which a row names: a further image of that id gets none.
-        limits: what a source that is packed or far away may cost.
+        limits: what the source of a mask may cost, as where it was read to be scored.
 
     Raises:
         ScoringError: the folder holds masks of another bundle or format, is in use, or cannot be written.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        *,
-        bundle: Bundle,
-        mask_format: MaskFormat,
-        taken: set[str],
-        limits: Limits = DEFAULT_LIMITS,
+        self, folder: Path, *, bundle: Bundle, mask_format: MaskFormat, taken: set[str], limits: Limits
     ) -> None:
-        self._limits = limits
-        self.folder, self._format, self._taken = folder, mask_format, set(taken)
+        self.folder, self._format, self._taken, self._limits = folder, mask_format, set(taken), limits
         self._structures = bundle.require_masks().names
         self._names, self._has_targets = measure_names(bundle), bool(bundle.targets)
         self._info = SegmentationInfo(bundle.bundle_id)
@@ -150,6 +143,7 @@ class MaskFolder:
                     source=files,
                     series=series,
                     info=self._info,
+                    limits=self._limits,
                 )
         except ScoringError as error:  # the source is of a kind that the format cannot refer to: in words, no code
             return f"refused: {error}"

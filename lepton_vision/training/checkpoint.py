@@ -25,7 +25,7 @@ _PATH_KEYS = ("model.weights", "model.init_from")  # values that no message show
 
 @dataclass(slots=True)
 class Best:
-    """The best epoch so far.
+    """The epoch to keep as things stand: the best so far, or the last one.
 
     Attributes:
         epoch: from 0.
@@ -53,7 +53,7 @@ class Position:
         epoch_seconds: wall time of this epoch's training.
         stale: epochs since the monitored figure last got better.
         history: one row per finished epoch.
-        best: the best epoch, None before the first validation.
+        best: the epoch to keep, None before the first validation.
         is_finished: whether nothing is left to do.
     """
 

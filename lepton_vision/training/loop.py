@@ -60,7 +60,7 @@ def fit_model(
     data_fingerprint: str = "",
     cache_dir: Path | None = None,
 ) -> FitResult:
-    """Train ``model`` and return the weights of its best epoch.
+    """Train ``model`` and return the weights of its best epoch, or of the last one (``train.keep``).
 
     On the CPU the same seed gives the same weights bit by bit, also for a run that was killed and resumed. Global
     random state is left as it was. With ``torchrun`` every process calls this with its own loader; process 0
@@ -81,7 +81,7 @@ def fit_model(
         cache_dir: folder for what fixed stages give (``train.cache_features``); None keeps it in memory only.
 
     Returns:
-        Weights and figures of the best epoch.
+        Weights and figures of the epoch that is kept.
 
     Raises:
         ConfigError: the run folder holds a run and ``resume`` is False; resumed with another configuration; unknown
@@ -278,7 +278,7 @@ def _heed(run: Run) -> None:
 
 
 def _finish_epoch(run: Run, validate: Validate, *, logs: Iterable[Log]) -> None:
-    """Validate, keep the weights if they are the best so far, write the row, and decide whether to go on."""
+    """Validate, keep the weights if they are the ones to keep, write the row, and decide whether to go on."""
     position, stepper, train = run.position, run.stepper, run.config.train
     rate = run.rate(run.updates - 1)
     figures = _validated(run, validate)
@@ -286,7 +286,7 @@ def _finish_epoch(run: Run, validate: Validate, *, logs: Iterable[Log]) -> None:
     before = None if position.best is None else position.best.figures[train.monitor]
     is_better = before is None or _is_better(value, before, train.monitor)
     position.stale = 0 if is_better else position.stale + 1
-    if is_better or before is None or math.isnan(before):
+    if train.keep == "last" or is_better or before is None or math.isnan(before):
         position.best = Best(position.epoch, figures, _copy_state(stepper.validated))
     row = {
         "epoch": position.epoch,

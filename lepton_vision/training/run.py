@@ -22,8 +22,8 @@ class FitResult:
     """What training gave.
 
     Attributes:
-        state: weights of the best epoch on the CPU (the averaged ones where averaging is on).
-        epoch: the best epoch, from 0.
+        state: weights of the epoch that is kept on the CPU (the averaged ones where averaging is on).
+        epoch: the epoch that is kept, from 0: the best, or the last.
         best: validation figures of that epoch.
         history: one row per epoch, as in ``metrics.jsonl``.
         seconds: wall time, that of resumed parts included.
@@ -40,7 +40,7 @@ class FitResult:
     precision: str
 
     def _repr_html_(self) -> str:
-        rows = {"best epoch (from 0)": str(self.epoch), "epochs": str(len(self.history))}
+        rows = {"kept epoch (from 0)": str(self.epoch), "epochs": str(len(self.history))}
         rows |= {"seconds": f"{self.seconds:.1f}"}
         rows |= {name: f"{value:.4f}" for name, value in self.best.items()}
         cells = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows.items())

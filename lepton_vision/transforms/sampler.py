@@ -27,7 +27,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         rank: number of this process, from 0.
         world: number of processes. Each gets the same number of samples; where N does not divide, the first rows of
             the epoch's order are shown twice.
-        weights: (N,) relative frequency of each row, drawn with replacement ("balanced"); None shows each row once.
+        weights: (N,) relative frequency of each row, drawn with replacement; None shows each row once.
+        samples: shown in an epoch; None is N. Without weights, every row comes once before any comes again.
 
     Example:
         >>> sampler = EpochSampler(4, seed=0)
@@ -36,19 +37,29 @@ class EpochSampler(Sampler[tuple[int, int]]):
     """
 
     def __init__(
-        self, rows: int, *, seed: int, rank: int = 0, world: int = 1, weights: FloatArray | None = None
+        self,
+        rows: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        weights: FloatArray | None = None,
+        samples: int | None = None,
     ) -> None:
         if rows < 1 or not 0 <= rank < world:
             raise ValueError(f"Expected rows >= 1 and 0 <= rank < world. Received: {rows}, {rank}, {world}.")
         if weights is not None and (weights.shape != (rows,) or not weights.sum() > 0 or weights.min() < 0):
             raise ValueError(f"Expected {rows} weights of 0 or more, not all 0. Received: shape {weights.shape}.")
         self.rows, self.seed, self.rank, self.world, self.weights = rows, seed, rank, world, weights
+        self.samples = rows if samples is None else samples
+        if self.samples < 1:
+            raise ValueError(f"Expected at least 1 sample in an epoch. Received: {samples}.")
         self.epoch = 0
         self._start = 0
 
     def __len__(self) -> int:
         """Samples of a whole epoch in this process, wherever it starts."""
-        return -(-self.rows // self.world)
+        return -(-self.samples // self.world)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; it is shown from its beginning."""
@@ -70,9 +81,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
         """Rows and seeds of all processes together, a multiple of ``world`` long."""
         rng = np.random.default_rng((self.seed, self.epoch))
         if self.weights is None:
-            order = rng.permutation(self.rows)
+            rounds = [rng.permutation(self.rows) for _ in range(-(-self.samples // self.rows))]
+            order = np.concatenate(rounds)[: self.samples]
         else:
-            order = rng.choice(self.rows, size=self.rows, p=self.weights / self.weights.sum())
+            order = rng.choice(self.rows, size=self.samples, p=self.weights / self.weights.sum())
         order = np.resize(order, len(self) * self.world)
         return order, sample_seeds(order, seed=self.seed, epoch=self.epoch)
 
@@ -141,4 +153,21 @@ def class_weights(labels: npt.NDArray[np.float32]) -> FloatArray:
             weight[~is_known] = weight[is_known].mean()
         total += weight
     weights: FloatArray = total / max(1, columns.shape[1])
+    return weights
+
+
+def patient_weights(patients: npt.NDArray[np.int64]) -> FloatArray:
+    """Weight of each row so that every patient is drawn equally often.
+
+    Args:
+        patients: (N,) number of each row's patient, from 0.
+
+    Returns:
+        (N,) float64: one over the number of rows of the same patient.
+
+    Example:
+        >>> patient_weights(np.asarray([0, 0, 1, 0, 0]))
+        array([0.25, 0.25, 1.  , 0.25, 0.25])
+    """
+    weights: FloatArray = 1.0 / np.bincount(patients)[patients]
     return weights

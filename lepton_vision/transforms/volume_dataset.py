@@ -25,7 +25,13 @@ from lepton_vision.transforms.rows import usable_rows
 from lepton_vision.transforms.volume import choose_slices, grid_of, prepare_mask, preprocess_view
 from lepton_vision.transforms.volume_cache import Prepared, VolumeCache, source_version
 from lepton_vision.transforms.volume_patch import StoredMask, choose_center, cut_patch, find_points, warp_patch
-from lepton_vision.transforms.volume_slabs import fold_slabs, prepare_slice_mask, slab_places
+from lepton_vision.transforms.volume_slabs import (
+    fold_slabs,
+    labels_of_slices,
+    prepare_slice_mask,
+    slab_places,
+    structure_numbers,
+)
 from lepton_vision.types import UNKNOWN, Batch, Pixels, SampleAddress, Target
 
 if TYPE_CHECKING:
@@ -42,7 +48,8 @@ class VolumeDataset(Dataset[Batch]):
     times in a row of samples k, k + N, k + 2 N …: the seed of a sample decides where its patch lies and what happens to
     it. Otherwise a sample is the whole volume where masks are asked for, and else the patch in its middle. With view
     "slices" a sample is a bag of ``config.volume.patch[0]`` slices of ``config.preprocess.size``. With view "2.5d" it
-    is a slice with its neighbours as channels (B, S * C, H, W) in training, and the whole volume otherwise.
+    is a slice with its neighbours as channels (B, S * C, H, W) in training, and the whole volume otherwise. A target
+    that the mask gives (``Target.mask_values``) then has the label of the slice.
 
     Args:
         manifest: rows whose status is not "ok" are left out; ``Batch.index`` counts rows of this manifest.
@@ -76,6 +83,8 @@ class VolumeDataset(Dataset[Batch]):
         self.masks = None if segmentation is None else MaskRows(manifest, config.preprocess, segmentation=segmentation)
         self._names: dict[int, str] = {}  # in the cache, by row
         self._labels = {target.name: manifest.labels(target)[self.rows.index] for target in self.targets}
+        shown_by = {target.name: structure_numbers(target, segmentation) for target in self.targets}
+        self._shown_by = {name: numbers for name, numbers in shown_by.items() if numbers}
 
     @property
     def gives_wholes(self) -> bool:
@@ -116,6 +125,8 @@ class VolumeDataset(Dataset[Batch]):
         if self.volume.view == "2.5d" and self.training:
             images, masks = fold_slabs(images), None if masks is None else masks[:, self.volume.context]
         labels = {name: torch.from_numpy(values[rows]) for name, values in self._labels.items()}
+        if masks is not None and self.volume.view == "2.5d" and self.training:
+            labels |= {name: labels_of_slices(masks, numbers) for name, numbers in self._shown_by.items()}
         ids = tuple(self.rows.image_id(int(row)) for row in rows)
         return Batch(images, labels, torch.from_numpy(self.rows.index[rows]), ids, masks)
 

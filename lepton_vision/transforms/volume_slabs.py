@@ -6,18 +6,18 @@ mask and prediction belong to, and ``volume.context`` neighbours towards the fee
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from lepton_vision.config import PreprocessConfig, VolumeConfig
+from lepton_vision.config import PreprocessConfig, SegmentationConfig, VolumeConfig
 from lepton_vision.readers.mask import LabelMap
 from lepton_vision.transforms.masks import fit_mask
 from lepton_vision.transforms.preprocess import fit_boxes, resize_plane
 from lepton_vision.transforms.volume import Grid, prepare_mask, restore_shares
-from lepton_vision.types import Pixels
+from lepton_vision.types import UNKNOWN, Pixels, Target
 
 
 def slab_places(place: npt.ArrayLike, depth: int, *, volume: VolumeConfig) -> npt.NDArray[np.int64]:
@@ -73,6 +73,40 @@ def prepare_slice_mask(labels: LabelMap, grid: Grid, *, config: PreprocessConfig
     return np.stack([fit_mask(plane, config) for plane in prepare_mask(labels, grid)])
 
 
+def structure_numbers(target: Target, segmentation: SegmentationConfig | None) -> tuple[int, ...]:
+    """Numbers of the structures that make a target positive; none where its ``mask_values`` are no whole structures.
+
+    Example:
+        >>> sick = Target("sick", "binary", ("no", "yes"), mask_values=(1, 2))
+        >>> structure_numbers(sick, SegmentationConfig(structures={"lung": 5, "infection": (1, 2)}))
+        (2,)
+    """
+    wanted, groups = set(target.mask_values), () if segmentation is None else segmentation.structures.values()
+    found = [(number, set(group)) for number, group in enumerate(groups, start=1) if wanted & set(group)]
+    is_whole = wanted == set().union(*(group for _, group in found))
+    return tuple(number for number, _ in found) if is_whole else ()
+
+
+def labels_of_slices(masks: torch.Tensor, numbers: Sequence[int]) -> torch.Tensor:
+    """Label of each slice from its own mask.
+
+    Args:
+        masks: (B, H, W) uint8 numbers of structures.
+        numbers: of the structures that make a slice positive.
+
+    Returns:
+        (B,) float32: 1 where a voxel of them is seen, 0 where none is, NaN where the mask is unknown altogether.
+
+    Example:
+        >>> masks = torch.tensor([[[0, 2]], [[UNKNOWN, 1]], [[UNKNOWN, UNKNOWN]]], dtype=torch.uint8)
+        >>> labels_of_slices(masks, [2])
+        tensor([1., 0., nan])
+    """
+    shown = torch.isin(masks, torch.tensor(numbers, dtype=masks.dtype)).flatten(1).any(dim=1)
+    is_known = (masks != UNKNOWN).flatten(1).any(dim=1)
+    return torch.where(is_known, shown.float(), torch.nan)
+
+
 def restore_slice_mask(prob: Pixels, grid: Grid, *, config: PreprocessConfig) -> LabelMap:
     """Stack the predicted masks of slices on the voxels of their file: the inverse of ``prepare_slice_mask``.
 
@@ -85,16 +119,19 @@ def restore_slice_mask(prob: Pixels, grid: Grid, *, config: PreprocessConfig) ->
         (D, H, W) uint8 of shape ``grid.shape``: number of the most probable structure; what the network did not see is
         background.
     """
-    return restore_shares(_unfitted(prob, grid, config=config), grid)
+    shares = (unfit_share(share, grid, config=config, outside=float(k == 0)) for k, share in enumerate(prob))
+    return restore_shares(shares, grid)
 
 
-def _unfitted(prob: Pixels, grid: Grid, *, config: PreprocessConfig) -> Iterator[Pixels]:
-    """The share (D, H, W) of each structure on the network's grid before slices were fitted, one at a time."""
-    plane = (grid.size[1], grid.size[2])
-    seen, shown = fit_boxes(plane, config.size, fit=config.fit)
+def unfit_share(share: Pixels, grid: Grid, *, config: PreprocessConfig, outside: float = 0.0) -> Pixels:
+    """Bring the probability of one structure, (D, height, width), to the network's grid before slices were fitted.
+
+    Returns:
+        (D, H, W) float32 of shape ``grid.size``; ``outside`` where the network did not see the slices.
+    """
+    seen, shown = fit_boxes((grid.size[1], grid.size[2]), config.size, fit=config.fit)
     size = (seen[0].stop - seen[0].start, seen[1].stop - seen[1].start)
-    for number, share in enumerate(prob):
-        out = np.full(grid.size, np.float32(number == 0), np.float32)
-        for place, part in enumerate(share):
-            out[(place, *seen)] = resize_plane(np.ascontiguousarray(part[shown]), size=size)
-        yield out
+    out = np.full(grid.size, outside, np.float32)
+    for place, part in enumerate(share):
+        out[(place, *seen)] = resize_plane(np.ascontiguousarray(part[shown]), size=size)
+    return out

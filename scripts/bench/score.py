@@ -29,7 +29,7 @@ import torchvision
 from loader import write_slice
 
 import lepton_vision as lv
-from lepton_vision.inference.engine import Engine
+from lepton_vision.inference.engine_choice import load_engine
 from lepton_vision.inference.samples import read_ahead
 from lepton_vision.models import build_model
 from lepton_vision.models.allocator import keep_freed_memory
@@ -76,11 +76,16 @@ class Ours:
         inbox: folder of files.
         workers: threads that read ahead.
         batch_size: images per step.
+        engine: runtime.
+        precision: its number format.
     """
 
-    def __init__(self, bundle: lv.Bundle, inbox: Path, *, workers: int, batch_size: int) -> None:
+    def __init__(
+        self, bundle: lv.Bundle, inbox: Path, *, workers: int, batch_size: int, engine: str, precision: str
+    ) -> None:
         self.bundle, self.inbox, self.workers, self.batch_size = bundle, inbox, workers, batch_size
-        self.engine = Engine(bundle, batch_size=batch_size)
+        self.how = {"engine": engine, "precision": precision, "batch_size": batch_size}
+        self.engine = load_engine(bundle, **self.how)
         self.inputs = list(list_inputs(inbox, volumes=False))
         config = bundle.config.preprocess
         self.pixels = [preprocess_image(read_image(one.path), config) for one in self.inputs]
@@ -88,7 +93,7 @@ class Ours:
     def whole(self) -> None:
         """Files to rows on disk; the network is put on the device anew, as each run does."""
         with tempfile.TemporaryDirectory() as output:
-            lv.score(self.bundle, self.inbox, output, workers=self.workers, batch_size=self.batch_size)
+            lv.score(self.bundle, self.inbox, output, workers=self.workers, **self.how)
 
     def decode(self) -> None:
         """Read and preprocess alone."""
@@ -207,6 +212,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--monai-workers", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--engine", default="torch")
+    parser.add_argument("--precision", default="auto")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
@@ -222,7 +229,8 @@ def main() -> None:
                 shutil.copy(inbox / f"{number % 16:04d}.dcm", inbox / f"{number:04d}.dcm")
         files = sorted(inbox.iterdir())
         bundle = make_bundle()
-        ours = Ours(bundle, inbox, workers=args.workers, batch_size=args.batch_size)
+        how = {"workers": args.workers, "batch_size": args.batch_size}
+        ours = Ours(bundle, inbox, **how, engine=args.engine, precision=args.precision)
         network = bundle.network()
         paths = {
             "ours, files to rows": ours.whole,

@@ -235,3 +235,20 @@ def test_structures_in_words() -> None:
     for text in ("", "a", "a=", "a=x", "=1", "a=1,a=2", "a=1.5", "a=-1", "a=1+", "a=²"):
         with pytest.raises(EvaluationError, match="Expected structures as name=value"):
             parse_structures(text)
+
+
+def test_a_column_names_the_volume_of_each_slice(tmp_path: Path) -> None:
+    for k in range(4):
+        PillowImage.fromarray(volume()[:, :, k % 2]).save(tmp_path / f"t{k}.png")
+        PillowImage.fromarray(volume(k)[:, :, k % 2]).save(tmp_path / f"p{k}.png")
+    rows = [(f"i{k}", "p", f"t{k}.png", f"p{k}.png", "" if k == 3 else "v") for k in range(4)]
+    path = table(tmp_path, *rows, header="image_id,patient_id,truth,prediction,volume_id")
+    found = evaluate_mask_table(path, out=tmp_path / "out", structures=STRUCTURES)
+    assert found.by_volume is not None
+    assert (found.n, found.by_volume.n) == (4, 2)
+    read = [[np.asarray(PillowImage.open(tmp_path / f"{side}{k}.png")) == 1 for k in range(3)] for side in "tp"]
+    truth, prediction = (np.stack(part) for part in read)
+    dice = 2 * (truth & prediction).sum() / (truth.sum() + prediction.sum())
+    volumes = list(csv.DictReader((tmp_path / "out" / "volumes.csv").read_text().splitlines()))
+    assert [(row["image_id"], row["structure"]) for row in volumes][:2] == [("v", "a"), ("v", "b")]
+    assert float(volumes[0]["dice"]) == pytest.approx(dice, abs=1e-6)

@@ -227,3 +227,23 @@ def test_many_structures_fit() -> None:
     assert "The first structures only; 6 more are in the tables." in words
     assert 'class="tile"' not in text
     assert len(text) < 3_000_000
+
+
+def test_slices_are_shown_by_volume_too() -> None:
+    cases = [
+        MaskCase(f"{volume}-{k}", make_labels()[k], make_labels(shift=shift)[k], None, f"p{volume}", f"vol-{volume}")
+        for volume, shift in enumerate((0, 2))
+        for k in range(5)
+    ]
+    found = evaluate_masks(cases, structures={"whole": (1, 2)}, config=EvaluationConfig(replicates=100))
+    text = render_segmentation_report(found, split="test")
+    assert found.by_volume is not None
+    card = text[text.index("<h3>By volume</h3>") :]
+    dice = found.by_volume.figures["whole"]["dice"]
+    assert dice.n == 2
+    assert found.figures["whole"]["dice"].n == 6, "two slices of each volume are empty in both"
+    assert cells(card.replace("<h3>", '<section id="by-volume"><h3>', 1), "by-volume", "Dice")[0] == f"{dice.value:.3f}"
+    volumes = re.findall(r'<tr><th scope="row">(vol-\d)</th><td class="num">(\d)</td><td>(\w+)</td>', card)
+    assert volumes == [("vol-1", "5", "Present"), ("vol-0", "5", "Present")], "lowest Dice first"
+    assert "Dice by volume" in text
+    assert "By volume" not in render_segmentation_report(make_mask_evaluation(), split="test")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ from lepton_vision.inference import predict
 from lepton_vision.inference.engine import Engine, Examined
 from lepton_vision.inference.masks import MaskPrediction, predict_masks
 from lepton_vision.models import Bundle
-from lepton_vision.scoring import score
+from lepton_vision.readers.archives import open_member
+from lepton_vision.readers.limits import Limits
+from lepton_vision.readers.sources import read_sources
+from lepton_vision.scoring import score, write_mask
 from tests.transforms.volumes import write_nifti
 
 from .bundles import image_bundle, read, same_files, same_rows
@@ -121,6 +125,22 @@ def test_segmentations_of_slices_and_frames_overlay_them(bundle: Bundle, inbox: 
         assert np.array_equal(back[0], found.labels)
     text = read(tmp_path / "out").to_csv() + " ".join(path.name for path in masks.iterdir())
     assert not [value for value in PATIENT.values() if len(value) > 2 and value in text]
+
+
+def test_the_limits_of_the_run_hold_for_the_source_of_a_mask_too(
+    bundle: Bundle, inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the member were above the default limits: what was scored under the run's own gets its mask."""
+    deflated = pydicom.dcmread(inbox / "ct.dcm")
+    deflated.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    deflated.save_as(tmp_path / "ct.dcm", enforce_file_format=True)
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.write(tmp_path / "ct.dcm", "ct.dcm")
+    for function in (write_mask, read_sources, open_member.__wrapped__):  # type: ignore[attr-defined]
+        monkeypatch.setitem(function.__kwdefaults__, "limits", Limits(max_bytes=1))
+    options: dict[str, Any] = {"mask_format": "dicom", "device": "cpu"}
+    summary = score(bundle, tmp_path / "in.zip", tmp_path / "out", masks=tmp_path / "masks", limits=Limits(), **options)
+    assert (summary.scored, summary.masks, summary.without_mask) == (1, 1, {})
 
 
 def test_two_images_of_one_id_do_not_overwrite_each_other(bundle: Bundle, tmp_path: Path) -> None:

@@ -92,6 +92,26 @@ def test_early_stopping_waits_for_patience(tmp_path: Path) -> None:
     assert (result.epoch, len(result.history)) == (1, 4)
 
 
+def test_the_last_epoch_is_kept_where_that_is_asked_for(tmp_path: Path) -> None:
+    values = iter([0.5, 0.9, math.nan, 0.6])
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def watch(network: torch.nn.Module) -> dict[str, float]:
+        seen.append({name: value.clone() for name, value in network.state_dict().items()})
+        return {"val_auroc": next(values)}
+
+    config = tiny_config("train.epochs=4", "train.keep=last", "train.monitor=val_auroc", "train.ema_decay=0.9")
+    result = run_tiny(tmp_path, config, validate=watch)
+    assert (result.epoch, result.best) == (3, {"val_auroc": 0.6})
+    assert same(result.state, seen[3]), "the averaged weights, as they were validated"
+    assert not same(result.state, seen[1])
+
+
+def test_stopping_early_and_keeping_the_last_epoch_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match="patience"):
+        tiny_config("train.keep=last", "train.patience=2")
+
+
 def test_undefined_figures_do_not_keep_the_first_epoch(tmp_path: Path) -> None:
     result = run_tiny(tmp_path, tiny_config("train.monitor=val_auroc"))
     assert result.epoch == 2

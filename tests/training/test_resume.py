@@ -86,6 +86,26 @@ def test_killed_at_any_step(tmp_path: Path, step: int) -> None:
     assert len((tmp_path / "cut/metrics.jsonl").read_text().splitlines()) == 3
 
 
+@pytest.mark.parametrize("step", [2, 7, 9])
+def test_a_run_that_keeps_its_last_epoch_is_resumed_too(tmp_path: Path, step: int) -> None:
+    config, start = tiny_config(*RICH, "train.keep=last"), TinyNetwork()
+
+    def distance(model: torch.nn.Module) -> dict[str, float]:
+        pairs = zip(model.parameters(), start.parameters(), strict=True)
+        return {
+            "val_loss": sum((new - old).detach().abs().sum().item() for new, old in pairs)
+        }  # the first epoch looks best
+
+    expected = run_tiny(tmp_path / "whole", config, validate=distance)
+    with pytest.raises(Killed):
+        run_tiny(tmp_path / "cut", config, validate=distance, progress=kill_at(step))
+    found = run_tiny(tmp_path / "cut", config, validate=distance, resume=True)
+    best = run_tiny(tmp_path / "best", tiny_config(*RICH), validate=distance)
+    assert (found.epoch, expected.epoch, best.epoch) == (2, 2, 0)
+    assert same(found.state, expected.state)
+    assert not same(found.state, best.state)
+
+
 def test_killed_after_the_row_but_before_the_checkpoint_does_not_repeat_the_row(tmp_path: Path) -> None:
     """With the default period there is no checkpoint yet: the run starts again and its rows replace the old ones."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -134,6 +135,17 @@ def test_balanced_sampling_reaches_the_loader(manifest: Manifest, config: Config
     assert loader.sampler.weights is not None
     # 6 rows of class 0, 3 of class 1, one unknown
     assert sorted(set(np.round(loader.sampler.weights, 6))) == [1.5, 2.0, 3.0]
+
+
+def test_patients_and_length_of_an_epoch_reach_the_loader(manifest: Manifest, config: Config) -> None:
+    patients = ["a"] * 7 + ["b"] * 3 + [None]  # row 3 was rejected
+    owned = replace(manifest, frame=manifest.frame.assign(patient_id=pd.Series(patients, dtype="string")))
+    loader = make_loader(owned, config.override("train.sampling=patients", "train.epoch_samples=12"), training=True)
+    assert isinstance(loader.sampler, EpochSampler)
+    assert loader.sampler.weights is not None
+    np.testing.assert_allclose(loader.sampler.weights, [1 / 6] * 6 + [1 / 3] * 3 + [1])
+    assert sum(len(batch.index) for batch in loader) == 12
+    assert sum(len(batch.index) for batch in make_loader(owned, config.override("train.epoch_samples=12"))) == 10
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lepton_vision.transforms.sampler import EpochSampler, class_weights, sample_seeds
+from lepton_vision.transforms.sampler import EpochSampler, class_weights, patient_weights, sample_seeds
 
 
 def epoch(sampler: EpochSampler, number: int) -> list[tuple[int, int]]:
@@ -103,6 +103,29 @@ def test_balanced_sampling_draws_classes_alike_and_repeats_get_their_own_seed() 
     assert len(drawn) == 2000
     assert np.mean([labels[row] for row, _ in drawn]) == pytest.approx(0.5, abs=0.05)
     assert len({seed for _, seed in drawn}) == 2000
+
+
+def test_patients_come_equally_often_whatever_the_number_of_their_images() -> None:
+    patients = np.repeat([0, 1, 2], [400, 40, 4])
+    drawn = epoch(EpochSampler(444, seed=0, weights=patient_weights(patients), samples=3000), 0)
+    counts = np.bincount([patients[row] for row, _ in drawn])
+    np.testing.assert_allclose(counts, 1000, atol=100)
+
+
+@pytest.mark.parametrize(("samples", "least", "most"), [(4, 0, 1), (10, 1, 1), (25, 2, 3)])
+def test_an_epoch_of_a_stated_length_shows_rows_alike(samples: int, least: int, most: int) -> None:
+    sampler = EpochSampler(10, seed=0, samples=samples)
+    drawn = epoch(sampler, 3)
+    counts = np.bincount([row for row, _ in drawn], minlength=10)
+    assert len(sampler) == len(drawn) == samples
+    assert (counts.min(), counts.max()) == (least, most)
+    assert len(set(drawn)) == samples, "a row that comes again is augmented anew"
+    assert drawn[:4] == epoch(EpochSampler(10, seed=0, samples=40), 3)[:4]
+
+
+def test_an_epoch_without_samples_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1 sample"):
+        EpochSampler(10, seed=0, samples=0)
 
 
 @pytest.mark.parametrize("weights", [np.ones(3), np.zeros(4), np.asarray([1.0, -1, 1, 1])])

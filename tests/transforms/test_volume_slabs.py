@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,15 @@ from lepton_vision.readers.image import read_image
 from lepton_vision.readers.orient import reorient
 from lepton_vision.transforms import make_loader
 from lepton_vision.transforms.preprocess import preprocess_image
-from lepton_vision.transforms.volume import Grid
+from lepton_vision.transforms.volume import Grid, restore_share
 from lepton_vision.transforms.volume_dataset import VolumeDataset
-from lepton_vision.transforms.volume_slabs import prepare_slice_mask, restore_slice_mask, slab_places
+from lepton_vision.transforms.volume_slabs import (
+    prepare_slice_mask,
+    restore_slice_mask,
+    slab_places,
+    structure_numbers,
+    unfit_share,
+)
 from lepton_vision.types import UNKNOWN, Image, Target
 from tests.transforms.volumes import planted_volumes, volume_config
 
@@ -95,6 +102,40 @@ def test_slices_that_hold_a_structure_have_their_share(manifest: Manifest) -> No
     assert share(0.5) == pytest.approx(0.5 + plain / 2, abs=0.08)
 
 
+def test_a_slice_has_the_label_that_its_own_mask_gives(manifest: Manifest) -> None:
+    """The core fills three slices of the volumes that have it; a target with a column keeps the volume's label."""
+    targets = (Target("shows_core", "binary", ("0", "1"), mask_values=(2,)), CORE)
+    config = slab_config("volume.foreground=0.0").model_copy(update={"targets": targets})
+    dataset = make_loader(manifest, config, training=True).dataset
+    assert isinstance(dataset, VolumeDataset)
+    batch = dataset.batch([(row, seed) for row in range(4) for seed in range(30)])
+    assert batch.masks is not None
+    by_hand = [float((mask == 2).any()) for mask in batch.masks]
+    assert batch.labels["shows_core"].tolist() == by_hand
+    assert batch.labels["core"].tolist() == [0.0] * 30 + [1.0] * 30 + [0.0] * 30 + [1.0] * 30
+    assert 0 < sum(by_hand[30:60]) < 30
+    assert sum(by_hand[:30]) == 0
+    wholes = make_loader(manifest, config)
+    assert [batch.labels["shows_core"].item() for batch in wholes] == [0, 1, 0, 1], "a whole volume keeps its own"
+
+
+def test_a_slice_of_a_volume_without_a_mask_has_no_label_of_its_own(manifest: Manifest) -> None:
+    frame = manifest.frame.copy()
+    frame.loc[1, ["mask_path", "mask_values", "mask_hash"]] = None
+    config = slab_config().model_copy(update={"targets": (Target("c", "binary", ("0", "1"), mask_values=(2,)),)})
+    dataset = make_loader(replace(manifest, frame=frame), config, training=True).dataset
+    assert isinstance(dataset, VolumeDataset)
+    assert dataset.batch([(1, 5)]).labels["c"].isnan().all()
+
+
+@pytest.mark.parametrize(("values", "expected"), [((1, 2), (1, 2)), ((2,), (2,)), ((3,), ()), ((2, 9), ())])
+def test_a_label_of_no_whole_structures_is_not_taken_from_the_slice(
+    values: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    config = slab_config("segmentation.structures={box: 1, core: 2, rest: [3, 4]}")
+    assert structure_numbers(Target("t", "binary", ("0", "1"), mask_values=values), config.segmentation) == expected
+
+
 def test_training_slices_hang_on_the_seed_alone_and_masks_move_along(manifest: Manifest, tmp_path: Path) -> None:
     config = slab_config("augment.preset=mr", "volume.patches=2", "volume.foreground=0.9")
     loader = make_loader(manifest, config, training=True, cache_dir=tmp_path)
@@ -141,6 +182,8 @@ def test_a_mask_comes_back_to_its_voxels(seed: int, fit: str, is_turned: bool) -
     assert np.array_equal(prepared[:, ::2, ::2], turned)
     prob = np.stack([prepared == value for value in range(3)]).astype(np.float32)
     assert np.array_equal(restore_slice_mask(prob, grid, config=config), labels)
+    shares = [restore_share(unfit_share(share, grid, config=config), grid) for share in prob]
+    assert np.array_equal(np.argmax(shares, axis=0), labels)
 
 
 def test_what_a_crop_cuts_off_is_background() -> None:
