@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit, softmax
 
 from lepton_vision.calibrators import SMALLEST
 from lepton_vision.errors import EvaluationError
@@ -99,6 +98,8 @@ def _apply(
             f"The learnt aggregation lacks the target {target.name!r}. Fit it on predictions of the same targets.",
             key=target.name,
         )
+    from scipy.special import expit, softmax  # a bundle is loaded without it
+
     mean, most = logit_features(prob, which, target)
     rows = np.asarray(weights[target.name])
     if target.is_exclusive:
@@ -109,6 +110,8 @@ def _apply(
 
 def logit_features(prob: FloatArray, which: IntArray, target: Target) -> tuple[FloatArray, FloatArray]:
     """Return (U, K) mean and maximum of the logits, or of the log probabilities of exclusive classes."""
+    from scipy.special import logit
+
     values = prob.reshape(len(prob), -1).clip(SMALLEST, 1.0 - SMALLEST)
     scores = np.log(values) if target.is_exclusive else logit(values)
     return _mean(scores, which), _most(scores, which)

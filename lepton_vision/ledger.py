@@ -64,13 +64,13 @@ class Looks:
 def find_ledger(*places: str | Path) -> Path:
     """Return the folder whose ledger counts: the first of the places, or of the folders above them, that has one.
 
-    Where none has, it is the first place. ``runs/ct-01/evaluation`` thus leads to the ledger of ``runs/ct-01``.
+    Where none has, it is the last place. ``runs/ct-01/evaluation`` thus leads to the ledger of ``runs/ct-01``.
     """
     for place in map(Path, places):
         for folder in (place, place.absolute().parent):
             if (folder / LEDGER).is_file():
                 return folder
-    return Path(places[0])
+    return Path(places[-1])
 
 
 def record_look(folder: str | Path, look: Look) -> Looks:

@@ -18,6 +18,7 @@ from lepton_vision.inference.explain import explain_samples
 from lepton_vision.inspection import describe
 from lepton_vision.ledger import Look, find_ledger, names_of, record_look
 from lepton_vision.models import Bundle
+from lepton_vision.readers.versions import package_version
 from lepton_vision.reporting import write_report
 from lepton_vision.reporting.evidence import Run
 from lepton_vision.reporting.model_card import write_documents
@@ -69,7 +70,7 @@ def write_results(
     predictions.save(out / "predictions.csv")
     write_atomic(out / "figures.json", json.dumps(evaluation.to_dict(), indent=1))
     facts = _describe(models)
-    facts |= {key: value for key, value in evaluation.provenance.items() if key in ("test_looks", "ledger")}
+    facts |= {key: value for key, value in evaluation.provenance.items() if key in ("cases", "test_looks", "ledger")}
     maps = explain_cases(evaluation, models, device=device)
     settings = models[0].bundle.config.to_dict() if models else {}
     run = Run(evaluation, data_flow or {}, facts, settings, bool(maps))
@@ -81,9 +82,14 @@ def write_results(
 
 def _describe(models: Sequence[Model]) -> dict[str, Any]:
     """Facts about the model; of several, what is common to them and what each has of its own."""
+    if not models:
+        return {
+            "model": "another tool's",
+            "versions": {name: package_version(name).split()[-1] for name in ("lepton_vision", "numpy", "scipy")},
+        }
     described = [describe(one.bundle) for one in models]
     if len(described) < 2:
-        return described[0] if described else {}
+        return described[0]
     common = {key: value for key, value in described[0].items() if all(one.get(key) == value for one in described)}
     own = {f"{key}s": [one.get(key) for one in described] for key in ("bundle", "kept_epoch")}
     return {"models": len(described), **own, **common}
@@ -117,8 +123,8 @@ def note_table_look(evaluation: Evaluation, predictions: Predictions, out: str |
         "evaluate --predictions",
         names_of(evaluation.figures),
     )
-    looks = record_look(find_ledger(out, table.parent), look).to_dict()
-    return replace(evaluation, provenance={**evaluation.provenance, **looks})
+    looks = record_look(find_ledger(table.parent, out), look).to_dict()
+    return replace(evaluation, provenance={**evaluation.provenance, "cases": look.manifest, **looks})
 
 
 def explain_cases(evaluation: Evaluation, models: Sequence[Model], *, device: str = "auto") -> HeatMaps:

@@ -317,7 +317,7 @@ def _figure(
     share = 1.0 - defined.size / drawn.size
     if share > _WITHHELD:
         return Figure(value, np.nan, np.nan, n, f"no interval: undefined in {share:.0%} of the replicates")
-    if np.ptp(defined) <= 1e-12 and value in (0.0, 1.0):
+    if np.ptp(defined) <= 1e-12 and abs(value - round(value)) <= 1e-12:
         patients = measures.denominator_units(name)
         if patients is None:
             return Figure(value, value, value, n, "the same in every replicate: the interval has no width to trust")

@@ -17,18 +17,25 @@ OPSET = 17
 
 
 class LogitGraph(nn.Module):
-    """Images (B, C, H, W) float32, normalised, to logits: (B, 1) or (B, K) for each target in order."""
+    """Images (B, C, H, W) float32, normalised, to logits: (B, 1) or (B, K) for each target in order.
 
-    def __init__(self, bundle: Bundle) -> None:
+    Args:
+        bundle: of images.
+        gives_features: the pooled features (B, F) come last.
+    """
+
+    def __init__(self, bundle: Bundle, *, gives_features: bool = False) -> None:
         super().__init__()
         check_is_plain(bundle)
+        self.gives_features = gives_features
         self.network, self.names = bundle.network(), [target.name for target in bundle.targets]
         self.network.gives_masks = False
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Run the network."""
-        logits = self.network(images).logits
-        return tuple(logits[name] for name in self.names)
+        found = self.network(images)
+        logits = tuple(found.logits[name] for name in self.names)
+        return (*logits, found.features) if self.gives_features else logits
 
 
 class ProbabilityGraph(nn.Module):

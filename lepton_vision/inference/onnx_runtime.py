@@ -25,21 +25,24 @@ except ImportError:
         key="engine",
     ) from None
 
+_FEATURES = "pooled features"
 RUNTIME = f"onnxruntime {onnxruntime.__version__}"
 
 
 class OnnxNetwork:
-    """The logits of a bundle by ONNX Runtime on the CPU, in float32."""
+    """The logits and features of a bundle by ONNX Runtime on the CPU, in float32."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._names = [target.name for target in bundle.targets]
-        self._session = _session(to_onnx(LogitGraph(bundle), example_images(bundle), outputs=self._names))
+        graph = LogitGraph(bundle, gives_features=True)
+        self._session = _session(to_onnx(graph, example_images(bundle), outputs=[*self._names, _FEATURES]))
         self.name = f"{RUNTIME} cpu fp32"
 
     def __call__(self, images: Tensor) -> ModelOutput:
         """Run (B, C, H, W) float32, normalised."""
-        found = self._session.run(self._names, {"images": images.contiguous().numpy()})
-        return ModelOutput({name: torch.from_numpy(one) for name, one in zip(self._names, found, strict=True)})
+        *found, features = self._session.run([*self._names, _FEATURES], {"images": images.contiguous().numpy()})
+        logits = {name: torch.from_numpy(one) for name, one in zip(self._names, found, strict=True)}
+        return ModelOutput(logits, features=torch.from_numpy(features))
 
 
 def onnx_model(bundle: Bundle, graph: ProbabilityGraph) -> onnx.ModelProto:

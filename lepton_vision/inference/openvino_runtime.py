@@ -31,17 +31,18 @@ _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 class OpenVinoNetwork:
-    """The logits of a bundle by OpenVINO on the CPU, in fp32 or bf16."""
+    """The logits and features of a bundle by OpenVINO on the CPU, in fp32 or bf16."""
 
     def __init__(self, bundle: Bundle, *, precision: str) -> None:
         self._names = [target.name for target in bundle.targets]
-        self._compiled = _compile(_convert(LogitGraph(bundle), bundle), precision=precision)
+        self._compiled = _compile(_convert(LogitGraph(bundle, gives_features=True), bundle), precision=precision)
         self.name = f"{RUNTIME} cpu {precision}"
 
     def __call__(self, images: Tensor) -> ModelOutput:
         """Run (B, C, H, W) float32, normalised."""
         found = self._compiled(images.contiguous().numpy())
-        return ModelOutput({name: torch.from_numpy(found[k].copy()) for k, name in enumerate(self._names)})
+        logits = {name: torch.from_numpy(found[k].copy()) for k, name in enumerate(self._names)}
+        return ModelOutput(logits, features=torch.from_numpy(found[len(logits)].copy()))
 
 
 def openvino_model(bundle: Bundle, graph: ProbabilityGraph) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lepton_vision.evaluation.classification import Evaluation
 from lepton_vision.reporting.analyses_view import show
-from lepton_vision.reporting.cases import count_cases, unit_of
+from lepton_vision.reporting.cases import count_cases, plural, unit_of
 from lepton_vision.reporting.notes import find_notes
 from lepton_vision.reporting.story import point_story
 from lepton_vision.reporting.view import show_value
@@ -63,7 +63,9 @@ def _of_figures(run: Run) -> dict[str, str]:
         "uncertainty": f"{evaluation.confidence:.0%} intervals: {method}{show_value(own.get('seed'))}."
         if own.get("intervals")
         else "",
-        "failures": f"The {shown} most wrong decisions stand in report.html." if shown else "",
+        "failures": f"The {shown} most wrong decisions stand in report.html."
+        if shown
+        else f"No decision was wrong among these {plural(unit_of(evaluation))}.",
         "cautions": " ".join(cautions),
         "missing": _missing(evaluation),
         "explanation": "Grad-CAM of the last stage, in the galleries of report.html." if run.has_maps else "",

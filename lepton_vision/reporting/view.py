@@ -63,7 +63,7 @@ def show_figure(key: str, figure: Figure | None, *, kind: TargetKind = "binary",
 def format_figure(key: str, figure: Figure | None, *, words: Term) -> Shown:
     """Format one figure under the name and with the meaning that ``words`` gives it."""
     one = figure or _UNKNOWN
-    has_interval = is_known(one.low) and is_known(one.high)
+    has_interval = has_width(one)
     scale = None
     if words.is_share and is_known(one.value):
         low, high = (one.low, one.high) if has_interval else (one.value, one.value)
@@ -76,6 +76,11 @@ def format_figure(key: str, figure: Figure | None, *, words: Term) -> Shown:
         if is_known(other.low) and is_known(other.high)
     )
     return Shown(key, words.name, words.meaning, number(one.value), interval, f"{one.n:,}", one.reason, scale, others)
+
+
+def has_width(figure: Figure) -> bool:
+    """Whether a figure has an interval to show: one without width (the same in every replicate) claims too much."""
+    return is_known(figure.low) and is_known(figure.high) and figure.high > figure.low
 
 
 def headline(evaluation: Evaluation, target: Target) -> list[Shown]:

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
 
 from lepton_vision.errors import ConfigError, ScoringError, TooManyFailuresError
 from lepton_vision.inference.engine import Engine
@@ -178,18 +180,9 @@ def score(
     output, folder = Path(output), None if masks is None else Path(masks)
     told = None if reports is None else Path(reports)
     chosen = _check_request(bundle, output, masks=folder, mask_format=mask_format)
-    if told is not None:
-        _check_apart(told, output, key="reports")
-        report_info(bundle, report_codes or {})
-    elif heat_maps:
-        raise ConfigError("Expected a folder for reports with heat maps. Received: none.", key="heat_maps")
+    _check_reports(bundle, output, reports=told, codes=report_codes or {}, heat_maps=heat_maps)
     barred = [output, *(one for one in (folder, told) if one is not None)]
     found = _list(inputs, bundle, leave_out=barred, limits=limits)
-    if not len(found):
-        raise ScoringError(
-            "Expected files to score. Received: an empty folder. Check the path; hidden files do not count.",
-            key="inputs",
-        )
     if path_map is not None:
         write_path_map(found, path_map)
     runtime = (recorded_engine(output) if engine == "auto" and resume else None) or engine
@@ -197,25 +190,18 @@ def score(
     network = _load(bundle, settings, batch_size=batch_size, masks=folder is not None)
     job = {"format": file_format, "bundle_id": bundle.bundle_id, "engine": engine_name(*network), "masks": chosen}
     job |= {} if told is None else {"reports": "dicom with heat maps" if heat_maps else "dicom"}
-    schema = row_schema(
-        bundle.targets,
-        measures=() if folder is None else measure_names(bundle),
-        sets=tuple(bundle.set_rules),
-        has_novelty=bundle.novelty is not None,
-        has_reports=told is not None,
-    )
+    schema = _schema(bundle, has_masks=folder is not None, has_reports=told is not None)
     with ExitStack() as held:
         sink = held.enter_context(closing(ShardSink(output, schema, job=job, resume=resume, shard_rows=shard_rows)))
-        target = None
+        sides = _Sides()
         if folder is not None and chosen is not None:
             target = MaskFolder(folder, bundle=bundle, mask_format=chosen, taken=sink.mask_ids, limits=limits)
-            held.enter_context(closing(target))
-        said = None
+            sides = sides._replace(masks=held.enter_context(closing(target)))
         if told is not None:
             said = ReportFolder(told, bundle=bundle, codes=report_codes or {}, limits=limits, has_maps=heat_maps)
-            held.enter_context(closing(said))
+            sides = sides._replace(reports=held.enter_context(closing(said)))
         before = sink.scored + sink.failed.total()
-        scorer = _scorer(bundle, sink, network, masks=target, reports=said, workers=workers, limits=limits)
+        scorer = _scorer(bundle, sink, network, sides=sides, workers=workers, limits=limits)
         _run(found, sink, scorer, workers, progress)
         cases = write_cases(output, sink.shards(), schema=schema, bundle=bundle)
     summary = _summarize(sink, network[0], before=before, started=started, has_masks=folder is not None, cases=cases)
@@ -224,6 +210,23 @@ def score(
 
 
 _Network = tuple[Engine | None, VolumeSegmenter | None]
+
+
+class _Sides(NamedTuple):
+    """What is written beside the rows."""
+
+    masks: MaskFolder | None = None
+    reports: ReportFolder | None = None
+
+
+def _schema(bundle: Bundle, *, has_masks: bool, has_reports: bool) -> pa.Schema:
+    return row_schema(
+        bundle.targets,
+        measures=measure_names(bundle) if has_masks else (),
+        sets=tuple(bundle.set_rules),
+        has_novelty=bundle.novelty is not None,
+        has_reports=has_reports,
+    )
 
 
 def _check_request(bundle: Bundle, output: Path, *, masks: Path | None, mask_format: MaskFormat) -> MaskFormat | None:
@@ -246,6 +249,17 @@ def _check_request(bundle: Bundle, output: Path, *, masks: Path | None, mask_for
     return None
 
 
+def _check_reports(
+    bundle: Bundle, output: Path, *, reports: Path | None, codes: Mapping[str, Code], heat_maps: bool
+) -> None:
+    """Refuse before anything is written reports that this bundle cannot give."""
+    if reports is not None:
+        _check_apart(reports, output, key="reports")
+        report_info(bundle, codes)
+    elif heat_maps:
+        raise ConfigError("Expected a folder for reports with heat maps. Received: none.", key="heat_maps")
+
+
 def _check_apart(folder: Path, output: Path, *, key: str) -> None:
     if folder.absolute().is_relative_to(output.absolute()):
         raise ScoringError(
@@ -259,9 +273,14 @@ def _check_apart(folder: Path, output: Path, *, key: str) -> None:
 def _list(
     inputs: str | Path | Iterable[str | Path] | Inputs, bundle: Bundle, *, leave_out: Sequence[Path], limits: Limits
 ) -> Inputs:
-    if isinstance(inputs, Inputs):
-        return inputs
-    return list_inputs(inputs, volumes=bundle.config.volume is not None, leave_out=leave_out, limits=limits)
+    if not isinstance(inputs, Inputs):
+        inputs = list_inputs(inputs, volumes=bundle.config.volume is not None, leave_out=leave_out, limits=limits)
+    if not len(inputs):
+        raise ScoringError(
+            "Expected files to score. Received: an empty folder. Check the path; hidden files do not count.",
+            key="inputs",
+        )
+    return inputs
 
 
 def _load(bundle: Bundle, settings: dict[str, str], *, batch_size: int, masks: bool) -> _Network:
@@ -281,12 +300,11 @@ def _scorer(
     sink: ShardSink,
     network: _Network,
     *,
-    masks: MaskFolder | None,
-    reports: ReportFolder | None,
+    sides: _Sides,
     workers: int,
     limits: Limits,
 ) -> ImageScorer | VolumeScorer:
-    engine, segmenter = network
+    (engine, segmenter), (masks, reports) = network, sides
     if bundle.config.volume is None and engine is not None:
         return ImageScorer(engine, sink, masks=masks, reports=reports, limits=limits)
     return VolumeScorer(

@@ -1,12 +1,12 @@
 """Scoring speed: ours from files to rows, its parts, MONAI and a plain loop, measured in turns in one run.
 
-    python scripts/bench/score.py [--files 128] [--rounds 5] [--threads 1] [--workers 2] [--batch-size 32]
+    python scripts/bench/score.py [--files 256] [--rounds 5] [--threads 2] [--workers 2] [--engines torch:auto]
 
 All score the same 512x512 16-bit CT slices with the same ResNet-18 at 224x224. "decode only" reads and preprocesses
-with the threads of a scoring run and no model; "model only" has everything in memory. Both comparisons run the network
-as their users do, in torch's defaults: float32 without autocast. MONAI scores batches of a DataLoader, the plain loop
-one file after the other. Last comes the share of processor time of each step of ours, one step after the other in one
-thread. ``--threads`` are torch's; on a machine of two cores 1 leaves one core to the readers.
+with the threads of a scoring run and no model; "model only" has everything in memory. The network is loaded once for
+all rounds, as in a long run; how long that takes is said apart. Both comparisons run the network as their users do, in
+torch's defaults: float32 without autocast. MONAI scores batches of a DataLoader, the plain loop one file after the
+other. Last comes the share of processor time of each step of ours, one step after the other in one thread.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -36,6 +37,7 @@ from lepton_vision.models.allocator import keep_freed_memory
 from lepton_vision.novelty import fit_novelty
 from lepton_vision.readers import read_image
 from lepton_vision.readers.limits import DEFAULT_LIMITS
+from lepton_vision.scoring import batch as runs
 from lepton_vision.scoring.images import ImageScorer
 from lepton_vision.scoring.inputs import list_inputs
 from lepton_vision.scoring.rows import decide
@@ -85,14 +87,20 @@ class Ours:
     ) -> None:
         self.bundle, self.inbox, self.workers, self.batch_size = bundle, inbox, workers, batch_size
         self.how = {"engine": engine, "precision": precision, "batch_size": batch_size}
+        started = time.perf_counter()
         self.engine = load_engine(bundle, **self.how)
+        self.load_seconds = time.perf_counter() - started
         self.inputs = list(list_inputs(inbox, volumes=False))
         config = bundle.config.preprocess
         self.pixels = [preprocess_image(read_image(one.path), config) for one in self.inputs]
 
+    def __str__(self) -> str:
+        return f"{self.engine.name} (loaded in {self.load_seconds:.1f} s)"
+
     def whole(self) -> None:
-        """Files to rows on disk; the network is put on the device anew, as each run does."""
-        with tempfile.TemporaryDirectory() as output:
+        """Files to rows on disk, by the very function that users call, with a network that is loaded already."""
+        loaded = patch.object(runs, "load_engine", return_value=self.engine)
+        with tempfile.TemporaryDirectory() as output, loaded:
             lv.score(self.bundle, self.inbox, output, workers=self.workers, **self.how)
 
     def decode(self) -> None:
@@ -206,14 +214,13 @@ def ratio(speeds: dict[str, list[float]], one: str, others: tuple[str, ...]) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--files", type=int, default=128)
+    parser.add_argument("--files", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--monai-workers", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--engine", default="torch")
-    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--engines", nargs="+", default=["torch:auto"], help="runtime:precision")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
@@ -230,32 +237,35 @@ def main() -> None:
         files = sorted(inbox.iterdir())
         bundle = make_bundle()
         how = {"workers": args.workers, "batch_size": args.batch_size}
-        ours = Ours(bundle, inbox, **how, engine=args.engine, precision=args.precision)
+        specs = [one.split(":") for one in args.engines]
+        several = [Ours(bundle, inbox, **how, engine=engine, precision=precision) for engine, precision in specs]
         network = bundle.network()
-        paths = {
-            "ours, files to rows": ours.whole,
-            "ours, decode only": ours.decode,
-            "ours, model only": ours.model,
-            "MONAI": monai_scoring(network, files, workers=args.monai_workers, batch_size=args.batch_size),
-            "pydicom + torchvision": plain_scoring(network, files),
-        }
+        paths = {"decode only": several[0].decode}
+        for name, ours in zip(args.engines, several, strict=True):
+            paths |= {f"{name}, files to rows": ours.whole, f"{name}, model only": ours.model}
+        paths["MONAI"] = monai_scoring(network, files, workers=args.monai_workers, batch_size=args.batch_size)
+        paths["pydicom + torchvision"] = plain_scoring(network, files)
         speeds = measure(paths, rounds=args.rounds, files=len(files))
-        shares = ours.shares()
-    print(f"{args.files} files, {ours.engine.name}, {args.threads} torch threads, {args.workers} readers, "
-          f"{args.rounds} rounds")  # fmt: skip
-    print(f"{'':24}{'files / s':>12}{'min … max':>20}")
+        shares = several[0].shares()
+    threads = f"{args.threads} torch threads, {args.workers} readers, {args.rounds} rounds"
+    print(f"{args.files} files, {threads}; {'; '.join(map(str, several))}")
+    tell(speeds, args.engines)
+    total = sum(shares.values())
+    told = (f"{name} {100 * one / total:.0f} % ({1000 * one / args.files:.2f} ms)" for name, one in shares.items())
+    print(f"share of processor time with {args.engines[0]} (of a file): " + ", ".join(told))
+
+
+def tell(speeds: dict[str, list[float]], engines: list[str]) -> None:
+    """Print the table and the ratios."""
+    print(f"{'':30}{'files / s':>12}{'min … max':>20}")
     for name, values in speeds.items():
         spread = f"{min(values):.1f} … {max(values):.1f}"
-        print(f"{name:24}{statistics.median(values):>12.1f}{spread:>20}")
-    whole, parts = "ours, files to rows", ("ours, decode only", "ours, model only")
-    print(f"of the slower part: {100 * ratio(speeds, whole, parts):.0f} % (target 90)")
-    for name in ("MONAI", "pydicom + torchvision"):
-        print(f"{name}: {ratio(speeds, whole, (name,)):.1f} x (target 3)")
-    total = sum(shares.values())
-    print(
-        "share of processor time: " + ", ".join(f"{name} {100 * value / total:.0f} %" for name, value in shares.items())
-    )
-    print("ms per file: " + ", ".join(f"{name} {1000 * value / args.files:.2f}" for name, value in shares.items()))
+        print(f"{name:30}{statistics.median(values):>12.1f}{spread:>20}")
+    for name in engines:
+        whole = f"{name}, files to rows"
+        share = 100 * ratio(speeds, whole, ("decode only", f"{name}, model only"))
+        times = (f"{ratio(speeds, whole, (other,)):.1f} x {other}" for other in ("MONAI", "pydicom + torchvision"))
+        print(f"{name}: {share:.0f} % of the slower part (target 90); {', '.join(times)} (target 3)")
 
 
 if __name__ == "__main__":

@@ -82,8 +82,11 @@ def test_novelty_travels_in_the_bundle_and_is_part_of_its_id(bundle: Bundle, tmp
     assert bundle.with_novelty(other).bundle_id != bundle.bundle_id
 
 
-def test_the_engine_gives_the_features_that_the_heads_see(bundle: Bundle) -> None:
-    engine = Engine(bundle, device="cpu", precision="fp32", batch_size=4)
+@pytest.mark.parametrize("runtime", ["torch", "openvino", "onnx"])
+def test_the_engine_gives_the_features_that_the_heads_see(bundle: Bundle, runtime: str) -> None:
+    if runtime != "torch":
+        pytest.importorskip({"openvino": "openvino", "onnx": "onnxruntime"}[runtime])
+    engine = Engine(bundle, engine=runtime, device="cpu", precision="fp32", batch_size=4)
     images = torch.rand(3, 1, 32, 32)
     found = engine.examine(images).features
     assert found is not None
