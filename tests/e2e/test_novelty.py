@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from sklearn.metrics import roc_auc_score
 
 import lepton_vision as lv
 from tests.e2e.conftest import Demo
@@ -43,6 +44,7 @@ def test_noise_and_other_images_are_new_and_other_patients_are_not(demo: Demo, t
     of_new = pd.read_parquet(tmp_path / "new")["novelty_percentile"]
     assert known.scored == len(test)
     assert len(of_new) == 12
-    assert of_new.min() == 100.0
+    assert of_new.min() > 90.0
     assert 25.0 < of_known.mean() < 75.0
-    assert (of_known > 99).mean() < 0.2
+    is_new = np.repeat([0, 1], [len(of_known), len(of_new)])
+    assert roc_auc_score(is_new, np.concatenate([of_known, of_new])) > 0.85
