@@ -15,6 +15,7 @@ from lepton_vision.transforms.preprocess import UInt16Pixels
 try:
     with no_telemetry():
         import nncf
+        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 except ImportError:
     raise ConfigError(
         "Expected the package nncf for int8. Found: none. Install the extra: pip install 'lepton-vision[int8]'.",
@@ -25,8 +26,10 @@ except ImportError:
 def quantize(model: Any, samples: Sequence[UInt16Pixels]) -> Any:
     """Return an ONNX or OpenVINO model whose convolutions and products take int8.
 
-    Weights are symmetric per channel, activations per tensor, with the ranges seen on ``samples``; biases are corrected
-    for the mean error. Method: Jacob et al., CVPR 2018; bias correction: Nagel et al., ICCV 2019.
+    Weights are symmetric per channel, activations per tensor, from the smallest to the largest value on ``samples``
+    (NNCF's own choice, the mean of the images' extremes, cuts off half of the images: on 60 images of COVID-CT
+    probabilities differed by up to 0.089, with the extremes of all images by 0.017). Biases are corrected for the mean
+    error. Jacob et al., CVPR 2018; bias correction: Nagel et al., ICCV 2019.
 
     Args:
         model: an onnx.ModelProto or an openvino.Model with the input ``images``, (B, C, H, W) uint16.
@@ -36,8 +39,17 @@ def quantize(model: Any, samples: Sequence[UInt16Pixels]) -> Any:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
+        ranges = nncf.AdvancedQuantizationParameters(
+            activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
+        )
         data = nncf.Dataset([{"images": sample[None]} for sample in samples])
         with contextlib.redirect_stdout(io.StringIO()):  # a progress bar, which would stand in the way of results
-            return nncf.quantize(model, data, preset=nncf.QuantizationPreset.MIXED, subset_size=len(samples))
+            return nncf.quantize(
+                model,
+                data,
+                preset=nncf.QuantizationPreset.MIXED,
+                subset_size=len(samples),
+                advanced_parameters=ranges,
+            )
     finally:
         logger.setLevel(level)

@@ -67,6 +67,11 @@ def _lock_folder(folder: Path) -> IO[bytes]:
 def hold_job_folder(folder: Path, *, job: Mapping[str, Any], what: str) -> IO[bytes]:
     """Hold a folder, see ``hold_folder``, for files that the rows of one job refer to.
 
+    Args:
+        folder: made if missing.
+        job: what must be the same for all files.
+        what: "mask folder" or "report folder".
+
     Raises:
         ScoringError: its record names another job.
     """
@@ -78,8 +83,8 @@ def hold_job_folder(folder: Path, *, job: Mapping[str, Any], what: str) -> IO[by
         differing = other_keys(job, json.loads(record.read_text(encoding="utf-8")))
         if differing:
             raise ScoringError(
-                f"The {what} holds files of another job (differs in: {', '.join(differing)}). Name another folder: "
-                "rows of that job refer to them.",
+                f"The {what} holds {what.split()[0]}s of another job (differs in: {', '.join(differing)}). "
+                "Name another folder: rows of that job refer to them.",
                 path=folder,
                 key=differing[0],
             )
