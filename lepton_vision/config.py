@@ -63,6 +63,10 @@ class Config(Section):
             raise ValueError(f"targets: a name stands twice: {names}")
         if "masks" in names and self.segmentation is not None:
             raise ValueError("targets: 'masks' is the name of the segmentation head, give the target another")
+        explained = {} if self.segmentation is None else self.segmentation.explains
+        strange = sorted(set(explained) - {target.name for target in self.targets if target.kind == "binary"})
+        if self.targets and strange:
+            raise ValueError(f"segmentation.explains: {strange[0]!r} is no binary target")
         if self.segmentation is not None and self.train.cache_features:
             raise ValueError("train.cache_features keeps one feature map, a segmentation head needs all: turn it off")
         if self.volume is not None and self.segmentation is not None and self.volume.view == "slices":

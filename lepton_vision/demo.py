@@ -26,7 +26,12 @@ def demo_config(*, epochs: int = 12, seed: int = 0) -> Config:
             "preprocess": {"size": [SIZE, SIZE], "windows": ["lung"]},
             "augment": {"preset": "ct"},
             "model": {"backbone": "resnet18", "width": 32},
-            "segmentation": {"structures": {"finding": 1}, "channels": 16},
+            "segmentation": {
+                "structures": {"finding": 1},
+                "channels": 16,
+                "explains": {"finding": ["finding"]},
+                "lesions": ["finding"],
+            },
             "train": {
                 "epochs": epochs,
                 "batch_size": 16,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,12 @@ import numpy as np
 
 from lepton_vision.config import SegmentationConfig
 from lepton_vision.errors import LabelError, ReadError
+from lepton_vision.evaluation.detection import froc
+from lepton_vision.evaluation.lesions import LesionScores, score_lesions
 from lepton_vision.evaluation.mask_table import write_mask_results
 from lepton_vision.evaluation.segmentation import MaskCase, SegmentationEvaluation, evaluate_masks
+from lepton_vision.evaluation.surfaces import BoolArray
+from lepton_vision.head_study import HeadFigures, LabelledMask, compare_heads
 from lepton_vision.inference.masks import MaskPrediction, predict_masks
 from lepton_vision.inference.predictions import Failure
 from lepton_vision.inspection import describe
@@ -40,6 +44,15 @@ class _Case:
     prediction: Path
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What is remembered of the cases beside the masks themselves."""
+
+    places: dict[str, _Case] = field(default_factory=dict)
+    heads: list[LabelledMask] = field(default_factory=list)
+    lesions: dict[str, list[LesionScores]] = field(default_factory=dict)
+
+
 def evaluate_mask_parts(
     parts: Sequence[tuple[Bundle, Manifest]],
     *,
@@ -54,8 +67,9 @@ def evaluate_mask_parts(
 
     ``out`` gets ``predicted/`` with a file for each image (PNG, or NIfTI for a volume; 0 background, k the k-th
     structure), ``cases.csv``, ``figures.json`` and ``report.html``; ``volumes.csv`` too where images are slices of a
-    series or frames of a file, which are then also judged together. Where the truth is unknown (``UNKNOWN``), truth and
-    prediction count as background.
+    series or frames of a file, which are then also judged together. With lesions (``SegmentationConfig.lesions``) these
+    hold an FROC; with binary targets that structures explain, the agreement of label and mask and a pointing game.
+    Where the truth is unknown (``UNKNOWN``), truth and prediction count as background.
 
     Args:
         parts: bundles of one set of structures, each with the rows that it is judged on; several are the folds of a
@@ -82,18 +96,25 @@ def evaluate_mask_parts(
     if not any(len(manifest) for _, manifest in judged):
         raise LabelError("Expected rows with masks. Received: none. Scan with a label table that names them.")
     predicted.mkdir(parents=True, exist_ok=True)
-    places: dict[str, _Case] = {}
+    seen = _Seen()
     evaluation = evaluate_masks(
-        _cases(judged, predicted, segmentation=segmentation, places=places, device=device, progress=progress),
+        _cases(judged, predicted, seen=seen, device=device, progress=progress),
         structures={name: number for number, name in enumerate(segmentation.names, start=1)},
         tolerance_mm=tolerance_mm,
+        lesions=segmentation.lesions,
         config=first.config.evaluation,
     )
-    write_mask_results(evaluation, out)
+    curves = {name: froc(scores, config=first.config.evaluation) for name, scores in seen.lesions.items()}
+    heads = _compare(seen.heads, parts, device=device)
+    further = {"froc": {name: curve.to_dict() for name, curve in curves.items()}, "heads": heads.to_dict()}
+    write_mask_results(evaluation, out, further={key: value for key, value in further.items() if value})
     report = write_segmentation_report(
         evaluation,
         out / "report.html",
-        overlays=_overlays(evaluation, places, segmentation=segmentation),
+        overlays=_overlays(evaluation, seen.places, segmentation=segmentation),
+        froc=curves,
+        agreement=heads.agreement,
+        pointing=heads.pointing,
         split=split,
         title=title,
         provenance=describe(first) if len(parts) == 1 else {"models": len(parts)},
@@ -105,12 +126,11 @@ def _cases(
     parts: Sequence[tuple[Bundle, Manifest]],
     folder: Path,
     *,
-    segmentation: SegmentationConfig,
-    places: dict[str, _Case],
+    seen: _Seen,
     device: str,
     progress: Progress | None,
 ) -> Iterator[MaskCase | Failure]:
-    """Predict, write and give one case after the other; ``places`` learns where they lie."""
+    """Predict, write and give one case after the other; ``seen`` learns what is needed once they are gone."""
     total, before = sum(len(manifest) for _, manifest in parts), 0
     for bundle, manifest in parts:
         table, patients = mask_table(manifest), manifest.frame["patient_id"].fillna("")
@@ -123,20 +143,42 @@ def _cases(
             if isinstance(found, Failure):
                 yield found
                 continue
-            case = _case(found, segmentation, folder=folder, truth=table.locate(rows[found.row]), places=places)
-            if isinstance(case, MaskCase):
-                case = replace(case, patient_id=str(patients.iloc[found.row]), volume_id=volumes[found.row])
-            yield case
+            who = {"patient_id": str(patients.iloc[found.row]), "volume_id": volumes[found.row]}
+            yield _case(found, bundle, folder=folder, truth=table.locate(rows[found.row]), who=who, seen=seen)
+
+
+def _remember(case: MaskCase, found: MaskPrediction, bundle: Bundle, *, is_unknown: BoolArray, seen: _Seen) -> None:
+    """Keep what FROC and the comparison of heads need of one case: scores and counts, no pixels."""
+    place, segmentation = seen.places[case.image_id], bundle.require_masks()
+    most, who = len(segmentation.names) + 1, (case.image_id, case.patient_id)
+    counts = [np.bincount(labels.ravel(), minlength=most) for labels in (case.prediction, case.truth)]
+    seen.heads.append(LabelledMask(*who, place.image, place.truth, bundle, found.probabilities, *counts))
+    for name in segmentation.lesions:
+        number = segmentation.names.index(name) + 1
+        share = np.where(is_unknown, np.float32(0.0), found.share(number))
+        scores = score_lesions(case.truth == number, share, image_id=who[0], patient_id=who[1])
+        seen.lesions.setdefault(name, []).append(scores)
+
+
+def _compare(cases: Sequence[LabelledMask], parts: Sequence[tuple[Bundle, Manifest]], *, device: str) -> HeadFigures:
+    """Compare label and mask at the bundle's operating point; at one half for the folds of a cross-validation."""
+    first = parts[0][0]
+    point = first.operating_point if len(parts) == 1 else None
+    binary = [target.name for target in first.targets if target.kind == "binary"]
+    return compare_heads(
+        cases,
+        targets=first.targets,
+        segmentation=first.require_masks(),
+        thresholds={} if point is None else {name: point.thresholds[name][0] for name in binary},
+        config=first.config.evaluation,
+        device=device,
+    )
 
 
 def _case(
-    found: MaskPrediction,
-    segmentation: SegmentationConfig,
-    *,
-    folder: Path,
-    truth: SampleAddress,
-    places: dict[str, _Case],
+    found: MaskPrediction, bundle: Bundle, *, folder: Path, truth: SampleAddress, who: dict[str, str], seen: _Seen
 ) -> MaskCase | Failure:
+    segmentation = bundle.require_masks()
     try:
         true = read_structures(truth, segmentation)
     except ReadError as error:
@@ -148,10 +190,13 @@ def _case(
     else:
         source = found.address.path if found.image.source_format == "nifti" else None
         write_mask(found.labels, path, image=found.image, structures=segmentation.names, source=source)
-    places[found.image_id] = _Case(found.address, truth, path)
-    labels = np.where(true == UNKNOWN, 0, found.labels).astype(np.uint8)
-    true = np.where(true == UNKNOWN, 0, true).astype(np.uint8)
-    return MaskCase(found.image_id, true, labels, found.image.spacing_mm)
+    seen.places[found.image_id] = _Case(found.address, truth, path)
+    is_unknown = true == UNKNOWN
+    labels = np.where(is_unknown, 0, found.labels).astype(np.uint8)
+    true = np.where(is_unknown, 0, true).astype(np.uint8)
+    case = MaskCase(found.image_id, true, labels, found.image.spacing_mm, **who)
+    _remember(case, found, bundle, is_unknown=is_unknown, seen=seen)
+    return case
 
 
 def _overlays(

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from lepton_vision.types import Window
+from lepton_vision.types import Target, Window
 
 WindowName = Literal[
     "header",  # VOI of the file; raster files, which hold display values, use their full range
@@ -140,6 +140,11 @@ class SegmentationConfig(Section):
     """Factor of the mask's loss; the targets' are ``train.target_weights``."""
     roi_margin: Annotated[float, Field(ge=0.0)] = 0.1
     """With mode roi: margin around the predicted mask, as a part of its box."""
+    lesions: tuple[str, ...] = ()
+    """Structures that come as separate lesions: their evaluation counts found and false ones, and draws an FROC."""
+    explains: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """By name of a binary target, the structures that an image with a positive label should show. A target with
+    ``mask_values`` is explained by the structures of these values without being named here."""
 
     @field_validator("structures", mode="before")
     @classmethod
@@ -153,12 +158,23 @@ class SegmentationConfig(Section):
         codes = [code for group in self.structures.values() for code in group]
         if len(set(codes)) != len(codes) or not all(self.structures.values()):
             raise ValueError("structures: every structure needs values of its own, none may stand twice")
+        named = dict.fromkeys(self.lesions, "lesions")
+        named |= {name: "explains" for group in self.explains.values() for name in group}
+        for name, key in named.items():
+            if name not in self.structures:
+                raise ValueError(f"{key}: {name!r} is none of the structures {', '.join(self.structures)}")
         return self
 
     @property
     def names(self) -> tuple[str, ...]:
         """Structures in the order of the mask's values 1 … M."""
         return tuple(self.structures)
+
+    def explaining(self, target: Target) -> tuple[int, ...]:
+        """Numbers, from 1, of the structures that explain a positive label of a target; () where none does."""
+        own = [name for name, codes in self.structures.items() if set(codes) & set(target.mask_values)]
+        shown = self.explains.get(target.name, own)
+        return tuple(sorted(self.names.index(name) + 1 for name in shown))
 
 
 class VolumeConfig(Section):

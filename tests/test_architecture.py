@@ -15,6 +15,7 @@ FOUNDATION |= {"calibrators", "set_rules"}
 TOP = {
     "pipeline",
     "inspection",
+    "head_study",
     "mask_study",
     "class_study",
     "case_points",

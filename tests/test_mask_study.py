@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image as PilImage
 
-from lepton_vision.config import Config
+from lepton_vision.config import Config, SegmentationConfig
 from lepton_vision.errors import ConfigError, LabelError
 from lepton_vision.inference import predict
 from lepton_vision.inference.masks import MaskPrediction, predict_masks
@@ -20,7 +21,7 @@ from lepton_vision.mask_study import evaluate_mask_parts
 from lepton_vision.models import Bundle
 from lepton_vision.pipeline import evaluate_bundle, fit
 from lepton_vision.repeats import run_seeds
-from lepton_vision.types import Target
+from lepton_vision.types import OperatingPoint, Target
 
 N = {"train": 32, "val": 10, "test": 10}
 SICK = Target("sick", "binary", ("no", "yes"), mask_values=(7,))
@@ -86,6 +87,77 @@ def test_a_joint_model_learns_what_and_where(joint: Bundle, manifest: Manifest, 
         "predicted",
         "report.html",
     ]
+
+
+def test_label_and_mask_are_compared_and_the_classifier_looks_at_the_square(
+    joint: Bundle, manifest: Manifest, tmp_path: Path
+) -> None:
+    part = manifest.subset("test")
+    point = OperatingPoint({"sick": (0.3,)}, "stated")
+    evaluate_mask_parts([(joint.with_operating_point(point), part)], out=tmp_path)
+    heads = json.loads((tmp_path / "figures.json").read_text())["heads"]["sick"]
+    predictions = predict(joint, part)
+    positive = dict(zip(predictions.image_id, predictions.y_prob["sick"] >= 0.3, strict=True))
+    counted = {"positive_mask": 0, "positive_empty": 0, "negative_mask": 0, "negative_empty": 0}
+    for image_id in part.frame["image_id"]:
+        mask = np.asarray(PilImage.open(tmp_path / f"predicted/{image_id}.png")).any()
+        counted[f"{'positive' if positive[image_id] else 'negative'}_{'mask' if mask else 'empty'}"] += 1
+    agreement = heads["agreement"]
+    assert (agreement["tables"]["predicted"], agreement["threshold"]) == (counted, 0.3)
+    same = counted["positive_mask"] + counted["negative_empty"]
+    assert agreement["figures"]["agreement"]["value"] == pytest.approx(same / 10)
+    game = heads["pointing"]
+    assert (game["n"], game["tolerance"]) == (5, 4)  # images with a square; half a cell of 8 pixels
+    figures = {name: figure["value"] for name, figure in game["figures"].items()}
+    assert 0.1 < figures["chance"] < 0.5
+    assert figures["gain"] == pytest.approx(figures["hit_rate"] - figures["chance"])
+    assert figures["hit_rate"] >= 0.8
+    page = (tmp_path / "report.html").read_text()
+    assert all(
+        words in page for words in ("Label and mask agree", "Hottest point in the true mask", "positive, without")
+    )
+
+
+def test_lesions_are_counted_and_scored_where_the_configuration_names_them(
+    joint: Bundle, manifest: Manifest, tmp_path: Path
+) -> None:
+    part, config = manifest.subset("test"), joint.config.override("segmentation.lesions=[square]")
+    evaluate_mask_parts([(dataclasses.replace(joint, config=config), part)], out=tmp_path)
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    curve = figures["froc"]["square"]
+    found = [one for one in predict_masks(joint, part) if isinstance(one, MaskPrediction)]
+    best = []  # by hand: each square is one lesion; it is found where any pixel of it reaches 0.1
+    for one in found:
+        path = part.frame["mask_path"].iloc[one.row]
+        square = np.asarray(PilImage.open(manifest.root / path)) == 7
+        share = one.share(1)
+        assert share.shape == square.shape
+        assert ((share > 0.5) == (one.labels == 1)).all()
+        if square.any():
+            best.append((share[square] >= 0.1).any())
+    assert (curve["n"], curve["n_lesions"]) == (10, 5)
+    assert curve["curve"][-1]["sensitivity"] == pytest.approx(np.mean(best))
+    assert figures["structures"]["square"]["figures"]["lesion_sensitivity"]["n"] == 5
+    assert "FROC curve" in (tmp_path / "report.html").read_text()
+
+
+def test_what_explains_a_label_is_stated_or_follows_from_the_mask() -> None:
+    head = SegmentationConfig(structures={"lung": 3, "tumour": (7, 8)}, explains={"named": ("lung", "tumour")})
+    plain = Target("plain", "binary", ("no", "yes"))
+    assert head.explaining(SICK) == (2,)
+    assert head.explaining(dataclasses.replace(plain, name="named")) == (1, 2)
+    assert head.explaining(plain) == ()
+    for change in ("segmentation.explains={sick: [circle]}", "segmentation.lesions=[circle]"):
+        with pytest.raises(ConfigError, match=r"circle.*none of the structures square"):
+            CONFIG.override(change)
+    with pytest.raises(ConfigError, match=r"ill.*no binary target"):
+        Config.from_dict(
+            {
+                **CONFIG.to_dict(),
+                "targets": [SICK],
+                "segmentation": {"structures": {"square": 7}, "explains": {"ill": ["square"]}},
+            }
+        )
 
 
 def test_the_written_masks_give_the_same_figures_to_another_reader(

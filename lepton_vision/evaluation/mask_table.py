@@ -132,10 +132,17 @@ def _check_files(rows: Sequence[MaskRow], path: Path) -> None:
         )
 
 
-def write_mask_results(evaluation: SegmentationEvaluation, out: str | Path) -> Path:
+def write_mask_results(
+    evaluation: SegmentationEvaluation, out: str | Path, *, further: Mapping[str, Any] | None = None
+) -> Path:
     """Write ``cases.csv``, ``volumes.csv`` where the cases are slices of volumes, and ``figures.json`` last.
 
     Each is there whole or not at all.
+
+    Args:
+        evaluation: of ``evaluate_masks``.
+        out: folder.
+        further: plain values that stand in ``figures.json`` beside the evaluation's own.
 
     Returns:
         The path of ``figures.json``.
@@ -146,7 +153,8 @@ def write_mask_results(evaluation: SegmentationEvaluation, out: str | Path) -> P
     _write_cases(out / "cases.csv", [row.to_dict() for row in evaluation.cases] + failed)
     if evaluation.by_volume is not None:
         _write_cases(out / "volumes.csv", [_volume_row(row) for row in evaluation.by_volume.cases])
-    write_atomic(out / "figures.json", json.dumps(evaluation.to_dict(), indent=1, allow_nan=False))
+    figures = evaluation.to_dict() | dict(further or {})
+    write_atomic(out / "figures.json", json.dumps(figures, indent=1, allow_nan=False))
     return out / "figures.json"
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from lepton_vision.config import PreprocessConfig
 from lepton_vision.errors import EvaluationError, ReadError
@@ -19,10 +20,10 @@ from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import read_image
 from lepton_vision.readers.mask import LabelMap
-from lepton_vision.transforms.masks import restore_mask
+from lepton_vision.transforms.masks import restore_mask, restore_share
 from lepton_vision.transforms.preprocess import UInt16Pixels, preprocess_image, to_input
 from lepton_vision.transforms.rows import RowTable
-from lepton_vision.types import Image, SampleAddress
+from lepton_vision.types import Image, Pixels, SampleAddress
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,14 +35,18 @@ class MaskPrediction:
         address: where the image lies.
         image: the image as it was read, with its geometry.
         labels: (H, W) or (D, H, W) uint8 on the pixels of ``image``: 0 background, k the k-th structure.
+        share: gives the probability of the k-th structure (0: background) on the same pixels, float32 in [0, 1].
         row: row of the manifest; -1 for a plain file.
+        probabilities: by target, what the same pass gave: () for a binary one, (K,) otherwise; empty for volumes.
     """
 
     image_id: str
     address: SampleAddress
     image: Image
     labels: LabelMap
+    share: Callable[[int], Pixels]
     row: int = -1
+    probabilities: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,9 +172,24 @@ def _masks(ready: Sequence[_Ready], engine: Engine) -> Iterator[MaskPrediction]:
     config = engine.bundle.config.preprocess
     for start in range(0, len(ready), engine.batch_size):
         part = ready[start : start + engine.batch_size]
-        prob = engine.examine(to_input(np.stack([one.pixels for one in part]), config)).masks
+        found = engine.examine(to_input(np.stack([one.pixels for one in part]), config))
+        prob = found.masks
         if prob is None or not np.isfinite(prob).all():
             raise EvaluationError("The network gave masks that are not numbers. Use precision fp32, or train again.")
-        for one, own in zip(part, prob, strict=True):
-            labels = restore_mask(own, one.image.pixels.shape[1:], config=config)
-            yield MaskPrediction(one.image_id, one.address, one.image, labels, one.row)
+        for place, (one, own) in enumerate(zip(part, prob, strict=True)):
+            shape: tuple[int, int] = one.image.pixels.shape[1:]
+            labels, share = restore_mask(own, shape, config=config), _Share(own, shape, config)
+            probabilities = {name: values[place] for name, values in found.probabilities.items()}
+            yield MaskPrediction(one.image_id, one.address, one.image, labels, share, one.row, probabilities)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Share:
+    """Probabilities of one image, brought to its pixels when they are asked for."""
+
+    prob: Pixels
+    shape: tuple[int, int]
+    config: PreprocessConfig
+
+    def __call__(self, number: int) -> Pixels:
+        return restore_share(self.prob[number], self.shape, config=self.config)

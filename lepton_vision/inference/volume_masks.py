@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,8 @@ from lepton_vision.readers.mask import LabelMap
 from lepton_vision.transforms.preprocess import UInt16Pixels, to_input
 from lepton_vision.transforms.presets import names_sides
 from lepton_vision.transforms.rows import RowTable
-from lepton_vision.transforms.volume import Grid, grid_of, preprocess_view, restore_mask
-from lepton_vision.transforms.volume_slabs import restore_slice_mask
+from lepton_vision.transforms.volume import Grid, grid_of, preprocess_view, restore_mask, restore_share
+from lepton_vision.transforms.volume_slabs import restore_slice_mask, unfit_share
 from lepton_vision.types import Image, Pixels, SampleAddress
 
 
@@ -124,6 +125,13 @@ class VolumeSegmenter:
             return restore_slice_mask(prob, grid, config=self.config.preprocess)
         return restore_mask(prob, grid)
 
+    def restore_share(self, prob: Pixels, grid: Grid, number: int) -> Pixels:
+        """Bring the probability of the ``number``-th structure there, (D, H, W) float32 in [0, 1]."""
+        share = prob[number]
+        if self.config.sees_slabs:
+            share = unfit_share(share, grid, config=self.config.preprocess)
+        return restore_share(share, grid)
+
 
 def predict_volume_masks(
     segmenter: VolumeSegmenter,
@@ -154,8 +162,9 @@ def predict_volume_masks(
         if isinstance(outcome, Failure):
             yield outcome
         else:
-            labels = segmenter.restore(segmenter.probabilities(outcome.pixels), outcome.grid)
-            yield MaskPrediction(outcome.image_id, outcome.address, outcome.image, labels, outcome.row)
+            prob = segmenter.probabilities(outcome.pixels)
+            labels, share = segmenter.restore(prob, outcome.grid), partial(segmenter.restore_share, prob, outcome.grid)
+            yield MaskPrediction(outcome.image_id, outcome.address, outcome.image, labels, share, outcome.row)
         if progress is not None:
             progress(done, len(jobs))
 

@@ -101,9 +101,20 @@ def raw_dicom_ids(stream: BinaryIO, *, head: bytes, limits: Limits) -> RawIds:
 
 
 def dicom_planes(stream: BinaryIO, *, head: bytes, limits: Limits) -> list[Plane]:
-    """Where each frame of an open DICOM file lies; nothing is decoded."""
+    """Where each frame of an open DICOM file lies; nothing is decoded.
+
+    Raises:
+        ReadError: as for ``read_dicom``; and ``truncated`` for a file without pixel data whose header tells their size:
+            a slice that was cut off, which must not count as something that lies beside the slices.
+    """
     with guard(_HEADER, reason="corrupt"):
         file = open_dicom(stream, head=head, limits=limits)
+        if file.pixels is None and number(file.dataset, "Rows") and number(file.dataset, "Columns"):
+            raise ReadError(
+                "Expected the pixel data of a slice, whose size the header tells. Received: a file that ends before "
+                "them, or one they were taken out of. Export the series again.",
+                reason="truncated",
+            )
         layout = read_layout(file)
         # Each promised frame costs a plane, so a header that lies must not promise too many.
         check_size(layout.frames, layout.rows, layout.columns, limits=limits)

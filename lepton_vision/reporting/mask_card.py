@@ -9,10 +9,13 @@ from typing import Any
 
 from lepton_vision.config import nearest
 from lepton_vision.errors import ReportError
+from lepton_vision.evaluation.agreement import HeadAgreement
 from lepton_vision.evaluation.detection import Froc
+from lepton_vision.evaluation.pointing import PointingGame
 from lepton_vision.evaluation.segmentation import RankedCases, SegmentationEvaluation
 from lepton_vision.reporting import mask_view as view
 from lepton_vision.reporting.charts import Chart
+from lepton_vision.reporting.heads_view import show_heads
 from lepton_vision.reporting.mask_charts import LARGEST_SPREAD, froc_chart, spread_charts, volume_charts
 from lepton_vision.reporting.mask_wording import MASK_READING
 from lepton_vision.reporting.notes import Note
@@ -40,6 +43,8 @@ def write_segmentation_report(
     *,
     overlays: Iterable[Overlay | NoOverlay] = (),
     froc: Mapping[str, Froc] | None = None,
+    agreement: Mapping[str, HeadAgreement] | None = None,
+    pointing: Mapping[str, PointingGame] | None = None,
     split: str | None = None,
     title: str | None = None,
     provenance: Mapping[str, Any] | None = None,
@@ -55,6 +60,8 @@ def write_segmentation_report(
         overlays: cases to draw, taken one at a time, in the order of the page; best, median and worst get a badge.
             From files: ``overlay_files.read_overlays``; from arrays: any ``Overlay``.
         froc: by structure, what ``froc`` returned; the evaluation itself has no scores.
+        agreement: by target of a joint model, what ``agree_heads`` returned.
+        pointing: by some of these targets, what ``play_pointing_game`` returned.
         split: "train", "val", "test", or None where it is not known.
         title: heading; None makes one of the structures.
         provenance: plain facts, nested at will: versions, seeds, fingerprints, bundle id.
@@ -70,7 +77,14 @@ def write_segmentation_report(
     """
     check_place(path)
     page = render_segmentation_report(
-        evaluation, overlays=overlays, froc=froc, split=split, title=title, provenance=provenance
+        evaluation,
+        overlays=overlays,
+        froc=froc,
+        agreement=agreement,
+        pointing=pointing,
+        split=split,
+        title=title,
+        provenance=provenance,
     )
     return write_page(path, page)
 
@@ -80,6 +94,8 @@ def render_segmentation_report(
     *,
     overlays: Iterable[Overlay | NoOverlay] = (),
     froc: Mapping[str, Froc] | None = None,
+    agreement: Mapping[str, HeadAgreement] | None = None,
+    pointing: Mapping[str, PointingGame] | None = None,
     split: str | None = None,
     title: str | None = None,
     provenance: Mapping[str, Any] | None = None,
@@ -100,6 +116,7 @@ def render_segmentation_report(
         confidence=f"{evaluation.confidence:.0%}".replace("%", " %"),
         tolerance=f"{evaluation.tolerance_mm:g} mm",
         sections=sections,
+        heads=[show_heads(name, one, (pointing or {}).get(name)) for name, one in (agreement or {}).items()],
         has_tiles=len(sections) <= _MOST_TILES,
         overview=view.overview_table(evaluation),
         spread=spread_charts(evaluation),

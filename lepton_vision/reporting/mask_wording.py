@@ -32,6 +32,18 @@ MASK_TERMS: Mapping[str, Term] = {
     "cpm": Term("Mean of these (CPM)", "Plain mean of the sensitivities above."),
 }  # fmt: skip
 
+HEAD_TERMS: Mapping[str, Term] = {
+    "agreement": Term("Label and mask agree", "Share of the cases: positive with a mask, or negative without one."),
+    "mask_if_positive": Term("A mask under a positive label", "Share of the cases called positive."),
+    "empty_if_negative": Term("No mask under a negative label", "Share of the cases called negative."),
+    "true_agreement": Term("Label and true mask agree", "The same against the truth: what the label gets right."),
+    "true_mask_if_positive": Term("A true mask under a positive label", "Share of the cases called positive."),
+    "true_empty_if_negative": Term("No true mask under a negative label", "Share of the cases called negative."),
+    "hit_rate": Term("Hottest point in the true mask", "Share of the cases with a mask where Grad-CAM points at it."),
+    "chance": Term("A point at random", "Mean share of the image that the mask covers, tolerance included."),
+    "gain": Term("Gain over chance", "The difference of both, case by case.", is_share=False),
+}
+
 MASK_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Overlap, case by case", ("dice", "iou", "sensitivity", "precision")),
     ("Surfaces", ("hd95_mm", "hd95_mm_mean", "surface_dice")),

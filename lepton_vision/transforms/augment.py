@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
@@ -15,16 +17,16 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 import cv2
 import numpy as np
-from albumentations.augmentations.geometric.functional import create_affine_transformation_matrix
 
 from lepton_vision.config import AugmentConfig, SegmentationConfig
 from lepton_vision.readers.mask import LabelMap
 from lepton_vision.transforms import changes
+from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels
 from lepton_vision.transforms.presets import PRESETS, Preset, may_flip
 from lepton_vision.types import Pixels, Target
 
-Change = Callable[[Pixels, Mapping[str, Any]], Pixels]
-"""Applies drawn values to one plane (H, W) float32."""
+Change = Callable[[Pixels, Mapping[str, Any], Pixels], Pixels]
+"""Applies drawn values to one plane (H, W) float32; the last argument takes the result, see ``changes``."""
 
 _CHANGES: Mapping[type, Change] = MappingProxyType(
     {
@@ -38,6 +40,9 @@ _CHANGES: Mapping[type, Change] = MappingProxyType(
         A.GaussNoise: changes.add_noise,
     }
 )
+_BOUNDED = (changes.blur, changes.stretch, changes.add_noise)
+"""What gives values in [0, 1], exactly."""
+
 _TABLE_SIZE = 1 << 20
 # What moves pixels moves the mask too; nothing else touches it.
 _MOVES: Mapping[Change, Callable[[LabelMap, Mapping[str, Any]], LabelMap]] = MappingProxyType(
@@ -62,14 +67,16 @@ class Augment:
         self.flips = flips
         self._steps = _spatial_steps(preset, strength=strength, flips=flips) + _intensity_steps(preset, strength)
 
-    def __call__(self, pixels: Pixels, seed: int, *, out: Pixels | None = None, mask: LabelMap | None = None) -> Pixels:
+    def __call__(
+        self, pixels: UInt16Pixels | Pixels, seed: int, *, out: Pixels | None = None, mask: LabelMap | None = None
+    ) -> Pixels:
         """Change one image; every channel in the same way, noise included, so that a gray image stays gray.
 
         A mask is moved with its image; what is black outside is background there. Holes are punched into the image
         alone: what lies behind one is still there.
 
         Args:
-            pixels: (C, H, W) float32 in [0, 1]; not changed unless it is ``out`` too.
+            pixels: (C, H, W) float32 in [0, 1], not changed unless it is ``out`` too; or uint16, where 65535 is 1.
             seed: 0 or more.
             out: array of the same shape that takes the result; None makes one.
             mask: (H, W) uint8, moved in place.
@@ -77,13 +84,11 @@ class Augment:
         Returns:
             (C, H, W) float32 in [0, 1].
         """
-        result = np.empty_like(pixels) if out is None else out
+        result = np.empty(pixels.shape, np.float32) if out is None else out
         drawn_changes = self._draw(pixels.shape[1:], seed)
         # Channel by channel is faster than three channels at once, which OpenCV wants last.
         for plane, changed in zip(pixels, result, strict=True):
-            for apply, drawn in drawn_changes:
-                plane = apply(plane, drawn)
-            np.clip(plane, 0.0, 1.0, out=changed)
+            _change_plane(changed if result is pixels else plane, drawn_changes, out=changed)
         if mask is not None:
             for apply, drawn in drawn_changes:
                 if apply in _MOVES:
@@ -91,52 +96,101 @@ class Augment:
         return result
 
     def _draw(self, shape: tuple[int, ...], seed: int) -> list[tuple[Change, dict[str, Any]]]:
-        """Which changes happen, in order, and their values: drawn by albumentations, from the seed alone.
+        """Which changes happen, in order, and their values, from the seed alone.
 
-        The stream is that of its ``Compose``, whose first number decides whether anything happens at all. One
-        generator serves all steps: ``Compose.set_random_seed`` would start every step from the same state, and steps
-        that should be independent would then always happen together.
+        The stream is that of albumentations' ``Compose``, whose first number decides whether anything happens at all.
+        One generator serves all steps: ``Compose.set_random_seed`` would start every step from the same state, and
+        steps that should be independent would then always happen together.
         """
-        numbers, coins = np.random.default_rng(seed), random.Random(seed)
+        coins = random.Random(seed)
         coins.random()
         facts, blank = {"shape": (*shape, 1)}, {"image": _blank(shape)}  # no step looks at the pixels
         drawn: list[tuple[Change, dict[str, Any]]] = []
         for step in self._steps:
             if coins.random() < step.p:
-                step.set_random_state(numbers, coins)
-                drawer = _DRAWERS.get(type(step))
-                values = step.get_params_dependent_on_data(facts, blank) if drawer is None else drawer(step, shape)
+                draw = _DRAWERS.get(type(step))
+                if draw is None:
+                    step.set_random_state(None, coins)  # a step that drew from numpy's generator too would fail
+                    values = step.get_params_dependent_on_data(facts, blank)
+                else:
+                    values = draw(step, shape, coins)
                 drawn.append((_CHANGES[type(step)], values))
         return drawn
 
 
-def _draw_warp(step: A.Affine, shape: tuple[int, ...]) -> dict[str, Any]:
-    """What ``step.get_params_dependent_on_data`` draws, without its second matrix, of boxes."""
+def _change_plane(
+    source: UInt16Pixels | Pixels, drawn_changes: Sequence[tuple[Change, dict[str, Any]]], *, out: Pixels
+) -> None:
+    """Apply changes to one plane (H, W), to and fro between ``out``, which may be the plane, and one further array."""
+    spare, is_bounded = _scratch(source.shape), False
+    plane: Any = source
+    if source.dtype == np.uint16:
+        plane = np.multiply(source, np.float32(1.0 / LEVELS), out=spare, dtype=np.float32)
+    for apply, drawn in drawn_changes:
+        plane = apply(plane, drawn, spare if plane is out else out)
+        is_bounded = apply in _BOUNDED
+    if not (is_bounded and plane is out):
+        np.clip(plane, 0.0, 1.0, out=out)
+
+
+_memory = threading.local()
+
+
+def _scratch(shape: tuple[int, ...]) -> Pixels:
+    """(H, W) float32 of this thread, for results on their way: fresh memory costs more than most changes."""
+    plane: Pixels | None = getattr(_memory, "plane", None)
+    if plane is None or plane.shape != shape:
+        plane = _memory.plane = np.empty(shape, np.float32)
+    return plane
+
+
+def _draw_warp(step: A.Affine, shape: tuple[int, ...], coins: random.Random) -> dict[str, Any]:
+    """What ``step.get_params_dependent_on_data`` draws, in the order it draws it, for a step without shear.
+
+    The matrix is the product of shift, rotation and scale about the middle, written out: multiplying six matrices takes
+    half as long as moving the image.
+    """
     height, width = shape
-    uniform = step.py_random.uniform
-    shift = {"x": int(uniform(*step.translate_percent["x"]) * width)}
-    shift["y"] = int(uniform(*step.translate_percent["y"]) * height)
-    shear = {axis: -uniform(*step.shear[axis]) for axis in "xy"}
-    scale = uniform(*step.scale["x"])
-    uniform(*step.scale["y"])  # drawn too, though the ratio is kept
-    middle = (width / 2 - 0.5, height / 2 - 0.5)
-    sizes = {"x": scale, "y": scale}
-    return {"matrix": create_affine_transformation_matrix(shift, shear, sizes, uniform(*step.rotate), middle)}
+    across = int(coins.uniform(*step.translate_percent["x"]) * width)
+    down = int(coins.uniform(*step.translate_percent["y"]) * height)
+    for axis in "xy":
+        coins.uniform(*step.shear[axis])  # drawn, though always 0
+    scale = coins.uniform(*step.scale["x"])
+    coins.uniform(*step.scale["y"])  # drawn too, though the ratio is kept
+    angle = math.radians(coins.uniform(*step.rotate))
+    x, y = width / 2 - 0.5, height / 2 - 0.5
+    cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+    return {
+        "matrix": np.array(
+            [[cos, sin, x + across - cos * x - sin * y], [-sin, cos, y + down + sin * x - cos * y], [0.0, 0.0, 1.0]]
+        )
+    }
 
 
-def _draw_noise(step: A.GaussNoise, shape: tuple[int, ...]) -> dict[str, Any]:
+def _draw_holes(step: A.CoarseDropout, shape: tuple[int, ...], coins: random.Random) -> dict[str, Any]:
+    """Number, sides and places of holes, distributed as ``step`` draws them with numpy's slower generator."""
+    holes = []
+    for _ in range(coins.randint(*step.num_holes_range)):
+        tall = int(shape[0] * coins.uniform(*step.hole_height_range))
+        wide = int(shape[1] * coins.uniform(*step.hole_width_range))
+        top, left = coins.randint(0, shape[0] - tall), coins.randint(0, shape[1] - wide)
+        holes.append((left, top, left + wide, top + tall))
+    return {"holes": holes}
+
+
+def _draw_noise(step: A.GaussNoise, shape: tuple[int, ...], coins: random.Random) -> dict[str, Any]:
     """A stretch of a table of normal numbers, and the standard deviation with a random sign.
 
     Drawing every number anew costs more time than all other changes of an image together. A table of a million numbers
     has so many stretches that no two images of a run look alike; larger images than half of it are drawn anew.
     """
-    numbers, count = step.random_generator, shape[0] * shape[1]
-    deviation = step.py_random.uniform(*step.std_range)
-    sign = step.py_random.choice((-1.0, 1.0))
+    count = shape[0] * shape[1]
+    deviation = coins.uniform(*step.std_range)
+    sign = coins.choice((-1.0, 1.0))
     if count > _TABLE_SIZE // 2:
-        noise = numbers.standard_normal(shape, dtype=np.float32)
+        noise = np.random.default_rng(coins.getrandbits(64)).standard_normal(shape, dtype=np.float32)
     else:
-        start = int(numbers.integers(_TABLE_SIZE - count + 1))
+        start = coins.randrange(_TABLE_SIZE - count + 1)
         noise = _normal_table()[start : start + count].reshape(shape)
     return {"noise": noise, "scale": sign * deviation}
 
@@ -147,8 +201,8 @@ def _normal_table() -> Pixels:
     return np.random.default_rng(0).standard_normal(_TABLE_SIZE, dtype=np.float32)
 
 
-_DRAWERS: Mapping[type, Callable[[Any, tuple[int, ...]], dict[str, Any]]] = MappingProxyType(
-    {A.Affine: _draw_warp, A.GaussNoise: _draw_noise}
+_DRAWERS: Mapping[type, Callable[[Any, tuple[int, ...], random.Random], dict[str, Any]]] = MappingProxyType(
+    {A.Affine: _draw_warp, A.CoarseDropout: _draw_holes, A.GaussNoise: _draw_noise}
 )
 
 

@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import time
+import weakref
 import zlib
 from pathlib import Path
 
@@ -40,6 +41,9 @@ class PixelCache:
     or that another process is writing this moment, does not match and is decoded again; two processes that write the
     same row write the same bytes. The file's name holds a fingerprint of the preprocessing and of every source file's
     size and time, so that a changed file or setting never meets old pixels.
+
+    Checksums and writes go through the mapping; a row is read by copying, since pages that were given back would have
+    to be mapped anew for each row, which takes longer than the copy.
 
     Open it with ``PixelCache.open``. It survives fork and pickling: the copy maps the same file.
     """
@@ -87,18 +91,24 @@ class PixelCache:
         return None
 
     def get(self, row: int) -> UInt16Pixels | None:
-        """Pixels (C, H, W) uint16 of a row, read-only; None where they are not there."""
+        """Pixels (C, H, W) uint16 of a row, the caller's own; None where they are not there."""
         if row >= self.rows or not self._checksums[row]:
             return None
-        pixels = self._pixels[row]
+        pixels = self._read(row)
         if not self._is_whole[row]:
             if _checksum(pixels) != self._checksums[row]:
                 return None
             self._is_whole[row] = True  # whoever writes it again writes the same bytes
-        self._touch()
-        view: UInt16Pixels = pixels.view()
-        view.flags.writeable = False
-        return view
+        return pixels
+
+    def _read(self, row: int) -> UInt16Pixels:
+        """Copy a row out of the kernel's pages, through the mapping where the system has no positioned reads."""
+        pixels = np.empty(self.shape, np.uint16)
+        at = _pixels_at(self.rows) + row * self._row_bytes
+        if not hasattr(os, "preadv") or os.preadv(self._handle, [pixels.data], at) < self._row_bytes:
+            pixels[:] = self._pixels[row]
+            self._touch()
+        return pixels
 
     def put(self, row: int, pixels: UInt16Pixels) -> None:
         """Keep the pixels of a row; rows beyond the bound are not kept."""
@@ -121,8 +131,9 @@ class PixelCache:
         self._map_file()
 
     def _map_file(self) -> None:
-        with self.path.open("r+b") as file:
-            self._map = mmap.mmap(file.fileno(), _file_size(self.rows, self.shape), mmap.MAP_SHARED)
+        self._handle = os.open(self.path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+        weakref.finalize(self, os.close, self._handle)
+        self._map = mmap.mmap(self._handle, _file_size(self.rows, self.shape), mmap.MAP_SHARED)
         self._checksums: npt.NDArray[np.uint32] = np.frombuffer(self._map, np.uint32, self.rows, _PAGE)
         flat = np.frombuffer(self._map, np.uint16, self.rows * int(np.prod(self.shape)), _pixels_at(self.rows))
         self._pixels: UInt16Pixels = flat.reshape(self.rows, *self.shape)

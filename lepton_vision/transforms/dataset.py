@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -26,7 +26,7 @@ from lepton_vision.readers.limits import quiet
 from lepton_vision.readers.mask import LabelMap
 from lepton_vision.transforms.cache import PixelCache
 from lepton_vision.transforms.mask_rows import MaskRows
-from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, preprocess_image, to_input
+from lepton_vision.transforms.preprocess import UInt16Pixels, preprocess_image, to_input
 from lepton_vision.transforms.rows import usable_rows
 from lepton_vision.transforms.sampler import EpochSampler, class_weights, patient_weights
 from lepton_vision.transforms.volume_dataset import VolumeDataset, make_volume_dataset
@@ -104,8 +104,7 @@ class ImageDataset(Dataset[Batch]):
             raise IndexError(f"Expected rows from 0 to {len(self) - 1}. Received: {rows.min()} to {rows.max()}.")
         images = _empty_images((len(rows), self.config.channels, *self.config.size))
         masks = self._load_masks(rows)
-        stack = self._stack(rows, seeds, out=images.numpy(), masks=masks)
-        to_input(stack, self.config, out=images.numpy())
+        self._fill(images.numpy(), rows, seeds, masks=masks)
         labels = {name: torch.from_numpy(values[rows]) for name, values in self._labels.items()}
         index = torch.from_numpy(self.rows.index[rows])
         ids = tuple(self.rows.image_id(int(row)) for row in rows)
@@ -161,24 +160,23 @@ class ImageDataset(Dataset[Batch]):
         """(N,) or (N, K) labels of the rows, NaN where unknown."""
         return self._labels[target]
 
-    def _stack(
-        self, rows: npt.NDArray[np.int64], seeds: Sequence[int | None], *, out: Pixels, masks: LabelMap | None
-    ) -> UInt16Pixels | Pixels:
-        """(B, C, H, W): uint16 where nothing is augmented, otherwise float32 in [0, 1] in ``out``; masks move along."""
-        is_plain = all(seed is None for seed in seeds)
-        stack: Any = np.empty(out.shape, np.uint16) if is_plain else out
+    def _fill(
+        self, out: Pixels, rows: npt.NDArray[np.int64], seeds: Sequence[int | None], *, masks: LabelMap | None
+    ) -> None:
+        """Fill ``out`` (B, C, H, W) with normalised rows, augmented where there is a seed; their masks move along.
+
+        Image by image to the end: a whole batch would leave the processor's cache between two steps.
+        """
         # Once for all: if each file enters it, that takes a third of the time of reading one. Filled caches need none.
         with quiet if self.cache is None else nullcontext():
-            for place, (row, seed) in enumerate(zip(rows, seeds, strict=True)):
-                pixels = self.load_row(int(row))
-                if is_plain:
-                    stack[place] = pixels
+            for place, (row, seed) in enumerate(zip(rows.tolist(), seeds, strict=True)):
+                pixels, image = self.load_row(row), out[place]
+                if seed is None or self.augment is None:
+                    to_input(pixels, self.config, out=image)
                     continue
-                np.multiply(pixels, np.float32(1.0 / LEVELS), out=stack[place], dtype=np.float32)
-                if seed is not None and self.augment is not None:
-                    moved = None if masks is None or masks[place].min() == UNKNOWN else masks[place]
-                    self.augment(stack[place], seed, out=stack[place], mask=moved)
-        return cast("UInt16Pixels | Pixels", stack)
+                moved = None if masks is None or masks[place].min() == UNKNOWN else masks[place]
+                self.augment(pixels, seed, out=image, mask=moved)
+                to_input(image, self.config, out=image)
 
 
 def _empty_images(shape: tuple[int, ...]) -> torch.Tensor:

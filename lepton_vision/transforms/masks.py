@@ -152,12 +152,25 @@ def restore_mask(prob: Pixels, shape: tuple[int, int], *, config: PreprocessConf
         array([[1, 1, 0, 0],
                [1, 1, 0, 0]], dtype=uint8)
     """
-    out = np.zeros(shape, np.uint8)
+    shares = np.stack([restore_share(plane, shape, config=config) for plane in prob])
+    return np.asarray(shares.argmax(axis=0), np.uint8)
+
+
+def restore_share(share: Pixels, shape: tuple[int, int], *, config: PreprocessConfig) -> Pixels:
+    """Bring the probability of one structure back to the pixels of its image.
+
+    Args:
+        share: (height, width) float32 at the network's size.
+        shape: H and W of the image.
+        config: size and fit that the image went through.
+
+    Returns:
+        (H, W) float32 in [0, 1]; 0 where the network did not see the image.
+    """
+    out = np.zeros(shape, np.float32)
     seen, shown = fit_boxes(shape, config.size, fit=config.fit)
-    size = out[seen].shape
-    planes = [resize_plane(np.ascontiguousarray(plane[shown]), size=size) for plane in prob]
-    out[seen] = np.stack(planes).argmax(axis=0)
-    return out
+    out[seen] = resize_plane(np.ascontiguousarray(share[shown]), size=out[seen].shape)
+    return np.clip(out, 0.0, 1.0, out=out)
 
 
 def overlap_counts(found: LabelMap, truth: LabelMap, *, structures: int) -> npt.NDArray[np.int64]:

@@ -111,17 +111,19 @@ def to_input(
             f"{pixels.shape}. Preprocess the image with the configuration of the model.",
             reason="channels",
         )
-    white = LEVELS if pixels.dtype == np.uint16 else 1
-    shape = (-1, *(1,) * axes)
-    scale = np.asarray([1.0 / (white * s) for s in config.std], np.float32).reshape(shape)
-    shift = np.asarray([m / s for m, s in zip(_per_std(config), config.std, strict=True)], np.float32).reshape(shape)
+    scale, shift = _normalisation(config.mean, config.std, white=LEVELS if pixels.dtype == np.uint16 else 1, axes=axes)
     result: Pixels = np.multiply(pixels, scale, out=out, dtype=np.float32)
     result -= shift
     return result
 
 
-def _per_std(config: PreprocessConfig) -> tuple[float, ...]:
-    return config.mean if len(config.mean) == len(config.std) else config.mean * len(config.std)
+@functools.lru_cache(maxsize=64)
+def _normalisation(mean: tuple[float, ...], std: tuple[float, ...], *, white: int, axes: int) -> tuple[Pixels, Pixels]:
+    """Factors and what is taken away after them, (C, 1, …) float32 with ``axes`` ones."""
+    means, shape = mean if len(mean) == len(std) else mean * len(std), (-1, *(1,) * axes)
+    scale = np.asarray([1.0 / (white * s) for s in std], np.float32).reshape(shape)
+    shift = np.asarray([m / s for m, s in zip(means, std, strict=True)], np.float32).reshape(shape)
+    return scale, shift
 
 
 def _check_image(image: Image) -> None:

@@ -248,6 +248,16 @@ def restore_mask(prob: Pixels, grid: Grid) -> LabelMap:
     return restore_shares(prob, grid)
 
 
+def restore_share(share: Pixels, grid: Grid) -> Pixels:
+    """Bring the probability of one structure, (D, H, W) on the network's grid, back to the voxels of its file.
+
+    Returns:
+        float32 in [0, 1] of shape ``grid.shape``.
+    """
+    resized = resize_volume(share, size=_three([grid.shape[k] for k in grid.order]))
+    return np.ascontiguousarray(turn_back(np.clip(resized, 0.0, 1.0), grid), dtype=np.float32)
+
+
 def restore_shares(shares: Iterable[Pixels], grid: Grid) -> LabelMap:
     """As ``restore_mask``, of the background's and each structure's (D, H, W) probabilities one after the other."""
     turned = _three([grid.shape[k] for k in grid.order])

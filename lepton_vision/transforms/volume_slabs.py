@@ -6,7 +6,7 @@ mask and prediction belong to, and ``volume.context`` neighbours towards the fee
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -119,16 +119,19 @@ def restore_slice_mask(prob: Pixels, grid: Grid, *, config: PreprocessConfig) ->
         (D, H, W) uint8 of shape ``grid.shape``: number of the most probable structure; what the network did not see is
         background.
     """
-    return restore_shares(_unfitted(prob, grid, config=config), grid)
+    shares = (unfit_share(share, grid, config=config, outside=float(k == 0)) for k, share in enumerate(prob))
+    return restore_shares(shares, grid)
 
 
-def _unfitted(prob: Pixels, grid: Grid, *, config: PreprocessConfig) -> Iterator[Pixels]:
-    """The share (D, H, W) of each structure on the network's grid before slices were fitted, one at a time."""
-    plane = (grid.size[1], grid.size[2])
-    seen, shown = fit_boxes(plane, config.size, fit=config.fit)
+def unfit_share(share: Pixels, grid: Grid, *, config: PreprocessConfig, outside: float = 0.0) -> Pixels:
+    """Bring the probability of one structure, (D, height, width), to the network's grid before slices were fitted.
+
+    Returns:
+        (D, H, W) float32 of shape ``grid.size``; ``outside`` where the network did not see the slices.
+    """
+    seen, shown = fit_boxes((grid.size[1], grid.size[2]), config.size, fit=config.fit)
     size = (seen[0].stop - seen[0].start, seen[1].stop - seen[1].start)
-    for number, share in enumerate(prob):
-        out = np.full(grid.size, np.float32(number == 0), np.float32)
-        for place, part in enumerate(share):
-            out[(place, *seen)] = resize_plane(np.ascontiguousarray(part[shown]), size=size)
-        yield out
+    out = np.full(grid.size, outside, np.float32)
+    for place, part in enumerate(share):
+        out[(place, *seen)] = resize_plane(np.ascontiguousarray(part[shown]), size=size)
+    return out

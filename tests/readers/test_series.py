@@ -25,6 +25,7 @@ from lepton_vision.inspection import inspect_path
 from lepton_vision.readers.geometry import Plane, stack_planes
 from lepton_vision.readers.image import probe, read_image
 from lepton_vision.readers.series import read_series
+from lepton_vision.readers.series_list import group_series
 from lepton_vision.types import Geometry, Image, Window
 
 Make = Callable[..., Path]
@@ -151,6 +152,23 @@ def test_a_damaged_slice_is_an_error_with_its_path(write: Callable[..., Path]) -
     assert (error.reason, error.path) == ("truncated", path)
     path.write_bytes(b"")
     assert refused(folder).reason == "empty"
+
+
+@pytest.mark.parametrize("distance", [0, 2])
+def test_a_slice_that_ends_before_its_pixels_is_no_file_beside_the_others(
+    write: Callable[..., Path], distance: int
+) -> None:
+    folder = write([0, 1, 2])
+    (path,) = (one for one in folder.iterdir() if dcmread(one).ImagePositionPatient[2] == ORIGIN[2] + distance)
+    cut = dcmread(path)
+    del cut.FloatPixelData
+    cut.save_as(path)  # at an end of the series no gap would tell
+    error = refused(folder)
+    assert (error.reason, error.path) == ("truncated", path)
+    with pytest.raises(ReadError, match="no pixel data"):  # one file that never had pixels
+        read_image(path)
+    (found,), others = group_series(sorted(folder.iterdir()))
+    assert (found.damaged, others) == ((path,), [path])
 
 
 def test_nothing_one_slice_and_no_dicom_are_refused(write: Callable[..., Path], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lepton_vision.config import AugmentConfig
 from lepton_vision.transforms import changes
-from lepton_vision.transforms.augment import Augment, build_augment
+from lepton_vision.transforms.augment import Augment, _draw_holes, _draw_warp, build_augment
 from lepton_vision.transforms.presets import PRESETS, tells_sides
 from lepton_vision.types import Target
 
@@ -76,9 +76,14 @@ def test_steps_happen_independently_of_each_other() -> None:
     assert abs(both[2, 3]) < 0.2
 
 
+def drawn_by_albumentations(augment: Augment) -> list:
+    """Steps whose values come from the numbers that albumentations would draw: all but noise and holes."""
+    return [step for step in augment._steps if not isinstance(step, A.GaussNoise | A.CoarseDropout)]
+
+
 def by_albumentations(augment: Augment, pixels: np.ndarray, seed: int) -> np.ndarray:
-    """What albumentations itself makes of the same steps but noise, the last of them, channel by channel."""
-    compose = A.Compose([step for step in augment._steps if not isinstance(step, A.GaussNoise)])
+    """What albumentations itself makes of the same steps, channel by channel."""
+    compose = A.Compose(augment._steps)
     planes = []
     for plane in pixels:
         compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
@@ -88,17 +93,56 @@ def by_albumentations(augment: Augment, pixels: np.ndarray, seed: int) -> np.nda
 
 @pytest.mark.parametrize("strength", [0.3, 1.0, 3.0])
 @pytest.mark.parametrize("preset", SHOWN)
-def test_every_bit_is_that_of_albumentations(preset: str, strength: float) -> None:
+def test_the_result_is_that_of_albumentations(preset: str, strength: float) -> None:
     config = AugmentConfig.model_validate({"preset": preset, "strength": strength, "flip": True})
     augment = build_augment(config, targets=[])
-    augment._steps = [step for step in augment._steps if not isinstance(step, A.GaussNoise)]
+    augment._steps = drawn_by_albumentations(augment)
     seen = set()
     for seed in range(60):
         pixels = image(1 + 2 * (seed % 2), seed=seed, side=(28, 64)[seed % 4 // 2])
         seen |= {apply for apply, _ in augment._draw(pixels.shape[1:], seed)}
         wanted = by_albumentations(augment, pixels, seed)
-        assert augment(pixels, seed).tobytes() == wanted.tobytes(), seed
+        np.testing.assert_allclose(augment(pixels, seed), wanted, rtol=0, atol=2e-5, err_msg=str(seed))
     assert len(seen) == len(augment._steps)  # each kind of change was among them
+
+
+def test_the_matrix_is_the_product_that_albumentations_forms() -> None:
+    for preset in ("ct", "photo"):
+        augment = build_augment(AugmentConfig.model_validate({"preset": preset}), targets=[])
+        (step,) = (step for step in augment._steps if isinstance(step, A.Affine))
+        for seed in range(50):
+            step.set_random_state(np.random.default_rng(seed), random.Random(seed))
+            wanted = step.get_params_dependent_on_data({"shape": (224, 200, 1)}, {"image": np.zeros((224, 200, 1))})
+            drawn = _draw_warp(step, (224, 200), random.Random(seed))
+            np.testing.assert_allclose(drawn["matrix"], wanted["matrix"], rtol=0, atol=1e-10)
+
+
+def test_holes_are_as_many_and_as_large_as_the_preset_says_and_lie_inside() -> None:
+    augment = build_augment(AugmentConfig.model_validate({"preset": "ct"}), targets=[])
+    (step,) = (step for step in augment._steps if isinstance(step, A.CoarseDropout))
+    holes = [np.asarray(_draw_holes(step, (224, 100), random.Random(seed))["holes"]) for seed in range(600)]
+    assert {len(some) for some in holes} == {1, 2, 3}
+    left, top, right, bottom = np.concatenate(holes).T
+    assert min(left.min(), top.min()) == 0  # the edges are reached,
+    assert (right.max(), bottom.max()) == (100, 224)  # not crossed
+    step.set_random_state(np.random.default_rng(0), random.Random(0))
+    theirs = [step.get_params_dependent_on_data({"shape": (224, 100, 1)}, {})["holes"] for _ in range(600)]
+    for ours, wanted, tolerance in zip(shapes_of(holes), shapes_of(theirs), (1, 1, 12, 6), strict=True):
+        np.testing.assert_allclose(ours, wanted, atol=tolerance)
+
+
+def shapes_of(holes: list[np.ndarray]) -> list[np.ndarray]:
+    """Quartiles of heights, widths, tops and lefts in pixels."""
+    left, top, right, bottom = np.concatenate(holes).T
+    return [np.quantile(values, [0.25, 0.5, 0.75]) for values in (bottom - top, right - left, top, left)]
+
+
+def test_pixels_of_the_cache_are_augmented_like_floats() -> None:
+    augment = build_augment(AugmentConfig(preset="mr"), targets=[])
+    whole = np.random.default_rng(0).integers(0, 65536, (2, 32, 37)).astype(np.uint16)
+    for seed in range(20):
+        wanted = augment((whole * np.float32(1 / 65535)).astype(np.float32), seed)
+        assert (augment(whole, seed) == wanted).all()
 
 
 @pytest.mark.parametrize("side", [40, 1100])  # stretches of the table, and numbers of their own
@@ -134,8 +178,9 @@ def test_the_result_can_take_the_place_of_the_image() -> None:
 
 def test_an_image_that_is_not_moved_is_not_interpolated() -> None:
     plane = image()[0]
-    assert changes.warp(plane, {"matrix": np.eye(3) + 1e-10}) is plane
-    shifted = changes.warp(plane, {"matrix": np.array([[1.0, 0, 2], [0, 1, 0], [0, 0, 1]])})
+    spare = np.empty_like(plane)
+    assert changes.warp(plane, {"matrix": np.eye(3) + 1e-10}, spare) is plane
+    shifted = changes.warp(plane, {"matrix": np.array([[1.0, 0, 2], [0, 1, 0], [0, 0, 1]])}, spare)
     assert (shifted[:, 2:] == plane[:, :-2]).all()
     assert not shifted[:, :2].any()
 

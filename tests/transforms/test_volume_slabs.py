@@ -19,13 +19,14 @@ from lepton_vision.readers.image import read_image
 from lepton_vision.readers.orient import reorient
 from lepton_vision.transforms import make_loader
 from lepton_vision.transforms.preprocess import preprocess_image
-from lepton_vision.transforms.volume import Grid
+from lepton_vision.transforms.volume import Grid, restore_share
 from lepton_vision.transforms.volume_dataset import VolumeDataset
 from lepton_vision.transforms.volume_slabs import (
     prepare_slice_mask,
     restore_slice_mask,
     slab_places,
     structure_numbers,
+    unfit_share,
 )
 from lepton_vision.types import UNKNOWN, Image, Target
 from tests.transforms.volumes import planted_volumes, volume_config
@@ -181,6 +182,8 @@ def test_a_mask_comes_back_to_its_voxels(seed: int, fit: str, is_turned: bool) -
     assert np.array_equal(prepared[:, ::2, ::2], turned)
     prob = np.stack([prepared == value for value in range(3)]).astype(np.float32)
     assert np.array_equal(restore_slice_mask(prob, grid, config=config), labels)
+    shares = [restore_share(unfit_share(share, grid, config=config), grid) for share in prob]
+    assert np.array_equal(np.argmax(shares, axis=0), labels)
 
 
 def test_what_a_crop_cuts_off_is_background() -> None:
