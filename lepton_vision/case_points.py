@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lepton_vision.aggregation import CASE_KEY
 from lepton_vision.config import EvaluationConfig
 from lepton_vision.errors import ConfigError, LabelError
 from lepton_vision.evaluation import Criterion, choose_operating_point
@@ -17,8 +18,6 @@ from lepton_vision.inference import Predictions
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
 from lepton_vision.types import OperatingPoint, Target
-
-_KEY = "unit_of_analysis"
 
 
 def check_cases(part: Manifest, targets: Sequence[Target], *, settings: EvaluationConfig) -> None:
@@ -68,7 +67,7 @@ def keep_case_point(bundle: Bundle, predictions: Predictions) -> Bundle:
         "operating_point": point.to_dict(),
         "learnt": None if learnt is None else learnt.to_dict(),
     }
-    return replace(bundle, provenance={**bundle.provenance, _KEY: facts})
+    return replace(bundle, provenance={**bundle.provenance, CASE_KEY: facts})
 
 
 def choose_case_point(
@@ -97,7 +96,7 @@ def case_point(
         if bundle.operating_point is None:
             raise ConfigError("Expected a bundle with an operating point. Received: none. Choose one on validation.")
         return bundle.operating_point, None
-    kept = bundle.provenance.get(_KEY)
+    kept = bundle.provenance.get(CASE_KEY)
     if kept is not None and (kept["unit"], kept["aggregation"]) == (settings.unit, settings.aggregation):
         learnt = None if kept["learnt"] is None else Aggregation.from_dict(kept["learnt"])
         return OperatingPoint.from_dict(kept["operating_point"]), learnt

@@ -17,11 +17,12 @@ from lepton_vision.evaluation.calibration import fit_calibrators, fit_temperatur
 from lepton_vision.evaluation.conformal import fit_set_rules
 from lepton_vision.evaluation.external import Site
 from lepton_vision.inference import Predictions, predict
+from lepton_vision.inference.reference import measure_novelty
 from lepton_vision.inspection import data_flow
-from lepton_vision.ledger import Look, record_look
+from lepton_vision.ledger import Look, names_of, record_look
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
-from lepton_vision.results import write_results
+from lepton_vision.results import Model, write_results
 from lepton_vision.types import Progress
 
 
@@ -49,13 +50,17 @@ class Scope:
     about: Mapping[str, str] = field(default_factory=dict)
 
 
-def settle(bundle: Bundle, val: Manifest, *, device: str = "auto", cache_dir: Path | None = None) -> Bundle:
+def settle(
+    bundle: Bundle, val: Manifest, *, train: Manifest, device: str = "auto", cache_dir: Path | None = None
+) -> Bundle:
     """Fit the calibration, then choose operating point and set rules on the calibrated probabilities, on validation.
 
-    A bundle of masks alone has none of them.
+    How far a new image is from the rows of ``train`` is measured by those of validation too. A bundle of masks alone
+    has none of all this.
     """
     if not bundle.targets:
         return bundle
+    bundle = bundle.with_novelty(measure_novelty(bundle, train, val, device=device, cache_dir=cache_dir))
     settings = bundle.config.evaluation
     predictions = predict(bundle, val, device=device, cache_dir=cache_dir)
     if settings.calibrate:
@@ -132,7 +137,7 @@ def evaluate_classes(
         out,
         title=title,
         data_flow=data_flow(manifest, bundle.targets),
-        bundle=bundle,
+        models=(Model(bundle),),
         device=device,
         about=scope.about,
     )
@@ -170,6 +175,5 @@ def _note_look(
     if scope.run_dir is None:
         out.mkdir(parents=True, exist_ok=True)
     command = scope.command + (" --external" if scope.is_external else "")
-    figures = {name: list(figures) for name, figures in evaluation.figures.items()}
-    look = Look(bundle.bundle_id, manifest.fingerprint, evaluation.split, command, figures)
+    look = Look(bundle.bundle_id, manifest.fingerprint, evaluation.split, command, names_of(evaluation.figures))
     return record_look(folder, look).to_dict()

@@ -15,7 +15,8 @@ import typer
 
 from lepton_vision.cli_export import export
 from lepton_vision.cli_masks import evaluate, export_mask
-from lepton_vision.cli_options import Device, Json, check_choice, print_facts, split_names
+from lepton_vision.cli_options import Device, Json, print_facts, split_names
+from lepton_vision.cli_score import score
 from lepton_vision.cli_statistics import compare, plan
 
 _INTERRUPTED = 130
@@ -190,90 +191,7 @@ def run(
     print_facts(result, as_json=as_json)
 
 
-@app.command()
-def score(
-    bundle: Annotated[Path, typer.Option(help="Folder of a bundle.")],
-    inputs: Annotated[
-        list[str],
-        typer.Option(
-            "--input",
-            help="File, folder, glob pattern, manifest, archive, DICOMDIR or URL; - reads a list; may be repeated.",
-        ),
-    ],
-    output: Annotated[Path, typer.Option(help="Folder of the shards.")],
-    masks: Annotated[
-        Path | None, typer.Option(help="Folder for predicted masks, each on the grid of its source.")
-    ] = None,
-    mask_format: Annotated[
-        str, typer.Option(help="auto (NIfTI for volumes, PNG for images), nifti, png, or dicom (holds patient data).")
-    ] = "auto",
-    resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Keep rows that are there, or start over.")
-    ] = True,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that read ahead.")] = 2,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images per step of the model; default 32, for volumes as in training.")
-    ] = None,
-    engine: Annotated[str, typer.Option(help="auto (the fastest here), torch, openvino or onnx.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
-    file_format: Annotated[str, typer.Option("--format", help="parquet or csv.")] = "parquet",
-    max_failures: Annotated[float, typer.Option(help="Largest tolerated share of failed rows.")] = 0.05,
-    path_map: Annotated[
-        Path | None, typer.Option(help="Also write path_id → path here, readable by you alone.")
-    ] = None,
-    max_file_gb: Annotated[
-        float, typer.Option(min=0.0, help="GiB of a file, of a member of an archive, or of what they inflate to.")
-    ] = 2.0,
-    max_archive_gb: Annotated[float, typer.Option(min=0.0, help="GiB that all members of an archive become.")] = 32.0,
-    max_ratio: Annotated[float, typer.Option(min=1.0, help="Times its size that an archive above 256 MiB becomes.")] = (
-        100.0
-    ),
-    max_megapixels: Annotated[
-        float, typer.Option(min=0.0, help="Millions of samples (rows x columns x channels x frames) of an input.")
-    ] = 268.435456,
-    device: Device = "auto",
-    as_json: Json = False,
-) -> None:
-    """Score files and folders: one row for every image or volume, one with a reason for each that failed."""
-    from lepton_vision.console import Console
-    from lepton_vision.models import Bundle
-    from lepton_vision.models.allocator import keep_freed_memory
-    from lepton_vision.readers.limits import Limits
-    from lepton_vision.scoring.batch import check_failures, score
-    from lepton_vision.scoring.inputs import read_names
-
-    check_choice("engine", engine, ("auto", "torch", "openvino", "onnx"))
-    check_choice("mask-format", mask_format, ("auto", "nifti", "png", "dicom"))
-    check_choice("format", file_format, ("parquet", "csv"))
-    check_choice("precision", precision, ("auto", "fp32", "bf16", "fp16"))
-    keep_freed_memory()
-    limits = Limits(
-        max_pixels=int(max_megapixels * 1e6),
-        max_bytes=int(max_file_gb * 2**30),
-        max_archive_bytes=int(max_archive_gb * 2**30),
-        max_ratio=max_ratio,
-    )
-    loaded = Bundle.load(bundle)
-    with Console(quiet=as_json) as console:
-        summary = score(
-            loaded,
-            read_names(inputs, sys.stdin.buffer),
-            output,
-            masks=masks,
-            mask_format=mask_format,  # type: ignore[arg-type]
-            resume=resume,
-            workers=workers,
-            batch_size=batch_size,
-            device=device,
-            precision=precision,  # type: ignore[arg-type]
-            engine=engine,  # type: ignore[arg-type]
-            file_format=file_format,  # type: ignore[arg-type]
-            path_map=path_map,
-            limits=limits,
-            progress=lambda done, total, failed: console.progress("score", done, total, f"{failed} failed"),
-        )
-    print_facts(summary.to_dict() | {"output": str(output)}, as_json=as_json)
-    check_failures(summary, max_failures)
+app.command()(score)
 
 
 @app.command()

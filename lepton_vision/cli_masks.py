@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lepton_vision.cli_options import Device, Json, check_choice, print_facts, split_names
+from lepton_vision.cli_options import Device, Json, check_choice, parse_codes, print_facts, split_names
 
 
 def evaluate(
@@ -130,7 +129,7 @@ def _evaluate_table(
     from lepton_vision.evaluation import evaluate, fit_aggregation
     from lepton_vision.inference import Predictions
     from lepton_vision.pipeline import stated_point
-    from lepton_vision.results import write_results
+    from lepton_vision.results import note_table_look, write_results
 
     if not 0.0 <= threshold <= 1.0:
         raise ConfigError(f"--threshold is a probability from 0 to 1. Received: {threshold:g}.", key="threshold")
@@ -142,6 +141,7 @@ def _evaluate_table(
         learnt = fit_aggregation(Predictions.load(validation), unit=settings.unit)
     point = stated_point(table.targets, threshold=threshold)
     evaluation = evaluate(table, operating_point=point, config=settings, aggregation=learnt)
+    evaluation = note_table_look(evaluation, table, out, table=predictions)
     return evaluation, write_results(evaluation, table, out, about=about)
 
 
@@ -195,27 +195,10 @@ def export_mask(
     check_choice("algorithm-type", algorithm_type, ("automatic", "semiautomatic", "manual"))
     info = SegmentationInfo(
         bundle_id=bundle_id,
-        codes=_codes("code", code or ()),
-        categories=_codes("category", category or ()),
+        codes=parse_codes("code", code or ()),
+        categories=parse_codes("category", category or ()),
         algorithm_type=algorithm_type.upper(),  # type: ignore[arg-type]
         algorithm_name=algorithm_name,
     )
     result = export(mask, out, source=source, structures=parse_structures(structures), series=series, info=info)
     print_facts(result.to_dict(), as_json=as_json)
-
-
-def _codes(option: str, texts: Sequence[str]) -> dict[str, tuple[str, str, str]]:
-    """Read ``liver=10200004,SCT,Liver``; the meaning may hold commas."""
-    from lepton_vision.errors import ConfigError
-
-    found = {}
-    for text in texts:
-        name, _, code = text.partition("=")
-        parts = [part.strip() for part in code.split(",", 2)]
-        if not name.strip() or len(parts) != 3:
-            raise ConfigError(
-                f"--{option} takes name=value,scheme,meaning, e.g. liver=10200004,SCT,Liver. Received: {text!r}.",
-                key=option,
-            )
-        found[name.strip()] = (parts[0], parts[1], parts[2])
-    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +28,23 @@ def check_choice(name: str, value: str, valid: tuple[str, ...]) -> None:
 def split_names(text: str) -> list[str]:
     """Names between commas, without the spaces around them."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def parse_codes(option: str, texts: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+    """Read ``liver=10200004,SCT,Liver``; the meaning may hold commas."""
+    from lepton_vision.errors import ConfigError
+
+    found = {}
+    for text in texts:
+        name, _, code = text.partition("=")
+        parts = [part.strip() for part in code.split(",", 2)]
+        if not name.strip() or len(parts) != 3:
+            raise ConfigError(
+                f"--{option} takes name=value,scheme,meaning, e.g. liver=10200004,SCT,Liver. Received: {text!r}.",
+                key=option,
+            )
+        found[name.strip()] = (parts[0], parts[1], parts[2])
+    return found
 
 
 def print_facts(values: dict[str, Any], *, as_json: bool) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lepton_vision.cli_options import Json, check_choice, print_facts, split_names
+
+if TYPE_CHECKING:
+    from lepton_vision.config import EvaluationConfig
+    from lepton_vision.evaluation import Aggregation
 
 
 def compare(
@@ -20,8 +24,12 @@ def compare(
     margin: Annotated[float | None, typer.Option(help="Of non-inferiority, for every endpoint.")] = None,
     endpoints: Annotated[str, typer.Option(help="Figures to adjust for, with commas; default by kind.")] = "",
     unit: Annotated[str, typer.Option(help="image, series, study or patient.")] = "image",
-    aggregate: Annotated[str, typer.Option(help="With --unit: mean, max or noisy_or.")] = "mean",
-    interval: Annotated[str, typer.Option(help="percentile or bca.")] = "percentile",
+    aggregate: Annotated[str, typer.Option(help="With --unit: mean, max, noisy_or or learnt.")] = "mean",
+    validation: Annotated[
+        Path | None, typer.Option(help="With learnt: validation predictions of the first model.")
+    ] = None,
+    validation_b: Annotated[Path | None, typer.Option(help="With learnt: of the second.")] = None,
+    interval: Annotated[str, typer.Option(help="bca or percentile.")] = "bca",
     replicates: Annotated[int, typer.Option(min=100, help="Bootstrap replicates.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
     as_json: Json = False,
@@ -34,7 +42,7 @@ def compare(
     from lepton_vision.pipeline import stated_point
 
     check_choice("unit", unit, ("image", "series", "study", "patient"))
-    check_choice("aggregate", aggregate, ("mean", "max", "noisy_or"))
+    check_choice("aggregate", aggregate, ("mean", "max", "noisy_or", "learnt"))
     check_choice("interval", interval, ("percentile", "bca"))
     settings = Config().override(
         f"evaluation.unit={unit}",
@@ -53,6 +61,7 @@ def compare(
         endpoints=split_names(endpoints) or None,
         margin=margin,
         config=settings.evaluation,
+        aggregations=_fitted(validation, validation_b, settings.evaluation),
     )
     out.mkdir(parents=True, exist_ok=True)
     facts = result.to_dict()
@@ -62,6 +71,25 @@ def compare(
     shown = {name: _endpoints(part) for name, part in facts["targets"].items()}
     counts = {"n": result.n, "n_patients": result.n_patients}
     print_facts({**counts, "targets": shown, "comparison": str(out / "comparison.json")}, as_json=as_json)
+
+
+def _fitted(
+    first: Path | None, second: Path | None, settings: EvaluationConfig
+) -> tuple[Aggregation, Aggregation] | None:
+    """The learnt aggregation of each model, each on its own predictions of validation."""
+    from lepton_vision.errors import ConfigError
+    from lepton_vision.evaluation import fit_aggregation
+    from lepton_vision.inference import Predictions
+
+    if settings.aggregation != "learnt" or settings.unit == "image":
+        return None
+    if first is None or second is None:
+        raise ConfigError(
+            "--aggregate learnt needs --validation and --validation-b: predictions of validation by each model.",
+            key="validation",
+        )
+    fits = [fit_aggregation(Predictions.load(path), unit=settings.unit) for path in (first, second)]
+    return fits[0], fits[1]
 
 
 def _endpoints(part: dict[str, Any]) -> dict[str, Any]:

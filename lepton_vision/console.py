@@ -44,6 +44,7 @@ class Console:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[rate]}"),
             TextColumn("{task.fields[note]}"),
             console=self._console,
             disable=not self._console.is_terminal,
@@ -51,6 +52,7 @@ class Console:
         self._is_plain = not self._console.is_terminal and not quiet
         self._tasks: dict[str, TaskID] = {}
         self._last: tuple[str, float] = ("", 0.0)
+        self._starts: dict[str, tuple[float, int]] = {}
 
     def __enter__(self) -> Console:
         self._progress.start()
@@ -64,18 +66,35 @@ class Console:
     def progress(self, stage: str, done: int, total: int, note: str) -> None:
         """Move the bar of ``stage``; without a terminal, write a line at most every ten seconds."""
         name = _NAMES.get(stage, stage)
+        pace = self._pace(stage, done)
+        rate = "" if stage == "train" or not pace else f"{pace:.{1 if pace < 10 else 0}f}/s"  # its note has images/s
         if self._is_plain:
-            self._tell(name, done, total, note)
+            left = "" if not pace or done >= total else f"{_duration((total - done) / pace)} left"
+            self._tell(name, f"{done}/{total or '?'}", rate, left, note, ends=done == total)
             return
         if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(name, total=total or None, note=note)
-        self._progress.update(self._tasks[stage], completed=done, total=total or None, note=note)
+            self._tasks[stage] = self._progress.add_task(name, total=total or None, note=note, rate=rate)
+        self._progress.update(self._tasks[stage], completed=done, total=total or None, note=note, rate=rate)
 
-    def _tell(self, name: str, done: int, total: int, note: str) -> None:
+    def _pace(self, stage: str, done: int) -> float:
+        """Steps per second since the stage began; what an earlier run had done does not count. 0 where unknown."""
+        now = time.monotonic()
+        began, first = self._starts.setdefault(stage, (now, done))
+        return (done - first) / (now - began) if done > first and now > began else 0.0
+
+    def _tell(self, name: str, *words: str, ends: bool) -> None:
         now, (last_name, last_time) = time.monotonic(), self._last
-        if name != last_name or now - last_time > 10 or done == total:
+        if name != last_name or now - last_time > 10 or ends:
             self._last = (name, now)
-            self._console.print(f"{name}: {done}/{total or '?'} {note}".rstrip(), highlight=False)
+            self._console.print(f"{name}: {'  '.join(word for word in words if word)}", highlight=False)
+
+
+def _duration(seconds: float) -> str:
+    """In words, e.g. "40 s", "12 min", "3 h 20 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def show(values: Mapping[str, Any]) -> None:

@@ -107,10 +107,7 @@ def run_demo(
         raise EvaluationError("Expected figures of the classes and of the masks. Received: only one of them.")
     figure = result.test.evaluation.figures["finding"]["auroc"]
     return {
-        "test_auroc": figure.value,
-        "low": figure.low,
-        "high": figure.high,
-        "n": figure.n,
+        **{"test_auroc": figure.value, "low": figure.low, "high": figure.high, "n": figure.n},
         "dice": result.test.masks.figures["finding"]["dice"].to_dict(),
         "report": str(result.test.report),
         "mask_report": str(result.test.mask_report),

@@ -10,8 +10,10 @@ from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
+def atomic_file(path: str | Path, *, private: bool = False) -> Iterator[BinaryIO]:
     """Open a hidden temporary file beside ``path`` for writing; on success it is synced and takes that name.
+
+    A ``private`` file can be read by its owner alone, from its first byte on (mode 0600).
 
     On any error the temporary file is removed and what stood at ``path`` before stays as it was.
 
@@ -22,7 +24,8 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(temporary, flags, 0o600 if private else 0o666), "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -34,9 +37,9 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     sync_folder(path.parent)
 
 
-def write_atomic(path: str | Path, data: bytes | str) -> None:
-    """Write ``data`` (text as UTF-8) to ``path``: whole and on disk, or not at all."""
-    with atomic_file(path) as file:
+def write_atomic(path: str | Path, data: bytes | str, *, private: bool = False) -> None:
+    """Write ``data`` (text as UTF-8) to ``path``: whole and on disk, or not at all; see ``atomic_file``."""
+    with atomic_file(path, private=private) as file:
         file.write(data.encode("utf-8") if isinstance(data, str) else data)
 
 

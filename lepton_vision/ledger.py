@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,9 +23,10 @@ class Look:
 
     Attributes:
         bundle_id: of the model.
-        manifest: fingerprint of the manifest.
-        split: "test".
-        command: what looked: "run", "evaluate", "evaluate --external" ….
+        manifest: fingerprint of the manifest, or of the cases and labels of a table of predictions; "" where unknown.
+        split: "test", or "unknown" for a table that does not say.
+        command: what looked: "run", "run --folds 5", "evaluate", "evaluate --external", "evaluate --predictions",
+            "write_report" ….
         figures: names of the figures that were computed, by target.
     """
 
@@ -33,7 +34,7 @@ class Look:
     manifest: str
     split: str
     command: str
-    figures: Mapping[str, list[str]]
+    figures: Mapping[str, Sequence[str]]
 
     @property
     def is_external(self) -> bool:
@@ -46,7 +47,8 @@ class Looks:
     """What the ledger says after a look.
 
     Attributes:
-        count: looks at this split until now, this one included; of external looks, those at the same manifest.
+        count: looks at this split until now, this one included; of external looks and of tables without a split, those
+            at the same cases.
         is_written: whether this one is in the ledger: not in a folder that cannot be written.
     """
 
@@ -57,6 +59,18 @@ class Looks:
         """Facts for provenance."""
         facts: dict[str, Any] = {"test_looks": self.count}
         return facts if self.is_written else facts | {"ledger": "not written: the run folder cannot be written"}
+
+
+def find_ledger(*places: str | Path) -> Path:
+    """Return the folder whose ledger counts: the first of the places, or of the folders above them, that has one.
+
+    Where none has, it is the last place. ``runs/ct-01/evaluation`` thus leads to the ledger of ``runs/ct-01``.
+    """
+    for place in map(Path, places):
+        for folder in (place, place.absolute().parent):
+            if (folder / LEDGER).is_file():
+                return folder
+    return Path(places[-1])
 
 
 def record_look(folder: str | Path, look: Look) -> Looks:
@@ -101,6 +115,11 @@ def _locked(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
+def names_of(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Names of figures by target, as a look keeps them."""
+    return {name: list(found) for name, found in figures.items()}
+
+
 def _line(look: Look) -> bytes:
     facts = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -121,5 +140,6 @@ def _count(path: Path, look: Look) -> int:
             entry = json.loads(line)
             is_external = "--external" in str(entry.get("command"))
             is_same = entry.get("split") == look.split and is_external == look.is_external
-            found += is_same and (not is_external or entry.get("manifest") == look.manifest)
+            is_by_cases = is_external or look.split == "unknown"
+            found += is_same and (not is_by_cases or entry.get("manifest") == look.manifest)
     return found

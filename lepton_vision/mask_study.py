@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ def evaluate_mask_parts(
     tolerance_mm: float = 1.0,
     device: str = "auto",
     title: str | None = None,
+    facts: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> tuple[SegmentationEvaluation, Path]:
     """Predict the masks of rows that have a true one, and evaluate them on the pixels of the images.
@@ -79,6 +80,7 @@ def evaluate_mask_parts(
         tolerance_mm: of the surface Dice.
         device: "auto", "cpu", "cuda" or "mps".
         title: of the page.
+        facts: further provenance for the page, such as how often the split was looked at.
         progress: called with ("predict masks", done, total, "").
 
     Returns:
@@ -117,7 +119,7 @@ def evaluate_mask_parts(
         pointing=heads.pointing,
         split=split,
         title=title,
-        provenance=describe(first) if len(parts) == 1 else {"models": len(parts)},
+        provenance={**(describe(first) if len(parts) == 1 else {"models": len(parts)}), **(facts or {})},
     )
     return evaluation, report
 

@@ -6,6 +6,7 @@ files to a report.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -16,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 from lepton_vision.case_points import check_cases
 from lepton_vision.class_study import Scope, evaluate_classes, settle, subgroup_columns
 from lepton_vision.config import Config
-from lepton_vision.errors import ConfigError, EvaluationError, ManifestError
+from lepton_vision.errors import ConfigError, ManifestError
 from lepton_vision.evaluation import Evaluation
 from lepton_vision.evaluation.classification import validation_figures
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation, overlap_figures
 from lepton_vision.files import write_atomic
 from lepton_vision.inference.predictor import examine_network
 from lepton_vision.inference.whole_volumes import on_wholes
+from lepton_vision.ledger import Look, record_look
 from lepton_vision.manifest import Audit, Manifest, audit_manifest, split_manifest
 from lepton_vision.manifest.audit import drop_leaks
 from lepton_vision.manifest.labels import infer_targets, require_labels
@@ -137,13 +139,11 @@ def fit(
     provenance = {"data_fingerprint": manifest.fingerprint, "kept_epoch": result.epoch, "validation": result.best}
     bundle = Bundle(config=config, targets=config.targets, state=result.state, provenance=provenance)
     try:
-        bundle = bundle if val is None else settle(bundle, val, device=device, cache_dir=cache_dir)
-    except EvaluationError:
-        if main:  # the weights outlive a wish that cannot be fulfilled; another can be chosen for them
+        if val is not None:
+            bundle = settle(bundle, val, train=train, device=device, cache_dir=cache_dir)
+    finally:  # the weights outlive a wish that cannot be fulfilled; another can be chosen for them
+        if main:
             bundle.save(run_dir / "bundle")
-        raise
-    if main:
-        bundle.save(run_dir / "bundle")
     return bundle
 
 
@@ -278,13 +278,33 @@ def evaluate_bundle(
         result = SplitResult(report, evaluation)
     if bundle.gives_masks and (result is None or part.frame["mask_values"].notna().any()):
         masks, page = evaluate_mask_parts(
-            [(bundle, part)], out=Path(out) / "masks", split=split, device=device, title=title, progress=progress
+            [(bundle, part)],
+            out=Path(out) / "masks",
+            split=split,
+            device=device,
+            title=title,
+            facts=_looks(result, bundle, manifest, split=split, folder=scope.run_dir or out, command=scope.command),
+            progress=progress,
         )
         whole = SplitResult(page) if result is None else result
         result = replace(whole, masks=masks, mask_report=page)
     if result is None:
         raise ConfigError("Expected a bundle with targets or masks to evaluate. Received: neither.")
     return result
+
+
+def _looks(
+    result: SplitResult | None, bundle: Bundle, manifest: Manifest, *, split: Split, folder: str | Path, command: str
+) -> dict[str, Any]:
+    """How often the split was looked at: as counted with the classes, or counted now where there are masks alone."""
+    if result is not None and result.evaluation is not None:
+        return {key: value for key, value in result.evaluation.provenance.items() if key in ("test_looks", "ledger")}
+    if split != "test" or bundle.config.segmentation is None:
+        return {}
+    with contextlib.suppress(OSError):  # a folder that cannot be made is noted by the ledger, and stops nothing
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    figures = {"masks": list(bundle.config.segmentation.names)}
+    return record_look(folder, Look(bundle.bundle_id, manifest.fingerprint, split, command, figures)).to_dict()
 
 
 def run_study(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from lepton_vision.errors import ConfigError
 from lepton_vision.evaluation import evaluate
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation
 from lepton_vision.inference import Predictions, predict
-from lepton_vision.inspection import data_flow
+from lepton_vision.inspection import count_split, data_flow
+from lepton_vision.ledger import Look, names_of, record_look
 from lepton_vision.manifest import Manifest
 from lepton_vision.manifest.split import fold_split
 from lepton_vision.mask_study import evaluate_mask_parts, mask_figures
@@ -29,7 +30,7 @@ from lepton_vision.pipeline import (
     stated_point,
     with_targets,
 )
-from lepton_vision.results import write_results
+from lepton_vision.results import Model, write_results
 from lepton_vision.types import Progress
 
 
@@ -158,10 +159,12 @@ def cross_validate(
     result, areas = None, list[float]()
     if config.targets:
         found = [predict(bundle, part, device=device, cache_dir=cache_dir) for bundle, part in held_out]
-        result, areas = _pool_classes(found, config, flow=data_flow(manifest, config.targets), **shared)
+        result, areas = _pool_classes(found, config, held_out=held_out, manifest=manifest, device=device, **shared)
     if not held_out[0][0].gives_masks:
         return CrossResult(_certain(result), areas, {})
     shared["out"] /= "masks"
+    if result is None:
+        shared["facts"] = _note_look(held_out, manifest, run_dir, {"masks": held_out[0][0].require_masks().names})
     masks, page = evaluate_mask_parts(held_out, device=device, progress=progress, **shared)
     whole = SplitResult(page) if result is None else result
     return CrossResult(replace(whole, masks=masks, mask_report=page), areas, _fold_dice(masks, held_out))
@@ -174,17 +177,39 @@ def _certain(result: SplitResult | None) -> SplitResult:
 
 
 def _pool_classes(
-    found: Sequence[Predictions], config: Config, *, flow: dict[str, Any], out: Path, title: str
+    found: Sequence[Predictions],
+    config: Config,
+    *,
+    held_out: Sequence[tuple[Bundle, Manifest]],
+    manifest: Manifest,
+    device: str,
+    out: Path,
+    title: str,
 ) -> tuple[SplitResult, list[float]]:
-    """Evaluate the predictions of all folds together, and the first target's AUROC in each."""
+    """Evaluate the predictions of all folds together, and the first target's AUROC in each; note the look."""
     point, first = stated_point(config.targets, threshold=0.5), config.targets[0].name
     areas = [
         evaluate(part, operating_point=point, config=config.evaluation).figures[first]["auroc"].value for part in found
     ]
     pooled = Predictions.concat(found)
     evaluation = evaluate(pooled, operating_point=point, config=config.evaluation)
-    report = write_results(evaluation, pooled, out, title=title, data_flow=flow)
+    looks = _note_look(held_out, manifest, out.parent, names_of(evaluation.figures))
+    evaluation = replace(evaluation, provenance={**evaluation.provenance, **looks})
+    flow = data_flow(manifest, config.targets)
+    flow["splits"] = {
+        f"fold {k + 1}, held out": count_split(part, config.targets, "test") for k, (_, part) in enumerate(held_out)
+    }
+    models = [Model(bundle, frozenset(part.frame["image_id"].astype(str))) for bundle, part in held_out]
+    report = write_results(evaluation, pooled, out, title=title, data_flow=flow, models=models, device=device)
     return SplitResult(report, evaluation), areas
+
+
+def _note_look(
+    held_out: Sequence[tuple[Bundle, Manifest]], manifest: Manifest, folder: Path, figures: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Each cross-validation is one look at the held-out parts of its folds."""
+    bundles, command = "+".join(bundle.bundle_id for bundle, _ in held_out), f"run --folds {len(held_out)}"
+    return record_look(folder, Look(bundles, manifest.fingerprint, "test", command, figures)).to_dict()
 
 
 def _fold_dice(masks: SegmentationEvaluation, held_out: Sequence[tuple[Bundle, Manifest]]) -> dict[str, list[float]]:

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lepton_vision.evaluation import Evaluation
 from lepton_vision.files import write_atomic
 from lepton_vision.inference import Predictions
 from lepton_vision.inference.explain import explain_samples
 from lepton_vision.inspection import describe
+from lepton_vision.ledger import Look, find_ledger, names_of, record_look
 from lepton_vision.models import Bundle
+from lepton_vision.readers.versions import package_version
 from lepton_vision.reporting import write_report
 from lepton_vision.reporting.evidence import Run
 from lepton_vision.reporting.model_card import write_documents
-from lepton_vision.types import CaseKey, HeatMaps
+from lepton_vision.types import CaseKey, HeatMaps, Pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A bundle, and what it predicted.
+
+    Attributes:
+        bundle: the model.
+        image_ids: the images that it predicted, where there are several models (folds); None for all.
+    """
+
+    bundle: Bundle
+    image_ids: frozenset[str] | None = None
 
 
 def write_results(
@@ -26,7 +45,7 @@ def write_results(
     *,
     title: str | None = None,
     data_flow: Mapping[str, Any] | None = None,
-    bundle: Bundle | None = None,
+    models: Sequence[Model] = (),
     device: str = "auto",
     about: Mapping[str, str] | None = None,
 ) -> Path:
@@ -38,8 +57,8 @@ def write_results(
         out: folder; made if it is missing.
         title: heading of the page and the card.
         data_flow: see ``write_report``.
-        bundle: the model: its provenance, its settings, and where the evidence lies in the cases of the galleries; None
-            for another tool's predictions.
+        models: the model, or those of the folds: their provenance and settings, and where the evidence lies in the
+            cases of the galleries; none for another tool's predictions.
         device: where the maps of evidence are computed.
         about: what a human answered about the study (``reporting.about.read_about``).
 
@@ -50,10 +69,10 @@ def write_results(
     out.mkdir(parents=True, exist_ok=True)
     predictions.save(out / "predictions.csv")
     write_atomic(out / "figures.json", json.dumps(evaluation.to_dict(), indent=1))
-    facts: dict[str, Any] = {} if bundle is None else describe(bundle)
-    facts |= {key: value for key, value in evaluation.provenance.items() if key in ("test_looks", "ledger")}
-    maps = {} if bundle is None else explain_cases(evaluation, bundle, device=device)
-    settings = {} if bundle is None else bundle.config.to_dict()
+    facts = _describe(models)
+    facts |= {key: value for key, value in evaluation.provenance.items() if key in ("cases", "test_looks", "ledger")}
+    maps = explain_cases(evaluation, models, device=device)
+    settings = models[0].bundle.config.to_dict() if models else {}
     run = Run(evaluation, data_flow or {}, facts, settings, bool(maps))
     write_documents(run, out, about=about, title=title)
     return write_report(
@@ -61,12 +80,59 @@ def write_results(
     )
 
 
-def explain_cases(evaluation: Evaluation, bundle: Bundle, *, device: str = "auto") -> HeatMaps:
+def _describe(models: Sequence[Model]) -> dict[str, Any]:
+    """Facts about the model; of several, what is common to them and what each has of its own."""
+    if not models:
+        return {
+            "model": "another tool's",
+            "versions": {name: package_version(name).split()[-1] for name in ("lepton_vision", "numpy", "scipy")},
+        }
+    described = [describe(one.bundle) for one in models]
+    if len(described) < 2:
+        return described[0]
+    common = {key: value for key, value in described[0].items() if all(one.get(key) == value for one in described)}
+    own = {f"{key}s": [one.get(key) for one in described] for key in ("bundle", "kept_epoch")}
+    return {"models": len(described), **own, **common}
+
+
+def note_table_look(evaluation: Evaluation, predictions: Predictions, out: str | Path, *, table: Path) -> Evaluation:
+    """Note a look at a table of predictions, and return the evaluation with how many there were.
+
+    The ledger is that of the run whose folder holds the table or the output, where there is one; else it begins in the
+    output folder. Looks at a validation or training split are not noted.
+
+    Args:
+        evaluation: of the table.
+        predictions: what it holds.
+        out: folder of the results; made if it is missing.
+        table: where it lies.
+    """
+    split = predictions.split or "unknown"
+    if split not in ("test", "unknown"):
+        return evaluation
+    Path(out).mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    order = np.argsort(predictions.image_id)
+    for target in predictions.targets:  # the cases and their labels, not what a model says about them
+        digest.update(target.name.encode() + predictions.y_true[target.name][order].tobytes())
+    digest.update("\n".join(predictions.image_id[order].tolist()).encode())
+    look = Look(
+        predictions.bundle_id or "another tool",
+        digest.hexdigest()[:16],
+        split,
+        "evaluate --predictions",
+        names_of(evaluation.figures),
+    )
+    looks = record_look(find_ledger(table.parent, out), look).to_dict()
+    return replace(evaluation, provenance={**evaluation.provenance, "cases": look.manifest, **looks})
+
+
+def explain_cases(evaluation: Evaluation, models: Sequence[Model], *, device: str = "auto") -> HeatMaps:
     """Compute where the evidence lies in the most wrong and the least sure cases of an evaluation.
 
     Args:
         evaluation: of predictions that know where their images lie.
-        bundle: the model that made them.
+        models: what made them; a case is explained by the model that predicted it.
         device: "auto", "cpu", "cuda" or "mps".
 
     Returns:
@@ -79,4 +145,8 @@ def explain_cases(evaluation: Evaluation, bundle: Bundle, *, device: str = "auto
         for case in cases
         if case.address is not None
     ]
-    return explain_samples(bundle, dict(wanted).items(), device=device)
+    maps: dict[CaseKey, Pixels] = {}
+    for one in models:
+        own = [(key, at) for key, at in dict(wanted).items() if one.image_ids is None or key.image_id in one.image_ids]
+        maps |= explain_samples(one.bundle, own, device=device)
+    return maps

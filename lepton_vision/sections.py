@@ -355,6 +355,8 @@ class EvaluationConfig(Section):
     step-free rising line for each class, for some hundred validation samples of both classes and more."""
     conformal_coverage: Annotated[float, Field(gt=0.0, lt=1.0)] | None = 0.9
     """Share of the samples of each class whose set of answers is to hold it, fitted on validation; None fits none."""
+    novelty_neighbours: Annotated[int, Field(ge=0, le=1000)] = 10
+    """Which nearest training image tells how far a new one is from them (arXiv:2204.06507); 0 leaves it out."""
     subgroups: tuple[str, ...] = ()
     """Columns of the manifest by which figures are given too, e.g. [sex, age_band, site]."""
     subgroup_min_patients: PositiveInt = 20
@@ -362,8 +364,9 @@ class EvaluationConfig(Section):
     replicates: Annotated[int, Field(ge=100)] = 1000
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     seed: Annotated[int, Field(ge=0)] = 0
-    interval: Literal["percentile", "bca"] = "percentile"
-    """Of the bootstrap over patients; bca corrects bias and skewness (Efron, JASA 82:171, 1987)."""
+    interval: Literal["percentile", "bca"] = "bca"
+    """Of the bootstrap over patients; bca corrects bias and skewness (Efron, JASA 82:171, 1987) and for few
+    patients; percentile does neither, and holds the truth too seldom below some hundred patients."""
     max_fpr: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
     """Largest false positive rate of the partial AUROC."""
     prevalence: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None

@@ -224,10 +224,13 @@ class ModelOutput:
         logits: by target name, (B, 1) for binary, (B, K) otherwise; before sigmoid or softmax.
         mask_logits: (B, 1 + M, H, W) or (B, 1 + M, D, H, W), background first, before the softmax; None where the
             network has no segmentation head.
+        features: (B, F) float32 pooled features that the heads saw; None where there are no heads, or they are not
+            known (another runtime).
     """
 
     logits: dict[str, torch.Tensor]
     mask_logits: torch.Tensor | None = None
+    features: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,3 +184,11 @@ def test_two_tables_are_compared(tmp_path: Path) -> None:
     assert "b − a" in (tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")
     by_patient = run(*shared, "--unit", "patient", "--endpoints", "auroc", "--threshold-b", 0.6)
     assert by_patient["n"] == 30
+    for name, seed in (("val_a", 2), ("val_b", 3)):
+        write_table(tmp_path / f"{name}.csv", seed=seed, split="val")
+    learnt = ("--unit", "patient", "--aggregate", "learnt", "--validation", tmp_path / "val_a.csv")
+    joined = run(*shared, *learnt, "--validation-b", tmp_path / "val_b.csv")
+    assert joined["n"] == 30
+    assert json.loads((tmp_path / "out" / "comparison.json").read_text())["provenance"]["aggregation"] == "learnt"
+    done = CliRunner().invoke(app, [*map(str, shared), *map(str, learnt)])
+    assert "--validation-b" in str(done.exception)

@@ -22,6 +22,7 @@ from lepton_vision.inference import predict
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
 from lepton_vision.pipeline import evaluate_bundle, fit
+from lepton_vision.reporting import write_report
 from lepton_vision.scoring import score
 
 CONFIG = Config().override(
@@ -86,7 +87,7 @@ def test_what_validation_chose_is_in_the_bundle(trained: Trained) -> None:
     assert bundle.calibrators["label"].method == "isotonic"
     assert bundle.temperatures == {}
     assert bundle.set_rules["label"][0].n_patients == (16, 16)
-    again = settle(bundle.with_calibrators({}), trained.manifest.subset("val"))
+    again = settle(bundle.with_calibrators({}), trained.manifest.subset("val"), train=trained.manifest.subset("train"))
     assert again.bundle_id == bundle.bundle_id
 
 
@@ -134,6 +135,29 @@ def test_without_a_run_the_ledger_lies_beside_the_figures_and_no_folder_stops_it
     found = evaluate_bundle(trained.bundle, trained.manifest, split="test", out=tmp_path / "b", scope=barred)
     assert "not written" in found.evaluation.provenance["ledger"]
     assert found.report.exists()
+
+
+def test_ways_round_the_ledger_are_in_it_too(trained: Trained, tmp_path: Path) -> None:
+    """Evaluating the table that a look left behind, and a page made by hand as in a notebook, are looks of the run."""
+    study = tmp_path / "run"
+    study.mkdir()
+    evaluate_bundle(
+        trained.bundle, trained.manifest, split="test", out=study / "evaluation", scope=Scope(run_dir=study)
+    )
+    found = run("evaluate", "--predictions", study / "evaluation" / "predictions.csv", "--out", tmp_path / "elsewhere")
+    assert found["n"] == 32
+    assert not (tmp_path / "elsewhere" / "ledger.jsonl").exists()
+    again = evaluate(
+        predict(trained.bundle, trained.manifest.subset("test")), operating_point=trained.bundle.operating_point
+    )
+    page = write_report(again, study / "report.html").read_text(encoding="utf-8")
+    assert "This is look 3 at the test split" in page
+    lines = [json.loads(line) for line in (study / "ledger.jsonl").read_text().splitlines()]
+    assert [line["command"] for line in lines] == ["evaluate", "evaluate --predictions", "write_report"]
+    assert {line["bundle_id"] for line in lines} == {trained.bundle.bundle_id}
+    val = predict(trained.bundle, trained.manifest.subset("val"))
+    write_report(evaluate(val, operating_point=trained.bundle.operating_point), study / "val.html")
+    assert len((study / "ledger.jsonl").read_text().splitlines()) == 3
 
 
 def test_all_analyses_are_there_where_the_data_allow(trained: Trained, tmp_path: Path) -> None:
@@ -219,5 +243,7 @@ def test_a_wish_that_cannot_be_fulfilled_costs_no_training(
         fit(wish, trained.manifest, run_dir=tmp_path / "run")
     kept = Bundle.load(tmp_path / "run" / "bundle")
     assert kept.operating_point is None
-    settled = settle(replace(kept, config=CONFIG), trained.manifest.subset("val"))
+    settled = settle(
+        replace(kept, config=CONFIG), trained.manifest.subset("val"), train=trained.manifest.subset("train")
+    )
     assert settled.operating_point is not None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lepton_vision.ledger import Look, record_look
+from lepton_vision.ledger import Look, find_ledger, record_look
 
 LOOK = Look("0123", "4567", "test", "evaluate", {"covid": ["auroc", "sensitivity"]})
 
@@ -93,3 +93,19 @@ def test_a_ledger_that_can_only_be_read_is_still_counted(tmp_path: Path, monkeyp
     looks = record_look(tmp_path, LOOK)
     assert (looks.count, looks.is_written) == (3, False)
     assert len((tmp_path / "ledger.jsonl").read_text().splitlines()) == 2
+
+
+def test_tables_without_a_split_are_counted_by_their_cases(tmp_path: Path) -> None:
+    table = replace(LOOK, split="unknown", command="evaluate --predictions")
+    assert [record_look(tmp_path, table).count for _ in range(2)] == [1, 2]
+    assert record_look(tmp_path, replace(table, manifest="other cases")).count == 1
+    assert record_look(tmp_path, LOOK).count == 1  # a test split is another matter
+
+
+def test_the_ledger_of_a_run_is_found_from_the_folders_in_it(tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    (run / "evaluation").mkdir(parents=True)
+    assert find_ledger(run / "evaluation", out) == out  # none anywhere: it begins beside the results
+    record_look(run, LOOK)
+    assert find_ledger(run / "evaluation", out) == run
+    assert find_ledger(run, out) == run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 
@@ -50,6 +51,20 @@ def test_each_image_is_held_out_once_and_its_patient_with_it(source: Path, tmp_p
     tested = [set(frame.loc[frame["split"] == "test", "patient_id"]) for frame in seen]
     assert len(set.union(*tested)) == sum(map(len, tested)) == 24
     row = result["seeds"]["0"]
+    folder = tmp_path / "run/seed-0"
+    (line,) = [json.loads(one) for one in (folder / "ledger.jsonl").read_text().splitlines()]
+    assert (line["command"], line["split"]) == ("run --folds 3", "test")
+    assert line["bundle_id"] == "+".join(Bundle.load(folder / f"fold-{k}/bundle").bundle_id for k in range(3))
+    checklist = (folder / "evaluation/checklist_claim_2024.md").read_text(encoding="utf-8")
+    for told in (
+        "3 models, one for each fold",
+        "fold 2, held out 16 images of 8 patients",
+        "epochs 1",
+        "Weights: none",
+    ):
+        assert told in checklist, told
+    page = (folder / "evaluation/report.html").read_text(encoding="utf-8")
+    assert page.count('class="heat"') > 0  # each case explained by the model that held it out
     assert row["auroc"]["n"] == 48
     assert len(row["fold_auroc"]) == 3
     assert row["fold_mean_auroc"] == pytest.approx(np.mean(row["fold_auroc"]), abs=1e-4)

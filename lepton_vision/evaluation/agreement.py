@@ -84,7 +84,7 @@ def agree_heads(
     """Compare the decision for a binary target with the mask of the structure that explains it.
 
     A positive label without a mask, or a mask under a negative label, is a contradiction that a reader of the results
-    will see. Intervals are percentiles of a bootstrap that resamples patients (``intervals.bootstrap_figures``).
+    will see. Intervals come from a bootstrap that resamples patients (``intervals.bootstrap_figures``).
 
     Args:
         probability: (N,) float in [0, 1] of the positive class, or decisions 0 and 1; NaN is unknown.

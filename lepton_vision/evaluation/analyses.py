@@ -183,7 +183,8 @@ class Gap:
         figure: figure name.
         highest: value of the subgroup with the highest figure.
         lowest: … with the lowest.
-        difference: highest less lowest, at least 0. Its interval is that of the difference of these two subgroups.
+        difference: highest less lowest, at least 0. Its interval holds together with those of all other pairs of
+            subgroups, since this pair was picked as the widest apart.
         p: of a test over patients of "which subgroup a patient is in does not matter"; NaN where it cannot be done.
         p_holm: ``p`` corrected for all gaps tested in this evaluation (Holm 1979).
         test: "permutation", or "bootstrap" where patients have images in several subgroups.

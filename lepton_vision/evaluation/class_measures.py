@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from lepton_vision.evaluation.delong import mean_auroc
 from lepton_vision.evaluation.measures import BinaryMeasures, Extent, unit_sums
 from lepton_vision.evaluation.ranking import IntArray, ratio
 from lepton_vision.types import FloatArray, Interval
@@ -80,8 +81,8 @@ class MultilabelMeasures:
         return None if found is None else found[0].denominator_units(found[1])
 
     def analytic(self, confidence: float) -> dict[str, tuple[Interval, ...]]:
-        """Intervals without resampling, of the figures of each class."""
-        return analytic_by_class(self._parts, confidence)
+        """Intervals without resampling: of each class, of the mean AUROC, and of what is pooled over the classes."""
+        return analytic(self._parts, micro=self._micro, confidence=confidence)
 
     def reason(self, name: str) -> str:
         """Why a figure is undefined; for a figure over the classes, of the first class that lacks it."""
@@ -193,8 +194,8 @@ class MulticlassMeasures:
         return self.units if name == "accuracy" else None
 
     def analytic(self, confidence: float) -> dict[str, tuple[Interval, ...]]:
-        """Intervals without resampling, of the figures of each class."""
-        return analytic_by_class(self._parts, confidence)
+        """Intervals without resampling: of each class, of the mean AUROC, and of what is pooled over the classes."""
+        return analytic(self._parts, micro=self._micro, confidence=confidence)
 
     def reason(self, name: str) -> str:
         """Why a figure is undefined."""
@@ -254,8 +255,21 @@ def find_class(
     return None
 
 
-def analytic_by_class(parts: Mapping[str, BinaryMeasures], confidence: float) -> dict[str, tuple[Interval, ...]]:
-    """Intervals without resampling by ``<figure>_<class>``."""
-    return {
-        f"{name}_{k}": found for k, part in parts.items() for name, found in part.analytic(confidence).items() if found
-    }
+def analytic(
+    parts: Mapping[str, BinaryMeasures], *, micro: BinaryMeasures, confidence: float
+) -> dict[str, tuple[Interval, ...]]:
+    """Intervals without resampling: ``auroc``, ``<figure>_micro`` and ``<figure>_<class>``."""
+    found = {f"{name}_{k}": ends for k, part in parts.items() for name, ends in part.analytic(confidence).items()}
+    found |= {f"{name}_micro": ends for name, ends in micro.analytic(confidence).items() if name in AVERAGED}
+    found["auroc"] = _of_mean_auroc(parts, confidence)
+    return {name: ends for name, ends in found.items() if ends}
+
+
+def _of_mean_auroc(parts: Mapping[str, BinaryMeasures], confidence: float) -> tuple[Interval, ...]:
+    questions = [part.question for part in parts.values()]
+    if any(one.is_positive.all() or not one.is_positive.any() for one in questions):
+        return ()
+    units = max(int(one.unit.max()) for one in questions) + 1
+    is_clustered = any(np.unique(one.unit).size < one.unit.size for one in questions)
+    low, high = mean_auroc(questions, units=units).interval(confidence=confidence)
+    return (Interval("obuchowski" if is_clustered else "delong", low, high),) if np.isfinite(low) else ()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 CountArray = npt.NDArray[np.int64]
 ClassMeasures = BinaryMeasures | MulticlassMeasures | MultilabelMeasures
+Found = TypeVar("Found")
 _DEFAULT = Extent()
 
 
@@ -172,10 +174,11 @@ def evaluate(
         columns = {name: join_values(one, predictions, unit=settings.unit) for name, one in (columns or {}).items()}
         set_rules = None  # they promise a coverage of images
         predictions = aggregate(predictions, unit=settings.unit, method=settings.aggregation, learnt=aggregation)
-    thresholds = {target.name: thresholds_of(operating_point, target) for target in predictions.targets}
     known = {target.name: predictions.labelled(target) for target in predictions.targets}
     is_known = np.any(list(known.values()), axis=0)
-    parts = {target.name: predictions.select(known[target.name]) for target in predictions.targets}
+    parts = [
+        _Part(predictions.select(known[t.name]), t, thresholds_of(operating_point, t)) for t in predictions.targets
+    ]
     return Evaluation(
         targets=predictions.targets,
         operating_point=operating_point,
@@ -184,17 +187,11 @@ def evaluate(
         n_patients=patient_units(predictions.patient_id[is_known])[1],
         n_unlabelled={name: int((~rows).sum()) for name, rows in known.items()},
         n_failed=len(predictions.failures),
-        figures={
-            t.name: figures_of(parts[t.name], t, thresholds=thresholds[t.name], settings=settings)
-            for t in predictions.targets
-        },
-        curves={
-            t.name: _curves(parts[t.name], t, thresholds=thresholds[t.name], settings=settings)
-            for t in predictions.targets
-        },
-        confusion={t.name: _confusion(parts[t.name], t, thresholds=thresholds[t.name]) for t in predictions.targets},
-        worst={t.name: worst_cases(parts[t.name], t, thresholds=thresholds[t.name]) for t in predictions.targets},
-        unsure={t.name: unsure_cases(parts[t.name], t, thresholds=thresholds[t.name]) for t in predictions.targets},
+        figures=_by_target(parts, partial(figures_of, settings=settings)),
+        curves=_by_target(parts, partial(_curves, settings=settings)),
+        confusion=_by_target(parts, _confusion),
+        worst=_by_target(parts, worst_cases),
+        unsure=_by_target(parts, unsure_cases),
         confidence=settings.confidence,
         preprocess=predictions.preprocess,
         provenance=_provenance(predictions, settings),
@@ -207,6 +204,19 @@ def evaluate(
             site=site,
         ),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """The labelled samples of one target, and where their probabilities become decisions."""
+
+    samples: Predictions
+    target: Target
+    thresholds: tuple[float, ...]
+
+
+def _by_target(parts: Sequence[_Part], make: Callable[..., Found]) -> dict[str, Found]:
+    return {one.target.name: make(one.samples, one.target, thresholds=one.thresholds) for one in parts}
 
 
 def _site_of_units(site: Site | None, settings: EvaluationConfig, *, aggregation: Aggregation | None) -> Site | None:

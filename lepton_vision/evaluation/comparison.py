@@ -20,7 +20,7 @@ from lepton_vision.evaluation.measures import Extent
 from lepton_vision.evaluation.paired_cases import align
 from lepton_vision.evaluation.paired_tests import PairedTest, compare_draws, compare_proportions, holm
 from lepton_vision.evaluation.ranking import BoolArray
-from lepton_vision.evaluation.units import aggregate
+from lepton_vision.evaluation.units import Aggregation, aggregate
 from lepton_vision.inference.predictions import Predictions
 from lepton_vision.types import Figure, FloatArray, Interval, OperatingPoint, Target, TargetKind
 
@@ -47,7 +47,8 @@ class Difference:
         margin: of non-inferiority, or None.
         is_non_inferior: whether the interval of b - a excludes a loss of ``margin`` or more; None without a margin or
             an interval.
-        p_non_inferior: one-sided P of a loss of ``margin`` or more; NaN without a margin.
+        p_non_inferior: one-sided P of a loss of ``margin`` or more, the share of such replicates; NaN without a margin.
+            ``is_non_inferior`` is by the interval, which BCa moves a little against that share.
     """
 
     a: float
@@ -149,6 +150,7 @@ def compare(
     endpoints: Sequence[str] | None = None,
     margin: float | Mapping[str, float] | None = None,
     config: EvaluationConfig | None = None,
+    aggregations: tuple[Aggregation, Aggregation] | None = None,
 ) -> Comparison:
     """Compare two models on the same cases.
 
@@ -166,6 +168,8 @@ def compare(
         endpoints: figures that the adjustment is over; None takes ``ENDPOINTS`` of each kind.
         margin: largest loss that is no inferiority, above 0: one for all endpoints, or by figure.
         config: as for ``evaluate``.
+        aggregations: of the first and of the second model, each fitted on validation (``units.fit_aggregation``), where
+            ``config.aggregation`` is "learnt".
 
     Raises:
         EvaluationError: other targets, cases or labels, an endpoint that is no figure, or a margin that is not above 0.
@@ -182,7 +186,11 @@ def compare(
     settings = config or EvaluationConfig()
     pair = predictions_a, align(predictions_a, predictions_b)
     if settings.unit != "image":
-        joined = [aggregate(one, unit=settings.unit, method=settings.aggregation) for one in pair]
+        fits = aggregations or (None, None)
+        joined = [
+            aggregate(one, unit=settings.unit, method=settings.aggregation, learnt=fit)
+            for one, fit in zip(pair, fits, strict=True)
+        ]
         pair = joined[0], joined[1]
     points = operating_point, operating_point_b or operating_point
     targets = predictions_a.targets
@@ -207,7 +215,8 @@ def compare(
             "replicates": settings.replicates,
             "seed": settings.seed,
             "unit": settings.unit,
-        },
+        }
+        | ({} if settings.unit == "image" else {"aggregation": settings.aggregation}),
     )
 
 

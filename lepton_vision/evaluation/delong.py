@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit, logit, ndtri, stdtrit
@@ -55,23 +57,57 @@ def auroc_covariance(is_positive: BoolArray, scores: FloatArray, *, unit: IntArr
         >>> float(found.auroc[0]), float(found.covariance[0, 0])
         (0.75, 0.125)
     """
-    m, n = int(is_positive.sum()), int((~is_positive).sum())
-    if not m or not n:
-        raise EvaluationError(f"An AUROC needs both classes. Received: {m} positive and {n} negative samples.")
-    places = [_placements(is_positive, scores[:, k]) for k in range(scores.shape[1])]
-    of_positives, of_negatives = (np.column_stack([pair[side] for pair in places]) for side in (0, 1))
-    auroc = of_positives.mean(axis=0)
     if unit is None:
         unit = np.arange(is_positive.size)
-    units = int(unit.max()) + 1
-    first = _by_unit(of_positives - auroc, unit[is_positive], units=units) / m
-    second = _by_unit(of_negatives - auroc, unit[~is_positive], units=units) / n
-    has_first, has_second = (np.bincount(unit[rows], minlength=units) > 0 for rows in (is_positive, ~is_positive))
+    auroc, first, second, has_first, has_second = _components(is_positive, scores, unit, units=int(unit.max()) + 1)
     cross = first.T @ second
     covariance = _spread(int(has_first.sum())) * (first.T @ first) + _spread(int(has_second.sum())) * second.T @ second
     if np.any(has_first & has_second):
         covariance = covariance + _spread(int((has_first | has_second).sum())) * (cross + cross.T)
     return AurocCovariance(auroc, covariance, min(int(has_first.sum()), int(has_second.sum())))
+
+
+class AurocQuestion(NamedTuple):
+    """One class against the rest: (N,) bool truth, (N,) float64 scores, (N,) int patient of each sample."""
+
+    is_positive: BoolArray
+    score: FloatArray
+    unit: IntArray
+
+
+def mean_auroc(questions: Sequence[AurocQuestion], *, units: int) -> AurocCovariance:
+    """Estimate the variance of the plain mean of the AUROCs of several classes (macro, one against the rest).
+
+    The structural components of DeLong's covariance are summed over the classes by patient before they are squared: a
+    sample that is positive of one class and negative of the others moves all areas at once (the multi-class area of
+    Hand and Till, Mach Learn 45:171, 2001, is a mean of such areas too). With one class it is ``auroc_covariance`` of
+    independent samples.
+
+    Args:
+        questions: one for each class, each with both answers.
+        units: number of patients; ``unit`` of all questions counts the same ones.
+
+    Returns:
+        One AUROC with its variance.
+
+    Raises:
+        EvaluationError: a question with one answer only.
+
+    Example:
+        >>> truth, score = np.array([False, False, True, True]), np.array([0.1, 0.4, 0.35, 0.8])
+        >>> halves = [AurocQuestion(truth, score, np.arange(4)), AurocQuestion(~truth, 1 - score, np.arange(4))]
+        >>> found = mean_auroc(halves, units=4)
+        >>> float(found.auroc[0]), float(found.covariance[0, 0])
+        (0.75, 0.125)
+    """
+    areas, least, moved = [], units, np.zeros((units, 1))
+    for one in questions:
+        auroc, *sides = _components(one.is_positive, one.score[:, None], one.unit, units=units)
+        for component, has_side in zip(sides[:2], sides[2:], strict=True):
+            moved += np.sqrt(_spread(int(has_side.sum()))) * component / len(questions)
+            least = min(least, int(has_side.sum()))
+        areas.append(float(auroc[0]))
+    return AurocCovariance(np.array([np.mean(areas)]), moved.T @ moved, least)
 
 
 def auroc_interval(
@@ -100,6 +136,22 @@ def _placements(is_positive: BoolArray, score: FloatArray) -> tuple[FloatArray, 
     of_positives = (ranks[is_positive] - rankdata(score[is_positive])) / n
     of_negatives = 1.0 - (ranks[~is_positive] - rankdata(score[~is_positive])) / m
     return of_positives, of_negatives
+
+
+def _components(
+    is_positive: BoolArray, scores: FloatArray, unit: IntArray, *, units: int
+) -> tuple[FloatArray, FloatArray, FloatArray, BoolArray, BoolArray]:
+    """AUROCs (K,), what each unit's positives and its negatives move them by (U, K), and which units have any (U,)."""
+    m, n = int(is_positive.sum()), int((~is_positive).sum())
+    if not m or not n:
+        raise EvaluationError(f"An AUROC needs both classes. Received: {m} positive and {n} negative samples.")
+    places = [_placements(is_positive, scores[:, k]) for k in range(scores.shape[1])]
+    of_positives, of_negatives = (np.column_stack([pair[side] for pair in places]) for side in (0, 1))
+    auroc = of_positives.mean(axis=0)
+    first = _by_unit(of_positives - auroc, unit[is_positive], units=units) / m
+    second = _by_unit(of_negatives - auroc, unit[~is_positive], units=units) / n
+    has_first, has_second = (np.bincount(unit[rows], minlength=units) > 0 for rows in (is_positive, ~is_positive))
+    return auroc, first, second, has_first, has_second
 
 
 def _by_unit(values: FloatArray, unit: IntArray, *, units: int) -> FloatArray:

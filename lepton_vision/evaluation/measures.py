@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lepton_vision.evaluation.curves import equal_mass_bins
-from lepton_vision.evaluation.delong import auroc_covariance
+from lepton_vision.evaluation.delong import AurocQuestion, auroc_covariance
 from lepton_vision.evaluation.intervals import clustered_proportion
 from lepton_vision.evaluation.ranking import IntArray, Ranking, ratio
 from lepton_vision.types import FloatArray, Interval
@@ -168,6 +168,11 @@ class BinaryMeasures:
             "accuracy": (tp + tn, tp + fp + fn + tn),
         }
         return found | {name: clustered_proportion(*parts[name], confidence=confidence) for name in _PROPORTIONS}
+
+    @property
+    def question(self) -> AurocQuestion:
+        """Truth, scores and patients, as an AUROC needs them."""
+        return AurocQuestion(self._truth > 0, self._prob, self._unit)
 
     def _of_auroc(self, confidence: float) -> tuple[Interval, ...]:
         is_positive = self._truth > 0

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Hashable, Mapping
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from scipy.stats import binomtest, chi2
 
 from lepton_vision.evaluation.ranking import BoolArray, IntArray
 from lepton_vision.types import FloatArray
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 class PairedTest(NamedTuple):
@@ -70,7 +72,7 @@ def compare_draws(drawn: FloatArray) -> PairedTest:
     return PairedTest(min(1.0, 2.0 * (beyond + 1) / (drawn.size + 1)), "bootstrap")
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
     """Adjust P values for their number (Holm, Scand J Stat 6:65, 1979); one that is NaN stays so and is not counted.
 
     Example:

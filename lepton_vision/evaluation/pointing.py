@@ -82,7 +82,7 @@ def play_pointing_game(
     """Ask of each heat map whether it is hottest where the truth is.
 
     Pixels that share the maximum count by the share of them that hits, so that a map without any contrast reaches what
-    chance does. Intervals are percentiles of a bootstrap that resamples patients.
+    chance does. Intervals come from a bootstrap that resamples patients.
 
     Args:
         heat_maps: N arrays (H, W) of finite numbers, larger is hotter, e.g. of ``inference.cam.grad_cam``; taken one

@@ -116,7 +116,7 @@ def _partial(
         width[is_cut] = reach**2 / (2 * (after - before)[is_cut])
     area = ratio(_dot(weight, width), positives * negatives)
     least = max_fpr**2 / 2
-    return 0.5 * (1.0 + (area - least) / (max_fpr - least))
+    return np.minimum(0.5 * (1.0 + (area - least) / (max_fpr - least)), 1.0)  # rounding must not exceed perfection
 
 
 def ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> FloatArray:

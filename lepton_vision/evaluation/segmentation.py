@@ -187,8 +187,8 @@ def evaluate_masks(
     """Compare predicted masks with the truth, case by case, and sum up by structure.
 
     Cases are taken one at a time and dropped, so that memory holds the pixels of one. Slices of volumes are also summed
-    up by volume (``by_volume``). Rules for empty masks: see
-    ``masks``; a figure that is undefined in a case is not in the mean, and is counted. Intervals are percentiles of a
+    up by volume (``by_volume``). Rules for empty masks: see ``masks``; a figure that is undefined in a case is not in
+    the mean, and is counted. Intervals come from a
     bootstrap that resamples patients (``intervals.bootstrap_figures``).
 
     Args:

@@ -13,12 +13,12 @@ from lepton_vision.config import EvaluationConfig
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.analyses import Gap, Subgroup, SubgroupColumn
 from lepton_vision.evaluation.classification import figures_of, measures_of
-from lepton_vision.evaluation.differences import difference_figure
 from lepton_vision.evaluation.grouping import group_values
 from lepton_vision.evaluation.intervals import Bootstrap, Measures, draw_counts, patient_units
+from lepton_vision.evaluation.paired_tests import holm
 from lepton_vision.evaluation.ranking import BoolArray, IntArray
 from lepton_vision.inference.predictions import Predictions
-from lepton_vision.types import FloatArray, OperatingPoint, Target
+from lepton_vision.types import Figure, FloatArray, OperatingPoint, Target
 
 TESTED = {
     "binary": ("auroc", "sensitivity", "specificity"),
@@ -38,11 +38,12 @@ def evaluate_subgroups(
 ) -> tuple[SubgroupColumn, ...]:
     """Compute the figures of every subgroup at the one operating point, and test the largest gap of each figure.
 
-    The test permutes subgroups over patients: its null hypothesis is that which subgroup a patient is in says nothing
-    about labels and probabilities (so a gap may also come from a different mixture of cases). Where patients have
-    images in several subgroups they cannot be permuted; the gap is then compared with those of resampled patients,
-    each subgroup's figure centred on its own (Efron and Tibshirani 1993, ch. 16). All gaps of all columns are
-    corrected together (Holm, Scand J Stat 6:65, 1979).
+    The interval of a gap is simultaneous over all pairs of subgroups, since the largest was picked
+    (``simultaneous_interval``). The test permutes subgroups over patients: its null hypothesis is that which subgroup a
+    patient is in says nothing about labels and probabilities (so a gap may also come from a different mixture of
+    cases). Where patients have images in several subgroups they cannot be permuted; the gap is then compared with those
+    of resampled patients, each subgroup's figure centred on its own (Efron and Tibshirani 1993, ch. 16). All gaps of
+    all columns are corrected together (Holm, Scand J Stat 6:65, 1979).
 
     Args:
         predictions: of one split.
@@ -180,7 +181,9 @@ class _Grouped:
         gap = float(point[high] - point[low])
         null = null[:, defined][~np.isnan(null[:, defined]).any(axis=1)]
         p = (1 + int((np.ptp(null, axis=1) >= gap - 1e-12).sum())) / (1 + len(null)) if len(null) else np.nan
-        difference = difference_figure(gap, drawn[:, high] - drawn[:, low], n=self._unit.size, bootstrap=bootstrap)
+        ends = simultaneous_interval(point[defined], drawn[:, defined], confidence=bootstrap.confidence)
+        reason = "" if np.isfinite(ends[0]) else "no interval: undefined in most replicates"
+        difference = Figure(gap, *ends, self._unit.size, reason)
         highest, lowest = str(self._values[high]), str(self._values[low])
         return Gap(self._target.name, name, highest, lowest, difference, p, p)
 
@@ -189,23 +192,44 @@ def _joined(parts: list[dict[str, FloatArray]]) -> dict[str, FloatArray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """Correct P values for their number (Holm 1979); NaN stays NaN and counts for nothing.
+def simultaneous_interval(point: FloatArray, drawn: FloatArray, *, confidence: float) -> tuple[float, float]:
+    """Interval of the largest difference of G figures that holds although it was picked as the largest.
+
+    Every pair of groups gets the interval "difference ± c standard errors" with the one c for which all of them hold
+    together with the stated confidence, from the largest studentised deviation in each replicate (the bootstrap form of
+    Tukey's method: Hsu, Multiple Comparisons, 1996, ch. 5; Efron and Tibshirani 1993, ch. 12.5). Whichever pair is then
+    looked at, its interval keeps its level. With two groups nothing was picked, and it is that of the one pair.
+
+    Args:
+        point: (G,) float64, without NaN.
+        drawn: (R, G) float64, the figures of replicates; NaN where undefined.
+        confidence: e.g. 0.95.
+
+    Returns:
+        Low and high; NaN where most replicates lack one of the figures.
 
     Example:
-        >>> [round(one, 3) for one in holm([0.01, 0.04, 0.03])]
-        [0.03, 0.06, 0.06]
+        >>> drawn = np.random.default_rng(0).normal([0.9, 0.7, 0.8], 0.01, (2000, 3))
+        >>> low, high = simultaneous_interval(np.array([0.9, 0.7, 0.8]), drawn, confidence=0.95)
+        >>> round(low, 2), round(high, 2)  # wider than 1.96 standard errors of one difference, 0.028
+        (0.17, 0.23)
     """
-    values = np.asarray(p, dtype=np.float64)
-    known = np.flatnonzero(~np.isnan(values))
-    order = known[np.argsort(values[known], kind="stable")]
-    corrected = values.copy()
-    corrected[order] = np.maximum.accumulate((order.size - np.arange(order.size)) * values[order]).clip(max=1.0)
-    return [float(one) for one in corrected]
+    kept = drawn[~np.isnan(drawn).any(axis=1)]
+    if len(kept) < 2 or 2 * len(kept) < len(drawn):
+        return float("nan"), float("nan")
+    first, second = np.triu_indices(point.size, 1)
+    moved = (kept[:, first] - kept[:, second]) - (point[first] - point[second])
+    error = moved.std(axis=0, ddof=1)
+    largest = np.max(np.abs(moved) / np.where(error > 0, error, np.inf), axis=1)
+    gap = np.abs(point[first] - point[second])
+    pair = int(np.argmax(gap))
+    half = float(np.quantile(largest, confidence)) * float(error[pair])
+    return float(gap[pair]) - half, float(gap[pair]) + half
 
 
 def _corrected(columns: list[SubgroupColumn]) -> tuple[SubgroupColumn, ...]:
-    corrected = iter(holm([gap.p for column in columns for gap in column.gaps]))
+    gaps = [gap for column in columns for gap in column.gaps]
+    corrected = iter(holm({k: gap.p for k, gap in enumerate(gaps)}).values())
     return tuple(
         replace(column, gaps=tuple(replace(gap, p_holm=next(corrected)) for gap in column.gaps)) for column in columns
     )

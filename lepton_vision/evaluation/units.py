@@ -2,52 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
-from scipy.special import expit, log_expit, log_softmax, logit, softmax
+from scipy.special import log_expit, log_softmax
 
+from lepton_vision.aggregation import Aggregation as Aggregation
+from lepton_vision.aggregation import Method as Method
+from lepton_vision.aggregation import Unit as Unit
+from lepton_vision.aggregation import join_probabilities, logit_features
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.intervals import patient_units
 from lepton_vision.evaluation.ranking import IntArray
 from lepton_vision.inference.predictions import Predictions, TextArray
 from lepton_vision.types import FloatArray, Target
 
-Unit = Literal["image", "series", "study", "patient"]
-Method = Literal["max", "mean", "noisy_or", "learnt"]
 # Half mean and half maximum is what a fit is drawn to, with deviation 1: few units must not give wild weights.
 _PRIOR = np.array([0.0, 0.5, 0.5])
-_SMALLEST = 1e-7  # float32 probabilities saturate
-
-
-@dataclass(frozen=True, slots=True)
-class Aggregation:
-    """How the images of a unit are joined, fitted on validation.
-
-    Attributes:
-        unit: "series", "study" or "patient".
-        weights: by target name, (intercept, weight of the mean, weight of the maximum) of the logits: one row for
-            binary, multiclass and ordinal, K for multilabel. The intercept of exclusive classes is 0.
-        n: units that it was fitted on.
-    """
-
-    unit: Unit
-    weights: Mapping[str, tuple[tuple[float, ...], ...]]
-    n: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {"unit": self.unit, "weights": {k: [list(w) for w in v] for k, v in self.weights.items()}, "n": self.n}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Aggregation:
-        """Rebuild what ``to_dict`` gave."""
-        weights = {str(k): tuple(tuple(float(x) for x in row) for row in v) for k, v in values["weights"].items()}
-        return cls(values["unit"], weights, int(values["n"]))
 
 
 def aggregate(
@@ -102,7 +77,10 @@ def aggregate(
         series_id=predictions.series_id[first] if unit == "series" else unknown,
         study_id=None if predictions.study_id is None or unit == "patient" else predictions.study_id[first],
         y_true={t.name: _labels(predictions.y_true[t.name], which, target=t, unit=unit) for t in targets},
-        y_prob={t.name: _join(predictions.y_prob[t.name], which, t, method=method, weights=weights) for t in targets},
+        y_prob={
+            t.name: join_probabilities(predictions.y_prob[t.name], which, t, method=method, weights=weights)
+            for t in targets
+        },
         addresses=None,
     )
 
@@ -150,7 +128,7 @@ def fit_aggregation(predictions: Predictions, *, unit: Unit) -> Aggregation:
     weights: dict[str, tuple[tuple[float, ...], ...]] = {}
     for target in predictions.targets:
         truth = _labels(predictions.y_true[target.name], which, target=target, unit=unit)
-        mean, most = _features(predictions.y_prob[target.name], which, target)
+        mean, most = logit_features(predictions.y_prob[target.name], which, target)
         if target.is_exclusive:
             weights[target.name] = (_fit_exclusive(truth, mean, most, name=target.name),)
             continue
@@ -219,55 +197,6 @@ def _labels(truth: FloatArray, which: IntArray, *, target: Target, unit: Unit) -
     return np.where(np.isfinite(most), most, np.nan)
 
 
-def _join(
-    prob: FloatArray,
-    which: IntArray,
-    target: Target,
-    *,
-    method: Method,
-    weights: Mapping[str, tuple[tuple[float, ...], ...]],
-) -> FloatArray:
-    if method == "learnt":
-        return _apply(prob, which, target, weights=weights)
-    if method == "noisy_or":
-        if target.is_exclusive:
-            raise EvaluationError(
-                f"noisy_or is for binary and multilabel targets. Received: {target.name!r}, {target.kind}. Use mean or "
-                "max.",
-                key="aggregation",
-            )
-        with np.errstate(divide="ignore"):
-            joined = -np.expm1(_sums(np.log1p(-prob), which))
-        return np.asarray(np.clip(joined, 0.0, 1.0))
-    if method == "mean":
-        return np.asarray(_mean(prob, which).clip(0.0, 1.0))
-    most = _most(prob, which)
-    return most / most.sum(axis=1, keepdims=True) if target.is_exclusive else most
-
-
-def _apply(
-    prob: FloatArray, which: IntArray, target: Target, *, weights: Mapping[str, tuple[tuple[float, ...], ...]]
-) -> FloatArray:
-    if target.name not in weights:
-        raise EvaluationError(
-            f"The learnt aggregation lacks the target {target.name!r}. Fit it on predictions of the same targets.",
-            key=target.name,
-        )
-    mean, most = _features(prob, which, target)
-    rows = np.asarray(weights[target.name])
-    if target.is_exclusive:
-        return np.asarray(softmax(rows[0, 1] * mean + rows[0, 2] * most, axis=1))
-    joined = expit(rows[:, 0] + rows[:, 1] * mean + rows[:, 2] * most)
-    return np.asarray(joined[:, 0] if target.kind == "binary" else joined)
-
-
-def _features(prob: FloatArray, which: IntArray, target: Target) -> tuple[FloatArray, FloatArray]:
-    """(U, K) mean and maximum of the logits, or of the log probabilities of exclusive classes."""
-    values = prob.reshape(len(prob), -1).clip(_SMALLEST, 1.0 - _SMALLEST)
-    scores = np.log(values) if target.is_exclusive else logit(values)
-    return _mean(scores, which), _most(scores, which)
-
-
 def _fit_binary(truth: FloatArray, mean: FloatArray, most: FloatArray, *, name: str) -> tuple[float, ...]:
     known = _known(truth, name)
     design = np.column_stack([np.ones(known.sum()), mean[known], most[known]])
@@ -297,20 +226,3 @@ def _known(truth: FloatArray, name: str) -> npt.NDArray[np.bool_]:
             f"A learnt aggregation for {name!r} needs labelled units. Received: none. Use mean or max.", key=name
         )
     return known
-
-
-def _sums(values: FloatArray, which: IntArray) -> FloatArray:
-    total = np.zeros((int(which.max(initial=-1)) + 1, *values.shape[1:]))
-    np.add.at(total, which, values)
-    return total
-
-
-def _mean(values: FloatArray, which: IntArray) -> FloatArray:
-    n = np.bincount(which).astype(np.float64)
-    return np.asarray(_sums(values, which) / (n if values.ndim == 1 else n[:, None]))
-
-
-def _most(values: FloatArray, which: IntArray) -> FloatArray:
-    most = np.full((int(which.max(initial=-1)) + 1, *values.shape[1:]), -np.inf)
-    np.maximum.at(most, which, values)
-    return most

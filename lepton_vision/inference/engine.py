@@ -8,6 +8,7 @@ probability, bit by bit, whatever it is scored beside, and a resumed run gives w
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,10 +16,13 @@ import numpy.typing as npt
 import torch
 
 from lepton_vision.errors import ConfigError
+from lepton_vision.inference.exported import ExportedNetwork, is_exported
 from lepton_vision.inference.probabilities import to_probabilities
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import Precision, autocast, choose_device, choose_precision, suited_format
 from lepton_vision.types import ModelOutput, Pixels
+
+TORCH_ENGINES = ("torch", "torch-compile")
 
 
 class Engine:
@@ -26,14 +30,16 @@ class Engine:
 
     Args:
         bundle: weights, targets and calibration.
-        engine: "torch", "openvino" or "onnx"; the last two on the CPU, for images without masks, and not compared with
-            torch here: use ``engine_choice.load_engine``.
+        engine: "torch"; "torch-compile", which takes up to minutes to start and then runs faster; "openvino", "onnx" or
+            the name of a file that ``export`` wrote (.xml, .onnx), on the CPU and for images without masks. None is
+            compared with torch in float32 here: use ``engine_choice.load_engine``.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         precision: "auto" (the fastest that the device does well), "fp32", "bf16" or "fp16".
         batch_size: images per step. Another size may change a probability in its last bits. With ``volume.view`` 2.5d
             a step is one volume, and the network sees so many slices of it at once.
 
     Attributes:
+        number_format: "fp32", "bf16", "fp16", or "int8" for a file with such a network.
         difference: largest difference of a probability from torch in float32 on a calibration batch; None where it was
             not compared.
 
@@ -61,15 +67,19 @@ class Engine:
         self.samples_per_step = batch_size
         self.difference: float | None = None
         self._network: Callable[..., ModelOutput]
-        if engine != "torch":
+        self.number_format: str
+        if engine not in TORCH_ENGINES:
             self.device, self.precision = _cpu_only(engine, bundle, device=device, precision=precision)
-            self._network, self._runtime = _other_runtime(engine, bundle, self.precision)
+            self._network, self._runtime, self.number_format = _other_runtime(engine, bundle, self.precision)
             return
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
-        self._runtime = runtime_name(self.device, self.precision)
+        self.number_format = self.precision
+        self._runtime = runtime_name(self.device, self.precision, engine=engine)
         network = bundle.network().to(self.device)
         self._network = network.to(memory_format=suited_format(network.encoder.dims + 2))
+        if engine == "torch-compile":
+            self._network = torch.compile(self._network, dynamic=False)
         if bundle.config.sees_slabs:
             from lepton_vision.inference.slicewise import SlicewiseNetwork  # reads tables: not for images
 
@@ -102,9 +112,11 @@ class Engine:
             shapes = {t.name: 0 if t.kind == "binary" else (0, t.outputs) for t in self.bundle.targets}
             return Examined({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, None)
         names, masks = parts[0].probabilities, [part.masks for part in parts if part.masks is not None]
+        features = [part.features for part in parts if part.features is not None]
         return Examined(
             {name: np.concatenate([part.probabilities[name] for part in parts]) for name in names},
             np.concatenate(masks) if masks else None,
+            np.concatenate(features) if features else None,
         )
 
     def _step(self, images: torch.Tensor) -> Examined:
@@ -123,14 +135,21 @@ class Engine:
         masks = None
         if output.mask_logits is not None:
             masks = output.mask_logits[: len(images)].softmax(dim=1).cpu().numpy()
-        return Examined({name: values[: len(images)] for name, values in found.items()}, masks)
+        features = None if output.features is None else output.features[: len(images)].float().cpu().numpy()
+        return Examined({name: values[: len(images)] for name, values in found.items()}, masks, features)
 
 
 def _cpu_only(engine: str, bundle: Bundle, *, device: str, precision: str) -> tuple[torch.device, Precision]:
     """Device and number format of a runtime that is not torch."""
     formats = {"openvino": ("auto", "fp32", "bf16"), "onnx": ("auto", "fp32")}
+    if is_exported(engine):
+        formats, engine = {"of a file": ("auto",)}, "of a file"  # its number format is that in the file
     if engine not in formats:
-        raise ConfigError(f"Expected the engine torch, openvino or onnx. Received: {engine!r}.", key="engine")
+        raise ConfigError(
+            "Expected the engine torch, torch-compile, openvino, onnx, or a file that ends in .onnx or .xml. Received: "
+            f"{engine!r}.",
+            key="engine",
+        )
     if device not in ("auto", "cpu") or precision not in formats[engine] or bundle.gives_masks:
         raise ConfigError(
             f"Expected for the engine {engine} the device cpu, precision {', '.join(formats[engine])} and a bundle "
@@ -141,22 +160,25 @@ def _cpu_only(engine: str, bundle: Bundle, *, device: str, precision: str) -> tu
     return torch.device("cpu"), "bf16" if precision == "bf16" else "fp32"
 
 
-def _other_runtime(engine: str, bundle: Bundle, precision: Precision) -> tuple[Callable[..., ModelOutput], str]:
-    """Load the network into a runtime, whose package is imported only now."""
+def _other_runtime(engine: str, bundle: Bundle, precision: Precision) -> tuple[Callable[..., ModelOutput], str, str]:
+    """Load the network into a runtime, whose package is imported only now; return its name and number format too."""
+    if is_exported(engine):
+        file = ExportedNetwork(Path(engine), bundle)
+        return file, file.name, file.precision
     if engine == "openvino":
         from lepton_vision.inference.openvino_runtime import OpenVinoNetwork
 
         network = OpenVinoNetwork(bundle, precision=precision)
-        return network, network.name
+        return network, network.name, precision
     from lepton_vision.inference.onnx_runtime import OnnxNetwork
 
     session = OnnxNetwork(bundle)
-    return session, session.name
+    return session, session.name, precision
 
 
-def runtime_name(device: torch.device, precision: str) -> str:
+def runtime_name(device: torch.device, precision: str, *, engine: str = "torch") -> str:
     """What a network runs on, e.g. "torch 2.14.1 cpu bf16"."""
-    return f"torch {torch.__version__.split('+')[0]} {device.type} {precision}"
+    return f"{engine} {torch.__version__.split('+')[0]} {device.type} {precision}"
 
 
 class Examined(NamedTuple):
@@ -165,7 +187,9 @@ class Examined(NamedTuple):
     Attributes:
         probabilities: by target name, float32: (B,) for binary, (B, K) otherwise.
         masks: (B, 1 + M, H, W) float32 probabilities of background and structures, or None where none are predicted.
+        features: (B, F) float32 pooled features, or None where the runtime does not give them.
     """
 
     probabilities: dict[str, npt.NDArray[np.float32]]
     masks: Pixels | None
+    features: npt.NDArray[np.float32] | None = None

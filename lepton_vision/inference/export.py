@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,50 +16,63 @@ from lepton_vision.errors import BundleError, ConfigError
 from lepton_vision.files import sync_folder, write_atomic
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.engine_choice import TOLERANCE, calibration_pixels
+from lepton_vision.inference.exported import KEY, SUFFIXES, normalisation, open_exported
 from lepton_vision.inference.graphs import ProbabilityGraph
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.transforms.preprocess import LEVELS, to_input
-from lepton_vision.types import Pixels
+from lepton_vision.transforms.preprocess import UInt16Pixels, to_input
 
-KEY = "lepton_vision"
+Runtime = Literal["onnx", "openvino"]
 
 
-def export_bundle(bundle: Bundle, path: str | Path, *, to: Literal["onnx", "openvino"]) -> float:
+@dataclass(frozen=True, slots=True)
+class Int8:
+    """How a network becomes one of 8 bits.
+
+    Attributes:
+        samples: images that show the ranges of the activations, (C, H, W) uint16 each, as ``preprocess_image`` gives.
+        judge: takes the draft of the file, returns what the file shall say of its quality, and raises where that does
+            not do.
+    """
+
+    samples: Sequence[UInt16Pixels]
+    judge: Callable[[Path], dict[str, Any]]
+
+
+def export_bundle(bundle: Bundle, path: str | Path, *, to: Runtime, int8: Int8 | None = None) -> float:
     """Write a bundle of images as ONNX (.onnx) or OpenVINO (.xml, with .bin beside it); compare it before it is there.
 
     Input ``images``: (B, C, H, W) uint16, 0 black to 65535 white, as ``preprocess_image`` gives; B is free. Outputs by
-    target name: (B, 1) or (B, K) float32 probabilities. The metadata ``lepton_vision`` is one JSON object: bundle id,
-    classes, operating point, preprocessing. Masks are left out.
+    target name: (B, 1) or (B, K) float32 probabilities, and ``<target>_logits``, before the temperature. The metadata
+    ``lepton_vision`` is one JSON object: bundle id, classes, operating point, preprocessing, and the quality of an int8
+    network. Masks are left out.
+
+    Args:
+        bundle: of images.
+        path: file to write.
+        to: "onnx" or "openvino".
+        int8: None writes float32. See ``int8_study.export_int8``, which fills it in from a labelled manifest.
 
     Returns:
-        Largest difference of a probability from torch in float32.
+        Largest difference of a probability from torch in float32 on ``calibration_pixels``.
 
     Raises:
         ConfigError: another kind of bundle, calibrators, a suffix that does not fit, or a missing package.
         BundleError: the file gives other probabilities or facts, or cannot be written; nothing stays of it.
     """
-    path, suffix = Path(path), {"onnx": ".onnx", "openvino": ".xml"}[to]
-    if path.suffix != suffix:
-        raise ConfigError(f"Expected a file name that ends in {suffix}. Received: {path.suffix!r}.", key="out")
-    if bundle.calibrators:
-        raise ConfigError(
-            f"Expected calibration by temperature alone. Received: {', '.join(sorted(bundle.calibrators))} corrected "
-            "after the network. Export a bundle without calibrators.",
-            key="calibrators",
-        )
-    graph, facts = _graph(bundle), {KEY: json.dumps(describe(bundle), sort_keys=True)}
+    path = Path(path)
+    _check_request(bundle, path, to=to)
+    model, facts = _model(bundle, to=to), describe(bundle)
+    if int8 is not None:
+        from lepton_vision.inference.int8 import quantize
+
+        model = quantize(model, int8.samples)
     try:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
             draft = Path(folder) / path.name
-            if to == "onnx":
-                from lepton_vision.inference.onnx_runtime import onnx_model
-
-                write_atomic(draft, onnx_model(bundle, graph, facts))
-            else:
-                from lepton_vision.inference.openvino_runtime import save_openvino
-
-                save_openvino(bundle, graph, draft, facts)
-            difference = check_export(bundle, draft, to=to)
+            _save(model, draft, facts if int8 is None else facts | {"int8": {}}, to=to)
+            if int8 is not None:
+                _save(model, draft, facts | {"int8": int8.judge(draft)}, to=to)
+            difference = check_export(bundle, draft)
             for file in sorted(Path(folder).iterdir()):  # .bin before .xml: what names the other comes last
                 shutil.move(file, path.with_name(file.name))
     except OSError as error:
@@ -67,21 +81,34 @@ def export_bundle(bundle: Bundle, path: str | Path, *, to: Literal["onnx", "open
     return difference
 
 
-def check_export(bundle: Bundle, path: Path, *, to: Literal["onnx", "openvino"]) -> float:
+def _check_request(bundle: Bundle, path: Path, *, to: Runtime) -> None:
+    if SUFFIXES.get(path.suffix) != to:
+        suffix = next(suffix for suffix, runtime in SUFFIXES.items() if runtime == to)
+        raise ConfigError(f"Expected a file name that ends in {suffix}. Received: {path.suffix!r}.", key="out")
+    if bundle.calibrators:
+        raise ConfigError(
+            f"Expected calibration by temperature alone. Received: {', '.join(sorted(bundle.calibrators))} corrected "
+            "after the network. Export a bundle without calibrators.",
+            key="calibrators",
+        )
+
+
+def check_export(bundle: Bundle, path: Path) -> float:
     """Run a file with its runtime; return the largest difference of a probability from torch in float32.
 
     Raises:
         BundleError: it is too large, or the metadata are those of another bundle.
     """
-    pixels = calibration_pixels(bundle)
-    found, facts = _run(path, pixels, to=to)
+    pixels, exported = calibration_pixels(bundle), open_exported(path)
+    found = exported.run(pixels)
     true = Engine(bundle, device="cpu", precision="fp32", batch_size=len(pixels)).probabilities(
         to_input(pixels, bundle.config.preprocess)
     )
     difference = max(float(np.abs(found[name].reshape(true[name].shape) - true[name]).max()) for name in true)
-    if not difference <= TOLERANCE["fp32"] or json.loads(facts.get(KEY, "null")) != describe(bundle):
+    allowed = TOLERANCE["int8" if "int8" in exported.facts else "fp32"]
+    if not difference <= allowed or not describe(bundle).items() <= exported.facts.items():
         raise BundleError(
-            f"Expected probabilities within {TOLERANCE['fp32']:g} of torch and the facts of bundle {bundle.bundle_id}. "
+            f"Expected probabilities within {allowed:g} of torch and the facts of bundle {bundle.bundle_id}. "
             f"Received: a difference of {difference:.2g}, or other facts. Export the bundle again.",
             path=path,
         )
@@ -102,18 +129,26 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     return again
 
 
-def _graph(bundle: Bundle) -> ProbabilityGraph:
-    config = bundle.config.preprocess
-    mean = config.mean if len(config.mean) == len(config.std) else config.mean * len(config.std)
-    shift = [m / s for m, s in zip(mean, config.std, strict=True)]
-    return ProbabilityGraph(bundle, scale=[1.0 / (LEVELS * s) for s in config.std], shift=shift)
-
-
-def _run(path: Path, pixels: object, *, to: str) -> tuple[Mapping[str, Pixels], Mapping[str, str]]:
+def _model(bundle: Bundle, *, to: Runtime) -> Any:
+    """The graph as the runtime's own object."""
+    scale, shift = normalisation(bundle)
+    graph = ProbabilityGraph(bundle, scale=scale, shift=shift)
     if to == "onnx":
-        from lepton_vision.inference.onnx_runtime import run_onnx
+        from lepton_vision.inference.onnx_runtime import onnx_model
 
-        return run_onnx(path, pixels)
-    from lepton_vision.inference.openvino_runtime import run_openvino
+        return onnx_model(bundle, graph)
+    from lepton_vision.inference.openvino_runtime import openvino_model
 
-    return run_openvino(path, pixels)
+    return openvino_model(bundle, graph)
+
+
+def _save(model: Any, path: Path, facts: dict[str, Any], *, to: Runtime) -> None:
+    texts = {KEY: json.dumps(facts, sort_keys=True)}
+    if to == "onnx":
+        from lepton_vision.inference.onnx_runtime import onnx_bytes
+
+        write_atomic(path, onnx_bytes(model, texts))
+        return
+    from lepton_vision.inference.openvino_runtime import save_openvino
+
+    save_openvino(model, path, texts)

@@ -17,22 +17,31 @@ OPSET = 17
 
 
 class LogitGraph(nn.Module):
-    """Images (B, C, H, W) float32, normalised, to logits: (B, 1) or (B, K) for each target in order."""
+    """Images (B, C, H, W) float32, normalised, to logits: (B, 1) or (B, K) for each target in order.
 
-    def __init__(self, bundle: Bundle) -> None:
+    Args:
+        bundle: of images.
+        gives_features: the pooled features (B, F) come last.
+    """
+
+    def __init__(self, bundle: Bundle, *, gives_features: bool = False) -> None:
         super().__init__()
         check_is_plain(bundle)
+        self.gives_features = gives_features
         self.network, self.names = bundle.network(), [target.name for target in bundle.targets]
         self.network.gives_masks = False
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Run the network."""
-        logits = self.network(images).logits
-        return tuple(logits[name] for name in self.names)
+        found = self.network(images)
+        logits = tuple(found.logits[name] for name in self.names)
+        return (*logits, found.features) if self.gives_features else logits
 
 
 class ProbabilityGraph(nn.Module):
-    """Pixels (B, C, H, W) float32 from 0 to 65535 to calibrated probabilities: (B, 1) or (B, K) for each target.
+    """Pixels (B, C, H, W) float32 from 0 to 65535 to calibrated probabilities, (B, 1) or (B, K) for each target.
+
+    The logits that they are made of come after them; ``names`` are those of all outputs.
 
     Args:
         bundle: of images.
@@ -46,17 +55,26 @@ class ProbabilityGraph(nn.Module):
     def __init__(self, bundle: Bundle, *, scale: Sequence[float], shift: Sequence[float]) -> None:
         super().__init__()
         self.logits, self.targets = LogitGraph(bundle), bundle.targets
+        names = self.logits.names
+        self.names = [*names, *map(logit_output, names)]
         self.temperatures = [bundle.temperature(target.name) for target in bundle.targets]
         self.register_buffer("scale", torch.tensor(list(scale)).reshape(1, -1, 1, 1))
         self.register_buffer("shift", torch.tensor(list(shift)).reshape(1, -1, 1, 1))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Normalise, run the network, divide by the temperature; then softmax or sigmoid."""
-        logits = self.logits(pixels * self.scale - self.shift)
-        return tuple(
+        # The clamp changes no pixel; without it OpenVINO takes conversion and scale for those of 16-bit weights.
+        logits = self.logits(pixels.clamp(0, 65535) * self.scale - self.shift)
+        probabilities = (
             torch.softmax(one / t, dim=1) if target.is_exclusive else torch.sigmoid(one / t)
             for one, t, target in zip(logits, self.temperatures, self.targets, strict=True)
         )
+        return (*probabilities, *logits)
+
+
+def logit_output(target: str) -> str:
+    """Name of the output with the logits of a target."""
+    return f"{target}_logits"
 
 
 def check_is_plain(bundle: Bundle) -> None:

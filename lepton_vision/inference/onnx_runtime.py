@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lepton_vision.errors import ConfigError
+from lepton_vision.inference.exported import Exported
 from lepton_vision.inference.graphs import LogitGraph, ProbabilityGraph, example_images, to_onnx
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.types import ModelOutput, Pixels
@@ -23,42 +25,54 @@ except ImportError:
         key="engine",
     ) from None
 
+_FEATURES = "pooled features"
+RUNTIME = f"onnxruntime {onnxruntime.__version__}"
+
 
 class OnnxNetwork:
-    """The logits of a bundle by ONNX Runtime on the CPU, in float32."""
+    """The logits and features of a bundle by ONNX Runtime on the CPU, in float32."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._names = [target.name for target in bundle.targets]
-        self._session = _session(to_onnx(LogitGraph(bundle), example_images(bundle), outputs=self._names))
-        self.name = f"onnxruntime {onnxruntime.__version__} cpu fp32"
+        graph = LogitGraph(bundle, gives_features=True)
+        self._session = _session(to_onnx(graph, example_images(bundle), outputs=[*self._names, _FEATURES]))
+        self.name = f"{RUNTIME} cpu fp32"
 
     def __call__(self, images: Tensor) -> ModelOutput:
         """Run (B, C, H, W) float32, normalised."""
-        found = self._session.run(self._names, {"images": images.contiguous().numpy()})
-        return ModelOutput({name: torch.from_numpy(one) for name, one in zip(self._names, found, strict=True)})
+        *found, features = self._session.run([*self._names, _FEATURES], {"images": images.contiguous().numpy()})
+        logits = {name: torch.from_numpy(one) for name, one in zip(self._names, found, strict=True)}
+        return ModelOutput(logits, features=torch.from_numpy(features))
 
 
-def onnx_model(bundle: Bundle, graph: ProbabilityGraph, facts: Mapping[str, str]) -> bytes:
-    """Return a model whose input ``images`` is uint16, with ``facts`` as its metadata."""
-    names = [target.name for target in bundle.targets]
-    model = onnx.load_from_string(to_onnx(graph, example_images(bundle), outputs=names))
+def onnx_model(bundle: Bundle, graph: ProbabilityGraph) -> onnx.ModelProto:
+    """Return a model whose input ``images`` is uint16."""
+    model = onnx.load_from_string(to_onnx(graph, example_images(bundle), outputs=graph.names))
     for node in model.graph.node:
         node.input[:] = ["images_float" if name == "images" else name for name in node.input]
     model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT16
     cast = onnx.helper.make_node("Cast", ["images"], ["images_float"], to=onnx.TensorProto.FLOAT)
     model.graph.node.insert(0, cast)
+    return model
+
+
+def onnx_bytes(model: onnx.ModelProto, facts: Mapping[str, str]) -> bytes:
+    """Return the bytes of a model with ``facts`` as its metadata."""
     onnx.helper.set_model_props(model, dict(facts))
     onnx.checker.check_model(model)
     data: bytes = model.SerializeToString()
     return data
 
 
-def run_onnx(path: Path, images: object) -> tuple[dict[str, Pixels], dict[str, str]]:
-    """Return the outputs of a file by name for uint16 images, and its metadata."""
+def open_onnx(path: Path) -> Exported:
+    """Make a file ready to run on uint16 images."""
     session = _session(path.read_bytes())
     names = [output.name for output in session.get_outputs()]
-    facts = dict(session.get_modelmeta().custom_metadata_map)
-    return dict(zip(names, session.run(names, {"images": images}), strict=True)), facts
+
+    def run(images: Any) -> dict[str, Pixels]:
+        return dict(zip(names, session.run(names, {"images": images}), strict=True))
+
+    return Exported(run, dict(session.get_modelmeta().custom_metadata_map), RUNTIME)
 
 
 def _session(data: bytes) -> onnxruntime.InferenceSession:

@@ -10,55 +10,72 @@ import torch
 from torch import Tensor, nn
 
 from lepton_vision.errors import ConfigError
+from lepton_vision.inference.exported import Exported
 from lepton_vision.inference.graphs import LogitGraph, ProbabilityGraph, example_images, quiet_trace
+from lepton_vision.inference.no_telemetry import no_telemetry
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.types import ModelOutput, Pixels
 
 try:
-    import openvino
+    with no_telemetry():
+        import openvino
+        import openvino.tools.ovc.convert
 except ImportError:
     raise ConfigError(
         "Expected the package openvino. Found: none. Install the extra: pip install 'lepton-vision[openvino]'.",
         key="engine",
     ) from None
 
+RUNTIME = f"openvino {openvino.__version__.split('-')[0]}"
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 class OpenVinoNetwork:
-    """The logits of a bundle by OpenVINO on the CPU, in fp32 or bf16."""
+    """The logits and features of a bundle by OpenVINO on the CPU, in fp32 or bf16."""
 
     def __init__(self, bundle: Bundle, *, precision: str) -> None:
         self._names = [target.name for target in bundle.targets]
-        self._compiled = _compile(_convert(LogitGraph(bundle), bundle), precision=precision)
-        self.name = f"openvino {openvino.__version__.split('-')[0]} cpu {precision}"
+        self._compiled = _compile(_convert(LogitGraph(bundle, gives_features=True), bundle), precision=precision)
+        self.name = f"{RUNTIME} cpu {precision}"
 
     def __call__(self, images: Tensor) -> ModelOutput:
         """Run (B, C, H, W) float32, normalised."""
         found = self._compiled(images.contiguous().numpy())
-        return ModelOutput({name: torch.from_numpy(found[k].copy()) for k, name in enumerate(self._names)})
+        logits = {name: torch.from_numpy(found[k].copy()) for k, name in enumerate(self._names)}
+        return ModelOutput(logits, features=torch.from_numpy(found[len(logits)].copy()))
 
 
-def save_openvino(bundle: Bundle, graph: ProbabilityGraph, path: Path, facts: Mapping[str, str]) -> None:
-    """Write ``path`` (.xml) and the weights beside it (.bin); its input ``images`` is uint16."""
+def openvino_model(bundle: Bundle, graph: ProbabilityGraph) -> Any:
+    """Return a model whose input ``images`` is uint16."""
     model = _convert(graph, bundle)
     steps = openvino.preprocess.PrePostProcessor(model)
     steps.input().tensor().set_element_type(openvino.Type.u16)
     model = steps.build()
     model.inputs[0].get_tensor().set_names({"images"})
-    for output, target in zip(model.outputs, bundle.targets, strict=True):
-        output.get_tensor().set_names({target.name})
+    for output, name in zip(model.outputs, graph.names, strict=True):
+        output.get_tensor().set_names({name})
+    return model
+
+
+def save_openvino(model: Any, path: Path, facts: Mapping[str, str]) -> None:
+    """Write ``path`` (.xml) with ``facts`` as its metadata, and the weights beside it (.bin)."""
     for key, value in facts.items():
         model.set_rt_info(value, [key])
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
-def run_openvino(path: Path, images: object) -> tuple[dict[str, Pixels], dict[str, str]]:
-    """Return the outputs of a file by name for uint16 images, and its metadata."""
+def open_openvino(path: Path) -> Exported:
+    """Make a file ready to run on uint16 images; layers that are quantised in it run in int8, others in float32."""
     model = openvino.Core().read_model(path)
-    found = _compile(model, precision="fp32")(images)
+    names = [output.get_any_name() for output in model.outputs]
     info = {key: str(value.value) for key, value in model.get_rt_info().items() if key.startswith("lepton_vision")}
-    return {output.get_any_name(): found[k].copy() for k, output in enumerate(model.outputs)}, info
+    compiled = _compile(model, precision="fp32")
+
+    def run(images: Any) -> dict[str, Pixels]:
+        found = compiled(images)
+        return {name: found[k].copy() for k, name in enumerate(names)}
+
+    return Exported(run, info, RUNTIME)
 
 
 def _convert(graph: nn.Module, bundle: Bundle) -> Any:

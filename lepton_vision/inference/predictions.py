@@ -279,7 +279,15 @@ def _check_shapes(predictions: Predictions, target: Target) -> None:
 
 
 def _check_probabilities(prob: FloatArray, target: Target) -> None:
-    is_bad = ~((prob >= 0.0) & (prob <= 1.0))  # catches NaN too
+    is_missing, is_bad = np.isnan(prob), ~((prob >= 0.0) & (prob <= 1.0))  # which catches NaN too
+    if is_missing.any():
+        row = int(np.argwhere(is_missing)[0][0])
+        raise EvaluationError(
+            f"Every row needs a probability of {target.name!r}. Received: none in row {row} (from 0), "
+            f"{int(is_missing.sum())} such values. Leave out rows that were not predicted, and report how many.",
+            row=row,
+            key=target.name,
+        )
     if is_bad.any():
         row = int(np.argwhere(is_bad)[0][0])
         raise EvaluationError(

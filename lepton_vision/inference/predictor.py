@@ -38,6 +38,7 @@ def predict(
     *,
     device: str = "auto",
     precision: str = "auto",
+    engine: str = "torch",
     batch_size: int | None = None,
     workers: int = 0,
     progress: Progress | None = None,
@@ -54,6 +55,7 @@ def predict(
             a file that holds several is a sample; for a bundle of volumes such a file is one, and a DICOM series too.
         device: "auto", "cpu", "cuda" or "mps".
         precision: "auto", "fp32", "bf16" or "fp16".
+        engine: "torch", or another that ``Engine`` knows.
         batch_size: images at once; None is that of the training. Another size may change a probability's last bits.
         workers: threads that read ahead while the model works; 0 reads in between.
         progress: called with (done, total) after each batch.
@@ -76,7 +78,7 @@ def predict(
         raise ConfigError(f"Expected batch_size >= 1 and workers >= 0. Received: {size} and {workers}.")
     if isinstance(images, Manifest):
         split = _one_split(images)
-        dataset = _dataset(images, bundle.config, cache_dir=cache_dir)
+        dataset = open_dataset(images, bundle.config, cache_dir=cache_dir)
         total = len(dataset)
         outcomes = read_ahead(range(total), lambda row: read_row(dataset, row), workers=workers, depth=2 * size)
     elif bundle.config.volume is not None:
@@ -87,8 +89,8 @@ def predict(
         files, preprocess = list_files(images), bundle.config.preprocess
         total = len(files)
         outcomes = read_ahead(files, lambda path: read_file(path, preprocess), workers=workers, depth=2 * size)
-    engine = Engine(bundle, device=device, precision=precision, batch_size=size)
-    found = _run(outcomes, engine, batch_size=engine.samples_per_step, total=total, progress=progress)
+    runtime = Engine(bundle, engine=engine, device=device, precision=precision, batch_size=size)
+    found = _run(outcomes, runtime, batch_size=runtime.samples_per_step, total=total, progress=progress)
     if not isinstance(images, Manifest):
         return _of_files(found, bundle)
     return _of_manifest(found, bundle, manifest=images, index=dataset.rows.index, split=split)
@@ -122,7 +124,8 @@ def _one_split(manifest: Manifest) -> str | None:
     return names[0] if names else None
 
 
-def _dataset(manifest: Manifest, config: Config, *, cache_dir: str | Path | None) -> ImageDataset | VolumeDataset:
+def open_dataset(manifest: Manifest, config: Config, *, cache_dir: str | Path | None) -> ImageDataset | VolumeDataset:
+    """Rows of a manifest as the network sees them, from the decoded cache where there is one; no labels, no masks."""
     if config.volume is not None:
         plain = config.model_copy(update={"segmentation": None})
         return make_volume_dataset(manifest, plain, training=False, targets=(), cache_dir=cache_dir)

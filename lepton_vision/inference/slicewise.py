@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ class SlicewiseNetwork(nn.Module):
         if output.mask_logits is None or not self.mirrors:
             return output
         masks = average_mirrored(output.mask_logits, self._masks, images=images, mirrors=self.mirrors)
-        return ModelOutput(output.logits, masks)
+        return replace(output, mask_logits=masks)
 
     def _masks(self, images: Tensor) -> Tensor:
         masks = self._see(images).mask_logits
@@ -62,10 +63,11 @@ class SlicewiseNetwork(nn.Module):
         found = [self._see_one(volume) for volume in images]
         logits = {name: torch.stack([one.logits[name] for one in found]) for name in found[0].logits}
         masks = [one.mask_logits for one in found if one.mask_logits is not None]
-        return ModelOutput(logits, torch.stack(masks) if masks else None)
+        features = [one.features for one in found if one.features is not None]
+        return ModelOutput(logits, torch.stack(masks) if masks else None, torch.stack(features) if features else None)
 
     def _see_one(self, volume: Tensor) -> ModelOutput:
-        """Logits (K,) and mask logits (1 + M, D, H, W) of one volume (C, D, H, W)."""
+        """Logits (K,), mask logits (1 + M, D, H, W) and mean features (F,) of one volume (C, D, H, W)."""
         depth = volume.shape[1]
         places = torch.from_numpy(slab_places(np.arange(depth), depth, volume=self.volume)).to(volume.device)
         parts: list[ModelOutput] = []
@@ -74,7 +76,9 @@ class SlicewiseNetwork(nn.Module):
             parts.append(self.network(slabs.contiguous(memory_format=suited_format(4))))
         logits = {name: self._join([part.logits[name] for part in parts]) for name in parts[0].logits}
         masks = [part.mask_logits for part in parts if part.mask_logits is not None]
-        return ModelOutput(logits, torch.cat(masks).movedim(0, 1) if masks else None)
+        features = [part.features for part in parts if part.features is not None]
+        mean = torch.cat(features).float().mean(dim=0) if features else None
+        return ModelOutput(logits, torch.cat(masks).movedim(0, 1) if masks else None, mean)
 
     def _join(self, parts: Sequence[Tensor]) -> Tensor:
         """(K,) float32 of the slices' (n, K)."""

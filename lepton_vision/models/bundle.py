@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lepton_vision.calibrators import Calibrator
@@ -19,12 +20,14 @@ from lepton_vision.models.bundle_files import read_bundle_files, write_bundle_fi
 from lepton_vision.models.encoder import stem_kind
 from lepton_vision.models.network import Network, empty_network
 from lepton_vision.models.provenance import complete_provenance, tensors_sha256, without_paths
+from lepton_vision.novelty import Novelty
 from lepton_vision.set_rules import SetRule
 from lepton_vision.types import OperatingPoint, Target
 
+_NOVELTY = "novelty."  # tensors of that prefix are none of the network
 _STEM = "encoder.stem.conv1.weight"
 _KEYS = frozenset({"config", "targets", "channels", "temperatures", "operating_point", "provenance"})
-_LATER_KEYS = frozenset({"calibrators", "set_rules"})  # written where there is any; older bundles lack them
+_LATER_KEYS = frozenset({"calibrators", "set_rules", "novelty"})  # written where there is any; older bundles lack them
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Bundle:
         operating_point: where probabilities become decisions, or None.
         calibrators: by target name, how probabilities are corrected after sigmoid or softmax; none where not named.
         set_rules: by target name, from which probability on an answer is in the set; none where not named.
+        novelty: how far an image is from those of the training, or None.
         provenance: versions, seed, data fingerprint, validation figures; no paths and no patient data.
 
     Example:
@@ -54,6 +58,7 @@ class Bundle:
     provenance: dict[str, Any] = field(default_factory=dict)
     calibrators: dict[str, Calibrator] = field(default_factory=dict)
     set_rules: dict[str, tuple[SetRule, ...]] = field(default_factory=dict)
+    novelty: Novelty | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not (self.targets or self.config.segmentation) or _STEM not in self.state:
@@ -74,7 +79,7 @@ class Bundle:
         """16 hexadecimal digits that change with whatever changes a prediction or a decision, and with nothing else.
 
         They cover the weights, the preprocessing, the network's design, the targets, the calibration, the
-        thresholds and the set rules; not the provenance, nor how the training was set up.
+        thresholds, the set rules and the novelty; not the provenance, nor how the training was set up.
         """
         point, plain = self.operating_point, self.config.to_dict()
         facts = {
@@ -96,7 +101,15 @@ class Bundle:
         """What older bundles lack, where there is any: without it a bundle keeps its id."""
         calibrators = {name: one.to_dict() for name, one in self.calibrators.items()}
         rules = {name: [rule.to_dict() for rule in several] for name, several in self.set_rules.items()}
-        return {key: facts for key, facts in (("calibrators", calibrators), ("set_rules", rules)) if facts}
+        novelty = {} if self.novelty is None else self.novelty.to_dict() | {"sha256": tensors_sha256(self._novelty)}
+        later = {"calibrators": calibrators, "set_rules": rules, "novelty": novelty}
+        return {key: facts for key, facts in later.items() if facts}
+
+    @property
+    def _novelty(self) -> dict[str, Tensor]:
+        """Tensors that travel beside the weights."""
+        arrays = {} if self.novelty is None else self.novelty.arrays
+        return {_NOVELTY + name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
     @functools.cached_property
     def _weights_sha256(self) -> str:
@@ -181,6 +194,10 @@ class Bundle:
         """
         return self._replace(set_rules=dict(rules))
 
+    def with_novelty(self, novelty: Novelty | None) -> Bundle:
+        """Return a copy that says by this how far an image is from those of the training."""
+        return self._replace(novelty=novelty)
+
     def _replace(self, **changes: Any) -> Bundle:
         changed = replace(self, **changes)
         changed.__dict__["_weights_sha256"] = self._weights_sha256  # the weights are the same: hash them once
@@ -208,7 +225,7 @@ class Bundle:
             "provenance": complete_provenance(self.provenance, seed=self.config.train.seed),
             **self._later_facts(),
         }
-        return write_bundle_files(Path(folder), facts, self.state)
+        return write_bundle_files(Path(folder), facts, self.state | self._novelty)
 
     @classmethod
     def load(cls, folder: str | Path) -> Bundle:
@@ -236,7 +253,10 @@ class Bundle:
 
     @classmethod
     def _from_facts(cls, facts: Mapping[str, Any], state: dict[str, Tensor]) -> Bundle:
-        point = facts["operating_point"]
+        point, novelty = facts["operating_point"], facts.get("novelty")
+        arrays = {
+            name.removeprefix(_NOVELTY): state.pop(name).numpy() for name in list(state) if name.startswith(_NOVELTY)
+        }
         bundle = cls(
             config=Config.from_dict(facts["config"]),
             targets=Config.from_dict({"targets": facts["targets"]}).targets,
@@ -248,6 +268,7 @@ class Bundle:
             set_rules={
                 str(k): tuple(SetRule.from_dict(rule) for rule in v) for k, v in facts.get("set_rules", {}).items()
             },
+            novelty=None if novelty is None else Novelty.from_dict(novelty, arrays),
         )
         if bundle.channels != facts["channels"]:
             raise BundleError(f"Expected weights for {facts['channels']} channels. Received: {bundle.channels}.")

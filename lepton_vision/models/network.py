@@ -73,7 +73,7 @@ class Network(nn.Module):
 
     def upper(self, maps: Tensor, *, below: int) -> ModelOutput:
         """Finish from what ``lower`` gave for ``below`` stages: fixed stages need to run once only. No masks."""
-        return ModelOutput(self.heads(self.encoder.upper(maps, below=below)))
+        return self._head(self.encoder.upper(maps, below=below))
 
     def forward(self, images: Tensor) -> ModelOutput:
         """Return logits before sigmoid or softmax.
@@ -90,7 +90,7 @@ class Network(nn.Module):
             ConfigError: another number of channels or axes.
         """
         if self.attention is not None:
-            return ModelOutput(self.heads(self.features(images)))
+            return self._head(self.features(images))
         images = self._checked(images)
         mode = "none" if self.segmentation is None else self.segmentation.mode
         if self.decoder is None or not (self.gives_masks or mode == "roi"):
@@ -98,18 +98,20 @@ class Network(nn.Module):
         maps = self.encoder.skips(images)
         given = [one.detach() for one in maps] if mode == "detached" else maps
         masks = self.decoder(given, size=images.shape[2:])
-        return ModelOutput(self._classify(images, maps[-1], masks=masks), masks)
+        return self._classify(images, maps[-1], masks=masks)
 
-    def _classify(self, images: Tensor, last: Tensor, *, masks: Tensor) -> dict[str, Tensor]:
+    def _head(self, features: Tensor, *, masks: Tensor | None = None) -> ModelOutput:
+        return ModelOutput(self.heads(features), masks, features)
+
+    def _classify(self, images: Tensor, last: Tensor, *, masks: Tensor) -> ModelOutput:
         if not self.targets:
-            return {}
+            return ModelOutput({}, masks)
         if self.segmentation is not None and self.segmentation.mode == "roi":
             cut = crop_to_masks(images, masks, margin=self.segmentation.roi_margin)
             features = self.encoder.features(cut.to(memory_format=suited_format(cut.ndim)))
         else:
             features = pool(last)
-        logits: dict[str, Tensor] = self.heads(features)
-        return logits
+        return self._head(features, masks=masks)
 
     def _checked(self, images: Tensor) -> Tensor:
         dims = self.encoder.dims if self.attention is None else 3

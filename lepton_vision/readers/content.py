@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,12 +97,13 @@ def is_folder(path: Path) -> bool:
 
 def _open(path: Path) -> BinaryIO:
     try:
-        if path.is_dir():
+        kind = stat.S_IFMT(path.stat().st_mode)
+        if kind == stat.S_IFDIR:
             raise ReadError(
                 "Expected a file. Received: a folder. A series is read as a whole: read_image(folder).",
                 reason="missing",
             )
-        if path.exists() and not path.is_file():
+        if kind != stat.S_IFREG:
             raise ReadError("Expected a regular file. Received: a device, pipe or socket.", reason="not_an_image")
         return path.open("rb")
     except (OSError, ValueError) as error:

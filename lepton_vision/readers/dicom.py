@@ -9,8 +9,9 @@ the rescale gives a physical quantity, and the photometric interpretation says o
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from pydicom.dataset import Dataset
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.dicom_decode import read_stored
 from lepton_vision.readers.dicom_facts import code, raw_identifiers, read_depth_spacing, read_facts, read_spacing
-from lepton_vision.readers.dicom_header import DEFLATED, DicomFile, number, open_dicom, stored_path
+from lepton_vision.readers.dicom_header import DEFLATED, DicomFile, number, open_dicom, stored_path, text
 from lepton_vision.readers.dicom_layout import PixelLayout, read_layout
 from lepton_vision.readers.dicom_lut import expand_palette, modality_values, read_window
 from lepton_vision.readers.dicom_planes import describe_slices, read_planes
@@ -66,32 +67,86 @@ def read_dicom(
 
 def read_dicom_pixels(stream: BinaryIO, *, head: bytes, frame: int | None, limits: Limits) -> Image:
     """Pixels of an open DICOM file and what they mean, without ids, facts and geometry; see ``image.read_pixels``."""
+    file = _open(stream, head=head, what="pixels", limits=limits)
+    return _decode(file, frame=frame, limits=limits)[-1]
+
+
+def read_named_dicom(
+    stream: BinaryIO, *, head: bytes, path: Path, name: str | None, frame: int | None, limits: Limits
+) -> Image:
+    """Pixels of an open DICOM file and its ids, without facts and geometry; see ``image.read_named``."""
+    file = _open(stream, head=head, what="ids", limits=limits)
+    layout, wanted, image = _decode(file, frame=frame, limits=limits)
     with guard(_HEADER, reason="corrupt"):
-        file = scan_dicom(stream)
+        is_one_of_many = frame is not None and layout.frames > 1
+        return replace(image, **_ids(file.dataset, name=name or stored_path(path), wanted=wanted, one=is_one_of_many))
+
+
+def _open(stream: BinaryIO, *, head: bytes, what: Literal["pixels", "ids", "facts"], limits: Limits) -> DicomFile:
+    """Open a file with as much of its header as is asked for, or with all of it where it is not plain."""
+    with guard(_HEADER, reason="corrupt"):
+        file = scan_dicom(stream, what=what)
         if file is None:
             stream.seek(0)
             file = open_dicom(stream, head=head, limits=limits)
-    return _decode(file, frame=frame, limits=limits)[-1]
+        return file
+
+
+def _ids(dataset: Dataset, *, name: str, wanted: range, one: bool) -> dict[str, Any]:
+    """Pseudonymous ids; ``one``: a single frame of a file of several."""
+    ids = raw_identifiers(dataset)
+    image_id = pseudonym("image", ids.sop_uid or name)
+    return {
+        "image_id": f"{image_id}-{wanted.start}" if one else image_id,
+        "series_id": pseudonym("series", ids.series_uid) if ids.series_uid else None,
+        "study_id": pseudonym("study", ids.study_uid) if ids.study_uid else None,
+        "patient_id": pseudonym("patient", ids.patient_id) if ids.patient_id else None,
+    }
 
 
 def probe_dicom(stream: BinaryIO, *, head: bytes, path: Path, limits: Limits) -> FileFacts:
     """Header facts of an open DICOM file; see ``image.probe``."""
+    file = _open(stream, head=head, what="facts", limits=limits)
     with guard(_HEADER, reason="corrupt"):
-        file = open_dicom(stream, head=head, limits=limits)
-        layout = read_layout(file)
-        ids = raw_identifiers(file.dataset)
-        return FileFacts(
-            source_format="dicom",
-            frames=layout.frames,
-            rows=layout.rows,
-            columns=layout.columns,
-            image_id=pseudonym("image", ids.sop_uid or stored_path(path)),
-            series_id=pseudonym("series", ids.series_uid) if ids.series_uid else None,
-            study_id=pseudonym("study", ids.study_uid) if ids.study_uid else None,
-            patient_id=pseudonym("patient", ids.patient_id) if ids.patient_id else None,
-            modality=code(file.dataset, "Modality"),
-            facts=read_facts(file.dataset, layout=layout, transfer_syntax=file.transfer_syntax),
-        )
+        uid = text(file.dataset, "SOPInstanceUID")
+        found = _facts(file) if file.shared is None else _series_facts(_SharedHeader(file))
+        return replace(found, image_id=pseudonym("image", uid or stored_path(path)), facts=dict(found.facts))
+
+
+def _facts(file: DicomFile) -> FileFacts:
+    """Everything but the image's own id."""
+    layout = read_layout(file)
+    ids = _ids(file.dataset, name="", wanted=range(1), one=False) | {"image_id": ""}
+    return FileFacts(
+        source_format="dicom",
+        frames=layout.frames,
+        rows=layout.rows,
+        columns=layout.columns,
+        modality=code(file.dataset, "Modality"),
+        facts=read_facts(file.dataset, layout=layout, transfer_syntax=file.transfer_syntax),
+        **ids,
+    )
+
+
+class _SharedHeader:
+    """A file as its series sees it: equal to another one where the shared elements are."""
+
+    def __init__(self, file: DicomFile) -> None:
+        self.file = file
+        keyword = None if file.pixels is None else file.pixels.keyword
+        self._key = (file.shared, keyword, pseudonym("site", "?"))  # the last changes with the user's key
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _SharedHeader) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+@lru_cache(maxsize=256)
+def _series_facts(header: _SharedHeader) -> FileFacts:
+    """Facts of the first slice of a series serve the others."""
+    return _facts(header.file)
 
 
 def raw_dicom_ids(stream: BinaryIO, *, head: bytes, limits: Limits) -> RawIds:
@@ -195,21 +250,16 @@ def _describe(
 ) -> Image:
     """The image with its ids, facts and place."""
     dataset = file.dataset
-    ids = raw_identifiers(dataset)
     facts = read_facts(dataset, layout=layout, transfer_syntax=file.transfer_syntax)
     spacing, spacing_source = read_spacing(dataset, frame=wanted.start)
     facts |= {"spacing_source": spacing_source, "frames": layout.frames, **_more_facts(file, head=head)}
     geometry = _geometry(dataset, layout=layout, wanted=wanted)
-    image_id = pseudonym("image", ids.sop_uid or name)
     return replace(
         image,
         spacing_mm=_whole_spacing(dataset, spacing, geometry=geometry, wanted=wanted),
         geometry=geometry,
-        image_id=f"{image_id}-{wanted.start}" if is_one_of_many else image_id,
-        series_id=pseudonym("series", ids.series_uid) if ids.series_uid else None,
-        study_id=pseudonym("study", ids.study_uid) if ids.study_uid else None,
-        patient_id=pseudonym("patient", ids.patient_id) if ids.patient_id else None,
         facts=facts,
+        **_ids(dataset, name=name, wanted=wanted, one=is_one_of_many),
     )
 
 

@@ -6,6 +6,7 @@ import io
 import math
 import struct
 import zlib
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -53,6 +54,8 @@ class DicomFile:
         transfer_syntax: UID, deduced from the encoding where the file does not say.
         is_little_endian: byte order of the data set.
         pixels: where the pixel data are, or None.
+        shared: elements of a scanned header without those of the one instance: files that agree in them agree in layout
+            and facts. None where the header was not scanned for facts.
     """
 
     dataset: Dataset
@@ -61,6 +64,7 @@ class DicomFile:
     transfer_syntax: str
     is_little_endian: bool
     pixels: PixelElement | None
+    shared: Hashable = None
 
     @property
     def is_native(self) -> bool:

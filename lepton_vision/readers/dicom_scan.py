@@ -1,7 +1,7 @@
-"""The few elements of a plain header that its pixels depend on, for a loader: part of the doorway to pydicom.
+"""The few elements of a plain header that its pixels, ids or facts depend on: part of the doorway to pydicom.
 
 A loader reads each file again in every epoch, and pydicom takes longer over a usual header than numpy over its pixels.
-Slices of a series differ in ids and places but have these elements in common, so they are converted once, by pydicom.
+Slices of a series differ in ids and places but have other elements in common, so they are converted once, by pydicom.
 Whatever is not plain (another syntax than explicit little endian, frames or tables in sequences, a palette, an order or
 a length that surprises) is left to ``open_dicom``.
 """
@@ -9,11 +9,13 @@ a length that surprises) is left to ``open_dicom``.
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from pydicom.datadict import tag_for_keyword
-from pydicom.dataelem import DataElement, RawDataElement, empty_value_for_VR
+from pydicom.dataelem import RawDataElement, empty_value_for_VR
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
@@ -26,6 +28,7 @@ _LONG_VRS = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32 if len(vr
 _OF_CHARACTER_SET = frozenset({b"SH", b"LO", b"ST", b"LT", b"UC", b"UT", b"PN"})  # PS3.5 6.2: read by (0008,0005)
 _SHORT, _LONG = struct.Struct("<HH2sH"), struct.Struct("<I")
 _TRANSFER_SYNTAX = 0x00020010
+_NOTHING: frozenset[int] = frozenset()
 
 
 def _tags(*keywords: str) -> frozenset[int]:
@@ -38,6 +41,14 @@ _WANTED = _tags(
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "RescaleType",
     "WindowCenter", "WindowWidth", "VOILUTFunction", "Modality", "Units",
 )  # fmt: skip
+_INSTANCE = _tags("SOPInstanceUID")
+_IDS = _INSTANCE | _tags("StudyInstanceUID", "SeriesInstanceUID", "PatientID")
+_FACTS = _tags(
+    "PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "AcquisitionDate", "Manufacturer",
+    "ManufacturerModelName", "InstitutionName", "KVP", "SliceThickness", "BodyPartExamined", "ViewPosition",
+    "ImageLaterality", "Laterality", "BurnedInAnnotation", "PixelSpacing", "ImagerPixelSpacing",
+    "NominalScannedPixelSpacing",
+)  # fmt: skip
 _NOT_PLAIN = _tags(
     "ModalityLUTSequence", "VOILUTSequence", "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence",
     "RedPaletteColorLookupTableDescriptor",
@@ -47,44 +58,56 @@ Element = tuple[int, bytes, bytes]
 """Tag, VR and value."""
 
 
-def scan_dicom(stream: BinaryIO) -> DicomFile | None:
-    """Open a plain DICOM file with the elements of its header that the pixels depend on.
+def scan_dicom(stream: BinaryIO, *, what: Literal["pixels", "ids", "facts"] = "pixels") -> DicomFile | None:
+    """Open a plain DICOM file with the elements of its header that are asked for.
 
     Args:
         stream: an open file at its start; left anywhere.
+        what: those that the pixels depend on; with "ids" also what names image, series, study and patient; with "facts"
+            also what ``dicom_facts.read_facts`` looks at.
 
     Returns:
         The file as ``open_dicom`` gives it but for the elements left out, or None where the header is not plain.
     """
     data = stream.read(_MOST_BYTES)
-    found = _scan(data) if data[128:132] == b"DICM" else None
+    shared, own = _WANTED, _NOTHING
+    if what == "ids":
+        own = _IDS
+    elif what == "facts":  # slices of a series share all but the name of the instance
+        shared, own = _WANTED | (_IDS - _INSTANCE) | _FACTS, _INSTANCE
+    found = _scan(data, shared, own=own) if data[128:132] == b"DICM" else None
     if found is None:
         return None
-    elements, place = found
+    elements, more, place = found
     stream.seek(place)
-    return lay_out(_convert(elements), stream, syntax=EXPLICIT, is_implicit=False, is_little=True)
+    dataset = _joined(elements, more) if own else _convert(elements)
+    file = lay_out(dataset, stream, syntax=EXPLICIT, is_implicit=False, is_little=True)
+    return replace(file, shared=elements) if what == "facts" else file
 
 
-def _scan(data: bytes) -> tuple[tuple[Element, ...], int] | None:
-    """The wanted elements and the place of the pixel data's element, or None."""
+def _scan(
+    data: bytes, shared: frozenset[int], *, own: frozenset[int]
+) -> tuple[tuple[Element, ...], list[Element], int] | None:
+    """The elements of both kinds and the place of the pixel data's element, or None."""
     place, last, syntax = 132, 0, b""
     found: list[Element] = []
+    more: list[Element] = []
     while place + 12 <= len(data):
         group, element, vr, length = _SHORT.unpack_from(data, place)
         tag = group << 16 | element
         if tag in PIXEL_WORDS:
-            return (tuple(found), place) if syntax == EXPLICIT.encode() else None
+            return (tuple(found), more, place) if syntax == EXPLICIT.encode() else None
         start = place + 8
         if vr in _LONG_VRS:
             (length,), start = _LONG.unpack_from(data, start), place + 12
         # An undefined length (0xFFFFFFFF) reaches beyond the data too.
         if tag <= last or vr not in _VRS or start + length > len(data) or tag in _NOT_PLAIN:
             return None
-        if tag in _WANTED:
+        if tag in shared or tag in own:
             content = data[start : start + length]
             if vr in _OF_CHARACTER_SET and (not content.isascii() or b"\x1b" in content):
                 return None
-            found.append((tag, vr, content))
+            (found if tag in shared else more).append((tag, vr, content))
         elif tag == _TRANSFER_SYNTAX:
             syntax = data[start : start + length].rstrip(b"\0")
         place, last = start + length, tag
@@ -94,11 +117,32 @@ def _scan(data: bytes) -> tuple[tuple[Element, ...], int] | None:
 @lru_cache(maxsize=256)
 def _convert(elements: tuple[Element, ...]) -> Dataset:
     """The elements as pydicom reads them; it converts a value where it is first asked for, and keeps it."""
-    raw: dict[BaseTag, DataElement | RawDataElement] = {}
-    for number, code, content in elements:
-        tag, vr = BaseTag(number), code.decode()
-        value: Any = content or empty_value_for_VR(vr, raw=True)
-        raw[tag] = RawDataElement(tag, vr, len(content), value, 0, False, True)
-    dataset = Dataset(raw)
+    return _dataset({BaseTag(element[0]): _raw(element) for element in elements})
+
+
+def _joined(elements: tuple[Element, ...], own: list[Element]) -> Dataset:
+    """A data set with the elements of one file beside those that it shares with others."""
+    return _dataset({**_converted(elements), **{BaseTag(element[0]): _raw(element) for element in own}})
+
+
+@lru_cache(maxsize=256)
+def _converted(elements: tuple[Element, ...]) -> dict[BaseTag, Any]:
+    """The elements by tag, converted; a value that cannot be is left as it is, and tried again by who asks for it."""
+    shared = _convert(elements)
+    for tag in list(shared.keys()):
+        with suppress(Exception):
+            shared[tag]
+    return dict(shared._dict)
+
+
+def _raw(element: Element) -> RawDataElement:
+    number, code, content = element
+    tag, vr = BaseTag(number), code.decode()
+    value: Any = content or empty_value_for_VR(vr, raw=True)
+    return RawDataElement(tag, vr, len(content), value, 0, False, True)
+
+
+def _dataset(elements: dict[BaseTag, Any]) -> Dataset:
+    dataset = Dataset(elements)
     dataset.set_original_encoding(False, True, "iso8859")
     return dataset

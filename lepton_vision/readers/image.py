@@ -10,7 +10,7 @@ from lepton_vision.readers.facts import FileFacts, RawIds
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
 from lepton_vision.types import Image
 
-__all__ = ["FileFacts", "Limits", "RawIds", "probe", "raw_ids", "read_image", "read_pixels"]
+__all__ = ["FileFacts", "Limits", "RawIds", "probe", "raw_ids", "read_image", "read_named", "read_pixels"]
 
 _READ = "Cannot read the file"
 
@@ -80,6 +80,39 @@ def read_pixels(
         if content.kind == "dicom":
             return dicom.read_dicom_pixels(content.stream, head=content.head, frame=frame, limits=limits)
         return _read_other(content, path=path, frame=frame, member=member, name=None, limits=limits)
+
+
+def read_named(
+    path: str | Path,
+    *,
+    frame: int | None = None,
+    member: str | None = None,
+    name: str | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Image:
+    """Read what ``read_image`` reads, for those who want pixels and ids (scoring without masks).
+
+    Pixels and ids are those of ``read_image``, to the bit. Facts, spacing and geometry of a DICOM file are not looked
+    up.
+
+    Args:
+        path: the file.
+        frame: as for ``read_image``.
+        member: as for ``read_image``.
+        name: as for ``read_image``.
+        limits: as for ``read_image``.
+
+    Raises:
+        ReadError: as ``read_image``.
+    """
+    path = Path(path)
+    if frame is None and is_folder(path):
+        return series.read_series(path, series=member, name=name, limits=limits)
+    with open_content(path, what=_READ) as content:
+        if content.kind == "dicom":
+            stream, head = content.stream, content.head
+            return dicom.read_named_dicom(stream, head=head, path=path, name=name, frame=frame, limits=limits)
+        return _read_other(content, path=path, frame=frame, member=member, name=name, limits=limits)
 
 
 def _read_other(

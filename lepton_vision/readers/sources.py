@@ -120,6 +120,15 @@ def read_time(header: Any) -> tuple[str, str] | None:
     return None
 
 
+def refer_to(header: Any, *, frame: int | None) -> Dataset:
+    """Return an item that refers to an image, or to one of its frames, from 0 (PS3.3 10.3)."""
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
+    if frame is not None:
+        item.ReferencedFrameNumber = frame + 1
+    return item
+
+
 def keep_frame(header: Any, *, frame: int) -> None:
     """Reduce the header of a file of several frames to one of them."""
     if items(header, "PerFrameFunctionalGroupsSequence"):

@@ -14,8 +14,21 @@ from lepton_vision.errors import ReadError
 from lepton_vision.readers.limits import Limits
 
 _CHUNK = 2**20
+_OPEN_FILES = 65536
 _DESCRIPTORS = Path("/proc/self/fd")
 _numbers = itertools.count(1)
+
+
+def allow_many_files() -> None:
+    """Let the process hold as many files as the system lets it: a temporary file is one that is held open."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from lepton_vision.evaluation.classification import Evaluation
 from lepton_vision.reporting.analysis_figures import abstention_figure, decision_figure
 from lepton_vision.reporting.charts import Chart, Key
 from lepton_vision.reporting.figures import to_svg
-from lepton_vision.reporting.view import NOTHING, is_known, number
+from lepton_vision.reporting.view import NOTHING, has_width, is_known, number
 from lepton_vision.reporting.wording import ANALYSIS_NAMES, READING, term
 from lepton_vision.types import Figure, Target
 
@@ -63,7 +63,7 @@ def show(figure: Figure | None) -> str:
     """Print a figure with its interval, or why it has none."""
     if figure is None or not is_known(figure.value):
         return NOTHING
-    if not (is_known(figure.low) and is_known(figure.high)):
+    if not has_width(figure):
         return _signed(figure.value)
     return f"{_signed(figure.value)} ({_signed(figure.low)} – {_signed(figure.high)})"
 
@@ -134,7 +134,7 @@ def _abstention(curves: Sequence[Abstention], *, name: str) -> Panel:
         rows += [
             (
                 (f"{curve.class_name}, " if curve.class_name else "") + f"at most {one.risk:.0%} wrong",
-                show(one.share) if is_known(one.share.value) else "no share is enough",
+                show(one.share) if is_known(one.share.value) and one.share.value < 1.0 else "no share is enough",
             )
             for one in curve.referrals
         ]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lepton_vision.evaluation.classification import Evaluation
+from lepton_vision.ledger import Look, find_ledger, names_of, record_look
 from lepton_vision.reporting import view
 from lepton_vision.reporting.analyses_view import Panel, external_panel, target_panels
+from lepton_vision.reporting.cases import facts_of_unit
 from lepton_vision.reporting.charts import LARGEST_GRID, class_charts, curve_charts
 from lepton_vision.reporting.explorer import Explorer, make_explorers
 from lepton_vision.reporting.forest import forest_groups
@@ -31,6 +34,9 @@ def write_report(
     maps: HeatMaps | None = None,
 ) -> Path:
     """Write one HTML file with everything inside it; it holds no path, no file name and no identifier of a header.
+
+    A page of a test split that no ledger counts yet is a look at it, and noted in the ledger of the run that holds the
+    file or, where there is none, in one beside it (``ledger.record_look``).
 
     Pictures of the most wrong cases are read again from where the predictions found them; a file that is gone leaves
     a placeholder. Text that is burned into pixels is shown with them. The same input gives the same file.
@@ -55,8 +61,21 @@ def write_report(
         >>> write_report(evaluation, "runs/ct-01/report.html")  # doctest: +SKIP
     """
     check_place(path)
+    evaluation = _with_looks(evaluation, Path(path).parent)
     page = render_report(evaluation, title=title, data_flow=data_flow, provenance=provenance, maps=maps)
     return write_page(path, page)
+
+
+def _with_looks(evaluation: Evaluation, folder: Path) -> Evaluation:
+    """Note a look at a test split that nobody has noted, as in a notebook."""
+    if evaluation.split != "test" or "test_looks" in evaluation.provenance:
+        return evaluation
+    bundle = str(evaluation.provenance.get("bundle_id") or "another tool")
+    look = Look(bundle, "", "test", "write_report", names_of(evaluation.figures))
+    with contextlib.suppress(OSError):  # writing the page will say so
+        folder.mkdir(parents=True, exist_ok=True)
+    looks = record_look(find_ledger(folder), look).to_dict()
+    return replace(evaluation, provenance={**evaluation.provenance, **looks})
 
 
 def render_report(
@@ -88,10 +107,11 @@ def render_report(
         script=read_script("explorer.js"),
         flow=view.show_flow(data_flow),
         facts=view.show_facts(facts),
-        method={key: view.show_value(own.get(key)) for key in ("intervals", "replicates", "seed")},
+        method={key: view.show_value(own.get(key)) for key in ("intervals", "replicates", "seed", "aggregation")},
         preprocess=_preprocess_facts(evaluation),
         reading=READING,
         largest_grid=LARGEST_GRID,
+        **facts_of_unit(evaluation),
     )
 
 

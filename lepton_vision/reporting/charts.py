@@ -107,16 +107,16 @@ def class_charts(evaluation: Evaluation, target: Target, *, name: str) -> list[t
 def _reliability(curves: ClassCurves, *, name: str, is_small: bool) -> Chart:
     bins = curves.reliability
     said = "; ".join(f"{number(one.predicted, digits=2)} said, {number(one.observed, digits=2)} seen" for one in bins)
-    label = f"Reliability of {curves.class_name}: {said or 'no labelled image'}"
+    label = f"Reliability of {curves.class_name}: {said or 'nothing is labelled'}"
     svg = to_svg(reliability_figure(bins, is_small=is_small), name=f"{name}-rel", label=label) if bins else ""
-    keys = (Key(0, "dot", "Group of images", f"{len(bins)} groups"), Key(None, "dots", "Perfect calibration"))
+    keys = (Key(0, "dot", "Group of about equal size", f"{len(bins)} groups"), Key(None, "dots", "Perfect calibration"))
     return Chart("Reliability", svg, keys, READING["reliability"], "" if svg else "No labelled image.")
 
 
 def _scores(curves: ClassCurves, cut: float | None, *, name: str, is_small: bool) -> Chart:
     positives, negatives = (int(np.sum(part)) for part in (curves.histogram.positives, curves.histogram.negatives))
     threshold = "" if cut is None else f" Threshold {number(cut)}."
-    label = f"Scores of {positives} images that are {curves.class_name} and {negatives} that are not.{threshold}"
+    label = f"Scores of {positives} that are {curves.class_name} and {negatives} that are not.{threshold}"
     figure = scores_figure(curves.histogram, thresholds=() if cut is None else (cut,), is_small=is_small)
     svg = to_svg(figure, name=f"{name}-scores", label=label) if positives + negatives else ""
     keys = [Key(1, "bar", curves.class_name, f"n = {positives:,}"), Key(0, "bar", "others", f"n = {negatives:,}")]

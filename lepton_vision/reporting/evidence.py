@@ -8,6 +8,7 @@ from typing import Any
 
 from lepton_vision.evaluation.classification import Evaluation
 from lepton_vision.reporting.analyses_view import show
+from lepton_vision.reporting.cases import count_cases, plural, unit_of
 from lepton_vision.reporting.notes import find_notes
 from lepton_vision.reporting.story import point_story
 from lepton_vision.reporting.view import show_value
@@ -62,7 +63,9 @@ def _of_figures(run: Run) -> dict[str, str]:
         "uncertainty": f"{evaluation.confidence:.0%} intervals: {method}{show_value(own.get('seed'))}."
         if own.get("intervals")
         else "",
-        "failures": f"The {shown} most wrong decisions stand in report.html." if shown else "",
+        "failures": f"The {shown} most wrong decisions stand in report.html."
+        if shown
+        else f"No decision was wrong among these {plural(unit_of(evaluation))}.",
         "cautions": " ".join(cautions),
         "missing": _missing(evaluation),
         "explanation": "Grad-CAM of the last stage, in the galleries of report.html." if run.has_maps else "",
@@ -72,7 +75,8 @@ def _of_figures(run: Run) -> dict[str, str]:
 def _performance(evaluation: Evaluation, target: Target) -> str:
     figures = evaluation.figures.get(target.name, {})
     shown = [f"{term(key).name} {show(figures[key])}" for key in HEADLINES[target.kind] if key in figures]
-    where = f"{split_name(evaluation.split)} split, {evaluation.n:,} images of {evaluation.n_patients:,} patients"
+    counted = count_cases(evaluation.n, evaluation.n_patients, unit=unit_of(evaluation))
+    where = f"{split_name(evaluation.split)} split, {counted}"
     return f"{target.name}, {where}: {', '.join(shown)}." if shown else ""
 
 
@@ -140,12 +144,13 @@ def _of_model(run: Run) -> dict[str, str]:
         "training": ", ".join(f"{key.replace('_', ' ')} {show_value(value)}" for key, value in chosen.items())
         + f"; augmentation {show_value(settings.get('augment', {}).get('preset'))}; seed "
         + f"{show_value(train.get('seed'))}.",
-        "selection": _selection(train) + _in_brackets(_fact("epoch ", facts.get("kept_epoch"))) + "; the test split is "
-        "not read before.",
-        "ensemble": "One model; nothing is combined." if facts.get("bundle") else "",
+        "selection": _selection(train)
+        + _in_brackets(_fact("epoch ", facts.get("kept_epoch")) or _fact("epochs ", facts.get("kept_epochs")))
+        + "; the test split is not read before.",
+        "ensemble": _ensemble(facts),
         "imbalance": f"Sampling {show_value(train.get('sampling'))}, class weights "
         f"{show_value(train.get('class_weights'))}.",
-        "bundle": _fact("Bundle ", facts.get("bundle")),
+        "bundle": _fact("Bundle ", facts.get("bundle")) or _fact("Bundles, one for each fold: ", facts.get("bundles")),
     }
 
 
@@ -154,6 +159,15 @@ def _selection(train: Mapping[str, Any]) -> str:
     if train.get("keep") == "last":
         return "Last epoch of the schedule, whatever the figures of validation"
     return f"Best epoch by {show_value(train.get('monitor'))} on validation"
+
+
+def _ensemble(facts: Mapping[str, Any]) -> str:
+    if facts.get("models"):
+        return (
+            f"{facts['models']} models, one for each fold; each image is predicted by the one that was trained without "
+            "its patient. Nothing is combined."
+        )
+    return "One model; nothing is combined." if facts.get("bundle") else ""
 
 
 def _fact(name: str, value: Any) -> str:

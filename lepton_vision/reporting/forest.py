@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from lepton_vision.evaluation.analyses import Gap, Subgroup, SubgroupColumn
 from lepton_vision.evaluation.classification import Evaluation
 from lepton_vision.reporting.analyses_view import show
+from lepton_vision.reporting.cases import count_cases, unit_of
 from lepton_vision.reporting.view import Shown, is_known, number, show_figure
 from lepton_vision.reporting.wording import term
 from lepton_vision.types import Target
@@ -77,10 +78,7 @@ def _group(evaluation: Evaluation, column: SubgroupColumn) -> ForestGroup:
     for target in evaluation.targets:
         keys = _SHOWN_OF_NAMES if target.is_exclusive else _SHOWN
         forests += [_forest(evaluation, target, column, key=key) for key in keys if _has(column, target, key)]
-    warnings = list(column.warnings)
-    if column.n_unknown:
-        warnings.append(f"{column.n_unknown:,} images without a value are in no subgroup.")
-    return ForestGroup(column.column, tuple(forests), tuple(warnings))
+    return ForestGroup(column.column, tuple(forests), column.warnings)
 
 
 def _has(column: SubgroupColumn, target: Target, key: str) -> bool:
@@ -92,7 +90,7 @@ def _forest(evaluation: Evaluation, target: Target, column: SubgroupColumn, *, k
     title = f"{target.name}: {name}" if len(evaluation.targets) > 1 else name
     gaps = [gap for gap in column.gaps if (gap.target, gap.figure) == (target.name, key)]
     whole = show_figure(key, evaluation.figures.get(target.name, {}).get(key), kind=target.kind)
-    rows = [_row(one, target, key=key) for one in column.subgroups]
+    rows = [_row(one, target, key=key, unit=unit_of(evaluation)) for one in column.subgroups]
     known = [shown.scale[1] for shown in (whole, *(row.figure for row in rows)) if shown.scale]
     lowest = min(10.0 * math.floor(min(known, default=0.0) / 10.0), 90.0)
     return Forest(
@@ -112,9 +110,9 @@ def _stretch(shown: Shown, lowest: float) -> Shown:
     return replace(shown, scale=(value, low, high))
 
 
-def _row(subgroup: Subgroup, target: Target, *, key: str) -> ForestRow:
+def _row(subgroup: Subgroup, target: Target, *, key: str, unit: str) -> ForestRow:
     figure = show_figure(key, subgroup.figures.get(target.name, {}).get(key), kind=target.kind)
-    counted = f"{subgroup.n:,} images of {subgroup.n_patients:,} patients"
+    counted = count_cases(subgroup.n, subgroup.n_patients, unit=unit)
     return ForestRow(subgroup.value, counted, subgroup.is_small, figure)
 
 
@@ -124,7 +122,7 @@ def _gap(gap: Gap) -> str:
     text = f"Largest gap: {gap.highest} less {gap.lowest}, {show(gap.difference)}"
     if not is_known(gap.p):
         return f"{text}; not tested."
-    return f"{text}; p = {_p(gap.p)}, corrected for all gaps tested {_p(gap.p_holm)} (permutation, Holm)."
+    return f"{text}; p = {_p(gap.p)}, corrected for all gaps tested {_p(gap.p_holm)} ({gap.test}, Holm)."
 
 
 def _p(value: float) -> str:

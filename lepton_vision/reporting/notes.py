@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from lepton_vision.evaluation.classification import CountArray, Evaluation
+from lepton_vision.reporting.cases import plural, unit_of
 from lepton_vision.reporting.view import is_known, is_of_class
 from lepton_vision.reporting.wording import split_name, term
 from lepton_vision.types import Target
@@ -29,7 +30,7 @@ class Note:
 
 def find_notes(evaluation: Evaluation) -> list[Note]:
     """List what weakens these figures, cautions first."""
-    notes = [*_on_split(evaluation), *_on_size(evaluation)]
+    notes = [*_on_split(evaluation), *_on_looks(evaluation), *_on_size(evaluation)]
     for target in evaluation.targets:
         notes += _on_classes(evaluation, target)
         notes += _on_undefined(evaluation, target)
@@ -50,12 +51,12 @@ def class_counts(confusion: CountArray | None, target: Target) -> list[tuple[str
 
 def _on_split(evaluation: Evaluation) -> list[Note]:
     split, point = evaluation.split, evaluation.operating_point
-    notes = []
+    notes, cases = [], plural(unit_of(evaluation))
     if split is None:
         notes.append(
             Note(
                 "caution",
-                "It is not known which split these images are. Only a test split that nobody "
+                f"It is not known which split these {cases} are. Only a test split that nobody "
                 "chose anything on gives an honest figure.",
             )
         )
@@ -64,7 +65,7 @@ def _on_split(evaluation: Evaluation) -> list[Note]:
             Note(
                 "caution",
                 f"These are figures of the {split_name(split)} split. The model, its "
-                "calibration or its thresholds were chosen with these images: expect worse on new ones.",
+                f"calibration or its thresholds were chosen with these {cases}: expect worse on new ones.",
             )
         )
     if point.chosen_on is not None and point.chosen_on == split:
@@ -75,24 +76,27 @@ def _on_split(evaluation: Evaluation) -> list[Note]:
                 "the figures at the threshold flatter the model.",
             )
         )
-    looks = evaluation.provenance.get("test_looks")
-    if looks is not None and looks > 1:
-        notes.append(
-            Note(
-                "caution" if looks > FEW_LOOKS else "info",
-                f"This is look {looks:,} at the test split. Whatever was changed between the looks may have been "
-                "chosen on it, and then the figures flatter the model.",
-            )
-        )
     if point.chosen_on is None and any(point.thresholds.get(t.name) for t in evaluation.targets):
         notes.append(Note("info", "The threshold was stated by hand, not chosen on validation."))
     return notes
 
 
+def _on_looks(evaluation: Evaluation) -> list[Note]:
+    looks = evaluation.provenance.get("test_looks")
+    if looks is None or looks < 2:
+        return []
+    what = "the test split" if evaluation.split == "test" else "these cases"
+    text = (
+        f"This is look {looks:,} at {what}. Whatever was changed between the looks may have been chosen on it, and "
+        "then the figures flatter the model."
+    )
+    return [Note("caution" if looks > FEW_LOOKS else "info", text)]
+
+
 def _on_size(evaluation: Evaluation) -> list[Note]:
     notes = []
     if evaluation.n == 0:
-        notes.append(Note("caution", "No image has a label: there is nothing to measure."))
+        notes.append(Note("caution", f"No {unit_of(evaluation)} has a label: there is nothing to measure."))
     elif evaluation.n_patients < FEW_PATIENTS:
         notes.append(
             Note(
@@ -104,11 +108,12 @@ def _on_size(evaluation: Evaluation) -> list[Note]:
     if evaluation.n_failed:
         words = "image could not be read and is" if evaluation.n_failed == 1 else "images could not be read and are"
         notes.append(Note("caution", f"{evaluation.n_failed:,} {words} in no figure."))
-    if evaluation.n and evaluation.n_patients == evaluation.n:
+    unit = unit_of(evaluation)
+    if evaluation.n and evaluation.n_patients == evaluation.n and unit != "patient":
         notes.append(
             Note(
                 "info",
-                "Every image counts as a patient of its own. If patients have several images here "
+                f"Every {unit} counts as a patient of its own. If patients have several {plural(unit)} here "
                 "and their ids were not given, the intervals are too narrow.",
             )
         )
@@ -117,6 +122,7 @@ def _on_size(evaluation: Evaluation) -> list[Note]:
 
 def _on_classes(evaluation: Evaluation, target: Target) -> list[Note]:
     where = f"“{target.name}”: " if len(evaluation.targets) > 1 else ""
+    unit = unit_of(evaluation)
     counts = class_counts(evaluation.confusion.get(target.name), target)
     absent = [name for name, n, labelled in counts if labelled and n == 0]
     full = [name for name, n, labelled in counts if labelled and n == labelled]
@@ -124,19 +130,19 @@ def _on_classes(evaluation: Evaluation, target: Target) -> list[Note]:
     rest = [f"not {name} ({m - n})" for name, n, m in counts if 0 < m - n < FEW_IMAGES]
     notes = []
     if absent or full:
-        which = _enumerate([f"no image is {name}" for name in absent] + [f"every image is {name}" for name in full])
+        which = _enumerate([f"no {unit} is {name}" for name in absent] + [f"every {unit} is {name}" for name in full])
         notes.append(Note("caution", f"{where}{which}. Figures that compare the classes are undefined there."))
     if few or rest:
         notes.append(
             Note(
                 "caution",
-                f"{where}fewer than {FEW_IMAGES} images of {_enumerate(few + rest)}: read their "
+                f"{where}fewer than {FEW_IMAGES} {plural(unit)} of {_enumerate(few + rest)}: read their "
                 "figures together with the intervals.",
             )
         )
     unlabelled = evaluation.n_unlabelled.get(target.name, 0)
     if unlabelled:
-        words = "image without a label is" if unlabelled == 1 else "images without a label are"
+        words = f"{unit} without a label is" if unlabelled == 1 else f"{plural(unit)} without a label are"
         notes.append(Note("info", f"{where}{unlabelled:,} {words} left out."))
     return notes
 

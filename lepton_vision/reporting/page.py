@@ -9,12 +9,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
 from markupsafe import Markup
 
 from lepton_vision import __version__
 from lepton_vision.errors import ReportError
 from lepton_vision.files import write_atomic
+from lepton_vision.reporting.cases import in_units
 
 
 def check_place(path: str | Path) -> None:
@@ -81,4 +83,11 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["drawn"] = Markup  # for SVG from to_svg, whose texts are escaped there
+    environment.filters["cases"] = _cases
     return environment
+
+
+@pass_context
+def _cases(context: Context, text: str) -> str:
+    """A fixed text with the unit of analysis in place of "image"."""
+    return in_units(text, str(context.get("unit", "image")))

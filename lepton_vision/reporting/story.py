@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lepton_vision.evaluation.classification import Evaluation
-from lepton_vision.reporting.view import is_known, number, point_origin, threshold_text
+from lepton_vision.reporting.view import has_width, is_known, number, point_origin, threshold_text
 from lepton_vision.reporting.wording import split_name
 from lepton_vision.types import Figure, PointFigures, Target
 
@@ -17,7 +17,8 @@ def point_story(evaluation: Evaluation, target: Target) -> str:
         f"{name} {_with_interval(figures[name])}" for name in ("sensitivity", "specificity") if name in figures
     )
     means = "means over the classes: " if target.kind == "multilabel" else ""
-    found = f" On the {split_name(evaluation.split)} split it gives {means}{here}." if here else ""
+    where = "Here" if evaluation.split is None else f"On the {split_name(evaluation.split)} split"
+    found = f" {where} it gives {means}{here}." if here else ""
     threshold = f"Threshold {threshold_text(evaluation, target)}: " if target.kind == "binary" else "Thresholds: "
     return f"{threshold}{point_origin(evaluation)}{_there(point.figures.get(target.name, ()))}.{found}"
 
@@ -34,5 +35,4 @@ def _there(figures: tuple[PointFigures, ...]) -> str:
 def _with_interval(figure: Figure) -> str:
     if not is_known(figure.value):
         return "undefined"
-    has_interval = is_known(figure.low) and is_known(figure.high)
-    return number(figure.value) + (f" ({number(figure.low)} – {number(figure.high)})" if has_interval else "")
+    return number(figure.value) + (f" ({number(figure.low)} – {number(figure.high)})" if has_width(figure) else "")

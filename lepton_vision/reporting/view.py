@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lepton_vision.evaluation.classification import Evaluation
+from lepton_vision.reporting.cases import plural, unit_of
 from lepton_vision.reporting.wording import (
     BY_CLASS,
     GROUPS,
@@ -62,7 +63,7 @@ def show_figure(key: str, figure: Figure | None, *, kind: TargetKind = "binary",
 def format_figure(key: str, figure: Figure | None, *, words: Term) -> Shown:
     """Format one figure under the name and with the meaning that ``words`` gives it."""
     one = figure or _UNKNOWN
-    has_interval = is_known(one.low) and is_known(one.high)
+    has_interval = has_width(one)
     scale = None
     if words.is_share and is_known(one.value):
         low, high = (one.low, one.high) if has_interval else (one.value, one.value)
@@ -75,6 +76,11 @@ def format_figure(key: str, figure: Figure | None, *, words: Term) -> Shown:
         if is_known(other.low) and is_known(other.high)
     )
     return Shown(key, words.name, words.meaning, number(one.value), interval, f"{one.n:,}", one.reason, scale, others)
+
+
+def has_width(figure: Figure) -> bool:
+    """Whether a figure has an interval to show: one without width (the same in every replicate) claims too much."""
+    return is_known(figure.low) and is_known(figure.high) and figure.high > figure.low
 
 
 def headline(evaluation: Evaluation, target: Target) -> list[Shown]:
@@ -134,7 +140,8 @@ def point_origin(evaluation: Evaluation) -> str:
     criterion = point.criterion.replace(">=", "≥").replace("<=", "≤")
     if point.chosen_on is None:
         return criterion or "stated by hand"
-    return f"{criterion}, chosen on the {split_name(point.chosen_on)} split ({point.n:,} images), then frozen"
+    cases = f"{point.n:,} {plural(unit_of(evaluation))}"
+    return f"{criterion}, chosen on the {split_name(point.chosen_on)} split ({cases}), then frozen"
 
 
 def show_looks(evaluation: Evaluation) -> str:
@@ -185,19 +192,20 @@ def _confusion(title: str, names: tuple[str, ...], table: Any) -> Confusion:
 
 
 def plain_numbers(evaluation: Evaluation, target: Target) -> list[str]:
-    """Put the confusion of a binary target into sentences about 100 images; nothing for other kinds."""
+    """Put the confusion of a binary target into sentences about 100 cases; nothing for other kinds."""
+    cases = plural(unit_of(evaluation))
     counts = evaluation.confusion.get(target.name)
     if target.kind != "binary" or counts is None or np.shape(counts) != (2, 2):
         return []
     (tn, fp), (fn, tp) = np.asarray(counts).tolist()
     positive, sentences = target.positive, []
     if tp + fn:
-        sentences.append(f"Of 100 images that are {positive}, {_of_100(tp, tp + fn)} are found and "
+        sentences.append(f"Of 100 {cases} that are {positive}, {_of_100(tp, tp + fn)} are found and "
                          f"{_of_100(fn, tp + fn)} are missed.")  # fmt: skip
     if tn + fp:
         sentences.append(f"Of 100 that are not, {_of_100(fp, tn + fp)} are called {positive} by mistake.")
     if tp + fp and tp + fn:
-        sentences.append(f"Of 100 calls “{positive}”, {_of_100(tp, tp + fp)} are right, where as many images are "
+        sentences.append(f"Of 100 calls “{positive}”, {_of_100(tp, tp + fp)} are right, where as many {cases} are "
                          f"{positive} as here ({(tp + fn) / (tp + fn + tn + fp):.0%}).")  # fmt: skip
     return sentences
 

@@ -8,11 +8,13 @@ is on disk before the row is.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
 
 from lepton_vision.errors import ConfigError, ScoringError, TooManyFailuresError
 from lepton_vision.inference.engine import Engine
@@ -22,11 +24,16 @@ from lepton_vision.inference.volume_masks import VolumeSegmenter
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.archives import forget_archives
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
+from lepton_vision.scoring.cases import remove_cases, write_cases
+from lepton_vision.scoring.dicom_results import Code
+from lepton_vision.scoring.done import refuse_changed
 from lepton_vision.scoring.images import ImageScorer
 from lepton_vision.scoring.inputs import Inputs, list_inputs
 from lepton_vision.scoring.mask_folder import MaskFolder, MaskFormat, choose_format, measure_names
 from lepton_vision.scoring.path_map import write_path_map
-from lepton_vision.scoring.sink import ShardFormat, ShardSink, recorded_engine, row_schema
+from lepton_vision.scoring.report_folder import ReportFolder, report_info
+from lepton_vision.scoring.schema import row_schema
+from lepton_vision.scoring.sink import SHARD_ROWS, ShardFormat, ShardSink, recorded_engine
 from lepton_vision.scoring.volumes import VolumeScorer, engine_name
 
 IMAGES_AT_ONCE = 32
@@ -50,6 +57,7 @@ class ScoreSummary:
         without_mask: rows whose input was read and that have none, counted by reason.
         engine: runtime of the probabilities; None without targets.
         engine_difference: its largest difference from torch in float32 on a calibration batch; None for torch.
+        cases: rows of series, studies and patients in ``_cases`` of the folder, see ``cases.write_cases``.
     """
 
     output: Path
@@ -62,6 +70,7 @@ class ScoreSummary:
     without_mask: dict[str, int] = field(default_factory=dict)
     engine: str | None = None
     engine_difference: float | None = None
+    cases: dict[str, int] = field(default_factory=dict)
 
     @property
     def images_per_s(self) -> float:
@@ -75,6 +84,8 @@ class ScoreSummary:
             counts |= {"masks": self.masks, "without_mask": self.without_mask}
         if self.engine_difference is not None:
             counts |= {"engine": self.engine, "engine_difference": self.engine_difference}
+        if self.cases:
+            counts |= {"cases": self.cases}
         counts |= {"new_rows": self.new_rows, "seconds": round(self.seconds, 3)}
         return counts | {"images_per_s": round(self.images_per_s, 2)}
 
@@ -85,18 +96,22 @@ class ScoreSummary:
 
 def score(
     bundle: Bundle | str | Path,
-    inputs: str | Path | Iterable[str | Path],
+    inputs: str | Path | Iterable[str | Path] | Inputs,
     output: str | Path,
     *,
     masks: str | Path | None = None,
     mask_format: MaskFormat = "auto",
+    reports: str | Path | None = None,
+    report_codes: Mapping[str, Code] | None = None,
+    heat_maps: bool = False,
     resume: bool = True,
     workers: int = 2,
     batch_size: int | None = None,
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
-    engine: Literal["auto", "torch", "openvino", "onnx"] = "torch",
+    engine: str = "torch",
     file_format: ShardFormat = "parquet",
+    shard_rows: int = SHARD_ROWS,
     max_failures: float = 1.0,
     path_map: str | Path | None = None,
     limits: Limits = DEFAULT_LIMITS,
@@ -113,15 +128,22 @@ def score(
     an image without any), ``duplicate`` (an image of the same id has one), ``refused: …`` (the source is of a kind that
     the format cannot refer to), ``non_finite_output``, ``too_large``, or why the source could not be read again.
 
+    With ``reports``, DICOM images and series get a DICOM Structured Report; rows get ``report``, the name of the file,
+    or ``report_reason``: ``not_dicom``, ``duplicate``, ``refused: …``, or why the source could not be read again.
+
     Args:
         bundle: a Bundle with an operating point (it needs none without targets), or the folder of one.
         inputs: files, folders (walked, hidden files left out), glob patterns, manifests, archives, DICOMDIRs and URLs;
-            see ``places.list_places``.
+            see ``places.list_places``. Or what ``list_inputs`` found.
         output: folder of the shards (``part-000000.parquet`` …); pandas, polars and DuckDB read it as one table.
         masks: folder for the predicted masks, each on the grid of its source; not within ``output``. A bundle without
             targets needs it.
         mask_format: "nifti", "png" (images), "dicom" (holds patient data, see ``write_segmentation``), or "auto": NIfTI
             for volumes, PNG for images.
+        reports: folder for a DICOM Structured Report of each row (each holds patient data, see
+            ``dicom_report.write_report``); not within ``output``.
+        report_codes: by output (``covid``, ``signs_edema``), what the finding is: (value, scheme, meaning).
+        heat_maps: with ``reports``, also Grad-CAM of each detected finding, as a Secondary Capture there.
         resume: keep what is there and score only the inputs that have no row yet; False starts over.
         workers: threads that read ahead; so many volumes at most wait in memory.
         batch_size: images per step of the model; None is 32, and for volumes that of the training, as for ``predict``.
@@ -129,6 +151,8 @@ def score(
         precision: number format of the model; "auto" is the fastest that the device does well.
         engine: runtime of the model, see ``load_engine``; "auto" goes on with that which the folder was started with.
         file_format: "parquet" or "csv".
+        shard_rows: rows after which a shard is written (at the latest after a minute, too): what a killed run has to
+            score again.
         max_failures: largest tolerated share of failed rows.
         path_map: file to write with the path of each ``path_id``, before the first row; see ``write_path_map``.
         limits: what an input may cost; one above it is a row with the reason ``too_large``.
@@ -138,7 +162,8 @@ def score(
         Counts over the whole folder, and time and rows of this run.
 
     Raises:
-        ScoringError: no inputs, no operating point, or a folder that cannot be used or is full.
+        ScoringError: no inputs, no operating point, inputs that changed since they were scored, or a folder that
+            cannot be used or is full.
         ConfigError: masks of a bundle that predicts none, or in a format that cannot hold them.
         TooManyFailuresError: more than ``max_failures`` of the rows failed; every row is on disk.
 
@@ -150,40 +175,58 @@ def score(
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
     if batch_size is None:
         batch_size = IMAGES_AT_ONCE if bundle.config.volume is None else bundle.config.train.batch_size
-    if not 0.0 <= max_failures <= 1.0 or workers < 1 or batch_size < 1:
-        raise ScoringError("Expected max_failures from 0 to 1, workers and batch_size of at least 1.")
+    if not 0.0 <= max_failures <= 1.0 or min(workers, batch_size, shard_rows) < 1:
+        raise ScoringError("Expected max_failures from 0 to 1; workers, batch_size and shard_rows of at least 1.")
     output, folder = Path(output), None if masks is None else Path(masks)
+    told = None if reports is None else Path(reports)
     chosen = _check_request(bundle, output, masks=folder, mask_format=mask_format)
-    barred = [output] if folder is None else [output, folder]
-    found = list_inputs(inputs, volumes=bundle.config.volume is not None, leave_out=barred, limits=limits)
-    if not len(found):
-        raise ScoringError(
-            "Expected files to score. Received: an empty folder. Check the path; hidden files do not count.",
-            key="inputs",
-        )
+    _check_reports(bundle, output, reports=told, codes=report_codes or {}, heat_maps=heat_maps)
+    barred = [output, *(one for one in (folder, told) if one is not None)]
+    found = _list(inputs, bundle, leave_out=barred, limits=limits)
     if path_map is not None:
         write_path_map(found, path_map)
     runtime = (recorded_engine(output) if engine == "auto" and resume else None) or engine
     settings = {"engine": runtime, "device": device, "precision": precision}
     network = _load(bundle, settings, batch_size=batch_size, masks=folder is not None)
     job = {"format": file_format, "bundle_id": bundle.bundle_id, "engine": engine_name(*network), "masks": chosen}
-    schema = row_schema(bundle.targets, measures=() if folder is None else measure_names(bundle))
+    job |= {} if told is None else {"reports": "dicom with heat maps" if heat_maps else "dicom"}
+    schema = _schema(bundle, has_masks=folder is not None, has_reports=told is not None)
     with ExitStack() as held:
-        sink = held.enter_context(closing(ShardSink(output, schema, job=job, resume=resume)))
-        target = None
+        sink = held.enter_context(closing(ShardSink(output, schema, job=job, resume=resume, shard_rows=shard_rows)))
+        sides = _Sides()
         if folder is not None and chosen is not None:
             target = MaskFolder(folder, bundle=bundle, mask_format=chosen, taken=sink.mask_ids, limits=limits)
-            held.enter_context(closing(target))
+            sides = sides._replace(masks=held.enter_context(closing(target)))
+        if told is not None:
+            said = ReportFolder(told, bundle=bundle, codes=report_codes or {}, limits=limits, has_maps=heat_maps)
+            sides = sides._replace(reports=held.enter_context(closing(said)))
         before = sink.scored + sink.failed.total()
-        _run(
-            found, sink, _scorer(bundle, sink, network, masks=target, workers=workers, limits=limits), workers, progress
-        )
-    summary = _summarize(sink, network[0], before=before, started=started, has_masks=folder is not None)
+        scorer = _scorer(bundle, sink, network, sides=sides, workers=workers, limits=limits)
+        _run(found, sink, scorer, workers, progress)
+        cases = write_cases(output, sink.shards(), schema=schema, bundle=bundle)
+    summary = _summarize(sink, network[0], before=before, started=started, has_masks=folder is not None, cases=cases)
     check_failures(summary, max_failures)
     return summary
 
 
 _Network = tuple[Engine | None, VolumeSegmenter | None]
+
+
+class _Sides(NamedTuple):
+    """What is written beside the rows."""
+
+    masks: MaskFolder | None = None
+    reports: ReportFolder | None = None
+
+
+def _schema(bundle: Bundle, *, has_masks: bool, has_reports: bool) -> pa.Schema:
+    return row_schema(
+        bundle.targets,
+        measures=measure_names(bundle) if has_masks else (),
+        sets=tuple(bundle.set_rules),
+        has_novelty=bundle.novelty is not None,
+        has_reports=has_reports,
+    )
 
 
 def _check_request(bundle: Bundle, output: Path, *, masks: Path | None, mask_format: MaskFormat) -> MaskFormat | None:
@@ -193,13 +236,7 @@ def _check_request(bundle: Bundle, output: Path, *, masks: Path | None, mask_for
             "Expected a bundle with an operating point. Received: one without. Use bundle.with_operating_point first."
         )
     if masks is not None:
-        if masks.absolute().is_relative_to(output.absolute()):
-            raise ScoringError(
-                "Expected a mask folder that is not within the output folder: tools read all files there as one "
-                "table. Name another folder.",
-                path=masks,
-                key="masks",
-            )
+        _check_apart(masks, output, key="masks")
         return choose_format(mask_format, bundle)
     if mask_format != "auto":
         raise ConfigError(f"Expected a mask folder with the mask format {mask_format!r}. Received: none.", key="masks")
@@ -210,6 +247,40 @@ def _check_request(bundle: Bundle, output: Path, *, masks: Path | None, mask_for
             key="masks",
         )
     return None
+
+
+def _check_reports(
+    bundle: Bundle, output: Path, *, reports: Path | None, codes: Mapping[str, Code], heat_maps: bool
+) -> None:
+    """Refuse before anything is written reports that this bundle cannot give."""
+    if reports is not None:
+        _check_apart(reports, output, key="reports")
+        report_info(bundle, codes)
+    elif heat_maps:
+        raise ConfigError("Expected a folder for reports with heat maps. Received: none.", key="heat_maps")
+
+
+def _check_apart(folder: Path, output: Path, *, key: str) -> None:
+    if folder.absolute().is_relative_to(output.absolute()):
+        raise ScoringError(
+            f"Expected a folder for {key} that is not within the output folder: tools read all files there as one "
+            "table. Name another folder.",
+            path=folder,
+            key=key,
+        )
+
+
+def _list(
+    inputs: str | Path | Iterable[str | Path] | Inputs, bundle: Bundle, *, leave_out: Sequence[Path], limits: Limits
+) -> Inputs:
+    if not isinstance(inputs, Inputs):
+        inputs = list_inputs(inputs, volumes=bundle.config.volume is not None, leave_out=leave_out, limits=limits)
+    if not len(inputs):
+        raise ScoringError(
+            "Expected files to score. Received: an empty folder. Check the path; hidden files do not count.",
+            key="inputs",
+        )
+    return inputs
 
 
 def _load(bundle: Bundle, settings: dict[str, str], *, batch_size: int, masks: bool) -> _Network:
@@ -225,15 +296,38 @@ def _load(bundle: Bundle, settings: dict[str, str], *, batch_size: int, masks: b
 
 
 def _scorer(
-    bundle: Bundle, sink: ShardSink, network: _Network, *, masks: MaskFolder | None, workers: int, limits: Limits
+    bundle: Bundle,
+    sink: ShardSink,
+    network: _Network,
+    *,
+    sides: _Sides,
+    workers: int,
+    limits: Limits,
 ) -> ImageScorer | VolumeScorer:
-    engine, segmenter = network
+    (engine, segmenter), (masks, reports) = network, sides
     if bundle.config.volume is None and engine is not None:
-        return ImageScorer(engine, sink, masks=masks, limits=limits)
-    return VolumeScorer(bundle, sink, engine=engine, segmenter=segmenter, masks=masks, workers=workers, limits=limits)
+        return ImageScorer(engine, sink, masks=masks, reports=reports, limits=limits)
+    return VolumeScorer(
+        bundle,
+        sink,
+        engine=engine,
+        segmenter=segmenter,
+        masks=masks,
+        reports=reports,
+        workers=workers,
+        limits=limits,
+    )
 
 
-def _summarize(sink: ShardSink, engine: Engine | None, *, before: int, started: float, has_masks: bool) -> ScoreSummary:
+def _summarize(
+    sink: ShardSink,
+    engine: Engine | None,
+    *,
+    before: int,
+    started: float,
+    has_masks: bool,
+    cases: dict[str, int],
+) -> ScoreSummary:
     rows = sink.scored + sink.failed.total()
     return ScoreSummary(
         sink.folder,
@@ -246,6 +340,7 @@ def _summarize(sink: ShardSink, engine: Engine | None, *, before: int, started: 
         dict(sorted(sink.unmasked.items())),
         None if engine is None else engine.name,
         None if engine is None else engine.difference,
+        cases,
     )
 
 
@@ -264,8 +359,12 @@ def _run(
     inputs: Inputs, sink: ShardSink, scorer: ImageScorer | VolumeScorer, workers: int, progress: Progress | None
 ) -> None:
     """Read ahead in threads, score whole inputs in batches, write shards."""
-    pending = (one for one in inputs if one.path_id not in sink.done)  # not a list: it would double that of the inputs
-    done = sum(one.path_id in sink.done for one in inputs) if sink.done else 0
+    is_done = sink.done.mark(inputs.path_ids)
+    refuse_changed(inputs, sink.done, is_done=is_done)
+    pending = (one for one, known in zip(inputs, is_done, strict=True) if not known)  # no list: there may be millions
+    done = int(is_done.sum())
+    if done < len(inputs):
+        remove_cases(sink.folder)
     failures = 0
     try:
         items: Iterator[Any] = read_ahead(pending, scorer.read, workers=workers, depth=scorer.depth)

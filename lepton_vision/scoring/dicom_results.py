@@ -1,8 +1,9 @@
 """Predicted masks as DICOM Segmentation objects (PS3.3 A.51): the doorway to highdicom.
 
 A DICOM Segmentation belongs to the record of its patient. It carries the name, the identifiers and the study of its
-source images, because a PACS files it by them; it is the one thing that lepton_vision writes with patient data in it,
-and it is written only where it is asked for. File names, messages and logs hold none, as everywhere.
+source images, because a PACS files it by them; it and the report of scores (``dicom_report``) are the only things that
+lepton_vision writes with patient data in them, and they are written only where they are asked for. File names, messages
+and logs hold none, as everywhere.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -33,8 +34,8 @@ Code = tuple[str, str, str]
 AlgorithmType = Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"]
 
 TISSUE: Code = ("85756007", "SCT", "Tissue")  # CID 7150 and CID 7151: says least and is true of most
-_PRODUCT = "lepton_vision"
-_FAMILY: Code = ("123109", "DCM", "Artificial Intelligence")  # CID 7162
+PRODUCT = "lepton_vision"
+AI_FAMILY: Code = ("123109", "DCM", "Artificial Intelligence")  # CID 7162
 _NAMESPACE = uuid.UUID("0c0a5a34-7f0e-5d0c-9d3a-6a3c9a1b7e52")  # of the UIDs made here; must never change
 _SERIES_NUMBER = 9001  # behind those of the scanner
 _LONGEST = 64  # characters of VR LO
@@ -81,7 +82,8 @@ def write_segmentation(
     """Write a label map as a binary DICOM Segmentation that refers to its source images.
 
     THE FILE HOLDS PATIENT DATA: name, id, birth date, study and the rest of the patient and study modules of the
-    source, as the standard wants it for filing in a PACS (PS3.3 A.51). Treat it as the source itself.
+    source, as the standard wants it for filing in a PACS (PS3.3 A.51). Treat it as the source itself; it is readable by
+    its owner alone (mode 0600).
 
     Slices go to source instances (or frames of one enhanced file) by their position, whatever the order of the files
     and the axes of ``image``. Frames without a voxel are left out. A mask without any voxel gets an empty frame for
@@ -124,7 +126,7 @@ def write_segmentation(
     with quiet:  # values of headers must reach no log
         mask = place_on_source(labels, image=image, files=read_sources(source, series=series, limits=limits))
         segmentation = _build(mask, structures=tuple(structures), info=info)
-        with atomic_file(path) as file:
+        with atomic_file(path, private=True) as file:
             segmentation.save_as(file, enforce_file_format=True)
     return path
 
@@ -132,7 +134,7 @@ def write_segmentation(
 def check_info(info: SegmentationInfo, *, structures: Sequence[str]) -> None:
     """Texts must fit their value representation; a code needs a structure."""
     for name in structures:
-        _check_text(name, "structures")
+        check_text(name, "structures")
     for key, codes in (("codes", info.codes), ("categories", info.categories)):
         unknown = sorted(set(codes) - set(structures))
         if unknown:
@@ -141,24 +143,29 @@ def check_info(info: SegmentationInfo, *, structures: Sequence[str]) -> None:
                 key=key,
             )
         for code in codes.values():
-            if len(code) != 3:
-                raise ScoringError(
-                    f"Expected a code as (value, scheme, meaning). Received: {len(code)} parts. E.g. ('10200004', "
-                    "'SCT', 'Liver').",
-                    key=key,
-                )
-            for part, longest in zip(code, (16, 16, _LONGEST), strict=True):
-                _check_text(part, key, longest=longest)
+            check_code(code, key)
     for key in ("algorithm_name", "algorithm_version", "bundle_id"):
         if getattr(info, key):
-            _check_text(getattr(info, key), key)
+            check_text(getattr(info, key), key)
     if info.algorithm_type not in ("AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"):
         raise ScoringError(
             f"Expected AUTOMATIC, SEMIAUTOMATIC or MANUAL. Received: {info.algorithm_type!r}.", key="algorithm_type"
         )
 
 
-def _check_text(value: str, key: str, *, longest: int = _LONGEST) -> None:
+def check_code(code: Code, key: str) -> None:
+    """Refuse what is no (value, scheme, meaning)."""
+    if len(code) != 3:
+        raise ScoringError(
+            f"Expected a code as (value, scheme, meaning). Received: {len(code)} parts. E.g. ('10200004', 'SCT', "
+            "'Liver').",
+            key=key,
+        )
+    for part, longest in zip(code, (16, 16, _LONGEST), strict=True):
+        check_text(part, key, longest=longest)
+
+
+def check_text(value: str, key: str, *, longest: int = _LONGEST) -> None:
     """Refuse what VR LO and SH cannot hold (PS3.5 6.2)."""
     is_plain = isinstance(value, str) and value.isprintable() and "\\" not in value
     if not (is_plain and value == value.strip() and 1 <= len(value) <= longest):
@@ -174,7 +181,7 @@ def _build(mask: PlacedMask, *, structures: tuple[str, ...], info: SegmentationI
     from highdicom.seg import Segmentation
 
     header = mask.headers[0]
-    day, time = _time(mask, info)
+    day, time = content_time(mask.headers, info.created)
     series_uid, own_uid = _uids(mask, structures=structures, info=info, time=(day, time))
     try:
         segmentation = Segmentation(
@@ -186,13 +193,13 @@ def _build(mask: PlacedMask, *, structures: tuple[str, ...], info: SegmentationI
             series_number=_SERIES_NUMBER,
             sop_instance_uid=own_uid,
             instance_number=1,
-            manufacturer=_PRODUCT,
-            manufacturer_model_name=_PRODUCT,
+            manufacturer=PRODUCT,
+            manufacturer_model_name=PRODUCT,
             software_versions=__version__,
             device_serial_number=info.bundle_id or "none",
             content_label="SEGMENTATION",
             content_description=f"Segmentation of {len(structures)} structure(s)",
-            content_creator_name=_PRODUCT,
+            content_creator_name=PRODUCT,
             series_description="Segmentation",
             content_date=day,
             content_time=time,
@@ -226,8 +233,8 @@ def _describe(number: int, name: str, info: SegmentationInfo) -> Any:
 
     is_ours = bool(info.bundle_id)
     algorithm = AlgorithmIdentificationSequence(
-        name=info.algorithm_name or (_PRODUCT if is_ours else "not stated"),
-        family=CodedConcept(*_FAMILY),
+        name=info.algorithm_name or (PRODUCT if is_ours else "not stated"),
+        family=CodedConcept(*AI_FAMILY),
         version=info.algorithm_version or (__version__ if is_ours else "not stated"),
         parameters={"bundle_id": info.bundle_id} if is_ours else None,
     )
@@ -241,10 +248,11 @@ def _describe(number: int, name: str, info: SegmentationInfo) -> Any:
     )
 
 
-def _time(mask: PlacedMask, info: SegmentationInfo) -> tuple[str, str]:
-    if info.created is not None:
-        return info.created.strftime("%Y%m%d"), info.created.strftime("%H%M%S.%f")
-    return max((time for header in mask.headers if (time := read_time(header))), default=_NO_DATE)
+def content_time(headers: Iterable[Any], created: datetime | None) -> tuple[str, str]:
+    """Content Date and Time: those given, or the latest of the source, so that a repeated run gives the same bytes."""
+    if created is not None:
+        return created.strftime("%Y%m%d"), created.strftime("%H%M%S.%f")
+    return max((time for header in headers if (time := read_time(header))), default=_NO_DATE)
 
 
 def _uids(
@@ -257,16 +265,17 @@ def _uids(
         *(hashlib.sha256(mask.labels.tobytes()).hexdigest(), mask.labels.shape, asdict(info), time),
         *(__version__, package_version("highdicom")),
     ]
-    return _uid(series), _uid([*series, *content])
+    return make_uid(series), make_uid([*series, *content])
 
 
-def _uid(parts: Sequence[Any]) -> str:
+def make_uid(parts: Sequence[Any]) -> str:
+    """Return the UID that stands for some plain values, in every run (PS3.5 B.2)."""
     return f"2.25.{uuid.uuid5(_NAMESPACE, json.dumps(parts, sort_keys=True, default=str)).int}"
 
 
 def _settle(segmentation: Any, mask: PlacedMask, *, uid: str, time: tuple[str, str]) -> None:
     """Replace what highdicom takes from the clock and from chance, and correct the reference to one frame of many."""
-    organization = _uid(["dimensions", uid])
+    organization = make_uid(["dimensions", uid])
     for item in (*segmentation.DimensionOrganizationSequence, *segmentation.DimensionIndexSequence):
         item.DimensionOrganizationUID = organization
     del segmentation.InstanceCreationDate, segmentation.InstanceCreationTime

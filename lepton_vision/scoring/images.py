@@ -11,9 +11,11 @@ import numpy as np
 
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.samples import UInt16Pixels, frames_of
+from lepton_vision.novelty import Features
 from lepton_vision.readers.limits import Limits
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.mask_folder import MaskFolder
+from lepton_vision.scoring.report_folder import ReportFolder
 from lepton_vision.scoring.rows import Row, Values, decide, ids_of, reason_of, without_pixels
 from lepton_vision.scoring.sink import ShardSink
 from lepton_vision.transforms.masks import restore_mask
@@ -26,6 +28,7 @@ class ReadImages:
     """One input after reading: its images, without pixels, and (C, H, W) uint16 each, or the reason why not."""
 
     source: Input
+    version: str | None
     seconds: float
     images: tuple[Image, ...] = ()
     pixels: tuple[UInt16Pixels, ...] = ()
@@ -33,10 +36,11 @@ class ReadImages:
 
 
 class _Seen(NamedTuple):
-    """What the network says of one image; ``mask`` (1 + M, height, width) or None."""
+    """What the network says of one image; ``mask`` (1 + M, height, width) or None, ``features`` (F,) or None."""
 
     values: Values
     mask: Pixels | None
+    features: Features | None
     seconds: float
 
 
@@ -47,11 +51,20 @@ class ImageScorer:
         engine: the network.
         sink: where rows go.
         masks: where masks go, or None.
+        reports: where DICOM reports go, or None.
         limits: what an input may cost.
     """
 
-    def __init__(self, engine: Engine, sink: ShardSink, *, masks: MaskFolder | None, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(
+        self,
+        engine: Engine,
+        sink: ShardSink,
+        *,
+        masks: MaskFolder | None,
+        reports: ReportFolder | None = None,
+        limits: Limits,
+    ) -> None:
+        self._limits, self._reports = limits, reports
         self._engine, self._sink, self._masks = engine, sink, masks
         self._group: list[ReadImages] = []
         self._facts: Row = {"bundle_id": engine.bundle.bundle_id, "engine": engine.name}
@@ -59,14 +72,14 @@ class ImageScorer:
 
     def read(self, source: Input) -> ReadImages:
         """Read and preprocess one input, in any thread; every failure becomes a reason."""
-        started = time.perf_counter()
+        started, version = time.perf_counter(), source.version()
         try:
-            images = frames_of(source.read(limits=self._limits))
+            images = frames_of(source.read(limits=self._limits, is_whole=self._masks is not None))
             pixels = tuple(preprocess_image(image, self._engine.bundle.config.preprocess) for image in images)
         except Exception as error:  # an input must end as a row, and the row carries the type
-            return ReadImages(source, time.perf_counter() - started, reason=reason_of(error))
+            return ReadImages(source, version, time.perf_counter() - started, reason=reason_of(error))
         slim = tuple(map(without_pixels, images))
-        return ReadImages(source, time.perf_counter() - started, slim, pixels)
+        return ReadImages(source, version, time.perf_counter() - started, slim, pixels)
 
     def add(self, item: ReadImages) -> None:
         """Take one input; its rows reach the sink once a batch is full."""
@@ -80,7 +93,7 @@ class ImageScorer:
         group, self._group = self._group, []
         seen = self._look([array for item in group for array in item.pixels])
         for item in group:
-            facts = self._facts | item.source.ids()
+            facts = self._facts | item.source.ids() | {"source_version": item.version}
             if item.reason:
                 self._sink.append([facts | {"status": "failed", "reason": item.reason, "seconds": item.seconds}])
                 continue
@@ -88,7 +101,10 @@ class ImageScorer:
             rows = []
             for number, image in enumerate(item.images):
                 frame = number if len(item.images) > 1 else item.source.frame
-                rows.append(facts | ids_of(image, frame=frame) | self._row(next(seen), image, item.source, share))
+                row = facts | ids_of(image, frame=frame) | self._row(next(seen), image, item.source, share)
+                if self._reports is not None:
+                    row |= self._reports.columns(row, image=image, source=item.source, pixels=item.pixels[number])
+                rows.append(row)
             self._sink.append(rows)
         self._sink.flush_due()
 
@@ -102,11 +118,12 @@ class ImageScorer:
             share = (time.perf_counter() - started) / len(part)
             for number in range(len(part)):
                 values: Values = {name: np.atleast_1d(array[number]) for name, array in found.probabilities.items()}
-                yield _Seen(values, None if found.masks is None else found.masks[number], share)
+                mask = None if found.masks is None else found.masks[number]
+                yield _Seen(values, mask, None if found.features is None else found.features[number], share)
 
     def _row(self, seen: _Seen, image: Image, source: Input, read_seconds: float) -> Row:
         started = time.perf_counter()
-        row = decide(seen.values, self._engine.bundle)
+        row = decide(seen.values, self._engine.bundle, features=seen.features)
         if self._masks is not None and seen.mask is not None:
             if np.isfinite(seen.mask).all():
                 height, width = image.pixels.shape[1:]

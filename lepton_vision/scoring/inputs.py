@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lepton_vision.errors import ReadError
-from lepton_vision.readers.archives import Member, open_member
+import numpy as np
+import numpy.typing as npt
+
+from lepton_vision.errors import ReadError, ScoringError
 from lepton_vision.readers.identity import pseudonym
-from lepton_vision.readers.image import read_image
+from lepton_vision.readers.image import read_image, read_named
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_bytes
-from lepton_vision.readers.remote import fetch_object
 from lepton_vision.readers.series_list import FoundSeries, group_series, read_found
+from lepton_vision.scoring.packed_series import PackedSeries, group_packed, open_place
 from lepton_vision.scoring.places import Place, list_places
 from lepton_vision.transforms.rows import TextColumn
 from lepton_vision.types import Image
@@ -35,18 +39,28 @@ class Input:
 
     path_id: str
     path: Path
-    series: FoundSeries | None = None
+    series: FoundSeries | PackedSeries | None = None
     place: Place | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The file, or those of the series."""
+        """The file, or those of the series; the archives of a packed one."""
         return (self.path,) if self.series is None else self.series.files
 
     @property
     def frame(self) -> int | None:
         """The one frame that is asked for, or None."""
         return None if self.place is None else self.place.frame
+
+    def version(self) -> str | None:
+        """Size and time of its files, 16 hexadecimal digits; None where they are unknown (no such file, an object)."""
+        if (self.place is not None and self.place.kind == "object") or not self.files:
+            return None
+        try:
+            facts = [(one.st_size, one.st_mtime_ns) for one in map(os.stat, self.files)]
+        except (OSError, ValueError):
+            return None
+        return hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
 
     @contextmanager
     def on_disk(self, *, limits: Limits) -> Iterator[Path | tuple[Path, ...]]:
@@ -55,6 +69,10 @@ class Input:
         Raises:
             ReadError: it cannot be fetched or unpacked.
         """
+        if isinstance(self.series, PackedSeries):
+            with self.series.unpacked(limits=limits) as files:
+                yield files
+            return
         if self.series is not None:
             yield self.files
             return
@@ -67,22 +85,24 @@ class Input:
         place = self.place or Place(self.path.as_posix())
         if place.reason:
             raise ReadError("The input cannot be used.", reason=place.reason, path=self.path)
-        elif place.kind == "member":
-            member = Member(place.index, place.member, place.copy)
-            with open_member(place.path, member, limits=limits) as path:
-                yield path
-        elif place.kind == "object":
-            with fetch_object(place.path, limits=limits) as path:
+        elif place.kind in ("member", "object"):
+            with open_place(place, limits=limits) as path:
                 yield path
         else:
             yield self.path
 
-    def read(self, *, limits: Limits = DEFAULT_LIMITS) -> Image:
+    def read(self, *, limits: Limits = DEFAULT_LIMITS, is_whole: bool = True) -> Image:
         """Read it.
+
+        Args:
+            limits: what it may cost.
+            is_whole: False leaves out what only masks need, facts and geometry.
 
         Raises:
             ReadError: it is no image, no volume, or larger than ``limits`` allow.
         """
+        if isinstance(self.series, PackedSeries):
+            return self.series.read(limits=limits)
         if self.series is not None:
             return read_found(self.series, limits=limits)
         place = self.place or Place(self.path.as_posix())
@@ -91,7 +111,8 @@ class Input:
                 check_bytes(path.stat().st_size, limits=limits)
             member = place.member or None if place.kind == "row" else None
             name = None if place.kind in ("file", "row") else place.identity
-            image = read_image(path, frame=place.frame, member=member, name=name, limits=limits)
+            read = read_image if is_whole else read_named
+            image = read(path, frame=place.frame, member=member, name=name, limits=limits)
         return replace(image, **place.ids) if place.ids else image  # type: ignore[arg-type]
 
     def ids(self) -> dict[str, Any]:
@@ -105,25 +126,82 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Series, then files; ids are made as they are asked for.
+    """Series, then files, each once; packed, since there may be millions.
 
     Attributes:
-        places: texts of ``Place``, packed, since there may be millions.
+        path_ids: (N,) uint64, the hexadecimal digits of each ``Input.path_id`` as a number.
+        places: texts of ``Place``.
         series: where volumes are scored.
     """
 
+    path_ids: npt.NDArray[np.uint64]
     places: TextColumn
-    series: Sequence[FoundSeries] = ()
+    series: Sequence[FoundSeries | PackedSeries] = ()
+
+    @classmethod
+    def of(cls, places: Iterable[Place], series: Sequence[FoundSeries | PackedSeries] = ()) -> Inputs:
+        """Pack them; a place that was named before is left out.
+
+        Raises:
+            ScoringError: two inputs of one path id.
+        """
+        words = array("Q", [int(_path_id(one.series_id), 16) for one in series])
+
+        def texts() -> Iterator[str]:
+            for place in places:
+                words.append(int(_path_id(place.identity), 16))
+                yield place.text
+
+        packed = TextColumn.of(texts())
+        path_ids = np.frombuffer(words, np.uint64)
+        kept = _first_of_each(path_ids, packed, first=len(series))
+        if not kept.all():
+            packed = TextColumn.of(packed[int(k)] for k in np.flatnonzero(kept[len(series) :]))
+        return cls(path_ids[kept], packed, series)
 
     def __len__(self) -> int:
-        return len(self.places) + len(self.series)
+        return len(self.path_ids)
+
+    def keep(self, wanted: npt.NDArray[np.bool_]) -> Inputs:
+        """Those that are marked, (N,) bool."""
+        of_series, of_places = wanted[: len(self.series)], wanted[len(self.series) :]
+        series = [self.series[int(k)] for k in np.flatnonzero(of_series)]
+        places = TextColumn.of(self.places[int(k)] for k in np.flatnonzero(of_places))
+        return Inputs(self.path_ids[wanted], places, series)
 
     def __iter__(self) -> Iterator[Input]:
-        for one in self.series:
-            yield Input(pseudonym("path", one.series_id), one.folder, one)
-        for number in range(len(self.places)):
-            place = Place.of_text(self.places[number])
-            yield Input(pseudonym("path", place.identity), Path(place.path), None, place)
+        for number, path_id in enumerate(self.path_ids):
+            place = number - len(self.series)
+            yield self._series(number, int(path_id)) if place < 0 else self._place(place, int(path_id))
+
+    def _series(self, number: int, path_id: int) -> Input:
+        return Input(f"{path_id:016x}", self.series[number].folder, self.series[number])
+
+    def _place(self, number: int, path_id: int) -> Input:
+        place = Place.of_text(self.places[number])
+        return Input(f"{path_id:016x}", Path(place.path), None, place)
+
+
+def _path_id(identity: str) -> str:
+    """Pseudonym of what an input is known by; blanks at the end, which pseudonyms do not count, tell files apart."""
+    text = identity.rstrip("\0")
+    return pseudonym("path", identity if text == text.rstrip() else f"{identity}\0.")
+
+
+def _first_of_each(path_ids: npt.NDArray[np.uint64], places: TextColumn, *, first: int) -> npt.NDArray[np.bool_]:
+    """Mark the places that were not named before, (N,) bool; equal ids alone do not make two places one."""
+    kept = np.ones(path_ids.size, np.bool_)
+    order = np.argsort(path_ids, kind="stable")
+    for one in np.flatnonzero(path_ids[order][1:] == path_ids[order][:-1]).tolist():
+        before, after = int(order[one]) - first, int(order[one + 1]) - first
+        if before < 0 or Place.of_text(places[before]).identity != Place.of_text(places[after]).identity:
+            raise ScoringError(
+                "Expected inputs with path ids of their own. Received: two with the same one, by chance (64 bits). "
+                "Score them in two runs, into two folders.",
+                key="inputs",
+            )
+        kept[order[one + 1]] = False
+    return kept
 
 
 def read_names(named: Iterable[str], stream: Iterable[bytes]) -> Iterator[str]:
@@ -146,15 +224,21 @@ def list_inputs(
 
     Args:
         named: files, folders, glob patterns, manifests, archives, DICOMDIRs and URLs, see ``list_places``.
-        volumes: files of one DICOM series are one input; members of archives and objects stay single files.
+        volumes: files, members of archives and objects of one DICOM series are one input; of a series that lies in
+            plain files, only those are looked at.
         leave_out: folders whose files are left out.
         limits: caps on archives.
+
+    Raises:
+        ScoringError: two inputs of one path id.
     """
     found = list_places(named, leave_out=leave_out, limits=limits)
     if not volumes:
-        return Inputs(TextColumn.of(place.text for place in found))
-    places = list(found)
+        return Inputs.of(found)
+    once = Inputs.of(found).places  # a slice that is named twice must not stand twice in its series
+    places = [Place.of_text(once[number]) for number in range(len(once))]
     plain = [Path(place.path) for place in places if place.kind == "file" and not place.reason]
     series, others = group_series(plain, limits=limits)
     rest = [place for place in places if place.kind != "file" or place.reason]
-    return Inputs(TextColumn.of(place.text for place in [*(Place(path.as_posix()) for path in others), *rest]), series)
+    packed, rest = group_packed(rest, known=[one.series_id for one in series], limits=limits)
+    return Inputs.of([*(Place(path.as_posix()) for path in others), *rest], [*series, *packed])

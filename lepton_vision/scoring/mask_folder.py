@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from lepton_vision.config import nearest
 from lepton_vision.errors import ConfigError, ScoringError
-from lepton_vision.files import write_atomic
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.limits import Limits
 from lepton_vision.scoring.dicom_results import SegmentationInfo, check_info
@@ -19,14 +17,14 @@ from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.label_maps import Labels
 from lepton_vision.scoring.mask_files import write_mask
 from lepton_vision.scoring.rows import Row, reason_of
-from lepton_vision.scoring.sink import hold_folder, other_keys
+from lepton_vision.scoring.sink import hold_job_folder
 from lepton_vision.types import Image
 
 MaskFormat = Literal["auto", "nifti", "png", "dicom"]
 FORMATS: tuple[MaskFormat, ...] = ("auto", "nifti", "png", "dicom")
 
 _SUFFIXES: dict[MaskFormat, str] = {"nifti": ".nii.gz", "png": ".png", "dicom": ".dcm"}
-_JOB, _VERSION = "_job.json", 1
+_VERSION = 1
 # A distance at the detector or on the film is none in the patient (PS3.3 10.7.1.3): areas would be too large.
 _NOT_IN_PATIENT = frozenset({"ImagerPixelSpacing", "NominalScannedPixelSpacing"})
 
@@ -98,26 +96,7 @@ class MaskFolder:
         self._names, self._has_targets = measure_names(bundle), bool(bundle.targets)
         self._info = SegmentationInfo(bundle.bundle_id)
         job = {"version": _VERSION, "masks": mask_format, "bundle_id": bundle.bundle_id}
-        self._lock = hold_folder(folder, what="mask folder")
-        try:
-            self._check_job(job)
-        except BaseException:
-            self._lock.close()
-            raise
-
-    def _check_job(self, job: dict[str, Any]) -> None:
-        record = self.folder / _JOB
-        if not record.exists():
-            write_atomic(record, json.dumps(job, indent=1))
-            return
-        differing = other_keys(job, json.loads(record.read_text(encoding="utf-8")))
-        if differing:
-            raise ScoringError(
-                f"The mask folder holds masks of another job (differs in: {', '.join(differing)}). Name another "
-                "folder: rows of that job refer to them.",
-                path=self.folder,
-                key=differing[0],
-            )
+        self._lock = hold_job_folder(folder, job=job, what="mask folder")
 
     def columns(self, labels: Labels, *, image: Image, source: Input) -> Row:
         """Write the mask of one image, and return what its row says of it.

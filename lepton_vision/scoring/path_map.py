@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lepton_vision.errors import ScoringError
 from lepton_vision.scoring.inputs import Inputs
+from lepton_vision.scoring.packed_series import PackedSeries
 
 
 def write_path_map(inputs: Inputs, target: str | Path) -> None:
@@ -30,7 +31,9 @@ def write_path_map(inputs: Inputs, target: str | Path) -> None:
             writer.writerow(["path_id", "path", "member", "frame"])
             for one in inputs:
                 place = one.place
-                if place is None:
+                if isinstance(one.series, PackedSeries):
+                    writer.writerows([one.path_id, each.path, each.member, ""] for each in one.series.places)
+                elif place is None:
                     writer.writerows([one.path_id, path.as_posix(), "", ""] for path in one.files)
                 else:
                     frame = "" if place.frame is None else place.frame

@@ -86,7 +86,7 @@ class Place:
 def list_places(
     named: str | Path | Iterable[str | Path], *, leave_out: Sequence[Path], limits: Limits
 ) -> Iterator[Place]:
-    """Find what is named, in the order given, each place once.
+    """Find what is named, in the order given; a place that is named twice comes twice (``Inputs.of`` keeps one).
 
     Args:
         named: a file, a folder (the files below it, sorted, hidden ones left out), a glob pattern (``**`` for any
@@ -105,13 +105,8 @@ def list_places(
     """
     barred = frozenset(folder.absolute() for folder in leave_out)
     entries = [named] if isinstance(named, str | Path) else named
-    seen: set[int] = set()
     for entry in entries:
-        for place in _expand(str(entry), barred, limits=limits):
-            mark = hash(place.identity)  # 64 bits: a text for each of a million inputs would be 100 MB
-            if mark not in seen:
-                seen.add(mark)
-                yield place
+        yield from _expand(str(entry), barred, limits=limits)
 
 
 def _expand(name: str, barred: frozenset[Path], *, limits: Limits) -> Iterator[Place]:

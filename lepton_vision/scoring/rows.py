@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy.typing as npt
 
 from lepton_vision.errors import ReadError, ScoringError
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.scoring.sink import output_stems
+from lepton_vision.novelty import Features
+from lepton_vision.scoring.schema import NOVELTY, output_stems, probability_names, set_names
+from lepton_vision.set_rules import SetRule, answer_sets
 from lepton_vision.types import Image, OperatingPoint, Target
 
 Row = dict[str, Any]
@@ -40,42 +43,59 @@ def ids_of(image: Image, *, frame: int | None = None) -> Row:
     }
 
 
-def decide(values: Values, bundle: Bundle) -> Row:
-    """Turn the probabilities of one image into columns; one that is not finite fails the row.
+def decide(values: Values, bundle: Bundle, *, features: Features | None = None) -> Row:
+    """Turn what the network says of one image into columns; a probability that is not finite fails the row.
 
     Args:
         values: by target name, (1,) or (K,) probabilities.
         bundle: with an operating point, unless it has no targets.
+        features: (F,) pooled features, where the runtime gives them.
     """
     if not all(np.isfinite(array).all() for array in values.values()):
         return {"status": "failed", "reason": "non_finite_output"}
     row: Row = {"status": "ok", "reason": None}
-    for position, target in enumerate(bundle.targets):
-        row |= _target_columns(target, values[target.name], _point(bundle), is_first=position == 0)
+    if not bundle.targets:
+        return row
+    if bundle.operating_point is None:
+        raise ScoringError("Expected a bundle with an operating point. Received: one without.")
+    row |= target_columns(values, bundle.targets, point=bundle.operating_point)
+    for target in bundle.targets:
+        row |= _sets(values[target.name], target, rules=bundle.set_rules.get(target.name, ()))
+    if bundle.novelty is not None and features is not None:
+        distance = bundle.novelty.distance(features)
+        row |= dict(zip(NOVELTY, (distance, bundle.novelty.percentile(distance)), strict=True))
     return row
 
 
-def _point(bundle: Bundle) -> OperatingPoint:
-    if bundle.operating_point is None:
-        raise ScoringError("Expected a bundle with an operating point. Received: one without.")
-    return bundle.operating_point
+def target_columns(values: Values, targets: tuple[Target, ...], *, point: OperatingPoint | None) -> Row:
+    """Columns of probabilities, and of decisions where there is an operating point for them."""
+    row: Row = {}
+    for position, target in enumerate(targets):
+        row |= dict(zip(probability_names(target), map(float, values[target.name]), strict=True))
+        if target.is_exclusive:
+            row[f"{target.name}_class"] = target.classes[int(values[target.name].argmax())]
+        elif point is not None:
+            row |= _decisions(values[target.name], target, point=point, is_first=position == 0)
+    return row
 
 
-def _target_columns(
-    target: Target, values: npt.NDArray[np.floating[Any]], point: OperatingPoint, *, is_first: bool
-) -> Row:
-    if target.is_exclusive:
-        columns: Row = {
-            f"{target.name}_{name}_probability": float(value)
-            for name, value in zip(target.classes, values, strict=True)
-        }
-        return columns | {f"{target.name}_class": target.classes[int(values.argmax())]}
-    thresholds = point.thresholds[target.name]
-    columns = {}
+def _decisions(values: npt.NDArray[np.floating[Any]], target: Target, *, point: OperatingPoint, is_first: bool) -> Row:
+    thresholds, columns = point.thresholds[target.name], Row()
     for stem, value, threshold in zip(output_stems(target), values, thresholds, strict=True):
-        columns |= {f"{stem}_probability": float(value), f"{stem}_positive": bool(value >= threshold)}
+        columns[f"{stem}_positive"] = bool(value >= threshold)
         if not is_first or target.kind == "multilabel":
             columns[f"{stem}_threshold"] = threshold
     if is_first and target.kind == "binary":
         columns["threshold"] = thresholds[0]
+    return columns
+
+
+def _sets(values: npt.NDArray[np.floating[Any]], target: Target, *, rules: Sequence[SetRule]) -> Row:
+    """Answers in the conformal set of each rule; those of a binary answer see its probability and its complement."""
+    wide = values.astype(np.float64)
+    asked = [wide] if target.is_exclusive else [np.array([1.0 - value, value]) for value in wide]
+    columns: Row = {}
+    for name, prob, rule in zip(set_names(target), asked, rules, strict=False):
+        is_in = answer_sets(prob[None], rule)[0]
+        columns[name] = "|".join(answer for answer, there in zip(rule.classes, is_in, strict=True) if there)
     return columns

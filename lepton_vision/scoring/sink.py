@@ -1,7 +1,8 @@
 """Rows out, each exactly once: a folder of shards that are written whole or not at all.
 
 The shards are their own ledger. A shard appears under its name only when it is complete and on disk, so what a
-killed run leaves behind is a set of whole shards, and the next run skips the inputs that they hold.
+killed run leaves behind is a set of whole shards, and the next run skips the inputs that they hold. All rows of an
+input are in one shard.
 """
 
 from __future__ import annotations
@@ -10,56 +11,24 @@ import csv
 import fcntl
 import json
 import time
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lepton_vision.errors import ScoringError
 from lepton_vision.files import write_atomic
-from lepton_vision.types import Target
+from lepton_vision.scoring.done import DoneInputs
 
 ShardFormat = Literal["parquet", "csv"]
 SHARD_ROWS, SHARD_SECONDS = 2048, 60.0  # whatever comes first: what a killed run has to do again
-_JOB, _LOCK, _VERSION = "_job.json", ".lock", 1
-
-
-def row_schema(targets: tuple[Target, ...], *, measures: Sequence[str] = ()) -> pa.Schema:
-    """Columns of a scored row, in order; ``threshold`` is that of the first target.
-
-    With ``measures`` (``<structure>_ml`` or ``<structure>_mm2``) come the columns of masks: those, ``mask`` and
-    ``mask_reason``.
-
-    A binary target gives ``<target>_probability`` and ``<target>_positive``; a multilabel target the same per class as
-    ``<target>_<class>_…``; a multiclass target a probability per class and ``<target>_class``. Further targets bring a
-    ``<target>_threshold`` of their own.
-    """
-    text, number, flag = pa.string(), pa.float64(), pa.bool_()
-    names = ("image_id", "path_id", "series_id", "study_id", "patient_id")
-    fields: list[tuple[str, pa.DataType]] = [(name, text) for name in names]
-    fields += [("frame", pa.int64()), ("status", text), ("reason", text)]
-    for position, target in enumerate(targets):
-        if target.is_exclusive:
-            fields += [(f"{target.name}_{name}_probability", number) for name in target.classes]
-            fields += [(f"{target.name}_class", text)]
-        else:
-            for stem in output_stems(target):
-                fields += [(f"{stem}_probability", number), (f"{stem}_positive", flag)]
-                if position or target.kind == "multilabel":
-                    fields += [(f"{stem}_threshold", number)]
-    fields += [("threshold", number)]
-    if measures:
-        fields += [(name, number) for name in measures] + [("mask", text), ("mask_reason", text)]
-    fields += [("bundle_id", text), ("engine", text), ("seconds", number)]
-    return pa.schema(fields)
-
-
-def output_stems(target: Target) -> list[str]:
-    """Start of the column names of each probability of a binary or multilabel target."""
-    return [target.name] if target.kind == "binary" else [f"{target.name}_{name}" for name in target.classes]
+_JOB, _LOCK, _VERSION = "_job.json", ".lock", 2
+_FACTS = ("path_id", "status", "reason", "source_version")
 
 
 def hold_folder(folder: Path, *, what: str) -> IO[bytes]:
@@ -95,6 +64,31 @@ def _lock_folder(folder: Path) -> IO[bytes]:
     return lock
 
 
+def hold_job_folder(folder: Path, *, job: Mapping[str, Any], what: str) -> IO[bytes]:
+    """Hold a folder, see ``hold_folder``, for files that the rows of one job refer to.
+
+    Raises:
+        ScoringError: its record names another job.
+    """
+    lock = hold_folder(folder, what=what)
+    try:
+        record = folder / _JOB
+        if not record.exists():
+            write_atomic(record, json.dumps(job, indent=1))
+        differing = other_keys(job, json.loads(record.read_text(encoding="utf-8")))
+        if differing:
+            raise ScoringError(
+                f"The {what} holds files of another job (differs in: {', '.join(differing)}). Name another folder: "
+                "rows of that job refer to them.",
+                path=folder,
+                key=differing[0],
+            )
+    except BaseException:
+        lock.close()
+        raise
+    return lock
+
+
 def other_keys(job: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """Return in which keys a job is another one than that on record."""
     return [key for key in job if found.get(key) != job[key]]
@@ -106,7 +100,7 @@ def recorded_engine(folder: Path) -> str | None:
         words = str(json.loads((folder / _JOB).read_text(encoding="utf-8"))["engine"]).split()
     except (OSError, ValueError, KeyError, TypeError):
         return None  # the sink says what is wrong with a record that cannot be read
-    names = {"torch": "torch", "openvino": "openvino", "onnxruntime": "onnx"}
+    names = {"torch": "torch", "torch-compile": "torch-compile", "openvino": "openvino", "onnxruntime": "onnx"}
     return names.get(words[0]) if words else None
 
 
@@ -118,9 +112,10 @@ class ShardSink:
         schema: columns of every shard.
         job: what must be the same for all rows of the folder (bundle id, format, masks); another job is refused.
         resume: keep the shards that are there; False removes them first.
+        shard_rows: rows that make a shard due.
 
     Attributes:
-        done: path ids of the inputs that had rows when the folder was opened.
+        done: the inputs that had rows when the folder was opened.
         scored: rows on disk with status "ok".
         failed: the others, by reason.
         masked: rows on disk that name a mask.
@@ -128,13 +123,22 @@ class ShardSink:
         mask_ids: image ids of the rows that named a mask when the folder was opened.
 
     Raises:
-        ScoringError: the folder belongs to another job, is in use, or cannot be written.
+        ScoringError: the folder belongs to another job, is in use, holds an input twice, or cannot be written.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema, *, job: Mapping[str, Any], resume: bool) -> None:
-        self.folder, self._schema, self._job = folder, schema, {"version": _VERSION, **job}
+    def __init__(
+        self,
+        folder: Path,
+        schema: pa.Schema,
+        *,
+        job: Mapping[str, Any],
+        resume: bool,
+        shard_rows: int = SHARD_ROWS,
+    ) -> None:
+        self.folder, self.schema, self._job = folder, schema, {"version": _VERSION, **job}
         self._format: ShardFormat = job["format"]
         self._rows: list[dict[str, Any]] = []
+        self._shard_rows = shard_rows
         self._lock = hold_folder(folder, what="output folder")
         try:
             self._open(resume=resume)
@@ -145,9 +149,9 @@ class ShardSink:
     def _open(self, *, resume: bool) -> None:
         job_file = self.folder / _JOB
         if not resume:
-            for path in [*self._shards(), *([job_file] if job_file.exists() else [])]:
+            for path in [*self.shards(), *([job_file] if job_file.exists() else [])]:
                 path.unlink()
-        shards = self._shards()
+        shards = self.shards()
         if job_file.exists():
             self._check_job(json.loads(job_file.read_text(encoding="utf-8")))
         elif shards:
@@ -156,14 +160,18 @@ class ShardSink:
             )
         else:
             write_atomic(job_file, json.dumps(self._job, indent=1))
-        self.done, self.failed, self.scored = set[str](), Counter[str](), 0
+        self.failed, self.scored = Counter[str](), 0
         self.mask_ids, self.unmasked, self.masked = set[str](), Counter[str](), 0
         self._written = time.monotonic()
+        ids, versions = array("Q"), array("Q")
         for shard in shards:
             facts = list(self._read_facts(shard))
-            self.done.update(row["path_id"] for row in facts)
+            known = {row["path_id"]: row["source_version"] or "0" for row in facts}
+            ids.extend(int(one, 16) for one in known)
+            versions.extend(int(one, 16) for one in known.values())
             self.mask_ids.update(row["image_id"] for row in facts if row.get("mask"))
             self._count(facts)
+        self.done = DoneInputs.of(np.frombuffer(ids, np.uint64), np.frombuffer(versions, np.uint64))
         self._next = 1 + max((int(path.stem.removeprefix("part-")) for path in shards), default=-1)
 
     def _check_job(self, found: Mapping[str, Any]) -> None:
@@ -176,14 +184,15 @@ class ShardSink:
                 key=differing[0],
             )
 
-    def _shards(self) -> list[Path]:
+    def shards(self) -> list[Path]:
+        """Those on disk, oldest first."""
         return sorted(self.folder.glob(f"part-*.{self._format}"))
 
     def _read_facts(self, shard: Path) -> Iterator[dict[str, Any]]:
         try:
             if self._format == "parquet":
-                masks = ["image_id", "mask", "mask_reason"] if "mask" in self._schema.names else []
-                yield from pq.read_table(shard, columns=["path_id", "status", "reason", *masks]).to_pylist()
+                masks = ["image_id", "mask", "mask_reason"] if "mask" in self.schema.names else []
+                yield from pq.read_table(shard, columns=[*_FACTS, *masks]).to_pylist()
             else:
                 with shard.open(newline="", encoding="utf-8") as file:
                     yield from csv.DictReader(file)
@@ -208,7 +217,7 @@ class ShardSink:
 
     def flush_due(self) -> None:
         """Write a shard where enough rows or seconds have come together; see ``flush``."""
-        if len(self._rows) >= SHARD_ROWS or time.monotonic() - self._written >= SHARD_SECONDS:
+        if len(self._rows) >= self._shard_rows or time.monotonic() - self._written >= SHARD_SECONDS:
             self.flush()
 
     def flush(self) -> None:
@@ -220,7 +229,7 @@ class ShardSink:
         self._written = time.monotonic()
         if not self._rows:
             return
-        table = pa.Table.from_pylist(self._rows, schema=self._schema)
+        table = pa.Table.from_pylist(self._rows, schema=self.schema)
         target = self.folder / f"part-{self._next:06d}.{self._format}"
         try:
             write_atomic(target, self._encode(table))

@@ -18,9 +18,11 @@ from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.samples import UInt16Pixels
 from lepton_vision.inference.volume_masks import VolumeSegmenter
 from lepton_vision.models.bundle import Bundle
+from lepton_vision.novelty import Features
 from lepton_vision.readers.limits import Limits
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.mask_folder import MaskFolder
+from lepton_vision.scoring.report_folder import ReportFolder
 from lepton_vision.scoring.rows import Row, Values, decide, ids_of, reason_of, without_pixels
 from lepton_vision.scoring.sink import ShardSink
 from lepton_vision.transforms.preprocess import to_input
@@ -35,6 +37,7 @@ class ReadVolume:
 
     Attributes:
         source: what was read.
+        version: its size and time before that.
         seconds: that it took so far.
         image: without pixels; None where it could not be read.
         sample: (C, D, H, W) uint16 that the network sees for its targets; None without targets.
@@ -45,6 +48,7 @@ class ReadVolume:
     """
 
     source: Input
+    version: str | None
     seconds: float
     image: Image | None = None
     sample: UInt16Pixels | None = None
@@ -63,6 +67,7 @@ class VolumeScorer:
         engine: for its targets; None without targets.
         segmenter: for its masks; None where none are wanted.
         masks: where masks go; None where none are wanted.
+        reports: where DICOM reports go; None where none are wanted.
         workers: volumes that may be read ahead.
         limits: what an input may cost.
     """
@@ -75,10 +80,11 @@ class VolumeScorer:
         engine: Engine | None,
         segmenter: VolumeSegmenter | None,
         masks: MaskFolder | None,
+        reports: ReportFolder | None = None,
         workers: int,
         limits: Limits,
     ) -> None:
-        self._limits = limits
+        self._limits, self._reports = limits, reports
         self._bundle, self._sink = bundle, sink
         self._engine, self._segmenter, self._masks = engine, segmenter, masks
         self._config: Config = bundle.config
@@ -89,21 +95,21 @@ class VolumeScorer:
 
     def read(self, source: Input) -> ReadVolume:
         """Read and prepare one volume, in any thread; every failure becomes a reason."""
-        started = time.perf_counter()
+        started, version = time.perf_counter(), source.version()
         try:
             image = source.read(limits=self._limits)
             grid = grid_of(image, self._volume)
             whole = preprocess_view(image, self._config.preprocess, self._volume)
             sample = None if self._engine is None else np.array(plain_sample(whole, self._volume))
         except Exception as error:  # an input must end as a row, and the row carries the type
-            return ReadVolume(source, time.perf_counter() - started, reason=reason_of(error))
+            return ReadVolume(source, version, time.perf_counter() - started, reason=reason_of(error))
         kept = None if self._segmenter is None else whole
-        return ReadVolume(source, time.perf_counter() - started, without_pixels(image), sample, kept, grid)
+        return ReadVolume(source, version, time.perf_counter() - started, without_pixels(image), sample, kept, grid)
 
     def add(self, item: ReadVolume) -> None:
         """Take one volume: its mask is written at once, its row reaches the sink once a batch is full."""
         if item.image is None:
-            facts = self._facts | item.source.ids()
+            facts = self._facts | item.source.ids() | {"source_version": item.version}
             self._sink.append([facts | {"status": "failed", "reason": item.reason, "seconds": item.seconds}])
             self._sink.flush_due()
             return
@@ -118,22 +124,30 @@ class VolumeScorer:
         """Run the network on the samples that were taken, and hand the rows to the sink."""
         group, self._group = self._group, []
         started = time.perf_counter()
-        values = self._probabilities(group)
+        seen = self._look(group)
         share = (time.perf_counter() - started) / max(len(group), 1)
-        for item, own in zip(group, values, strict=True):
+        for item, (values, features) in zip(group, seen, strict=True):
             if item.image is None:
                 continue
-            row = self._facts | item.source.ids() | ids_of(item.image)
-            row |= decide(own, self._bundle) | (item.columns or {}) | {"seconds": item.seconds + share}
+            row = self._facts | item.source.ids() | ids_of(item.image) | {"source_version": item.version}
+            row |= decide(values, self._bundle, features=features) | (item.columns or {})
+            row |= {"seconds": item.seconds + share}
+            if self._reports is not None:
+                row |= self._reports.columns(row, image=item.image, source=item.source)
             self._sink.append([row])
         self._sink.flush_due()
 
-    def _probabilities(self, group: list[ReadVolume]) -> list[Values]:
+    def _look(self, group: list[ReadVolume]) -> list[tuple[Values, Features | None]]:
+        """Probabilities of each volume, and its pooled features where the runtime gives them."""
         samples = [item.sample for item in group if item.sample is not None]
         if self._engine is None or not samples:
-            return [{} for _ in group]
-        found = self._engine.probabilities(to_input(np.stack(samples), self._config.preprocess, axes=3))
-        return [{name: np.atleast_1d(array[number]) for name, array in found.items()} for number in range(len(samples))]
+            return [({}, None) for _ in group]
+        found = self._engine.examine(to_input(np.stack(samples), self._config.preprocess, axes=3))
+        values = [
+            {k: np.atleast_1d(v[number]) for k, v in found.probabilities.items()} for number in range(len(samples))
+        ]
+        features = [None] * len(samples) if found.features is None else list(found.features)
+        return list(zip(values, features, strict=True))
 
     def _mask(self, item: ReadVolume, image: Image) -> Row:
         """Predict and write the mask of one volume."""

@@ -14,7 +14,6 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array
 
 from lepton_vision.config import PreprocessConfig, WindowName
 from lepton_vision.errors import ReadError
@@ -274,6 +273,8 @@ def resize_plane(plane: Pixels, *, size: tuple[int, int]) -> Pixels:
 @functools.lru_cache(maxsize=512)
 def _weights(source: int, target: int) -> Any:
     """(target, source) sparse float32: what each input pixel adds to each output pixel along one axis."""
+    from scipy.sparse import csr_array  # an exported model is described without it
+
     step = source / target
     if step > 1:  # output i covers the input from i * step to (i + 1) * step, the outer pixels in part
         low = np.arange(target)[:, None] * step

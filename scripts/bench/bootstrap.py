@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--loop", type=int, default=5, help="replicates that scikit-learn computes")
     parser.add_argument("--decimals", type=int, default=12, help="of the probabilities; few make ties")
     parser.add_argument("--prevalence", type=float, default=0.2)
-    parser.add_argument("--bca", action="store_true", help="BCa intervals: the jackknife is timed too")
+    parser.add_argument("--method", default="bca", choices=("bca", "percentile"), help="BCa needs a jackknife too")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     unit = rng.permutation(np.arange(args.rows) % args.patients)
@@ -64,8 +64,7 @@ def main() -> None:
 
     wall, cpu = time.perf_counter(), time.process_time()
     measures = BinaryMeasures(truth, prob, unit=unit, units=args.patients, threshold=0.5)
-    method = "bca" if args.bca else "percentile"
-    figures = bootstrap_figures(measures, Bootstrap(args.replicates, 0.95, 0, method))
+    figures = bootstrap_figures(measures, Bootstrap(args.replicates, 0.95, 0, args.method))
     ours = time.perf_counter() - wall, time.process_time() - cpu
 
     counts = next(draw_counts(args.patients, replicates=args.loop, samples=1, seed=0))[: args.loop]
@@ -83,7 +82,7 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{args.rows:,} rows of {args.patients:,} patients, {args.replicates:,} replicates, "
-        f"{len(figures)} figures, {method}"
+        f"{len(figures)} figures, {args.method}"
     )
     print(f"ours                    {ours[0]:8.2f} s wall {ours[1]:8.2f} s CPU")
     print(f"scikit-learn (from {len(times):2})  {loop[0]:8.2f} s wall {loop[1]:8.2f} s CPU")

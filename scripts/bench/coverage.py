@@ -4,9 +4,10 @@
 
 Each patient has 1 to ``--images`` images. Scores are normal, and the images of a patient share a patient effect
 (``--icc`` of the variance); a patient with the disease has it in seven images of ten,
-another in one of ten. The true AUROC, sensitivity and specificity are known in closed form. Shown: share of the studies
-whose interval holds the truth, with its own 95 % Clopper–Pearson interval, how often it misses on each side, and the
-mean width. "naive" intervals take images for independent.
+another in one of ten. The true figures follow from the two normal distributions, in closed form or by integration.
+Shown: share of the studies whose interval holds the truth, with its own 95 % Clopper–Pearson interval, how often it
+misses on each side, and the mean width. "naive" intervals take images for independent: they must be narrower, and
+cover too little.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from collections import defaultdict
 
 import numpy as np
+from scipy.integrate import quad
 from scipy.stats import binomtest, norm
 
 from lepton_vision.evaluation.delong import auroc_covariance
@@ -24,17 +26,68 @@ from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, dra
 from lepton_vision.evaluation.measures import BinaryMeasures
 
 GAP, THRESHOLD = 1.6, 0.9  # standard deviations between the classes; threshold above the negatives' mean
-Ends = dict[tuple[str, str], tuple[float, float]]
+SHARES = 0.7, 0.1  # of positive images, in patients with and without the disease: one half of them each
+PREVALENCE = sum(SHARES) / 2
+FIGURES = (
+    "auroc",
+    "average_precision",
+    "sensitivity",
+    "specificity",
+    "ppv",
+    "npv",
+    "accuracy",
+    "f1",
+    "mcc",
+    "brier",
+    "log_loss",
+    "prevalence",
+)
+Ends = dict[tuple[str, str], tuple[float, float]]  # by figure and method
 
 
 def simulate(rng: np.random.Generator, *, patients: int, images: int, icc: float) -> tuple[np.ndarray, ...]:
     """Labels, probabilities and patients of one study."""
     unit = np.repeat(np.arange(patients), rng.integers(1, images + 1, patients))
-    share = np.where(rng.random(patients) < 0.5, 0.7, 0.1)[unit]
+    share = np.where(rng.random(patients) < 0.5, *SHARES)[unit]
     truth = (rng.random(unit.size) < share).astype(float)
     effect = rng.normal(0, icc**0.5, patients)[unit]
     score = GAP * truth + effect + rng.normal(0, (1 - icc) ** 0.5, unit.size)
     return truth, norm.cdf(score / 4), unit
+
+
+def true_figures() -> dict[str, float]:
+    """What an endless study would give; a score is normal, and GAP higher where the image is positive."""
+    sensitivity, specificity = float(norm.sf(THRESHOLD - GAP)), float(norm.cdf(THRESHOLD))
+    tp, fn = PREVALENCE * sensitivity, PREVALENCE * (1 - sensitivity)
+    tn, fp = (1 - PREVALENCE) * specificity, (1 - PREVALENCE) * (1 - specificity)
+
+    def precision(score: float) -> float:
+        found, alarms = PREVALENCE * norm.sf(score - GAP), (1 - PREVALENCE) * norm.sf(score)
+        return found / (found + alarms)
+
+    def mean(loss_of_positive: object, loss_of_negative: object) -> float:
+        """Of a loss of the score over all images."""
+
+        def density(score: float) -> float:
+            positive, negative = PREVALENCE * norm.pdf(score - GAP), (1 - PREVALENCE) * norm.pdf(score)
+            return positive * loss_of_positive(score) + negative * loss_of_negative(score)
+
+        return quad(density, -9, 11, epsabs=1e-10)[0]
+
+    return {
+        "auroc": float(norm.cdf(GAP / 2**0.5)),
+        "average_precision": quad(lambda x: norm.pdf(x - GAP) * precision(x), -9, 11, epsabs=1e-10)[0],
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "ppv": tp / (tp + fp),
+        "npv": tn / (tn + fn),
+        "accuracy": tp + tn,
+        "f1": 2 * tp / (2 * tp + fp + fn),
+        "mcc": (tp * tn - fp * fn) / ((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) ** 0.5,
+        "brier": mean(lambda x: norm.sf(x / 4) ** 2, lambda x: norm.cdf(x / 4) ** 2),
+        "log_loss": mean(lambda x: -norm.logcdf(x / 4), lambda x: -norm.logsf(x / 4)),
+        "prevalence": PREVALENCE,
+    }
 
 
 def intervals(truth: np.ndarray, prob: np.ndarray, unit: np.ndarray, *, replicates: int, seed: int) -> Ends:
@@ -42,13 +95,17 @@ def intervals(truth: np.ndarray, prob: np.ndarray, unit: np.ndarray, *, replicat
     measures = BinaryMeasures(
         truth, prob, unit=unit, units=int(unit.max()) + 1, threshold=float(norm.cdf(THRESHOLD / 4))
     )
-    percentile, bca = (Bootstrap(replicates, 0.95, seed, method) for method in ("percentile", "bca"))
-    drawn = draw_figures(measures, percentile)
-    found: Ends = {}
-    for bootstrap in (percentile, bca):
+    drawn, found = draw_figures(measures, Bootstrap(replicates, 0.95, seed)), Ends()
+    for method in ("bca", "percentile"):
+        bootstrap = Bootstrap(replicates, 0.95, seed, method)
         figures = bootstrap_figures(measures, bootstrap, drawn=drawn)
-        for name in ("auroc", "sensitivity", "specificity"):
+        for name in FIGURES:
             found[name, f"{bootstrap.method} bootstrap"] = figures[name].low, figures[name].high
+    alone = BinaryMeasures(
+        truth, prob, unit=np.arange(truth.size), units=truth.size, threshold=float(norm.cdf(THRESHOLD / 4))
+    )
+    for name, figure in bootstrap_figures(alone, Bootstrap(replicates, 0.95, seed)).items():
+        found[name, "bca bootstrap, naive"] = figure.low, figure.high
     for name, others in measures.analytic(0.95).items():
         for one in others:
             found[name, f"{one.method}, clustered"] = one.low, one.high
@@ -73,11 +130,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    truths = {
-        "auroc": float(norm.cdf(GAP / 2**0.5)),
-        "sensitivity": float(norm.sf(THRESHOLD - GAP)),
-        "specificity": float(norm.cdf(THRESHOLD)),
-    }
+    truths = true_figures()
     rng, started = np.random.default_rng(args.seed), time.perf_counter()
     ends: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for study in range(args.studies):
@@ -91,10 +144,10 @@ def main() -> None:
         return
     print(f"{args.studies} studies, {args.patients} patients with 1 to {args.images} images, icc {args.icc}, ", end="")
     print(f"{args.replicates} replicates, seed {args.seed}, {time.perf_counter() - started:.0f} s")
-    print(f"{'figure':12} {'interval':32} {'coverage':>9} {'its interval':>16} {'below':>7} {'above':>7} {'width':>7}")
+    print(f"{'figure':18} {'interval':32} {'coverage':>9} {'its interval':>16} {'below':>7} {'above':>7} {'width':>7}")
     for one in rows:
         print(
-            f"{one['figure']:12} {one['interval']:32} {one['coverage']:9.1%} "
+            f"{one['figure']:18} {one['interval']:32} {one['coverage']:9.1%} "
             f"{one['low']:7.1%} – {one['high']:6.1%} {one['below']:7.1%} {one['above']:7.1%} {one['width']:7.4f}"
         )
 

@@ -6,6 +6,10 @@ manifest, or the list of inputs: the column "rows" is what they hold, without wh
 should be 0. Two runs of the same size differ by up to 30 MiB, so up to 10,000 rows the median of three runs is shown,
 with their range. 1,000 inputs do not fill one shard of scores (2,048 rows): the first step of "score" is the work on a
 shard, which no larger number repeats.
+
+    python scripts/bench/memory.py --what score --rows 10000 1000000 --stop-after 10000
+
+lists a million inputs and scores the first of them, where scoring all would take an hour.
 """
 
 import argparse
@@ -68,17 +72,25 @@ HELD
 from lepton_vision.models import Bundle
 from lepton_vision.models.allocator import keep_freed_memory
 from lepton_vision.scoring.batch import score
-from lepton_vision.inference.samples import list_files
+from lepton_vision.scoring.inputs import list_inputs
 
-folder, rows = Path(sys.argv[1]), int(sys.argv[2])
+folder, rows, most = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[4])
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+def told(done, total, failed):
+    if done >= most:
+        raise KeyboardInterrupt
+
 keep_freed_memory()
 bundle = Bundle.load(folder / "bundle")
 start = held()
-inputs = list_files(folder / f"inbox-{rows}")
+inputs = list_inputs(folder / f"inbox-{rows}", volumes=False)
 rows_held = held() - start
 del inputs  # score makes its own list
-score(bundle, folder / f"inbox-{rows}", folder / sys.argv[3])
+try:
+    score(bundle, folder / f"inbox-{rows}", folder / sys.argv[3], progress=told)
+except KeyboardInterrupt:
+    pass
 print(json.dumps({"start": start, "rows": rows_held, "peak": peak()}))
 """
 
@@ -103,21 +115,25 @@ np.savez(folder / "images.npz", train_images=rng.integers(0, 255, (1000, 28, 28)
 """
 
 
-def measure(code: str, folder: str, rows: int, *, runs: int) -> list[dict[str, float]]:
+def measure(code: str, folder: str, rows: int, *, runs: int, most: int) -> list[dict[str, float]]:
     """Figures of each run, by peak."""
     found = []
     for number in range(runs):
-        arguments = [sys.executable, "-c", code.replace("HELD\n", HELD), folder, str(rows), f"out-{rows}-{number}"]
-        done = subprocess.run(arguments, check=True, capture_output=True, text=True)
+        output = f"out-{rows}-{number}"
+        command = [sys.executable, "-c", code.replace("HELD\n", HELD), folder, str(rows), output, str(most)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
         found.append(json.loads(done.stdout.splitlines()[-1]))
-        shutil.rmtree(Path(folder, arguments[-1]))
+        shutil.rmtree(Path(folder, output))
     return sorted(found, key=lambda figures: figures["peak"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 10_000, 100_000])
-    sizes = sorted(parser.parse_args().rows)
+    parser.add_argument("--what", nargs="+", default=["train", "score"], choices=["train", "score"])
+    parser.add_argument("--stop-after", type=int, default=10**9, help="rows that are scored")
+    args = parser.parse_args()
+    sizes = sorted(args.rows)
     above: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-c", PREPARE, folder], check=True)
@@ -134,8 +150,9 @@ def main() -> None:
                     copy.write_bytes(source.read_bytes())  # a file bears only so many hard links
                 else:
                     os.link(copy, place / f"{number:06d}.dcm")
-            for what, code in (("train", TRAIN), ("score", SCORE)):
-                runs = measure(code, folder, rows, runs=3 if rows <= 10_000 else 1)
+            for what in args.what:
+                code = {"train": TRAIN, "score": SCORE}[what]
+                runs = measure(code, folder, rows, runs=3 if rows <= 10_000 else 1, most=args.stop_after)
                 figures = runs[len(runs) // 2]
                 before = above.get(what, figures)
                 growth = figures["peak"] - before["peak"] - (figures["rows"] - before["rows"])

@@ -56,8 +56,9 @@ def test_the_interval_is_over_patients_not_over_cases() -> None:
     right = np.array([1, 1, 0, 1])
     probability = np.repeat(np.where(right, 0.9, 0.1), 50)
     area, patients = np.ones(200), np.repeat(["a", "b", "c", "d"], 50)
-    clustered = agree_heads(probability, area, threshold=0.5, patient_id=patients, config=CONFIG).figures["agreement"]
-    alone = agree_heads(probability, area, threshold=0.5, config=CONFIG).figures["agreement"]
+    plain = CONFIG.model_copy(update={"interval": "percentile"})
+    clustered = agree_heads(probability, area, threshold=0.5, patient_id=patients, config=plain).figures["agreement"]
+    alone = agree_heads(probability, area, threshold=0.5, config=plain).figures["agreement"]
     rng = np.random.default_rng(5)
     drawn = np.quantile(right[rng.integers(4, size=(4000, 4))].mean(axis=1), [0.025, 0.975])
     assert (clustered.low, clustered.high) == tuple(drawn)  # quarters: 0.25 and 1

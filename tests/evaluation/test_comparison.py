@@ -14,7 +14,7 @@ from sklearn import metrics
 import lepton_vision as lv
 from lepton_vision.config import EvaluationConfig
 from lepton_vision.errors import EvaluationError
-from lepton_vision.evaluation import compare, evaluate
+from lepton_vision.evaluation import aggregate, compare, evaluate, fit_aggregation
 from lepton_vision.evaluation.delong import auroc_covariance
 from lepton_vision.evaluation.intervals import draw_counts, patient_units
 from lepton_vision.evaluation.paired_tests import compare_draws, compare_proportions, holm
@@ -25,6 +25,7 @@ Make = Callable[..., Predictions]
 SICK = Target("sick", "binary", ("no", "yes"))
 POINT = OperatingPoint({"sick": (0.4,), "signs": (0.3, 0.5, 0.6)}, "stated")
 QUICK = EvaluationConfig(replicates=200)
+PLAIN = EvaluationConfig(replicates=200, interval="percentile")
 
 
 def other_model(first: Predictions, *, noise: float = 0.25, seed: int = 9) -> Predictions:
@@ -61,7 +62,7 @@ def test_every_difference_is_b_less_a_whatever_the_order(random_predictions: Mak
 def test_the_interval_is_that_of_a_plain_paired_loop(random_predictions: Make) -> None:
     first = single(random_predictions(n=150, unknown=0.0, patients=50))
     second = other_model(first)
-    one = compare(first, second, operating_point=POINT, config=QUICK).differences["sick"]["average_precision"]
+    one = compare(first, second, operating_point=POINT, config=PLAIN).differences["sick"]["average_precision"]
     unit, units = patient_units(first.patient_id)
     gaps = []
     for count in np.concatenate(list(draw_counts(units, replicates=200, samples=150, seed=0))):
@@ -168,18 +169,18 @@ def test_a_bootstrap_p_is_never_zero() -> None:
 def test_non_inferiority_is_the_interval_against_the_margin(random_predictions: Make) -> None:
     first = single(random_predictions(unknown=0.0))
     second = other_model(first, noise=0.15)
-    auroc = compare(first, second, operating_point=POINT, config=QUICK).differences["sick"]["auroc"].figure
+    auroc = compare(first, second, operating_point=POINT, config=PLAIN).differences["sick"]["auroc"].figure
     assert auroc.low < 0
     for margin, expected in ((-auroc.low * 1.01, True), (-auroc.low * 0.99, False)):
-        one = compare(first, second, operating_point=POINT, margin=margin, config=QUICK).differences["sick"]
+        one = compare(first, second, operating_point=POINT, margin=margin, config=PLAIN).differences["sick"]
         assert one["auroc"].is_non_inferior is expected
         assert (one["auroc"].p_non_inferior < 0.03) is expected
         assert one["brier"].is_non_inferior is None
-    brier = compare(first, second, operating_point=POINT, margin={"brier": 0.001}, config=QUICK).differences["sick"]
+    brier = compare(first, second, operating_point=POINT, margin={"brier": 0.001}, config=PLAIN).differences["sick"]
     assert brier["brier"].figure.low > 0.001  # the second is worse: its error is larger
     assert brier["brier"].is_non_inferior is False
     assert brier["brier"].p_non_inferior > 0.97
-    turned = compare(second, first, operating_point=POINT, margin={"brier": 0.001}, config=QUICK).differences["sick"]
+    turned = compare(second, first, operating_point=POINT, margin={"brier": 0.001}, config=PLAIN).differences["sick"]
     assert turned["brier"].is_non_inferior is True
     assert turned["brier"].p_non_inferior < 0.03
 
@@ -263,3 +264,22 @@ def test_endpoints_and_margins_are_checked(random_predictions: Make, keys: dict[
     first = single(random_predictions(unknown=0.0))
     with pytest.raises(EvaluationError, match=word):
         compare(first, first, operating_point=POINT, config=QUICK, **keys)  # type: ignore[arg-type]
+
+
+def test_learnt_aggregation_of_each_model_is_its_own(random_predictions: Make) -> None:
+    """Patients' probabilities of both models against those joined by hand with each model's own fit."""
+    first = single(random_predictions(unknown=0.0))
+    second = other_model(first, noise=0.4)
+    val = single(random_predictions(unknown=0.0, seed=5))
+    fits = fit_aggregation(val, unit="patient"), fit_aggregation(other_model(val, noise=0.4, seed=8), unit="patient")
+    assert fits[0].weights != fits[1].weights
+    config = EvaluationConfig(replicates=100, unit="patient", aggregation="learnt")
+    found = compare(first, second, operating_point=POINT, config=config, aggregations=fits)
+    one = found.differences["sick"]["auroc"]
+    for area, predictions, fit in ((one.a, first, fits[0]), (one.b, second, fits[1])):
+        cases = aggregate(predictions, unit="patient", method="learnt", learnt=fit)
+        assert area == pytest.approx(metrics.roc_auc_score(cases.y_true["sick"], cases.y_prob["sick"]))
+    assert found.n == found.n_patients
+    assert found.provenance["aggregation"] == "learnt"
+    with pytest.raises(EvaluationError, match="learnt aggregation needs a fit"):
+        compare(first, second, operating_point=POINT, config=config)

@@ -7,11 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import roc_auc_score
 
 from lepton_vision.config import EvaluationConfig
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation import evaluate
-from lepton_vision.evaluation.delong import auroc_covariance, auroc_interval
+from lepton_vision.evaluation.delong import AurocQuestion, auroc_covariance, auroc_interval, mean_auroc
 from lepton_vision.inference import Predictions
 from lepton_vision.types import OperatingPoint
 
@@ -136,3 +137,48 @@ def test_few_patients_widen_the_interval_by_students_t() -> None:
     center = np.log(found.auroc[1] / (1 - found.auroc[1]))
     ends = 1 / (1 + np.exp(-(center + np.array([-1, 1]) * stats.t.ppf(0.975, min(held) - 1) * error)))
     assert found.interval(1) == pytest.approx(tuple(ends), rel=1e-9)
+
+
+@pytest.mark.parametrize("images", [1, 4])
+def test_mean_of_several_areas_against_the_jackknife_of_scikit_learns(images: int) -> None:
+    """Leaving out one patient at a time knows nothing of structural components (Efron and Tibshirani 1993, ch. 11)."""
+    rng = np.random.default_rng(images)
+    unit = np.repeat(np.arange(120), images)
+    organ = (rng.random(120) * 3).astype(int)[unit] if images == 1 else rng.integers(0, 3, unit.size)
+    logits = rng.normal(size=(unit.size, 3)) + 1.2 * np.eye(3)[organ] + rng.normal(size=(120, 3))[unit]
+    prob = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    questions = [AurocQuestion(organ == k, prob[:, k], unit) for k in range(3)]
+    found = mean_auroc(questions, units=120)
+
+    def area(rows: np.ndarray) -> float:
+        return float(roc_auc_score(organ[rows], prob[rows], multi_class="ovr"))
+
+    assert found.auroc[0] == pytest.approx(area(unit >= 0), abs=1e-12)
+    left = np.array([area(unit != k) for k in range(120)])
+    expected = 119 / 120 * ((left - left.mean()) ** 2).sum()
+    assert found.covariance[0, 0] == pytest.approx(expected, rel=0.06)
+    alone = [auroc_covariance(one.is_positive, one.score[:, None], unit=unit).covariance[0, 0] for one in questions]
+    assert abs(found.covariance[0, 0] / (sum(alone) / 9) - 1) > 0.1  # not as if the areas were independent
+
+
+def test_two_classes_have_the_mean_of_one_area() -> None:
+    truth, scores, unit = study(2)
+    halves = [AurocQuestion(truth, scores[:, 0], unit), AurocQuestion(~truth, -scores[:, 0], unit)]
+    found, one = mean_auroc(halves, units=25), auroc_covariance(truth, scores[:, :1], unit=unit)
+    assert found.auroc[0] == pytest.approx(one.auroc[0])
+    assert found.covariance[0, 0] == pytest.approx(one.covariance[0, 0], rel=0.01)  # small-sample factors differ
+    alone = np.arange(truth.size)
+    halves = [AurocQuestion(truth, scores[:, 0], alone), AurocQuestion(~truth, -scores[:, 0], alone)]
+    exact = mean_auroc(halves, units=truth.size).covariance[0, 0]
+    assert exact == pytest.approx(auroc_covariance(truth, scores[:, :1]).covariance[0, 0], rel=1e-10)
+
+
+def test_means_over_classes_carry_it(random_predictions: Make) -> None:
+    predictions = random_predictions(unknown=0.1, n=500, patients=150)
+    figures = evaluate(predictions, operating_point=POINT, config=EvaluationConfig(replicates=1000)).figures
+    for name in ("auroc", "auroc_micro"):
+        for figure in (figures["organ"][name], figures["signs"][name]):
+            (other,) = figure.others
+            assert other.method == "obuchowski"
+            assert (other.low, other.high) == pytest.approx((figure.low, figure.high), abs=0.012), name
+    assert [one.method for one in figures["signs"]["sensitivity_micro"].others] == ["wilson", "clopper_pearson"]

@@ -77,7 +77,7 @@ def test_the_interval_is_that_of_a_plain_loop() -> None:
     """Each replicate puts a patient's cases in as often as it was drawn."""
     cases = random_cases(18, seed=1)
     patients = sorted({case.patient_id for case in cases})
-    config = EvaluationConfig(replicates=100, seed=4)
+    config = EvaluationConfig(replicates=100, seed=4, interval="percentile")
     figure = froc(cases, rates=(1.0,), config=config).figures["sensitivity_at_1"]
     drawn = []
     for count in np.concatenate(list(draw_counts(len(patients), replicates=100, samples=18, seed=4))):

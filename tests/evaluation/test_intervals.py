@@ -15,10 +15,12 @@ from lepton_vision.config import EvaluationConfig
 from lepton_vision.evaluation import evaluate
 from lepton_vision.evaluation.intervals import (
     Bootstrap,
+    bca_interval,
     bootstrap_figures,
     clopper_pearson,
     draw_counts,
     effective_size,
+    expanded_confidence,
     leave_out_counts,
     patient_units,
     wilson,
@@ -71,7 +73,8 @@ def test_the_interval_is_that_of_a_plain_loop(random_predictions: Make) -> None:
     truth, prob = predictions.y_true["sick"], predictions.y_prob["sick"]
     unit, units = patient_units(predictions.patient_id)
     figure = bootstrap_figures(
-        BinaryMeasures(truth, prob, unit=unit, units=units, threshold=0.5), Bootstrap(replicates=200, seed=9)
+        BinaryMeasures(truth, prob, unit=unit, units=units, threshold=0.5),
+        Bootstrap(replicates=200, seed=9, method="percentile"),
     )["auroc"]
     areas = []
     for count in np.concatenate(list(draw_counts(units, replicates=200, samples=200, seed=9))):
@@ -171,16 +174,6 @@ def test_clopper_pearson_against_scipy(k: int, n: int, confidence: float) -> Non
     assert float(high) == pytest.approx(expected.high, abs=1e-10)
 
 
-def test_newcombes_published_intervals() -> None:
-    """Newcombe, Stat Med 17:857, 1998, table I: 81 of 263 and 15 of 148, Wilson without and exact."""
-    for k, n, score, exact in (
-        (81, 263, (0.2553, 0.3662), (0.2527, 0.3676)),
-        (15, 148, (0.0624, 0.1605), (0.0578, 0.1617)),
-    ):
-        assert tuple(np.round([*map(float, wilson(k, n))], 4)) == score
-        assert tuple(np.round([*map(float, clopper_pearson(k, n))], 4)) == exact
-
-
 def test_effective_size_of_equal_and_of_independent_images() -> None:
     rng = np.random.default_rng(0)
     hits = (rng.random(200) < 0.3).astype(float)
@@ -206,6 +199,11 @@ def test_proportions_carry_wilson_and_clopper_pearson(random_predictions: Make) 
     assert [one.method for one in shared["specificity"].others] == ["wilson", "clopper_pearson"]
 
 
+def expanded(units: int, confidence: float = 0.95) -> float:
+    """Hesterberg 2015, section 5.3: alpha' / 2 is the normal tail beyond sqrt(n / (n - 1)) t."""
+    return 1 - 2 * float(stats.norm.sf((units / (units - 1)) ** 0.5 * stats.t.isf((1 - confidence) / 2, units - 1)))
+
+
 def test_bca_against_scipy() -> None:
     rng = np.random.default_rng(5)
     truth = np.concatenate([np.ones(30), np.zeros(50)])
@@ -229,6 +227,7 @@ def test_bca_against_scipy() -> None:
             n_resamples=0,
             vectorized=False,
             method="BCa",
+            confidence_level=expanded(80),
             bootstrap_result=given,
         ).confidence_interval
         assert figures[name].method == "bca"
@@ -239,9 +238,75 @@ def test_bca_leaves_out_patients_not_images() -> None:
     counts = np.concatenate(list(leave_out_counts(40, samples=100, seed=0)))
     np.testing.assert_array_equal(counts, 1.0 - np.eye(40))
     grouped = np.concatenate(list(leave_out_counts(5000, samples=1, seed=0)))
-    assert grouped.shape == (2000, 5000)
+    assert grouped.shape == (400, 5000)
     np.testing.assert_array_equal((1.0 - grouped).sum(axis=0), 1.0)
-    assert set((1.0 - grouped).sum(axis=1)) == {2.0, 3.0}
+    assert set((1.0 - grouped).sum(axis=1)) == {12.0, 13.0}
+
+
+def test_leaving_out_groups_gives_the_same_interval() -> None:
+    """3,000 patients left out one by one, with scipy's formula, against 400 groups of them."""
+    rng = np.random.default_rng(0)
+    truth = (rng.random(3000) < 0.05).astype(float)
+    prob = 1 / (1 + np.exp(3 - 1.5 * truth - rng.normal(size=3000)))
+    measures = BinaryMeasures(truth, prob, unit=np.arange(3000), units=3000, threshold=0.2)
+    figures = bootstrap_figures(measures, Bootstrap(1000))
+    drawn = measures.values(np.concatenate(list(draw_counts(3000, replicates=1000, samples=3000, seed=0))))
+    alone = measures.values(1.0 - np.eye(3000))
+    for name in ("auroc", "average_precision", "partial_auroc", "brier", "mcc", "sensitivity"):
+        exact = bca_interval(figures[name].value, drawn[name], alone[name], confidence=expanded(3000))
+        width = figures[name].high - figures[name].low
+        assert (figures[name].low, figures[name].high) == pytest.approx(exact, abs=0.03 * width), name
+
+
+@pytest.mark.parametrize("images", [1, 6])
+def test_bca_of_patients_against_scipy(images: int) -> None:
+    """scipy resamples and leaves out patients, each with all rows; ours gets the same draws."""
+    rng = np.random.default_rng(images)
+    unit = np.repeat(np.arange(40), rng.integers(1, images + 1, 40))
+    truth = (rng.random(unit.size) < np.where(rng.random(40) < 0.5, 0.8, 0.2)[unit]).astype(float)
+    prob = np.clip(0.3 + 0.3 * truth + 0.1 * rng.normal(size=40)[unit] + 0.1 * rng.normal(size=unit.size), 0.01, 0.99)
+    measures = BinaryMeasures(truth, prob, unit=unit, units=40, threshold=0.5)
+    figures = bootstrap_figures(measures, Bootstrap(400, seed=7))
+    counts = np.concatenate(list(draw_counts(40, replicates=400, samples=unit.size, seed=7)))
+
+    def area(patients: np.ndarray) -> float:
+        rows = np.concatenate([np.flatnonzero(unit == patient) for patient in patients])
+        return round(float(roc_auc_score(truth[rows], prob[rows])), 13)  # equal areas are equal
+
+    drawn = np.array([area(np.repeat(np.arange(40), one.astype(int))) for one in counts])
+    given = SimpleNamespace(bootstrap_distribution=drawn, confidence_interval=None, standard_error=None)
+    expected = stats.bootstrap(
+        (np.arange(40),),
+        area,
+        n_resamples=0,
+        vectorized=False,
+        method="BCa",
+        confidence_level=expanded(40),
+        bootstrap_result=given,
+    ).confidence_interval
+    assert figures["auroc"].method == "bca"
+    assert (figures["auroc"].low, figures["auroc"].high) == pytest.approx(tuple(expected), abs=1e-10)
+
+
+def test_few_patients_of_a_normal_mean_get_nearly_students_interval() -> None:
+    """Normal replicates without bias or skewness: the ends are those of the t interval."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=12)
+    x = np.sort(x)
+    x = (x - x[::-1]) / 2  # symmetric about 0, so no acceleration
+    drawn = rng.normal(0, x.std() / 12**0.5, 400_000)
+    jackknife = np.array([np.delete(x, k).mean() for k in range(12)])
+    found = bca_interval(0.0, drawn, jackknife, confidence=expanded_confidence(0.95, 12))
+    half = stats.t.isf(0.025, 11) * x.std(ddof=1) / 12**0.5
+    assert found == pytest.approx((-half, half), rel=0.02)
+
+
+def test_bca_is_the_default_and_withheld_where_a_figure_is_biased_rather_than_skewed() -> None:
+    assert EvaluationConfig().interval == Bootstrap().method == "bca"
+    drawn = np.random.default_rng(0).normal(1.0, 0.1, 1000)
+    even = np.linspace(-1.0, 1.0, 30)
+    assert bca_interval(1.0, drawn, even, confidence=0.95) is not None
+    assert bca_interval(0.8, drawn, even, confidence=0.95) is None  # nearly all replicates lie above
 
 
 def test_bca_that_does_not_exist_falls_back_and_says_so() -> None:
@@ -249,8 +314,7 @@ def test_bca_that_does_not_exist_falls_back_and_says_so() -> None:
     truth = np.zeros(30)
     truth[:2] = 1.0  # both of one patient: without it there is no AUROC
     patients = ["p0", "p0", *(f"p{k}" for k in range(2, 30))]
-    config = EvaluationConfig(interval="bca")
-    result = evaluate(single(truth, rng.random(30), patients), operating_point=POINT, config=config)
+    result = evaluate(single(truth, rng.random(30), patients), operating_point=POINT)
     figure = result.figures["sick"]["auroc"]
     assert figure.method == "percentile"
     assert "BCa does not exist" in figure.reason

@@ -94,7 +94,8 @@ def test_the_interval_draws_patients_with_all_their_volumes() -> None:
         ids = f"p{volume // 3}", f"v{volume}"
         cases += [MaskCase(f"{volume}-{k}", truth[k], prediction[k], None, *ids) for k in range(4)]
         dice.append(1 - shift / 4)
-    found = evaluate_masks(cases, structures={"x": 1}, config=EvaluationConfig(replicates=500, seed=3)).by_volume
+    plain = EvaluationConfig(replicates=500, seed=3, interval="percentile")
+    found = evaluate_masks(cases, structures={"x": 1}, config=plain).by_volume
     assert found is not None
     figure = found.figures["x"]["dice"]
     assert (figure.value, figure.n, found.n_patients) == (pytest.approx(np.mean(dice)), 12, 4)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from scipy.stats import permutation_test
 from sklearn.metrics import roc_auc_score
 
@@ -18,7 +19,7 @@ from lepton_vision.evaluation.calibration import fit_calibrators
 from lepton_vision.evaluation.conformal import fit_set_rules
 from lepton_vision.evaluation.external import Site
 from lepton_vision.evaluation.grouping import group_values
-from lepton_vision.evaluation.subgroups import evaluate_subgroups, holm
+from lepton_vision.evaluation.subgroups import evaluate_subgroups, simultaneous_interval
 from lepton_vision.inference import Predictions
 from lepton_vision.types import OperatingPoint, Target
 
@@ -139,7 +140,37 @@ def test_all_columns_are_corrected_together() -> None:
     expected = np.maximum.accumulate([min(1.0, p * (len(gaps) - k)) for k, p in enumerate(ordered)])
     assert sorted(gap.p_holm for gap in gaps) == pytest.approx(expected)
     assert len(gaps) == 6
-    assert holm([0.01, float("nan"), 0.02])[::2] == [0.02, 0.02]
+
+
+def test_the_interval_of_a_gap_knows_that_the_largest_was_picked() -> None:
+    """Six equal groups: the widest gap's interval must hold 0 in 95 % of studies, that of one picked pair does not."""
+    rng = np.random.default_rng(4)
+    held, naive = 0, 0
+    for _ in range(400):
+        point = rng.normal(size=6)  # six independent estimates of one figure, standard error 1
+        drawn = point + rng.normal(size=(500, 6))
+        low, high = simultaneous_interval(point, drawn, confidence=0.95)
+        held += low <= 0.0 <= high
+        pair = np.argmax(point), np.argmin(point)
+        naive += np.quantile(drawn[:, pair[0]] - drawn[:, pair[1]], 0.025) <= 0.0
+    assert 0.92 <= held / 400 <= 0.98  # 95 % and three standard errors
+    assert naive / 400 < 0.75
+
+
+def test_the_factor_is_that_of_tukeys_range_and_of_one_normal_difference() -> None:
+    rng = np.random.default_rng(0)
+    for groups in (2, 5):
+        point = np.linspace(0.5, 0.9, groups)
+        low, high = simultaneous_interval(point, point + rng.normal(0, 0.01, (200_000, groups)), confidence=0.95)
+        factor = stats.studentized_range.ppf(0.95, groups, np.inf) / 2**0.5
+        assert (high - low) / 2 == pytest.approx(factor * 0.01 * 2**0.5, rel=0.01)
+        assert (high + low) / 2 == pytest.approx(0.4)
+
+
+def test_a_gap_that_most_replicates_lack_has_no_interval() -> None:
+    drawn = np.full((100, 2), np.nan)
+    drawn[:40] = 0.5
+    assert np.isnan(simultaneous_interval(np.array([0.4, 0.6]), drawn, confidence=0.95)).all()
 
 
 def test_every_kind_of_target(random_predictions: Make) -> None:

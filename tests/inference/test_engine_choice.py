@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,7 @@ from lepton_vision.inference import engine_choice
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.engine_choice import choose_engine, load_engine
 from lepton_vision.models import Bundle, build_model
+from lepton_vision.models.device import has_fast_bf16
 from lepton_vision.scoring import score
 from lepton_vision.types import ModelOutput, OperatingPoint, Target
 from tests.scoring.bundles import image_bundle
@@ -147,3 +152,61 @@ def test_scoring_goes_on_with_the_engine_it_began_with(
     assert again.engine == first.engine
     with pytest.raises(ScoringError, match="differs in: engine"):
         score(bundle, inbox, tmp_path / "out", engine="torch", device="cpu")
+
+
+def test_openvino_in_bf16_is_near_torch_and_another_network(bundle: Bundle) -> None:
+    needs("openvino")
+    if not has_fast_bf16():
+        pytest.skip("this CPU does not multiply in bf16")
+    images = np.random.default_rng(0).normal(size=(7, 1, 64, 64)).astype(np.float32)
+    made = load_engine(bundle, engine="openvino", precision="bf16", batch_size=4)
+    found, true = made.probabilities(images), Engine(bundle, device="cpu", precision="fp32").probabilities(images)
+    difference = np.abs(found["organ"] - true["organ"]).max()
+    assert 1e-4 < difference < 0.02  # above the rounding of float32: the hint is followed
+    assert made.name.endswith("cpu bf16 batch 4")
+
+
+@pytest.mark.slow
+def test_compiled_torch_gives_the_probabilities_of_torch(bundle: Bundle) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    images = np.random.default_rng(0).normal(size=(5, 1, 64, 64)).astype(np.float32)
+    made = load_engine(bundle, engine="torch-compile", device="cpu", precision="fp32", batch_size=4)
+    true = Engine(bundle, device="cpu", precision="fp32").probabilities(images)
+    np.testing.assert_allclose(made.probabilities(images)["organ"], true["organ"], atol=1e-4)
+    assert made.name.startswith("torch-compile ")
+    assert made.difference is not None
+
+
+def test_torch_falls_back_to_float32_where_bf16_differs_too_much(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_fast_bf16():
+        pytest.skip("this CPU does not multiply in bf16")
+    assert load_engine(bundle, device="cpu").precision == "bf16"
+    monkeypatch.setitem(engine_choice.TOLERANCE, "bf16", 1e-9)
+    assert load_engine(bundle, device="cpu").precision == "fp32"
+    with pytest.raises(ConfigError, match="within 1e-09"):
+        load_engine(bundle, device="cpu", precision="bf16")
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnx"])
+def test_a_missing_package_names_its_extra(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    package, module = {"openvino": ("openvino", "openvino_runtime"), "onnx": ("onnxruntime", "onnx_runtime")}[engine]
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"lepton_vision.inference.{module}", raising=False)
+    with pytest.raises(ConfigError, match=rf"pip install 'lepton-vision\[{engine}\]'"):
+        load_engine(bundle, engine=engine)
+
+
+def test_other_runtimes_send_no_reports_of_their_use(tmp_path: Path) -> None:
+    needs("openvino")
+    code = "import sys, lepton_vision.inference.openvino_runtime\n"
+    code += (
+        "try:\n    import lepton_vision.inference.int8\nexcept Exception as error:\n    assert 'nncf' in str(error)\n"
+    )
+    code += "print('openvino_telemetry' in sys.modules)"
+    home = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=home)
+    assert done.stdout.strip() == "False"
+    assert not (tmp_path / "intel").exists()

@@ -381,7 +381,8 @@ def test_importing_and_reading_leave_pydicom_as_it_was(make_dicom: Make) -> None
 
     from pydicom import config
 
-    before = (config.settings.reading_validation_mode, logging.getLogger("pydicom").level, list(warnings.filters))
+    logger = logging.getLogger("pydicom")
+    before = (config.settings.reading_validation_mode, logger.level, logger.disabled, list(warnings.filters))
     read_image(make_dicom(GRAY))
-    after = (config.settings.reading_validation_mode, logging.getLogger("pydicom").level, list(warnings.filters))
+    after = (config.settings.reading_validation_mode, logger.level, logger.disabled, list(warnings.filters))
     assert after == before

@@ -16,11 +16,11 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from lepton_vision.errors import ReadError
-from lepton_vision.readers import dicom_scan
+from lepton_vision.readers import dicom, dicom_scan
 from lepton_vision.readers.content import sniff
 from lepton_vision.readers.dicom_header import open_dicom
 from lepton_vision.readers.dicom_scan import scan_dicom
-from lepton_vision.readers.image import read_image, read_pixels
+from lepton_vision.readers.image import probe, read_image, read_named, read_pixels
 from lepton_vision.readers.limits import Limits, guard, quiet
 
 Make = Callable[..., Path]
@@ -85,6 +85,87 @@ def outcome(read: Callable[[Path], object], path: Path) -> object:
     return (image.pixels.tobytes(), image.units, image.value_range, image.modality, pickle.dumps(image.window))
 
 
+def named(read: Callable[[Path], object], path: Path) -> object:
+    """What ``outcome`` tells, and the ids."""
+    found = outcome(read, path)
+    if isinstance(found, str):
+        return found
+    image = read(path)
+    return found, image.image_id, image.series_id, image.study_id, image.patient_id
+
+
+def probed(path: Path) -> object:
+    try:
+        return probe(path)
+    except ReadError as error:
+        return error.reason
+
+
+WHO = {
+    "SOPInstanceUID": {},
+    "StudyInstanceUID": {"StudyInstanceUID": "1.2.3"},
+    "SeriesInstanceUID": {"SeriesInstanceUID": "1.2.4"},
+    "PatientID": {"PatientID": "P7"},
+    "PatientSex": {"PatientSex": "F"},
+    "PatientAge": {"PatientAge": "047Y"},
+    "PatientBirthDate": {"PatientBirthDate": "19700101", "StudyDate": "20200101"},
+    "StudyDate": {"PatientBirthDate": "19700101", "StudyDate": "20200101"},
+    "AcquisitionDate": {"PatientBirthDate": "19700101", "AcquisitionDate": "20200101"},
+    "Manufacturer": {"Manufacturer": "Maker"},
+    "ManufacturerModelName": {"ManufacturerModelName": "Model"},
+    "InstitutionName": {"InstitutionName": "Clinic"},
+    "KVP": {"KVP": "120"},
+    "SliceThickness": {"SliceThickness": "1.5"},
+    "BodyPartExamined": {"BodyPartExamined": "CHEST"},
+    "ViewPosition": {"ViewPosition": "AP"},
+    "ImageLaterality": {"ImageLaterality": "L"},
+    "Laterality": {"Laterality": "R"},
+    "BurnedInAnnotation": {"BurnedInAnnotation": "NO"},
+    "PixelSpacing": {"PixelSpacing": [0.5, 0.6]},
+    "ImagerPixelSpacing": {"ImagerPixelSpacing": [0.5, 0.6]},
+    "NominalScannedPixelSpacing": {"NominalScannedPixelSpacing": [0.5, 0.6]},
+}
+
+
+@pytest.mark.parametrize("keyword", sorted(WHO))
+def test_every_element_of_ids_and_facts_is_looked_at(
+    make_dicom: Make, monkeypatch: pytest.MonkeyPatch, keyword: str
+) -> None:
+    path = make_dicom(GRAY, **WHO[keyword])
+    found = probed(path)
+    assert scanned(path)
+    assert named(read_named, path) == named(read_image, path)
+    with monkeypatch.context() as patch:
+        patch.setattr(dicom, "scan_dicom", lambda stream, **_: None)
+        assert probed(path) == found
+    for name in ("_INSTANCE", "_IDS", "_FACTS"):
+        monkeypatch.setattr(dicom_scan, name, getattr(dicom_scan, name) - dicom_scan._tags(keyword))
+    assert probed(path) != found
+    assert dicom_scan._tags(*WHO) >= dicom_scan._IDS | dicom_scan._FACTS
+
+
+def test_files_of_other_makers_have_the_ids_and_facts_of_the_whole_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [path for path in sorted((Path(pydicom.__file__).parent / "data").rglob("*.dcm")) if path.is_file()]
+    found = [probed(path) for path in paths]
+    assert [probed(path) for path in paths] == found  # from what the first round kept
+    plain = [path for path in paths if path.stat().st_size < 300_000]
+    assert [named(read_named, path) for path in plain] == [named(read_image, path) for path in plain]
+    monkeypatch.setattr(dicom, "scan_dicom", lambda stream, **_: None)
+    assert [probed(path) for path in paths] == found
+    assert sum(not isinstance(one, str) for one in found) > 40
+
+
+def test_slices_of_a_series_differ_in_their_ids_alone(make_dicom: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    same = {"SeriesInstanceUID": "1.2.4", "StudyInstanceUID": "1.2.3", "PatientID": "P7"}
+    one, two = (probe(make_dicom(GRAY, name=name, **same)) for name in ("a.dcm", "b.dcm"))
+    assert one.image_id != two.image_id
+    assert (one.series_id, one.patient_id, one.facts) == (two.series_id, two.patient_id, two.facts)
+    two.facts["sex"] = "F"  # a caller's own copy
+    assert probe(make_dicom(GRAY, name="c.dcm", **same)).facts == one.facts
+    monkeypatch.setenv("LEPTON_VISION_ID_KEY", "another key, long enough to be one")
+    assert probe(make_dicom(GRAY, name="d.dcm", **same)).series_id != one.series_id
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_damage_is_refused_alike(make_dicom: Make, seed: int) -> None:
     path = make_dicom(GRAY, WindowCenter="40", WindowWidth="400", RescaleSlope="1", RescaleIntercept="-1024")
@@ -96,7 +177,7 @@ def test_damage_is_refused_alike(make_dicom: Make, seed: int) -> None:
             damaged[chance.randrange(min(len(damaged), 900))] = chance.randrange(256)
         path.write_bytes(damaged)
         wanted = outcome(read_image, path)
-        assert outcome(read_pixels, path) == wanted
+        assert outcome(read_pixels, path) == outcome(read_named, path) == wanted
         refused += isinstance(wanted, str)
     assert 10 < refused < 100
 

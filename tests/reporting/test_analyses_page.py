@@ -38,7 +38,7 @@ def test_every_analysis_is_told(analysed: Evaluation) -> None:
         "Prevalence observed 0.458", "By sex", "By site", "female 120 images of 40 patients 0.930 0.880 – 0.970",
         "C<i> 20 images of 6 patients few patients: read with care",
         "Largest gap: female less male, 0.031 (0.002 – 0.094); p = 0.041, corrected for all gaps tested 0.124",
-        "7 images without a value are in no subgroup.", "A small group.",
+        "A small group.",
     ):  # fmt: skip
         assert part in words, part
 

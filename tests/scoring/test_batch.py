@@ -67,7 +67,7 @@ def test_every_input_is_a_row_with_probabilities_or_a_reason(bundle: Bundle, inb
 def test_an_interrupted_run_goes_on_to_the_same_rows(
     bundle: Bundle, inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    score(bundle, inbox, tmp_path / "whole", batch_size=4)
+    score(bundle, inbox, tmp_path / "whole", batch_size=4, precision="fp32")
     calls = 0
     original = Engine.examine
 
@@ -81,10 +81,10 @@ def test_an_interrupted_run_goes_on_to_the_same_rows(
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "examine", failing)
         with pytest.raises(KeyboardInterrupt):
-            score(bundle, inbox, tmp_path / "parts", batch_size=4)
+            score(bundle, inbox, tmp_path / "parts", batch_size=4, precision="fp32")
     half = len(read(tmp_path / "parts"))
     assert 0 < half < 13
-    summary = score(bundle, inbox, tmp_path / "parts", batch_size=4)
+    summary = score(bundle, inbox, tmp_path / "parts", batch_size=4, precision="fp32")
     assert summary.new_rows == 13 - half
     columns = [name for name in read(tmp_path / "whole") if name != "seconds"]
     pd.testing.assert_frame_equal(
@@ -106,7 +106,7 @@ def test_an_unexpected_error_is_a_row_too(
     def broken(path: Path, **_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(inputs, "read_image", broken)
+    monkeypatch.setattr(inputs, "read_named", broken)
     summary = score(bundle, inbox, tmp_path / "out")
     assert summary.failed == {"unexpected:RuntimeError": 13}
 

@@ -16,10 +16,11 @@ import pandas as pd
 import pytest
 
 from lepton_vision.config import Config
-from lepton_vision.errors import ConfigError
+from lepton_vision.errors import ConfigError, ScoringError
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.readers.limits import DEFAULT_LIMITS
+from lepton_vision.scoring import inputs
 from lepton_vision.scoring.batch import score
 from lepton_vision.scoring.inputs import list_inputs, read_names
 from lepton_vision.types import OperatingPoint, Target
@@ -95,6 +96,35 @@ def test_patterns_and_lists_give_the_ids_of_the_folder(bundle: Bundle, inbox: Pa
     assert {one.path_id for one in list_inputs(named, volumes=False)} == set(whole)
     assert len(whole) == len(set(whole)) == 5
     assert reasons(rows_of(bundle, [str(inbox / "*.dcm")], tmp_path / "none")) == ["missing"]
+
+
+def test_names_that_differ_by_a_blank_are_two_inputs(bundle: Bundle, inbox: Path, tmp_path: Path) -> None:
+    data = (inbox / "Doe_0.png").read_bytes()
+    for name in ("a.png", "a.png ", "a.png  "):
+        (tmp_path / name).write_bytes(data)
+    named = [str(tmp_path / "a.png"), str(tmp_path / "a.png "), str(tmp_path / "a.png")]
+    assert len(rows_of(bundle, named, tmp_path / "out")) == 2
+    assert score(bundle, [*named, str(tmp_path / "a.png  ")], tmp_path / "out", batch_size=4).new_rows == 1
+
+
+def test_inputs_whose_ids_collide_are_refused_not_lost(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "pseudonym", lambda kind, value: f"{len(value) % 2:016x}")
+    with pytest.raises(ScoringError, match="path ids of their own"):
+        list_inputs(inbox, volumes=False)
+    only = inbox / "Doe_0.png"
+    assert len(list_inputs([only, only, only], volumes=False)) == 1
+
+
+def test_a_changed_input_is_refused_at_resume(bundle: Bundle, inbox: Path, tmp_path: Path) -> None:
+    rows_of(bundle, inbox, tmp_path / "out")
+    (inbox / "new.png").write_bytes((inbox / "Doe_0.png").read_bytes())
+    (inbox / "Doe_2.png").write_bytes((inbox / "Doe_1.png").read_bytes())
+    before = pd.read_parquet(tmp_path / "out")
+    with pytest.raises(ScoringError, match=r"1 that have changed since.*--no-resume"):
+        score(bundle, inbox, tmp_path / "out", batch_size=4)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out"), before)
+    (inbox / "Doe_2.png").unlink()  # moved away once it was scored: no doubt about its row
+    assert score(bundle, inbox, tmp_path / "out", batch_size=4).new_rows == 1
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])

@@ -159,7 +159,7 @@ def test_two_images_of_one_id_do_not_overwrite_each_other(bundle: Bundle, tmp_pa
 def test_an_interrupted_run_goes_on_to_the_same_rows_and_masks(
     bundle: Bundle, inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_format: Any
 ) -> None:
-    options: dict[str, Any] = {"batch_size": 4, "device": "cpu", "file_format": file_format}
+    options: dict[str, Any] = {"batch_size": 4, "device": "cpu", "precision": "fp32", "file_format": file_format}
     whole = score(bundle, inbox, tmp_path / "whole", masks=tmp_path / "masks", **options)
     original, calls = Engine.examine, list[int]()
 

@@ -1,0 +1,109 @@
+"""A file that ``export`` wrote, as the network of an engine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lepton_vision.errors import ConfigError
+from lepton_vision.inference.graphs import logit_output
+from lepton_vision.models.bundle import Bundle
+from lepton_vision.transforms.preprocess import LEVELS
+from lepton_vision.types import ModelOutput, Pixels
+
+KEY = "lepton_vision"
+SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A file on its runtime.
+
+    Attributes:
+        run: (B, C, H, W) uint16 to the outputs by name.
+        metadata: texts in the file, by key.
+        runtime: name and version, e.g. "openvino 2026.4.1".
+    """
+
+    run: Callable[[Any], dict[str, Pixels]]
+    metadata: Mapping[str, str]
+    runtime: str
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the file says of itself; empty where it says nothing."""
+        found = json.loads(self.metadata.get(KEY, "{}"))
+        return found if isinstance(found, dict) else {}
+
+
+def is_exported(engine: str) -> bool:
+    """Whether the name of an engine is a file that ``export`` writes."""
+    return Path(engine).suffix in SUFFIXES
+
+
+def open_exported(path: Path) -> Exported:
+    """Load a file with the runtime that its suffix names.
+
+    Raises:
+        ConfigError: no file of this name, one that the runtime cannot read, or the runtime is not installed.
+    """
+    to = SUFFIXES[path.suffix]
+    if to == "onnx":
+        from lepton_vision.inference.onnx_runtime import open_onnx as open_file
+    else:
+        from lepton_vision.inference.openvino_runtime import open_openvino as open_file
+    try:
+        return open_file(path)
+    except Exception as error:  # each runtime has errors of its own, and their text holds the path
+        raise ConfigError(
+            f"Expected a file that 'lepton-vision export' wrote. Received: one that {to} cannot read "
+            f"({type(error).__name__}). Export the bundle again.",
+            path=path,
+            key="engine",
+        ) from None
+
+
+class ExportedNetwork:
+    """The logits of a bundle by a file that was exported from it.
+
+    Raises:
+        ConfigError: see ``open_exported``; or the file is that of another bundle.
+    """
+
+    def __init__(self, path: Path, bundle: Bundle) -> None:
+        exported = open_exported(path)
+        facts = exported.facts
+        if facts.get("bundle_id") != bundle.bundle_id:
+            raise ConfigError(
+                f"Expected a file exported from bundle {bundle.bundle_id}. Received: one from "
+                f"{facts.get('bundle_id', 'an unknown one')}. Export the bundle again.",
+                path=path,
+                key="engine",
+            )
+        self.precision: Literal["fp32", "int8"] = "int8" if "int8" in facts else "fp32"
+        weights = path.with_suffix(".bin") if path.suffix == ".xml" else path
+        mark = hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
+        self.name = f"{exported.runtime} cpu {self.precision} {mark}"
+        self._run, self._names = exported.run, [target.name for target in bundle.targets]
+        scale, shift = normalisation(bundle)
+        self._scale, self._shift = (torch.tensor(one).reshape(1, -1, 1, 1) for one in (scale, shift))
+
+    def __call__(self, images: Tensor) -> ModelOutput:
+        """Run (B, C, H, W) float32, normalised; the file takes them as the uint16 that they were before."""
+        pixels = ((images + self._shift) / self._scale).round().clamp(0, LEVELS).numpy().astype("uint16")
+        found = self._run(pixels)
+        return ModelOutput({name: torch.from_numpy(found[logit_output(name)]) for name in self._names})
+
+
+def normalisation(bundle: Bundle) -> tuple[list[float], list[float]]:
+    """Scale and shift of each channel: uint16 pixels times the one, less the other, are what the network sees."""
+    config = bundle.config.preprocess
+    mean = config.mean if len(config.mean) == len(config.std) else config.mean * len(config.std)
+    return [1.0 / (LEVELS * s) for s in config.std], [m / s for m, s in zip(mean, config.std, strict=True)]

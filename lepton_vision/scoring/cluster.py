@@ -1,0 +1,219 @@
+"""Scoring on a cluster: the doorway to ray.
+
+Ray Data hands parts of the inputs to actors, each of which holds the bundle; a part is scored into a folder of its own
+with its own ledger (``parts``). An actor that is lost is started again by Ray, anywhere, and its part goes on from the
+shards that are there. The rows are merged at the end: the same as those of a run on one machine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lepton_vision.errors import ConfigError, LeptonError, ScoringError
+from lepton_vision.models.bundle import Bundle
+from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
+from lepton_vision.scoring.batch import Progress, ScoreSummary, check_failures, score
+from lepton_vision.scoring.inputs import Inputs
+from lepton_vision.scoring.parts import PARTS, list_run, merge_parts, part_folder, scored_ids
+
+INPUTS_PER_PART = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where a run is computed.
+
+    Attributes:
+        address: of a Ray cluster, e.g. "ray://head:10001" or "auto"; empty starts one on this machine that ends with
+            the run.
+        actors: processes that score at most; None is one for each CPU (or GPU) of the cluster.
+        cpus: CPUs, and threads of torch, of an actor.
+        gpus: GPUs of an actor.
+        inputs_per_part: what a lost actor's successor is handed at once.
+    """
+
+    address: str = ""
+    actors: int | None = None
+    cpus: int = 1
+    gpus: float = 0.0
+    inputs_per_part: int = INPUTS_PER_PART
+
+
+def score_on_ray(
+    bundle: Bundle | str | Path,
+    inputs: str | Path | Iterable[str | Path],
+    output: str | Path,
+    *,
+    cluster: Cluster | None = None,
+    max_failures: float = 1.0,
+    limits: Limits = DEFAULT_LIMITS,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> ScoreSummary:
+    """Score files and folders with the actors of a Ray cluster: the rows of ``score``, each exactly once.
+
+    All machines see inputs and output under the same paths and share the key of the ids (``LEPTON_VISION_ID_KEY``).
+    A run that was killed goes on when it is repeated.
+
+    Args:
+        bundle: see ``score``.
+        inputs: see ``score``.
+        output: see ``score``; the shards are Parquet.
+        cluster: where; None is this machine.
+        max_failures: see ``score``.
+        limits: see ``score``.
+        progress: called with (inputs done, all inputs, failed inputs of this run) as parts end.
+        settings: of ``score``: workers, batch_size, device, precision, engine, shard_rows. Name an engine: parts of
+            different engines are not merged.
+
+    Raises:
+        ConfigError: ray is not installed, or an actor has another key.
+        ScoringError: see ``score``; or the cluster cannot be reached or lost a part more often than Ray tries.
+        TooManyFailuresError: see ``score``.
+
+    Example:
+        >>> score_on_ray("bundle", "/data/inbox", "/data/scores", cluster=Cluster("auto"))  # doctest: +SKIP
+    """
+    bundle, output = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle), Path(output).absolute()
+    found = list_run(bundle, inputs, output, limits=limits)
+    if any((output / PARTS).glob("*/part-*.parquet")):
+        merge_parts(bundle, output)  # of a run that was killed
+    pending = found.keep(~np.isin(found.path_ids, scored_ids(output)))
+    if len(pending):
+        where = cluster or Cluster()
+        task = _Task(bundle, pending, output, -(-len(pending) // where.inputs_per_part), limits, settings)
+        done, failed = len(found) - len(pending), 0
+        for part in _run(task, where):
+            done, failed = done + part["inputs"], failed + part["failed"]
+            if progress is not None:
+                progress(done, len(found), failed)
+    summary = merge_parts(bundle, output, inputs=found)
+    check_failures(summary, max_failures)
+    return summary
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What every actor needs."""
+
+    bundle: Bundle
+    inputs: Inputs
+    output: Path
+    parts: int
+    limits: Limits
+    settings: dict[str, Any]
+    key_mark: str = field(default_factory=lambda: _key_mark())
+
+    def run(self, part: int) -> dict[str, int]:
+        """Score one part; return how many inputs it has and how many rows failed."""
+        if _key_mark() != self.key_mark:
+            raise ConfigError(
+                "Expected the same key of pseudonymous ids on all machines. Received: another one. Set "
+                "LEPTON_VISION_ID_KEY to one secret text everywhere.",
+                key="LEPTON_VISION_ID_KEY",
+            )
+        own = self.inputs.keep(np.arange(len(self.inputs)) % self.parts == part)
+        summary = score(
+            self.bundle, own, part_folder(self.output, part, self.parts), limits=self.limits, **self.settings
+        )
+        return {"inputs": len(own), "failed": sum(summary.failed.values())}
+
+
+def _key_mark() -> str:
+    """A word that tells two keys apart and says nothing about them."""
+    return pseudonym("path", "key of this machine")
+
+
+class _Actor:
+    """Keeps the bundle between parts."""
+
+    def __init__(self, task: Any) -> None:
+        import ray
+
+        self._task: _Task = ray.get(task)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        found = [self._task.run(int(part)) for part in batch["part"]]
+        return {name: np.array([one[name] for one in found]) for name in ("inputs", "failed")}
+
+
+def _run(task: _Task, cluster: Cluster) -> Iterator[dict[str, int]]:
+    """Counts of each part as it ends."""
+    with _connected(cluster) as ray:
+        actors = cluster.actors or max(1, int(ray.cluster_resources().get("GPU" if cluster.gpus else "CPU", 1)))
+        parts = ray.data.from_items([{"part": part} for part in range(task.parts)], override_num_blocks=task.parts)
+        counts = parts.map_batches(
+            _Actor,
+            fn_constructor_args=(ray.put(task),),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(actors, task.parts)),
+            num_cpus=cluster.cpus,
+            num_gpus=cluster.gpus or None,
+        )
+        try:
+            for row in counts.iter_rows():
+                yield {name: int(value) for name, value in row.items()}
+        except Exception as error:
+            cause = _cause(error)
+            if isinstance(cause, LeptonError):
+                raise cause from None
+            raise ScoringError(
+                f"The cluster did not finish the run ({type(error).__name__}). Rows written so far are safe; repeat "
+                "the command to go on."
+            ) from None
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error that an actor raised, below those of Ray around it."""
+    while not isinstance(error, LeptonError) and (below := getattr(error, "cause", None) or error.__cause__):
+        error = below
+    return error
+
+
+@contextmanager
+def _connected(cluster: Cluster) -> Iterator[Any]:
+    """Ray, connected for the time being; it reports its use to nobody."""
+    kept = os.environ.get("RAY_USAGE_STATS_ENABLED")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        try:
+            import ray
+            import ray.data
+        except ImportError:
+            raise ConfigError(
+                "Expected the package ray for scoring on a cluster. Found: none. Install the extra: pip install "
+                "'lepton-vision[ray]'.",
+                key="on",
+            ) from None
+        was_there = ray.is_initialized()
+        try:
+            if not was_there:
+                ray.init(address=cluster.address or None, log_to_driver=False, **_local(cluster))
+        except Exception as error:  # its text holds addresses
+            raise ScoringError(
+                f"The Ray cluster cannot be reached or started ({type(error).__name__}). Check the address.", key="on"
+            ) from None
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        try:
+            yield ray
+        finally:
+            if not was_there:
+                ray.shutdown()
+    finally:
+        if kept is None:
+            del os.environ["RAY_USAGE_STATS_ENABLED"]
+        else:
+            os.environ["RAY_USAGE_STATS_ENABLED"] = kept
+
+
+def _local(cluster: Cluster) -> dict[str, Any]:
+    """What only a cluster that is started here can be told."""
+    return {} if cluster.address else {"include_dashboard": False, "num_cpus": cluster.actors}

@@ -1,0 +1,112 @@
+"""DICOM series whose slices are members of archives or objects in a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lepton_vision.errors import ReadError
+from lepton_vision.readers.archives import Member, open_member
+from lepton_vision.readers.limits import Limits
+from lepton_vision.readers.remote import fetch_object
+from lepton_vision.readers.series import read_series
+from lepton_vision.readers.series_list import group_series
+from lepton_vision.readers.temporary import allow_many_files
+from lepton_vision.scoring.places import Place
+from lepton_vision.types import Image
+
+
+@dataclass(frozen=True, slots=True)
+class PackedSeries:
+    """One series; its slices are on disk only while it is read.
+
+    Attributes:
+        series_id: pseudonymous id.
+        places: of its slices.
+    """
+
+    series_id: str
+    places: tuple[Place, ...]
+
+    @property
+    def folder(self) -> Path:
+        """The first archive, or what stands for the store."""
+        return Path(self.places[0].path)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The archives that hold it; none where slices are objects."""
+        if any(place.kind == "object" for place in self.places):
+            return ()
+        return tuple(dict.fromkeys(Path(place.path) for place in self.places))
+
+    @contextmanager
+    def unpacked(self, *, limits: Limits) -> Iterator[tuple[Path, ...]]:
+        """Its slices as files, for the time being.
+
+        Raises:
+            ReadError: one cannot be fetched or unpacked, or all together are above ``limits.max_archive_bytes``.
+        """
+        allow_many_files()
+        with ExitStack() as held:
+            files, total = list[Path](), 0
+            for place in self.places:
+                files.append(held.enter_context(open_place(place, limits=limits)))
+                total += files[-1].stat().st_size
+                if total > limits.max_archive_bytes:
+                    raise ReadError(f"The series is larger than {limits.max_archive_bytes} bytes.", reason="too_large")
+            yield tuple(files)
+
+    def read(self, *, limits: Limits) -> Image:
+        """Read the volume.
+
+        Raises:
+            ReadError: as ``unpacked`` and ``read_series``.
+        """
+        with self.unpacked(limits=limits) as files:
+            return read_series(files, series=self.series_id, limits=limits)
+
+
+@contextmanager
+def open_place(place: Place, *, limits: Limits) -> Iterator[Path]:
+    """A member of an archive or an object as a temporary file.
+
+    Raises:
+        ReadError: it cannot be fetched or unpacked.
+    """
+    if place.kind == "member":
+        with open_member(place.path, Member(place.index, place.member, place.copy), limits=limits) as path:
+            yield path
+    else:
+        with fetch_object(place.path, limits=limits) as path:
+            yield path
+
+
+def group_packed(
+    places: Iterable[Place], *, known: Iterable[str], limits: Limits
+) -> tuple[list[PackedSeries], list[Place]]:
+    """Sort members and objects into DICOM series and what belongs to none; each is fetched once, one at a time.
+
+    Args:
+        places: members, objects, and others, which stay what they are.
+        known: series that lie in plain files: they stay what they are, and their packed copies are passed over.
+        limits: what a member or object may cost.
+
+    Returns:
+        The series in the order of their first slice, and the other places in the order given.
+    """
+    found: dict[str, list[Place]] = {}
+    others, on_disk = list[Place](), frozenset(known)
+    for place in places:
+        name = None
+        if place.kind in ("member", "object") and not place.reason:
+            with suppress(ReadError), open_place(place, limits=limits) as path:  # its row tells the reason
+                series, _ = group_series([path], limits=limits)
+                name = series[0].series_id if series else None
+        if name is None:
+            others.append(place)
+        elif name not in on_disk:
+            found.setdefault(name, []).append(place)
+    return [PackedSeries(name, tuple(slices)) for name, slices in found.items()], others

@@ -1,0 +1,272 @@
+"""Scoring speed: ours from files to rows, its parts, MONAI and a plain loop, measured in turns in one run.
+
+    python scripts/bench/score.py [--files 256] [--rounds 5] [--threads 2] [--workers 2] [--engines torch:auto]
+
+All score the same 512x512 16-bit CT slices with the same ResNet-18 at 224x224. "decode only" reads and preprocesses
+with the threads of a scoring run and no model; "model only" has everything in memory. The network is loaded once for
+all rounds, as in a long run; how long that takes is said apart. Both comparisons run the network as their users do, in
+torch's defaults: float32 without autocast. MONAI scores batches of a DataLoader, the plain loop one file after the
+other. Last comes the share of processor time of each step of ours, one step after the other in one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shutil
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import patch
+
+import cv2
+import numpy as np
+import pydicom
+import torch
+import torchvision
+from loader import write_slice
+
+import lepton_vision as lv
+from lepton_vision.inference.engine_choice import load_engine
+from lepton_vision.inference.samples import read_ahead
+from lepton_vision.models import build_model
+from lepton_vision.models.allocator import keep_freed_memory
+from lepton_vision.novelty import fit_novelty
+from lepton_vision.readers import read_image
+from lepton_vision.readers.limits import DEFAULT_LIMITS
+from lepton_vision.scoring import batch as runs
+from lepton_vision.scoring.images import ImageScorer
+from lepton_vision.scoring.inputs import list_inputs
+from lepton_vision.scoring.rows import decide
+from lepton_vision.scoring.schema import row_schema
+from lepton_vision.scoring.sink import ShardSink
+from lepton_vision.set_rules import SetRule
+from lepton_vision.transforms.preprocess import preprocess_image, to_input
+
+LOW, HIGH = -160.0, 240.0
+CENTER_WIDTH = {"center": 40.0, "width": 400.0, "function": "LINEAR_EXACT"}
+
+
+def make_bundle() -> lv.Bundle:
+    """A ResNet-18 with random weights, with all that rows are made from."""
+    config = lv.Config.from_dict(
+        {
+            "targets": [{"name": "sick", "kind": "binary", "classes": ["no", "yes"]}],
+            "preprocess": {"size": [224, 224], "windows": [CENTER_WIDTH]},
+        }
+    )
+    torch.manual_seed(0)
+    bundle = lv.Bundle(
+        config=config,
+        targets=config.targets,
+        state=build_model(config).state_dict(),
+        operating_point=lv.OperatingPoint({"sick": (0.5,)}, "stated"),
+        set_rules={"sick": (SetRule(("no", "yes"), 0.9, (0.4, 0.4), (50, 50)),)},
+    )
+    points = np.random.default_rng(0).random((1000, 512), np.float32)
+    return bundle.with_novelty(fit_novelty(points, points[:100] + 0.1, k=10))
+
+
+class Ours:
+    """Our scoring, whole and in parts.
+
+    Args:
+        bundle: the model.
+        inbox: folder of files.
+        workers: threads that read ahead.
+        batch_size: images per step.
+        engine: runtime.
+        precision: its number format.
+    """
+
+    def __init__(
+        self, bundle: lv.Bundle, inbox: Path, *, workers: int, batch_size: int, engine: str, precision: str
+    ) -> None:
+        self.bundle, self.inbox, self.workers, self.batch_size = bundle, inbox, workers, batch_size
+        self.how = {"engine": engine, "precision": precision, "batch_size": batch_size}
+        started = time.perf_counter()
+        self.engine = load_engine(bundle, **self.how)
+        self.load_seconds = time.perf_counter() - started
+        self.inputs = list(list_inputs(inbox, volumes=False))
+        config = bundle.config.preprocess
+        self.pixels = [preprocess_image(read_image(one.path), config) for one in self.inputs]
+
+    def __str__(self) -> str:
+        return f"{self.engine.name} (loaded in {self.load_seconds:.1f} s)"
+
+    def whole(self) -> None:
+        """Files to rows on disk, by the very function that users call, with a network that is loaded already."""
+        loaded = patch.object(runs, "load_engine", return_value=self.engine)
+        with tempfile.TemporaryDirectory() as output, loaded:
+            lv.score(self.bundle, self.inbox, output, workers=self.workers, **self.how)
+
+    def decode(self) -> None:
+        """Read and preprocess alone."""
+        scorer = ImageScorer(self.engine, sink=None, masks=None, limits=DEFAULT_LIMITS)  # type: ignore[arg-type]
+        for _ in read_ahead(self.inputs, scorer.read, workers=self.workers, depth=scorer.depth):
+            pass
+
+    def model(self) -> None:
+        """Batches that lie in memory."""
+        config = self.bundle.config.preprocess
+        for start in range(0, len(self.pixels), self.batch_size):
+            self.engine.examine(to_input(np.stack(self.pixels[start : start + self.batch_size]), config))
+
+    def shares(self) -> dict[str, float]:
+        """Processor seconds of each step, one after the other; for "decode" those of reading are taken off."""
+        config, images = self.bundle.config.preprocess, []
+
+        def decode() -> None:
+            images.extend(one.read() for one in self.inputs)
+
+        def write() -> None:
+            with tempfile.TemporaryDirectory() as output:
+                schema = row_schema(self.bundle.targets, sets=("sick",), has_novelty=True)
+                sink = ShardSink(Path(output), schema, job={"format": "parquet"}, resume=True)
+                features = np.ones(512, np.float32)
+                values = {"sick": np.ones(1)}
+                sink.append([one.ids() | decide(values, self.bundle, features=features) for one in self.inputs])
+                sink.flush()
+                sink.close()
+
+        found = {"read": used(lambda: [one.path.read_bytes() for one in self.inputs]), "decode": used(decode)}
+        found["decode"] -= found["read"]
+        found["preprocess"] = used(lambda: [preprocess_image(image, config) for image in images])
+        return found | {"model": used(self.model), "write": used(write)}
+
+
+def used(work: Callable[[], object]) -> float:
+    """Processor seconds of this process."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def monai_scoring(network: torch.nn.Module, files: list[Path], *, workers: int, batch_size: int) -> Callable[[], None]:
+    """A MONAI pipeline: dictionary-free transforms, its Dataset and DataLoader, sigmoid, one CSV."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from monai.data import DataLoader, Dataset
+        from monai.transforms import Compose, LoadImage, Resize, ScaleIntensityRange
+
+    steps = [
+        LoadImage(image_only=True, ensure_channel_first=True, reader="PydicomReader"),
+        ScaleIntensityRange(LOW, HIGH, 0, 1, clip=True),
+        lambda image: image.reshape(1, *image.shape[1:3]),
+        Resize((224, 224)),
+    ]
+    dataset = Dataset([str(path) for path in files], Compose(steps))
+    loader = DataLoader(dataset, batch_size=batch_size, num_workers=workers, persistent_workers=workers > 0)
+
+    def run() -> None:
+        found = []
+        with torch.inference_mode():
+            for batch in loader:
+                tensor = batch.as_tensor() if hasattr(batch, "as_tensor") else batch
+                found += torch.sigmoid(network((tensor.float() - 0.5) / 0.25).logits["sick"])[:, 0].tolist()
+        write_csv(files, found)
+
+    return run
+
+
+def plain_scoring(network: torch.nn.Module, files: list[Path]) -> Callable[[], None]:
+    """pydicom and torchvision, a file at a time."""
+    resize = torchvision.transforms.Resize((224, 224), antialias=True)
+
+    def run() -> None:
+        found = []
+        with torch.inference_mode():
+            for path in files:
+                ds = pydicom.dcmread(path)
+                hu = ds.pixel_array.astype(np.float32) * float(ds.RescaleSlope) + float(ds.RescaleIntercept)
+                image = torch.from_numpy(((hu - LOW) / (HIGH - LOW)).clip(0, 1))[None, None]
+                found.append(float(torch.sigmoid(network((resize(image) - 0.5) / 0.25).logits["sick"])))
+        write_csv(files, found)
+
+    return run
+
+
+def write_csv(files: list[Path], found: list[float]) -> None:
+    with tempfile.TemporaryFile("w", newline="") as file:
+        csv.writer(file).writerows((path.name, prob) for path, prob in zip(files, found, strict=True))
+
+
+def measure(paths: dict[str, Callable[[], None]], *, rounds: int, files: int) -> dict[str, list[float]]:
+    """Files per second of each round, the paths in turn; the first round warms up."""
+    speeds: dict[str, list[float]] = {name: [] for name in paths}
+    for number in range(rounds + 1):
+        for name, run in paths.items():
+            started = time.perf_counter()
+            run()
+            if number:
+                speeds[name].append(files / (time.perf_counter() - started))
+    return speeds
+
+
+def ratio(speeds: dict[str, list[float]], one: str, others: tuple[str, ...]) -> float:
+    """Median over the rounds of the speed of ``one`` as a multiple of the slowest of ``others`` in that round."""
+    slowest = (min(values) for values in zip(*(speeds[name] for name in others), strict=True))
+    return statistics.median(a / b for a, b in zip(speeds[one], slowest, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--monai-workers", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--engines", nargs="+", default=["torch:auto"], help="runtime:precision")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(1)
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        inbox = Path(folder, "inbox")
+        inbox.mkdir()
+        write_slice(inbox / "0000.dcm", 0)
+        for number in range(1, args.files):
+            if number < 16:
+                write_slice(inbox / f"{number:04d}.dcm", number)
+            else:
+                shutil.copy(inbox / f"{number % 16:04d}.dcm", inbox / f"{number:04d}.dcm")
+        files = sorted(inbox.iterdir())
+        bundle = make_bundle()
+        how = {"workers": args.workers, "batch_size": args.batch_size}
+        specs = [one.split(":") for one in args.engines]
+        several = [Ours(bundle, inbox, **how, engine=engine, precision=precision) for engine, precision in specs]
+        network = bundle.network()
+        paths = {"decode only": several[0].decode}
+        for name, ours in zip(args.engines, several, strict=True):
+            paths |= {f"{name}, files to rows": ours.whole, f"{name}, model only": ours.model}
+        paths["MONAI"] = monai_scoring(network, files, workers=args.monai_workers, batch_size=args.batch_size)
+        paths["pydicom + torchvision"] = plain_scoring(network, files)
+        speeds = measure(paths, rounds=args.rounds, files=len(files))
+        shares = several[0].shares()
+    threads = f"{args.threads} torch threads, {args.workers} readers, {args.rounds} rounds"
+    print(f"{args.files} files, {threads}; {'; '.join(map(str, several))}")
+    tell(speeds, args.engines)
+    total = sum(shares.values())
+    told = (f"{name} {100 * one / total:.0f} % ({1000 * one / args.files:.2f} ms)" for name, one in shares.items())
+    print(f"share of processor time with {args.engines[0]} (of a file): " + ", ".join(told))
+
+
+def tell(speeds: dict[str, list[float]], engines: list[str]) -> None:
+    """Print the table and the ratios."""
+    print(f"{'':30}{'files / s':>12}{'min … max':>20}")
+    for name, values in speeds.items():
+        spread = f"{min(values):.1f} … {max(values):.1f}"
+        print(f"{name:30}{statistics.median(values):>12.1f}{spread:>20}")
+    for name in engines:
+        whole = f"{name}, files to rows"
+        share = 100 * ratio(speeds, whole, ("decode only", f"{name}, model only"))
+        times = (f"{ratio(speeds, whole, (other,)):.1f} x {other}" for other in ("MONAI", "pydicom + torchvision"))
+        print(f"{name}: {share:.0f} % of the slower part (target 90); {', '.join(times)} (target 3)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Rows beside the probabilities: conformal sets, how new an image is; and the rows of series, studies and patients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.neighbors import NearestNeighbors
+
+from lepton_vision.demo_study import write_demo_study
+from lepton_vision.evaluation.units import aggregate, fit_aggregation
+from lepton_vision.inference import Predictions
+from lepton_vision.inference.engine import Engine
+from lepton_vision.models import Bundle
+from lepton_vision.novelty import Novelty, fit_novelty
+from lepton_vision.scoring import cases
+from lepton_vision.scoring.batch import score
+from lepton_vision.scoring.rows import decide
+from lepton_vision.set_rules import SetRule
+from lepton_vision.types import OperatingPoint
+from tests.scoring.bundles import ORGAN, SICK, image_bundle
+
+SETS = {
+    "sick": (SetRule(("no", "yes"), 0.9, (0.5, 0.3), (9, 9)),),
+    "organ": (SetRule(("a", "b", "c"), 0.9, (0.3, 0.3, 0.9), (9, 9, 9)),),
+}
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    plain = image_bundle("segmentation=null")
+    points = np.random.default_rng(0).random((20, 64), np.float32)
+    return plain.with_set_rules(SETS).with_novelty(fit_novelty(points, points + 0.1, k=3))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    write_demo_study(folder, patients=20)
+    return folder / "study"
+
+
+def test_the_set_holds_every_answer_that_reaches_its_threshold(bundle: Bundle) -> None:
+    values = {"sick": np.array([0.35], np.float32), "organ": np.array([0.4, 0.4, 0.2], np.float32)}
+    row = decide(values, bundle)
+    assert (row["sick_set"], row["organ_set"]) == ("no|yes", "a|b")
+    values = {"sick": np.array([0.2], np.float32), "organ": np.array([0.2, 0.2, 0.6], np.float32)}
+    row = decide(values, bundle)
+    assert (row["sick_set"], row["organ_set"]) == ("no", "")
+    assert "novelty" not in row  # a runtime without features
+
+
+def test_the_distance_is_that_to_the_kth_neighbour() -> None:
+    rng = np.random.default_rng(1)
+    train, val, new = (rng.normal(size=(n, 8)).astype(np.float32) for n in (30, 20, 5))
+    novelty = fit_novelty(train, val, k=4)
+    assert novelty is not None
+    unit = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in (train, val, new)]
+    finder = NearestNeighbors(n_neighbors=4).fit(unit[0])
+    of_val, of_new = (finder.kneighbors(part)[0][:, 3] for part in unit[1:])
+    found = [novelty.distance(one) for one in new]
+    np.testing.assert_allclose(found, of_new, atol=1e-3)
+    np.testing.assert_allclose(novelty.distances, np.sort(of_val), atol=1e-3)
+    shares = [novelty.percentile(one) for one in found]
+    assert shares == pytest.approx([100 * np.mean(novelty.distances < np.float32(one)) for one in found])
+    assert np.isnan(novelty.distance(np.zeros(8, np.float32)))
+    assert np.isnan(novelty.percentile(float("nan")))
+
+
+def test_novelty_travels_in_the_bundle_and_is_part_of_its_id(bundle: Bundle, tmp_path: Path) -> None:
+    again = Bundle.load(bundle.save(tmp_path / "bundle"))
+    assert again.bundle_id == bundle.bundle_id != bundle.with_novelty(None).bundle_id
+    assert again.novelty is not None
+    assert bundle.novelty is not None
+    np.testing.assert_array_equal(again.novelty.reference, bundle.novelty.reference)
+    assert again.state.keys() == bundle.state.keys()
+    other = replace(bundle.novelty, distances=bundle.novelty.distances + 1)
+    assert bundle.with_novelty(other).bundle_id != bundle.bundle_id
+
+
+@pytest.mark.parametrize("runtime", ["torch", "openvino", "onnx"])
+def test_the_engine_gives_the_features_that_the_heads_see(bundle: Bundle, runtime: str) -> None:
+    if runtime != "torch":
+        pytest.importorskip({"openvino": "openvino", "onnx": "onnxruntime"}[runtime])
+    engine = Engine(bundle, engine=runtime, device="cpu", precision="fp32", batch_size=4)
+    images = torch.rand(3, 1, 32, 32)
+    found = engine.examine(images).features
+    assert found is not None
+    with torch.inference_mode():
+        network = bundle.network()
+        np.testing.assert_allclose(found, network.features(images).numpy(), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def scored(bundle: Bundle, study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("scores") / "out"
+    score(bundle, study, output, shard_rows=16)
+    return output
+
+
+def images_of(output: Path) -> Predictions:
+    """The rows of images as evaluation sees them, in the order of their path ids."""
+    rows = pd.read_parquet(output).query("status == 'ok'").sort_values("path_id")
+    organ = rows[[f"organ_{name}_probability" for name in "abc"]].to_numpy()
+    unknown = np.full(len(rows), np.nan)
+    ids = (rows[name].to_numpy(str) for name in ("image_id", "patient_id", "series_id"))
+    prob = {"sick": rows["sick_probability"].to_numpy(), "organ": organ}
+    truth = {"sick": unknown, "organ": unknown}
+    return Predictions((SICK, ORGAN), *ids, truth, prob, study_id=rows["study_id"].to_numpy(str))
+
+
+@pytest.mark.parametrize("unit", ["series", "study", "patient"])
+def test_rows_of_units_are_what_evaluation_makes_of_the_images(scored: Path, unit: str) -> None:
+    found = pd.read_parquet(scored / "_cases" / f"{unit}.parquet").set_index(f"{unit}_id")
+    true = aggregate(images_of(scored), unit=unit, method="mean")
+    assert set(found.index) == set(true.image_id)
+    assert found["images"].sum() == images_of(scored).n
+    rows = found.loc[true.image_id]
+    np.testing.assert_array_equal(rows["sick_probability"], true.y_prob["sick"])
+    np.testing.assert_array_equal(rows[[f"organ_{name}_probability" for name in "abc"]], true.y_prob["organ"])
+    assert rows["sick_positive"].isna().all()  # no operating point was chosen for it
+    assert (rows["patient_id" if unit != "patient" else "bundle_id"]).notna().all()
+    images = pd.read_parquet(scored).query("status == 'ok'")
+    assert rows["novelty_percentile"].to_dict() == images.groupby(f"{unit}_id")["novelty_percentile"].max().to_dict()
+
+
+def test_a_unit_with_an_operating_point_is_decided_there(bundle: Bundle, scored: Path, tmp_path: Path) -> None:
+    images = replace(images_of(scored), split="val")
+    images = replace(images, y_true={"sick": np.arange(images.n) % 2.0, "organ": np.arange(images.n) * 0.0})
+    learnt = fit_aggregation(images, unit="patient")
+    cut = float(np.median(aggregate(images, unit="patient", method="learnt", learnt=learnt).y_prob["sick"]))
+    point = OperatingPoint({"sick": (cut,), "organ": ()}, "stated")
+    kept = {"unit": "patient", "aggregation": "learnt", "operating_point": point.to_dict(), "learnt": learnt.to_dict()}
+    declared = bundle.config.override("evaluation.unit=patient", "evaluation.aggregation=learnt")
+    bundle = replace(bundle, config=declared, provenance={"unit_of_analysis": kept})
+    shards = sorted(scored.glob("part-*"))
+    schema = cases.ds.dataset(str(shards[0])).schema
+    assert cases.write_cases(tmp_path, shards, schema=schema, bundle=bundle) == {"patient": 20}
+    found = pd.read_parquet(tmp_path / "_cases" / "patient.parquet")
+    assert (found["sick_positive"] == (found["sick_probability"] >= cut)).all()
+    assert found["sick_positive"].sum() == 10
+    assert found["threshold"].eq(cut).all()
+
+
+def test_parts_and_order_of_shards_change_no_bit(
+    bundle: Bundle, scored: Path, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cases, "ROWS_AT_ONCE", 7)
+    files = sorted(study.rglob("*.dcm"))
+    score(bundle, list(reversed(files[5:])), tmp_path / "out", shard_rows=5, file_format="csv")
+    assert (tmp_path / "out" / "_cases" / "patient.parquet").exists()
+    score(bundle, study, tmp_path / "out", shard_rows=5, file_format="csv")
+    for unit in ("series", "study", "patient"):
+        one, other = (pd.read_parquet(folder / "_cases" / f"{unit}.parquet") for folder in (scored, tmp_path / "out"))
+        other = other.sort_values(f"{unit}_id", ignore_index=True)
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_novelty_of_other_shapes_is_refused() -> None:
+    from lepton_vision.errors import EvaluationError
+
+    points = np.eye(3, dtype=np.float32)
+    with pytest.raises(EvaluationError, match="neighbour 4"):
+        Novelty(points, np.zeros(1, np.float32), 4)
+    assert fit_novelty(points, np.zeros((2, 3), np.float32), k=1) is None

@@ -1,0 +1,69 @@
+"""Progress for people: lines with rate and time left where there is no terminal, a bar where there is one."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from lepton_vision import console
+from lepton_vision.console import Console
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(console.time, "monotonic", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_lines_tell_rate_and_time_left(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Console() as told:
+        told.progress("score", 500, 10_000, "0 failed")  # an earlier run had them
+        for clock.now, done in ((104.0, 700), (111.0, 1050), (112.0, 1100), (290.0, 10_000)):
+            told.progress("score", done, 10_000, "3 failed")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "Score: 500/10000  0 failed",
+        "Score: 1050/10000  50/s  3 min left  3 failed",
+        "Score: 10000/10000  50/s  3 failed",
+    ]
+
+
+def test_durations_are_told_in_the_unit_of_their_size(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Console() as told:
+        for number, total in enumerate((80, 4_000, 12_001)):
+            clock.now = 1000.0 * number
+            told.progress(f"stage {number}", 0, total, "")
+            clock.now += 11.0
+            told.progress(f"stage {number}", 11, total, "")
+    lines = capsys.readouterr().err.splitlines()[1::2]
+    assert [line.split("  ")[-1] for line in lines] == ["69 s left", "66 min left", "3 h 20 min left"]
+
+
+def test_training_tells_its_own_rate(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Console() as told:
+        told.progress("train", 0, 10, "70 images/s")
+        clock.now += 20.0
+        told.progress("train", 2, 10, "70 images/s")
+    assert capsys.readouterr().err.splitlines()[-1] == "Train: 2/10  80 s left  70 images/s"
+
+
+def test_a_bar_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+    with Console() as told:
+        told.progress("score", 0, 100, "0 failed")
+        time.sleep(0.02)
+        told.progress("score", 50, 100, "2 failed")
+    shown = capsys.readouterr().err
+    assert "50/100" in shown
+    assert "/s" in shown
+    assert "2 failed" in shown
