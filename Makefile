@@ -1,11 +1,12 @@
 # Everything runs in .venv, which is made on first use. Python 3.11 or newer as `python3`, or say `make PYTHON=python3.12 …`.
 PYTHON ?= python3
-PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check
+# Tested versions: without them pip tries old releases for minutes until those of ray, moto and s3fs fit together.
+PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export NO_ALBUMENTATIONS_UPDATE = 1
 
 .PHONY: demo test test-fast lint types format bench clean
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	$(PIP) -e .
 	touch $@
