@@ -79,7 +79,8 @@ def fit(
     """Train on the train split, choose everything on the val split, and keep the result in ``run_dir/bundle``.
 
     The test split is not read. The bundle carries the weights of the kept epoch, a calibration for each target and the
-    operating point that ``config.evaluation.criterion`` asks for, both from validation.
+    operating point that ``config.evaluation.criterion`` asks for, both from validation. Where there is none, as
+    ``split.val`` is 0 and ``train.keep`` last, it has neither: for folds, which are judged at a stated point.
 
     Args:
         config: what to train; empty ``targets`` are taken from the manifest where it leaves no doubt.
@@ -108,16 +109,16 @@ def fit(
     config = with_targets(config, manifest)
     manifest, audit = check_leakage(config, manifest)
     subgroup_columns(manifest, config.evaluation.subgroups)  # better refused now than after the training
-    parts = {split: require_labels(manifest.subset(split), config.targets, split=split) for split in ("train", "val")}
-    check_cases(parts["val"], config.targets, settings=config.evaluation)
+    train = require_labels(manifest.subset("train"), config.targets, split="train")
+    val = _validation_rows(config, manifest)
     main = is_main_process()
     if main:
         run_dir.mkdir(parents=True, exist_ok=True)
         manifest.save(run_dir / "manifest.parquet")
         write_atomic(run_dir / "audit.json", json.dumps(audit.to_dict(), indent=1))
     cache_dir = cache_folder(config, run_dir) if cache_dir is None else Path(cache_dir)
-    train_loader = make_loader(parts["train"], config, training=True, targets=config.targets, cache_dir=cache_dir)
-    val_loader = make_loader(parts["val"], config, targets=config.targets, cache_dir=cache_dir)
+    train_loader = make_loader(train, config, training=True, targets=config.targets, cache_dir=cache_dir)
+    val_loader = None if val is None else make_loader(val, config, targets=config.targets, cache_dir=cache_dir)
     chosen = choose_device(device)
     precision = choose_precision(config.train.precision, chosen)
 
@@ -138,19 +139,37 @@ def fit(
     provenance = {"data_fingerprint": manifest.fingerprint, "kept_epoch": result.epoch, "validation": result.best}
     bundle = Bundle(config=config, targets=config.targets, state=result.state, provenance=provenance)
     try:
-        bundle = settle(bundle, parts["val"], train=parts["train"], device=device, cache_dir=cache_dir)
+        if val is not None:
+            bundle = settle(bundle, val, train=train, device=device, cache_dir=cache_dir)
     finally:  # the weights outlive a wish that cannot be fulfilled; another can be chosen for them
         if main:
             bundle.save(run_dir / "bundle")
     return bundle
 
 
+def _validation_rows(config: Config, manifest: Manifest) -> Manifest | None:
+    """Rows that choices are made on; None where nothing is chosen: the last epoch is kept, and none is asked for."""
+    val = manifest.subset("val")
+    if not len(val) and config.split.val == 0 and config.train.keep == "last":
+        return None
+    val = require_labels(val, config.targets, split="val")
+    check_cases(val, config.targets, settings=config.evaluation)
+    return val
+
+
 def _validator(
-    config: Config, val_loader: DataLoader[Batch], *, fixed: FixedStages, device: torch.device, precision: Precision
+    config: Config,
+    val_loader: DataLoader[Batch] | None,
+    *,
+    fixed: FixedStages,
+    device: torch.device,
+    precision: Precision,
 ) -> Callable[[Network], dict[str, float]]:
     """What training calls after each epoch; with cached features the fixed stages are not run again."""
 
     def validate(network: Network) -> dict[str, float]:
+        if val_loader is None:
+            return {}
         is_cached = config.train.cache_features
         seen = UpperPart(network, fixed.count) if is_cached else _on_wholes(network, config, device=device)
         batches = fixed.loader(network, val_loader) if is_cached else val_loader
@@ -311,6 +330,8 @@ def run_study(
     manifest = source
     config = with_targets(config, manifest)
     manifest = split_manifest(manifest, config.split, targets=config.targets)
+    if config.targets:  # the point that the test is looked at with is chosen there
+        require_labels(manifest.subset("val"), config.targets, split="val")
     cache_dir = cache_folder(config, run_dir) if cache_dir is None else cache_dir
     bundle = fit(
         config, manifest, run_dir=run_dir, resume=resume, device=device, cache_dir=cache_dir, progress=progress

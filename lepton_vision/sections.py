@@ -278,7 +278,8 @@ class TrainConfig(Section):
     keep: Literal["best", "last"] = "best"
     """Which epoch's weights are kept. best: that of ``monitor``. last: the end of the schedule whatever the figures of
     validation, as nnU-Net has it (Isensee et al., Nat Methods 18:203, 2021): for a validation part of a few patients,
-    on which the figure of an epoch is chance. Calibration and operating point come from validation all the same."""
+    on which the figure of an epoch is chance; ``monitor`` does not count then. Calibration and operating point come
+    from validation all the same, where there is one: see ``split.val``."""
     patience: Annotated[int, Field(ge=0)] = 0
     """Stop after so many epochs without a better figure; 0 never stops early."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -301,6 +302,7 @@ class SplitConfig(Section):
     """How patients are divided."""
 
     val: Fraction = 0.15
+    """0 sets nobody apart, for folds of a few patients with ``train.keep`` last: nothing is chosen or calibrated."""
     test: Fraction = 0.15
     folds: Annotated[int, Field(ge=0)] = 0
     """Above 1: also write k patient-grouped folds."""

@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 
 from lepton_vision.config import Config
+from lepton_vision.errors import ManifestError
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
+from lepton_vision.pipeline import run_study
 from lepton_vision.repeats import cross_validate, run_seeds
 
 CONFIG = Config().override(
@@ -66,6 +68,29 @@ def test_each_image_is_held_out_once_and_its_patient_with_it(source: Path, tmp_p
     assert row["auroc"]["n"] == 48
     assert len(row["fold_auroc"]) == 3
     assert row["fold_mean_auroc"] == pytest.approx(np.mean(row["fold_auroc"]), abs=1e-4)
+
+
+def test_folds_without_validation_train_on_everybody_else(source: Path, tmp_path: Path) -> None:
+    config = CONFIG.override("split.val=0", "train.keep=last")
+    result = run_seeds(config, source, run_dir=tmp_path / "run", seeds=[0], folds=3)
+    for fold in range(3):
+        folder = tmp_path / f"run/seed-0/fold-{fold}"
+        splits = Manifest.load(folder / "manifest.parquet").frame["split"].value_counts().to_dict()
+        assert splits == {"train": 32, "test": 16}
+        bundle = Bundle.load(folder / "bundle")
+        assert (bundle.operating_point, bundle.temperatures, bundle.provenance["validation"]) == (None, {}, {})
+    assert 0.0 <= result["auroc_mean"] <= 1.0
+    assert result["seeds"]["0"]["auroc"]["n"] == 48
+
+
+def test_without_validation_nothing_can_be_chosen(source: Path, tmp_path: Path) -> None:
+    """Not the epoch, and not the operating point that a test split is judged at: found before training."""
+    config = CONFIG.override("split.val=0")
+    with pytest.raises(ManifestError, match="rows in the val split"):
+        run_seeds(config, source, run_dir=tmp_path / "best", seeds=[0], folds=3)
+    with pytest.raises(ManifestError, match="rows in the val split"):
+        run_study(config.override("train.keep=last"), source, run_dir=tmp_path / "study")
+    assert not list(tmp_path.rglob("metrics.jsonl"))
 
 
 def test_folds_and_seeds_share_what_the_fixed_stages_gave(source: Path, tmp_path: Path) -> None:

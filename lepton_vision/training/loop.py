@@ -71,7 +71,7 @@ def fit_model(
         train_loader: from ``make_loader(..., training=True)``; its data set gives the labels for balanced weights.
         config: ``train`` section and ``targets`` are used.
         validate: gets the network (the averaged one where averaging is on) in evaluation mode after each epoch and
-            returns figures named like ``config.train.monitor``.
+            returns figures named like ``config.train.monitor``; any, or none, where the last epoch is kept.
         run_dir: gets config.yaml, environment.json, metrics.jsonl, tensorboard/ and checkpoints/last.pt.
         resume: go on from the checkpoint; where there is none, the run starts from its beginning.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
@@ -179,7 +179,8 @@ def _check_start(run: Run, validate: Validate) -> None:
         raise TrainingError("Expected at least one training batch. Received: none. Check the train split.")
     run.stepper.world.check_same(len(run.loader), what="training batches")
     train = run.config.train
-    if (train.monitor not in _MONITORS or not run.stepper.targets) and not run.position.history:
+    is_certain = train.keep == "last" or (train.monitor in _MONITORS and run.stepper.targets)
+    if not is_certain and not run.position.history:
         _monitored(_validated(run, validate), train.monitor)
     if train.cache_features and not run.position.is_finished:
         stepper = run.stepper
@@ -282,11 +283,7 @@ def _finish_epoch(run: Run, validate: Validate, *, logs: Iterable[Log]) -> None:
     position, stepper, train = run.position, run.stepper, run.config.train
     rate = run.rate(run.updates - 1)
     figures = _validated(run, validate)
-    value = _monitored(figures, train.monitor)
-    before = None if position.best is None else position.best.figures[train.monitor]
-    is_better = before is None or _is_better(value, before, train.monitor)
-    position.stale = 0 if is_better else position.stale + 1
-    if train.keep == "last" or is_better or before is None or math.isnan(before):
+    if _is_kept(run, figures):
         position.best = Best(position.epoch, figures, _copy_state(stepper.validated))
     row = {
         "epoch": position.epoch,
@@ -307,6 +304,18 @@ def _finish_epoch(run: Run, validate: Validate, *, logs: Iterable[Log]) -> None:
     if position.is_finished:
         run.save()
     _heed(run)
+
+
+def _is_kept(run: Run, figures: Mapping[str, float]) -> bool:
+    """Whether the weights of this epoch are the ones to keep so far; counts the epochs without a better figure."""
+    position, train = run.position, run.config.train
+    if train.keep == "last":
+        return True
+    value = _monitored(figures, train.monitor)
+    before = None if position.best is None else position.best.figures[train.monitor]
+    is_better = before is None or _is_better(value, before, train.monitor)
+    position.stale = 0 if is_better else position.stale + 1
+    return is_better or before is None or math.isnan(before)
 
 
 def _validated(run: Run, validate: Validate) -> dict[str, float]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lepton_vision.errors import TrainingError
-from lepton_vision.training.mask_loss import MaskLoss, count_masks, mask_loss_sum
+from lepton_vision.training.mask_loss import MaskLoss, count_masks, count_present, mask_loss_sum
 from lepton_vision.types import ModelOutput, Target
 
 MASKS = "masks"
@@ -60,15 +60,15 @@ class LossParts:
 
 
 def count_known(labels: Mapping[str, Tensor], targets: Sequence[Target], *, masks: Tensor | None = None) -> Tensor:
-    """(T + 1,) float32: how many labels of each target are known (multilabel: counted over all K columns), then masks.
+    """(T + 2,) float32: known labels of each target (multilabel: over all K columns), masks, masks with a structure.
 
     Example:
         >>> count_known({"a": torch.tensor([1.0, torch.nan])}, [Target("a", "binary", ("no", "yes"))])
-        tensor([1., 0.])
+        tensor([1., 0., 0.])
     """
     counts = [(~torch.isnan(labels[target.name])).sum().float() for target in targets]
     device = counts[0].device if counts else None if masks is None else masks.device
-    return torch.stack([*counts, count_masks(masks).to(device)])
+    return torch.stack([*counts, count_masks(masks).to(device), count_present(masks).to(device)])
 
 
 def multitask_loss(
@@ -89,7 +89,7 @@ def multitask_loss(
         targets: which heads count.
         masks: (B, H, W) or (B, D, H, W) uint8; None where masks do not count.
         weights: of targets, classes and masks; None counts everything once.
-        known: (T + 1,) divisor of each loss, from ``count_known`` over the whole optimiser step; None counts this
+        known: (T + 2,) divisor of each loss, from ``count_known`` over the whole optimiser step; None counts this
             batch.
         log_variance: (T,), or (T + 1,) with masks: learnt log variance s of each loss L, which then counts
             exp(-s) L + s / 2 (Kendall et al., arXiv:1705.07115) over the whole step; a loss of which nothing is known
@@ -110,7 +110,8 @@ def multitask_loss(
     sums = {t.name: _masked_sum(output.logits[t.name], labels[t.name], target=t, weights=weights) for t in targets}
     factors = [weights.targets.get(target.name, 1.0) for target in targets]
     if masks is not None and output.mask_logits is not None:
-        sums[MASKS] = mask_loss_sum(output.mask_logits, masks, kind=weights.mask_loss)
+        factor = known[-2] / known[-1].clamp(min=1.0)
+        sums[MASKS] = mask_loss_sum(output.mask_logits, masks, kind=weights.mask_loss, dice_factor=factor)
         factors.append(weights.mask)
     if not sums:
         raise TrainingError("Expected at least one target, or masks. Received: none.", key="targets")

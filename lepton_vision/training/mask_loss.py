@@ -1,8 +1,8 @@
 """The loss of predicted masks: Dice and cross entropy, over what is known.
 
-Every sample is judged by itself, so that neither its size, nor how a step is split into batches, nor what else is in
-the batch changes what it contributes. Voxels that are ``UNKNOWN`` contribute nothing; a sample without any known voxel
-contributes nothing at all.
+Every sample is judged by itself, so that neither its size, nor how a step is split into batches changes what it
+contributes; Dice is a mean over the samples that have a structure, cross entropy over all known ones. Voxels that are
+``UNKNOWN`` contribute nothing; a sample without any known voxel contributes nothing at all.
 """
 
 from __future__ import annotations
@@ -31,7 +31,19 @@ def count_masks(masks: Tensor | None) -> Tensor:
     return (masks.flatten(1) != UNKNOWN).any(dim=1).sum().float()
 
 
-def mask_loss_sum(logits: Tensor, masks: Tensor, *, kind: MaskLoss) -> Tensor:
+def count_present(masks: Tensor | None) -> Tensor:
+    """() float32: how many samples have any structure.
+
+    Example:
+        >>> count_present(torch.tensor([[[0, 1]], [[0, 0]], [[UNKNOWN, 0]]], dtype=torch.uint8))
+        tensor(1.)
+    """
+    if masks is None:
+        return torch.zeros(())
+    return ((masks != UNKNOWN) & (masks > 0)).flatten(1).any(dim=1).sum().float()
+
+
+def mask_loss_sum(logits: Tensor, masks: Tensor, *, kind: MaskLoss, dice_factor: Tensor | float = 1.0) -> Tensor:
     """Sum the losses of the samples with a mask; stays connected to the logits where there is none.
 
     Cross entropy is the mean over the known voxels of a sample. Dice loss is 1 - Dice of the probabilities, the mean
@@ -42,6 +54,9 @@ def mask_loss_sum(logits: Tensor, masks: Tensor, *, kind: MaskLoss) -> Tensor:
         logits: (B, 1 + M, H, W) or (B, 1 + M, D, H, W); background first.
         masks: (B, H, W) or (B, D, H, W) uint8.
         kind: "dice", "ce", or "dice_ce" for their sum.
+        dice_factor: of the Dice losses. The samples that are known by those that have a structure makes the mean over
+            the former one over the latter: where most slices are empty, Dice would else count next to nothing, and
+            nothing would lift a head that predicts background everywhere.
 
     Returns:
         () float32.
@@ -59,7 +74,7 @@ def mask_loss_sum(logits: Tensor, masks: Tensor, *, kind: MaskLoss) -> Tensor:
         losses = functional.nll_loss(log_prob, index, reduction="none") * is_known
         total = total + (losses.flatten(1).sum(dim=1) / is_known.flatten(1).sum(dim=1).clamp(min=1)).sum()
     if kind != "ce":
-        total = total + _dice_losses(log_prob.exp(), masks, is_known=is_known).sum()
+        total = total + _dice_losses(log_prob.exp(), masks, is_known=is_known).sum() * dice_factor
     return total
 
 

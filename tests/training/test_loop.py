@@ -107,6 +107,13 @@ def test_the_last_epoch_is_kept_where_that_is_asked_for(tmp_path: Path) -> None:
     assert not same(result.state, seen[1])
 
 
+def test_the_last_epoch_needs_no_figure_of_validation(tmp_path: Path) -> None:
+    result = run_tiny(tmp_path, tiny_config("train.keep=last"), validate=lambda _: {})
+    assert (result.epoch, result.best, len(result.history)) == (2, {}, 3)
+    plain = run_tiny(tmp_path / "watched", tiny_config("train.keep=last"))
+    assert same(result.state, plain.state)
+
+
 def test_stopping_early_and_keeping_the_last_epoch_exclude_each_other() -> None:
     with pytest.raises(ConfigError, match="patience"):
         tiny_config("train.keep=last", "train.patience=2")

@@ -82,7 +82,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(output: ModelOutput) -> None:
     labels = {"a": torch.tensor([1.0, NAN, 0.0, 1.0]), "b": torch.tensor([2.0, NAN, NAN, 1.0])}
     targets = [BINARY, MULTICLASS]
     known = count_known(labels, targets)
-    assert known.tolist() == [3.0, 2.0, 0.0]  # no masks
+    assert known.tolist() == [3.0, 2.0, 0.0, 0.0]  # no masks
     whole = multitask_loss(output, labels, targets=targets).total
     parts = [
         multitask_loss(

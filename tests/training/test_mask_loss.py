@@ -85,7 +85,7 @@ def test_masks_are_counted_by_sample() -> None:
     assert count_masks(truth) == 3
     assert count_masks(None) == 0
     labels = {"sick": torch.tensor([1.0, torch.nan, 0.0, torch.nan])}
-    assert count_known(labels, [SICK], masks=truth).tolist() == [2, 3]
+    assert count_known(labels, [SICK], masks=truth).tolist() == [2, 3, 3]
 
 
 def batch(rows: slice) -> tuple[ModelOutput, dict[str, torch.Tensor], torch.Tensor]:
@@ -103,7 +103,7 @@ def test_a_step_in_parts_is_the_whole_step(log_variance: torch.Tensor | None) ->
         output, labels, truth = batch(rows)
         return multitask_loss(output, labels, targets=[SICK], masks=truth, known=known, log_variance=log_variance).total
 
-    known = torch.tensor([2.0, 2.0])
+    known = torch.tensor([2.0, 2.0, 2.0])
     whole = loss(slice(0, 4), None)
     parts = [loss(rows, known) for rows in (slice(0, 1), slice(1, 4))]
     torch.testing.assert_close(sum(parts), whole)
@@ -113,6 +113,27 @@ def test_a_step_in_parts_is_the_whole_step(log_variance: torch.Tensor | None) ->
         assert output.mask_logits is not None
         expected = expected + mask_loss_sum(output.mask_logits[[0, 2]], truth[[0, 2]], kind="dice_ce") / 2
         torch.testing.assert_close(whole, expected)
+
+
+def test_dice_is_a_mean_over_the_samples_that_have_a_structure() -> None:
+    """Empty masks count in the cross entropy alone, in whichever part of a step they stand."""
+    truth = masks(5, 6, 6)
+    truth[[0, 2, 3]] = 0
+    truth[4, 0] = UNKNOWN
+    given = logits(5, 3, 6, 6)
+
+    def loss(rows: list[int], known: torch.Tensor) -> torch.Tensor:
+        output = ModelOutput({}, given[rows])
+        return multitask_loss(output, {}, targets=[], masks=truth[rows], known=known).total
+
+    known = count_known({}, [], masks=truth)
+    assert known.tolist() == [5, 2]
+    whole = loss([0, 1, 2, 3, 4], known)
+    ce = mask_loss_sum(given, truth, kind="ce") / 5
+    dice = mask_loss_sum(given[[1, 4]], truth[[1, 4]], kind="dice") / 2
+    torch.testing.assert_close(whole, ce + dice)
+    torch.testing.assert_close(loss([0, 1], known) + loss([2, 3, 4], known), whole)
+    torch.testing.assert_close(loss([0, 2], known), mask_loss_sum(given[[0, 2]], truth[[0, 2]], kind="ce") / 5)
 
 
 def test_weights_and_kind_of_the_masks_loss_count() -> None:
