@@ -151,7 +151,7 @@ def test_targets_are_read_from_the_columns(tmp_path: Path) -> None:
         ("image_id,y_true,y_prob\na,1,0.5\n", ["'patient_id' is missing", "copy image_id"], "patient_id"),
         ("id,patient_id,y_true,y_prob\na,a,1,0.5\n", ["'image_id' is missing"], "image_id"),
         ("image_id,patient_id,y_true,y_prob\na,a,1,1.5\n", ["[0, 1]", "1.5", "row 0"], "y"),
-        ("image_id,patient_id,y_true,y_prob\na,a,1,\n", ["[0, 1]", "nan"], "y"),
+        ("image_id,patient_id,y_true,y_prob\na,a,1,\n", ["needs a probability of 'y'", "none in row 0"], "y"),
         ("image_id,patient_id,y_true,y_prob\na,a,2,0.5\n", ["0 or 1", "2"], "y"),
         ("image_id,patient_id,y_true,y_prob\na,a,yes,0.5\n", ["needs numbers", "row 0"], "y_true"),
         ("image_id,patient_id,y_true,y_prob\na,a,1,0.5\na,b,1,0.5\n", ["once", "row 1"], "image_id"),
@@ -198,7 +198,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("truth", "prob", "more", "word"),
     [
-        ([0, 1], [0.5, np.nan], {}, "sigmoid"),
+        ([0, 1], [0.5, np.nan], {}, "needs a probability of 'covid'"),
         ([0, 1], [0.5, -0.01], {}, "sigmoid"),
         ([0, 0.5], [0.5, 0.5], {}, "0 or 1"),
         ([0, 1, 1], [0.5, 0.5], {}, "shape"),

@@ -317,7 +317,7 @@ def test_masks_of_another_job_are_not_mixed_in(bundle: Bundle, inbox: Path, tmp_
     score(bundle, source, out, masks=masks, device="cpu")
     with pytest.raises(ScoringError, match=r"another job \(differs in: masks\)"):
         score(bundle, source, out, device="cpu")
-    with pytest.raises(ScoringError, match=r"mask folder holds files of another job \(differs in: masks\)"):
+    with pytest.raises(ScoringError, match=r"mask folder holds masks of another job \(differs in: masks\)"):
         score(bundle, source, tmp_path / "b", masks=masks, mask_format="dicom", device="cpu")
     with pytest.raises(ScoringError, match=r"differs in: bundle_id"):
         score(volume_bundle(targets=()), source, tmp_path / "c", masks=masks, device="cpu")
