@@ -106,8 +106,8 @@ def run_demo(
     if result.test.evaluation is None or result.test.masks is None:
         raise EvaluationError("Expected figures of the classes and of the masks. Received: only one of them.")
     figure = result.test.evaluation.figures["finding"]["auroc"]
-    return {
-        **{"test_auroc": figure.value, "low": figure.low, "high": figure.high, "n": figure.n},
+    headline = {"test_auroc": figure.value, "low": figure.low, "high": figure.high, "n": figure.n}
+    return headline | {
         "dice": result.test.masks.figures["finding"]["dice"].to_dict(),
         "report": str(result.test.report),
         "mask_report": str(result.test.mask_report),

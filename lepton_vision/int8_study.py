@@ -14,7 +14,7 @@ from lepton_vision.inference.export import Int8, Runtime, export_bundle
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
 from lepton_vision.transforms.dataset import ImageDataset
-from lepton_vision.types import Split
+from lepton_vision.types import Split, Target
 
 AUROC_TOLERANCE = 0.002
 CALIBRATION_IMAGES = 300
@@ -88,8 +88,15 @@ def compare_int8(bundle: Bundle, file: Path, part: Manifest, *, tolerance: float
     """
     true = predict(bundle, part, device="cpu", precision="fp32")
     found = predict(bundle, part, engine=str(file))
-    figures = {name: {"fp32": _auroc(true, name), "int8": _auroc(found, name)} for name in true.y_prob}
-    for name, pair in figures.items():
+    auroc = {
+        target.name: {
+            "fp32": _auroc(true, target),
+            "int8": _auroc(found, target),
+            "n": int(true.labelled(target).sum()),
+        }
+        for target in true.targets
+    }
+    for name, pair in auroc.items():
         if not abs(pair["int8"] - pair["fp32"]) <= tolerance:
             raise BundleError(
                 f"Expected an AUROC of {name} within {tolerance:g} of {pair['fp32']:.4f}, that of float32. Received: "
@@ -97,19 +104,12 @@ def compare_int8(bundle: Bundle, file: Path, part: Manifest, *, tolerance: float
                 "labelled rows to judge on.",
                 key=name,
             )
-    auroc = {name: {**pair, "n": _labelled(true, name)} for name, pair in figures.items()}
     difference = max(float(np.abs(found.y_prob[name] - true.y_prob[name]).max()) for name in true.y_prob)
     return {"auroc": auroc, "max_difference": difference}
 
 
-def _labelled(predictions: Predictions, name: str) -> int:
-    target = next(target for target in predictions.targets if target.name == name)
-    return int(predictions.labelled(target).sum())
-
-
-def _auroc(predictions: Predictions, name: str) -> float:
+def _auroc(predictions: Predictions, target: Target) -> float:
     """NaN where rows of one class alone leave it undefined."""
-    target = next(target for target in predictions.targets if target.name == name)
     part = predictions.select(predictions.labelled(target))
     if not part.n:
         return float("nan")

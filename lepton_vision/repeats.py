@@ -135,9 +135,9 @@ def cross_validate(
     """Train once per patient-grouped fold and evaluate the pooled held-out predictions at a threshold of one half.
 
     Each fold's model is chosen on a part of its own training patients, or, where ``split.val`` is 0 and ``train.keep``
-    last, trained on all of them and not chosen at all; the threshold is stated, not chosen, since a
-    point chosen on one fold's validation patients would have seen another fold's test patients. Masks are evaluated on
-    the pixels of all held-out images.
+    last, trained on all of them and not chosen at all; the threshold is stated, not chosen, since a point chosen on
+    one fold's validation patients would have seen another fold's test patients. Masks are evaluated on the pixels of
+    all held-out images.
     """
     run_dir = Path(run_dir)
     config = with_targets(config, manifest)

@@ -172,9 +172,15 @@ class SegmentationConfig(Section):
 
     def explaining(self, target: Target) -> tuple[int, ...]:
         """Numbers, from 1, of the structures that explain a positive label of a target; () where none does."""
-        own = [name for name, codes in self.structures.items() if set(codes) & set(target.mask_values)]
-        shown = self.explains.get(target.name, own)
-        return tuple(sorted(self.names.index(name) + 1 for name in shown))
+        stated = self.explains.get(target.name)
+        if stated is None:
+            return self.holding(target.mask_values)
+        return tuple(sorted(self.names.index(name) + 1 for name in stated))
+
+    def holding(self, values: tuple[int, ...]) -> tuple[int, ...]:
+        """Numbers, from 1, of the structures that have any of these values in mask files."""
+        groups = enumerate(self.structures.values(), start=1)
+        return tuple(number for number, codes in groups if set(codes) & set(values))
 
 
 class VolumeConfig(Section):

@@ -188,8 +188,7 @@ def evaluate_masks(
 
     Cases are taken one at a time and dropped, so that memory holds the pixels of one. Slices of volumes are also summed
     up by volume (``by_volume``). Rules for empty masks: see ``masks``; a figure that is undefined in a case is not in
-    the mean, and is counted. Intervals come from a
-    bootstrap that resamples patients (``intervals.bootstrap_figures``).
+    the mean, and is counted. Intervals come from a bootstrap that resamples patients (``intervals.bootstrap_figures``).
 
     Args:
         cases: label maps, each image once; a Failure is counted and is in no figure.

@@ -16,10 +16,10 @@ from lepton_vision.errors import BundleError, ConfigError
 from lepton_vision.files import sync_folder, write_atomic
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.engine_choice import TOLERANCE, calibration_pixels
-from lepton_vision.inference.exported import KEY, SUFFIXES, normalisation, open_exported
+from lepton_vision.inference.exported import KEY, SUFFIXES, open_exported
 from lepton_vision.inference.graphs import ProbabilityGraph
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.transforms.preprocess import UInt16Pixels, to_input
+from lepton_vision.transforms.preprocess import UInt16Pixels, normalisation, to_input
 
 Runtime = Literal["onnx", "openvino"]
 
@@ -131,7 +131,8 @@ def describe(bundle: Bundle) -> dict[str, Any]:
 
 def _model(bundle: Bundle, *, to: Runtime) -> Any:
     """The graph as the runtime's own object."""
-    scale, shift = normalisation(bundle)
+    config = bundle.config.preprocess
+    scale, shift = (one.ravel().tolist() for one in normalisation(config.mean, config.std))
     graph = ProbabilityGraph(bundle, scale=scale, shift=shift)
     if to == "onnx":
         from lepton_vision.inference.onnx_runtime import onnx_model

@@ -15,7 +15,7 @@ from torch import Tensor
 from lepton_vision.errors import ConfigError
 from lepton_vision.inference.graphs import logit_output
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.transforms.preprocess import LEVELS
+from lepton_vision.transforms.preprocess import LEVELS, normalisation
 from lepton_vision.types import ModelOutput, Pixels
 
 KEY = "lepton_vision"
@@ -92,18 +92,11 @@ class ExportedNetwork:
         mark = hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
         self.name = f"{exported.runtime} cpu {self.precision} {mark}"
         self._run, self._names = exported.run, [target.name for target in bundle.targets]
-        scale, shift = normalisation(bundle)
-        self._scale, self._shift = (torch.tensor(one).reshape(1, -1, 1, 1) for one in (scale, shift))
+        config = bundle.config.preprocess
+        self._scale, self._shift = map(torch.from_numpy, normalisation(config.mean, config.std))
 
     def __call__(self, images: Tensor) -> ModelOutput:
         """Run (B, C, H, W) float32, normalised; the file takes them as the uint16 that they were before."""
         pixels = ((images + self._shift) / self._scale).round().clamp(0, LEVELS).numpy().astype("uint16")
         found = self._run(pixels)
         return ModelOutput({name: torch.from_numpy(found[logit_output(name)]) for name in self._names})
-
-
-def normalisation(bundle: Bundle) -> tuple[list[float], list[float]]:
-    """Scale and shift of each channel: uint16 pixels times the one, less the other, are what the network sees."""
-    config = bundle.config.preprocess
-    mean = config.mean if len(config.mean) == len(config.std) else config.mean * len(config.std)
-    return [1.0 / (LEVELS * s) for s in config.std], [m / s for m, s in zip(mean, config.std, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -178,18 +179,10 @@ def _masks(ready: Sequence[_Ready], engine: Engine) -> Iterator[MaskPrediction]:
             raise EvaluationError("The network gave masks that are not numbers. Use precision fp32, or train again.")
         for place, (one, own) in enumerate(zip(part, prob, strict=True)):
             shape: tuple[int, int] = one.image.pixels.shape[1:]
-            labels, share = restore_mask(own, shape, config=config), _Share(own, shape, config)
+            labels, share = restore_mask(own, shape, config=config), partial(_share, own, shape, config)
             probabilities = {name: values[place] for name, values in found.probabilities.items()}
             yield MaskPrediction(one.image_id, one.address, one.image, labels, share, one.row, probabilities)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Share:
-    """Probabilities of one image, brought to its pixels when they are asked for."""
-
-    prob: Pixels
-    shape: tuple[int, int]
-    config: PreprocessConfig
-
-    def __call__(self, number: int) -> Pixels:
-        return restore_share(self.prob[number], self.shape, config=self.config)
+def _share(prob: Pixels, shape: tuple[int, int], config: PreprocessConfig, number: int) -> Pixels:
+    return restore_share(prob[number], shape, config=config)

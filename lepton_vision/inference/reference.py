@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -50,15 +51,10 @@ def _features(engine: Engine, manifest: Manifest, *, cache_dir: Path | None) -> 
         rows = np.sort(np.random.default_rng(config.train.seed).choice(rows, MOST_ROWS, replace=False))
     outcomes = read_ahead(rows.tolist(), lambda row: read_row(dataset, row), workers=0, depth=2 * step)
     pixels = (sample.pixels for outcome in outcomes if not isinstance(outcome, Failure) for sample in outcome)
-    parts, waiting = [np.zeros((0, 0), np.float32)], []
-    for one in pixels:
-        waiting.append(one)
-        if len(waiting) == step:
-            parts.append(_see(engine, waiting))
-            waiting = []
-    if waiting:
-        parts.append(_see(engine, waiting))
-    return np.concatenate(parts[1:] or parts)
+    parts = []
+    while some := list(islice(pixels, step)):
+        parts.append(_see(engine, some))
+    return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
 
 
 def _see(engine: Engine, pixels: list[np.ndarray]) -> Features:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,14 @@ import numpy.typing as npt
 from torch import as_tensor
 
 from lepton_vision import __version__
-from lepton_vision.errors import ConfigError, ScoringError
+from lepton_vision.errors import ConfigError
 from lepton_vision.inference.cam import grad_cam
 from lepton_vision.inference.explain import can_explain
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.limits import Limits, quiet
 from lepton_vision.readers.sources import read_sources, refer_to
 from lepton_vision.readers.versions import package_version
-from lepton_vision.scoring.dicom_results import PRODUCT, check_text, content_time, make_uid
+from lepton_vision.scoring.dicom_results import PRODUCT, build_file, check_text, content_time, forget_clock, make_uid
 from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, to_input
 from lepton_vision.types import Pixels
 
@@ -90,16 +89,10 @@ def heat_map_bytes(
     check_text(finding, "finding")
     with quiet:  # values of headers must reach no log
         header = read_sources(source, limits=limits)[0].header
-        try:
-            capture = _build(picture, header, finding=finding, bundle_id=bundle_id, frame=frame)
-        except Exception as error:  # highdicom raises many kinds, and quotes header values
-            raise ScoringError(
-                f"Expected a DICOM image that a picture can be filed beside. Received: none ({type(error).__name__}).",
-                key="source",
-            ) from None
-        file = BytesIO()
-        capture.save_as(file, enforce_file_format=True)
-    return file.getvalue()
+        return build_file(
+            lambda: _build(picture, header, finding=finding, bundle_id=bundle_id, frame=frame),
+            expected="Expected a DICOM image that a picture can be filed beside. Received: none",
+        )
 
 
 def _build(picture: RgbPixels, header: Any, *, finding: str, bundle_id: str, frame: int | None) -> Any:
@@ -132,9 +125,5 @@ def _build(picture: RgbPixels, header: Any, *, finding: str, bundle_id: str, fra
     capture.BurnedInAnnotation = "NO"
     capture.SourceImageSequence = [refer_to(header, frame=frame)]
     capture.ContentDate, capture.ContentTime = day, time  # type: ignore[assignment]
-    for keyword in ("InstanceCreationDate", "InstanceCreationTime", "DateOfSecondaryCapture", "TimeOfSecondaryCapture"):
-        if keyword in capture:  # of the clock: a repeated run gives the same file
-            delattr(capture, keyword)
-    for equipment in capture.get("ContributingEquipmentSequence", ()):
-        equipment.ContributionDateTime = f"{day}{time}"
+    forget_clock(capture, time=(day, time))
     return capture

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,17 @@ from lepton_vision.files import write_atomic
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, quiet
 from lepton_vision.readers.sources import SourceFile, read_sources
 from lepton_vision.readers.versions import package_version
-from lepton_vision.scoring.dicom_results import AI_FAMILY, PRODUCT, Code, check_code, check_text, content_time, make_uid
+from lepton_vision.scoring.dicom_results import (
+    AI_FAMILY,
+    PRODUCT,
+    Code,
+    build_file,
+    check_code,
+    check_text,
+    content_time,
+    forget_clock,
+    make_uid,
+)
 
 PRIVATE_SCHEME = "99LEPTON"  # PS3.16 8.2: schemes that begin with 99 are private
 PROBABILITY: Code = ("122157", "DCM", "Probability")
@@ -132,17 +141,10 @@ def report_bytes(
     check_report(info, names=[one.name for one in statements])
     with quiet:  # values of headers must reach no log
         sources = read_sources(source, series=series, limits=limits)
-        try:
-            report = _build(statements, sources, info=info, frame=frame)
-        except Exception as error:  # highdicom raises many kinds, and quotes header values
-            raise ScoringError(
-                "Expected DICOM images of one study that a report can refer to. Received: something else "
-                f"({type(error).__name__}).",
-                key="source",
-            ) from None
-        file = BytesIO()
-        report.save_as(file, enforce_file_format=True)
-    return file.getvalue()
+        return build_file(
+            lambda: _build(statements, sources, info=info, frame=frame),
+            expected="Expected DICOM images of one study that a report can refer to. Received: something else",
+        )
 
 
 def check_report(info: ReportInfo, *, names: Sequence[str]) -> None:
@@ -193,11 +195,7 @@ def _build(
     report.ContentDate, report.ContentTime = day, time  # type: ignore[assignment]
     report.DeviceSerialNumber, report.SoftwareVersions = info.bundle_id or "none", __version__
     report.ManufacturerModelName = PRODUCT
-    for keyword in ("InstanceCreationDate", "InstanceCreationTime"):  # of the clock: a repeated run gives the same file
-        if keyword in report:
-            delattr(report, keyword)
-    for equipment in report.get("ContributingEquipmentSequence", ()):
-        equipment.ContributionDateTime = f"{day}{time}"
+    forget_clock(report, time=(day, time))
     return report
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -253,6 +254,30 @@ def content_time(headers: Iterable[Any], created: datetime | None) -> tuple[str,
     if created is not None:
         return created.strftime("%Y%m%d"), created.strftime("%H%M%S.%f")
     return max((time for header in headers if (time := read_time(header))), default=_NO_DATE)
+
+
+def forget_clock(dataset: Any, *, time: tuple[str, str]) -> None:
+    """Put the content time in place of what highdicom takes from the clock: a repeated run gives the same file."""
+    for keyword in ("InstanceCreationDate", "InstanceCreationTime", "DateOfSecondaryCapture", "TimeOfSecondaryCapture"):
+        if keyword in dataset:
+            delattr(dataset, keyword)
+    for equipment in dataset.get("ContributingEquipmentSequence", ()):
+        equipment.ContributionDateTime = "".join(time)
+
+
+def build_file(build: Callable[[], Any], *, expected: str) -> bytes:
+    """Return the file of an object that highdicom builds; ``expected`` says what it is refused for.
+
+    Raises:
+        ScoringError: it cannot be built.
+    """
+    try:
+        built = build()
+    except Exception as error:  # highdicom raises many kinds, and quotes header values
+        raise ScoringError(f"{expected} ({type(error).__name__}).", key="source") from None
+    file = BytesIO()
+    built.save_as(file, enforce_file_format=True)
+    return file.getvalue()
 
 
 def _uids(

@@ -27,9 +27,9 @@ from lepton_vision.scoring.batch import Progress, ScoreSummary, score
 from lepton_vision.scoring.cases import write_cases
 from lepton_vision.scoring.done import Words
 from lepton_vision.scoring.inputs import Inputs, list_inputs
-from lepton_vision.scoring.sink import ShardSink
+from lepton_vision.scoring.sink import JOB_FILE, ShardSink, other_keys
 
-PARTS, _JOB = "_parts", "_job.json"  # readers of tables pass over names that begin with an underscore
+PARTS = "_parts"  # readers of tables pass over names that begin with an underscore
 
 
 def part_inputs(inputs: Inputs, *, part: int, parts: int) -> Inputs:
@@ -140,7 +140,7 @@ def merge_parts(
     started = time.perf_counter()
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
     output = Path(output)
-    folders = sorted(path for path in (output / PARTS).glob("*-of-*") if (path / _JOB).exists())
+    folders = sorted(path for path in (output / PARTS).glob("*-of-*") if (path / JOB_FILE).exists())
     shards = [shard for folder in folders for shard in sorted(folder.glob("part-*.parquet"))]
     job = _job(folders, output)
     if not shards and not any(output.glob("part-*.parquet")):
@@ -173,13 +173,13 @@ def merge_parts(
 
 def _job(folders: list[Path], output: Path) -> dict[str, Any]:
     """The one job of all parts, without the version of its record, which the sink adds."""
-    records = [folder / _JOB for folder in folders] or [output / _JOB]
+    records = [folder / JOB_FILE for folder in folders] or [output / JOB_FILE]
     try:
         found = [json.loads(record.read_text(encoding="utf-8")) for record in records]
     except (OSError, ValueError):
         raise ScoringError("Expected parts that were scored. Received: none.", path=output) from None
     for one in found[1:]:
-        differing = [key for key in one if one[key] != found[0].get(key)]
+        differing = other_keys(one, found[0])
         if differing:
             raise ScoringError(
                 f"Expected parts of one job. Received: parts that differ in {', '.join(differing)}. Name engine, "

@@ -131,10 +131,8 @@ def _of_path(path: str, barred: frozenset[Path], *, limits: Limits) -> Iterator[
     elif path.lower().endswith((".parquet", ".csv")) and os.path.exists(path):  # noqa: PTH110
         try:
             manifest = Manifest.load(path)
-        except (
-            ManifestError
-        ):  # another table, named by a shell's pattern beside images: it becomes a row, as in a folder
-            yield Place(path)
+        except ManifestError:
+            yield Place(path)  # another table, named by a shell's pattern beside images: a row, as in a folder
             return
         yield from _of_manifest(manifest)
     elif is_dicomdir(path):

@@ -27,7 +27,8 @@ from lepton_vision.scoring.done import DoneInputs
 
 ShardFormat = Literal["parquet", "csv"]
 SHARD_ROWS, SHARD_SECONDS = 2048, 60.0  # whatever comes first: what a killed run has to do again
-_JOB, _LOCK, _VERSION = "_job.json", ".lock", 2
+JOB_FILE = "_job.json"  # readers of tables pass over names that begin with an underscore
+_LOCK, _VERSION = ".lock", 2
 _FACTS = ("path_id", "status", "reason", "source_version")
 
 
@@ -77,7 +78,7 @@ def hold_job_folder(folder: Path, *, job: Mapping[str, Any], what: str) -> IO[by
     """
     lock = hold_folder(folder, what=what)
     try:
-        record = folder / _JOB
+        record = folder / JOB_FILE
         if not record.exists():
             write_atomic(record, json.dumps(job, indent=1))
         differing = other_keys(job, json.loads(record.read_text(encoding="utf-8")))
@@ -102,7 +103,7 @@ def other_keys(job: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
 def recorded_engine(folder: Path) -> str | None:
     """Return the engine that a folder of shards was started with: "torch", "openvino" or "onnx"; None if not known."""
     try:
-        words = str(json.loads((folder / _JOB).read_text(encoding="utf-8"))["engine"]).split()
+        words = str(json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))["engine"]).split()
     except (OSError, ValueError, KeyError, TypeError):
         return None  # the sink says what is wrong with a record that cannot be read
     names = {"torch": "torch", "torch-compile": "torch-compile", "openvino": "openvino", "onnxruntime": "onnx"}
@@ -152,7 +153,7 @@ class ShardSink:
             raise
 
     def _open(self, *, resume: bool) -> None:
-        job_file = self.folder / _JOB
+        job_file = self.folder / JOB_FILE
         if not resume:
             for path in [*self.shards(), *([job_file] if job_file.exists() else [])]:
                 path.unlink()

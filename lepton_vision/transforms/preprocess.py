@@ -110,15 +110,17 @@ def to_input(
             f"{pixels.shape}. Preprocess the image with the configuration of the model.",
             reason="channels",
         )
-    scale, shift = _normalisation(config.mean, config.std, white=LEVELS if pixels.dtype == np.uint16 else 1, axes=axes)
+    scale, shift = normalisation(config.mean, config.std, white=LEVELS if pixels.dtype == np.uint16 else 1, axes=axes)
     result: Pixels = np.multiply(pixels, scale, out=out, dtype=np.float32)
     result -= shift
     return result
 
 
 @functools.lru_cache(maxsize=64)
-def _normalisation(mean: tuple[float, ...], std: tuple[float, ...], *, white: int, axes: int) -> tuple[Pixels, Pixels]:
-    """Factors and what is taken away after them, (C, 1, …) float32 with ``axes`` ones."""
+def normalisation(
+    mean: tuple[float, ...], std: tuple[float, ...], *, white: int = LEVELS, axes: int = 2
+) -> tuple[Pixels, Pixels]:
+    """Return factors of pixels, and what is taken away after them, (C, 1, …) float32 with ``axes`` ones."""
     means, shape = mean if len(mean) == len(std) else mean * len(std), (-1, *(1,) * axes)
     scale = np.asarray([1.0 / (white * s) for s in std], np.float32).reshape(shape)
     shift = np.asarray([m / s for m, s in zip(means, std, strict=True)], np.float32).reshape(shape)

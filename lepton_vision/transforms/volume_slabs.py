@@ -81,10 +81,11 @@ def structure_numbers(target: Target, segmentation: SegmentationConfig | None) -
         >>> structure_numbers(sick, SegmentationConfig(structures={"lung": 5, "infection": (1, 2)}))
         (2,)
     """
-    wanted, groups = set(target.mask_values), () if segmentation is None else segmentation.structures.values()
-    found = [(number, set(group)) for number, group in enumerate(groups, start=1) if wanted & set(group)]
-    is_whole = wanted == set().union(*(group for _, group in found))
-    return tuple(number for number, _ in found) if is_whole else ()
+    if segmentation is None:
+        return ()
+    numbers, groups = segmentation.holding(target.mask_values), list(segmentation.structures.values())
+    held = {value for number in numbers for value in groups[number - 1]}
+    return numbers if held == set(target.mask_values) else ()
 
 
 def labels_of_slices(masks: torch.Tensor, numbers: Sequence[int]) -> torch.Tensor:

@@ -16,6 +16,7 @@ from lepton_vision.config import Config
 from lepton_vision.errors import BundleError, ConfigError
 from lepton_vision.inference.export import check_export, export_bundle
 from lepton_vision.models import Bundle, build_model
+from lepton_vision.transforms.preprocess import normalisation
 from lepton_vision.types import OperatingPoint, Target
 
 SICK = Target("sick", "binary", ("no", "yes"))
@@ -82,7 +83,8 @@ def test_perturbed_weights_are_refused(bundle: Bundle, tmp_path: Path) -> None:
 def test_a_mismatch_leaves_no_file(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnx", reason="the extra onnx is not installed")
     pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
-    monkeypatch.setattr("lepton_vision.inference.exported.LEVELS", 50000)
+    wrong = tuple(1.3 * part for part in normalisation(bundle.config.preprocess.mean, bundle.config.preprocess.std))
+    monkeypatch.setattr("lepton_vision.inference.export.normalisation", lambda mean, std: wrong)
     with pytest.raises(BundleError, match="a difference of"):
         export_bundle(bundle, tmp_path / "model.onnx", to="onnx")
     assert list(tmp_path.iterdir()) == []
