@@ -234,19 +234,51 @@ def bca_interval(
     return float(low), float(high)
 
 
-def expanded_confidence(confidence: float, units: int) -> float:
+def expanded_confidence(confidence: float, units: int, *, freedom: float | None = None) -> float:
     """Confidence at which quantiles of a bootstrap over few patients hold what was asked for.
 
     Resampling U patients gives a spread that is too small by sqrt((U - 1) / U), and its quantiles know nothing of the
     uncertainty of the spread itself: both as for a mean, whose t interval corrects them (Hesterberg, Am Stat 69:371,
     2015, "expanded percentile interval").
 
+    Args:
+        confidence: e.g. 0.95.
+        units: number of patients U.
+        freedom: degrees of freedom of the spread (``spread_freedom``); None takes those of a mean, U - 1.
+
     Example:
         >>> [round(expanded_confidence(0.95, units), 4) for units in (20, 100, 100_000)]
         [0.9682, 0.9539, 0.95]
     """
-    quantile = float(np.sqrt(units / (units - 1)) * stdtrit(units - 1, 0.5 + confidence / 2))
+    quantile = float(
+        np.sqrt(units / (units - 1)) * stdtrit(units - 1 if freedom is None else freedom, 0.5 + confidence / 2)
+    )
     return float(1.0 - 2.0 * ndtr(-quantile))
+
+
+def spread_freedom(jackknife: FloatArray, *, units: int) -> float:
+    """Degrees of freedom of the spread of a figure between patients, 1 to U - 1.
+
+    The spread is a sum of squared influences. Where few patients carry a figure (those with the finding, those with
+    many images), the squares differ much, and the spread is known as badly as that of fewer patients: Satterthwaite's
+    degrees of freedom, 2 U / (kurtosis - 1), from the influences themselves (Pan and Wall, Stat Med 21:1429, 2002, for
+    the variance of clustered data). Normal influences have kurtosis 3 and give U.
+
+    Args:
+        jackknife: (G,) figures without one patient, or without one group of patients, each.
+        units: number of patients U, at least two.
+
+    Example:
+        >>> spread_freedom(np.array([0.0, 1.0, 0.0, 1.0]), units=4), round(spread_freedom(np.eye(9)[0], units=9), 2)
+        (3.0, 2.94)
+    """
+    gap = jackknife - jackknife.mean()
+    square = float((gap**2).mean())
+    if not square > 0:
+        return units - 1.0
+    # The excess of a sum over the patients of a group is that of one patient, over their number.
+    kurtosis = 3.0 + (float((gap**4).mean()) / square**2 - 3.0) * units / jackknife.size
+    return min(max(2.0 * units / max(kurtosis - 1.0, 1e-9), 1.0), units - 1.0)
 
 
 def draw_figures(measures: Measures, bootstrap: Bootstrap) -> dict[str, FloatArray]:
@@ -268,8 +300,9 @@ def bootstrap_figures(
     for independent is too narrow. A replicate in which a figure is undefined (one class only, say) is left out for
     that figure; above 5 % of such replicates ``reason`` says so, above 50 % there is no interval. Where a proportion
     is 0 or 1 in every replicate, a bootstrap has no width, and the interval is Wilson's over the patients concerned.
-    BCa takes its acceleration from a jackknife over patients, and its levels are expanded for few patients
-    (``expanded_confidence``); where it does not exist, the percentiles stand in and ``reason`` says so.
+    BCa takes its acceleration from a jackknife over patients, and its levels are expanded where few patients carry a
+    figure (``expanded_confidence``, ``spread_freedom``); where it does not exist, the percentiles stand in and
+    ``reason`` says so.
 
     Args:
         measures: what is computed.
@@ -328,7 +361,8 @@ def _figure(
     notes = [f"interval from the {1 - share:.0%} of replicates in which it is defined"] if share > _NOTED else []
     method: IntervalMethod = "percentile"
     if bootstrap.method == "bca":
-        expanded = expanded_confidence(bootstrap.confidence, measures.units)
+        freedom = spread_freedom(jackknife, units=measures.units)
+        expanded = expanded_confidence(bootstrap.confidence, measures.units, freedom=freedom)
         found = bca_interval(value, defined, jackknife, confidence=expanded)
         if found is None:
             notes.append("percentile interval: BCa does not exist for it")

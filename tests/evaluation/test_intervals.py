@@ -23,6 +23,7 @@ from lepton_vision.evaluation.intervals import (
     expanded_confidence,
     leave_out_counts,
     patient_units,
+    spread_freedom,
     wilson,
 )
 from lepton_vision.evaluation.measures import BinaryMeasures
@@ -199,9 +200,12 @@ def test_proportions_carry_wilson_and_clopper_pearson(random_predictions: Make) 
     assert [one.method for one in shared["specificity"].others] == ["wilson", "clopper_pearson"]
 
 
-def expanded(units: int, confidence: float = 0.95) -> float:
-    """Hesterberg 2015, section 5.3: alpha' / 2 is the normal tail beyond sqrt(n / (n - 1)) t."""
-    return 1 - 2 * float(stats.norm.sf((units / (units - 1)) ** 0.5 * stats.t.isf((1 - confidence) / 2, units - 1)))
+def expanded(alone: np.ndarray, confidence: float = 0.95) -> float:
+    """Hesterberg 2015, section 5.3: alpha' / 2 is the normal tail beyond sqrt(n / (n - 1)) t; the t has the degrees of
+    freedom of the mean of the squared influences (their expectation squared, twice, over their variance)."""
+    units, squares = alone.size, (alone - alone.mean()) ** 2
+    freedom = float(np.clip(2 * squares.sum() ** 2 / (units * squares.var()), 1, units - 1))
+    return 1 - 2 * float(stats.norm.sf((units / (units - 1)) ** 0.5 * stats.t.isf((1 - confidence) / 2, freedom)))
 
 
 def test_bca_against_scipy() -> None:
@@ -227,7 +231,7 @@ def test_bca_against_scipy() -> None:
             n_resamples=0,
             vectorized=False,
             method="BCa",
-            confidence_level=expanded(80),
+            confidence_level=expanded(measures.values(1.0 - np.eye(80))[name]),
             bootstrap_result=given,
         ).confidence_interval
         assert figures[name].method == "bca"
@@ -253,7 +257,7 @@ def test_leaving_out_groups_gives_the_same_interval() -> None:
     drawn = measures.values(np.concatenate(list(draw_counts(3000, replicates=1000, samples=3000, seed=0))))
     alone = measures.values(1.0 - np.eye(3000))
     for name in ("auroc", "average_precision", "partial_auroc", "brier", "mcc", "sensitivity"):
-        exact = bca_interval(figures[name].value, drawn[name], alone[name], confidence=expanded(3000))
+        exact = bca_interval(figures[name].value, drawn[name], alone[name], confidence=expanded(alone[name]))
         width = figures[name].high - figures[name].low
         assert (figures[name].low, figures[name].high) == pytest.approx(exact, abs=0.03 * width), name
 
@@ -281,7 +285,7 @@ def test_bca_of_patients_against_scipy(images: int) -> None:
         n_resamples=0,
         vectorized=False,
         method="BCa",
-        confidence_level=expanded(40),
+        confidence_level=expanded(measures.values(1.0 - np.eye(40))["auroc"]),
         bootstrap_result=given,
     ).confidence_interval
     assert figures["auroc"].method == "bca"
@@ -299,6 +303,27 @@ def test_few_patients_of_a_normal_mean_get_nearly_students_interval() -> None:
     found = bca_interval(0.0, drawn, jackknife, confidence=expanded_confidence(0.95, 12))
     half = stats.t.isf(0.025, 11) * x.std(ddof=1) / 12**0.5
     assert found == pytest.approx((-half, half), rel=0.02)
+
+
+def test_few_patients_with_the_finding_count_as_few() -> None:
+    """Sensitivity among 200 patients of whom ten have the finding: the spread is known about as well as that of ten."""
+    rng = np.random.default_rng(1)
+    truth, prob = (np.arange(200) < 10).astype(float), rng.random(200)
+    prob[:10] = np.linspace(0.1, 0.9, 10)
+    measures = BinaryMeasures(truth, prob, unit=np.arange(200), units=200, threshold=0.45)
+    alone = measures.values(1.0 - np.eye(200))
+    assert 9 < spread_freedom(alone["sensitivity"], units=200) < 20
+    assert spread_freedom(alone["specificity"], units=200) > 100
+    assert spread_freedom(alone["prevalence"], units=200) < spread_freedom(alone["accuracy"], units=200) <= 199
+
+
+def test_groups_of_patients_have_the_freedom_of_their_patients() -> None:
+    alone = np.random.default_rng(0).exponential(size=40_000)
+    grouped = alone.reshape(400, 100).sum(axis=1)
+    expected = 2 * 40_000 / 8.0  # an exponential has kurtosis 9
+    assert spread_freedom(alone, units=40_000) == pytest.approx(expected, rel=0.25)
+    assert spread_freedom(grouped, units=40_000) > 1000  # one kurtosis of 400 sums is rough, and far from small
+    assert spread_freedom(np.full(30, 0.5), units=30) == 29
 
 
 def test_bca_is_the_default_and_withheld_where_a_figure_is_biased_rather_than_skewed() -> None:
