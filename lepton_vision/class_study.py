@@ -19,7 +19,7 @@ from lepton_vision.evaluation.external import Site
 from lepton_vision.inference import Predictions, predict
 from lepton_vision.inference.reference import measure_novelty
 from lepton_vision.inspection import data_flow
-from lepton_vision.ledger import Look, names_of, record_look
+from lepton_vision.ledger import Ledger
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
 from lepton_vision.results import Model, write_results
@@ -120,8 +120,11 @@ def evaluate_classes(
     )
     told = None if progress is None else lambda done, total: progress("predict", done, total, "")
     predictions = predict(bundle, part, device=device, cache_dir=cache_dir, progress=told)
+    if scope.run_dir is None:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    ledger = Ledger(Path(scope.run_dir or out), manifest.fingerprint, scope.command)
     evaluation = evaluate(
-        predictions,
+        replace(predictions, ledger=ledger),
         operating_point=point,
         config=settings,
         aggregation=learnt,
@@ -129,8 +132,6 @@ def evaluate_classes(
         columns=_aligned(columns, part, predictions),
         site=site,
     )
-    looks = _note_look(evaluation, bundle, manifest=manifest, out=Path(out), scope=scope)
-    evaluation = replace(evaluation, provenance={**evaluation.provenance, **looks})
     report = write_results(
         evaluation,
         predictions,
@@ -163,17 +164,3 @@ def _aligned(columns: Mapping[str, pd.Series[Any]], part: Manifest, predictions:
     rows = {str(name): row for row, name in enumerate(part.frame["image_id"])}
     order = [rows[name] for name in predictions.image_id.tolist()]
     return {name: values.iloc[order].tolist() for name, values in columns.items()}
-
-
-def _note_look(
-    evaluation: Evaluation, bundle: Bundle, *, manifest: Manifest, out: Path, scope: Scope
-) -> dict[str, Any]:
-    """Write a look at a test split into the ledger; facts for provenance."""
-    if evaluation.split != "test":
-        return {}
-    folder = out if scope.run_dir is None else scope.run_dir
-    if scope.run_dir is None:
-        out.mkdir(parents=True, exist_ok=True)
-    command = scope.command + (" --external" if scope.is_external else "")
-    look = Look(bundle.bundle_id, manifest.fingerprint, evaluation.split, command, names_of(evaluation.figures))
-    return record_look(folder, look).to_dict()

@@ -61,6 +61,29 @@ class Looks:
         return facts if self.is_written else facts | {"ledger": "not written: the run folder cannot be written"}
 
 
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Where looks at the predictions of a bundle are noted.
+
+    Attributes:
+        folder: of the run.
+        manifest: fingerprint of the manifest that was predicted.
+        command: what looks.
+    """
+
+    folder: Path
+    manifest: str
+    command: str
+
+    def note(
+        self, bundle_id: str | None, figures: Mapping[str, Sequence[str]], *, is_external: bool = False
+    ) -> dict[str, Any]:
+        """Note a look at a test split, ours or another site's; facts for provenance."""
+        command = self.command + (" --external" if is_external else "")
+        look = Look(bundle_id or "another tool", self.manifest, "test", command, figures)
+        return record_look(self.folder, look).to_dict()
+
+
 def find_ledger(*places: str | Path) -> Path:
     """Return the folder whose ledger counts: the first of the places, or of the folders above them, that has one.
 

@@ -159,6 +159,7 @@ def cross_validate(
     result, areas = None, list[float]()
     if config.targets:
         found = [predict(bundle, part, device=device, cache_dir=cache_dir) for bundle, part in held_out]
+        found = [replace(one, ledger=None) for one in found]  # all folds together are one look, noted below
         result, areas = _pool_classes(found, config, held_out=held_out, manifest=manifest, device=device, **shared)
     if not held_out[0][0].gives_masks:
         return CrossResult(_certain(result), areas, {})

@@ -17,7 +17,7 @@ from lepton_vision.class_study import Scope, settle
 from lepton_vision.cli import app
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, EvaluationError, LeptonError, ManifestError
-from lepton_vision.evaluation import evaluate
+from lepton_vision.evaluation import compare, evaluate
 from lepton_vision.inference import predict
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
@@ -138,7 +138,7 @@ def test_without_a_run_the_ledger_lies_beside_the_figures_and_no_folder_stops_it
 
 
 def test_ways_round_the_ledger_are_in_it_too(trained: Trained, tmp_path: Path) -> None:
-    """Evaluating the table that a look left behind, and a page made by hand as in a notebook, are looks of the run."""
+    """Evaluating the table that a look left behind, and figures and pages made by hand as in a notebook."""
     study = tmp_path / "run"
     study.mkdir()
     evaluate_bundle(
@@ -147,17 +147,26 @@ def test_ways_round_the_ledger_are_in_it_too(trained: Trained, tmp_path: Path) -
     found = run("evaluate", "--predictions", study / "evaluation" / "predictions.csv", "--out", tmp_path / "elsewhere")
     assert found["n"] == 32
     assert not (tmp_path / "elsewhere" / "ledger.jsonl").exists()
-    again = evaluate(
-        predict(trained.bundle, trained.manifest.subset("test")), operating_point=trained.bundle.operating_point
-    )
+    bundle, point = Bundle.load(trained.bundle.save(study / "bundle")), trained.bundle.operating_point
+    test = predict(bundle, trained.manifest.subset("test"))
+    again = evaluate(test, operating_point=point)  # seen in a notebook, without a page
+    assert again.provenance["test_looks"] == 3
     page = write_report(again, study / "report.html").read_text(encoding="utf-8")
     assert "This is look 3 at the test split" in page
-    lines = [json.loads(line) for line in (study / "ledger.jsonl").read_text().splitlines()]
-    assert [line["command"] for line in lines] == ["evaluate", "evaluate --predictions", "write_report"]
-    assert {line["bundle_id"] for line in lines} == {trained.bundle.bundle_id}
-    val = predict(trained.bundle, trained.manifest.subset("val"))
-    write_report(evaluate(val, operating_point=trained.bundle.operating_point), study / "val.html")
-    assert len((study / "ledger.jsonl").read_text().splitlines()) == 3
+    compare(test, test, operating_point=point)
+    write_report(evaluate(replace(test, ledger=None), operating_point=point), study / "other.html")
+    looks = [json.loads(line) for line in (study / "ledger.jsonl").read_text().splitlines()]
+    assert [line["command"] for line in looks] == [
+        "evaluate",
+        "evaluate --predictions",
+        "evaluate() in Python",
+        "compare() in Python",
+        "write_report",
+    ]
+    assert {line["bundle_id"] for line in looks} == {trained.bundle.bundle_id}
+    val = predict(bundle, trained.manifest.subset("val"))
+    write_report(evaluate(val, operating_point=point), study / "val.html")
+    assert len((study / "ledger.jsonl").read_text().splitlines()) == 5
 
 
 def test_all_analyses_are_there_where_the_data_allow(trained: Trained, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, pat
 from lepton_vision.evaluation.measures import BinaryMeasures, Extent
 from lepton_vision.evaluation.units import Aggregation, aggregate, join_values
 from lepton_vision.inference.predictions import Predictions
+from lepton_vision.ledger import names_of
 from lepton_vision.set_rules import SetRule
 from lepton_vision.types import Figure, FloatArray, OperatingPoint, Target
 
@@ -143,7 +144,7 @@ def evaluate(
     Samples whose label is unknown are left out and counted. Intervals come from a bootstrap that resamples patients
     (see ``intervals.bootstrap_figures``). A figure that is undefined is NaN and carries the reason. Where
     ``config.unit`` is not "image", images are joined first (``units.aggregate``), and the operating point is one of
-    such units.
+    such units. Of the test split of a bundle that belongs to a run, the look is noted in the ledger of the run.
 
     Args:
         predictions: of one split.
@@ -168,7 +169,7 @@ def evaluate(
     """
     from lepton_vision.evaluation.analysis import analyze  # which computes figures of subgroups with this module
 
-    settings = config or EvaluationConfig()
+    settings, ledger = config or EvaluationConfig(), predictions.test_ledger
     if settings.unit != "image":
         site = _site_of_units(site, settings, aggregation=aggregation)
         columns = {name: join_values(one, predictions, unit=settings.unit) for name, one in (columns or {}).items()}
@@ -179,6 +180,10 @@ def evaluate(
     parts = [
         _Part(predictions.select(known[t.name]), t, thresholds_of(operating_point, t)) for t in predictions.targets
     ]
+    figures = _by_target(parts, partial(figures_of, settings=settings))
+    looks = {}
+    if ledger is not None:
+        looks = ledger.note(predictions.bundle_id, names_of(figures), is_external=site is not None)
     return Evaluation(
         targets=predictions.targets,
         operating_point=operating_point,
@@ -187,14 +192,14 @@ def evaluate(
         n_patients=patient_units(predictions.patient_id[is_known])[1],
         n_unlabelled={name: int((~rows).sum()) for name, rows in known.items()},
         n_failed=len(predictions.failures),
-        figures=_by_target(parts, partial(figures_of, settings=settings)),
+        figures=figures,
         curves=_by_target(parts, partial(_curves, settings=settings)),
         confusion=_by_target(parts, _confusion),
         worst=_by_target(parts, worst_cases),
         unsure=_by_target(parts, unsure_cases),
         confidence=settings.confidence,
         preprocess=predictions.preprocess,
-        provenance=_provenance(predictions, settings),
+        provenance=_provenance(predictions, settings) | looks,
         analyses=analyze(
             predictions,
             operating_point=operating_point,

@@ -158,7 +158,8 @@ def compare(
     class DeLong's test with the covariance of both scores (Obuchowski's clustered form where patients have several
     images), of proportions McNemar's exact test (``paired_tests.compare_proportions``, which see for clusters), of all
     other figures from the bootstrap. Holm's adjustment is over the endpoints of all targets together. The second model
-    is non-inferior in a figure where the interval of b - a lies above -margin (below +margin for errors).
+    is non-inferior in a figure where the interval of b - a lies above -margin (below +margin for errors). Of a test
+    split, each bundle that belongs to a run has the look noted in its ledger.
 
     Args:
         predictions_a: of the first model.
@@ -199,6 +200,9 @@ def compare(
     margins = {t.name: _margins(margin, chosen[t.name], found[t.name]) for t in targets}
     adjusted = holm({f"{t}.{name}": found[t][name][0].p_value for t, names in chosen.items() for name in names})
     is_known = np.any([pair[0].labelled(target) for target in targets], axis=0)
+    for ledger, bundle_id in dict.fromkeys((one.test_ledger, one.bundle_id) for one in (predictions_a, predictions_b)):
+        if ledger is not None:
+            replace(ledger, command="compare() in Python").note(bundle_id, chosen)
     return Comparison(
         targets,
         points,

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from lepton_vision.config import PreprocessConfig, nearest
 from lepton_vision.errors import EvaluationError
+from lepton_vision.ledger import Ledger
 from lepton_vision.types import SPLITS, FloatArray, SampleAddress, Target
 
 TextArray = npt.NDArray[np.str_]
@@ -46,6 +47,7 @@ class Predictions:
         preprocess: how the pixels were prepared, or None.
         failures: samples that could not be read.
         study_id: (N,) str, "" where unknown; None where nothing is known about studies.
+        ledger: where ``evaluate`` notes a look at a test split, or None. It is not saved.
 
     Raises:
         EvaluationError: lengths that do not match, an id that stands twice, a probability that is NaN or outside
@@ -70,6 +72,7 @@ class Predictions:
     preprocess: PreprocessConfig | None = None
     failures: tuple[Failure, ...] = field(default=())
     study_id: TextArray | None = None
+    ledger: Ledger | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in self.ids:
@@ -86,6 +89,11 @@ class Predictions:
 
     def __len__(self) -> int:
         return self.n
+
+    @property
+    def test_ledger(self) -> Ledger | None:
+        """Where a look at them is noted; None where they are of no test split, or belong to no run."""
+        return self.ledger if self.split == "test" else None
 
     @property
     def n(self) -> int:
@@ -170,6 +178,7 @@ class Predictions:
             {name: np.concatenate([part.y_prob[name] for part in parts]) for name in first.y_prob},
             split=first.split,
             bundle_id="+".join(bundles) or None,
+            ledger=first.ledger,
             addresses=tuple(a for part in addresses for a in part) if len(addresses) == len(parts) else None,
             preprocess=first.preprocess if all(part.preprocess == first.preprocess for part in parts) else None,
             failures=tuple(failure for part in parts for failure in part.failures),

@@ -19,6 +19,7 @@ from lepton_vision.inference.predictions import Failure, Predictions, as_text
 from lepton_vision.inference.probabilities import to_probabilities
 from lepton_vision.inference.samples import Outcome, Sample, list_files, read_ahead, read_file, read_row, rejected_rows
 from lepton_vision.inference.volume_samples import list_volumes, read_volume
+from lepton_vision.ledger import Ledger
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import Precision, autocast, suited_format
@@ -62,7 +63,8 @@ def predict(
         cache_dir: folder of the decoded cache of ``make_loader``, for a manifest; None decodes every file.
 
     Returns:
-        Predictions with the labels of the manifest where it has the columns of a target, unknown otherwise.
+        Predictions with the labels of the manifest where it has the columns of a target, unknown otherwise. Of a test
+        split they carry the ledger of the bundle's run, where ``evaluate`` and ``compare`` note that they look.
 
     Raises:
         EvaluationError: a manifest of several splits, or probabilities that are not numbers.
@@ -200,7 +202,14 @@ def _of_manifest(
         preprocess=bundle.config.preprocess,
         failures=(*rejected_rows(manifest), *found.failures),
         study_id=as_text(table["study_id"].fillna("").to_numpy(dtype=object)[rows]) if "study_id" in table else None,
+        ledger=_ledger(bundle, manifest),
     )
+
+
+def _ledger(bundle: Bundle, manifest: Manifest) -> Ledger | None:
+    if bundle.run_dir is None:
+        return None
+    return Ledger(bundle.run_dir, manifest.fingerprint, "evaluate() in Python")
 
 
 def _labels(manifest: Manifest, target: Target) -> FloatArray:

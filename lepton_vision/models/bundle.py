@@ -44,6 +44,8 @@ class Bundle:
         set_rules: by target name, from which probability on an answer is in the set; none where not named.
         novelty: how far an image is from those of the training, or None.
         provenance: versions, seed, data fingerprint, validation figures; no paths and no patient data.
+        run_dir: folder of the run that it belongs to, whose ledger counts looks at the test split (the folder above
+            the one that it was loaded from), or None. It is not saved.
 
     Example:
         >>> bundle = Bundle.load("runs/ct-01/bundle")  # doctest: +SKIP
@@ -59,6 +61,7 @@ class Bundle:
     calibrators: dict[str, Calibrator] = field(default_factory=dict)
     set_rules: dict[str, tuple[SetRule, ...]] = field(default_factory=dict)
     novelty: Novelty | None = field(default=None, repr=False)
+    run_dir: Path | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not (self.targets or self.config.segmentation) or _STEM not in self.state:
@@ -198,6 +201,10 @@ class Bundle:
         """Return a copy that says by this how far an image is from those of the training."""
         return self._replace(novelty=novelty)
 
+    def with_run_dir(self, folder: str | Path) -> Bundle:
+        """Return a copy that belongs to this run."""
+        return self._replace(run_dir=Path(folder).absolute())
+
     def _replace(self, **changes: Any) -> Bundle:
         changed = replace(self, **changes)
         changed.__dict__["_weights_sha256"] = self._weights_sha256  # the weights are the same: hash them once
@@ -249,7 +256,7 @@ class Bundle:
         except Exception as error:  # ours name what is wrong; KeyError, TypeError … say that a value has another form
             told = str(error) if isinstance(error, LeptonError) else f"bundle.json has another form ({error!r})."
             raise BundleError(f"The bundle cannot be used: {told}", path=folder) from None
-        return bundle
+        return bundle.with_run_dir(folder.absolute().parent)
 
     @classmethod
     def _from_facts(cls, facts: Mapping[str, Any], state: dict[str, Tensor]) -> Bundle:
