@@ -15,10 +15,13 @@ from lepton_vision.reporting.figures import (
     SERIES,
     Line,
     Mark,
+    drawing,
     precision_recall_figure,
     reliability_figure,
     roc_figure,
     scores_figure,
+    set_range,
+    square_axes,
     to_svg,
 )
 from lepton_vision.reporting.mask_figures import bland_altman_figure, froc_figure, spread_figure, volume_figure
@@ -136,3 +139,15 @@ def test_the_froc_rises_at_the_thresholds_only() -> None:
     assert curve.get_xydata().tolist() == [[0.0, 0.0], [0.0, 0.2], [0.5, 0.6], [3.0, 0.6]]
     assert curve.get_drawstyle() == "steps-post"
     assert axes.get_xlim()[1] > 3.0
+
+
+def test_coordinates_are_rounded_and_the_labels_of_ticks_are_not() -> None:
+    with drawing():
+        plot, axes = square_axes(xlabel="", ylabel="", height=100.0)
+        set_range(axes, y=(0.0, 0.02))
+    svg = to_svg(plot, name="a", label="")
+    labels = re.findall(r">([\d.]+)</text>", svg)
+    assert [label for label in labels if len(label) > 3] == ["0.005", "0.01", "0.015", "0.02"]
+    coordinates = re.findall(r'\bd="([^"]+)"', svg)
+    assert coordinates
+    assert not re.search(r"\d\.\d{3}", " ".join(coordinates))
