@@ -11,12 +11,11 @@ import numpy as np
 
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.samples import UInt16Pixels, frames_of
-from lepton_vision.novelty import Features
 from lepton_vision.readers.limits import Limits
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.mask_folder import MaskFolder
 from lepton_vision.scoring.report_folder import ReportFolder
-from lepton_vision.scoring.rows import Row, Values, decide, ids_of, reason_of, without_pixels
+from lepton_vision.scoring.rows import Row, Values, decide, distances_of, ids_of, reason_of, without_pixels
 from lepton_vision.scoring.sink import ShardSink
 from lepton_vision.transforms.masks import restore_mask
 from lepton_vision.transforms.preprocess import preprocess_image, to_input
@@ -36,11 +35,11 @@ class ReadImages:
 
 
 class _Seen(NamedTuple):
-    """What the network says of one image; ``mask`` (1 + M, height, width) or None, ``features`` (F,) or None."""
+    """What the network says of one image; ``mask`` (1 + M, height, width) or None, ``distance`` as for ``decide``."""
 
     values: Values
     mask: Pixels | None
-    features: Features | None
+    distance: float | None
     seconds: float
 
 
@@ -115,15 +114,16 @@ class ImageScorer:
             part = pixels[start : start + size]
             started = time.perf_counter()
             found = self._engine.examine(to_input(np.stack(part), config))
+            distances = distances_of(self._engine.bundle, found.features, count=len(part))
             share = (time.perf_counter() - started) / len(part)
             for number in range(len(part)):
                 values: Values = {name: np.atleast_1d(array[number]) for name, array in found.probabilities.items()}
                 mask = None if found.masks is None else found.masks[number]
-                yield _Seen(values, mask, None if found.features is None else found.features[number], share)
+                yield _Seen(values, mask, distances[number], share)
 
     def _row(self, seen: _Seen, image: Image, source: Input, read_seconds: float) -> Row:
         started = time.perf_counter()
-        row = decide(seen.values, self._engine.bundle, features=seen.features)
+        row = decide(seen.values, self._engine.bundle, distance=seen.distance)
         if self._masks is not None and seen.mask is not None:
             if np.isfinite(seen.mask).all():
                 height, width = image.pixels.shape[1:]
