@@ -22,6 +22,7 @@ from lepton_vision.errors import EvaluationError
 Features = npt.NDArray[np.float32]
 
 _AT_ONCE = 32  # images whose distances to all points are held
+_PAIRS_AT_ONCE = 4096  # of an image and a point that are compared; each takes the memory of one image's features
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,13 +77,18 @@ class Novelty:
         be among the nearest are then compared one by one, so that the result is that of comparing all, to the bit.
         """
         points = _standard(features, self.center, self.scale)
-        found = [float("nan")] * len(points)
+        found = np.full(len(points), np.nan, np.float32)
         finite = np.flatnonzero(np.isfinite(points).all(axis=1))
-        for number, is_near in zip(finite.tolist(), self._near(points[finite]), strict=True):
-            apart = self.reference[is_near] - points[number]
-            squared = np.einsum("rf,rf->r", apart, apart)
-            found[number] = float(np.sqrt(np.partition(squared, self.k - 1)[self.k - 1]))
-        return found
+        near = self._near(points[finite])
+        step = len(finite) if near.sum() <= _PAIRS_AT_ONCE else 1
+        for start in range(0, len(finite), step or 1):
+            part, is_near = finite[start : start + step], near[start : start + step]
+            image, row = np.nonzero(is_near)
+            apart = self.reference[row] - points[part[image]]
+            squared = np.full(is_near.shape, np.inf, np.float32)
+            squared[is_near] = np.einsum("nf,nf->n", apart, apart)
+            found[part] = np.sqrt(np.partition(squared, self.k - 1, axis=1)[:, self.k - 1])
+        return [float(one) for one in found]
 
     def _near(self, points: Features) -> npt.NDArray[np.bool_]:
         """Mark (B, R) the reference points that may be among the k nearest of each point.

@@ -18,7 +18,7 @@ from lepton_vision.scoring.report_folder import ReportFolder
 from lepton_vision.scoring.rows import Row, Values, decide, distances_of, ids_of, reason_of, without_pixels
 from lepton_vision.scoring.sink import ShardSink
 from lepton_vision.transforms.masks import restore_mask
-from lepton_vision.transforms.preprocess import preprocess_image, to_input
+from lepton_vision.transforms.preprocess import preprocess_image
 from lepton_vision.types import Image, Pixels
 
 
@@ -74,7 +74,8 @@ class ImageScorer:
         started, version = time.perf_counter(), source.version()
         try:
             images = frames_of(source.read(limits=self._limits, is_whole=self._masks is not None))
-            pixels = tuple(preprocess_image(image, self._engine.bundle.config.preprocess) for image in images)
+            config = self._engine.bundle.config.preprocess
+            pixels = tuple(preprocess_image(image, config, is_last_use=True) for image in images)
         except Exception as error:  # an input must end as a row, and the row carries the type
             return ReadImages(source, version, time.perf_counter() - started, reason=reason_of(error))
         slim = tuple(map(without_pixels, images))
@@ -109,11 +110,11 @@ class ImageScorer:
 
     def _look(self, pixels: Sequence[UInt16Pixels]) -> Iterator[_Seen]:
         """What the network says of each image, one batch at a time."""
-        config, size = self._engine.bundle.config.preprocess, self._engine.batch_size
+        size = self._engine.batch_size
         for start in range(0, len(pixels), size):
             part = pixels[start : start + size]
             started = time.perf_counter()
-            found = self._engine.examine(to_input(np.stack(part), config))
+            found = self._engine.examine_pixels(np.stack(part))
             distances = distances_of(self._engine.bundle, found.features, count=len(part))
             share = (time.perf_counter() - started) / len(part)
             for number in range(len(part)):

@@ -19,6 +19,8 @@ from lepton_vision.types import Image, OperatingPoint, Target
 Row = dict[str, Any]
 Values = dict[str, npt.NDArray[np.floating[Any]]]
 
+_ZERO = np.float32(0.0).tobytes()
+
 
 def reason_of(error: Exception) -> str:
     """Reason code of an error that ends one input and must not end the run."""
@@ -29,7 +31,8 @@ def reason_of(error: Exception) -> str:
 
 def without_pixels(image: Image) -> Image:
     """Return the image with pixels of its shape that are all 0 and take no memory."""
-    return replace(image, pixels=np.broadcast_to(np.float32(0.0), image.pixels.shape))
+    shape = image.pixels.shape
+    return replace(image, pixels=np.ndarray(shape, np.float32, _ZERO, strides=(0,) * len(shape)))
 
 
 def ids_of(image: Image, *, frame: int | None = None) -> Row:
