@@ -97,9 +97,7 @@ class ExportedNetwork:
 
     def __call__(self, images: Tensor) -> ModelOutput:
         """Run (B, C, H, W) float32, normalised; the file takes them as the uint16 that they were before."""
-        return self.run_pixels(
-            ((images + self._shift) / self._scale).round().clamp(0, LEVELS).numpy().astype("uint16")
-        )
+        return self.run_pixels(((images + self._shift) / self._scale).round().clamp(0, LEVELS).numpy().astype("uint16"))
 
     def run_pixels(self, pixels: UInt16Pixels) -> ModelOutput:
         """Run (B, C, H, W) uint16."""
