@@ -107,7 +107,7 @@ class Engine:
     def examine(self, images: Pixels | torch.Tensor) -> Examined:
         """Predict classes and masks of any number of images in one pass; see ``probabilities``."""
         source = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
-        return self._examine(len(source), lambda part: self._run(self._filled(source[part])))
+        return self._examine(len(source), lambda part: self._run_images(source[part]))
 
     def examine_pixels(self, pixels: UInt16Pixels) -> Examined:
         """As ``examine`` of ``to_input(pixels)``, to the bit and in fewer steps.
@@ -132,15 +132,15 @@ class Engine:
             np.concatenate(features) if features else None,
         )
 
-    def _filled(self, images: torch.Tensor) -> _Step:
-        """Images as one step of the network, filled up with black ones."""
+    def _run_images(self, images: torch.Tensor) -> Examined:
         batch = self._empty(images.shape[1:], count=len(images))
         batch[: len(images)] = images
-        return _Step(batch, len(images))
+        return self._run(batch, count=len(images))
 
     def _empty(self, shape: Sequence[int], *, count: int) -> torch.Tensor:
         """Memory for one step, in which all but the first ``count`` images are black."""
-        batch = torch.empty((self.samples_per_step, *shape), memory_format=suited_format(len(shape) + 1))
+        whole = (self.samples_per_step, *shape)
+        batch = torch.empty(whole, dtype=torch.float32, memory_format=suited_format(len(whole)))
         batch[count:] = 0.0
         return batch
 
@@ -151,12 +151,13 @@ class Engine:
             return self._examined(self._network.run_pixels(whole), count=len(pixels))
         batch = self._empty(pixels.shape[1:], count=len(pixels))
         to_input(pixels, self.bundle.config.preprocess, out=batch.numpy()[: len(pixels)])
-        return self._run(_Step(batch, len(pixels)))
+        return self._run(batch, count=len(pixels))
 
-    def _run(self, step: _Step) -> Examined:
+    def _run(self, batch: torch.Tensor, *, count: int) -> Examined:
+        """Run one step, of which the first ``count`` images are asked for."""
         with torch.inference_mode(), autocast(self.device, self.precision):
-            output = self._network(step.batch.to(self.device, non_blocking=True))
-        return self._examined(output, count=step.count)
+            output = self._network(batch.to(self.device, non_blocking=True))
+        return self._examined(output, count=count)
 
     def _examined(self, output: ModelOutput, *, count: int) -> Examined:
         """What the network says of the first ``count`` images of a step."""
@@ -171,13 +172,6 @@ class Engine:
             masks = output.mask_logits[:count].softmax(dim=1).cpu().numpy()
         features = None if output.features is None else output.features[:count].float().cpu().numpy()
         return Examined({name: values[:count] for name, values in found.items()}, masks, features)
-
-
-class _Step(NamedTuple):
-    """(``samples_per_step``, C, H, W) float32, or with D, of which the first ``count`` are asked for."""
-
-    batch: torch.Tensor
-    count: int
 
 
 def _cpu_only(engine: str, bundle: Bundle, *, device: str, precision: str) -> tuple[torch.device, Precision]:

@@ -14,8 +14,8 @@ from float32 than those of bf16, and rows have no novelty. Weights are random, s
 
 Both comparisons run the network as their users do, in torch's defaults: float32 without autocast. MONAI scores batches
 of a DataLoader, the plain loop one file after the other. Last comes the share of processor time of each step of ours,
-one step after the other in one thread of Python, and the speed at which all steps together keep as many cores busy as
-there are torch threads: where the model alone keeps them busy, no overlap can hide what the other steps take.
+one step after the other in one thread of Python. Where the model alone keeps all cores busy, no overlap can hide what
+the other steps take.
 """
 
 from __future__ import annotations
@@ -279,8 +279,7 @@ def main() -> None:
     for engine, steps in zip(args.engines, shares, strict=True):
         total = sum(steps.values())
         told = (f"{name} {100 * one / total:.0f} % ({1000 * one / args.files:.2f} ms)" for name, one in steps.items())
-        most = args.threads * args.files / total
-        print(f"share of processor time with {engine} (of a file): {', '.join(told)}: {most:.0f} files / s at most")
+        print(f"share of processor time with {engine} (of a file): {', '.join(told)}")
 
 
 def engine_of(spec: str, bundle: lv.Bundle, folder: Path) -> dict[str, str]:

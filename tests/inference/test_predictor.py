@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -264,9 +265,14 @@ def test_jobs_that_a_thread_takes_at_once_stay_in_order_and_bounded() -> None:
     assert len(taken) == 200
 
 
+def test_a_few_jobs_are_shared_by_all_threads() -> None:
+    both = threading.Barrier(2, timeout=60)  # broken, if one thread were to take both jobs
+    list(read_ahead(range(2), lambda _: both.wait(), workers=2, depth=64))
+
+
 def test_what_was_read_before_a_failure_is_given_before_it() -> None:
-    results = read_ahead(range(5, -5, -1), lambda k: 60 // k, workers=1, depth=64)
-    assert [next(results) for _ in range(5)] == [12, 15, 20, 30, 60]
+    results = read_ahead(range(20, -5, -1), lambda k: 60 // k, workers=1, depth=64)
+    assert [next(results) for _ in range(20)] == [60 // k for k in range(20, 0, -1)]
     with pytest.raises(ZeroDivisionError):
         next(results)
 

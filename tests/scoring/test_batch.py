@@ -69,7 +69,7 @@ def test_an_interrupted_run_goes_on_to_the_same_rows(
 ) -> None:
     score(bundle, inbox, tmp_path / "whole", batch_size=4, precision="fp32")
     calls = 0
-    original = Engine.examine
+    original = Engine.examine_pixels
 
     def failing(self: Engine, images: np.ndarray) -> Examined:
         nonlocal calls
@@ -79,7 +79,7 @@ def test_an_interrupted_run_goes_on_to_the_same_rows(
         return original(self, images)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Engine, "examine", failing)
+        patch.setattr(Engine, "examine_pixels", failing)
         with pytest.raises(KeyboardInterrupt):
             score(bundle, inbox, tmp_path / "parts", batch_size=4, precision="fp32")
     half = len(read(tmp_path / "parts"))
