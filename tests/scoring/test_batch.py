@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import stat
+import warnings
 from pathlib import Path
 
 import cv2
@@ -118,6 +120,22 @@ def test_a_network_that_gives_no_number_fails_the_row(bundle: Bundle, inbox: Pat
     sick = Bundle(config=bundle.config, targets=bundle.targets, state=state, operating_point=POINT)
     summary = score(sick, inbox, tmp_path / "out")
     assert summary.failed["non_finite_output"] == 11
+
+
+def test_a_run_leaves_warnings_and_loggers_as_they_were(bundle: Bundle, inbox: Path, tmp_path: Path) -> None:
+    logger, during = logging.getLogger("pydicom"), list[bool]()
+
+    def progress(done: int, _count: int, _failures: int) -> None:
+        during.append(logger.disabled)
+        if done == 9:
+            raise KeyboardInterrupt
+
+    filters = list(warnings.filters)
+    with pytest.raises(KeyboardInterrupt):
+        score(bundle, inbox, tmp_path / "out", batch_size=4, progress=progress)
+    assert all(during)
+    assert not logger.disabled
+    assert list(warnings.filters) == filters
 
 
 def test_gates_and_missing_parts(bundle: Bundle, inbox: Path, tmp_path: Path) -> None:
