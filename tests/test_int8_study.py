@@ -25,6 +25,7 @@ from lepton_vision.inference.exported import open_exported
 from lepton_vision.int8_study import export_int8
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle, build_model
+from lepton_vision.transforms.preprocess import to_input
 from lepton_vision.types import OperatingPoint, Target
 
 SICK = Target("sick", "binary", ("no", "yes"))
@@ -93,6 +94,9 @@ def test_an_int8_file_ranks_as_float32_does_and_scores(
     engine = load_engine(bundle, engine=str(path), batch_size=4)
     assert engine.number_format == "int8"
     assert " cpu int8 " in engine.name
+    pixels = np.random.default_rng(2).integers(0, 65536, (7, 1, 32, 32)).astype(np.uint16)
+    as_floats = engine.examine(to_input(pixels, bundle.config.preprocess)).probabilities["sick"]
+    np.testing.assert_array_equal(engine.examine_pixels(pixels).probabilities["sick"], as_floats)
     data = (path.with_suffix(".bin") if to == "openvino" else path).stat().st_size
     assert data < 0.5 * sum(tensor.numel() * 4 for tensor in bundle.state.values())
 

@@ -7,7 +7,7 @@ probability, bit by bit, whatever it is scored beside, and a resumed run gives w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from lepton_vision.inference.exported import ExportedNetwork, is_exported
 from lepton_vision.inference.probabilities import to_probabilities
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import Precision, autocast, choose_device, choose_precision, suited_format
+from lepton_vision.transforms.preprocess import UInt16Pixels, to_input
 from lepton_vision.types import ModelOutput, Pixels
 
 TORCH_ENGINES = ("torch", "torch-compile")
@@ -106,8 +107,20 @@ class Engine:
     def examine(self, images: Pixels | torch.Tensor) -> Examined:
         """Predict classes and masks of any number of images in one pass; see ``probabilities``."""
         source = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
+        return self._examine(len(source), lambda part: self._run_images(source[part]))
+
+    def examine_pixels(self, pixels: UInt16Pixels) -> Examined:
+        """As ``examine`` of ``to_input(pixels)``, to the bit and in fewer steps.
+
+        Args:
+            pixels: (B, C, H, W) uint16, as ``preprocess_image`` gives.
+        """
+        return self._examine(len(pixels), lambda part: self._run_pixels(pixels[part]))
+
+    def _examine(self, count: int, run: Callable[[slice], Examined]) -> Examined:
+        """Run steps of at most ``samples_per_step`` images, and join what they give."""
         step = self.samples_per_step
-        parts = [self._step(source[k : k + step]) for k in range(0, len(source), step)]
+        parts = [run(slice(k, k + step)) for k in range(0, count, step)]
         if not parts:
             shapes = {t.name: 0 if t.kind == "binary" else (0, t.outputs) for t in self.bundle.targets}
             return Examined({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, None)
@@ -119,13 +132,35 @@ class Engine:
             np.concatenate(features) if features else None,
         )
 
-    def _step(self, images: torch.Tensor) -> Examined:
-        """Run one step of at most ``samples_per_step`` images."""
-        batch = torch.zeros((self.samples_per_step, *images.shape[1:]), dtype=torch.float32)
-        batch = batch.contiguous(memory_format=suited_format(batch.ndim))
+    def _run_images(self, images: torch.Tensor) -> Examined:
+        batch = self._empty(images.shape[1:], count=len(images))
         batch[: len(images)] = images
+        return self._run(batch, count=len(images))
+
+    def _empty(self, shape: Sequence[int], *, count: int) -> torch.Tensor:
+        """Memory for one step, in which all but the first ``count`` images are black."""
+        whole = (self.samples_per_step, *shape)
+        batch = torch.empty(whole, dtype=torch.float32, memory_format=suited_format(len(whole)))
+        batch[count:] = 0.0
+        return batch
+
+    def _run_pixels(self, pixels: UInt16Pixels) -> Examined:
+        if isinstance(self._network, ExportedNetwork):
+            whole = np.zeros((self.samples_per_step, *pixels.shape[1:]), np.uint16)
+            whole[: len(pixels)] = pixels
+            return self._examined(self._network.run_pixels(whole), count=len(pixels))
+        batch = self._empty(pixels.shape[1:], count=len(pixels))
+        to_input(pixels, self.bundle.config.preprocess, out=batch.numpy()[: len(pixels)])
+        return self._run(batch, count=len(pixels))
+
+    def _run(self, batch: torch.Tensor, *, count: int) -> Examined:
+        """Run one step, of which the first ``count`` images are asked for."""
         with torch.inference_mode(), autocast(self.device, self.precision):
             output = self._network(batch.to(self.device, non_blocking=True))
+        return self._examined(output, count=count)
+
+    def _examined(self, output: ModelOutput, *, count: int) -> Examined:
+        """What the network says of the first ``count`` images of a step."""
         bundle = self.bundle
         found = to_probabilities(
             output.logits, bundle.targets, temperatures=bundle.temperatures, calibrators=bundle.calibrators
@@ -134,9 +169,9 @@ class Engine:
             values[~torch.isfinite(output.logits[name]).all(dim=1).cpu().numpy()] = np.nan
         masks = None
         if output.mask_logits is not None:
-            masks = output.mask_logits[: len(images)].softmax(dim=1).cpu().numpy()
-        features = None if output.features is None else output.features[: len(images)].float().cpu().numpy()
-        return Examined({name: values[: len(images)] for name, values in found.items()}, masks, features)
+            masks = output.mask_logits[:count].softmax(dim=1).cpu().numpy()
+        features = None if output.features is None else output.features[:count].float().cpu().numpy()
+        return Examined({name: values[:count] for name, values in found.items()}, masks, features)
 
 
 def _cpu_only(engine: str, bundle: Bundle, *, device: str, precision: str) -> tuple[torch.device, Precision]:

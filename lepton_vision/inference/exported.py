@@ -15,7 +15,7 @@ from torch import Tensor
 from lepton_vision.errors import ConfigError
 from lepton_vision.inference.graphs import logit_output
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.transforms.preprocess import LEVELS, normalisation
+from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, normalisation
 from lepton_vision.types import ModelOutput, Pixels
 
 KEY = "lepton_vision"
@@ -97,6 +97,9 @@ class ExportedNetwork:
 
     def __call__(self, images: Tensor) -> ModelOutput:
         """Run (B, C, H, W) float32, normalised; the file takes them as the uint16 that they were before."""
-        pixels = ((images + self._shift) / self._scale).round().clamp(0, LEVELS).numpy().astype("uint16")
+        return self.run_pixels(((images + self._shift) / self._scale).round().clamp(0, LEVELS).numpy().astype("uint16"))
+
+    def run_pixels(self, pixels: UInt16Pixels) -> ModelOutput:
+        """Run (B, C, H, W) uint16."""
         found = self._run(pixels)
         return ModelOutput({name: torch.from_numpy(found[logit_output(name)]) for name in self._names})

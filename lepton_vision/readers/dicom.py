@@ -27,7 +27,7 @@ from lepton_vision.readers.dicom_planes import describe_slices, read_planes
 from lepton_vision.readers.dicom_scan import scan_dicom
 from lepton_vision.readers.facts import Fact, FileFacts, RawIds
 from lepton_vision.readers.geometry import Plane, stack_frames
-from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.identity import pseudonym, pseudonyms
 from lepton_vision.readers.limits import Limits, check_size, guard
 from lepton_vision.readers.window import reflect
 from lepton_vision.types import Geometry, Image, Pixels, VoiLut, Window
@@ -94,14 +94,11 @@ def _open(stream: BinaryIO, *, head: bytes, what: Literal["pixels", "ids", "fact
 
 def _ids(dataset: Dataset, *, name: str, wanted: range, one: bool) -> dict[str, Any]:
     """Pseudonymous ids; ``one``: a single frame of a file of several."""
-    ids = raw_identifiers(dataset)
-    image_id = pseudonym("image", ids.sop_uid or name)
-    return {
-        "image_id": f"{image_id}-{wanted.start}" if one else image_id,
-        "series_id": pseudonym("series", ids.series_uid) if ids.series_uid else None,
-        "study_id": pseudonym("study", ids.study_uid) if ids.study_uid else None,
-        "patient_id": pseudonym("patient", ids.patient_id) if ids.patient_id else None,
-    }
+    raw = raw_identifiers(dataset)
+    others = pseudonyms({"series": raw.series_uid, "study": raw.study_uid, "patient": raw.patient_id})
+    image_id = pseudonym("image", raw.sop_uid or name)
+    ids = {f"{kind}_id": found for kind, found in others.items()}
+    return {"image_id": f"{image_id}-{wanted.start}" if one else image_id} | ids
 
 
 def probe_dicom(stream: BinaryIO, *, head: bytes, path: Path, limits: Limits) -> FileFacts:

@@ -12,6 +12,7 @@ import hmac
 import os
 import secrets
 import tempfile
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
@@ -38,10 +39,24 @@ def pseudonym(kind: IdKind, value: str) -> str:
     """
     if kind not in _KINDS:
         raise ValueError(f"Unknown kind of id {kind!r}. Expected one of: {', '.join(sorted(_KINDS))}.")
+    return _digest(_key(), kind, value)
+
+
+def pseudonyms(values: Mapping[IdKind, str | None]) -> dict[IdKind, str | None]:
+    """``pseudonym`` of each value by its kind, None of None or an empty text; the key is looked up once."""
+    key = _key()
+    return {kind: _digest(key, kind, value) if value else None for kind, value in values.items()}
+
+
+def _digest(key: bytes, kind: IdKind, value: str, /) -> str:
     text = value.strip(" \t\r\n\0")
-    given = os.environ.get(ENVIRONMENT_KEY)
-    key = _load_key(given, "" if given else _key_file(*map(os.environ.get, _HOMES)))
     return hmac.digest(key, f"{kind}\0{text}".encode("utf-8", "surrogatepass"), "sha256")[:8].hex()
+
+
+def _key() -> bytes:
+    """The user's key, by the environment of the moment."""
+    given = os.environ.get(ENVIRONMENT_KEY)
+    return _load_key(given, "" if given else _key_file(*map(os.environ.get, _HOMES)))
 
 
 @lru_cache(maxsize=8)

@@ -29,12 +29,14 @@ CT_PRESETS: MappingProxyType[str, Window] = MappingProxyType(
 )
 
 
-def apply_window(pixels: npt.NDArray[Any], window: Window | VoiLut) -> Pixels:
+def apply_window(pixels: npt.NDArray[Any], window: Window | VoiLut, *, out: Pixels | None = None) -> Pixels:
     """Map modality values to [0, 1], black to white, by the formulas of PS3.3 C.11.2.1.2 and C.11.2.1.3.
 
     Args:
-        pixels: any shape, real numbers in the units of the window; not changed.
+        pixels: any shape, real numbers in the units of the window; not changed, unless they are ``out``.
         window: a window, or a lookup table (values outside the table get its first or last entry).
+        out: float32 array of the same shape that may be overwritten (``pixels`` itself if it is float32): fresh memory
+            takes as long as the arithmetic. What is returned counts.
 
     Returns:
         float32, the shape of ``pixels``, in [0, 1]. NaN stays NaN under a window.
@@ -47,12 +49,12 @@ def apply_window(pixels: npt.NDArray[Any], window: Window | VoiLut) -> Pixels:
         return _apply_table(pixels, window)
     # float32 subtraction of the center comes first: it is exact for usual values, so that the slope is not biased.
     if window.function == "LINEAR":
-        result: Pixels = np.subtract(pixels, np.float32(window.center - 0.5), dtype=np.float32)
+        result: Pixels = np.subtract(pixels, np.float32(window.center - 0.5), out=out, dtype=np.float32)
         if window.width <= 1.0:  # the formula's slope is infinite: a step, at and below the middle is black
             return (result > 0.0).astype(np.float32)
         np.multiply(result, np.float32(1.0 / (window.width - 1.0)), out=result)
     else:
-        result = np.subtract(pixels, np.float32(window.center), dtype=np.float32)
+        result = np.subtract(pixels, np.float32(window.center), out=out, dtype=np.float32)
         if window.function == "SIGMOID":
             return _sigmoid(result, width=window.width)
         np.multiply(result, np.float32(1.0 / window.width), out=result)

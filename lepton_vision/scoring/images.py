@@ -11,15 +11,14 @@ import numpy as np
 
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.samples import UInt16Pixels, frames_of
-from lepton_vision.novelty import Features
 from lepton_vision.readers.limits import Limits
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.mask_folder import MaskFolder
 from lepton_vision.scoring.report_folder import ReportFolder
-from lepton_vision.scoring.rows import Row, Values, decide, ids_of, reason_of, without_pixels
+from lepton_vision.scoring.rows import Row, Values, decide, distances_of, ids_of, reason_of, without_pixels
 from lepton_vision.scoring.sink import ShardSink
 from lepton_vision.transforms.masks import restore_mask
-from lepton_vision.transforms.preprocess import preprocess_image, to_input
+from lepton_vision.transforms.preprocess import preprocess_image
 from lepton_vision.types import Image, Pixels
 
 
@@ -36,11 +35,11 @@ class ReadImages:
 
 
 class _Seen(NamedTuple):
-    """What the network says of one image; ``mask`` (1 + M, height, width) or None, ``features`` (F,) or None."""
+    """What the network says of one image; ``mask`` (1 + M, height, width) or None, ``distance`` as for ``decide``."""
 
     values: Values
     mask: Pixels | None
-    features: Features | None
+    distance: float | None
     seconds: float
 
 
@@ -75,7 +74,8 @@ class ImageScorer:
         started, version = time.perf_counter(), source.version()
         try:
             images = frames_of(source.read(limits=self._limits, is_whole=self._masks is not None))
-            pixels = tuple(preprocess_image(image, self._engine.bundle.config.preprocess) for image in images)
+            config = self._engine.bundle.config.preprocess
+            pixels = tuple(preprocess_image(image, config, is_last_use=True) for image in images)
         except Exception as error:  # an input must end as a row, and the row carries the type
             return ReadImages(source, version, time.perf_counter() - started, reason=reason_of(error))
         slim = tuple(map(without_pixels, images))
@@ -110,20 +110,21 @@ class ImageScorer:
 
     def _look(self, pixels: Sequence[UInt16Pixels]) -> Iterator[_Seen]:
         """What the network says of each image, one batch at a time."""
-        config, size = self._engine.bundle.config.preprocess, self._engine.batch_size
+        size = self._engine.batch_size
         for start in range(0, len(pixels), size):
             part = pixels[start : start + size]
             started = time.perf_counter()
-            found = self._engine.examine(to_input(np.stack(part), config))
+            found = self._engine.examine_pixels(np.stack(part))
+            distances = distances_of(self._engine.bundle, found.features, count=len(part))
             share = (time.perf_counter() - started) / len(part)
             for number in range(len(part)):
                 values: Values = {name: np.atleast_1d(array[number]) for name, array in found.probabilities.items()}
                 mask = None if found.masks is None else found.masks[number]
-                yield _Seen(values, mask, None if found.features is None else found.features[number], share)
+                yield _Seen(values, mask, distances[number], share)
 
     def _row(self, seen: _Seen, image: Image, source: Input, read_seconds: float) -> Row:
         started = time.perf_counter()
-        row = decide(seen.values, self._engine.bundle, features=seen.features)
+        row = decide(seen.values, self._engine.bundle, distance=seen.distance)
         if self._masks is not None and seen.mask is not None:
             if np.isfinite(seen.mask).all():
                 height, width = image.pixels.shape[1:]

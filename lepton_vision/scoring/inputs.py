@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,8 @@ class Input:
             return read_found(self.series, limits=limits)
         place = self.place or Place(self.path.as_posix())
         with self._file(limits=limits) as path:
-            if place.frame is None and path.is_file():
-                check_bytes(path.stat().st_size, limits=limits)
+            if place.frame is None:
+                _check_file(path, limits=limits)
             member = place.member or None if place.kind == "row" else None
             name = None if place.kind in ("file", "row") else place.identity
             read = read_image if is_whole else read_named
@@ -180,6 +181,14 @@ class Inputs:
     def _place(self, number: int, path_id: int) -> Input:
         place = Place.of_text(self.places[number])
         return Input(f"{path_id:016x}", Path(place.path), None, place)
+
+
+def _check_file(path: Path, *, limits: Limits) -> None:
+    """Refuse a file above the cap of bytes; what is no file, or not there, is for its reader to say."""
+    with suppress(OSError, ValueError):
+        facts = os.stat(path)  # noqa: PTH116  once for both questions
+        if stat.S_ISREG(facts.st_mode):
+            check_bytes(facts.st_size, limits=limits)
 
 
 def _path_id(identity: str) -> str:

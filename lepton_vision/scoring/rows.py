@@ -19,6 +19,8 @@ from lepton_vision.types import Image, OperatingPoint, Target
 Row = dict[str, Any]
 Values = dict[str, npt.NDArray[np.floating[Any]]]
 
+_ZERO = np.float32(0.0).tobytes()
+
 
 def reason_of(error: Exception) -> str:
     """Reason code of an error that ends one input and must not end the run."""
@@ -29,7 +31,8 @@ def reason_of(error: Exception) -> str:
 
 def without_pixels(image: Image) -> Image:
     """Return the image with pixels of its shape that are all 0 and take no memory."""
-    return replace(image, pixels=np.broadcast_to(np.float32(0.0), image.pixels.shape))
+    shape = image.pixels.shape
+    return replace(image, pixels=np.ndarray(shape, np.float32, _ZERO, strides=(0,) * len(shape)))
 
 
 def ids_of(image: Image, *, frame: int | None = None) -> Row:
@@ -43,13 +46,24 @@ def ids_of(image: Image, *, frame: int | None = None) -> Row:
     }
 
 
-def decide(values: Values, bundle: Bundle, *, features: Features | None = None) -> Row:
+def distances_of(bundle: Bundle, features: Features | None, *, count: int) -> Sequence[float | None]:
+    """How far each of ``count`` images is from those of the training; None where nothing tells.
+
+    Args:
+        bundle: knows the images of the training, or not.
+        features: (B, F) pooled features, where the runtime gives them.
+        count: B.
+    """
+    return [None] * count if bundle.novelty is None or features is None else bundle.novelty.distances_of(features)
+
+
+def decide(values: Values, bundle: Bundle, *, distance: float | None = None) -> Row:
     """Turn what the network says of one image into columns; a probability that is not finite fails the row.
 
     Args:
         values: by target name, (1,) or (K,) probabilities.
         bundle: with an operating point, unless it has no targets.
-        features: (F,) pooled features, where the runtime gives them.
+        distance: from the images of the training, where it is known, see ``distances_of``.
     """
     if not all(np.isfinite(array).all() for array in values.values()):
         return {"status": "failed", "reason": "non_finite_output"}
@@ -61,8 +75,7 @@ def decide(values: Values, bundle: Bundle, *, features: Features | None = None) 
     row |= target_columns(values, bundle.targets, point=bundle.operating_point)
     for target in bundle.targets:
         row |= _sets(values[target.name], target, rules=bundle.set_rules.get(target.name, ()))
-    if bundle.novelty is not None and features is not None:
-        distance = bundle.novelty.distance(features)
+    if bundle.novelty is not None and distance is not None:
         row |= dict(zip(NOVELTY, (distance, bundle.novelty.percentile(distance)), strict=True))
     return row
 

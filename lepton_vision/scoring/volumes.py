@@ -18,12 +18,11 @@ from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.samples import UInt16Pixels
 from lepton_vision.inference.volume_masks import VolumeSegmenter
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.novelty import Features
 from lepton_vision.readers.limits import Limits
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.mask_folder import MaskFolder
 from lepton_vision.scoring.report_folder import ReportFolder
-from lepton_vision.scoring.rows import Row, Values, decide, ids_of, reason_of, without_pixels
+from lepton_vision.scoring.rows import Row, Values, decide, distances_of, ids_of, reason_of, without_pixels
 from lepton_vision.scoring.sink import ShardSink
 from lepton_vision.transforms.preprocess import to_input
 from lepton_vision.transforms.volume import Grid, grid_of, preprocess_view, restore_mask
@@ -126,19 +125,19 @@ class VolumeScorer:
         started = time.perf_counter()
         seen = self._look(group)
         share = (time.perf_counter() - started) / max(len(group), 1)
-        for item, (values, features) in zip(group, seen, strict=True):
+        for item, (values, distance) in zip(group, seen, strict=True):
             if item.image is None:
                 continue
             row = self._facts | item.source.ids() | ids_of(item.image) | {"source_version": item.version}
-            row |= decide(values, self._bundle, features=features) | (item.columns or {})
+            row |= decide(values, self._bundle, distance=distance) | (item.columns or {})
             row |= {"seconds": item.seconds + share}
             if self._reports is not None:
                 row |= self._reports.columns(row, image=item.image, source=item.source)
             self._sink.append([row])
         self._sink.flush_due()
 
-    def _look(self, group: list[ReadVolume]) -> list[tuple[Values, Features | None]]:
-        """Probabilities of each volume, and its pooled features where the runtime gives them."""
+    def _look(self, group: list[ReadVolume]) -> list[tuple[Values, float | None]]:
+        """Probabilities of each volume, and its distance from those of the training where that is known."""
         samples = [item.sample for item in group if item.sample is not None]
         if self._engine is None or not samples:
             return [({}, None) for _ in group]
@@ -146,8 +145,8 @@ class VolumeScorer:
         values = [
             {k: np.atleast_1d(v[number]) for k, v in found.probabilities.items()} for number in range(len(samples))
         ]
-        features = [None] * len(samples) if found.features is None else list(found.features)
-        return list(zip(values, features, strict=True))
+        distances = distances_of(self._bundle, found.features, count=len(samples))
+        return list(zip(values, distances, strict=True))
 
     def _mask(self, item: ReadVolume, image: Image) -> Row:
         """Predict and write the mask of one volume."""

@@ -28,12 +28,13 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PS3.3 C.7.6.3.1.2 uses for YBR
 UInt16Pixels = npt.NDArray[np.uint16]
 
 
-def preprocess_image(image: Image, config: PreprocessConfig) -> UInt16Pixels:
+def preprocess_image(image: Image, config: PreprocessConfig, *, is_last_use: bool = False) -> UInt16Pixels:
     """Window, fit and resize one 2-D image; the result is what the cache keeps.
 
     Args:
         image: pixels (C, H, W) float32 in modality units, C = 1 (gray) or 3 (RGB).
         config: size, windows, colour and fit.
+        is_last_use: the pixels of the image may be overwritten, which spares fresh memory.
 
     Returns:
         (C', height, width) uint16, 0 black to 65535 white; C' = ``config.channels``, windows first, then R, G, B.
@@ -52,19 +53,20 @@ def preprocess_image(image: Image, config: PreprocessConfig) -> UInt16Pixels:
     _check_image(image)
     copies = 3 if config.color == "rgb" and image.channels == 1 else 1
     out = np.zeros((config.channels, *config.size), np.uint16)
-    for number, plane in enumerate(display_planes(image, config)):
+    for number, plane in enumerate(display_planes(image, config, is_last_use=is_last_use)):
         first = out[number * copies]
         place_plane(plane, out=first, fit=config.fit)
         out[number * copies + 1 : (number + 1) * copies] = first
     return out
 
 
-def display_planes(image: Image, config: PreprocessConfig) -> Iterator[Pixels]:
+def display_planes(image: Image, config: PreprocessConfig, *, is_last_use: bool = False) -> Iterator[Pixels]:
     """Yield display values for each window, then each colour; a gray image has one colour whatever is asked for.
 
     Args:
         image: pixels (C, H, W) or (C, D, H, W), C = 1 or 3; a window that depends on the values sees all of them.
         config: windows and colour.
+        is_last_use: as for ``preprocess_image``.
 
     Yields:
         (H, W) or (D, H, W) float32 in [0, 1].
@@ -78,8 +80,9 @@ def display_planes(image: Image, config: PreprocessConfig) -> Iterator[Pixels]:
             reason="channels",
         )
     source = to_luma(image.pixels) if image.channels == 3 and config.color == "gray" else image.pixels
-    for name in config.windows:
-        yield from _display(source, image=image, window=name, config=config)
+    for number, name in enumerate(config.windows, 1):
+        out = source if is_last_use and number == len(config.windows) and source.flags.writeable else None
+        yield from _display(source, image=image, window=name, config=config, out=out)
 
 
 def to_input(
@@ -145,10 +148,12 @@ def to_luma(pixels: Pixels) -> Pixels:
     return luma
 
 
-def _display(source: Pixels, *, image: Image, window: WindowName | Window, config: PreprocessConfig) -> Pixels:
-    """Display values (C, H, W) float32 in [0, 1]."""
+def _display(
+    source: Pixels, *, image: Image, window: WindowName | Window, config: PreprocessConfig, out: Pixels | None
+) -> Pixels:
+    """Display values (C, H, W) float32 in [0, 1]; ``out`` may be overwritten."""
     chosen = _choose_window(source, image=image, window=window, config=config)
-    return _full(source, image.value_range) if chosen is None else apply_window(source, chosen)
+    return _full(source, image.value_range) if chosen is None else apply_window(source, chosen, out=out)
 
 
 def display_window(image: Image, config: PreprocessConfig | None = None) -> Window | VoiLut:

@@ -16,6 +16,7 @@ from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
 from lepton_vision.inference.engine import Engine
 from lepton_vision.models import Bundle, build_model
+from lepton_vision.transforms.preprocess import to_input
 from lepton_vision.types import Target
 
 SICK = Target("sick", "binary", ("no", "yes"))
@@ -76,6 +77,21 @@ def test_bf16_stays_near_fp32(bundle: Bundle, images: np.ndarray) -> None:
     coarse = Engine(bundle, device="cpu", precision="bf16").probabilities(images)["sick"]
     assert np.abs(logit(fine) - logit(coarse)).max() < 0.05
     assert not np.array_equal(fine, coarse)
+
+
+@pytest.mark.parametrize(("runtime", "precision"), [("torch", "fp32"), ("torch", "bf16"), ("openvino", "fp32")])
+@pytest.mark.parametrize("count", [0, 3, 4, 11])
+def test_pixels_give_the_bits_of_what_they_become(bundle: Bundle, runtime: str, precision: str, count: int) -> None:
+    if runtime == "openvino":
+        pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    engine = Engine(bundle, engine=runtime, device="cpu", precision=precision, batch_size=4)
+    pixels = np.random.default_rng(2).integers(0, 65536, (count, 1, 32, 32)).astype(np.uint16)
+    expected, found = engine.examine(to_input(pixels, bundle.config.preprocess)), engine.examine_pixels(pixels)
+    for name in ("sick", "organ"):
+        np.testing.assert_array_equal(found.probabilities[name], expected.probabilities[name])
+    assert (found.features is None) == (expected.features is None) == (count == 0)
+    if found.features is not None and expected.features is not None:
+        np.testing.assert_array_equal(found.features, expected.features)
 
 
 def test_no_image_gives_no_probability(bundle: Bundle) -> None:

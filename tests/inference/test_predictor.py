@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -247,6 +249,32 @@ def test_reading_ahead_keeps_order_and_is_bounded() -> None:
         assert len(taken) <= k + 7
     with pytest.raises(ZeroDivisionError):
         list(read_ahead([1, 0, 2], lambda k: 1 // k, workers=2, depth=2))
+
+
+def test_jobs_that_a_thread_takes_at_once_stay_in_order_and_bounded() -> None:
+    taken: list[int] = []
+
+    def jobs() -> Iterator[int]:
+        for k in range(200):
+            taken.append(k)
+            yield k
+
+    for k, value in enumerate(read_ahead(jobs(), lambda k: k * k, workers=2, depth=64)):
+        assert value == k * k
+        assert len(taken) <= k + 64 + 4  # 4 at once
+    assert len(taken) == 200
+
+
+def test_a_few_jobs_are_shared_by_all_threads() -> None:
+    both = threading.Barrier(2, timeout=60)  # broken, if one thread were to take both jobs
+    list(read_ahead(range(2), lambda _: both.wait(), workers=2, depth=64))
+
+
+def test_what_was_read_before_a_failure_is_given_before_it() -> None:
+    results = read_ahead(range(20, -5, -1), lambda k: 60 // k, workers=1, depth=64)
+    assert [next(results) for _ in range(20)] == [60 // k for k in range(20, 0, -1)]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
 
 
 def test_hidden_files_are_no_inputs(tmp_path: Path) -> None:

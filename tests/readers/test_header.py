@@ -25,6 +25,7 @@ from lepton_vision.readers.limits import Limits, guard, quiet
 
 Make = Callable[..., Path]
 GRAY = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+WINDOW = {"WindowCenter": "40", "WindowWidth": "400"}
 
 
 def header(path: Path) -> Dataset | None:
@@ -144,6 +145,47 @@ def test_every_element_of_ids_and_facts_is_looked_at(
     assert dicom_scan._tags(*WHO) >= dicom_scan._IDS | dicom_scan._FACTS
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["P 7 ", "  P7", "a\\b", "\\b", "", " ", "P\t7", "P7\x0b", "P\x007", "^P~|", "Größe", "P\x1b(B7", "7" * 70],
+    ids=ascii,
+)
+@pytest.mark.parametrize("keyword", ["PatientID", "SeriesInstanceUID", "SOPInstanceUID"])
+def test_ids_are_those_of_the_text_that_pydicom_reads(make_dicom: Make, keyword: str, text: str) -> None:
+    path = make_dicom(GRAY, **{"SeriesInstanceUID": "1.2.4", "PatientID": "P7", keyword: "@" * 10})
+    content, value = path.read_bytes(), text.encode("latin-1")
+    value += (b" " if keyword == "PatientID" else b"\0") * (len(value) % 2)
+    before = content.rindex(b"@" * 10) - 2  # an explicit element of a short length
+    path.write_bytes(content[:before] + struct.pack("<H", len(value)) + value + content[before + 12 :])
+    assert named(read_named, path) == named(read_image, path)
+    assert isinstance(named(read_named, path), tuple)
+
+
+@pytest.mark.parametrize("keyword", ["RescaleSlope", "WindowCenter"])
+def test_an_element_that_cannot_be_converted_fails_where_it_is_asked_for(make_dicom: Make, keyword: str) -> None:
+    path = make_dicom(GRAY, **({"RescaleSlope": "1", "RescaleIntercept": "0"} | WINDOW | {keyword: "1234"}))
+    content = path.read_bytes()
+    assert content.count(b"DS\x04\x001234") == 1
+    path.write_bytes(content.replace(b"DS\x04\x001234", b"DS\x04\x00a,b;"))
+    assert scanned(path)
+    for _ in range(2):  # anew, and as it was kept
+        assert outcome(read_pixels, path) == outcome(read_image, path)
+        assert named(read_named, path) == named(read_image, path)
+
+
+def test_a_scanned_header_is_looked_up_as_pydicom_does_it(make_dicom: Make) -> None:
+    with make_dicom(GRAY, RescaleSlope="2.5", RescaleIntercept="x" * 0).open("rb") as stream, quiet:
+        file = scan_dicom(stream, what="ids")
+        assert file is not None
+        found = file.dataset
+        assert "RescaleSlope" in found
+        assert "WindowWidth" not in found
+        assert found["RescaleSlope"].value == 2.5
+        assert found.get("ExtendedOffsetTable") is None
+        with pytest.raises(KeyError):
+            found["WindowWidth"]
+
+
 def test_files_of_other_makers_have_the_ids_and_facts_of_the_whole_header(monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [path for path in sorted((Path(pydicom.__file__).parent / "data").rglob("*.dcm")) if path.is_file()]
     found = [probed(path) for path in paths]
@@ -189,7 +231,6 @@ FRAME = Dataset()
 FRAME.PixelValueTransformationSequence = [Dataset()]
 FRAME.PixelValueTransformationSequence[0].RescaleSlope = "3"
 FRAME.PixelValueTransformationSequence[0].RescaleIntercept = "7"
-WINDOW = {"WindowCenter": "40", "WindowWidth": "400"}
 # What a header may say of the pixels; and which element, left out, would change the image or refuse it.
 PLAIN = {
     "Rows": {},

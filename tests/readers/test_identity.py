@@ -12,7 +12,7 @@ import pytest
 
 from lepton_vision.errors import ConfigError
 from lepton_vision.readers import identity
-from lepton_vision.readers.identity import ENVIRONMENT_KEY, key_path, pseudonym
+from lepton_vision.readers.identity import ENVIRONMENT_KEY, key_path, pseudonym, pseudonyms
 
 
 @pytest.fixture
@@ -32,6 +32,14 @@ def test_is_a_keyed_hash(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pseudonym("study", "P1") != expected
     monkeypatch.setenv(ENVIRONMENT_KEY, "another")
     assert pseudonym("patient", "P1") != expected
+
+
+def test_several_are_those_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("secret", "another"):
+        monkeypatch.setenv(ENVIRONMENT_KEY, key)
+        found = pseudonyms({"series": "1.2", "study": None, "patient": " P1\0", "image": ""})
+        expected = {"series": pseudonym("series", "1.2"), "study": None, "patient": pseudonym("patient", "P1")}
+        assert found == expected | {"image": None}
 
 
 def test_unknown_kind_is_refused() -> None:

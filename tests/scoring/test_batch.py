@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import stat
+import warnings
 from pathlib import Path
 
 import cv2
@@ -69,7 +71,7 @@ def test_an_interrupted_run_goes_on_to_the_same_rows(
 ) -> None:
     score(bundle, inbox, tmp_path / "whole", batch_size=4, precision="fp32")
     calls = 0
-    original = Engine.examine
+    original = Engine.examine_pixels
 
     def failing(self: Engine, images: np.ndarray) -> Examined:
         nonlocal calls
@@ -79,7 +81,7 @@ def test_an_interrupted_run_goes_on_to_the_same_rows(
         return original(self, images)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Engine, "examine", failing)
+        patch.setattr(Engine, "examine_pixels", failing)
         with pytest.raises(KeyboardInterrupt):
             score(bundle, inbox, tmp_path / "parts", batch_size=4, precision="fp32")
     half = len(read(tmp_path / "parts"))
@@ -118,6 +120,22 @@ def test_a_network_that_gives_no_number_fails_the_row(bundle: Bundle, inbox: Pat
     sick = Bundle(config=bundle.config, targets=bundle.targets, state=state, operating_point=POINT)
     summary = score(sick, inbox, tmp_path / "out")
     assert summary.failed["non_finite_output"] == 11
+
+
+def test_a_run_leaves_warnings_and_loggers_as_they_were(bundle: Bundle, inbox: Path, tmp_path: Path) -> None:
+    logger, during = logging.getLogger("pydicom"), list[bool]()
+
+    def progress(done: int, _count: int, _failures: int) -> None:
+        during.append(logger.disabled)
+        if done == 9:
+            raise KeyboardInterrupt
+
+    filters = list(warnings.filters)
+    with pytest.raises(KeyboardInterrupt):
+        score(bundle, inbox, tmp_path / "out", batch_size=4, progress=progress)
+    assert all(during)
+    assert not logger.disabled
+    assert list(warnings.filters) == filters
 
 
 def test_gates_and_missing_parts(bundle: Bundle, inbox: Path, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_an_interrupted_run_goes_on_to_the_same_rows_and_masks(
 ) -> None:
     options: dict[str, Any] = {"batch_size": 4, "device": "cpu", "precision": "fp32", "file_format": file_format}
     whole = score(bundle, inbox, tmp_path / "whole", masks=tmp_path / "masks", **options)
-    original, calls = Engine.examine, list[int]()
+    original, calls = Engine.examine_pixels, list[int]()
 
     def failing(self: Engine, images: Any) -> Examined:
         calls.append(1)
@@ -170,7 +170,7 @@ def test_an_interrupted_run_goes_on_to_the_same_rows_and_masks(
         return original(self, images)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Engine, "examine", failing)
+        patch.setattr(Engine, "examine_pixels", failing)
         with pytest.raises(KeyboardInterrupt):
             score(bundle, inbox, tmp_path / "parts", masks=tmp_path / "again", **options)
     found = score(bundle, inbox, tmp_path / "parts", masks=tmp_path / "again", **options)

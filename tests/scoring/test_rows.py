@@ -17,7 +17,7 @@ from lepton_vision.evaluation.units import aggregate, fit_aggregation
 from lepton_vision.inference import Predictions
 from lepton_vision.inference.engine import Engine
 from lepton_vision.models import Bundle
-from lepton_vision.novelty import Novelty, fit_novelty
+from lepton_vision.novelty import Features, Novelty, fit_novelty
 from lepton_vision.scoring import cases
 from lepton_vision.scoring.batch import score
 from lepton_vision.scoring.rows import decide
@@ -64,13 +64,41 @@ def test_the_distance_is_that_to_the_kth_neighbour() -> None:
     unit = [scaler.transform(part) for part in (train, val, new)]
     finder = NearestNeighbors(n_neighbors=4).fit(unit[0])
     of_val, of_new = (finder.kneighbors(part)[0][:, 3] for part in unit[1:])
-    found = [novelty.distance(one) for one in new]
+    found = novelty.distances_of(new)
     np.testing.assert_allclose(found, of_new, rtol=3e-3)  # a thousandth is added to each deviation
     np.testing.assert_allclose(novelty.distances, np.sort(of_val), rtol=3e-3)
     shares = [novelty.percentile(one) for one in found]
     assert shares == pytest.approx([100 * np.mean(novelty.distances < np.float32(one)) for one in found])
-    assert np.isnan(novelty.distance(np.full(8, np.nan, np.float32)))
+    with_nan = np.stack([new[0], np.full(8, np.nan, np.float32), new[1]])
+    np.testing.assert_array_equal(novelty.distances_of(with_nan), [found[0], np.nan, found[1]])
     assert np.isnan(novelty.percentile(float("nan")))
+
+
+def compared_with_all(novelty: Novelty, features: Features) -> float:
+    """Distance of one image, every point compared."""
+    point = ((features - novelty.center) / novelty.scale).astype(np.float32)
+    apart = novelty.reference - point
+    return float(np.sqrt(np.sort(np.einsum("rf,rf->r", apart, apart))[novelty.k - 1]))
+
+
+@pytest.mark.parametrize(("points", "width", "k"), [(1000, 512, 10), (300, 64, 1), (40, 7, 40), (25, 1, 3), (1, 5, 1)])
+@pytest.mark.parametrize("kind", ["apart", "alike", "far", "tiny", "huge"])
+def test_points_that_are_left_out_change_no_bit_of_a_distance(points: int, width: int, k: int, kind: str) -> None:
+    rng = np.random.default_rng(points)
+    reference = rng.normal(size=(points, width)).astype(np.float32)
+    new = rng.normal(size=(9, width)).astype(np.float32)
+    if kind == "alike":  # differences near the error of rounding: many points may be the k-th
+        reference, new = 1 + reference * np.float32(1e-4), 1 + new * np.float32(1e-4)
+    new[::2] = new[::2] if kind == "apart" else reference[:1]
+    scale = np.float32({"far": 1e6, "tiny": 1e-22, "huge": 1e19}.get(kind, 1.0))
+    novelty = Novelty(
+        reference * scale, np.zeros(1, np.float32), np.zeros(width, np.float32), np.ones(width, np.float32), k
+    )
+    with np.errstate(over="ignore"):
+        expected = [compared_with_all(novelty, one) for one in new * scale]
+        assert novelty.distances_of(new * scale) == expected
+    if kind in ("apart", "far") and points == 1000:
+        assert novelty._near(new * scale).sum() < 0.1 * 9 * points  # else nothing is left out
 
 
 def test_novelty_travels_in_the_bundle_and_is_part_of_its_id(bundle: Bundle, tmp_path: Path) -> None:

@@ -107,6 +107,32 @@ def test_windows_become_channels_in_their_order() -> None:
     assert got == pytest.approx([lung, 1.0, 0.5, (80 + 1024) / 4095], abs=1e-3)
 
 
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize("width", [1.0, 350.0])
+def test_pixels_that_may_be_overwritten_change_no_bit(function: str, width: float) -> None:
+    pixels = np.random.default_rng(0).uniform(-1000, 1000, (64, 48)).astype(np.float32)
+    header = Window(40.0, width, function)  # type: ignore[arg-type]
+    table = VoiLut(np.linspace(0, 1, 300, dtype=np.float32), -100.0)
+    for windows in [("header",), ("header", "lung", "header"), ("lung", "percentile"), ("full",), ("full", "lung")]:
+        config = PreprocessConfig(size=(24, 24), windows=windows)
+        for window in (header, table):
+            expected = preprocess_image(ct(pixels, window=window), config)
+            own, fixed = pixels.copy(), pixels.copy()
+            fixed.flags.writeable = False  # as from a file that is mapped
+            for part in (own, fixed):
+                np.testing.assert_array_equal(
+                    preprocess_image(ct(part, window=window), config, is_last_use=True), expected
+                )
+            np.testing.assert_array_equal(fixed, pixels)
+
+
+def test_pixels_are_left_alone_unless_that_is_said() -> None:
+    pixels = np.random.default_rng(0).uniform(-1000, 1000, (16, 16)).astype(np.float32)
+    before = pixels.copy()
+    preprocess_image(ct(pixels), PreprocessConfig(size=(8, 8), windows=("lung",)))
+    np.testing.assert_array_equal(pixels, before)
+
+
 def test_the_window_comes_before_resizing() -> None:
     pixels = np.tile(np.asarray([-1000.0, 3000.0]), (4, 2))
     got = preprocess_image(ct(pixels), PreprocessConfig(size=(2, 2), windows=("brain",)))
