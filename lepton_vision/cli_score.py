@@ -13,7 +13,7 @@ from lepton_vision.cli_options import Device, Json, check_choice, parse_codes, p
 
 if TYPE_CHECKING:
     from lepton_vision.readers.limits import Limits
-    from lepton_vision.scoring.batch import ScoreSummary
+    from lepton_vision.scoring.summary import ScoreSummary
 
 _FORMATS = "auto (NIfTI for volumes, PNG for images), nifti, png, or dicom (holds patient data)."
 _INPUTS = "File, folder, glob pattern, manifest, archive, DICOMDIR or URL; - reads a list; may be repeated."
@@ -84,7 +84,7 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score files and folders: one row for every image or volume, one with a reason for each that failed."""
-    from lepton_vision.scoring.batch import check_failures
+    from lepton_vision.scoring.summary import check_failures
 
     chosen = {"engine": engine, "mask-format": mask_format, "format": file_format, "precision": precision}
     chosen["on"] = on

@@ -8,15 +8,14 @@ is on disk before the row is.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
-from lepton_vision.errors import ConfigError, ScoringError, TooManyFailuresError
+from lepton_vision.errors import ConfigError, ScoringError
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.engine_choice import load_engine
 from lepton_vision.inference.samples import read_ahead
@@ -28,70 +27,19 @@ from lepton_vision.scoring.cases import remove_cases, write_cases
 from lepton_vision.scoring.dicom_results import Code
 from lepton_vision.scoring.done import refuse_changed
 from lepton_vision.scoring.images import ImageScorer
-from lepton_vision.scoring.inputs import Inputs, list_inputs
+from lepton_vision.scoring.inputs import Inputs, require_inputs
 from lepton_vision.scoring.mask_folder import MaskFolder, MaskFormat, choose_format, measure_names
 from lepton_vision.scoring.path_map import write_path_map
 from lepton_vision.scoring.report_folder import ReportFolder, report_info
 from lepton_vision.scoring.schema import row_schema
 from lepton_vision.scoring.sink import SHARD_ROWS, ShardFormat, ShardSink, recorded_engine
+from lepton_vision.scoring.summary import ScoreSummary, check_failures, summarize
 from lepton_vision.scoring.volumes import VolumeScorer, engine_name
 
 IMAGES_AT_ONCE = 32
 
 # progress(inputs done, all inputs, failed inputs)
 Progress = Callable[[int, int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreSummary:
-    """What a scoring run left in its output folder.
-
-    Attributes:
-        output: the folder of shards.
-        rows: rows in the folder, those of earlier runs included.
-        scored: rows with probabilities, or with a mask where there are no targets.
-        failed: rows without, counted by reason code.
-        new_rows: rows that this run added.
-        seconds: wall time of this run.
-        masks: rows with a mask file; None where none were asked for.
-        without_mask: rows whose input was read and that have none, counted by reason.
-        engine: runtime of the probabilities; None without targets.
-        engine_difference: its largest difference from torch in float32 on a calibration batch; None for torch.
-        cases: rows of series, studies and patients in ``_cases`` of the folder, see ``cases.write_cases``.
-    """
-
-    output: Path
-    rows: int
-    scored: int
-    failed: dict[str, int]
-    new_rows: int
-    seconds: float
-    masks: int | None = None
-    without_mask: dict[str, int] = field(default_factory=dict)
-    engine: str | None = None
-    engine_difference: float | None = None
-    cases: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def images_per_s(self) -> float:
-        """Rows that this run added per second of wall time."""
-        return self.new_rows / self.seconds if self.seconds > 0 else 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        counts: dict[str, Any] = {"rows": self.rows, "scored": self.scored, "failed": self.failed}
-        if self.masks is not None:
-            counts |= {"masks": self.masks, "without_mask": self.without_mask}
-        if self.engine_difference is not None:
-            counts |= {"engine": self.engine, "engine_difference": self.engine_difference}
-        if self.cases:
-            counts |= {"cases": self.cases}
-        counts |= {"new_rows": self.new_rows, "seconds": round(self.seconds, 3)}
-        return counts | {"images_per_s": round(self.images_per_s, 2)}
-
-    def _repr_html_(self) -> str:
-        cells = "".join(f"<tr><th>{key}</th><td>{value}</td></tr>" for key, value in self.to_dict().items())
-        return f"<table><caption>Scoring</caption>{cells}</table>"
 
 
 def score(
@@ -182,7 +130,7 @@ def score(
     chosen = _check_request(bundle, output, masks=folder, mask_format=mask_format)
     _check_reports(bundle, output, reports=told, codes=report_codes or {}, heat_maps=heat_maps)
     barred = [output, *(one for one in (folder, told) if one is not None)]
-    found = _list(inputs, bundle, leave_out=barred, limits=limits)
+    found = require_inputs(inputs, volumes=bundle.config.volume is not None, leave_out=barred, limits=limits)
     if path_map is not None:
         write_path_map(found, path_map)
     runtime = (recorded_engine(output) if engine == "auto" and resume else None) or engine
@@ -200,11 +148,18 @@ def score(
         if told is not None:
             said = ReportFolder(told, bundle=bundle, codes=report_codes or {}, limits=limits, has_maps=heat_maps)
             sides = sides._replace(reports=held.enter_context(closing(said)))
-        before = sink.scored + sink.failed.total()
+        before = sink.rows
         scorer = _scorer(bundle, sink, network, sides=sides, workers=workers, limits=limits)
         _run(found, sink, scorer, workers, progress)
         cases = write_cases(output, sink.shards(), schema=schema, bundle=bundle)
-    summary = _summarize(sink, network[0], before=before, started=started, has_masks=folder is not None, cases=cases)
+    summary = summarize(
+        sink,
+        engine=None if network[0] is None else network[0].name,
+        difference=None if network[0] is None else network[0].difference,
+        new_rows=sink.rows - before,
+        started=started,
+        cases=cases,
+    )
     check_failures(summary, max_failures)
     return summary
 
@@ -270,19 +225,6 @@ def _check_apart(folder: Path, output: Path, *, key: str) -> None:
         )
 
 
-def _list(
-    inputs: str | Path | Iterable[str | Path] | Inputs, bundle: Bundle, *, leave_out: Sequence[Path], limits: Limits
-) -> Inputs:
-    if not isinstance(inputs, Inputs):
-        inputs = list_inputs(inputs, volumes=bundle.config.volume is not None, leave_out=leave_out, limits=limits)
-    if not len(inputs):
-        raise ScoringError(
-            "Expected files to score. Received: an empty folder. Check the path; hidden files do not count.",
-            key="inputs",
-        )
-    return inputs
-
-
 def _load(bundle: Bundle, settings: dict[str, str], *, batch_size: int, masks: bool) -> _Network:
     """Put the network on the device: for targets, and for masks of volumes, which are predicted in windows."""
     is_volume = bundle.config.volume is not None
@@ -317,42 +259,6 @@ def _scorer(
         workers=workers,
         limits=limits,
     )
-
-
-def _summarize(
-    sink: ShardSink,
-    engine: Engine | None,
-    *,
-    before: int,
-    started: float,
-    has_masks: bool,
-    cases: dict[str, int],
-) -> ScoreSummary:
-    rows = sink.scored + sink.failed.total()
-    return ScoreSummary(
-        sink.folder,
-        rows,
-        sink.scored,
-        dict(sorted(sink.failed.items())),
-        rows - before,
-        time.perf_counter() - started,
-        sink.masked if has_masks else None,
-        dict(sorted(sink.unmasked.items())),
-        None if engine is None else engine.name,
-        None if engine is None else engine.difference,
-        cases,
-    )
-
-
-def check_failures(summary: ScoreSummary, max_failures: float) -> None:
-    """Raise TooManyFailuresError where more than ``max_failures`` of the rows failed."""
-    share = sum(summary.failed.values()) / max(summary.rows, 1)
-    if share > max_failures:
-        counts = ", ".join(f"{reason} {count}" for reason, count in summary.failed.items())
-        raise TooManyFailuresError(
-            f"Expected at most {max_failures:.1%} failed rows. Received: {share:.1%} ({counts}). "
-            "All rows are written; look at their reasons, or raise max_failures."
-        )
 
 
 def _run(

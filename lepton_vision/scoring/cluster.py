@@ -20,9 +20,10 @@ from lepton_vision.errors import ConfigError, LeptonError, ScoringError
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
-from lepton_vision.scoring.batch import Progress, ScoreSummary, check_failures, score
+from lepton_vision.scoring.batch import Progress, score
 from lepton_vision.scoring.inputs import Inputs
 from lepton_vision.scoring.parts import PARTS, list_run, merge_parts, part_folder, scored_ids
+from lepton_vision.scoring.summary import ScoreSummary, check_failures
 
 INPUTS_PER_PART = 2048
 

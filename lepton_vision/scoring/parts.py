@@ -23,11 +23,12 @@ import pyarrow.parquet as pq
 from lepton_vision.errors import ScoringError
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
-from lepton_vision.scoring.batch import Progress, ScoreSummary, score
+from lepton_vision.scoring.batch import Progress, score
 from lepton_vision.scoring.cases import write_cases
 from lepton_vision.scoring.done import Words
-from lepton_vision.scoring.inputs import Inputs, list_inputs
+from lepton_vision.scoring.inputs import Inputs, require_inputs
 from lepton_vision.scoring.sink import JOB_FILE, ShardSink, other_keys
+from lepton_vision.scoring.summary import ScoreSummary, summarize
 
 PARTS = "_parts"  # readers of tables pass over names that begin with an underscore
 
@@ -51,14 +52,9 @@ def list_run(
     limits: Limits = DEFAULT_LIMITS,
 ) -> Inputs:
     """Find the inputs of a whole run once, for all its parts; arguments as for ``score``."""
-    if isinstance(inputs, Inputs):
-        return inputs
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
     is_volume = bundle.config.volume is not None
-    found = list_inputs(inputs, volumes=is_volume, leave_out=[Path(output)], limits=limits)
-    if not len(found):
-        raise ScoringError("Expected files to score. Received: none. Check the path.", key="inputs")
-    return found
+    return require_inputs(inputs, volumes=is_volume, leave_out=[Path(output)], limits=limits)
 
 
 def score_part(
@@ -147,7 +143,7 @@ def merge_parts(
         raise ScoringError("Expected parts to merge. Received: none that was scored.", path=output)
     schema = pq.read_schema((shards or sorted(output.glob("part-*.parquet")))[0])
     with closing(ShardSink(output, schema, job=job, resume=True)) as sink:
-        before = sink.scored + sink.failed.total()
+        before = sink.rows
         known = sink.done.ids
         for shard in shards:
             known = _merge(shard, sink, known)
@@ -155,11 +151,8 @@ def merge_parts(
         for folder in folders:  # their rows are on disk in the sink
             shutil.rmtree(folder)
         cases = write_cases(output, sink.shards(), schema=schema, bundle=bundle)
-        rows = sink.scored + sink.failed.total()
-        failed, seconds = dict(sorted(sink.failed.items())), time.perf_counter() - started
-        summary = ScoreSummary(
-            output, rows, sink.scored, failed, rows - before, seconds, engine=job["engine"], cases=cases
-        )
+        engine = job["engine"] if bundle.targets else None
+        summary = summarize(sink, engine=engine, new_rows=sink.rows - before, started=started, cases=cases)
     if inputs is not None:
         lacking = len(inputs) - int(np.isin(inputs.path_ids, known).sum())
         if lacking:

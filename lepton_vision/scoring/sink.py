@@ -190,6 +190,11 @@ class ShardSink:
                 key=differing[0],
             )
 
+    @property
+    def rows(self) -> int:
+        """Rows on disk."""
+        return self.scored + self.failed.total()
+
     def shards(self) -> list[Path]:
         """Those on disk, oldest first."""
         return sorted(self.folder.glob(f"part-*.{self._format}"))

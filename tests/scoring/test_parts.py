@@ -24,6 +24,7 @@ from lepton_vision.cli import app
 from lepton_vision.errors import ConfigError, LeptonError, ScoringError
 from lepton_vision.models import Bundle
 from lepton_vision.scoring import list_run, merge_parts, score, score_part
+from lepton_vision.scoring.inputs import Inputs
 
 from .bundles import image_bundle, same_rows, volume_bundle
 from .dicom_series import write_enhanced, write_series
@@ -107,6 +108,29 @@ def test_parts_of_other_jobs_are_not_merged(bundle: Bundle, inbox: Path, tmp_pat
         merge_parts(bundle, tmp_path / "nothing")
     with pytest.raises(ScoringError, match=r"part from 0 to 1\. Received: 2"):
         score_part(bundle, inbox, out, part=2, parts=2)
+
+
+def test_no_input_is_told_in_the_same_words_in_parts(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ScoringError) as whole:
+        score(bundle, tmp_path / "empty", tmp_path / "out")
+    with pytest.raises(ScoringError) as part:
+        score_part(bundle, tmp_path / "empty", tmp_path / "out", part=0, parts=2)
+    assert str(part.value) == str(whole.value)
+    with pytest.raises(ScoringError, match=r"Received: none\. Check the path"):
+        list_run(bundle, Inputs.of([]), tmp_path / "out")
+
+
+def test_a_merge_counts_as_a_run_on_one_machine(bundle: Bundle, inbox: Path, tmp_path: Path) -> None:
+    one = score(bundle, inbox, tmp_path / "one", **HOW)
+    for part in range(2):
+        score_part(bundle, inbox, tmp_path / "out", part=part, parts=2, **HOW)
+    told = merge_parts(bundle, tmp_path / "out")
+    plain, merged = one.to_dict(), told.to_dict()
+    for name in ("seconds", "images_per_s"):
+        plain.pop(name), merged.pop(name)
+    assert merged == plain
+    assert told.engine == one.engine
 
 
 def test_series_have_parts_too(tmp_path: Path) -> None:
