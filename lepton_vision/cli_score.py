@@ -105,21 +105,13 @@ def score(
 
 
 def _cluster_settings(how: dict[str, Any], address: str) -> dict[str, Any]:
-    """Settings of a run on a cluster; what it cannot do is refused."""
-    from lepton_vision.errors import ConfigError
+    """Settings of a run on a cluster: those of a run here, on one engine that all machines have."""
     from lepton_vision.scoring.cluster import Cluster
 
-    refused = {"masks": "--masks", "reports": "--dicom-sr", "path_map": "--path-map"}
-    named = [option for key, option in refused.items() if how[key] is not None]
-    named += ["--format csv"] if how["file_format"] != "parquet" else []
-    named += ["--no-resume"] if not how["resume"] else []
-    if named:
-        raise ConfigError(
-            f"--on ray writes a new or unfinished folder of Parquet rows. Received: {named[0]}.", key="on"
-        )
-    kept = ("workers", "batch_size", "engine", "precision", "device", "shard_rows", "limits")
     engine = "torch" if how["engine"] == "auto" else how["engine"]  # machines might each choose another
-    return {key: how[key] for key in kept} | {"engine": engine, "cluster": Cluster(address)}
+    if engine.endswith((".onnx", ".xml")):
+        engine = str(Path(engine).absolute())
+    return how | {"engine": engine, "cluster": Cluster(address)}
 
 
 def _limits(file_gb: float, archive_gb: float, *, max_ratio: float, max_megapixels: float) -> Limits:

@@ -23,12 +23,17 @@ import pyarrow.parquet as pq
 
 from lepton_vision.errors import ScoringError
 from lepton_vision.files import write_atomic
-from lepton_vision.scoring.done import DoneInputs
+from lepton_vision.scoring.done import DoneInputs, Words
 
 ShardFormat = Literal["parquet", "csv"]
 SHARD_ROWS, SHARD_SECONDS = 2048, 60.0  # whatever comes first: what a killed run has to do again
 JOB_FILE = "_job.json"  # readers of tables pass over names that begin with an underscore
 _LOCK, _VERSION = ".lock", 2
+_HOLDS = {
+    "output folder": ("rows", ", or start over with resume off"),
+    "mask folder": ("masks", ": rows of that job refer to them"),
+    "report folder": ("reports", ": rows of that job refer to them"),
+}
 _FACTS = ("path_id", "status", "reason", "source_version")
 
 
@@ -81,18 +86,29 @@ def hold_job_folder(folder: Path, *, job: Mapping[str, Any], what: str) -> IO[by
         record = folder / JOB_FILE
         if not record.exists():
             write_atomic(record, json.dumps(job, indent=1))
-        differing = other_keys(job, json.loads(record.read_text(encoding="utf-8")))
-        if differing:
-            raise ScoringError(
-                f"The {what} holds {what.split()[0]}s of another job (differs in: {', '.join(differing)}). "
-                "Name another folder: rows of that job refer to them.",
-                path=folder,
-                key=differing[0],
-            )
+        refuse_other_job(folder, job, what=what)
     except BaseException:
         lock.close()
         raise
     return lock
+
+
+def refuse_other_job(folder: Path, job: Mapping[str, Any], *, what: str) -> None:
+    """Refuse a folder whose record, if there is one, names another job; ``what`` is a key of ``_HOLDS``.
+
+    Raises:
+        ScoringError: it does.
+    """
+    record = folder / JOB_FILE
+    differing = other_keys(job, json.loads(record.read_text(encoding="utf-8"))) if record.exists() else []
+    if differing:
+        held, advice = _HOLDS[what]
+        raise ScoringError(
+            f"The {what} holds {held} of another job (differs in: {', '.join(differing)}). Name another "
+            f"folder{advice}.",
+            path=folder,
+            key=differing[0],
+        )
 
 
 def other_keys(job: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
@@ -108,6 +124,23 @@ def recorded_engine(folder: Path) -> str | None:
         return None  # the sink says what is wrong with a record that cannot be read
     names = {"torch": "torch", "torch-compile": "torch-compile", "openvino": "openvino", "onnxruntime": "onnx"}
     return names.get(words[0]) if words else None
+
+
+def all_shards(folder: Path) -> list[Path]:
+    """Shards of either format in a folder, oldest first."""
+    return sorted(path for path in folder.glob("part-*") if path.suffix in (".parquet", ".csv"))
+
+
+def scored_ids(folder: Path) -> Words:
+    """Path ids that have rows in the shards of a folder, (N,) uint64; parts that were not merged do not count."""
+    ids = array("Q")
+    for shard in all_shards(folder):
+        if shard.suffix == ".csv":
+            with shard.open(newline="", encoding="utf-8") as file:
+                ids.extend(int(row["path_id"], 16) for row in csv.DictReader(file))
+        else:
+            ids.extend(int(one, 16) for one in pq.read_table(shard, columns=["path_id"])["path_id"].to_pylist())
+    return np.frombuffer(ids, np.uint64)
 
 
 class ShardSink:
@@ -159,7 +192,7 @@ class ShardSink:
                 path.unlink()
         shards = self.shards()
         if job_file.exists():
-            self._check_job(json.loads(job_file.read_text(encoding="utf-8")))
+            refuse_other_job(self.folder, self._job, what="output folder")
         elif shards:
             raise ScoringError(
                 "The output folder holds shards but no record of their job. Name another folder.", path=self.folder
@@ -179,16 +212,6 @@ class ShardSink:
             self._count(facts)
         self.done = DoneInputs.of(np.frombuffer(ids, np.uint64), np.frombuffer(versions, np.uint64))
         self._next = 1 + max((int(path.stem.removeprefix("part-")) for path in shards), default=-1)
-
-    def _check_job(self, found: Mapping[str, Any]) -> None:
-        differing = other_keys(self._job, found)
-        if differing:
-            raise ScoringError(
-                f"The output folder holds rows of another job (differs in: {', '.join(differing)}). "
-                "Name another folder, or start over with resume off.",
-                path=self.folder,
-                key=differing[0],
-            )
 
     @property
     def rows(self) -> int:

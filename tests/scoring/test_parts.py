@@ -64,7 +64,7 @@ def test_parts_in_any_order_give_the_rows_of_one_run(bundle: Bundle, inbox: Path
     told = merge_parts(bundle, out, inputs=list_run(bundle, inbox, out))
     assert (told.rows, told.scored, told.new_rows) == (43, 42, 43)
     same_rows(whole(bundle, inbox, tmp_path), out)
-    assert not list((out / "_parts").iterdir())
+    assert not (out / "_parts").exists()
     assert score_part(bundle, inbox, out, part=0, parts=3, **HOW) is None
     score(bundle, inbox, out, **HOW)  # a plain run goes on with that folder: nothing to do
     assert len(pd.read_parquet(out)) == 43
@@ -239,17 +239,12 @@ def test_the_command_line_hands_a_run_to_ray(
     assert json.loads(done.stdout)["rows"] == 43
 
 
-def test_what_ray_cannot_do_is_refused(bundle: Bundle, inbox: Path, tmp_path: Path) -> None:
+def test_an_unknown_place_to_run_is_refused(bundle: Bundle, inbox: Path, tmp_path: Path) -> None:
     bundle.save(tmp_path / "bundle")
-    words = ("score", "--bundle", tmp_path / "bundle", "--input", inbox, "--output", tmp_path / "out", "--on")
-    for more, message in (
-        (("ray", "--dicom-sr", tmp_path / "sr"), "--dicom-sr"),
-        (("ray", "--format", "csv"), "--format csv"),
-        (("rya",), "'rya'"),
-    ):
-        done = CliRunner().invoke(app, list(map(str, (*words, *more))))
-        assert isinstance(done.exception, LeptonError)
-        assert message in str(done.exception)
+    words = ("score", "--bundle", tmp_path / "bundle", "--input", inbox, "--output", tmp_path / "out", "--on", "rya")
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert isinstance(done.exception, LeptonError)
+    assert "'rya'" in str(done.exception)
 
 
 def test_without_ray_its_extra_is_named(
