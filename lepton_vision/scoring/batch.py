@@ -31,7 +31,7 @@ from lepton_vision.scoring.mask_folder import MaskFormat
 from lepton_vision.scoring.path_map import write_path_map
 from lepton_vision.scoring.sides import OpenSides, Sides
 from lepton_vision.scoring.sink import SHARD_ROWS, ShardFormat, ShardSink, recorded_engine
-from lepton_vision.scoring.summary import ScoreSummary, check_failures, summarize
+from lepton_vision.scoring.summary import FailureLimit, ScoreSummary, check_failures, refuse_share, summarize
 from lepton_vision.scoring.volumes import VolumeScorer, engine_name
 
 IMAGES_AT_ONCE = 32
@@ -99,7 +99,8 @@ def score(
         file_format: "parquet" or "csv".
         shard_rows: rows after which a shard is written (at the latest after a minute, too): what a killed run has to
             score again.
-        max_failures: largest tolerated share of failed rows.
+        max_failures: largest tolerated share of failed rows; a run that passes it for certain, and has 100 failed rows,
+            is stopped, see ``summary.FailureLimit``.
         path_map: file to write with the path of each ``path_id``, before the first row; see ``write_path_map``.
         limits: what an input may cost; one above it is a row with the reason ``too_large``.
         progress: called with (inputs done, all inputs, failed inputs).
@@ -111,7 +112,7 @@ def score(
         ScoringError: no inputs, no operating point, inputs that changed since they were scored, or a folder that
             cannot be used or is full.
         ConfigError: masks of a bundle that predicts none, or in a format that cannot hold them.
-        TooManyFailuresError: more than ``max_failures`` of the rows failed; every row is on disk.
+        TooManyFailuresError: more than ``max_failures`` of the rows failed; every row so far is on disk.
 
     Example:
         >>> summary = score("runs/ct-01/bundle", "inbox", "scores")  # doctest: +SKIP
@@ -120,8 +121,7 @@ def score(
     bundle, output = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle), Path(output)
     settings = Settings(workers, batch_size, device, precision, engine, shard_rows)
     settings.check()
-    if not 0.0 <= max_failures <= 1.0:
-        raise ScoringError(f"Expected max_failures from 0 to 1. Received: {max_failures}.", key="max_failures")
+    refuse_share(max_failures)
     asked = Sides.asked(masks, mask_format, reports=reports, codes=report_codes, heat_maps=heat_maps)
     sides = asked.checked(bundle, output)
     is_volume, barred = bundle.config.volume is not None, [output, *sides.folders]
@@ -137,6 +137,7 @@ def score(
         resume=resume,
         file_format=file_format,
         limits=limits,
+        stop=FailureLimit(max_failures, len(found)),
         progress=progress,
     )
     check_failures(summary, max_failures)
@@ -179,6 +180,7 @@ def score_into(
     limits: Limits,
     resume: bool = True,
     file_format: ShardFormat = "parquet",
+    stop: FailureLimit | None = None,
     progress: Progress | None = None,
 ) -> ScoreSummary:
     """Score inputs that were found into a folder; arguments as for ``score``, checked."""
@@ -192,7 +194,7 @@ def score_into(
         held.enter_context(closing(sink))
         beside, before = sides.open(bundle, taken=sink.mask_ids, limits=limits, held=held), sink.rows
         scorer = _scorer(bundle, sink, network, sides=beside, workers=settings.workers, limits=limits)
-        _run(found, sink, scorer, settings.workers, progress)
+        _run(found, sink, scorer, workers=settings.workers, stop=stop or FailureLimit(), progress=progress)
         cases = write_cases(output, sink.shards(), schema=schema, bundle=bundle)
     return summarize(
         sink,
@@ -249,9 +251,15 @@ def _scorer(
 
 
 def _run(
-    inputs: Inputs, sink: ShardSink, scorer: ImageScorer | VolumeScorer, workers: int, progress: Progress | None
+    inputs: Inputs,
+    sink: ShardSink,
+    scorer: ImageScorer | VolumeScorer,
+    *,
+    workers: int,
+    stop: FailureLimit,
+    progress: Progress | None,
 ) -> None:
-    """Read ahead in threads, score whole inputs in batches, write shards."""
+    """Read ahead in threads, score whole inputs in batches, write shards; stop where too many have failed."""
     is_done = sink.done.mark(inputs.path_ids)
     refuse_changed(inputs, sink.done, is_done=is_done)
     pending = (one for one, known in zip(inputs, is_done, strict=True) if not known)  # no list: there may be millions
@@ -259,13 +267,21 @@ def _run(
     if done < len(inputs):
         remove_cases(sink.folder)
     failures = 0
+
+    def check() -> None:
+        failed, rows = sink.so_far
+        stop.check(failed, rows=rows + len(inputs) - done)
+
     try:
+        if done < len(inputs):
+            check()  # of an earlier run
         items: Iterator[Any] = read_ahead(pending, scorer.read, workers=workers, depth=scorer.depth)
         for item in items:
             scorer.add(item)
             failures, done = failures + bool(item.reason), done + 1
             if progress is not None:
                 progress(done, len(inputs), failures)
+            check()
         scorer.finish()
     finally:
         forget_archives()

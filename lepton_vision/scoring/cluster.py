@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,8 @@ from lepton_vision.scoring.parts import (
 )
 from lepton_vision.scoring.path_map import write_path_map
 from lepton_vision.scoring.sides import PARTS, Sides
-from lepton_vision.scoring.sink import ShardFormat, scored_ids
-from lepton_vision.scoring.summary import ScoreSummary, check_failures
+from lepton_vision.scoring.sink import ShardFormat, failed_rows, scored_ids
+from lepton_vision.scoring.summary import FailureLimit, ScoreSummary, refuse_share
 
 INPUTS_PER_PART = 2048
 
@@ -115,6 +115,7 @@ def score_on_ray(
         >>> score_on_ray("bundle", "/data/inbox", "/data/scores", cluster=Cluster("auto"))  # doctest: +SKIP
     """
     chosen = part_settings(settings)
+    refuse_share(max_failures)
     bundle, output = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle), Path(output).absolute()
     sides = Sides.asked(masks, mask_format, reports=reports, codes=report_codes, heat_maps=heat_maps)
     if not resume:
@@ -128,16 +129,17 @@ def score_on_ray(
         bring_together(bundle, output, sides=sides, file_format=file_format, inputs=found)  # of a run that was killed
     pending = found.keep(~np.isin(found.path_ids, scored_ids(output)))
     if len(pending):
-        where = cluster or Cluster()
-        task = _Task(bundle, pending, output, -(-len(pending) // where.inputs_per_part), limits, sides, chosen)
+        where, stop = cluster or Cluster(), FailureLimit(max_failures, len(found), failed_rows([output]))
+        stop.check(0, rows=0)  # of an earlier run
+        task = _Task(bundle, pending, output, -(-len(pending) // where.inputs_per_part), limits, sides, chosen, stop)
         done, failed = len(found) - len(pending), 0
-        for part in _run(task, where):
-            done, failed = done + part["inputs"], failed + part["failed"]
-            if progress is not None:
-                progress(done, len(found), failed)
-    summary = merge_parts(bundle, output, inputs=found, **merged)
-    check_failures(summary, max_failures)
-    return summary
+        with closing(_run(task, where)) as parts:
+            for part in parts:
+                done, failed = done + part["inputs"], failed + part["failed"]
+                if progress is not None:
+                    progress(done, len(found), failed)
+                stop.check(failed, rows=0)
+    return merge_parts(bundle, output, inputs=found, max_failures=max_failures, **merged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ class _Task:
     limits: Limits
     sides: Sides
     settings: Settings
+    stop: FailureLimit
     key_mark: str = field(default_factory=lambda: _key_mark())
 
     def run(self, part: int) -> dict[str, int]:
@@ -162,7 +165,7 @@ class _Task:
                 key="LEPTON_VISION_ID_KEY",
             )
         own = self.inputs.keep(np.arange(len(self.inputs)) % self.parts == part)
-        how: dict[str, Any] = {"sides": self.sides, "settings": self.settings, "limits": self.limits}
+        how: dict[str, Any] = {"sides": self.sides, "settings": self.settings, "limits": self.limits, "stop": self.stop}
         summary = score_share(own, self.output, part_name(part, self.parts), bundle=self.bundle, **how)
         return {"inputs": len(own), "failed": sum(summary.failed.values())}
 

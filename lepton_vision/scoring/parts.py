@@ -38,12 +38,13 @@ from lepton_vision.scoring.sink import (
     ShardFormat,
     ShardSink,
     all_shards,
+    failed_rows,
     hold_folder,
     other_keys,
     refuse_other_job,
     scored_ids,
 )
-from lepton_vision.scoring.summary import ScoreSummary, summarize
+from lepton_vision.scoring.summary import FailureLimit, ScoreSummary, check_failures, refuse_share, summarize
 
 
 def part_inputs(inputs: Inputs, *, part: int, parts: int) -> Inputs:
@@ -84,6 +85,7 @@ def score_part(
     reports: str | Path | None = None,
     report_codes: Mapping[str, Code] | None = None,
     heat_maps: bool = False,
+    max_failures: float = 1.0,
     limits: Limits = DEFAULT_LIMITS,
     progress: Progress | None = None,
     **settings: Any,
@@ -101,6 +103,7 @@ def score_part(
         reports: folder of the whole run, the same for all parts; see ``score``.
         report_codes: see ``score``.
         heat_maps: see ``score``.
+        max_failures: see ``score``: of the rows of all parts; what failed in others before this one began counts.
         limits: see ``score``.
         progress: see ``score``.
         settings: of ``score``: workers, batch_size, device, precision, engine, shard_rows. The format of the rows is
@@ -112,11 +115,13 @@ def score_part(
     Raises:
         ConfigError: see ``score``; or a setting that a part does not have.
         ScoringError: see ``score``; or another process works at this part.
+        TooManyFailuresError: the run is stopped, see ``score``; ``merge_parts`` judges it in the end.
 
     Example:
         >>> score_part("bundle", "inbox", "scores", part=3, parts=100)  # doctest: +SKIP
     """
     chosen = part_settings(settings)
+    refuse_share(max_failures)
     bundle, output = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle), Path(output)
     asked = Sides.asked(masks, mask_format, reports=reports, codes=report_codes, heat_maps=heat_maps)
     sides = plan_run(bundle, output, sides=asked)
@@ -125,8 +130,15 @@ def score_part(
     own = own.keep(~np.isin(own.path_ids, scored_ids(output)))
     if not len(own):
         return None
-    how: dict[str, Any] = {"sides": sides, "settings": chosen, "limits": limits, "progress": progress}
-    return score_share(own, output, part_name(part, parts), bundle=bundle, **how)
+    name = part_name(part, parts)
+    stop = FailureLimit(max_failures, len(found), failed_rows(_folders(output, but=name)))
+    how: dict[str, Any] = {"sides": sides, "settings": chosen, "limits": limits, "stop": stop, "progress": progress}
+    return score_share(own, output, name, bundle=bundle, **how)
+
+
+def _folders(output: Path, *, but: str) -> list[Path]:
+    """Folders that hold rows of a run, but one of its parts."""
+    return [output, *(path for path in (output / PARTS).glob("*-of-*") if path.name != but)]
 
 
 def part_settings(settings: Mapping[str, Any]) -> Settings:
@@ -170,11 +182,13 @@ def score_share(
     sides: Sides,
     settings: Settings,
     limits: Limits,
+    stop: FailureLimit,
     progress: Progress | None = None,
 ) -> ScoreSummary:
     """Score the inputs of a part into the folders of that name; arguments as ``score_part`` has checked them."""
-    folder, beside = output / PARTS / name, sides.of_part(name)
-    return score_into(folder, own, bundle=bundle, sides=beside, settings=settings, limits=limits, progress=progress)
+    folder = output / PARTS / name
+    how: dict[str, Any] = {"settings": settings, "limits": limits, "stop": stop, "progress": progress}
+    return score_into(folder, own, bundle=bundle, sides=sides.of_part(name), **how)
 
 
 def part_name(part: int, parts: int) -> str:
@@ -190,6 +204,7 @@ def merge_parts(
     masks: str | Path | None = None,
     reports: str | Path | None = None,
     file_format: ShardFormat = "parquet",
+    max_failures: float = 1.0,
 ) -> ScoreSummary:
     """Bring the rows of all parts into the output folder, each input once, with their files, and remove the parts.
 
@@ -201,6 +216,7 @@ def merge_parts(
         masks: that which the parts were given.
         reports: that which the parts were given.
         file_format: of the rows in the output folder, "parquet" or "csv".
+        max_failures: largest tolerated share of failed rows.
 
     Returns:
         Counts over the whole folder; ``new_rows`` are those that were merged.
@@ -209,12 +225,14 @@ def merge_parts(
         ConfigError: parts have masks or reports, and their folder is not named.
         ScoringError: no part was scored, parts of different jobs (engine, bundle), or inputs without a row; what could
             be merged is.
+        TooManyFailuresError: more than ``max_failures`` of the rows failed; every row is in the folder.
 
     Example:
         >>> merge_parts("bundle", "scores").rows  # doctest: +SKIP
         100000
     """
     bundle, output = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle), Path(output)
+    refuse_share(max_failures)
     sides = Sides.asked(masks, "auto", reports=reports, codes=None, heat_maps=False)
     summary = bring_together(bundle, output, sides=sides, file_format=file_format, inputs=inputs)
     if inputs is not None:
@@ -225,6 +243,7 @@ def merge_parts(
                 "finished. Score those parts again, then merge again; all other rows are in the folder.",
                 path=output,
             )
+    check_failures(summary, max_failures)
     return summary
 
 

@@ -13,7 +13,7 @@ import json
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -131,16 +131,27 @@ def all_shards(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("part-*") if path.suffix in (".parquet", ".csv"))
 
 
+def failed_rows(folders: Iterable[Path]) -> int:
+    """Rows without a result in the shards of some folders."""
+    return sum(
+        status != "ok" for folder in folders for shard in all_shards(folder) for status in _texts(shard, "status")
+    )
+
+
 def scored_ids(folder: Path) -> Words:
     """Path ids that have rows in the shards of a folder, (N,) uint64; parts that were not merged do not count."""
     ids = array("Q")
     for shard in all_shards(folder):
-        if shard.suffix == ".csv":
-            with shard.open(newline="", encoding="utf-8") as file:
-                ids.extend(int(row["path_id"], 16) for row in csv.DictReader(file))
-        else:
-            ids.extend(int(one, 16) for one in pq.read_table(shard, columns=["path_id"])["path_id"].to_pylist())
+        ids.extend(int(one, 16) for one in _texts(shard, "path_id"))
     return np.frombuffer(ids, np.uint64)
+
+
+def _texts(shard: Path, column: str) -> list[str]:
+    if shard.suffix == ".csv":
+        with shard.open(newline="", encoding="utf-8") as file:
+            return [row[column] for row in csv.DictReader(file)]
+    texts: list[str] = pq.read_table(shard, columns=[column])[column].to_pylist()
+    return texts
 
 
 class ShardSink:
@@ -177,7 +188,7 @@ class ShardSink:
         self.folder, self.schema, self._job = folder, schema, {"version": _VERSION, **job}
         self._format: ShardFormat = job["format"]
         self._rows: list[dict[str, Any]] = []
-        self._shard_rows = shard_rows
+        self._failed_rows, self._shard_rows = 0, shard_rows
         self._lock = hold_folder(folder, what="output folder")
         try:
             self._open(resume=resume)
@@ -248,6 +259,12 @@ class ShardSink:
     def append(self, rows: list[dict[str, Any]]) -> None:
         """Take all rows of one input; they reach the disk together with the next ``flush``."""
         self._rows.extend(rows)
+        self._failed_rows += sum(row["status"] != "ok" for row in rows)
+
+    @property
+    def so_far(self) -> tuple[int, int]:
+        """Rows that failed, and all rows; those that are not on disk yet included."""
+        return self.failed.total() + self._failed_rows, self.rows + len(self._rows)
 
     def flush_due(self) -> None:
         """Write a shard where enough rows or seconds have come together; see ``flush``."""
@@ -273,7 +290,7 @@ class ShardSink:
                 path=target,
             ) from None
         self._count(self._rows)  # not into ``done``: nobody asks for an input twice in one run
-        self._rows, self._next = [], self._next + 1
+        self._rows, self._failed_rows, self._next = [], 0, self._next + 1
 
     def _encode(self, table: pa.Table) -> bytes:
         sink = pa.BufferOutputStream()

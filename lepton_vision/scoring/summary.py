@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lepton_vision.errors import TooManyFailuresError
+from lepton_vision.errors import ScoringError, TooManyFailuresError
 from lepton_vision.scoring.sink import ShardSink
 
 
@@ -88,12 +88,60 @@ def summarize(
     )
 
 
+STOP_FAILURES = 100  # rows that must have failed before a run is stopped: a small one goes to its end
+
+
+@dataclass(frozen=True, slots=True)
+class FailureLimit:
+    """When a run is stopped, since more of its rows have failed than will be tolerated in the end.
+
+    It is not stopped while it could still end well, every input that is left giving one good row, nor below
+    ``STOP_FAILURES``: the rows of a small folder are worth more than the minutes.
+
+    Attributes:
+        share: largest tolerated share of failed rows.
+        inputs: of the whole run, of which this may be a part.
+        failed: rows that failed in other parts of the run.
+    """
+
+    share: float = 1.0
+    inputs: int = 0
+    failed: int = 0
+
+    def check(self, failed: int, *, rows: int) -> None:
+        """Raise TooManyFailuresError where the limit is passed.
+
+        Args:
+            failed: rows that failed so far, those of earlier runs included.
+            rows: that there will be at least in this part: those so far, and one for each input that is left.
+        """
+        failed += self.failed
+        rows = max(rows, self.inputs)
+        if failed >= STOP_FAILURES and failed > self.share * rows:
+            raise TooManyFailuresError(
+                f"Expected at most {self.share:.1%} failed rows. Received: {failed} of {rows} that there will be, so "
+                "the run was stopped. The rows so far are kept; look at their reasons. The same command with a higher "
+                "max_failures goes on."
+            )
+
+
 def check_failures(summary: ScoreSummary, max_failures: float) -> None:
-    """Raise TooManyFailuresError where more than ``max_failures`` of the rows failed."""
+    """Raise TooManyFailuresError where more than ``max_failures`` of the rows of a finished run failed."""
     share = sum(summary.failed.values()) / max(summary.rows, 1)
     if share > max_failures:
         counts = ", ".join(f"{reason} {count}" for reason, count in summary.failed.items())
         raise TooManyFailuresError(
             f"Expected at most {max_failures:.1%} failed rows. Received: {share:.1%} ({counts}). "
-            "All rows are written; look at their reasons, or raise max_failures."
+            "All rows are written; look at their reasons, or raise max_failures.",
+            facts=summary.to_dict(),
         )
+
+
+def refuse_share(max_failures: float) -> None:
+    """Refuse what is no share.
+
+    Raises:
+        ScoringError: below 0 or above 1.
+    """
+    if not 0.0 <= max_failures <= 1.0:
+        raise ScoringError(f"Expected max_failures from 0 to 1. Received: {max_failures}.", key="max_failures")
