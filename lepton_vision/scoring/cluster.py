@@ -8,7 +8,7 @@ shards that are there. The rows are merged at the end: the same as those of a ru
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,7 +188,7 @@ class _Actor:
         return {name: np.array([one[name] for one in found]) for name in ("inputs", "failed")}
 
 
-def _run(task: _Task, cluster: Cluster) -> Iterator[dict[str, int]]:
+def _run(task: _Task, cluster: Cluster) -> Generator[dict[str, int]]:
     """Counts of each part as it ends."""
     with _connected(cluster) as ray:
         actors = cluster.actors or max(1, int(ray.cluster_resources().get("GPU" if cluster.gpus else "CPU", 1)))

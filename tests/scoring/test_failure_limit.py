@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ def test_a_cluster_is_stopped_and_goes_on(
 ) -> None:
     begun = list[int]()
 
-    def instead(task: Any, where: cluster.Cluster) -> Iterator[dict[str, int]]:
+    def instead(task: Any, where: cluster.Cluster) -> Generator[dict[str, int]]:
         for part in range(task.parts):
             begun.append(part)
             yield task.run(part)

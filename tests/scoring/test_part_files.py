@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +207,7 @@ def actors(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Parts in this process, in place of those of a cluster; the list gets the number of each."""
     done: list[int] = []
 
-    def instead(task: Any, where: cluster.Cluster) -> Iterator[dict[str, int]]:
+    def instead(task: Any, where: cluster.Cluster) -> Generator[dict[str, int]]:
         for part in reversed(range(task.parts)):
             yield task.run(part)
             done.append(part)
