@@ -13,7 +13,7 @@ from lepton_vision.cli_options import Device, Json, check_choice, parse_codes, p
 
 if TYPE_CHECKING:
     from lepton_vision.readers.limits import Limits
-    from lepton_vision.scoring.batch import ScoreSummary
+    from lepton_vision.scoring.summary import ScoreSummary
 
 _FORMATS = "auto (NIfTI for volumes, PNG for images), nifti, png, or dicom (holds patient data)."
 _INPUTS = "File, folder, glob pattern, manifest, archive, DICOMDIR or URL; - reads a list; may be repeated."
@@ -46,7 +46,9 @@ Engine = Annotated[str, typer.Option(help=_ENGINES)]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
 Format = Annotated[str, typer.Option("--format", help="parquet or csv.")]
 ShardRows = Annotated[int, typer.Option(min=1, help="Rows of a shard: what a killed run has to score again.")]
-MaxFailures = Annotated[float, typer.Option(help="Largest tolerated share of failed rows.")]
+MaxFailures = Annotated[
+    float, typer.Option(help="Largest tolerated share of failed rows; a run that passes it is stopped.")
+]
 PathMap = Annotated[Path | None, typer.Option(help="Also write path_id → path here, readable by you alone.")]
 On = Annotated[str, typer.Option("--on", help=_ON)]
 Address = Annotated[str, typer.Option(help="With --on ray: of the cluster, e.g. auto; else one on this machine.")]
@@ -84,7 +86,7 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score files and folders: one row for every image or volume, one with a reason for each that failed."""
-    from lepton_vision.scoring.batch import check_failures
+    from lepton_vision.errors import TooManyFailuresError
 
     chosen = {"engine": engine, "mask-format": mask_format, "format": file_format, "precision": precision}
     chosen["on"] = on
@@ -95,31 +97,27 @@ def score(
     how |= {"reports": dicom_sr, "report_codes": parse_codes("sr-code", sr_code or ())}
     how["heat_maps"] = dicom_cam
     how |= {"batch_size": batch_size, "engine": engine, "precision": precision, "device": device}
-    how |= {"file_format": file_format, "shard_rows": shard_rows, "path_map": path_map}
+    how |= {"file_format": file_format, "shard_rows": shard_rows, "path_map": path_map, "max_failures": max_failures}
     how["limits"] = _limits(max_file_gb, max_archive_gb, max_ratio=max_ratio, max_megapixels=max_megapixels)
     if on == "ray":
         how = _cluster_settings(how, ray_address)
-    summary = _score(bundle, inputs, output=output, how=how, quiet=as_json)
-    print_facts(summary.to_dict() | {"output": str(output)}, as_json=as_json)
-    check_failures(summary, max_failures)
+    try:
+        facts = _score(bundle, inputs, output=output, how=how, quiet=as_json).to_dict()
+    except TooManyFailuresError as error:
+        if error.facts:
+            print_facts(error.facts | {"output": str(output)}, as_json=as_json)
+        raise
+    print_facts(facts | {"output": str(output)}, as_json=as_json)
 
 
 def _cluster_settings(how: dict[str, Any], address: str) -> dict[str, Any]:
-    """Settings of a run on a cluster; what it cannot do is refused."""
-    from lepton_vision.errors import ConfigError
+    """Settings of a run on a cluster: those of a run here, on one engine that all machines have."""
     from lepton_vision.scoring.cluster import Cluster
 
-    refused = {"masks": "--masks", "reports": "--dicom-sr", "path_map": "--path-map"}
-    named = [option for key, option in refused.items() if how[key] is not None]
-    named += ["--format csv"] if how["file_format"] != "parquet" else []
-    named += ["--no-resume"] if not how["resume"] else []
-    if named:
-        raise ConfigError(
-            f"--on ray writes a new or unfinished folder of Parquet rows. Received: {named[0]}.", key="on"
-        )
-    kept = ("workers", "batch_size", "engine", "precision", "device", "shard_rows", "limits")
     engine = "torch" if how["engine"] == "auto" else how["engine"]  # machines might each choose another
-    return {key: how[key] for key in kept} | {"engine": engine, "cluster": Cluster(address)}
+    if engine.endswith((".onnx", ".xml")):
+        engine = str(Path(engine).absolute())
+    return how | {"engine": engine, "cluster": Cluster(address)}
 
 
 def _limits(file_gb: float, archive_gb: float, *, max_ratio: float, max_megapixels: float) -> Limits:

@@ -7,8 +7,9 @@ identifier from a header: ``path`` is for the caller, who decides what may be pr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class LeptonError(Exception):
@@ -139,6 +140,14 @@ class ScoringError(LeptonError):
 
 
 class TooManyFailuresError(ScoringError):
-    """More inputs failed than ``max_failures`` allows: a gate, exit code 1."""
+    """More inputs failed than ``max_failures`` allows: a gate, exit code 1.
+
+    Attributes:
+        facts: counts of a run that came to its end (``ScoreSummary.to_dict``); empty where it was stopped.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, *, facts: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.facts = dict(facts or {})

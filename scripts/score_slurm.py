@@ -3,7 +3,8 @@
 job=$(sbatch --parsable --array=0-99 --wrap "python scripts/score_slurm.py 100 BUNDLE OUTPUT INPUT…")
 sbatch --dependency=afterany:$job --wrap "python scripts/score_slurm.py merge BUNDLE OUTPUT INPUT…"
 
-A task that failed is run again alone (--array=7, the 100 stays), then merge again.
+A task that failed is run again alone (--array=7, the 100 stays), then merge again. Folders for masks or reports
+(masks=…, reports=…) go to all three calls below.
 """
 
 import os

@@ -42,7 +42,8 @@ def export_bundle(bundle: Bundle, path: str | Path, *, to: Runtime, int8: Int8 |
     """Write a bundle of images as ONNX (.onnx) or OpenVINO (.xml, with .bin beside it); compare it before it is there.
 
     Input ``images``: (B, C, H, W) uint16, 0 black to 65535 white, as ``preprocess_image`` gives; B is free. Outputs by
-    target name: (B, 1) or (B, K) float32 probabilities, and ``<target>_logits``, before the temperature. The metadata
+    target name: (B, 1) or (B, K) float32 probabilities, and ``<target>_logits``, before the temperature; of a float32
+    file also ``pooled features``, (B, F), which the novelty of scored rows is made of. The metadata
     ``lepton_vision`` is one JSON object: bundle id, classes, operating point, preprocessing, and the quality of an int8
     network. Masks are left out.
 
@@ -61,7 +62,7 @@ def export_bundle(bundle: Bundle, path: str | Path, *, to: Runtime, int8: Int8 |
     """
     path = Path(path)
     _check_request(bundle, path, to=to)
-    model, facts = _model(bundle, to=to), describe(bundle)
+    model, facts = _model(bundle, to=to, gives_features=int8 is None), describe(bundle)
     if int8 is not None:
         from lepton_vision.inference.int8 import quantize
 
@@ -129,11 +130,11 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     return again
 
 
-def _model(bundle: Bundle, *, to: Runtime) -> Any:
-    """The graph as the runtime's own object."""
+def _model(bundle: Bundle, *, to: Runtime, gives_features: bool) -> Any:
+    """The graph as the runtime's own object; features of int8 would be compared with a reference in float32."""
     config = bundle.config.preprocess
     scale, shift = (one.ravel().tolist() for one in normalisation(config.mean, config.std))
-    graph = ProbabilityGraph(bundle, scale=scale, shift=shift)
+    graph = ProbabilityGraph(bundle, scale=scale, shift=shift, gives_features=gives_features)
     if to == "onnx":
         from lepton_vision.inference.onnx_runtime import onnx_model
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lepton_vision.errors import ConfigError
-from lepton_vision.inference.graphs import logit_output
+from lepton_vision.inference.graphs import FEATURES, logit_output
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, normalisation
 from lepton_vision.types import ModelOutput, Pixels
@@ -71,7 +71,7 @@ def open_exported(path: Path) -> Exported:
 
 
 class ExportedNetwork:
-    """The logits of a bundle by a file that was exported from it.
+    """The logits of a bundle, and its features where the file gives them, by a file that was exported from it.
 
     Raises:
         ConfigError: see ``open_exported``; or the file is that of another bundle.
@@ -102,4 +102,6 @@ class ExportedNetwork:
     def run_pixels(self, pixels: UInt16Pixels) -> ModelOutput:
         """Run (B, C, H, W) uint16."""
         found = self._run(pixels)
-        return ModelOutput({name: torch.from_numpy(found[logit_output(name)]) for name in self._names})
+        features = torch.from_numpy(found[FEATURES]) if FEATURES in found else None  # a file of an earlier export
+        logits = {name: torch.from_numpy(found[logit_output(name)]) for name in self._names}
+        return ModelOutput(logits, features=features)

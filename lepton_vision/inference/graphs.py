@@ -14,6 +14,7 @@ from lepton_vision.errors import ConfigError
 from lepton_vision.models.bundle import Bundle
 
 OPSET = 17
+FEATURES = "pooled features"  # no target has a blank in its name
 
 
 class LogitGraph(nn.Module):
@@ -41,22 +42,25 @@ class LogitGraph(nn.Module):
 class ProbabilityGraph(nn.Module):
     """Pixels (B, C, H, W) float32 from 0 to 65535 to calibrated probabilities, (B, 1) or (B, K) for each target.
 
-    The logits that they are made of come after them; ``names`` are those of all outputs.
+    The logits that they are made of come after them, then the pooled features; ``names`` are those of all outputs.
 
     Args:
         bundle: of images.
         scale: one figure per channel.
         shift: one figure per channel, subtracted after scaling.
+        gives_features: the pooled features (B, F) come last.
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, bundle: Bundle, *, scale: Sequence[float], shift: Sequence[float]) -> None:
+    def __init__(
+        self, bundle: Bundle, *, scale: Sequence[float], shift: Sequence[float], gives_features: bool = False
+    ) -> None:
         super().__init__()
-        self.logits, self.targets = LogitGraph(bundle), bundle.targets
+        self.logits, self.targets = LogitGraph(bundle, gives_features=gives_features), bundle.targets
         names = self.logits.names
-        self.names = [*names, *map(logit_output, names)]
+        self.names = [*names, *map(logit_output, names), *([FEATURES] if gives_features else [])]
         self.temperatures = [bundle.temperature(target.name) for target in bundle.targets]
         self.register_buffer("scale", torch.tensor(list(scale)).reshape(1, -1, 1, 1))
         self.register_buffer("shift", torch.tensor(list(shift)).reshape(1, -1, 1, 1))
@@ -64,12 +68,13 @@ class ProbabilityGraph(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Normalise, run the network, divide by the temperature; then softmax or sigmoid."""
         # The clamp changes no pixel; without it OpenVINO takes conversion and scale for those of 16-bit weights.
-        logits = self.logits(pixels.clamp(0, 65535) * self.scale - self.shift)
+        found = self.logits(pixels.clamp(0, 65535) * self.scale - self.shift)
+        logits = found[: len(self.targets)]
         probabilities = (
             torch.softmax(one / t, dim=1) if target.is_exclusive else torch.sigmoid(one / t)
             for one, t, target in zip(logits, self.temperatures, self.targets, strict=True)
         )
-        return (*probabilities, *logits)
+        return (*probabilities, *found)
 
 
 def logit_output(target: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lepton_vision.errors import ConfigError
 from lepton_vision.inference.exported import Exported
-from lepton_vision.inference.graphs import LogitGraph, ProbabilityGraph, example_images, to_onnx
+from lepton_vision.inference.graphs import FEATURES, LogitGraph, ProbabilityGraph, example_images, to_onnx
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.types import ModelOutput, Pixels
 
@@ -25,7 +25,6 @@ except ImportError:
         key="engine",
     ) from None
 
-_FEATURES = "pooled features"
 RUNTIME = f"onnxruntime {onnxruntime.__version__}"
 
 
@@ -35,12 +34,12 @@ class OnnxNetwork:
     def __init__(self, bundle: Bundle) -> None:
         self._names = [target.name for target in bundle.targets]
         graph = LogitGraph(bundle, gives_features=True)
-        self._session = _session(to_onnx(graph, example_images(bundle), outputs=[*self._names, _FEATURES]))
+        self._session = _session(to_onnx(graph, example_images(bundle), outputs=[*self._names, FEATURES]))
         self.name = f"{RUNTIME} cpu fp32"
 
     def __call__(self, images: Tensor) -> ModelOutput:
         """Run (B, C, H, W) float32, normalised."""
-        *found, features = self._session.run([*self._names, _FEATURES], {"images": images.contiguous().numpy()})
+        *found, features = self._session.run([*self._names, FEATURES], {"images": images.contiguous().numpy()})
         logits = {name: torch.from_numpy(one) for name, one in zip(self._names, found, strict=True)}
         return ModelOutput(logits, features=torch.from_numpy(features))
 

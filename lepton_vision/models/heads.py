@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from lepton_vision.models.device import full_precision
@@ -54,4 +55,15 @@ class Heads(nn.Module):
         """
         with full_precision(features.device):
             features = features.float()
-            return {t.name: self.head(t.name)(self.dropout(features)) for t in self.targets}
+            return {t.name: self._logits(self.head(t.name), self.dropout(features)) for t in self.targets}
+
+    def _logits(self, layer: nn.Module, features: Tensor) -> Tensor:
+        """(B, K): outside training each row by the same sum, wherever it stands in its batch; BLAS does not promise it.
+
+        A graph for another runtime keeps the layer, which that runtime knows.
+        """
+        is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        if self.training or is_traced or not isinstance(layer, nn.Linear):
+            logits: Tensor = layer(features)
+            return logits
+        return (features[:, None] * layer.weight).sum(dim=2) + layer.bias

@@ -73,10 +73,10 @@ def group_series(paths: Iterable[Path], *, limits: Limits = DEFAULT_LIMITS) -> t
     damaged: list[Path] = []
     for path in paths:
         try:
-            name = _series_of(path, limits=limits)
+            name = series_of(path, limits=limits)
         except ReadError as error:  # whoever reads the file by itself learns the reason
             name = None
-            if error.reason not in NO_SLICE:
+            if may_be_slice(error.reason):
                 damaged.append(path)
         if name is None:
             others.append(path)
@@ -84,13 +84,28 @@ def group_series(paths: Iterable[Path], *, limits: Limits = DEFAULT_LIMITS) -> t
             members.setdefault(name, []).append(path)
     found = []
     for name, files in members.items():
-        folder = Path(os.path.commonpath([path.parent for path in files]))
+        folder = common_folder(files)
         beside = sorted((path for path in damaged if path.is_relative_to(folder)), key=_walk_order)
         found.append(FoundSeries(folder, name, tuple(sorted(files, key=_walk_order)), tuple(beside)))
     return found, others
 
 
-def _series_of(path: Path, *, limits: Limits) -> str | None:
+def may_be_slice(reason: str) -> bool:
+    """Whether a file that cannot be read, for this reason, counts as a slice of the series it lies beside."""
+    return reason not in NO_SLICE
+
+
+def common_folder(files: Iterable[Path]) -> Path:
+    """The smallest folder that holds all files of a series; what is damaged below it may be a slice of it."""
+    return Path(os.path.commonpath([path.parent for path in files]))
+
+
+def series_of(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> str | None:
+    """Read the id of the DICOM series that a file belongs to; None where it belongs to none.
+
+    Raises:
+        ReadError: its header cannot be read.
+    """
     with open_content(path, what="Cannot read the header") as content:
         if content.kind != "dicom":
             return None

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from lepton_vision._lazy import resolver
 
 if TYPE_CHECKING:
-    from lepton_vision.scoring.batch import ScoreSummary as ScoreSummary
     from lepton_vision.scoring.batch import score as score
     from lepton_vision.scoring.cluster import Cluster as Cluster
     from lepton_vision.scoring.cluster import score_on_ray as score_on_ray
@@ -21,11 +20,12 @@ if TYPE_CHECKING:
     from lepton_vision.scoring.parts import list_run as list_run
     from lepton_vision.scoring.parts import merge_parts as merge_parts
     from lepton_vision.scoring.parts import score_part as score_part
+    from lepton_vision.scoring.summary import ScoreSummary as ScoreSummary
 
 _HOMES = {
     "Cluster": "cluster",
     "ReportInfo": "dicom_report",
-    "ScoreSummary": "batch",
+    "ScoreSummary": "summary",
     "SegmentationInfo": "dicom_results",
     "export_mask": "mask_export",
     "Statement": "dicom_report",

@@ -8,15 +8,13 @@ is on disk before the row is.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import pyarrow as pa
-
-from lepton_vision.errors import ConfigError, ScoringError, TooManyFailuresError
+from lepton_vision.errors import ScoringError
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.engine_choice import load_engine
 from lepton_vision.inference.samples import read_ahead
@@ -28,70 +26,18 @@ from lepton_vision.scoring.cases import remove_cases, write_cases
 from lepton_vision.scoring.dicom_results import Code
 from lepton_vision.scoring.done import refuse_changed
 from lepton_vision.scoring.images import ImageScorer
-from lepton_vision.scoring.inputs import Inputs, list_inputs
-from lepton_vision.scoring.mask_folder import MaskFolder, MaskFormat, choose_format, measure_names
+from lepton_vision.scoring.inputs import Inputs, require_inputs
+from lepton_vision.scoring.mask_folder import MaskFormat
 from lepton_vision.scoring.path_map import write_path_map
-from lepton_vision.scoring.report_folder import ReportFolder, report_info
-from lepton_vision.scoring.schema import row_schema
+from lepton_vision.scoring.sides import OpenSides, Sides
 from lepton_vision.scoring.sink import SHARD_ROWS, ShardFormat, ShardSink, recorded_engine
+from lepton_vision.scoring.summary import FailureLimit, ScoreSummary, check_failures, refuse_share, summarize
 from lepton_vision.scoring.volumes import VolumeScorer, engine_name
 
 IMAGES_AT_ONCE = 32
 
 # progress(inputs done, all inputs, failed inputs)
 Progress = Callable[[int, int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreSummary:
-    """What a scoring run left in its output folder.
-
-    Attributes:
-        output: the folder of shards.
-        rows: rows in the folder, those of earlier runs included.
-        scored: rows with probabilities, or with a mask where there are no targets.
-        failed: rows without, counted by reason code.
-        new_rows: rows that this run added.
-        seconds: wall time of this run.
-        masks: rows with a mask file; None where none were asked for.
-        without_mask: rows whose input was read and that have none, counted by reason.
-        engine: runtime of the probabilities; None without targets.
-        engine_difference: its largest difference from torch in float32 on a calibration batch; None for torch.
-        cases: rows of series, studies and patients in ``_cases`` of the folder, see ``cases.write_cases``.
-    """
-
-    output: Path
-    rows: int
-    scored: int
-    failed: dict[str, int]
-    new_rows: int
-    seconds: float
-    masks: int | None = None
-    without_mask: dict[str, int] = field(default_factory=dict)
-    engine: str | None = None
-    engine_difference: float | None = None
-    cases: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def images_per_s(self) -> float:
-        """Rows that this run added per second of wall time."""
-        return self.new_rows / self.seconds if self.seconds > 0 else 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        counts: dict[str, Any] = {"rows": self.rows, "scored": self.scored, "failed": self.failed}
-        if self.masks is not None:
-            counts |= {"masks": self.masks, "without_mask": self.without_mask}
-        if self.engine_difference is not None:
-            counts |= {"engine": self.engine, "engine_difference": self.engine_difference}
-        if self.cases:
-            counts |= {"cases": self.cases}
-        counts |= {"new_rows": self.new_rows, "seconds": round(self.seconds, 3)}
-        return counts | {"images_per_s": round(self.images_per_s, 2)}
-
-    def _repr_html_(self) -> str:
-        cells = "".join(f"<tr><th>{key}</th><td>{value}</td></tr>" for key, value in self.to_dict().items())
-        return f"<table><caption>Scoring</caption>{cells}</table>"
 
 
 def score(
@@ -153,7 +99,8 @@ def score(
         file_format: "parquet" or "csv".
         shard_rows: rows after which a shard is written (at the latest after a minute, too): what a killed run has to
             score again.
-        max_failures: largest tolerated share of failed rows.
+        max_failures: largest tolerated share of failed rows; a run that passes it for certain, and has 100 failed rows,
+            is stopped, see ``summary.FailureLimit``.
         path_map: file to write with the path of each ``path_id``, before the first row; see ``write_path_map``.
         limits: what an input may cost; one above it is a row with the reason ``too_large``.
         progress: called with (inputs done, all inputs, failed inputs).
@@ -165,133 +112,117 @@ def score(
         ScoringError: no inputs, no operating point, inputs that changed since they were scored, or a folder that
             cannot be used or is full.
         ConfigError: masks of a bundle that predicts none, or in a format that cannot hold them.
-        TooManyFailuresError: more than ``max_failures`` of the rows failed; every row is on disk.
+        TooManyFailuresError: more than ``max_failures`` of the rows failed; every row so far is on disk.
 
     Example:
         >>> summary = score("runs/ct-01/bundle", "inbox", "scores")  # doctest: +SKIP
         >>> summary = score("runs/liver/bundle", "inbox", "scores", masks="masks")  # doctest: +SKIP
     """
-    started = time.perf_counter()
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-    if batch_size is None:
-        batch_size = IMAGES_AT_ONCE if bundle.config.volume is None else bundle.config.train.batch_size
-    if not 0.0 <= max_failures <= 1.0 or min(workers, batch_size, shard_rows) < 1:
-        raise ScoringError("Expected max_failures from 0 to 1; workers, batch_size and shard_rows of at least 1.")
-    output, folder = Path(output), None if masks is None else Path(masks)
-    told = None if reports is None else Path(reports)
-    chosen = _check_request(bundle, output, masks=folder, mask_format=mask_format)
-    _check_reports(bundle, output, reports=told, codes=report_codes or {}, heat_maps=heat_maps)
-    barred = [output, *(one for one in (folder, told) if one is not None)]
-    found = _list(inputs, bundle, leave_out=barred, limits=limits)
+    bundle, output = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle), Path(output)
+    settings = Settings(workers, batch_size, device, precision, engine, shard_rows)
+    settings.check()
+    refuse_share(max_failures)
+    asked = Sides.asked(masks, mask_format, reports=reports, codes=report_codes, heat_maps=heat_maps)
+    sides = asked.checked(bundle, output)
+    is_volume, barred = bundle.config.volume is not None, [output, *sides.folders]
+    found = require_inputs(inputs, volumes=is_volume, leave_out=barred, limits=limits)
     if path_map is not None:
         write_path_map(found, path_map)
-    runtime = (recorded_engine(output) if engine == "auto" and resume else None) or engine
-    settings = {"engine": runtime, "device": device, "precision": precision}
-    network = _load(bundle, settings, batch_size=batch_size, masks=folder is not None)
-    job = {"format": file_format, "bundle_id": bundle.bundle_id, "engine": engine_name(*network), "masks": chosen}
-    job |= {} if told is None else {"reports": "dicom with heat maps" if heat_maps else "dicom"}
-    schema = _schema(bundle, has_masks=folder is not None, has_reports=told is not None)
-    with ExitStack() as held:
-        sink = held.enter_context(closing(ShardSink(output, schema, job=job, resume=resume, shard_rows=shard_rows)))
-        sides = _Sides()
-        if folder is not None and chosen is not None:
-            target = MaskFolder(folder, bundle=bundle, mask_format=chosen, taken=sink.mask_ids, limits=limits)
-            sides = sides._replace(masks=held.enter_context(closing(target)))
-        if told is not None:
-            said = ReportFolder(told, bundle=bundle, codes=report_codes or {}, limits=limits, has_maps=heat_maps)
-            sides = sides._replace(reports=held.enter_context(closing(said)))
-        before = sink.scored + sink.failed.total()
-        scorer = _scorer(bundle, sink, network, sides=sides, workers=workers, limits=limits)
-        _run(found, sink, scorer, workers, progress)
-        cases = write_cases(output, sink.shards(), schema=schema, bundle=bundle)
-    summary = _summarize(sink, network[0], before=before, started=started, has_masks=folder is not None, cases=cases)
+    summary = score_into(
+        output,
+        found,
+        bundle=bundle,
+        sides=sides,
+        settings=settings,
+        resume=resume,
+        file_format=file_format,
+        limits=limits,
+        stop=FailureLimit(max_failures, len(found)),
+        progress=progress,
+    )
     check_failures(summary, max_failures)
     return summary
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a run computes; see ``score``."""
+
+    workers: int = 2
+    batch_size: int | None = None
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    engine: str = "torch"
+    shard_rows: int = SHARD_ROWS
+
+    def check(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            ScoringError: a count below 1.
+        """
+        if min(self.workers, 1 if self.batch_size is None else self.batch_size, self.shard_rows) < 1:
+            raise ScoringError("Expected workers, batch_size and shard_rows of at least 1.")
+
+    def images_at_once(self, bundle: Bundle) -> int:
+        """Images per step of the model."""
+        usual = IMAGES_AT_ONCE if bundle.config.volume is None else bundle.config.train.batch_size
+        return self.batch_size or usual
+
+
+def score_into(
+    output: Path,
+    found: Inputs,
+    *,
+    bundle: Bundle,
+    sides: Sides,
+    settings: Settings,
+    limits: Limits,
+    resume: bool = True,
+    file_format: ShardFormat = "parquet",
+    stop: FailureLimit | None = None,
+    progress: Progress | None = None,
+) -> ScoreSummary:
+    """Score inputs that were found into a folder; arguments as for ``score``, checked."""
+    started = time.perf_counter()
+    runtime = (recorded_engine(output) if settings.engine == "auto" and resume else None) or settings.engine
+    network = _load(bundle, replace(settings, engine=runtime), masks=sides.masks is not None)
+    job = {"format": file_format, "bundle_id": bundle.bundle_id, "engine": engine_name(*network)} | sides.job()
+    schema = sides.schema(bundle)
+    with ExitStack() as held:
+        sink = ShardSink(output, schema, job=job, resume=resume, shard_rows=settings.shard_rows)
+        held.enter_context(closing(sink))
+        beside, before = sides.open(bundle, taken=sink.mask_ids, limits=limits, held=held), sink.rows
+        scorer = _scorer(bundle, sink, network, sides=beside, workers=settings.workers, limits=limits)
+        _run(found, sink, scorer, workers=settings.workers, stop=stop or FailureLimit(), progress=progress)
+        cases = write_cases(output, sink.shards(), schema=schema, bundle=bundle)
+    return summarize(
+        sink,
+        engine=None if network[0] is None else network[0].name,
+        difference=None if network[0] is None else network[0].difference,
+        new_rows=sink.rows - before,
+        started=started,
+        cases=cases,
+    )
 
 
 _Network = tuple[Engine | None, VolumeSegmenter | None]
 
 
-class _Sides(NamedTuple):
-    """What is written beside the rows."""
-
-    masks: MaskFolder | None = None
-    reports: ReportFolder | None = None
-
-
-def _schema(bundle: Bundle, *, has_masks: bool, has_reports: bool) -> pa.Schema:
-    return row_schema(
-        bundle.targets,
-        measures=measure_names(bundle) if has_masks else (),
-        sets=tuple(bundle.set_rules),
-        has_novelty=bundle.novelty is not None,
-        has_reports=has_reports,
-    )
-
-
-def _check_request(bundle: Bundle, output: Path, *, masks: Path | None, mask_format: MaskFormat) -> MaskFormat | None:
-    """Refuse before anything is written what this bundle cannot give; return the format of the masks, if any."""
-    if bundle.targets and bundle.operating_point is None:
-        raise ScoringError(
-            "Expected a bundle with an operating point. Received: one without. Use bundle.with_operating_point first."
-        )
-    if masks is not None:
-        _check_apart(masks, output, key="masks")
-        return choose_format(mask_format, bundle)
-    if mask_format != "auto":
-        raise ConfigError(f"Expected a mask folder with the mask format {mask_format!r}. Received: none.", key="masks")
-    if not bundle.targets:
-        raise ScoringError(
-            "Expected a mask folder, as the bundle has no targets: masks are all that it gives. Received: none. Name "
-            "one with masks=FOLDER (--masks).",
-            key="masks",
-        )
-    return None
-
-
-def _check_reports(
-    bundle: Bundle, output: Path, *, reports: Path | None, codes: Mapping[str, Code], heat_maps: bool
-) -> None:
-    """Refuse before anything is written reports that this bundle cannot give."""
-    if reports is not None:
-        _check_apart(reports, output, key="reports")
-        report_info(bundle, codes)
-    elif heat_maps:
-        raise ConfigError("Expected a folder for reports with heat maps. Received: none.", key="heat_maps")
-
-
-def _check_apart(folder: Path, output: Path, *, key: str) -> None:
-    if folder.absolute().is_relative_to(output.absolute()):
-        raise ScoringError(
-            f"Expected a folder for {key} that is not within the output folder: tools read all files there as one "
-            "table. Name another folder.",
-            path=folder,
-            key=key,
-        )
-
-
-def _list(
-    inputs: str | Path | Iterable[str | Path] | Inputs, bundle: Bundle, *, leave_out: Sequence[Path], limits: Limits
-) -> Inputs:
-    if not isinstance(inputs, Inputs):
-        inputs = list_inputs(inputs, volumes=bundle.config.volume is not None, leave_out=leave_out, limits=limits)
-    if not len(inputs):
-        raise ScoringError(
-            "Expected files to score. Received: an empty folder. Check the path; hidden files do not count.",
-            key="inputs",
-        )
-    return inputs
-
-
-def _load(bundle: Bundle, settings: dict[str, str], *, batch_size: int, masks: bool) -> _Network:
+def _load(bundle: Bundle, settings: Settings, *, masks: bool) -> _Network:
     """Put the network on the device: for targets, and for masks of volumes, which are predicted in windows."""
     is_volume = bundle.config.volume is not None
     engine = segmenter = None
     if bundle.targets or not is_volume:
-        runtime, device, precision = settings["engine"], settings["device"], settings["precision"]
-        engine = load_engine(bundle, engine=runtime, device=device, precision=precision, batch_size=batch_size)
+        engine = load_engine(
+            bundle,
+            engine=settings.engine,
+            device=settings.device,
+            precision=settings.precision,
+            batch_size=settings.images_at_once(bundle),
+        )
     if masks and is_volume:
-        segmenter = VolumeSegmenter(bundle, device=settings["device"], precision=settings["precision"])
+        segmenter = VolumeSegmenter(bundle, device=settings.device, precision=settings.precision)
     return engine, segmenter
 
 
@@ -300,7 +231,7 @@ def _scorer(
     sink: ShardSink,
     network: _Network,
     *,
-    sides: _Sides,
+    sides: OpenSides,
     workers: int,
     limits: Limits,
 ) -> ImageScorer | VolumeScorer:
@@ -319,46 +250,16 @@ def _scorer(
     )
 
 
-def _summarize(
-    sink: ShardSink,
-    engine: Engine | None,
-    *,
-    before: int,
-    started: float,
-    has_masks: bool,
-    cases: dict[str, int],
-) -> ScoreSummary:
-    rows = sink.scored + sink.failed.total()
-    return ScoreSummary(
-        sink.folder,
-        rows,
-        sink.scored,
-        dict(sorted(sink.failed.items())),
-        rows - before,
-        time.perf_counter() - started,
-        sink.masked if has_masks else None,
-        dict(sorted(sink.unmasked.items())),
-        None if engine is None else engine.name,
-        None if engine is None else engine.difference,
-        cases,
-    )
-
-
-def check_failures(summary: ScoreSummary, max_failures: float) -> None:
-    """Raise TooManyFailuresError where more than ``max_failures`` of the rows failed."""
-    share = sum(summary.failed.values()) / max(summary.rows, 1)
-    if share > max_failures:
-        counts = ", ".join(f"{reason} {count}" for reason, count in summary.failed.items())
-        raise TooManyFailuresError(
-            f"Expected at most {max_failures:.1%} failed rows. Received: {share:.1%} ({counts}). "
-            "All rows are written; look at their reasons, or raise max_failures."
-        )
-
-
 def _run(
-    inputs: Inputs, sink: ShardSink, scorer: ImageScorer | VolumeScorer, workers: int, progress: Progress | None
+    inputs: Inputs,
+    sink: ShardSink,
+    scorer: ImageScorer | VolumeScorer,
+    *,
+    workers: int,
+    stop: FailureLimit,
+    progress: Progress | None,
 ) -> None:
-    """Read ahead in threads, score whole inputs in batches, write shards."""
+    """Read ahead in threads, score whole inputs in batches, write shards; stop where too many have failed."""
     is_done = sink.done.mark(inputs.path_ids)
     refuse_changed(inputs, sink.done, is_done=is_done)
     pending = (one for one, known in zip(inputs, is_done, strict=True) if not known)  # no list: there may be millions
@@ -366,14 +267,22 @@ def _run(
     if done < len(inputs):
         remove_cases(sink.folder)
     failures = 0
-    items: Iterator[Any] = read_ahead(pending, scorer.read, workers=workers, depth=scorer.depth)
+
+    def check() -> None:
+        failed, rows = sink.so_far
+        stop.check(failed, rows=rows + len(inputs) - done)
+
     try:
+        if done < len(inputs):
+            check()  # of an earlier run
+        items: Iterator[Any] = read_ahead(pending, scorer.read, workers=workers, depth=scorer.depth)
         with quiet:  # once for all: if each file enters it, that takes a twentieth of the time of reading one
             for item in items:
                 scorer.add(item)
                 failures, done = failures + bool(item.reason), done + 1
                 if progress is not None:
                     progress(done, len(inputs), failures)
+                check()
             scorer.finish()
     finally:
         forget_archives()

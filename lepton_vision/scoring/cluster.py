@@ -8,8 +8,8 @@ shards that are there. The rows are merged at the end: the same as those of a ru
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,24 @@ from lepton_vision.errors import ConfigError, LeptonError, ScoringError
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
-from lepton_vision.scoring.batch import Progress, ScoreSummary, check_failures, score
+from lepton_vision.scoring.batch import Progress, Settings
+from lepton_vision.scoring.dicom_results import Code
 from lepton_vision.scoring.inputs import Inputs
-from lepton_vision.scoring.parts import PARTS, list_run, merge_parts, part_folder, scored_ids
+from lepton_vision.scoring.mask_folder import MaskFormat
+from lepton_vision.scoring.parts import (
+    bring_together,
+    list_run,
+    merge_parts,
+    part_name,
+    part_settings,
+    plan_run,
+    score_share,
+    start_over,
+)
+from lepton_vision.scoring.path_map import write_path_map
+from lepton_vision.scoring.sides import PARTS, Sides
+from lepton_vision.scoring.sink import ShardFormat, failed_rows, scored_ids
+from lepton_vision.scoring.summary import FailureLimit, ScoreSummary, refuse_share
 
 INPUTS_PER_PART = 2048
 
@@ -53,51 +68,78 @@ def score_on_ray(
     output: str | Path,
     *,
     cluster: Cluster | None = None,
+    masks: str | Path | None = None,
+    mask_format: MaskFormat = "auto",
+    reports: str | Path | None = None,
+    report_codes: Mapping[str, Code] | None = None,
+    heat_maps: bool = False,
+    resume: bool = True,
+    file_format: ShardFormat = "parquet",
     max_failures: float = 1.0,
+    path_map: str | Path | None = None,
     limits: Limits = DEFAULT_LIMITS,
     progress: Progress | None = None,
     **settings: Any,
 ) -> ScoreSummary:
-    """Score files and folders with the actors of a Ray cluster: the rows of ``score``, each exactly once.
+    """Score files and folders with the actors of a Ray cluster: the rows and files of ``score``, each exactly once.
 
-    All machines see inputs and output under the same paths and share the key of the ids (``LEPTON_VISION_ID_KEY``).
-    A run that was killed goes on when it is repeated.
+    All machines see inputs, output and the folders for masks and reports under the same paths and share the key of the
+    ids (``LEPTON_VISION_ID_KEY``). A run that was killed goes on when it is repeated; which of several images of one id
+    has the mask or report may then be another than on one machine.
 
     Args:
         bundle: see ``score``.
         inputs: see ``score``.
-        output: see ``score``; the shards are Parquet.
+        output: see ``score``.
         cluster: where; None is this machine.
+        masks: see ``score``.
+        mask_format: see ``score``.
+        reports: see ``score``.
+        report_codes: see ``score``.
+        heat_maps: see ``score``.
+        resume: see ``score``.
+        file_format: see ``score``; actors write Parquet, and the rows become CSV where they are merged.
         max_failures: see ``score``.
+        path_map: see ``score``.
         limits: see ``score``.
         progress: called with (inputs done, all inputs, failed inputs of this run) as parts end.
         settings: of ``score``: workers, batch_size, device, precision, engine, shard_rows. Name an engine: parts of
             different engines are not merged.
 
     Raises:
-        ConfigError: ray is not installed, or an actor has another key.
+        ConfigError: see ``score``; or ray is not installed, or an actor has another key.
         ScoringError: see ``score``; or the cluster cannot be reached or lost a part more often than Ray tries.
         TooManyFailuresError: see ``score``.
 
     Example:
         >>> score_on_ray("bundle", "/data/inbox", "/data/scores", cluster=Cluster("auto"))  # doctest: +SKIP
     """
+    chosen = part_settings(settings)
+    refuse_share(max_failures)
     bundle, output = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle), Path(output).absolute()
-    found = list_run(bundle, inputs, output, limits=limits)
+    sides = Sides.asked(masks, mask_format, reports=reports, codes=report_codes, heat_maps=heat_maps)
+    if not resume:
+        start_over(output, sides=sides)
+    sides = plan_run(bundle, output, sides=sides)
+    found = list_run(bundle, inputs, output, masks=sides.masks, reports=sides.reports, limits=limits)
+    if path_map is not None:
+        write_path_map(found, path_map)
+    merged: dict[str, Any] = {"masks": sides.masks, "reports": sides.reports, "file_format": file_format}
     if any((output / PARTS).glob("*/part-*.parquet")):
-        merge_parts(bundle, output)  # of a run that was killed
+        bring_together(bundle, output, sides=sides, file_format=file_format, inputs=found)  # of a run that was killed
     pending = found.keep(~np.isin(found.path_ids, scored_ids(output)))
     if len(pending):
-        where = cluster or Cluster()
-        task = _Task(bundle, pending, output, -(-len(pending) // where.inputs_per_part), limits, settings)
+        where, stop = cluster or Cluster(), FailureLimit(max_failures, len(found), failed_rows([output]))
+        stop.check(0, rows=0)  # of an earlier run
+        task = _Task(bundle, pending, output, -(-len(pending) // where.inputs_per_part), limits, sides, chosen, stop)
         done, failed = len(found) - len(pending), 0
-        for part in _run(task, where):
-            done, failed = done + part["inputs"], failed + part["failed"]
-            if progress is not None:
-                progress(done, len(found), failed)
-    summary = merge_parts(bundle, output, inputs=found)
-    check_failures(summary, max_failures)
-    return summary
+        with closing(_run(task, where)) as parts:
+            for part in parts:
+                done, failed = done + part["inputs"], failed + part["failed"]
+                if progress is not None:
+                    progress(done, len(found), failed)
+                stop.check(failed, rows=0)
+    return merge_parts(bundle, output, inputs=found, max_failures=max_failures, **merged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +151,9 @@ class _Task:
     output: Path
     parts: int
     limits: Limits
-    settings: dict[str, Any]
+    sides: Sides
+    settings: Settings
+    stop: FailureLimit
     key_mark: str = field(default_factory=lambda: _key_mark())
 
     def run(self, part: int) -> dict[str, int]:
@@ -121,9 +165,8 @@ class _Task:
                 key="LEPTON_VISION_ID_KEY",
             )
         own = self.inputs.keep(np.arange(len(self.inputs)) % self.parts == part)
-        summary = score(
-            self.bundle, own, part_folder(self.output, part, self.parts), limits=self.limits, **self.settings
-        )
+        how: dict[str, Any] = {"sides": self.sides, "settings": self.settings, "limits": self.limits, "stop": self.stop}
+        summary = score_share(own, self.output, part_name(part, self.parts), bundle=self.bundle, **how)
         return {"inputs": len(own), "failed": sum(summary.failed.values())}
 
 
@@ -145,7 +188,7 @@ class _Actor:
         return {name: np.array([one[name] for one in found]) for name in ("inputs", "failed")}
 
 
-def _run(task: _Task, cluster: Cluster) -> Iterator[dict[str, int]]:
+def _run(task: _Task, cluster: Cluster) -> Generator[dict[str, int]]:
     """Counts of each part as it ends."""
     with _connected(cluster) as ray:
         actors = cluster.actors or max(1, int(ray.cluster_resources().get("GPU" if cluster.gpus else "CPU", 1)))

@@ -251,3 +251,24 @@ def list_inputs(
     rest = [place for place in places if place.kind != "file" or place.reason]
     packed, rest = group_packed(rest, known=[one.series_id for one in series], limits=limits)
     return Inputs.of([*(Place(path.as_posix()) for path in others), *rest], [*series, *packed])
+
+
+def require_inputs(
+    named: str | Path | Iterable[str | Path] | Inputs,
+    *,
+    volumes: bool,
+    leave_out: Sequence[Path] = (),
+    limits: Limits = DEFAULT_LIMITS,
+) -> Inputs:
+    """Find the inputs of a run, see ``list_inputs``; those that were found before are taken as they are.
+
+    Raises:
+        ScoringError: there are none.
+    """
+    if not isinstance(named, Inputs):
+        named = list_inputs(named, volumes=volumes, leave_out=leave_out, limits=limits)
+    if not len(named):
+        raise ScoringError(
+            "Expected files to score. Received: none. Check the path; hidden files do not count.", key="inputs"
+        )
+    return named

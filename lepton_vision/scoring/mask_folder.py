@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -74,6 +74,11 @@ def measure(labels: Labels, image: Image, *, structures: int) -> list[float]:
     return [float(count) * size for count in counts]
 
 
+def mask_job(bundle: Bundle, mask_format: MaskFormat) -> dict[str, Any]:
+    """Return what must be the same for all masks of a folder."""
+    return {"version": _VERSION, "masks": mask_format, "bundle_id": bundle.bundle_id}
+
+
 class MaskFolder:
     """Folder with a mask file for each image of one bundle, ``<image_id>.png``, ``.nii.gz`` or ``.dcm``.
 
@@ -95,8 +100,7 @@ class MaskFolder:
         self._structures = bundle.require_masks().names
         self._names, self._has_targets = measure_names(bundle), bool(bundle.targets)
         self._info = SegmentationInfo(bundle.bundle_id)
-        job = {"version": _VERSION, "masks": mask_format, "bundle_id": bundle.bundle_id}
-        self._lock = hold_job_folder(folder, job=job, what="mask folder")
+        self._lock = hold_job_folder(folder, job=mask_job(bundle, mask_format), what="mask folder")
 
     def columns(self, labels: Labels, *, image: Image, source: Input) -> Row:
         """Write the mask of one image, and return what its row says of it.

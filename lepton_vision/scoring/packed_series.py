@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from lepton_vision.readers.archives import Member, open_member
 from lepton_vision.readers.limits import Limits
 from lepton_vision.readers.remote import fetch_object
 from lepton_vision.readers.series import read_series
-from lepton_vision.readers.series_list import group_series
+from lepton_vision.readers.series_list import common_folder, may_be_slice, series_of
 from lepton_vision.readers.temporary import allow_many_files
 from lepton_vision.scoring.places import Place
 from lepton_vision.types import Image
@@ -25,10 +26,12 @@ class PackedSeries:
     Attributes:
         series_id: pseudonymous id.
         places: of its slices.
+        damaged: places beside them whose header cannot be read: slices of it, for all that is known.
     """
 
     series_id: str
     places: tuple[Place, ...]
+    damaged: tuple[Place, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -63,10 +66,11 @@ class PackedSeries:
         """Read the volume.
 
         Raises:
-            ReadError: as ``unpacked`` and ``read_series``.
+            ReadError: as ``unpacked`` and ``read_series``; a damaged place beside the slices counts as one of them.
         """
-        with self.unpacked(limits=limits) as files:
-            return read_series(files, series=self.series_id, limits=limits)
+        with self.unpacked(limits=limits) as files, ExitStack() as held:
+            beside = [held.enter_context(open_place(place, limits=limits)) for place in self.damaged]
+            return read_series((*files, *beside), series=self.series_id, limits=limits)
 
 
 @contextmanager
@@ -76,6 +80,8 @@ def open_place(place: Place, *, limits: Limits) -> Iterator[Path]:
     Raises:
         ReadError: it cannot be fetched or unpacked.
     """
+    if place.reason:
+        raise ReadError("The input cannot be used.", reason=place.reason)
     if place.kind == "member":
         with open_member(place.path, Member(place.index, place.member, place.copy), limits=limits) as path:
             yield path
@@ -95,18 +101,32 @@ def group_packed(
         limits: what a member or object may cost.
 
     Returns:
-        The series in the order of their first slice, and the other places in the order given.
+        The series in the order of their first slice, each with what is damaged beside it, as ``group_series`` does it
+        for files; and the other places in the order given, damaged ones among them.
     """
     found: dict[str, list[Place]] = {}
-    others, on_disk = list[Place](), frozenset(known)
+    others, damaged, on_disk = list[Place](), list[Place](), frozenset(known)
     for place in places:
         name = None
-        if place.kind in ("member", "object") and not place.reason:
-            with suppress(ReadError), open_place(place, limits=limits) as path:  # its row tells the reason
-                series, _ = group_series([path], limits=limits)
-                name = series[0].series_id if series else None
+        if place.kind in ("member", "object"):
+            try:
+                with open_place(place, limits=limits) as path:
+                    name = series_of(path, limits=limits)
+            except ReadError as error:  # its row tells the reason
+                if may_be_slice(error.reason):
+                    damaged.append(place)
         if name is None:
             others.append(place)
         elif name not in on_disk:
             found.setdefault(name, []).append(place)
-    return [PackedSeries(name, tuple(slices)) for name, slices in found.items()], others
+    series = []
+    for name, slices in found.items():
+        folder = common_folder(map(_lies_at, slices))
+        beside = tuple(place for place in damaged if _lies_at(place).is_relative_to(folder))
+        series.append(PackedSeries(name, tuple(slices), beside))
+    return series, others
+
+
+def _lies_at(place: Place) -> Path:
+    """Where a place would be if archives and stores were folders."""
+    return Path(os.path.normpath(Path(place.path, place.member)))

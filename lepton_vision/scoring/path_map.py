@@ -10,9 +10,14 @@ from lepton_vision.errors import ScoringError
 from lepton_vision.scoring.inputs import Inputs
 from lepton_vision.scoring.packed_series import PackedSeries
 
+_COLUMNS = ("path_id", "path", "member", "frame", "image_id", "patient_id")
+
 
 def write_path_map(inputs: Inputs, target: str | Path) -> None:
-    """Write a CSV (path_id, path, member, frame), readable by its owner alone (mode 0600): paths may hold names.
+    """Write a CSV, readable by its owner alone (mode 0600), since paths and ids may name patients.
+
+    Columns: path_id, path, member, frame, and the image_id and patient_id of a manifest as they stand there; rows of
+    scores have pseudonyms in their place.
 
     Args:
         inputs: as ``list_inputs`` found them; a series has a line for each of its files, a member of an archive the
@@ -28,15 +33,15 @@ def write_path_map(inputs: Inputs, target: str | Path) -> None:
         with os.fdopen(handle, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             target.chmod(0o600)
             writer = csv.writer(file)
-            writer.writerow(["path_id", "path", "member", "frame"])
+            writer.writerow(_COLUMNS)
             for one in inputs:
                 place = one.place
                 if isinstance(one.series, PackedSeries):
-                    writer.writerows([one.path_id, each.path, each.member, ""] for each in one.series.places)
+                    writer.writerows([one.path_id, each.path, each.member, "", "", ""] for each in one.series.places)
                 elif place is None:
-                    writer.writerows([one.path_id, path.as_posix(), "", ""] for path in one.files)
+                    writer.writerows([one.path_id, path.as_posix(), "", "", "", ""] for path in one.files)
                 else:
                     frame = "" if place.frame is None else place.frame
-                    writer.writerow([one.path_id, place.path, place.member, frame])
+                    writer.writerow([one.path_id, place.path, place.member, frame, place.image_id, place.patient_id])
     except OSError as error:
         raise ScoringError(f"Cannot write the path map: {error.strerror}. Name another file.", path=target) from None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -14,10 +15,13 @@ from lepton_vision.inference.samples import walk_folder
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.archives import is_archive, list_members
 from lepton_vision.readers.dicomdir import is_dicomdir, list_dicomdir
+from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.limits import Limits
 from lepton_vision.readers.remote import is_url, list_objects
 from lepton_vision.transforms.rows import RowTable, TextColumn
 
+_PSEUDONYM = re.compile(r"[0-9a-f]{16}(-([0-9]+|[0-9a-f]{16}))*")
+_LETTER = re.compile("[a-f]")
 _BETWEEN = "\0"  # the one character that no path holds
 PlaceKind = Literal["file", "member", "object", "row"]
 
@@ -36,6 +40,8 @@ class Place:
         reason: code why it will not be read; empty where it can be tried.
         image_id: as the manifest has it; empty where there is none.
         patient_id: as the manifest has it.
+        unkeyed: which of the two are no pseudonyms, and stay out of the rows: "image", "patient" or both, with a blank
+            between them.
     """
 
     path: str
@@ -47,6 +53,7 @@ class Place:
     reason: str = ""
     image_id: str = ""
     patient_id: str = ""
+    unkeyed: str = ""
 
     @property
     def identity(self) -> str:
@@ -59,9 +66,13 @@ class Place:
 
     @property
     def ids(self) -> dict[str, str]:
-        """What the manifest knows of it."""
-        known = {"image_id": self.image_id, "patient_id": self.patient_id}
-        return {name: value for name, value in known.items() if value}
+        """What the manifest knows of it, as pseudonyms."""
+        unkeyed, known = self.unkeyed.split(), dict[str, str]()
+        if self.image_id:
+            known["image_id"] = pseudonym("image", self.image_id) if "image" in unkeyed else self.image_id
+        if self.patient_id:
+            known["patient_id"] = pseudonym("patient", self.patient_id) if "patient" in unkeyed else self.patient_id
+        return known
 
     @property
     def text(self) -> str:
@@ -70,7 +81,8 @@ class Place:
             return self.path
         frame = "" if self.frame is None else str(self.frame)
         numbers = (str(self.index), str(self.copy), frame)
-        return _BETWEEN.join((self.path, self.kind, self.member, *numbers, self.reason, self.image_id, self.patient_id))
+        known = (self.image_id, self.patient_id, self.unkeyed)
+        return _BETWEEN.join((self.path, self.kind, self.member, *numbers, self.reason, *known))
 
     @classmethod
     def of_text(cls, text: str) -> Place:
@@ -78,9 +90,9 @@ class Place:
         path, *rest = text.split(_BETWEEN)
         if not rest:
             return cls(path)
-        kind, member, index, copy, frame, reason, image_id, patient_id = rest
+        kind, member, index, copy, frame, reason, *known = rest
         number = int(frame) if frame else None
-        return cls(path, cast(PlaceKind, kind), member, int(index), int(copy), number, reason, image_id, patient_id)
+        return cls(path, cast(PlaceKind, kind), member, int(index), int(copy), number, reason, *known)
 
 
 def list_places(
@@ -90,7 +102,8 @@ def list_places(
 
     Args:
         named: a file, a folder (the files below it, sorted, hidden ones left out), a glob pattern (``**`` for any
-            depth), a manifest (.parquet, .csv: its usable rows; another table is one place), an archive (.zip, .tar,
+            depth), a manifest (.parquet, .csv: its usable rows; ids of it that are no pseudonyms get one; another table
+            is one place), an archive (.zip, .tar,
             .tar.gz, .tgz: its members, also where it lies in a folder), a DICOMDIR, a URL (an object, a prefix or a
             pattern), or several of these.
         leave_out: folders whose files are left out.
@@ -160,14 +173,32 @@ def _of_file(path: str, *, limits: Limits) -> Iterator[Place]:
 def _of_manifest(manifest: Manifest) -> Iterator[Place]:
     rows = RowTable.of(manifest)
     patients = TextColumn.of_column(manifest.frame["patient_id"], rows.index)
+    is_image_keyed, is_patient_keyed = is_keyed(rows.image_ids), is_keyed(patients)
     for number in range(len(rows)):
-        address = rows.locate(number)
-        path = Path(os.path.normpath(address.path.absolute())).as_posix()
+        address, image_id, patient_id = rows.locate(number), rows.image_id(number), patients[number]
+        unkeyed = [] if is_image_keyed(image_id) else ["image"]
+        unkeyed += [] if is_patient_keyed(patient_id) else ["patient"]
         yield Place(
-            path,
+            Path(os.path.normpath(address.path.absolute())).as_posix(),
             "row",
             address.member or "",
             frame=address.frame,
-            image_id=rows.image_id(number),
-            patient_id=patients[number],
+            image_id=image_id,
+            patient_id=patient_id,
+            unkeyed=" ".join(unkeyed),
         )
+
+
+def is_keyed(column: TextColumn) -> Callable[[str], bool]:
+    """Return what tells the pseudonyms in a column of a manifest from ids that somebody wrote into it.
+
+    ``scan`` writes 16 hexadecimal digits, with frames or further ids behind them; a manifest does not say otherwise
+    where its ids come from. An id of that shape is taken for a pseudonym where it has a letter, or where all of its
+    column have the shape and some a letter: numbers of 16 decimal digits alone are those of some registry.
+    """
+
+    def texts() -> Iterator[str]:  # no list: there may be millions
+        return (text for text in (column[number] for number in range(len(column))) if text)
+
+    is_ours = all(map(_PSEUDONYM.fullmatch, texts())) and any(map(_LETTER.search, texts()))
+    return lambda text: not text or (bool(_PSEUDONYM.fullmatch(text)) and (is_ours or bool(_LETTER.search(text))))

@@ -50,6 +50,18 @@ def output_names(target: str, bundle: Bundle) -> list[str]:
     return [f"{found.name}_{name}" for name in found.classes] if found.is_exclusive else output_stems(found)
 
 
+def report_job(bundle: Bundle, codes: Mapping[str, Code]) -> dict[str, Any]:
+    """Return what must be the same for all reports of a folder."""
+    stated = {name: list(code) for name, code in codes.items()}
+    return {"version": 1, "reports": "dicom", "bundle_id": bundle.bundle_id, "codes": stated}
+
+
+def report_files(image_id: str, bundle: Bundle) -> list[str]:
+    """Names of the files that may belong to one report, heat maps first."""
+    findings = [name for target in bundle.targets for name in output_names(target.name, bundle)]
+    return [*(f"{image_id}.cam-{finding}.dcm" for finding in findings), f"{image_id}.sr.dcm"]
+
+
 class ReportFolder:
     """Folder with a DICOM Structured Report for each image or series of one bundle, ``<image_id>.sr.dcm``.
 
@@ -74,9 +86,7 @@ class ReportFolder:
         self._folder, self._bundle, self._limits = folder, bundle, limits
         self._maps = HeatMaps(bundle) if has_maps else None
         self._info = report_info(bundle, codes)
-        stated = {name: list(code) for name, code in codes.items()}
-        job = {"version": 1, "reports": "dicom", "bundle_id": bundle.bundle_id, "codes": stated}
-        self._lock = hold_job_folder(folder, job=job, what="report folder")
+        self._lock = hold_job_folder(folder, job=report_job(bundle, codes), what="report folder")
 
     def columns(self, row: Row, *, image: Image, source: Input, pixels: UInt16Pixels | None = None) -> Row:
         """Write the report of one row, and return what the row says of it: ``report`` and ``report_reason``.

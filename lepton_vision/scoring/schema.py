@@ -33,7 +33,8 @@ def row_schema(
         sets: targets with set rules: ``<target>_set``, or ``<target>_<class>_set`` of a multilabel target, are the
             answers in the conformal set, with "|" between them; empty where no answer is likely enough.
         has_novelty: ``novelty`` is the distance to the training images, ``novelty_percentile`` the share of validation
-            images that are nearer; see ``novelty.Novelty``.
+            images that are nearer; see ``novelty.Novelty``. Both are empty where the runtime gives no features: a file
+            of int8, or one that was exported before files gave them.
         has_reports: ``report`` is the name of a DICOM report, ``report_reason`` why there is none.
     """
     names = ("image_id", "path_id", "series_id", "study_id", "patient_id")

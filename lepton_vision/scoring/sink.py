@@ -13,7 +13,7 @@ import json
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -23,12 +23,17 @@ import pyarrow.parquet as pq
 
 from lepton_vision.errors import ScoringError
 from lepton_vision.files import write_atomic
-from lepton_vision.scoring.done import DoneInputs
+from lepton_vision.scoring.done import DoneInputs, Words
 
 ShardFormat = Literal["parquet", "csv"]
 SHARD_ROWS, SHARD_SECONDS = 2048, 60.0  # whatever comes first: what a killed run has to do again
 JOB_FILE = "_job.json"  # readers of tables pass over names that begin with an underscore
 _LOCK, _VERSION = ".lock", 2
+_HOLDS = {
+    "output folder": ("rows", ", or start over with resume off"),
+    "mask folder": ("masks", ": rows of that job refer to them"),
+    "report folder": ("reports", ": rows of that job refer to them"),
+}
 _FACTS = ("path_id", "status", "reason", "source_version")
 
 
@@ -81,18 +86,29 @@ def hold_job_folder(folder: Path, *, job: Mapping[str, Any], what: str) -> IO[by
         record = folder / JOB_FILE
         if not record.exists():
             write_atomic(record, json.dumps(job, indent=1))
-        differing = other_keys(job, json.loads(record.read_text(encoding="utf-8")))
-        if differing:
-            raise ScoringError(
-                f"The {what} holds {what.split()[0]}s of another job (differs in: {', '.join(differing)}). "
-                "Name another folder: rows of that job refer to them.",
-                path=folder,
-                key=differing[0],
-            )
+        refuse_other_job(folder, job, what=what)
     except BaseException:
         lock.close()
         raise
     return lock
+
+
+def refuse_other_job(folder: Path, job: Mapping[str, Any], *, what: str) -> None:
+    """Refuse a folder whose record, if there is one, names another job; ``what`` is a key of ``_HOLDS``.
+
+    Raises:
+        ScoringError: it does.
+    """
+    record = folder / JOB_FILE
+    differing = other_keys(job, json.loads(record.read_text(encoding="utf-8"))) if record.exists() else []
+    if differing:
+        held, advice = _HOLDS[what]
+        raise ScoringError(
+            f"The {what} holds {held} of another job (differs in: {', '.join(differing)}). Name another "
+            f"folder{advice}.",
+            path=folder,
+            key=differing[0],
+        )
 
 
 def other_keys(job: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
@@ -108,6 +124,34 @@ def recorded_engine(folder: Path) -> str | None:
         return None  # the sink says what is wrong with a record that cannot be read
     names = {"torch": "torch", "torch-compile": "torch-compile", "openvino": "openvino", "onnxruntime": "onnx"}
     return names.get(words[0]) if words else None
+
+
+def all_shards(folder: Path) -> list[Path]:
+    """Shards of either format in a folder, oldest first."""
+    return sorted(path for path in folder.glob("part-*") if path.suffix in (".parquet", ".csv"))
+
+
+def failed_rows(folders: Iterable[Path]) -> int:
+    """Rows without a result in the shards of some folders."""
+    return sum(
+        status != "ok" for folder in folders for shard in all_shards(folder) for status in _texts(shard, "status")
+    )
+
+
+def scored_ids(folder: Path) -> Words:
+    """Path ids that have rows in the shards of a folder, (N,) uint64; parts that were not merged do not count."""
+    ids = array("Q")
+    for shard in all_shards(folder):
+        ids.extend(int(one, 16) for one in _texts(shard, "path_id"))
+    return np.frombuffer(ids, np.uint64)
+
+
+def _texts(shard: Path, column: str) -> list[str]:
+    if shard.suffix == ".csv":
+        with shard.open(newline="", encoding="utf-8") as file:
+            return [row[column] for row in csv.DictReader(file)]
+    texts: list[str] = pq.read_table(shard, columns=[column])[column].to_pylist()
+    return texts
 
 
 class ShardSink:
@@ -144,7 +188,7 @@ class ShardSink:
         self.folder, self.schema, self._job = folder, schema, {"version": _VERSION, **job}
         self._format: ShardFormat = job["format"]
         self._rows: list[dict[str, Any]] = []
-        self._shard_rows = shard_rows
+        self._failed_rows, self._shard_rows = 0, shard_rows
         self._lock = hold_folder(folder, what="output folder")
         try:
             self._open(resume=resume)
@@ -159,7 +203,7 @@ class ShardSink:
                 path.unlink()
         shards = self.shards()
         if job_file.exists():
-            self._check_job(json.loads(job_file.read_text(encoding="utf-8")))
+            refuse_other_job(self.folder, self._job, what="output folder")
         elif shards:
             raise ScoringError(
                 "The output folder holds shards but no record of their job. Name another folder.", path=self.folder
@@ -180,15 +224,10 @@ class ShardSink:
         self.done = DoneInputs.of(np.frombuffer(ids, np.uint64), np.frombuffer(versions, np.uint64))
         self._next = 1 + max((int(path.stem.removeprefix("part-")) for path in shards), default=-1)
 
-    def _check_job(self, found: Mapping[str, Any]) -> None:
-        differing = other_keys(self._job, found)
-        if differing:
-            raise ScoringError(
-                f"The output folder holds rows of another job (differs in: {', '.join(differing)}). "
-                "Name another folder, or start over with resume off.",
-                path=self.folder,
-                key=differing[0],
-            )
+    @property
+    def rows(self) -> int:
+        """Rows on disk."""
+        return self.scored + self.failed.total()
 
     def shards(self) -> list[Path]:
         """Those on disk, oldest first."""
@@ -220,6 +259,12 @@ class ShardSink:
     def append(self, rows: list[dict[str, Any]]) -> None:
         """Take all rows of one input; they reach the disk together with the next ``flush``."""
         self._rows.extend(rows)
+        self._failed_rows += sum(row["status"] != "ok" for row in rows)
+
+    @property
+    def so_far(self) -> tuple[int, int]:
+        """Rows that failed, and all rows; those that are not on disk yet included."""
+        return self.failed.total() + self._failed_rows, self.rows + len(self._rows)
 
     def flush_due(self) -> None:
         """Write a shard where enough rows or seconds have come together; see ``flush``."""
@@ -245,7 +290,7 @@ class ShardSink:
                 path=target,
             ) from None
         self._count(self._rows)  # not into ``done``: nobody asks for an input twice in one run
-        self._rows, self._next = [], self._next + 1
+        self._rows, self._failed_rows, self._next = [], 0, self._next + 1
 
     def _encode(self, table: pa.Table) -> bytes:
         sink = pa.BufferOutputStream()

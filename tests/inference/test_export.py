@@ -47,7 +47,10 @@ def test_an_onnx_file_gives_what_torch_gives(bundle: Bundle, tmp_path: Path) -> 
     pixels = np.random.default_rng(1).integers(0, 65536, (5, 1, 64, 64)).astype(np.uint16)
     sick, organ = session.run(["sick", "organ"], {"images": pixels})
     with torch.inference_mode():
-        logits = bundle.network()(torch.from_numpy(((pixels / 65535.0 - 0.4) / 0.2).astype(np.float32))).logits
+        found = bundle.network()(torch.from_numpy(((pixels / 65535.0 - 0.4) / 0.2).astype(np.float32)))
+    logits = found.logits
+    (features,) = session.run(["pooled features"], {"images": pixels})
+    np.testing.assert_allclose(features, found.features.numpy(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(sick, expit(logits["sick"].numpy() / 2.0), atol=1e-4)
     np.testing.assert_allclose(organ, softmax(logits["organ"].numpy(), axis=1), atol=1e-4)
     facts = json.loads(session.get_modelmeta().custom_metadata_map["lepton_vision"])

@@ -8,6 +8,7 @@ import torch
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
 from lepton_vision.models import build_model
+from lepton_vision.models.heads import Heads
 from lepton_vision.models.network import Network
 from lepton_vision.types import ModelOutput, Target
 
@@ -67,6 +68,18 @@ def test_logits_are_float32_under_autocast_and_not_rounded(config: Config) -> No
         logits = model(torch.randn(8, 1, 32, 32)).logits["organ"]
     assert logits.dtype == torch.float32
     assert not torch.equal(logits, logits.bfloat16().float())
+
+
+def test_logits_do_not_depend_on_the_place_in_the_batch() -> None:
+    rng = torch.Generator().manual_seed(0)
+    heads = Heads(64, [Target("organ", "multiclass", ("a", "b", "c"))]).eval()
+    features = torch.randn(1, 64, generator=rng)
+    alone = heads(features)["organ"]
+    for count in (2, 4, 5, 33):  # MKL takes other sums for the last rows of some of these on processors with AVX-512
+        assert torch.equal(heads(features.repeat(count, 1))["organ"], alone.repeat(count, 1))
+    with torch.no_grad():
+        plain = torch.nn.functional.linear(features.double(), heads.head("organ").weight.double())
+    torch.testing.assert_close(alone.double(), plain, rtol=1e-5, atol=1e-7)
 
 
 def test_dropout_works_in_training_only(config: Config) -> None:

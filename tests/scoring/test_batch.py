@@ -143,7 +143,7 @@ def test_gates_and_missing_parts(bundle: Bundle, inbox: Path, tmp_path: Path) ->
         score(bundle, inbox, tmp_path / "out", max_failures=0.1)
     assert len(read(tmp_path / "out")) == 13
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ScoringError, match="empty folder"):
+    with pytest.raises(ScoringError, match=r"Received: none\. Check the path"):
         score(bundle, tmp_path / "empty", tmp_path / "other")
     without = Bundle(config=bundle.config, targets=bundle.targets, state=bundle.state)
     with pytest.raises(ScoringError, match="operating point"):

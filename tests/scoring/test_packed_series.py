@@ -81,6 +81,50 @@ def test_a_series_that_lies_beside_its_archive_is_one_input(bundle: Bundle, stud
     assert_same_volumes(rows_of(bundle, study, tmp_path / "out"), plain)
 
 
+def pack(study: Path, archive: Path) -> Path:
+    with zipfile.ZipFile(archive, "w") as packed:
+        for path in sorted(path for path in study.rglob("*") if path.is_file()):
+            packed.write(path, path.relative_to(study))
+    return archive
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Path:
+    """Two series in folders of their own, and what is no slice."""
+    write_series(tmp_path / "pair" / "a", [0.0, 2.0, 4.0])
+    write_series(tmp_path / "pair" / "b", [0.0, 3.0, 6.0, 9.0])
+    (tmp_path / "pair" / "b" / "notes.txt").write_text("no slice")
+    return tmp_path / "pair"
+
+
+def test_a_damaged_slice_costs_its_series_in_an_archive_as_in_a_folder(
+    bundle: Bundle, pair: Path, tmp_path: Path
+) -> None:
+    (pair / "b" / "003.dcm").write_bytes(b"")
+    (pair / "beside.dcm").write_bytes(b"")  # below none of the two folders
+    archive = pack(pair, tmp_path / "pair.zip")
+    plain, found = (rows_of(bundle, named, tmp_path / f"out-{named.name}") for named in (pair, archive))
+    names = ["series_id", "status", "reason", "sick_probability"]
+    one, other = (table[names].sort_values(names, ignore_index=True) for table in (plain, found))
+    pd.testing.assert_frame_equal(one, other, check_exact=True)
+    assert len(found) == 5
+    assert (found["status"] == "ok").sum() == 1  # series a
+    lost = found[found["reason"] != "not_an_image"].query("status == 'failed'")
+    assert len(lost) == 3  # series b, its slice, and the file beside
+    assert lost["series_id"].notna().sum() == 1
+    assert set(lost["reason"]) == {"empty"}
+
+
+def test_a_member_that_cannot_be_unpacked_costs_its_series(bundle: Bundle, pair: Path, tmp_path: Path) -> None:
+    archive = pack(pair, tmp_path / "pair.zip")
+    data, last = archive.read_bytes(), (pair / "b" / "003.dcm").read_bytes()
+    at = data.index(last) + 300
+    archive.write_bytes(data[:at] + bytes([data[at] ^ 255]) + data[at + 1 :])  # its checksum is wrong
+    found = rows_of(bundle, archive, tmp_path / "out")
+    assert found["reason"].fillna("").value_counts().to_dict() == {"": 1, "corrupt": 2, "not_an_image": 1}
+    assert found.query("reason == 'corrupt'")["series_id"].notna().sum() == 1
+
+
 def test_a_series_above_the_limit_is_a_row(bundle: Bundle, study: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 

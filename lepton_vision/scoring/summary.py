@@ -1,0 +1,147 @@
+"""What a scoring run left behind, counted; and whether too much of it failed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lepton_vision.errors import ScoringError, TooManyFailuresError
+from lepton_vision.scoring.sink import ShardSink
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreSummary:
+    """What a scoring run left in its output folder.
+
+    Attributes:
+        output: the folder of shards.
+        rows: rows in the folder, those of earlier runs included.
+        scored: rows with probabilities, or with a mask where there are no targets.
+        failed: rows without, counted by reason code.
+        new_rows: rows that this run added.
+        seconds: wall time of this run.
+        masks: rows with a mask file; None where none were asked for.
+        without_mask: rows whose input was read and that have none, counted by reason.
+        engine: runtime of the probabilities; None without targets.
+        engine_difference: its largest difference from torch in float32 on a calibration batch; None for torch.
+        cases: rows of series, studies and patients in ``_cases`` of the folder, see ``cases.write_cases``.
+    """
+
+    output: Path
+    rows: int
+    scored: int
+    failed: dict[str, int]
+    new_rows: int
+    seconds: float
+    masks: int | None = None
+    without_mask: dict[str, int] = field(default_factory=dict)
+    engine: str | None = None
+    engine_difference: float | None = None
+    cases: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def images_per_s(self) -> float:
+        """Rows that this run added per second of wall time."""
+        return self.new_rows / self.seconds if self.seconds > 0 else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        counts: dict[str, Any] = {"rows": self.rows, "scored": self.scored, "failed": self.failed}
+        if self.masks is not None:
+            counts |= {"masks": self.masks, "without_mask": self.without_mask}
+        if self.engine_difference is not None:
+            counts |= {"engine": self.engine, "engine_difference": self.engine_difference}
+        if self.cases:
+            counts |= {"cases": self.cases}
+        counts |= {"new_rows": self.new_rows, "seconds": round(self.seconds, 3)}
+        return counts | {"images_per_s": round(self.images_per_s, 2)}
+
+    def _repr_html_(self) -> str:
+        cells = "".join(f"<tr><th>{key}</th><td>{value}</td></tr>" for key, value in self.to_dict().items())
+        return f"<table><caption>Scoring</caption>{cells}</table>"
+
+
+def summarize(
+    sink: ShardSink,
+    *,
+    engine: str | None,
+    difference: float | None = None,
+    new_rows: int,
+    started: float,
+    cases: dict[str, int],
+) -> ScoreSummary:
+    """Count what a folder of shards holds; ``started`` is the time of ``perf_counter`` at which the run began."""
+    return ScoreSummary(
+        sink.folder,
+        sink.rows,
+        sink.scored,
+        dict(sorted(sink.failed.items())),
+        new_rows,
+        time.perf_counter() - started,
+        sink.masked if "mask" in sink.schema.names else None,
+        dict(sorted(sink.unmasked.items())),
+        engine,
+        difference,
+        cases,
+    )
+
+
+STOP_FAILURES = 100  # rows that must have failed before a run is stopped: a small one goes to its end
+
+
+@dataclass(frozen=True, slots=True)
+class FailureLimit:
+    """When a run is stopped, since more of its rows have failed than will be tolerated in the end.
+
+    It is not stopped while it could still end well, every input that is left giving one good row, nor below
+    ``STOP_FAILURES``: the rows of a small folder are worth more than the minutes.
+
+    Attributes:
+        share: largest tolerated share of failed rows.
+        inputs: of the whole run, of which this may be a part.
+        failed: rows that failed in other parts of the run.
+    """
+
+    share: float = 1.0
+    inputs: int = 0
+    failed: int = 0
+
+    def check(self, failed: int, *, rows: int) -> None:
+        """Raise TooManyFailuresError where the limit is passed.
+
+        Args:
+            failed: rows that failed so far, those of earlier runs included.
+            rows: that there will be at least in this part: those so far, and one for each input that is left.
+        """
+        failed += self.failed
+        rows = max(rows, self.inputs)
+        if failed >= STOP_FAILURES and failed > self.share * rows:
+            raise TooManyFailuresError(
+                f"Expected at most {self.share:.1%} failed rows. Received: {failed} of {rows} that there will be, so "
+                "the run was stopped. The rows so far are kept; look at their reasons. The same command with a higher "
+                "max_failures goes on."
+            )
+
+
+def check_failures(summary: ScoreSummary, max_failures: float) -> None:
+    """Raise TooManyFailuresError where more than ``max_failures`` of the rows of a finished run failed."""
+    share = sum(summary.failed.values()) / max(summary.rows, 1)
+    if share > max_failures:
+        counts = ", ".join(f"{reason} {count}" for reason, count in summary.failed.items())
+        raise TooManyFailuresError(
+            f"Expected at most {max_failures:.1%} failed rows. Received: {share:.1%} ({counts}). "
+            "All rows are written; look at their reasons, or raise max_failures.",
+            facts=summary.to_dict(),
+        )
+
+
+def refuse_share(max_failures: float) -> None:
+    """Refuse what is no share.
+
+    Raises:
+        ScoringError: below 0 or above 1.
+    """
+    if not 0.0 <= max_failures <= 1.0:
+        raise ScoringError(f"Expected max_failures from 0 to 1. Received: {max_failures}.", key="max_failures")
