@@ -22,6 +22,7 @@ _BATCH = "Images per step of the model; default 32, for volumes as in training."
 _ENGINES = "auto (the fastest here), torch, torch-compile, openvino, onnx, or a file of export (.onnx, .xml)."
 _ON = "here, or ray: actors of a Ray cluster, a process for each CPU; what is lost is done again."
 _BYTES = "GiB of a file, of a member of an archive, or of what they inflate to."
+_TOLERATED = 0.05  # share of failed rows at the end of a run that was given no limit
 _SAMPLES = "Millions of samples (rows x columns x channels x frames) of an input."
 _CHOICES = {
     "engine": ("auto", "torch", "torch-compile", "openvino", "onnx"),
@@ -47,7 +48,10 @@ Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
 Format = Annotated[str, typer.Option("--format", help="parquet or csv.")]
 ShardRows = Annotated[int, typer.Option(min=1, help="Rows of a shard: what a killed run has to score again.")]
 MaxFailures = Annotated[
-    float, typer.Option(help="Largest tolerated share of failed rows; a run that passes it is stopped.")
+    float | None,
+    typer.Option(
+        help="Largest tolerated share of failed rows, past which a run is stopped. Without it 0.05, judged at its end."
+    ),
 ]
 PathMap = Annotated[Path | None, typer.Option(help="Also write path_id → path here, readable by you alone.")]
 On = Annotated[str, typer.Option("--on", help=_ON)]
@@ -74,7 +78,7 @@ def score(
     precision: Precision = "auto",
     file_format: Format = "parquet",
     shard_rows: ShardRows = 2048,
-    max_failures: MaxFailures = 0.05,
+    max_failures: MaxFailures = None,
     path_map: PathMap = None,
     on: On = "here",
     ray_address: Address = "",
@@ -87,6 +91,7 @@ def score(
 ) -> None:
     """Score files and folders: one row for every image or volume, one with a reason for each that failed."""
     from lepton_vision.errors import TooManyFailuresError
+    from lepton_vision.scoring.summary import check_failures
 
     chosen = {"engine": engine, "mask-format": mask_format, "format": file_format, "precision": precision}
     chosen["on"] = on
@@ -97,17 +102,20 @@ def score(
     how |= {"reports": dicom_sr, "report_codes": parse_codes("sr-code", sr_code or ())}
     how["heat_maps"] = dicom_cam
     how |= {"batch_size": batch_size, "engine": engine, "precision": precision, "device": device}
-    how |= {"file_format": file_format, "shard_rows": shard_rows, "path_map": path_map, "max_failures": max_failures}
+    how |= {"file_format": file_format, "shard_rows": shard_rows, "path_map": path_map}
+    how["max_failures"] = 1.0 if max_failures is None else max_failures
     how["limits"] = _limits(max_file_gb, max_archive_gb, max_ratio=max_ratio, max_megapixels=max_megapixels)
     if on == "ray":
         how = _cluster_settings(how, ray_address)
     try:
-        facts = _score(bundle, inputs, output=output, how=how, quiet=as_json).to_dict()
+        summary = _score(bundle, inputs, output=output, how=how, quiet=as_json)
+        if max_failures is None:
+            check_failures(summary, _TOLERATED)
     except TooManyFailuresError as error:
         if error.facts:
             print_facts(error.facts | {"output": str(output)}, as_json=as_json)
         raise
-    print_facts(facts | {"output": str(output)}, as_json=as_json)
+    print_facts(summary.to_dict() | {"output": str(output)}, as_json=as_json)
 
 
 def _cluster_settings(how: dict[str, Any], address: str) -> dict[str, Any]:

@@ -137,8 +137,7 @@ def fit(
         cache_dir=cache_dir,
     )
     provenance = {"data_fingerprint": manifest.fingerprint, "kept_epoch": result.epoch, "validation": result.best}
-    bundle = Bundle(config=config, targets=config.targets, state=result.state, provenance=provenance)
-    bundle = bundle.with_run_dir(run_dir)
+    bundle = Bundle(config=config, targets=config.targets, state=result.state, provenance=provenance, run_dir=run_dir)
     try:
         if val is not None:
             bundle = settle(bundle, val, train=train, device=device, cache_dir=cache_dir)

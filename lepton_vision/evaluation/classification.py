@@ -181,9 +181,7 @@ def evaluate(
         _Part(predictions.select(known[t.name]), t, thresholds_of(operating_point, t)) for t in predictions.targets
     ]
     figures = _by_target(parts, partial(figures_of, settings=settings))
-    looks = {}
-    if ledger is not None:
-        looks = ledger.note(predictions.bundle_id, names_of(figures), is_external=site is not None)
+    looks = {} if ledger is None else ledger.note(predictions.bundle_id, names_of(figures), is_external=bool(site))
     return Evaluation(
         targets=predictions.targets,
         operating_point=operating_point,

@@ -64,6 +64,8 @@ class Bundle:
     run_dir: Path | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.run_dir is not None:
+            object.__setattr__(self, "run_dir", self.run_dir.absolute())
         if not (self.targets or self.config.segmentation) or _STEM not in self.state:
             raise BundleError("Expected a target or structures, and the state dict of a Network. Received: less.")
         _check_temperatures(self.temperatures, self.targets)
@@ -201,10 +203,6 @@ class Bundle:
         """Return a copy that says by this how far an image is from those of the training."""
         return self._replace(novelty=novelty)
 
-    def with_run_dir(self, folder: str | Path) -> Bundle:
-        """Return a copy that belongs to this run."""
-        return self._replace(run_dir=Path(folder).absolute())
-
     def _replace(self, **changes: Any) -> Bundle:
         changed = replace(self, **changes)
         changed.__dict__["_weights_sha256"] = self._weights_sha256  # the weights are the same: hash them once
@@ -256,7 +254,7 @@ class Bundle:
         except Exception as error:  # ours name what is wrong; KeyError, TypeError … say that a value has another form
             told = str(error) if isinstance(error, LeptonError) else f"bundle.json has another form ({error!r})."
             raise BundleError(f"The bundle cannot be used: {told}", path=folder) from None
-        return bundle.with_run_dir(folder.absolute().parent)
+        return bundle._replace(run_dir=folder.absolute().parent)
 
     @classmethod
     def _from_facts(cls, facts: Mapping[str, Any], state: dict[str, Tensor]) -> Bundle:

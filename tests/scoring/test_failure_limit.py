@@ -145,3 +145,7 @@ def test_the_command_line_tells_the_counts_of_a_run_that_failed_in_the_end(
     done = CliRunner().invoke(app, list(map(str, (*words, "--max-failures", "0.1", "--engine", "torch"))))
     assert isinstance(done.exception, TooManyFailuresError)
     assert json.loads(done.stdout)["failed"] == {"not_an_image": 20}
+    words = ("score", "--bundle", tmp_path / "bundle", "--input", inbox, "--output", tmp_path / "whole", "--json")
+    done = CliRunner().invoke(app, list(map(str, (*words, "--engine", "torch"))))
+    assert isinstance(done.exception, TooManyFailuresError)  # judged at the end: every input has its row
+    assert json.loads(done.stdout)["rows"] == 60
