@@ -75,6 +75,10 @@ class Config(Section):
             )
         if self.volume is not None and self.train.cache_features:
             raise ValueError("train.cache_features keeps features of images, not of volumes: turn it off")
+        if self.model.mirrored and (self.volume or self.segmentation or self.train.cache_features):
+            raise ValueError(
+                "model.mirrored is for classes of images: turn it off with volume, segmentation or train.cache_features"
+            )
         return self
 
     @property

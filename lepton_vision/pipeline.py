@@ -36,6 +36,7 @@ from lepton_vision.training import fit_model
 from lepton_vision.training.distributed import is_main_process
 from lepton_vision.training.features import FixedStages, UpperPart
 from lepton_vision.transforms import make_loader
+from lepton_vision.transforms.presets import may_flip
 from lepton_vision.types import Batch, OperatingPoint, Progress, Split, Target
 
 if TYPE_CHECKING:
@@ -190,10 +191,21 @@ def _on_wholes(network: Network, config: Config, *, device: torch.device) -> nn.
 
 
 def with_targets(config: Config, manifest: Manifest) -> Config:
-    """Return ``config`` with its targets, taken from the manifest where it names neither targets nor structures."""
-    if config.targets or config.segmentation is not None:
-        return config
-    return config.model_copy(update={"targets": infer_targets(manifest)})
+    """Return ``config`` with its targets, taken from the manifest where it names neither targets nor structures.
+
+    Raises:
+        ConfigError: mirror images are asked for of what is trained without flips, or tells left from right.
+    """
+    if not config.targets and config.segmentation is None:
+        config = config.model_copy(update={"targets": infer_targets(manifest)})
+    if config.model.mirrored and not may_flip(config.augment, targets=config.targets):
+        raise ConfigError(
+            "model.mirrored averages an image and its mirror image. Expected a model that is trained with left–right "
+            "flips. Received: augment without them, or a target that tells left from right. Set model.mirrored=false, "
+            "or augment.flip=true where sides do not matter.",
+            key="model.mirrored",
+        )
+    return config
 
 
 def check_leakage(config: Config, manifest: Manifest) -> tuple[Manifest, Audit]:

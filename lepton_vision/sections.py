@@ -109,6 +109,9 @@ class ModelConfig(Section):
     dropout: Fraction = 0.0
     width: PositiveInt = 64
     """Channels of the first stage; the others follow (2, 4, 8 times). Pretrained weights have 64."""
+    mirrored: bool = False
+    """Outside training, classify an image with left and right exchanged too, and average both: twice the time. For
+    models of images that are trained with flips."""
 
     @model_validator(mode="after")
     def _check_start(self) -> ModelConfig:

@@ -10,11 +10,12 @@ import pytest
 
 from lepton_vision.class_study import Scope
 from lepton_vision.config import Config
-from lepton_vision.errors import ManifestError
+from lepton_vision.errors import ConfigError, ManifestError
 from lepton_vision.evaluation.classification import validation_figures
 from lepton_vision.inference import predict
 from lepton_vision.manifest import Manifest
-from lepton_vision.pipeline import evaluate_bundle, fit
+from lepton_vision.pipeline import evaluate_bundle, fit, with_targets
+from lepton_vision.types import Target
 
 
 @pytest.fixture
@@ -41,6 +42,16 @@ def test_a_probe_on_cached_features_is_validated_like_the_whole_network(manifest
     whole = validation_figures(predict(bundle, manifest.subset("val"), precision="fp32"))
     for name, value in whole.items():
         assert bundle.provenance["validation"][name] == pytest.approx(value, abs=1e-5)
+
+
+def test_mirror_images_are_refused_where_training_has_no_flips(manifest: Manifest, tmp_path: Path) -> None:
+    mirrored = CONFIG.override("model.mirrored=true", "augment.preset=ultrasound")
+    assert with_targets(mirrored, manifest).model.mirrored
+    sided = mirrored.model_copy(update={"targets": (Target("label", "binary", ("left", "right")),)})
+    for config in (mirrored.override("augment.flip=false"), mirrored.override("augment.preset=none"), sided):
+        with pytest.raises(ConfigError, match="trained with left–right flips"):
+            fit(config, manifest, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_bundle_is_chosen_on_validation_and_judged_on_test(manifest: Manifest, tmp_path: Path) -> None:

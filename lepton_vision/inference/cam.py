@@ -61,13 +61,19 @@ def grad_cam(
         batch = images.detach().clone().to(device=device, dtype=torch.float32)
         with _in_evaluation(network), _capture(network.parameter_stages()[STAGE]) as captured:
             logit = sign * network(batch).logits[target][:, column]
-        (feature_map,) = captured
-        (gradient,) = torch.autograd.grad(logit.sum(), feature_map)
-        weights = gradient.mean(dim=(2, 3), keepdim=True)
-        heat = F.relu((weights * feature_map.detach()).sum(dim=1, keepdim=True))
-        heat = F.interpolate(heat, size=batch.shape[2:], mode="bilinear", align_corners=False)
-    result: npt.NDArray[np.float32] = heat[:, 0].detach().float().cpu().numpy()
+        gradients = torch.autograd.grad(logit.sum(), captured)
+        heat, *mirrored = (_heat(*pair, size=batch.shape[2:]) for pair in zip(captured, gradients, strict=True))
+        for one in mirrored:  # a network that sees the mirror image too
+            heat = heat + one.flip(-1)
+    result: npt.NDArray[np.float32] = heat.detach().float().cpu().numpy()
     return result
+
+
+def _heat(feature_map: Tensor, gradient: Tensor, *, size: torch.Size) -> Tensor:
+    """(B, H, W): the map of evidence, as large as the images."""
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    heat = F.relu((weights * feature_map.detach()).sum(dim=1, keepdim=True))
+    return F.interpolate(heat, size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def _find_target(network: Network, name: str) -> Target:

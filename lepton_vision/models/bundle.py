@@ -90,7 +90,8 @@ class Bundle:
         facts = {
             "weights": self._weights_sha256,
             "preprocess": plain["preprocess"],
-            "model": {"backbone": self.config.model.backbone, "stem": stem_kind(self.config)},
+            "model": {"backbone": self.config.model.backbone, "stem": stem_kind(self.config)}
+            | ({"mirrored": True} if self.config.model.mirrored else {}),
             "targets": [[t.name, t.kind, list(t.classes)] for t in self.targets],
             "temperatures": {t.name: self.temperature(t.name) for t in self.targets},
             "thresholds": None if point is None else point.to_dict()["thresholds"],

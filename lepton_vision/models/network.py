@@ -31,6 +31,8 @@ class Network(nn.Module):
         targets: what is predicted, in the order of the heads.
         start: in words, what the encoder's weights are from ("random", "imagenet …", "file …", "bundle …").
         gives_masks: whether ``forward`` computes masks; turned off in scoring where they only helped to train.
+        is_mirrored: whether features outside training are the mean over an image and its left–right mirror image; the
+            heads are linear, so that logits are this mean too.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Network(nn.Module):
         segmentation: SegmentationConfig | None = None,
         is_balanced: bool = False,
         joins_slices: bool = False,
+        is_mirrored: bool = False,
     ) -> None:
         super().__init__()
         self.encoder, self.heads = encoder, heads
@@ -51,6 +54,7 @@ class Network(nn.Module):
         self.balance = Balance(len(self.targets) + (segmentation is not None)) if is_balanced else None
         self.start = "random"
         self.gives_masks = segmentation is not None
+        self.is_mirrored = is_mirrored
 
     @property
     def channels(self) -> int:
@@ -61,7 +65,10 @@ class Network(nn.Module):
         """Return pooled features, (B, F) float32, of images or volumes as ``forward`` takes them."""
         images = self._checked(images)
         if self.attention is None:
-            return self.encoder.features(images)
+            features = self.encoder.features(images)
+            if self.is_mirrored and not self.training:
+                features = (features + self.encoder.features(images.flip(-1))) / 2
+            return features
         slices, is_there = as_slices(images)
         features = self.encoder.features(slices.contiguous(memory_format=suited_format(4)))
         joined: Tensor = self.attention(features.reshape(*is_there.shape, -1), is_there)
@@ -89,12 +96,10 @@ class Network(nn.Module):
         Raises:
             ConfigError: another number of channels or axes.
         """
-        if self.attention is not None:
-            return self._head(self.features(images))
-        images = self._checked(images)
         mode = "none" if self.segmentation is None else self.segmentation.mode
         if self.decoder is None or not (self.gives_masks or mode == "roi"):
-            return self.upper(images, below=0)
+            return self._head(self.features(images))
+        images = self._checked(images)
         maps = self.encoder.skips(images)
         given = [one.detach() for one in maps] if mode == "detached" else maps
         masks = self.decoder(given, size=images.shape[2:])
@@ -180,6 +185,7 @@ def make_network(config: Config, *, channels: int | None = None, targets: Sequen
         segmentation=config.segmentation,
         is_balanced=config.train.balance == "uncertainty",
         joins_slices=config.volume is not None and config.volume.view == "slices",
+        is_mirrored=config.model.mirrored,
     )
     if config.model.norm == "instance":
         use_instance_norms(network)

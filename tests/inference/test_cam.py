@@ -34,13 +34,8 @@ class TinyEncoder(nn.Module):
     def stages(self) -> dict[str, nn.Module]:
         return {"layer4": self.layer4}
 
-    def lower(self, images: Tensor, count: int) -> Tensor:
-        assert count == 0
-        return images
-
-    def upper(self, maps: Tensor, *, below: int) -> Tensor:
-        assert below == 0
-        return self.layer4(maps).mean(dim=(2, 3))
+    def features(self, images: Tensor) -> Tensor:
+        return self.layer4(images).mean(dim=(2, 3))
 
 
 def tiny() -> Network:
@@ -144,3 +139,12 @@ def test_unknown_names_and_classes_are_refused(resnet: Network) -> None:
             grad_cam(resnet, images, target="organ", class_index=index)
     with pytest.raises(ConfigError, match="from 0 to 1"):
         grad_cam(resnet, images, target="sick", class_index=2)
+
+
+def test_a_mirrored_network_shows_the_evidence_of_both_views(resnet: Network) -> None:
+    images = torch.randn(2, 1, 64, 64)
+    plain = grad_cam(resnet, images, target="sick")
+    turned = grad_cam(resnet, images.flip(-1), target="sick")
+    resnet.is_mirrored = True
+    found = grad_cam(resnet, images, target="sick")
+    np.testing.assert_allclose(found, (plain + turned[..., ::-1]) / 2, rtol=1e-4, atol=1e-7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -65,6 +66,14 @@ def test_an_openvino_file_gives_what_torch_gives(bundle: Bundle, tmp_path: Path)
         pytest.skip("the extra openvino is not installed")
     assert export_bundle(bundle, tmp_path / "model.xml", to="openvino") <= 1e-4
     assert sorted(file.name for file in tmp_path.iterdir()) == ["model.bin", "model.xml"]
+
+
+def test_mirrored_bundles_are_exported_whole(bundle: Bundle, tmp_path: Path) -> None:
+    mirrored = replace(bundle, config=bundle.config.override("model.mirrored=true"))
+    assert mirrored.bundle_id != bundle.bundle_id
+    for to, name in (("onnx", "model.onnx"), ("openvino", "model.xml")):
+        if find_spec(to) is not None:
+            assert export_bundle(mirrored, tmp_path / name, to=to) <= 1e-4
 
 
 def test_perturbed_weights_are_refused(bundle: Bundle, tmp_path: Path) -> None:

@@ -127,3 +127,26 @@ def test_nothing_in_forward_breaks_a_graph(config: Config) -> None:
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     with torch.no_grad():
         torch.testing.assert_close(compiled(images).logits["sick"], model(images).logits["sick"])
+
+
+def test_a_mirrored_network_averages_an_image_and_its_mirror_image_outside_training(config: Config) -> None:
+    plain, model = build_model(config), build_model(config.override("model.mirrored=true"))
+    assert same(plain, model)
+    images = torch.randn(3, 1, 32, 32)
+    with torch.inference_mode():
+        found, turned = model.eval()(images), model(images.flip(-1))
+        here, there = plain.eval()(images), plain(images.flip(-1))
+    for name, logits in found.logits.items():
+        assert torch.allclose(logits, (here.logits[name] + there.logits[name]) / 2, atol=1e-6)
+        assert torch.allclose(logits, turned.logits[name], atol=1e-6)
+        assert not torch.allclose(logits, here.logits[name], atol=1e-3)
+    assert found.features is not None
+    assert torch.equal(found.features, model.features(images))
+    with torch.no_grad():
+        assert torch.equal(model.train()(images).logits["sick"], plain.train()(images).logits["sick"])
+
+
+def test_mirror_images_are_for_classes_of_images() -> None:
+    for other in ("segmentation.structures={lesion: [1]}", "volume.view=2.5d", "train.cache_features=true"):
+        with pytest.raises(ConfigError, match="classes of images"):
+            Config().override("model.mirrored=true", other)
