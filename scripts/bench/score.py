@@ -2,9 +2,10 @@
 
     python scripts/bench/score.py [--files 512] [--rounds 3] [--threads 2] [--workers 2] [--engines torch:auto]
 
-All score the same 512x512 16-bit CT slices with the same ResNet-18 at 224x224. "decode only" reads and preprocesses
-with the threads of a scoring run and no model; "model only" has everything in memory. The network is loaded once for
-all rounds, as in a long run; how long that takes is said apart. A run waits for its first batch, and for the disk and
+All score the same 512x512 16-bit CT slices with the same network, a ResNet-18 at 224x224 unless ``--backbone`` names
+another. "decode only" reads and preprocesses with the threads of a scoring run and no model; "model only" has
+everything in memory. The network is loaded once for all rounds, as in a long run; how long that takes is said apart.
+A run waits for its first batch, and for the disk and
 the tables of cases at its end: a tenth of the time of 256 files. ``--only-ours`` leaves out both comparisons, so that
 more files can be scored, as in the long runs that scoring is for.
 
@@ -61,23 +62,25 @@ LOW, HIGH = -160.0, 240.0
 CENTER_WIDTH = {"center": 40.0, "width": 400.0, "function": "LINEAR_EXACT"}
 
 
-def make_bundle() -> lv.Bundle:
-    """A ResNet-18 with random weights, with all that rows are made from."""
+def make_bundle(backbone: str) -> lv.Bundle:
+    """A network with random weights, with all that rows are made from."""
     config = lv.Config.from_dict(
         {
             "targets": [{"name": "sick", "kind": "binary", "classes": ["no", "yes"]}],
             "preprocess": {"size": [224, 224], "windows": [CENTER_WIDTH]},
+            "model": {"backbone": backbone},
         }
     )
     torch.manual_seed(0)
+    network = build_model(config)
     bundle = lv.Bundle(
         config=config,
         targets=config.targets,
-        state=build_model(config).state_dict(),
+        state=network.state_dict(),
         operating_point=lv.OperatingPoint({"sick": (0.5,)}, "stated"),
         set_rules={"sick": (SetRule(("no", "yes"), 0.9, (0.4, 0.4), (50, 50)),)},
     )
-    points = np.random.default_rng(0).random((1000, 512), np.float32)
+    points = np.random.default_rng(0).random((1000, network.encoder.width), np.float32)
     return bundle.with_novelty(fit_novelty(points, points[:100] + 0.1, k=10))
 
 
@@ -246,6 +249,7 @@ def main() -> None:
     parser.add_argument("--monai-workers", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--engines", nargs="+", default=["torch:auto"], help="runtime:precision, or openvino:int8")
+    parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--only-ours", action="store_true", help="leave out both comparisons")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -261,7 +265,7 @@ def main() -> None:
             else:
                 shutil.copy(inbox / f"{number % 16:04d}.dcm", inbox / f"{number:04d}.dcm")
         files = sorted(inbox.iterdir())
-        bundle = make_bundle()
+        bundle = make_bundle(args.backbone)
         how = {"workers": args.workers, "batch_size": args.batch_size}
         several = [Ours(bundle, inbox, **how, **engine_of(one, bundle, Path(folder))) for one in args.engines]
         network = bundle.network()

