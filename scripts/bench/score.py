@@ -151,7 +151,8 @@ class Ours:
             with tempfile.TemporaryDirectory() as output:
                 schema = row_schema(self.bundle.targets, sets=("sick",), has_novelty=True)
                 sink = ShardSink(Path(output), schema, job={"format": "parquet"}, resume=True)
-                features, values = np.ones((self.batch_size, 512), np.float32), {"sick": np.ones(1)}
+                width, values = self.bundle.network().encoder.width, {"sick": np.ones(1)}
+                features = np.ones((self.batch_size, width), np.float32)
                 for start in range(0, len(self.inputs), self.batch_size):
                     part = self.inputs[start : start + self.batch_size]
                     far = distances_of(self.bundle, features[: len(part)], count=len(part))
