@@ -120,9 +120,8 @@ def evaluate_classes(
     )
     told = None if progress is None else lambda done, total: progress("predict", done, total, "")
     predictions = predict(bundle, part, device=device, cache_dir=cache_dir, progress=told)
-    if scope.run_dir is None:
-        Path(out).mkdir(parents=True, exist_ok=True)
-    ledger = Ledger(Path(scope.run_dir or out), manifest.fingerprint, scope.command)
+    folder, is_own = Path(scope.run_dir or out), scope.run_dir is None
+    ledger = Ledger(folder, manifest.fingerprint, scope.command, makes_folder=is_own)
     evaluation = evaluate(
         replace(predictions, ledger=ledger),
         operating_point=point,

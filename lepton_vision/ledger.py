@@ -69,16 +69,21 @@ class Ledger:
         folder: of the run.
         manifest: fingerprint of the manifest that was predicted.
         command: what looks.
+        makes_folder: whether the folder is made where it is missing.
     """
 
     folder: Path
     manifest: str
     command: str
+    makes_folder: bool = False
 
     def note(
         self, bundle_id: str | None, figures: Mapping[str, Sequence[str]], *, is_external: bool = False
     ) -> dict[str, Any]:
         """Note a look at a test split, ours or another site's; facts for provenance."""
+        if self.makes_folder:
+            with contextlib.suppress(OSError):  # said by ``Looks``; it stops nothing
+                self.folder.mkdir(parents=True, exist_ok=True)
         command = self.command + (" --external" if is_external else "")
         look = Look(bundle_id or "another tool", self.manifest, "test", command, figures)
         return record_look(self.folder, look).to_dict()

@@ -6,7 +6,6 @@ files to a report.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -24,7 +23,7 @@ from lepton_vision.evaluation.segmentation import SegmentationEvaluation, overla
 from lepton_vision.files import write_atomic
 from lepton_vision.inference.predictor import examine_network
 from lepton_vision.inference.whole_volumes import on_wholes
-from lepton_vision.ledger import Look, record_look
+from lepton_vision.ledger import Ledger
 from lepton_vision.manifest import Audit, Manifest, audit_manifest, split_manifest
 from lepton_vision.manifest.audit import drop_leaks
 from lepton_vision.manifest.labels import infer_targets, require_labels
@@ -313,10 +312,8 @@ def _looks(
         return {key: value for key, value in result.evaluation.provenance.items() if key in ("test_looks", "ledger")}
     if split != "test" or bundle.config.segmentation is None:
         return {}
-    with contextlib.suppress(OSError):  # a folder that cannot be made is noted by the ledger, and stops nothing
-        Path(folder).mkdir(parents=True, exist_ok=True)
     figures = {"masks": list(bundle.config.segmentation.names)}
-    return record_look(folder, Look(bundle.bundle_id, manifest.fingerprint, split, command, figures)).to_dict()
+    return Ledger(Path(folder), manifest.fingerprint, command, makes_folder=True).note(bundle.bundle_id, figures)
 
 
 def run_study(

@@ -16,7 +16,7 @@ from lepton_vision.evaluation import evaluate
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation
 from lepton_vision.inference import Predictions, predict
 from lepton_vision.inspection import count_split, data_flow
-from lepton_vision.ledger import Look, names_of, record_look
+from lepton_vision.ledger import Ledger, names_of
 from lepton_vision.manifest import Manifest
 from lepton_vision.manifest.split import fold_split
 from lepton_vision.mask_study import evaluate_mask_parts, mask_figures
@@ -210,7 +210,7 @@ def _note_look(
 ) -> dict[str, Any]:
     """Each cross-validation is one look at the held-out parts of its folds."""
     bundles, command = "+".join(bundle.bundle_id for bundle, _ in held_out), f"run --folds {len(held_out)}"
-    return record_look(folder, Look(bundles, manifest.fingerprint, "test", command, figures)).to_dict()
+    return Ledger(folder, manifest.fingerprint, command).note(bundles, figures)
 
 
 def _fold_dice(masks: SegmentationEvaluation, held_out: Sequence[tuple[Bundle, Manifest]]) -> dict[str, list[float]]:

@@ -22,7 +22,7 @@ from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, pat
 from lepton_vision.evaluation.measures import BinaryMeasures, Extent
 from lepton_vision.evaluation.units import Aggregation, aggregate, join_values
 from lepton_vision.inference.predictions import Predictions
-from lepton_vision.ledger import names_of
+from lepton_vision.ledger import Ledger, names_of
 from lepton_vision.set_rules import SetRule
 from lepton_vision.types import Figure, FloatArray, OperatingPoint, Target
 
@@ -180,9 +180,7 @@ def evaluate(
     parts = [
         _Part(predictions.select(known[t.name]), t, thresholds_of(operating_point, t)) for t in predictions.targets
     ]
-    figures = _by_target(parts, partial(figures_of, settings=settings))
-    looks = {} if ledger is None else ledger.note(predictions.bundle_id, names_of(figures), is_external=bool(site))
-    return Evaluation(
+    found = Evaluation(
         targets=predictions.targets,
         operating_point=operating_point,
         split=predictions.split,
@@ -190,14 +188,14 @@ def evaluate(
         n_patients=patient_units(predictions.patient_id[is_known])[1],
         n_unlabelled={name: int((~rows).sum()) for name, rows in known.items()},
         n_failed=len(predictions.failures),
-        figures=figures,
+        figures=_by_target(parts, partial(figures_of, settings=settings)),
         curves=_by_target(parts, partial(_curves, settings=settings)),
         confusion=_by_target(parts, _confusion),
         worst=_by_target(parts, worst_cases),
         unsure=_by_target(parts, unsure_cases),
         confidence=settings.confidence,
         preprocess=predictions.preprocess,
-        provenance=_provenance(predictions, settings) | looks,
+        provenance=_provenance(predictions, settings),
         analyses=analyze(
             predictions,
             operating_point=operating_point,
@@ -207,6 +205,13 @@ def evaluate(
             site=site,
         ),
     )
+    return found if ledger is None else _noted(found, ledger, is_external=site is not None)
+
+
+def _noted(found: Evaluation, ledger: Ledger, *, is_external: bool) -> Evaluation:
+    """The evaluation with the look that it is."""
+    looks = ledger.note(found.provenance["bundle_id"], names_of(found.figures), is_external=is_external)
+    return replace(found, provenance={**found.provenance, **looks})
 
 
 @dataclass(frozen=True, eq=False)

@@ -202,7 +202,7 @@ def _of_manifest(
         preprocess=bundle.config.preprocess,
         failures=(*rejected_rows(manifest), *found.failures),
         study_id=as_text(table["study_id"].fillna("").to_numpy(dtype=object)[rows]) if "study_id" in table else None,
-        ledger=_ledger(bundle, manifest),
+        ledger=_ledger(bundle, manifest) if split == "test" else None,
     )
 
 

@@ -251,14 +251,14 @@ class Bundle:
                 key=odd[0],
             )
         try:
-            bundle = cls._from_facts(facts, state)
+            bundle = cls._from_facts(facts, state, run_dir=folder.absolute().parent)
         except Exception as error:  # ours name what is wrong; KeyError, TypeError … say that a value has another form
             told = str(error) if isinstance(error, LeptonError) else f"bundle.json has another form ({error!r})."
             raise BundleError(f"The bundle cannot be used: {told}", path=folder) from None
-        return bundle._replace(run_dir=folder.absolute().parent)
+        return bundle
 
     @classmethod
-    def _from_facts(cls, facts: Mapping[str, Any], state: dict[str, Tensor]) -> Bundle:
+    def _from_facts(cls, facts: Mapping[str, Any], state: dict[str, Tensor], *, run_dir: Path) -> Bundle:
         point, novelty = facts["operating_point"], facts.get("novelty")
         arrays = {
             name.removeprefix(_NOVELTY): state.pop(name).numpy() for name in list(state) if name.startswith(_NOVELTY)
@@ -275,6 +275,7 @@ class Bundle:
                 str(k): tuple(SetRule.from_dict(rule) for rule in v) for k, v in facts.get("set_rules", {}).items()
             },
             novelty=None if novelty is None else Novelty.from_dict(novelty, arrays),
+            run_dir=run_dir,
         )
         if bundle.channels != facts["channels"]:
             raise BundleError(f"Expected weights for {facts['channels']} channels. Received: {bundle.channels}.")

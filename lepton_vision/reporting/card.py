@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lepton_vision.evaluation.classification import Evaluation
-from lepton_vision.ledger import Look, find_ledger, names_of, record_look
+from lepton_vision.ledger import Ledger, find_ledger, names_of
 from lepton_vision.reporting import view
 from lepton_vision.reporting.analyses_view import Panel, external_panel, target_panels
 from lepton_vision.reporting.cases import facts_of_unit
@@ -36,7 +35,7 @@ def write_report(
     """Write one HTML file with everything inside it; it holds no path, no file name and no identifier of a header.
 
     A page of a test split that no ledger counts yet is a look at it, and noted in the ledger of the run that holds the
-    file or, where there is none, in one beside it (``ledger.record_look``).
+    file or, where there is none, in one beside it (``ledger.Ledger.note``).
 
     Pictures of the most wrong cases are read again from where the predictions found them; a file that is gone leaves
     a placeholder. Text that is burned into pixels is shown with them. The same input gives the same file.
@@ -70,11 +69,8 @@ def _with_looks(evaluation: Evaluation, folder: Path) -> Evaluation:
     """Note a look at a test split that nobody has noted, as in a notebook."""
     if evaluation.split != "test" or "test_looks" in evaluation.provenance:
         return evaluation
-    bundle = str(evaluation.provenance.get("bundle_id") or "another tool")
-    look = Look(bundle, "", "test", "write_report", names_of(evaluation.figures))
-    with contextlib.suppress(OSError):  # writing the page will say so
-        folder.mkdir(parents=True, exist_ok=True)
-    looks = record_look(find_ledger(folder), look).to_dict()
+    ledger = Ledger(find_ledger(folder), "", "write_report", makes_folder=True)
+    looks = ledger.note(evaluation.provenance.get("bundle_id"), names_of(evaluation.figures))
     return replace(evaluation, provenance={**evaluation.provenance, **looks})
 
 
