@@ -142,12 +142,10 @@ def _limits(file_gb: float, archive_gb: float, *, max_ratio: float, max_megapixe
 def _score(bundle: Path, inputs: list[str], *, output: Path, how: dict[str, Any], quiet: bool) -> ScoreSummary:
     from lepton_vision.console import Console
     from lepton_vision.models import Bundle
-    from lepton_vision.models.allocator import keep_freed_memory
     from lepton_vision.scoring.batch import score as run_here
     from lepton_vision.scoring.cluster import score_on_ray
     from lepton_vision.scoring.inputs import read_names
 
-    keep_freed_memory()
     loaded = Bundle.load(bundle)
     run: Callable[..., ScoreSummary] = score_on_ray if "cluster" in how else run_here
     with Console(quiet=quiet) as console:

@@ -38,11 +38,13 @@ class Engine:
         precision: "auto" (the fastest that the device does well), "fp32", "bf16" or "fp16".
         batch_size: images per step. Another size may change a probability in its last bits. With ``volume.view`` 2.5d
             a step is one volume, and the network sees so many slices of it at once.
+        streams: steps that may run at once on a CPU, called from as many threads (see ``Streams``).
 
     Attributes:
         number_format: "fp32", "bf16", "fp16", or "int8" for a file with such a network.
         difference: largest difference of a probability from torch in float32 on a calibration batch; None where it was
             not compared.
+        streams: steps that may run at once; 1 on a GPU and for "torch-compile".
 
     Raises:
         ConfigError: an engine, device or precision that is not there, or a batch size below 1.
@@ -61,21 +63,28 @@ class Engine:
         device: str = "auto",
         precision: str = "auto",
         batch_size: int = 32,
+        streams: int = 1,
     ) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"Expected a batch size of at least 1. Received: {batch_size}.", key="batch_size")
+        if min(batch_size, streams) < 1:
+            raise ConfigError(
+                f"Expected a batch size and streams of at least 1. Received: {batch_size} and {streams}.",
+                key="batch_size",
+            )
         self.bundle, self.batch_size = bundle, batch_size
-        self.samples_per_step = batch_size
+        self.samples_per_step, self.streams = batch_size, streams
         self.difference: float | None = None
         self._network: Callable[..., ModelOutput]
         self.number_format: str
         if engine not in TORCH_ENGINES:
             self.device, self.precision = _cpu_only(engine, bundle, device=device, precision=precision)
-            self._network, self._runtime, self.number_format = _other_runtime(engine, bundle, self.precision)
+            made = _other_runtime(engine, bundle, precision=self.precision, streams=streams)
+            self._network, self._runtime, self.number_format = made
             return
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         self.number_format = self.precision
+        if self.device.type != "cpu" or engine != "torch":
+            self.streams = 1
         self._runtime = runtime_name(self.device, self.precision, engine=engine)
         network = bundle.network().to(self.device)
         self._network = network.to(memory_format=suited_format(network.encoder.dims + 2))
@@ -86,6 +95,11 @@ class Engine:
 
             self._network = SlicewiseNetwork(network, bundle.config, at_once=batch_size).eval()
             self.samples_per_step = 1
+
+    @property
+    def threads(self) -> int:
+        """Processors for each of the steps that may run at once."""
+        return max(1, torch.get_num_threads() // self.streams)
 
     @property
     def name(self) -> str:
@@ -195,19 +209,21 @@ def _cpu_only(engine: str, bundle: Bundle, *, device: str, precision: str) -> tu
     return torch.device("cpu"), "bf16" if precision == "bf16" else "fp32"
 
 
-def _other_runtime(engine: str, bundle: Bundle, precision: Precision) -> tuple[Callable[..., ModelOutput], str, str]:
+def _other_runtime(
+    engine: str, bundle: Bundle, *, precision: Precision, streams: int
+) -> tuple[Callable[..., ModelOutput], str, str]:
     """Load the network into a runtime, whose package is imported only now; return its name and number format too."""
     if is_exported(engine):
-        file = ExportedNetwork(Path(engine), bundle)
+        file = ExportedNetwork(Path(engine), bundle, streams=streams)
         return file, file.name, file.precision
     if engine == "openvino":
         from lepton_vision.inference.openvino_runtime import OpenVinoNetwork
 
-        network = OpenVinoNetwork(bundle, precision=precision)
+        network = OpenVinoNetwork(bundle, precision=precision, streams=streams)
         return network, network.name, precision
     from lepton_vision.inference.onnx_runtime import OnnxNetwork
 
-    session = OnnxNetwork(bundle)
+    session = OnnxNetwork(bundle, streams=streams)
     return session, session.name, precision
 
 

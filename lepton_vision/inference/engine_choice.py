@@ -6,9 +6,11 @@ import json
 import os
 import platform
 import time
+from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from lepton_vision.errors import ConfigError
 from lepton_vision.files import write_atomic
 from lepton_vision.inference.engine import TORCH_ENGINES, Engine
 from lepton_vision.inference.graphs import check_is_plain
+from lepton_vision.inference.streams import Streams
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import choose_device
 from lepton_vision.transforms.preprocess import UInt16Pixels, to_input
@@ -30,8 +33,22 @@ _PACKAGES = {"torch": ("torch",), "openvino": ("openvino",), "onnx": ("onnx", "o
 _PROBE_ROUNDS = 3
 
 
+class _How(TypedDict):
+    """Arguments that engines of any runtime and format share."""
+
+    device: str
+    batch_size: int
+    streams: int
+
+
 def load_engine(
-    bundle: Bundle, *, engine: str = "torch", device: str = "auto", precision: str = "auto", batch_size: int = 32
+    bundle: Bundle,
+    *,
+    engine: str = "torch",
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 32,
+    streams: int = 1,
 ) -> Engine:
     """Return the bundle on a runtime, after its probabilities were compared with those of torch in float32.
 
@@ -44,14 +61,16 @@ def load_engine(
         precision: "auto", "fp32", "bf16" or "fp16"; "auto" is fp32 for runtimes other than torch, and for torch where
             the fastest format differs by more than ``TOLERANCE``.
         batch_size: images per step.
+        streams: steps that may run at once on a CPU, see ``Streams``.
 
     Raises:
         ConfigError: an unknown or missing runtime, one that cannot run this bundle, or one whose probabilities differ
             by more than ``TOLERANCE``.
     """
+    how: _How = {"device": device, "batch_size": batch_size, "streams": streams}
     if engine == "auto":
-        engine = choose_engine(bundle, device=device, precision=precision, batch_size=batch_size)
-    made = Engine(bundle, engine=engine, device=device, precision=precision, batch_size=batch_size)
+        engine = choose_engine(bundle, precision=precision, **how)
+    made = Engine(bundle, engine=engine, precision=precision, **how)
     if _is_reference(made, engine):
         return made
     try:
@@ -59,7 +78,7 @@ def load_engine(
     except ConfigError:
         if engine not in TORCH_ENGINES or precision != "auto" or made.precision == "fp32":
             raise
-        return load_engine(bundle, engine=engine, device=device, precision="fp32", batch_size=batch_size)
+        return load_engine(bundle, engine=engine, precision="fp32", **how)
     return made
 
 
@@ -104,19 +123,19 @@ def calibration_pixels(bundle: Bundle) -> UInt16Pixels:
     return images
 
 
-def choose_engine(bundle: Bundle, *, device: str, precision: str, batch_size: int) -> str:
+def choose_engine(bundle: Bundle, *, device: str, precision: str, batch_size: int, streams: int = 1) -> str:
     """Return the fastest runtime of this machine for a bundle; torch, without a probe, where it is the only one."""
     names = _candidates(bundle, device=device, precision=precision)
     if len(names) == 1:
         return names[0]
-    file = _cache_file(bundle, precision=precision, batch_size=batch_size, names=names)
+    file = _cache_file(bundle, names, precision=precision, batch_size=batch_size, streams=streams)
     try:
         kept = str(json.loads(file.read_text(encoding="utf-8"))["engine"])
         if kept in names:
             return kept
     except (OSError, ValueError, KeyError, TypeError):
         pass  # nothing kept, or damaged: measure anew
-    speeds = probe(bundle, names, precision=precision, batch_size=batch_size)
+    speeds = probe(bundle, names, precision=precision, batch_size=batch_size, streams=streams)
     chosen = max(speeds, key=lambda name: speeds[name])
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -126,23 +145,29 @@ def choose_engine(bundle: Bundle, *, device: str, precision: str, batch_size: in
     return chosen
 
 
-def probe(bundle: Bundle, names: tuple[str, ...], *, precision: str, batch_size: int) -> dict[str, float]:
+def probe(
+    bundle: Bundle, names: tuple[str, ...], *, precision: str, batch_size: int, streams: int = 1
+) -> dict[str, float]:
     """Return images per second by runtime: medians of interleaved steps; those that fail their check are left out."""
     images = torch.zeros(batch_size, bundle.channels, *bundle.config.preprocess.size)
     engines = {}
     for name in names:
         try:
-            engines[name] = load_engine(bundle, engine=name, device="cpu", precision=precision, batch_size=batch_size)
+            engines[name] = load_engine(
+                bundle, engine=name, device="cpu", precision=precision, batch_size=batch_size, streams=streams
+            )
         except ConfigError:
             continue
         engines[name].probabilities(images)
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(_PROBE_ROUNDS):
         for name, engine in engines.items():
-            started = time.perf_counter()
-            engine.probabilities(images)
-            seconds[name].append(time.perf_counter() - started)
-    return {name: batch_size / median(times) for name, times in seconds.items()}
+            with closing(Streams(engine)) as side_by_side:
+                started = time.perf_counter()
+                for step in [side_by_side.submit(engine.probabilities, images) for _ in range(engine.streams)]:
+                    step.result()
+                seconds[name].append(time.perf_counter() - started)
+    return {name: engines[name].streams * batch_size / median(times) for name, times in seconds.items()}
 
 
 def _candidates(bundle: Bundle, *, device: str, precision: str) -> tuple[str, ...]:
@@ -162,11 +187,12 @@ def _versions(name: str) -> list[str] | None:
         return None
 
 
-def _cache_file(bundle: Bundle, *, precision: str, batch_size: int, names: tuple[str, ...]) -> Path:
+def _cache_file(bundle: Bundle, names: tuple[str, ...], *, precision: str, batch_size: int, streams: int) -> Path:
     facts = {
         "bundle_id": bundle.bundle_id,
         "machine": [platform.node(), platform.machine(), os.cpu_count(), torch.get_num_threads()],
         "batch_size": batch_size,
+        "streams": streams,
         "precision": precision,
         "versions": {name: _versions(name) for name in names},
     }

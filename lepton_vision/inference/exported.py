@@ -48,8 +48,8 @@ def is_exported(engine: str) -> bool:
     return Path(engine).suffix in SUFFIXES
 
 
-def open_exported(path: Path) -> Exported:
-    """Load a file with the runtime that its suffix names.
+def open_exported(path: Path, *, streams: int = 1) -> Exported:
+    """Load a file with the runtime that its suffix names, for ``streams`` calls at once.
 
     Raises:
         ConfigError: no file of this name, one that the runtime cannot read, or the runtime is not installed.
@@ -60,7 +60,7 @@ def open_exported(path: Path) -> Exported:
     else:
         from lepton_vision.inference.openvino_runtime import open_openvino as open_file
     try:
-        return open_file(path)
+        return open_file(path, streams=streams)
     except Exception as error:  # each runtime has errors of its own, and their text holds the path
         raise ConfigError(
             f"Expected a file that 'lepton-vision export' wrote. Received: one that {to} cannot read "
@@ -77,8 +77,8 @@ class ExportedNetwork:
         ConfigError: see ``open_exported``; or the file is that of another bundle.
     """
 
-    def __init__(self, path: Path, bundle: Bundle) -> None:
-        exported = open_exported(path)
+    def __init__(self, path: Path, bundle: Bundle, *, streams: int) -> None:
+        exported = open_exported(path, streams=streams)
         facts = exported.facts
         if facts.get("bundle_id") != bundle.bundle_id:
             raise ConfigError(

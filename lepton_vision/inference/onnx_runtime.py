@@ -31,10 +31,11 @@ RUNTIME = f"onnxruntime {onnxruntime.__version__}"
 class OnnxNetwork:
     """The logits and features of a bundle by ONNX Runtime on the CPU, in float32."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, *, streams: int) -> None:
         self._names = [target.name for target in bundle.targets]
         graph = LogitGraph(bundle, gives_features=True)
-        self._session = _session(to_onnx(graph, example_images(bundle), outputs=[*self._names, FEATURES]))
+        data = to_onnx(graph, example_images(bundle), outputs=[*self._names, FEATURES])
+        self._session = _session(data, streams=streams)
         self.name = f"{RUNTIME} cpu fp32"
 
     def __call__(self, images: Tensor) -> ModelOutput:
@@ -63,9 +64,9 @@ def onnx_bytes(model: onnx.ModelProto, facts: Mapping[str, str]) -> bytes:
     return data
 
 
-def open_onnx(path: Path) -> Exported:
+def open_onnx(path: Path, *, streams: int) -> Exported:
     """Make a file ready to run on uint16 images."""
-    session = _session(path.read_bytes())
+    session = _session(path.read_bytes(), streams=streams)
     names = [output.name for output in session.get_outputs()]
 
     def run(images: Any) -> dict[str, Pixels]:
@@ -74,8 +75,8 @@ def open_onnx(path: Path) -> Exported:
     return Exported(run, dict(session.get_modelmeta().custom_metadata_map), RUNTIME)
 
 
-def _session(data: bytes) -> onnxruntime.InferenceSession:
+def _session(data: bytes, *, streams: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = max(1, torch.get_num_threads() - streams + 1)  # one pool, which each caller joins
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,16 +34,16 @@ _HINTS = {"fp32": "f32", "bf16": "bf16"}
 class OpenVinoNetwork:
     """The logits and features of a bundle by OpenVINO on the CPU, in fp32 or bf16."""
 
-    def __init__(self, bundle: Bundle, *, precision: str) -> None:
+    def __init__(self, bundle: Bundle, *, precision: str, streams: int) -> None:
         self._names = [target.name for target in bundle.targets]
-        self._compiled = _compile(_convert(LogitGraph(bundle, gives_features=True), bundle), precision=precision)
+        model = _convert(LogitGraph(bundle, gives_features=True), bundle)
+        self._compiled = _Compiled(model, precision=precision, streams=streams)
         self.name = f"{RUNTIME} cpu {precision}"
 
     def __call__(self, images: Tensor) -> ModelOutput:
         """Run (B, C, H, W) float32, normalised."""
-        found = self._compiled(images.contiguous().numpy())
-        logits = {name: torch.from_numpy(found[k].copy()) for k, name in enumerate(self._names)}
-        return ModelOutput(logits, features=torch.from_numpy(found[len(logits)].copy()))
+        *logits, features = map(torch.from_numpy, self._compiled(images.contiguous().numpy()))
+        return ModelOutput(dict(zip(self._names, logits, strict=True)), features=features)
 
 
 def openvino_model(bundle: Bundle, graph: ProbabilityGraph) -> Any:
@@ -64,16 +65,15 @@ def save_openvino(model: Any, path: Path, facts: Mapping[str, str]) -> None:
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
-def open_openvino(path: Path) -> Exported:
+def open_openvino(path: Path, *, streams: int) -> Exported:
     """Make a file ready to run on uint16 images; layers that are quantised in it run in int8, others in float32."""
     model = openvino.Core().read_model(path)
     names = [output.get_any_name() for output in model.outputs]
     info = {key: str(value.value) for key, value in model.get_rt_info().items() if key.startswith("lepton_vision")}
-    compiled = _compile(model, precision="fp32")
+    compiled = _Compiled(model, precision="fp32", streams=streams)
 
     def run(images: Any) -> dict[str, Pixels]:
-        found = compiled(images)
-        return {name: found[k].copy() for k, name in enumerate(names)}
+        return dict(zip(names, compiled(images), strict=True))
 
     return Exported(run, info, RUNTIME)
 
@@ -84,9 +84,19 @@ def _convert(graph: nn.Module, bundle: Bundle) -> Any:
         return openvino.convert_model(graph.eval(), example_input=example_images(bundle), input=shape)
 
 
-def _compile(model: Any, *, precision: str) -> Any:
-    settings = {
-        "INFERENCE_PRECISION_HINT": _HINTS[precision],
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-    }
-    return openvino.Core().compile_model(model, "CPU", settings)
+class _Compiled:
+    """A model on the processors, for as many calls at once as it has streams."""
+
+    def __init__(self, model: Any, *, precision: str, streams: int) -> None:
+        settings = {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "NUM_STREAMS": streams,
+        }
+        self._model, self._own = openvino.Core().compile_model(model, "CPU", settings), threading.local()
+
+    def __call__(self, images: Any) -> list[Pixels]:
+        if not hasattr(self._own, "request"):
+            self._own.request = self._model.create_infer_request()  # a request serves one call at a time
+        found = self._own.request.infer(images)
+        return [found[k].copy() for k in range(len(found))]

@@ -6,9 +6,11 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain, islice, repeat, takewhile
 from pathlib import Path
+from threading import Lock
 from typing import TypeVar, overload
 
 import numpy as np
@@ -178,7 +180,8 @@ def read_ahead(jobs: Iterable[_Job], read: Callable[[_Job], _Result], *, workers
 
     Threads are enough: decoding and resizing release the interpreter's lock, and nothing is pickled. Where many may
     wait, a thread takes several jobs at once, as each hand-over costs a twentieth of a small image; but not the first
-    ones, so that a few large files are read side by side.
+    ones, so that a few large files are read side by side. Where a quarter of ``depth`` waits, one thread reads at a
+    time: two of them ask for the interpreter in turns, and take 1.6 times as long for a small file.
     """
     if workers < 1:
         yield from map(read, jobs)
@@ -187,13 +190,22 @@ def read_ahead(jobs: Iterable[_Job], read: Callable[[_Job], _Result], *, workers
     sizes = chain(repeat(1, 8 * workers), repeat(several))
     groups = takewhile(bool, (tuple(islice(remaining, size)) for size in sizes))
     pool = ThreadPoolExecutor(workers, thread_name_prefix="lepton-read")
+    ready, turn = deque[None](), Lock()  # an entry for each group that waits
+
+    def read_group(group: Sequence[_Job]) -> tuple[list[_Result], Exception | None]:
+        with turn if len(ready) * several > depth // 4 else nullcontext():
+            found = _read_group(read, group)
+        ready.append(None)
+        return found
+
     try:
         waiting: deque[Future[tuple[list[_Result], Exception | None]]] = deque(
-            pool.submit(_read_group, read, group) for group in islice(groups, max(depth // several, workers))
+            pool.submit(read_group, group) for group in islice(groups, max(depth // several, workers))
         )
         while waiting:
             results, error = waiting.popleft().result()
-            waiting.extend(pool.submit(_read_group, read, group) for group in islice(groups, 1))
+            ready.pop()
+            waiting.extend(pool.submit(read_group, group) for group in islice(groups, 1))
             yield from results
             if error is not None:
                 raise error

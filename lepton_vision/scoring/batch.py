@@ -18,7 +18,9 @@ from lepton_vision.errors import ScoringError
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.engine_choice import load_engine
 from lepton_vision.inference.samples import read_ahead
+from lepton_vision.inference.streams import Streams, streams_here
 from lepton_vision.inference.volume_masks import VolumeSegmenter
+from lepton_vision.models.allocator import keep_freed_memory
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.archives import forget_archives
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, quiet
@@ -185,6 +187,7 @@ def score_into(
 ) -> ScoreSummary:
     """Score inputs that were found into a folder; arguments as for ``score``, checked."""
     started = time.perf_counter()
+    keep_freed_memory()
     runtime = (recorded_engine(output) if settings.engine == "auto" and resume else None) or settings.engine
     network = _load(bundle, replace(settings, engine=runtime), masks=sides.masks is not None)
     job = {"format": file_format, "bundle_id": bundle.bundle_id, "engine": engine_name(*network)} | sides.job()
@@ -193,7 +196,7 @@ def score_into(
         sink = ShardSink(output, schema, job=job, resume=resume, shard_rows=settings.shard_rows)
         held.enter_context(closing(sink))
         beside, before = sides.open(bundle, taken=sink.mask_ids, limits=limits, held=held), sink.rows
-        scorer = _scorer(bundle, sink, network, sides=beside, workers=settings.workers, limits=limits)
+        scorer = _scorer(bundle, sink, network, sides=beside, workers=settings.workers, limits=limits, held=held)
         _run(found, sink, scorer, workers=settings.workers, stop=stop or FailureLimit(), progress=progress)
         cases = write_cases(output, sink.shards(), schema=schema, bundle=bundle)
     return summarize(
@@ -220,6 +223,7 @@ def _load(bundle: Bundle, settings: Settings, *, masks: bool) -> _Network:
             device=settings.device,
             precision=settings.precision,
             batch_size=settings.images_at_once(bundle),
+            streams=1 if is_volume else streams_here(),
         )
     if masks and is_volume:
         segmenter = VolumeSegmenter(bundle, device=settings.device, precision=settings.precision)
@@ -234,10 +238,12 @@ def _scorer(
     sides: OpenSides,
     workers: int,
     limits: Limits,
+    held: ExitStack,
 ) -> ImageScorer | VolumeScorer:
     (engine, segmenter), (masks, reports) = network, sides
     if bundle.config.volume is None and engine is not None:
-        return ImageScorer(engine, sink, masks=masks, reports=reports, limits=limits)
+        streams = held.enter_context(closing(Streams(engine)))
+        return ImageScorer(streams, sink, masks=masks, reports=reports, limits=limits)
     return VolumeScorer(
         bundle,
         sink,

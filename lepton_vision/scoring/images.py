@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.samples import UInt16Pixels, frames_of
+from lepton_vision.inference.streams import Streams
 from lepton_vision.readers.limits import Limits
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.mask_folder import MaskFolder
@@ -44,10 +46,10 @@ class _Seen(NamedTuple):
 
 
 class ImageScorer:
-    """Takes what was read, and gives rows to the sink as batches fill.
+    """Takes what was read, and gives rows to the sink, in the order taken, as batches fill.
 
     Args:
-        engine: the network.
+        streams: where the network runs, see ``Streams``; whoever made it closes it.
         sink: where rows go.
         masks: where masks go, or None.
         reports: where DICOM reports go, or None.
@@ -56,7 +58,7 @@ class ImageScorer:
 
     def __init__(
         self,
-        engine: Engine,
+        streams: Streams,
         sink: ShardSink,
         *,
         masks: MaskFolder | None,
@@ -64,10 +66,11 @@ class ImageScorer:
         limits: Limits,
     ) -> None:
         self._limits, self._reports = limits, reports
-        self._engine, self._sink, self._masks = engine, sink, masks
+        self._streams, self._engine, self._sink, self._masks = streams, streams.engine, sink, masks
         self._group: list[ReadImages] = []
-        self._facts: Row = {"bundle_id": engine.bundle.bundle_id, "engine": engine.name}
-        self.depth = 2 * engine.batch_size
+        self._running: deque[tuple[list[ReadImages], list[Future[list[_Seen]]]]] = deque()
+        self._facts: Row = {"bundle_id": self._engine.bundle.bundle_id, "engine": self._engine.name}
+        self.depth = 2 * self._engine.batch_size
 
     def read(self, source: Input) -> ReadImages:
         """Read and preprocess one input, in any thread; every failure becomes a reason."""
@@ -82,16 +85,30 @@ class ImageScorer:
         return ReadImages(source, version, time.perf_counter() - started, slim, pixels)
 
     def add(self, item: ReadImages) -> None:
-        """Take one input; its rows reach the sink once a batch is full."""
+        """Take one input; its batch runs once it is full, and its rows reach the sink once that is through."""
         self._group.append(item)
         size = self._engine.batch_size
         if sum(len(one.pixels) for one in self._group) >= size or len(self._group) >= 4 * size:
-            self.finish()
+            self._start()
+            while len(self._running) > self._engine.streams:  # one waits, so that no stream does
+                self._settle()
 
     def finish(self) -> None:
-        """Run the network on what was taken, and hand the rows to the sink, all rows of an input at once."""
+        """Run the network on what was taken and not yet run, and hand all rows to the sink."""
+        self._start()
+        while self._running:
+            self._settle()
+
+    def _start(self) -> None:
         group, self._group = self._group, []
-        seen = self._look([array for item in group for array in item.pixels])
+        pixels, size = [array for item in group for array in item.pixels], self._engine.batch_size
+        steps = [pixels[start : start + size] for start in range(0, len(pixels), size)]
+        self._running.append((group, [self._streams.submit(self._look, step) for step in steps]))
+
+    def _settle(self) -> None:
+        """Wait for the oldest group, and hand its rows to the sink, all rows of an input at once."""
+        group, steps = self._running.popleft()
+        seen = (one for step in steps for one in step.result())
         for item in group:
             facts = self._facts | item.source.ids() | {"source_version": item.version}
             if item.reason:
@@ -108,19 +125,21 @@ class ImageScorer:
             self._sink.append(rows)
         self._sink.flush_due()
 
-    def _look(self, pixels: Sequence[UInt16Pixels]) -> Iterator[_Seen]:
-        """What the network says of each image, one batch at a time."""
-        size = self._engine.batch_size
-        for start in range(0, len(pixels), size):
-            part = pixels[start : start + size]
-            started = time.perf_counter()
-            found = self._engine.examine_pixels(np.stack(part))
-            distances = distances_of(self._engine.bundle, found.features, count=len(part))
-            share = (time.perf_counter() - started) / len(part)
-            for number in range(len(part)):
-                values: Values = {name: np.atleast_1d(array[number]) for name, array in found.probabilities.items()}
-                mask = None if found.masks is None else found.masks[number]
-                yield _Seen(values, mask, distances[number], share)
+    def _look(self, pixels: Sequence[UInt16Pixels]) -> list[_Seen]:
+        """What the network says of each image of a step."""
+        started = time.perf_counter()
+        found = self._engine.examine_pixels(np.stack(pixels))
+        distances = distances_of(self._engine.bundle, found.features, count=len(pixels))
+        share = (time.perf_counter() - started) / len(pixels)
+        return [
+            _Seen(
+                {name: np.atleast_1d(array[number]) for name, array in found.probabilities.items()},
+                None if found.masks is None else found.masks[number],
+                distances[number],
+                share,
+            )
+            for number in range(len(pixels))
+        ]
 
     def _row(self, seen: _Seen, image: Image, source: Input, read_seconds: float) -> Row:
         started = time.perf_counter()

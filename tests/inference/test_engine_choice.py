@@ -106,8 +106,11 @@ def test_auto_is_torch_without_a_probe_where_nothing_else_is(
 def test_auto_measures_once_and_keeps_the_fastest(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     calls = []
 
-    def probe(bundle: Bundle, names: tuple[str, ...], *, precision: str, batch_size: int) -> dict[str, float]:
+    def probe(
+        bundle: Bundle, names: tuple[str, ...], *, precision: str, batch_size: int, streams: int
+    ) -> dict[str, float]:
         calls.append(batch_size)
+        assert streams == 1
         return {"torch": 10.0, "onnx": 20.0}
 
     monkeypatch.setattr(engine_choice, "_versions", lambda name: None if name == "openvino" else ["1"])

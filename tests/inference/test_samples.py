@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from threading import Barrier, Event, Lock
+from time import sleep
+
 import numpy as np
 
-from lepton_vision.inference.samples import frames_of
+from lepton_vision.inference.samples import frames_of, read_ahead
 from lepton_vision.types import Geometry, Image
 
 
@@ -20,3 +23,28 @@ def test_a_frame_keeps_its_place_in_the_patient() -> None:
     assert second.geometry.origin_mm == (1.0, 2.0, 5.5)
     np.testing.assert_array_equal(second.geometry.affine @ [2, 1, 1], geometry.affine @ [1, 2, 1, 1])
     assert frames_of(Image(pixels, spacing_mm=(2.5, 0.5, 0.75)))[1].geometry is None
+
+
+def test_results_come_in_order_and_two_readers_read_at_once_only_where_little_is_ready() -> None:
+    both, lock, finished = Barrier(2), Lock(), Event()
+    running, crowded = 0, []
+
+    def read(job: int) -> int:
+        nonlocal running
+        if job < 2:
+            both.wait(timeout=60)  # broken, and so an error, if they are not read at once
+        with lock:
+            running += 1
+            crowded.append(running > 1)
+        sleep(0.001)
+        with lock:
+            running -= 1
+        if job == 63:  # the last of the 64 that may wait
+            finished.set()
+        return job
+
+    found = read_ahead(range(300), read, workers=2, depth=64)
+    first = next(found)
+    finished.wait(timeout=60)
+    assert not any(crowded[40:])  # 16 of 64 were ready long before
+    assert [first, *found] == list(range(300))

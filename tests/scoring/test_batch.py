@@ -16,7 +16,7 @@ from lepton_vision.config import Config
 from lepton_vision.errors import ScoringError, TooManyFailuresError
 from lepton_vision.inference.engine import Engine, Examined
 from lepton_vision.models import Bundle, build_model
-from lepton_vision.scoring import inputs
+from lepton_vision.scoring import batch, inputs
 from lepton_vision.scoring.batch import score
 from lepton_vision.types import OperatingPoint, Target
 
@@ -64,6 +64,16 @@ def test_every_input_is_a_row_with_probabilities_or_a_reason(bundle: Bundle, inb
     assert good["threshold"].eq(0.5).all()
     assert good["organ_class"].isin(["a", "b", "c"]).all()
     assert rows.loc[rows["status"] == "failed", "sick_probability"].isna().all()
+
+
+def test_steps_side_by_side_give_the_rows_of_one_after_the_other(
+    bundle: Bundle, inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for count in (1, 3):
+        monkeypatch.setattr(batch, "streams_here", lambda count=count: count)
+        score(bundle, inbox, tmp_path / str(count), batch_size=2, precision="fp32")
+    one, three = (pd.read_parquet(tmp_path / name).drop(columns="seconds") for name in ("1", "3"))
+    pd.testing.assert_frame_equal(one, three)  # the order too
 
 
 def test_an_interrupted_run_goes_on_to_the_same_rows(
