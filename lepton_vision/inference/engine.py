@@ -20,6 +20,7 @@ from lepton_vision.inference.exported import ExportedNetwork, is_exported
 from lepton_vision.inference.probabilities import to_probabilities
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import Precision, autocast, choose_device, choose_precision, suited_format
+from lepton_vision.models.norms import fold_batch_norms
 from lepton_vision.transforms.preprocess import UInt16Pixels, to_input
 from lepton_vision.types import ModelOutput, Pixels
 
@@ -87,6 +88,8 @@ class Engine:
             self.streams = 1
         self._runtime = runtime_name(self.device, self.precision, engine=engine)
         network = bundle.network().to(self.device)
+        if self.precision != "fp32":  # float32 is what others are compared with
+            fold_batch_norms(network.encoder)
         self._network = network.to(memory_format=suited_format(network.encoder.dims + 2))
         if engine == "torch-compile":
             self._network = torch.compile(self._network, dynamic=False)

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from lepton_vision.config import Config
+from lepton_vision.config import Backbone, Config
 from lepton_vision.errors import ConfigError
 from lepton_vision.models.bundle import Bundle
+from lepton_vision.models.encoder import Encoder
 from lepton_vision.models.network import make_network
-from lepton_vision.models.norms import InstanceNorm
+from lepton_vision.models.norms import InstanceNorm, fold_batch_norms
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -59,3 +60,21 @@ def test_a_network_and_its_bundle_have_no_other_norm() -> None:
     assert torch.allclose(both, trained, atol=1e-5)
     with pytest.raises(ConfigError, match="batch norms"):
         config.override("model.weights=imagenet")
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_folded_batch_norms_leave_the_function_as_it_is(backbone: Backbone) -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(backbone, channels=3).eval()
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as after a training: nothing is 0 or 1
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+            module.running_mean = torch.randn(module.num_features)
+            module.running_var = torch.rand(module.num_features) + 0.5
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        true = encoder(images)
+        fold_batch_norms(encoder)
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in encoder.modules())
+        torch.testing.assert_close(encoder(images), true, rtol=1e-3, atol=1e-3 * float(true.abs().max()))
