@@ -180,8 +180,8 @@ def read_ahead(jobs: Iterable[_Job], read: Callable[[_Job], _Result], *, workers
 
     Threads are enough: decoding and resizing release the interpreter's lock, and nothing is pickled. Where many may
     wait, a thread takes several jobs at once, as each hand-over costs a twentieth of a small image; but not the first
-    ones, so that a few large files are read side by side. Where a quarter of ``depth`` waits, one thread reads at a
-    time: two of them ask for the interpreter in turns, and take 1.6 times as long for a small file.
+    ones, so that a few large files are read side by side. Where half of ``depth`` waits, one thread reads at a time:
+    two of them ask for the interpreter in turns, and take 1.6 times as long for a small file.
     """
     if workers < 1:
         yield from map(read, jobs)
@@ -193,7 +193,7 @@ def read_ahead(jobs: Iterable[_Job], read: Callable[[_Job], _Result], *, workers
     ready, turn = deque[None](), Lock()  # an entry for each group that waits
 
     def read_group(group: Sequence[_Job]) -> tuple[list[_Result], Exception | None]:
-        with turn if len(ready) * several > depth // 4 else nullcontext():
+        with turn if len(ready) * several > depth // 2 else nullcontext():
             found = _read_group(read, group)
         ready.append(None)
         return found
