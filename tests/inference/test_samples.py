@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from threading import Barrier, Lock
+from threading import Barrier, Event, Lock
 from time import monotonic, sleep
 
 import numpy as np
@@ -27,26 +27,30 @@ def test_a_frame_keeps_its_place_in_the_patient() -> None:
 
 
 def test_results_come_in_order_and_two_readers_read_at_once_only_where_little_is_ready() -> None:
-    both, lock = Barrier(2), Lock()
-    running, crowded = 0, list[bool]()
+    both, lock, early = Barrier(2), Lock(), Event()
+    running, done, crowded = 0, 0, dict[int, bool]()
 
     def read(job: int) -> int:
-        nonlocal running
+        nonlocal running, done
         if job < 2:
             both.wait(timeout=60)  # broken, and so an error, if they are not read at once
         with lock:
             running += 1
-            crowded.append(running > 1)
-        sleep(0.001)
+        if job >= 84:  # 48 of the 64 that may wait are ready once all before are done
+            early.wait(timeout=60)
+            sleep(0.01)
         with lock:
-            running -= 1
+            crowded[job] = running > 1
+            running, done = running - 1, done + 1
+            if done == 84:
+                early.set()
         return job
 
     found = read_ahead(range(300), read, workers=2, depth=64)
     first = list(islice(found, 36))  # 16 single files and 5 groups of 4: so many groups more may be read
     deadline = monotonic() + 60
-    while (len(crowded) < 100 or running) and monotonic() < deadline:
+    while done < 100 and monotonic() < deadline:
         sleep(0.01)
-    assert len(crowded) == 100
-    assert not any(crowded[36 + 32 + 4 * 4 :])  # 32 were ready; both readers may still have had groups then
+    assert done == 100
+    assert not any(crowded[job] for job in range(84, 100))
     assert [*first, *found] == list(range(300))
