@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import EnhancedMRImageStorage, generate_uid
+from pydicom.uid import BasicTextSRStorage, EnhancedMRImageStorage, generate_uid
 
 from lepton_vision.errors import ConfigError, ReadError
 from lepton_vision.inspection import inspect_path
@@ -140,6 +140,7 @@ def test_files_beside_the_slices_do_not_count(write: Callable[..., Path]) -> Non
     (folder / ".hidden").write_bytes(b"")
     report = dcmread(folder / "000.dcm")
     del report.FloatPixelData, report.Rows
+    report.SOPClassUID = BasicTextSRStorage
     report.save_as(folder / "report.dcm")
     assert read_series(folder).pixels.shape[1] == 3
 
@@ -169,6 +170,16 @@ def test_a_slice_that_ends_before_its_pixels_is_no_file_beside_the_others(
         read_image(path)
     (found,), others = group_series(sorted(folder.iterdir()))
     assert (found.damaged, others) == ((path,), [path])
+
+
+@pytest.mark.parametrize("element", [b"\x28\x00\x10\x00", b"\x20\x00\x32\x00"], ids=["rows", "position"])
+def test_a_slice_that_ends_in_its_header_is_one_too(write: Callable[..., Path], element: bytes) -> None:
+    folder = write([0, 1, 2])
+    path = folder / "000.dcm"
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(element)])
+    error = refused(folder)
+    assert (error.reason, error.path) == ("truncated", path)
 
 
 def test_nothing_one_slice_and_no_dicom_are_refused(write: Callable[..., Path], tmp_path: Path) -> None:
