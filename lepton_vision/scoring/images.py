@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +45,31 @@ class _Seen(NamedTuple):
     seconds: float
 
 
+class _Steps:
+    """Steps of one group, as many at once as there are streams: a file of a thousand frames has as many masks.
+
+    Args:
+        waiting: pixels of each step.
+        streams: where they run.
+        look: what runs.
+    """
+
+    def __init__(
+        self,
+        waiting: Iterator[Sequence[UInt16Pixels]],
+        streams: Streams,
+        look: Callable[[Sequence[UInt16Pixels]], list[_Seen]],
+    ) -> None:
+        self._futures = (streams.submit(look, step) for step in waiting)
+        self._running = deque(islice(self._futures, streams.engine.streams))
+
+    def __iter__(self) -> Iterator[_Seen]:
+        while self._running:
+            found = self._running.popleft().result()
+            self._running.extend(islice(self._futures, 1))
+            yield from found
+
+
 class ImageScorer:
     """Takes what was read, and gives rows to the sink, in the order taken, as batches fill.
 
@@ -68,7 +93,7 @@ class ImageScorer:
         self._limits, self._reports = limits, reports
         self._streams, self._engine, self._sink, self._masks = streams, streams.engine, sink, masks
         self._group: list[ReadImages] = []
-        self._running: deque[tuple[list[ReadImages], list[Future[list[_Seen]]]]] = deque()
+        self._running: deque[tuple[list[ReadImages], _Steps]] = deque()
         self._facts: Row = {"bundle_id": self._engine.bundle.bundle_id, "engine": self._engine.name}
         self.depth = 2 * self._engine.batch_size
 
@@ -102,13 +127,13 @@ class ImageScorer:
     def _start(self) -> None:
         group, self._group = self._group, []
         pixels, size = [array for item in group for array in item.pixels], self._engine.batch_size
-        steps = [pixels[start : start + size] for start in range(0, len(pixels), size)]
-        self._running.append((group, [self._streams.submit(self._look, step) for step in steps]))
+        waiting = (pixels[start : start + size] for start in range(0, len(pixels), size))
+        self._running.append((group, _Steps(waiting, self._streams, self._look)))
 
     def _settle(self) -> None:
         """Wait for the oldest group, and hand its rows to the sink, all rows of an input at once."""
         group, steps = self._running.popleft()
-        seen = (one for step in steps for one in step.result())
+        seen = iter(steps)
         for item in group:
             facts = self._facts | item.source.ids() | {"source_version": item.version}
             if item.reason:

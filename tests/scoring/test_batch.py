@@ -6,6 +6,8 @@ import logging
 import stat
 import warnings
 from pathlib import Path
+from time import sleep
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,9 +17,11 @@ import pytest
 from lepton_vision.config import Config
 from lepton_vision.errors import ScoringError, TooManyFailuresError
 from lepton_vision.inference.engine import Engine, Examined
+from lepton_vision.inference.streams import streams_here
 from lepton_vision.models import Bundle, build_model
-from lepton_vision.scoring import batch, inputs
+from lepton_vision.scoring import batch, images, inputs
 from lepton_vision.scoring.batch import score
+from lepton_vision.scoring.rows import decide
 from lepton_vision.types import OperatingPoint, Target
 
 SICK = Target("sick", "binary", ("no", "yes"))
@@ -74,6 +78,31 @@ def test_steps_side_by_side_give_the_rows_of_one_after_the_other(
         score(bundle, inbox, tmp_path / str(count), batch_size=2, precision="fp32")
     one, three = (pd.read_parquet(tmp_path / name).drop(columns="seconds") for name in ("1", "3"))
     pd.testing.assert_frame_equal(one, three)  # the order too
+
+
+def test_steps_of_a_file_of_many_frames_do_not_run_far_ahead_of_its_rows(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = [np.full((40, 30), number, np.uint8) for number in range(40)]
+    cv2.imwritemulti(str(tmp_path / "many.tif"), frames)
+    steps, ahead = 0, list[int]()
+    original = Engine.examine_pixels
+
+    def examine(self: Engine, pixels: np.ndarray) -> Examined:
+        nonlocal steps
+        steps += 1
+        return original(self, pixels)
+
+    def decide_late(*args: Any, **named: Any) -> dict[str, Any]:
+        sleep(0.01)  # time for steps to run ahead
+        ahead.append(2 * steps - len(ahead))
+        return decide(*args, **named)
+
+    monkeypatch.setattr(Engine, "examine_pixels", examine)
+    monkeypatch.setattr(images, "decide", decide_late)
+    summary = score(bundle, tmp_path / "many.tif", tmp_path / "out", batch_size=2)
+    assert (summary.scored, steps, len(ahead)) == (40, 20, 40)
+    assert max(ahead) <= 4 * (1 + streams_here())
 
 
 def test_an_interrupted_run_goes_on_to_the_same_rows(
