@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -150,24 +150,30 @@ def probe(
 ) -> dict[str, float]:
     """Return images per second by runtime: medians of interleaved steps; those that fail their check are left out."""
     images = torch.zeros(batch_size, bundle.channels, *bundle.config.preprocess.size)
-    engines = {}
-    for name in names:
-        try:
-            engines[name] = load_engine(
-                bundle, engine=name, device="cpu", precision=precision, batch_size=batch_size, streams=streams
-            )
-        except ConfigError:
-            continue
-        engines[name].probabilities(images)
-    seconds: dict[str, list[float]] = {name: [] for name in engines}
-    for _ in range(_PROBE_ROUNDS):
-        for name, engine in engines.items():
-            with closing(Streams(engine)) as side_by_side:
-                started = time.perf_counter()
-                for step in [side_by_side.submit(engine.probabilities, images) for _ in range(engine.streams)]:
-                    step.result()
-                seconds[name].append(time.perf_counter() - started)
-    return {name: engines[name].streams * batch_size / median(times) for name, times in seconds.items()}
+    with ExitStack() as held:
+        found: dict[str, Streams] = {}
+        for name in names:
+            try:
+                engine = load_engine(
+                    bundle, engine=name, device="cpu", precision=precision, batch_size=batch_size, streams=streams
+                )
+            except ConfigError:
+                continue
+            found[name] = held.enter_context(closing(Streams(engine)))
+            _fill_streams(found[name], images)  # starts its threads, and what each of them needs
+        seconds: dict[str, list[float]] = {name: [] for name in found}
+        for _ in range(_PROBE_ROUNDS):
+            for name, side_by_side in found.items():
+                seconds[name].append(_fill_streams(side_by_side, images))
+    return {name: found[name].engine.streams * batch_size / median(times) for name, times in seconds.items()}
+
+
+def _fill_streams(streams: Streams, images: torch.Tensor) -> float:
+    """Seconds that a step in each stream takes, all at once."""
+    started = time.perf_counter()
+    for step in [streams.submit(streams.engine.probabilities, images) for _ in range(streams.engine.streams)]:
+        step.result()
+    return time.perf_counter() - started
 
 
 def _candidates(bundle: Bundle, *, device: str, precision: str) -> tuple[str, ...]:
