@@ -137,9 +137,7 @@ def _point(
     return play_pointing_game(
         [heat for _, heat, _ in played],
         [mask for _, _, mask in played],
-        tolerance_pixels=max(
-            round(_TOLERANCE * max(played[0][1].shape)), marked[0].bundle.network().encoder.strides[-1] // 2
-        ),
+        tolerance_pixels=max(round(_TOLERANCE * max(played[0][1].shape)), marked[0].bundle.network().strides[-1] // 2),
         patient_id=np.array([case.patient_id for case, _, _ in played], np.str_),
         config=config,
     )

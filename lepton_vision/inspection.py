@@ -48,6 +48,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     """Facts about a bundle for the report."""
     facts: dict[str, Any] = {"bundle": bundle.bundle_id, "configuration": bundle.config.fingerprint}
     facts |= {"backbone": bundle.config.model.backbone, "weights": Path(bundle.config.model.weights).name}
+    facts |= {"members": bundle.config.model.members} if bundle.config.model.members > 1 else {}
     return facts | dict(bundle.provenance)
 
 

@@ -30,7 +30,7 @@ from lepton_vision.manifest.labels import infer_targets, require_labels
 from lepton_vision.mask_study import evaluate_mask_parts
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.models.device import choose_device, choose_precision
-from lepton_vision.models.network import Network
+from lepton_vision.models.network import AnyNetwork
 from lepton_vision.training import fit_model
 from lepton_vision.training.distributed import is_main_process
 from lepton_vision.training.features import FixedStages, UpperPart
@@ -164,10 +164,10 @@ def _validator(
     fixed: FixedStages,
     device: torch.device,
     precision: Precision,
-) -> Callable[[Network], dict[str, float]]:
+) -> Callable[[AnyNetwork], dict[str, float]]:
     """What training calls after each epoch; with cached features the fixed stages are not run again."""
 
-    def validate(network: Network) -> dict[str, float]:
+    def validate(network: AnyNetwork) -> dict[str, float]:
         if val_loader is None:
             return {}
         is_cached = config.train.cache_features
@@ -182,7 +182,7 @@ def _validator(
     return validate
 
 
-def _on_wholes(network: Network, config: Config, *, device: torch.device) -> nn.Module:
+def _on_wholes(network: AnyNetwork, config: Config, *, device: torch.device) -> nn.Module:
     """What predicts the batches of a validation loader: whole volumes where masks are compared, or slices stacked."""
     if config.volume is None or not (config.segmentation is not None or config.sees_slabs):
         return network

@@ -109,6 +109,9 @@ class ModelConfig(Section):
     dropout: Fraction = 0.0
     width: PositiveInt = 64
     """Channels of the first stage; the others follow (2, 4, 8 times). Pretrained weights have 64."""
+    members: Annotated[int, Field(ge=1, le=16)] = 1
+    """Networks in one bundle, trained side by side, each from its own random start, and averaged in use (deep
+    ensembles, arXiv:1612.01474): so many times the cost of one. Pretrained encoders start alike, the heads do not."""
     mirrored: bool = False
     """Outside training, classify an image with left and right exchanged too, and average both: twice the time. For
     models of images that are trained with flips."""

@@ -225,12 +225,14 @@ class ModelOutput:
         mask_logits: (B, 1 + M, H, W) or (B, 1 + M, D, H, W), background first, before the softmax; None where the
             network has no segmentation head.
         features: (B, F) float32 pooled features that the heads saw; None where there are no heads, or they are not
-            known (another runtime).
+            known (another runtime). Of an ensemble, those of its members side by side, (B, K F).
+        members: what each member of an ensemble says, in training, where each has its own loss; () otherwise.
     """
 
     logits: dict[str, torch.Tensor]
     mask_logits: torch.Tensor | None = None
     features: torch.Tensor | None = None
+    members: tuple[ModelOutput, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,21 +14,22 @@ from torch.nn import functional as F
 
 from lepton_vision.config import nearest
 from lepton_vision.errors import ConfigError
-from lepton_vision.models.network import Network
-from lepton_vision.types import Target
+from lepton_vision.models.network import AnyNetwork, Network
+from lepton_vision.types import ModelOutput, Target
 
 STAGE = "layer4"
 """Last stage with a map of places; the pooled vector behind it has none."""
 
 
 def grad_cam(
-    network: Network, images: Tensor, *, target: str, class_index: int | None = None
+    network: AnyNetwork, images: Tensor, *, target: str, class_index: int | None = None
 ) -> npt.NDArray[np.float32]:
     """Return heat maps of one class, as large as the images.
 
     The gradient of the logit with respect to the feature map of ``layer4`` is averaged over all places: the weight of
     each channel. The map is the ReLU of the weighted sum of the channels, resized bilinearly. It is coarse (1/32 of the
     side with the standard stem), says what speaks for the class and not what speaks against it, and is no segmentation.
+    Of an ensemble it is the mean of its members' maps, each for the member's own logit.
 
     The network is used in evaluation mode and left as it was: modes, parameters, their gradients, buffers and hooks.
 
@@ -59,14 +60,24 @@ def grad_cam(
     # A caller's inference mode or no_grad would leave nothing to differentiate, autocast would round the gradient.
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         batch = images.detach().clone().to(device=device, dtype=torch.float32)
-        with _in_evaluation(network), _capture(network.parameter_stages()[STAGE]) as captured:
-            logit = sign * network(batch).logits[target][:, column]
-        gradients = torch.autograd.grad(logit.sum(), captured)
-        heat, *mirrored = (_heat(*pair, size=batch.shape[2:]) for pair in zip(captured, gradients, strict=True))
-        for one in mirrored:  # a network that sees the mirror image too
-            heat = heat + one.flip(-1)
-    result: npt.NDArray[np.float32] = heat.detach().float().cpu().numpy()
+        with _in_evaluation(network):
+            maps = [
+                _evidence(member, batch, lambda output: sign * output.logits[target][:, column])
+                for member in network.members
+            ]
+    result: npt.NDArray[np.float32] = torch.stack(maps).mean(dim=0).detach().float().cpu().numpy()
     return result
+
+
+def _evidence(network: Network, images: Tensor, logit_of: Callable[[ModelOutput], Tensor]) -> Tensor:
+    """(B, H, W): map of one network for the logits (B,) that ``logit_of`` takes from its output."""
+    with _capture(network.parameter_stages()[STAGE]) as captured:
+        logit = logit_of(network(images))
+    gradients = torch.autograd.grad(logit.sum(), captured)
+    heat, *mirrored = (_heat(*pair, size=images.shape[2:]) for pair in zip(captured, gradients, strict=True))
+    for one in mirrored:  # a network that sees the mirror image too
+        heat = heat + one.flip(-1)
+    return heat
 
 
 def _heat(feature_map: Tensor, gradient: Tensor, *, size: torch.Size) -> Tensor:
@@ -76,7 +87,7 @@ def _heat(feature_map: Tensor, gradient: Tensor, *, size: torch.Size) -> Tensor:
     return F.interpolate(heat, size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def _find_target(network: Network, name: str) -> Target:
+def _find_target(network: AnyNetwork, name: str) -> Target:
     found = {target.name: target for target in network.targets}
     if name not in found:
         raise ConfigError(f"Unknown target {name!r}. {nearest(name, list(found))}", key="target")

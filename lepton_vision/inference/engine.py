@@ -89,8 +89,9 @@ class Engine:
         self._runtime = runtime_name(self.device, self.precision, engine=engine)
         network = bundle.network().to(self.device)
         if self.precision != "fp32":  # float32 is what others are compared with
-            fold_batch_norms(network.encoder)
-        self._network = network.to(memory_format=suited_format(network.encoder.dims + 2))
+            for member in network.members:
+                fold_batch_norms(member.encoder)
+        self._network = network.to(memory_format=suited_format(network.dims + 2))
         if engine == "torch-compile":
             self._network = torch.compile(self._network, dynamic=False)
         if bundle.config.sees_slabs:

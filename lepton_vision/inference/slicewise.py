@@ -13,7 +13,7 @@ from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
 from lepton_vision.inference.mirrors import average_mirrored, mirror_sets
 from lepton_vision.models.device import suited_format
-from lepton_vision.models.network import Network
+from lepton_vision.models.network import AnyNetwork
 from lepton_vision.transforms.volume_slabs import fold_slabs, slab_places
 from lepton_vision.types import ModelOutput
 
@@ -36,7 +36,7 @@ class SlicewiseNetwork(nn.Module):
     """
 
     def __init__(
-        self, network: Network, config: Config, *, at_once: int | None = None, mirrored: Sequence[int] = ()
+        self, network: AnyNetwork, config: Config, *, at_once: int | None = None, mirrored: Sequence[int] = ()
     ) -> None:
         super().__init__()
         if config.volume is None or not config.sees_slabs:

@@ -81,7 +81,7 @@ class VolumeSegmenter:
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         network = bundle.network()
-        network = network.to(memory_format=suited_format(network.encoder.dims + 2))
+        network = network.to(memory_format=suited_format(network.dims + 2))
         self._network = on_wholes(network, bundle.config, mirrored=mirrored).to(self.device).eval()
 
     @property

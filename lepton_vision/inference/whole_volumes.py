@@ -9,10 +9,10 @@ from torch import nn
 from lepton_vision.config import Config
 from lepton_vision.inference.slicewise import SlicewiseNetwork
 from lepton_vision.inference.windows import WindowedNetwork
-from lepton_vision.models.network import Network
+from lepton_vision.models.network import AnyNetwork
 
 
-def on_wholes(network: Network, config: Config, *, mirrored: Sequence[int] = ()) -> nn.Module:
+def on_wholes(network: AnyNetwork, config: Config, *, mirrored: Sequence[int] = ()) -> nn.Module:
     """Wrap a network so that it takes volumes (B, C, D, H, W) of any size: in windows, or slice by slice with 2.5d.
 
     Args:

@@ -17,7 +17,7 @@ from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
 from lepton_vision.inference.mirrors import average_mirrored, mirror_sets
 from lepton_vision.models.device import suited_format
-from lepton_vision.models.network import Network
+from lepton_vision.models.network import AnyNetwork
 from lepton_vision.transforms.preprocess import to_input
 from lepton_vision.types import ModelOutput
 
@@ -42,7 +42,7 @@ class WindowedNetwork(nn.Module):
         ConfigError: the configuration is not of volumes seen in 3-D, or an axis that does not exist.
     """
 
-    def __init__(self, network: Network, config: Config, *, mirrored: Sequence[int] = ()) -> None:
+    def __init__(self, network: AnyNetwork, config: Config, *, mirrored: Sequence[int] = ()) -> None:
         super().__init__()
         if config.volume is None or config.volume.view != "3d":
             raise ConfigError("Windows need a network on volumes: set volume.view to '3d'.", key="volume.view")

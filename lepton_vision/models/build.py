@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 
 from lepton_vision.config import Config
-from lepton_vision.errors import WeightsError
+from lepton_vision.errors import ConfigError, WeightsError
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.models.network import Network, make_network
+from lepton_vision.models.network import AnyNetwork, make_network
 from lepton_vision.models.weights import load_encoder_state, load_weights
 from lepton_vision.types import Target
 
 
-def build_model(config: Config, *, channels: int | None = None, targets: Sequence[Target] | None = None) -> Network:
+def build_model(config: Config, *, channels: int | None = None, targets: Sequence[Target] | None = None) -> AnyNetwork:
     """Build the network of ``config`` and give it the weights that ``config.model`` names.
 
     Random weights come from ``config.train.seed`` alone: the same configuration gives the same network, and torch's
@@ -26,10 +26,10 @@ def build_model(config: Config, *, channels: int | None = None, targets: Sequenc
         targets: one head each; None means ``config.targets``.
 
     Returns:
-        A network on the CPU, in training mode.
+        A network on the CPU, in training mode; an ``Ensemble`` where ``model.members`` is above 1.
 
     Raises:
-        ConfigError: no target.
+        ConfigError: no target; or all members would be the same, as with the heads of one network for each.
         WeightsError: weights that are not there, do not load, or do not fit.
         BundleError: ``init_from`` names no usable bundle.
 
@@ -45,24 +45,44 @@ def build_model(config: Config, *, channels: int | None = None, targets: Sequenc
     if config.model.init_from is not None:
         network.start = _start_from_bundle(network, config)
     elif config.model.weights != "none":
-        network.start = load_weights(network.encoder, config.model.weights)
+        first, *others = network.members
+        network.start = load_weights(first.encoder, config.model.weights)
+        for member in others:
+            member.encoder.load_state_dict(first.encoder.state_dict())
     return network
 
 
-def _start_from_bundle(network: Network, config: Config) -> str:
+def _start_from_bundle(network: AnyNetwork, config: Config) -> str:
     """Take over the encoder of a bundle; the heads stay new unless the configuration keeps them."""
-    bundle = Bundle.load(str(config.model.init_from))
+    bundle, count = Bundle.load(str(config.model.init_from)), len(network.members)
     before = bundle.config.model.backbone
     if before != config.model.backbone:
         raise WeightsError(
             f"Expected a bundle of backbone {config.model.backbone}. Received: {before}. Set model.backbone to it.",
             key="model.init_from",
         )
-    said = load_encoder_state(network.encoder, bundle.state, said=f"bundle {bundle.bundle_id}")
-    return said + _keep_heads(network, bundle) if config.model.keep_heads else said
+    states = bundle.member_states
+    if len(states) not in (1, count):
+        raise WeightsError(
+            f"Expected a bundle with {'1 member' if count == 1 else f'1 or {count} members'}. Received: one with "
+            f"{len(states)}. Set model.members to it.",
+            key="model.init_from",
+        )
+    if config.model.keep_heads and len(states) < count:
+        raise ConfigError(
+            f"model.keep_heads would start {count} members from one network: they would stay the same. Expected a "
+            f"bundle with {count} members. Turn model.keep_heads off, or set model.members to 1.",
+            key="model.keep_heads",
+        )
+    said = f"bundle {bundle.bundle_id}"
+    starts = [
+        load_encoder_state(member.encoder, states[place % len(states)], said=said)
+        for place, member in enumerate(network.members)
+    ]
+    return starts[0] + (_keep_heads(network, bundle) if config.model.keep_heads else "")
 
 
-def _keep_heads(network: Network, bundle: Bundle) -> str:
+def _keep_heads(network: AnyNetwork, bundle: Bundle) -> str:
     """Take over the heads of targets that are the same in both; return in words which."""
     before = {(target.name, target.kind, target.classes) for target in bundle.targets}
     kept = [target.name for target in network.targets if (target.name, target.kind, target.classes) in before]
@@ -72,7 +92,8 @@ def _keep_heads(network: Network, bundle: Bundle) -> str:
             f"Received: {', '.join(target.name for target in bundle.targets)}. Turn it off for a new task.",
             key="model.keep_heads",
         )
-    for name in kept:
-        head = network.heads.head(name)
-        head.load_state_dict({key: bundle.state[f"{network.heads.path(name)}.{key}"] for key in head.state_dict()})
+    for member, state in zip(network.members, bundle.member_states, strict=True):
+        for name in kept:
+            head, path = member.heads.head(name), member.heads.path(name)
+            head.load_state_dict({key: state[f"{path}.{key}"] for key in head.state_dict()})
     return f"; kept heads {', '.join(kept)}"

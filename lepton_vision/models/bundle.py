@@ -18,7 +18,8 @@ from lepton_vision.config import Config, SegmentationConfig, fingerprint
 from lepton_vision.errors import BundleError, ConfigError, LeptonError
 from lepton_vision.models.bundle_files import read_bundle_files, write_bundle_files
 from lepton_vision.models.encoder import stem_kind
-from lepton_vision.models.network import Network, empty_network
+from lepton_vision.models.ensemble import member_states
+from lepton_vision.models.network import AnyNetwork, empty_network
 from lepton_vision.models.provenance import complete_provenance, tensors_sha256, without_paths
 from lepton_vision.novelty import Novelty
 from lepton_vision.set_rules import SetRule
@@ -37,7 +38,7 @@ class Bundle:
     Attributes:
         config: what the model was trained with; ``preprocess`` is what an image must go through.
         targets: what it predicts, in the order of the heads.
-        state: state dict of the Network, on the CPU; treat it as read-only.
+        state: state dict of the Network, or Ensemble, on the CPU; treat it as read-only.
         temperatures: by target name, what logits are divided by before sigmoid or softmax; 1 where not named.
         operating_point: where probabilities become decisions, or None.
         calibrators: by target name, how probabilities are corrected after sigmoid or softmax; none where not named.
@@ -66,7 +67,7 @@ class Bundle:
     def __post_init__(self) -> None:
         if self.run_dir is not None:
             object.__setattr__(self, "run_dir", self.run_dir.absolute())
-        if not (self.targets or self.config.segmentation) or _STEM not in self.state:
+        if not (self.targets or self.config.segmentation) or any(_STEM not in one for one in self.member_states):
             raise BundleError("Expected a target or structures, and the state dict of a Network. Received: less.")
         _check_temperatures(self.temperatures, self.targets)
         _check_calibrators(self.calibrators, self.targets)
@@ -77,7 +78,12 @@ class Bundle:
     @property
     def channels(self) -> int:
         """C of the network's input."""
-        return int(self.state[_STEM].shape[1])
+        return int(self.member_states[0][_STEM].shape[1])
+
+    @functools.cached_property
+    def member_states(self) -> tuple[dict[str, Tensor], ...]:
+        """State dict of each member's Network: one, but for an ensemble (``config.model.members``)."""
+        return member_states(self.state, count=self.config.model.members)
 
     @functools.cached_property
     def bundle_id(self) -> str:
@@ -90,8 +96,7 @@ class Bundle:
         facts = {
             "weights": self._weights_sha256,
             "preprocess": plain["preprocess"],
-            "model": {"backbone": self.config.model.backbone, "stem": stem_kind(self.config)}
-            | ({"mirrored": True} if self.config.model.mirrored else {}),
+            "model": {"backbone": self.config.model.backbone, "stem": stem_kind(self.config)} | self._later_design(),
             "targets": [[t.name, t.kind, list(t.classes)] for t in self.targets],
             "temperatures": {t.name: self.temperature(t.name) for t in self.targets},
             "thresholds": None if point is None else point.to_dict()["thresholds"],
@@ -102,6 +107,12 @@ class Bundle:
         if self.config.volume is not None:
             facts["volume"] = plain["volume"]
         return fingerprint(facts)
+
+    def _later_design(self) -> dict[str, Any]:
+        """Of the network's design what older bundles lack, where it is not as it was before: they keep their id."""
+        model = self.config.model
+        mirrored = {"mirrored": True} if model.mirrored else {}
+        return mirrored | ({"members": model.members} if model.members > 1 else {})
 
     def _later_facts(self) -> dict[str, Any]:
         """What older bundles lack, where there is any: without it a bundle keeps its id."""
@@ -125,8 +136,8 @@ class Bundle:
         """What the logits of ``target`` are divided by."""
         return self.temperatures.get(target, 1.0)
 
-    def network(self) -> Network:
-        """Return the network with a copy of the weights, on the CPU, in evaluation mode.
+    def network(self) -> AnyNetwork:
+        """Return the network, or ensemble, with a copy of the weights, on the CPU, in evaluation mode.
 
         Raises:
             BundleError: the weights do not fit the configuration.
@@ -157,14 +168,20 @@ class Bundle:
             )
         return self.config.segmentation
 
-    def _check_state(self, network: Network) -> None:
+    def _check_state(self, network: AnyNetwork) -> None:
         wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
         differing = [name for name in wanted | self.state if wanted.get(name) != _shape(self.state.get(name))]
         if differing:
             raise BundleError(
-                f"Expected weights of {self.config.model.backbone} with heads for {len(self.targets)} targets. "
+                f"Expected weights of {self._design} with heads for {len(self.targets)} targets. "
                 f"Received: {len(differing)} tensors that differ, first {differing[0]}. Copy the bundle from its run."
             )
+
+    @property
+    def _design(self) -> str:
+        """What the network is, in words."""
+        model = self.config.model
+        return f"{model.members} x {model.backbone}" if model.members > 1 else model.backbone
 
     def with_operating_point(self, point: OperatingPoint) -> Bundle:
         """Return a copy that decides at ``point``.
@@ -286,7 +303,7 @@ class Bundle:
         point = self.operating_point
         rows = {
             "bundle": self.bundle_id,
-            "network": f"{self.config.model.backbone}, {self.channels} channels, {self.config.preprocess.size} pixels",
+            "network": f"{self._design}, {self.channels} channels, {self.config.preprocess.size} pixels",
             "targets": "; ".join(f"{t.name} ({t.kind}: {', '.join(t.classes)})" for t in self.targets),
             "temperatures": ", ".join(f"{t.name} {self.temperature(t.name):.3f}" for t in self.targets),
             "calibration": ", ".join(f"{name} {one.method}" for name, one in self.calibrators.items()) or "temperature",

@@ -13,6 +13,7 @@ from lepton_vision.models.attention import AttentionPool, as_slices
 from lepton_vision.models.decoders import make_decoder
 from lepton_vision.models.device import suited_format
 from lepton_vision.models.encoder import Encoder, pool, stem_kind
+from lepton_vision.models.ensemble import Ensemble
 from lepton_vision.models.heads import Heads
 from lepton_vision.models.norms import use_instance_norms
 from lepton_vision.models.regions import crop_to_masks
@@ -60,6 +61,31 @@ class Network(nn.Module):
     def channels(self) -> int:
         """C of the input."""
         return self.encoder.channels
+
+    @property
+    def dims(self) -> int:
+        """Axes that the encoder sees, 2 or 3."""
+        return self.encoder.dims
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """How many voxels of the input one of each stage covers along an axis."""
+        return self.encoder.strides
+
+    @property
+    def width(self) -> int:
+        """F, length of the feature vector."""
+        return self.encoder.width
+
+    @property
+    def members(self) -> Sequence[Network]:
+        """The networks that learn by themselves: this one. See ``Ensemble``."""
+        return (self,)
+
+    @property
+    def log_variance(self) -> Tensor | None:
+        """(T,), or (T + 1,) with masks, float32: learnt log variances of the losses, or None."""
+        return None if self.balance is None else self.balance.log_variance
 
     def features(self, images: Tensor) -> Tensor:
         """Return pooled features, (B, F) float32, of images or volumes as ``forward`` takes them."""
@@ -154,8 +180,14 @@ class Balance(nn.Module):
         self.log_variance = nn.Parameter(torch.zeros(losses))
 
 
-def make_network(config: Config, *, channels: int | None = None, targets: Sequence[Target] | None = None) -> Network:
-    """Return a network with random weights from torch's current generator.
+AnyNetwork = Network | Ensemble
+"""What a configuration describes: one network, or several that are one to their callers (``model.members``)."""
+
+
+def make_network(config: Config, *, channels: int | None = None, targets: Sequence[Target] | None = None) -> AnyNetwork:
+    """Return a network, or an ensemble, with random weights from torch's current generator.
+
+    Each member draws its own weights from it, the first one those of a single network.
 
     Raises:
         ConfigError: no target, or two of the same name.
@@ -171,6 +203,11 @@ def make_network(config: Config, *, channels: int | None = None, targets: Sequen
     channels = config.channels if channels is None else channels
     if channels < 1:
         raise ConfigError(f"Expected at least 1 channel. Received: {channels}.", key="preprocess.windows")
+    members = [_make_member(config, channels=channels, targets=targets) for _ in range(config.model.members)]
+    return members[0] if len(members) == 1 else Ensemble(members)
+
+
+def _make_member(config: Config, *, channels: int, targets: Sequence[Target]) -> Network:
     encoder = Encoder(
         config.model.backbone,
         channels=channels,
@@ -197,7 +234,7 @@ def encoder_dims(config: Config) -> int:
     return 3 if config.volume is not None and config.volume.view == "3d" else 2
 
 
-def empty_network(config: Config, *, channels: int, targets: Sequence[Target]) -> Network:
+def empty_network(config: Config, *, channels: int, targets: Sequence[Target]) -> AnyNetwork:
     """Return a network without memory (on torch's meta device), ready for ``load_state_dict(…, assign=True)``."""
     with torch.device("meta"):
         return make_network(config, channels=channels, targets=targets)

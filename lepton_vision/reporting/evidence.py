@@ -147,7 +147,7 @@ def _of_model(run: Run) -> dict[str, str]:
         "selection": _selection(train)
         + _in_brackets(_fact("epoch ", facts.get("kept_epoch")) or _fact("epochs ", facts.get("kept_epochs")))
         + "; the test split is not read before.",
-        "ensemble": _ensemble(facts),
+        "ensemble": _ensemble(facts, members=model.get("members") or 1),
         "imbalance": f"Sampling {show_value(train.get('sampling'))}, class weights "
         f"{show_value(train.get('class_weights'))}.",
         "bundle": _fact("Bundle ", facts.get("bundle")) or _fact("Bundles, one for each fold: ", facts.get("bundles")),
@@ -161,13 +161,16 @@ def _selection(train: Mapping[str, Any]) -> str:
     return f"Best epoch by {show_value(train.get('monitor'))} on validation"
 
 
-def _ensemble(facts: Mapping[str, Any]) -> str:
+def _ensemble(facts: Mapping[str, Any], *, members: int) -> str:
+    each = f"{members} networks, trained side by side from different random starts; the mean of their logits counts."
     if facts.get("models"):
         return (
             f"{facts['models']} models, one for each fold; each image is predicted by the one that was trained without "
-            "its patient. Nothing is combined."
+            "its patient. " + (f"Each is of {each}" if members > 1 else "Nothing is combined.")
         )
-    return "One model; nothing is combined." if facts.get("bundle") else ""
+    if not facts.get("bundle"):
+        return ""
+    return f"One model of {each}" if members > 1 else "One model; nothing is combined."
 
 
 def _fact(name: str, value: Any) -> str:

@@ -27,7 +27,7 @@ from lepton_vision.types import Batch, ModelOutput
 if TYPE_CHECKING:
     from lepton_vision.config import Config, TrainConfig
     from lepton_vision.models.device import Precision
-    from lepton_vision.models.network import Network
+    from lepton_vision.models.network import AnyNetwork
 
 _LARGEST_SHARE = 0.5  # of the machine's memory that features may take
 
@@ -40,7 +40,7 @@ class UpperPart(nn.Module):
         below: number of fixed stages.
     """
 
-    def __init__(self, model: Network, below: int) -> None:
+    def __init__(self, model: AnyNetwork, below: int) -> None:
         super().__init__()
         self.model, self.below = model, below
 
@@ -95,7 +95,7 @@ class FixedStages:
         self._config, self._device, self._precision, self._folder = config, device, precision, folder
         self._loaders: dict[int, FeatureLoader] = {}
 
-    def loader(self, model: Network, loader: DataLoader[Batch]) -> FeatureLoader:
+    def loader(self, model: AnyNetwork, loader: DataLoader[Batch]) -> FeatureLoader:
         """Return the batches of ``loader`` as features; ``UpperPart(model, count)`` takes them.
 
         Raises:
@@ -105,7 +105,7 @@ class FixedStages:
             self._loaders[id(loader)] = FeatureLoader(self._features(model, loader), loader)
         return self._loaders[id(loader)]
 
-    def _features(self, model: Network, loader: DataLoader[Batch]) -> Tensor:
+    def _features(self, model: AnyNetwork, loader: DataLoader[Batch]) -> Tensor:
         """(N, …) one entry per row of the loader's data set, on the CPU."""
         dataset: Any = loader.dataset
         table = _Table(len(dataset), self.count)
@@ -127,12 +127,13 @@ class FixedStages:
                 store.write([keys[row] for row in rows], entries)
         return table.entries
 
-    def _fingerprint(self, model: Network) -> str:
+    def _fingerprint(self, model: AnyNetwork) -> str:
         """Name all that the features depend on beside the image."""
+        stages = model.parameter_stages()
         state = {
-            name: tensor
-            for name, tensor in model.encoder.state_dict().items()
-            if name.split(".")[0] in STAGES[: self.count]
+            f"{stage}.{name}": tensor
+            for stage in STAGES[: self.count]
+            for name, tensor in stages[stage].state_dict().items()
         }
         preprocess = self._config.to_dict()["preprocess"]
         size, channels_last = self._config.train.batch_size, self._config.train.channels_last
@@ -141,7 +142,7 @@ class FixedStages:
 
     @torch.no_grad()
     def _compute(
-        self, model: Network, loader: DataLoader[Batch], rows: list[int]
+        self, model: AnyNetwork, loader: DataLoader[Batch], rows: list[int]
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Yield rows and their features. Rows asked for by number alone, without a seed, come un-augmented.
 

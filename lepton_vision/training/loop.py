@@ -32,10 +32,10 @@ from lepton_vision.training.step import Stepper, seed_step, take_step
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
-    from lepton_vision.models.network import Network
+    from lepton_vision.models.network import AnyNetwork
     from lepton_vision.types import Batch, Target
 
-Validate = Callable[["Network"], Mapping[str, float]]
+Validate = Callable[["AnyNetwork"], Mapping[str, float]]
 Log = Callable[[dict[str, Any]], None]
 
 _LOGGER = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ _SMALLEST_SCALE = 1.0  # GradScaler starts at 65536: below this the gradients th
 
 
 def fit_model(
-    model: Network,
+    model: AnyNetwork,
     train_loader: DataLoader[Batch],
     config: Config,
     *,
@@ -122,7 +122,7 @@ def _class_weights(loader: DataLoader[Batch], config: Config, targets: Sequence[
 
 
 def make_stepper(
-    model: Network, config: Config, *, world: World, class_weights: Mapping[str, Tensor] | None = None
+    model: AnyNetwork, config: Config, *, world: World, class_weights: Mapping[str, Tensor] | None = None
 ) -> Stepper:
     """Put the model on its device and gather what a step needs.
 
@@ -135,7 +135,7 @@ def make_stepper(
     train = config.train
     model.to(world.device)
     if train.channels_last:
-        model.to(memory_format=suited_format(model.encoder.dims + 2))
+        model.to(memory_format=suited_format(model.dims + 2))
     world.spread(model)
     precision = choose_precision(train.precision, world.device)
     weights = LossWeights(train.target_weights, class_weights or {}, train.label_smoothing)
@@ -361,7 +361,7 @@ def _is_better(value: float, before: float, monitor: str) -> bool:
     return value < before if monitor.endswith(_LOWER_IS_BETTER) else value > before
 
 
-def _copy_state(model: Network) -> dict[str, Tensor]:
+def _copy_state(model: AnyNetwork) -> dict[str, Tensor]:
     return {name: x.detach().to("cpu", copy=True).contiguous() for name, x in model.state_dict().items()}
 
 

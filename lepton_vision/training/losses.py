@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -84,7 +85,8 @@ def multitask_loss(
     """Sum the targets' masked means; a batch without any known label gives exactly zero, with zero gradients.
 
     Args:
-        output: logits (B, 1) for binary, (B, K) otherwise; any float dtype, the loss is computed in float32.
+        output: logits (B, 1) for binary, (B, K) otherwise; any float dtype, the loss is computed in float32. Where it
+            holds those of members, the loss is the mean of theirs, and its own logits do not count.
         labels: by target name, (B,) or (B, K) float32; NaN is unknown.
         targets: which heads count.
         masks: (B, H, W) or (B, D, H, W) uint8; None where masks do not count.
@@ -93,7 +95,7 @@ def multitask_loss(
             batch.
         log_variance: (T,), or (T + 1,) with masks: learnt log variance s of each loss L, which then counts
             exp(-s) L + s / 2 (Kendall et al., arXiv:1705.07115) over the whole step; a loss of which nothing is known
-            does not count.
+            does not count. Of an ensemble, one row for each member.
 
     Returns:
         The loss in float32.
@@ -104,6 +106,10 @@ def multitask_loss(
         >>> round(multitask_loss(output, {"a": torch.tensor([1.0, torch.nan])}, targets=[target]).total.item(), 4)
         0.6931
     """
+    if output.members:
+        rows = [None] * len(output.members) if log_variance is None else list(log_variance)
+        alone = partial(multitask_loss, labels=labels, targets=targets, masks=masks, weights=weights, known=known)
+        return _mean_loss([alone(one, log_variance=row) for one, row in zip(output.members, rows, strict=True)])
     weights = weights if weights is not None else LossWeights()
     here = count_known(labels, targets, masks=masks)
     known = here if known is None else known
@@ -122,6 +128,13 @@ def multitask_loss(
     if log_variance is not None:
         scaled = torch.exp(-log_variance) * scaled + 0.5 * log_variance * here[: len(sums)] / divisors
     return LossParts(scaled.sum(), by_target)
+
+
+def _mean_loss(parts: Sequence[LossParts]) -> LossParts:
+    """The mean over members: each of them learns as it would alone, with a gradient divided by their number."""
+    total = torch.stack([part.total for part in parts]).mean()
+    names = parts[0].by_target
+    return LossParts(total, {name: torch.stack([part.by_target[name] for part in parts]).mean() for name in names})
 
 
 def _masked_sum(logits: Tensor, labels: Tensor, *, target: Target, weights: LossWeights) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +13,17 @@ from lepton_vision.models.encoder import STAGES
 
 if TYPE_CHECKING:
     from lepton_vision.config import TrainConfig
-    from lepton_vision.models.network import Network
+    from lepton_vision.models.network import AnyNetwork
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig, *, device: torch.device) -> torch.optim.AdamW:
+def make_optimizer(model: AnyNetwork, config: TrainConfig, *, device: torch.device) -> torch.optim.AdamW:
     """AdamW over all parameters in four groups: encoder or not, decayed or not (norms and biases are not).
 
     Frozen parameters belong to their group too: without a gradient AdamW passes over them, and they take part as soon
     as gradual unfreezing frees them.
 
     Args:
-        model: has ``encoder``; every other parameter counts as head.
+        model: parameters outside the stages of its encoder count as those of heads.
         config: peak rate, weight decay, ``encoder_lr_scale``.
         device: where the model is.
 
@@ -31,9 +31,11 @@ def make_optimizer(model: nn.Module, config: TrainConfig, *, device: torch.devic
         The optimiser; each group carries ``lr_scale`` for ``set_rate``.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
+    stages = model.parameter_stages()
+    encoder = {id(parameter) for name in STAGES for parameter in stages[name].parameters()}
+    for parameter in model.parameters():
         # One axis only: biases, and the weights of batch, layer and group norms.
-        groups.setdefault((name.startswith("encoder."), parameter.ndim > 1), []).append(parameter)
+        groups.setdefault((id(parameter) in encoder, parameter.ndim > 1), []).append(parameter)
     described = [
         {
             "params": parameters,
@@ -77,7 +79,7 @@ def frozen_stages(config: TrainConfig, epoch: int) -> int:
     return max(0, config.freeze_stages - freed)
 
 
-def set_frozen(model: nn.Module, count: int, *, norms: bool = False) -> None:
+def set_frozen(model: AnyNetwork, count: int, *, norms: bool = False) -> None:
     """Put the model in training mode with the lowest ``count`` encoder stages fixed.
 
     A fixed stage has no gradient and stays in evaluation mode: its norm layers use and keep their running figures,
@@ -85,15 +87,13 @@ def set_frozen(model: nn.Module, count: int, *, norms: bool = False) -> None:
     other stages of the encoder stay fixed too: figures of a few small batches are worse than the pretrained ones.
     """
     model.train()
-    encoder: Any = model.encoder
-    if count >= len(STAGES):
-        encoder.eval()
-    for place, name in enumerate(STAGES):
-        stage = getattr(encoder, name)
+    parts = model.parameter_stages()
+    stages = [parts[name] for name in STAGES]
+    for place, stage in enumerate(stages):
         is_frozen = place < count
         stage.requires_grad_(not is_frozen)
         stage.train(not is_frozen)
-    for module in encoder.modules() if norms else ():
+    for module in (module for stage in stages for module in stage.modules()) if norms else ():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval().requires_grad_(False)
 
@@ -108,8 +108,8 @@ class WeightAverage:
         decay: in (0, 1).
     """
 
-    def __init__(self, model: Network, decay: float) -> None:
-        self.model: Network = copy.deepcopy(model).requires_grad_(False).eval()
+    def __init__(self, model: AnyNetwork, decay: float) -> None:
+        self.model: AnyNetwork = copy.deepcopy(model).requires_grad_(False).eval()
         self.decay = decay
         self.updates = 0
 

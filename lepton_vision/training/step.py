@@ -20,7 +20,7 @@ from lepton_vision.training.optim import WeightAverage, set_frozen, set_rate
 if TYPE_CHECKING:
     from lepton_vision.config import TrainConfig
     from lepton_vision.models.device import Precision
-    from lepton_vision.models.network import Network
+    from lepton_vision.models.network import AnyNetwork
     from lepton_vision.training.distributed import World
     from lepton_vision.types import Batch, Target
 
@@ -45,7 +45,7 @@ class Stepper:
         forward: ``trained``, wrapped for several processes and compiled where asked for.
     """
 
-    model: Network
+    model: AnyNetwork
     trained: nn.Module
     config: TrainConfig
     targets: Sequence[Target]
@@ -68,9 +68,9 @@ class Stepper:
         return self.forward
 
     @property
-    def validated(self) -> Network:
+    def validated(self) -> AnyNetwork:
         """What is validated and kept: the averaged network where averaging is on; in evaluation mode."""
-        network: Network = self.model if self.average is None else self.average.model
+        network: AnyNetwork = self.model if self.average is None else self.average.model
         return network.eval()
 
     def parts(self) -> dict[str, Any]:
@@ -103,13 +103,12 @@ def take_step(stepper: Stepper, batches: Sequence[Batch], *, forward: nn.Module,
         rate: learning rate of groups with ``lr_scale`` 1.
 
     Returns:
-        Loss () of this process' share, times the number of processes, and gradient norm () before clipping; both stay
-        on the device.
+        Loss () of this process' share, times the number of processes, and gradient norm () before clipping, of an
+        ensemble the largest of its members'; both stay on the device.
     """
     world, scaler, device = stepper.world, stepper.scaler, stepper.world.device
     counts = [count_known(batch.labels, stepper.targets, masks=batch.masks) for batch in batches]
     known = world.total(torch.stack(counts).sum(0))
-    balance = getattr(stepper.model, "balance", None)
     set_rate(stepper.optimizer, rate)
     total = torch.zeros((), device=device)
     for place, batch in enumerate(batches):
@@ -124,7 +123,7 @@ def take_step(stepper: Stepper, batches: Sequence[Batch], *, forward: nn.Module,
                 masks=batch.masks,
                 weights=stepper.weights,
                 known=known,
-                log_variance=None if balance is None else balance.log_variance,
+                log_variance=stepper.model.log_variance,
             ).total * float(world.size)  # DistributedDataParallel divides the summed gradients by it
             (loss if scaler is None else scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
@@ -133,11 +132,15 @@ def take_step(stepper: Stepper, batches: Sequence[Batch], *, forward: nn.Module,
 
 
 def _update(stepper: Stepper) -> Tensor:
-    """Clip and apply the gradients; return their norm. With a scaler, a non-finite gradient is passed over."""
+    """Clip and apply the gradients; return their norm. With a scaler, a non-finite gradient is passed over.
+
+    Each member of an ensemble is clipped by itself, as it would be alone: the mean loss has divided its gradient.
+    """
     if stepper.scaler is not None:
         stepper.scaler.unscale_(stepper.optimizer)
-    parameters = [p for p in stepper.model.parameters() if p.requires_grad and p.grad is not None]
-    norm = nn.utils.clip_grad_norm_(parameters, stepper.config.clip_norm or math.inf)
+    members = stepper.model.members
+    largest = (stepper.config.clip_norm or math.inf) / len(members)
+    norm = torch.stack([_clip(member, largest) for member in members]).max()
     if stepper.scaler is None:
         stepper.optimizer.step()
     else:
@@ -147,6 +150,12 @@ def _update(stepper: Stepper) -> Tensor:
     if stepper.average is not None:
         stepper.average.update(stepper.model)
     return norm
+
+
+def _clip(network: nn.Module, largest: float) -> Tensor:
+    """Scale the gradients of a network down to a norm of ``largest``; return the norm () that they had."""
+    parameters = [p for p in network.parameters() if p.requires_grad and p.grad is not None]
+    return nn.utils.clip_grad_norm_(parameters, largest)
 
 
 def seed_step(config: TrainConfig, *, epoch: int, step: int, rank: int) -> None:

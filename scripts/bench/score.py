@@ -83,7 +83,7 @@ def make_bundle(backbone: str) -> lv.Bundle:
         operating_point=lv.OperatingPoint({"sick": (0.5,)}, "stated"),
         set_rules={"sick": (SetRule(("no", "yes"), 0.9, (0.4, 0.4), (50, 50)),)},
     )
-    points = np.random.default_rng(0).random((1000, network.encoder.width), np.float32)
+    points = np.random.default_rng(0).random((1000, network.width), np.float32)
     return bundle.with_novelty(fit_novelty(points, points[:100] + 0.1, k=10))
 
 
@@ -167,7 +167,7 @@ class Ours:
             with tempfile.TemporaryDirectory() as output:
                 schema = row_schema(self.bundle.targets, sets=("sick",), has_novelty=True)
                 sink = ShardSink(Path(output), schema, job={"format": "parquet"}, resume=True)
-                width, values = self.bundle.network().encoder.width, {"sick": np.ones(1)}
+                width, values = self.bundle.network().width, {"sick": np.ones(1)}
                 features = np.ones((self.batch_size, width), np.float32)
                 for start in range(0, len(self.inputs), self.batch_size):
                     part = self.inputs[start : start + self.batch_size]

@@ -24,8 +24,6 @@ KIND = Target("kind", "multiclass", ("a", "b", "c"))
 
 
 class TinyEncoder(nn.Module):
-    dims = 2
-
     def __init__(self, *, norms: bool = True) -> None:
         super().__init__()
         sizes = [1, 4, 4, 6, 6, 8]
@@ -54,12 +52,21 @@ class TinyHeads(nn.Module):
 
 
 class TinyNetwork(nn.Module):
+    dims, log_variance = 2, None
+
     def __init__(self, targets: Sequence[Target] = (FINDING,), *, dropout: float = 0.3, norms: bool = True) -> None:
         super().__init__()
         self.targets = tuple(targets)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(7)
             self.encoder, self.heads = TinyEncoder(norms=norms), TinyHeads(targets, dropout=dropout)
+
+    @property
+    def members(self) -> tuple[TinyNetwork, ...]:
+        return (self,)
+
+    def parameter_stages(self) -> dict[str, nn.Module]:
+        return dict(self.encoder.named_children()) | {"heads": self.heads}
 
     def features(self, images: Tensor) -> Tensor:
         return self.encoder(images)
