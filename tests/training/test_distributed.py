@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import TinyDataset, TinyNetwork, plain_descent, run_tiny, tiny_config, tiny_loader
+from tiny import TinyDataset, TinyNetwork, plain_descent, run_tiny, tiny_config, tiny_ensemble, tiny_loader
 
 from lepton_vision.training.distributed import join_world, local_device
 
@@ -33,7 +33,10 @@ def torchrun(run_dir: Path, **options: object) -> subprocess.CompletedProcess[st
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
 
 
-def test_two_processes_equal_one_with_the_double_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("members", [1, 2])
+def test_two_processes_equal_one_with_the_double_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, members: int
+) -> None:
     monkeypatch.setattr("lepton_vision.training.loop.make_optimizer", plain_descent)
     shared = {
         "plain_descent": True,
@@ -42,10 +45,11 @@ def test_two_processes_equal_one_with_the_double_batch(tmp_path: Path, monkeypat
         "norms": False,
         "unknown": UNKNOWN,
         "batch_size": 4,
-    }
+    } | ({"members": members} if members > 1 else {})
     done = torchrun(tmp_path / "two", **shared)
     assert done.returncode == 0, done.stderr[-3000:]
-    model = TinyNetwork(dropout=0.0, norms=False)
+    plain = {"dropout": 0.0, "norms": False}
+    model = TinyNetwork(**plain) if members == 1 else tiny_ensemble(members, **plain)
     loader = tiny_loader(TinyDataset(unknown=UNKNOWN), batch_size=8)
     expected = run_tiny(tmp_path / "one", tiny_config(*OPTIONS), model=model, loader=loader)
     first, second = (torch.load(tmp_path / f"two/weights{rank}.pt", weights_only=True) for rank in (0, 1))

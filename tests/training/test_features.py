@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import TinyDataset, TinyNetwork, run_tiny, tiny_config, tiny_loader
+from tiny import TinyDataset, TinyNetwork, run_tiny, tiny_config, tiny_ensemble, tiny_loader
 
 from lepton_vision.errors import ConfigError
 from lepton_vision.training import features
@@ -25,24 +25,29 @@ class Still(TinyDataset):
         return self.images[row]
 
 
-@pytest.mark.parametrize(("count", "norms"), [(5, False), (4, True), (4, False), (1, True)])
+def network(members: int) -> torch.nn.Module:
+    return TinyNetwork(dropout=0.0) if members == 1 else tiny_ensemble(members, dropout=0.0)
+
+
+@pytest.mark.parametrize(
+    ("count", "norms", "members"),
+    [(5, False, 1), (4, True, 1), (4, False, 1), (1, True, 1), (5, False, 2), (4, True, 2)],
+)
 def test_upper_stages_learn_the_same_from_cached_maps_as_through_the_network(
-    tmp_path: Path, count: int, norms: bool
+    tmp_path: Path, count: int, norms: bool, members: int
 ) -> None:
     options = (f"train.freeze_stages={count}", f"train.freeze_norms={norms}", "train.lr=0.02")
-    slow = run_tiny(
-        tmp_path / "slow", tiny_config(*options), model=TinyNetwork(dropout=0.0), loader=tiny_loader(Still())
-    )
+    slow = run_tiny(tmp_path / "slow", tiny_config(*options), model=network(members), loader=tiny_loader(Still()))
     dataset = Still()
     fast = run_tiny(
         tmp_path / "fast",
         tiny_config(*options, "train.cache_features=true"),
-        model=TinyNetwork(dropout=0.0),
+        model=network(members),
         loader=tiny_loader(dataset),
     )
     assert dataset.seen == [(row, None) for row in range(22)], "each image once, without augmentation"
     assert fast.state.keys() == slow.state.keys()
-    start = TinyNetwork(dropout=0.0).state_dict()
+    start = network(members).state_dict()
     assert any(not torch.equal(fast.state[name], value) for name, value in start.items())
     for name, value in slow.state.items():
         torch.testing.assert_close(fast.state[name], value, rtol=1e-4, atol=1e-5)

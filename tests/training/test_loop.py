@@ -18,6 +18,7 @@ from tiny import (
     plain_descent,
     run_tiny,
     tiny_config,
+    tiny_ensemble,
     tiny_loader,
     validate,
 )
@@ -242,12 +243,14 @@ def test_empty_loader_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_network_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("members", [1, 2])
+def test_compiled_network_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, members: int) -> None:
     if not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
         pytest.skip("torch.compile needs a C++ compiler")
     monkeypatch.setattr("lepton_vision.training.loop.make_optimizer", plain_descent)
     options = ("train.epochs=1", "train.channels_last=false")
-    plain = run_tiny(tmp_path / "a", tiny_config(*options), model=TinyNetwork(dropout=0.0))
-    compiled = run_tiny(tmp_path / "b", tiny_config(*options, "train.compile=true"), model=TinyNetwork(dropout=0.0))
+    models = [TinyNetwork(dropout=0.0) if members == 1 else tiny_ensemble(members, dropout=0.0) for _ in range(2)]
+    plain = run_tiny(tmp_path / "a", tiny_config(*options), model=models[0])
+    compiled = run_tiny(tmp_path / "b", tiny_config(*options, "train.compile=true"), model=models[1])
     for name, value in plain.state.items():
         torch.testing.assert_close(value, compiled.state[name], rtol=1e-3, atol=1e-4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -76,6 +78,30 @@ def test_targets_add_up_with_their_weights(output: ModelOutput) -> None:
     labels = {"a": torch.tensor([1.0, NAN, 0.0, 1.0]), "b": torch.tensor([2.0, 0.0, NAN, 1.0])}
     parts = multitask_loss(output, labels, targets=[BINARY, MULTICLASS], weights=LossWeights({"b": 0.25}))
     torch.testing.assert_close(parts.total.detach(), parts.by_target["a"] + 0.25 * parts.by_target["b"])
+
+
+@pytest.mark.parametrize("is_balanced", [False, True])
+def test_members_learn_each_by_its_own_loss(output: ModelOutput, is_balanced: bool) -> None:
+    """Not by that of their mean, which two members that err in opposite ways would have none of."""
+    other = ModelOutput({name: (-2.0 * logits).detach().requires_grad_() for name, logits in output.logits.items()})
+    mean = ModelOutput({name: (a + other.logits[name]) / 2 for name, a in output.logits.items()})
+    rows = torch.tensor([[0.3, -0.2, 0.1], [0.7, 0.0, -0.5]]) if is_balanced else None
+    labels = {"a": torch.tensor([1.0, NAN, 0.0, 1.0]), "b": torch.tensor([2.0, NAN, NAN, 1.0])}
+    labels |= {"c": torch.tensor([[1.0, 0.0], [NAN, 1.0], [0.0, NAN], [NAN, NAN]])}
+    targets = [BINARY, MULTICLASS, MULTILABEL]
+    found = multitask_loss(replace(mean, members=(output, other)), labels, targets=targets, log_variance=rows)
+    alone = [
+        multitask_loss(one, labels, targets=targets, log_variance=None if rows is None else rows[place])
+        for place, one in enumerate((output, other))
+    ]
+    torch.testing.assert_close(found.total, (alone[0].total + alone[1].total) / 2)
+    for name, value in found.by_target.items():
+        torch.testing.assert_close(value, (alone[0].by_target[name] + alone[1].by_target[name]) / 2)
+    for one, own in zip((output, other), alone, strict=True):
+        for logits in one.logits.values():
+            (shared,) = torch.autograd.grad(found.total, logits, retain_graph=True)
+            (expected,) = torch.autograd.grad(own.total, logits, retain_graph=True)
+            torch.testing.assert_close(2 * shared, expected)
 
 
 def test_parts_of_a_batch_add_up_to_the_whole(output: ModelOutput) -> None:

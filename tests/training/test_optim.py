@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from tiny import TinyNetwork, tiny_config
+from tiny import TinyNetwork, tiny_config, tiny_ensemble
 from torch import nn
 
 from lepton_vision.training.optim import WeightAverage, frozen_stages, make_optimizer, rate_at, set_frozen, set_rate
@@ -83,6 +83,26 @@ def test_norms_of_a_trained_stage_stay_fixed_where_asked_for() -> None:
     assert has_gradient == convolutions | {"heads.linear.finding.weight", "heads.linear.finding.bias"}
     set_frozen(model, 0)
     assert all(module.training for module in model.modules()), "a later epoch without it frees them"
+
+
+def test_all_members_of_an_ensemble_are_frozen_and_slowed_down_alike() -> None:
+    model, config = tiny_ensemble(2), tiny_config("train.encoder_lr_scale=0.1", "train.weight_decay=0.3").train
+    optimizer = make_optimizer(model, config, device=torch.device("cpu"))
+    found = {
+        id(p): (group["lr_scale"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]
+    }
+    for name, parameter in model.named_parameters():
+        expected = (0.1 if ".encoder." in name else 1.0, 0.3 if parameter.ndim > 1 else 0.0)
+        assert found[id(parameter)] == expected, name
+    set_frozen(model, 2, norms=True)
+    for member in model.members:
+        trained = {name.rpartition(".")[0] for name, p in member.named_parameters() if p.requires_grad}
+        assert trained == {"encoder.layer2.0", "encoder.layer3.0", "encoder.layer4.0", "heads.linear.finding"}
+        assert not any(module.training for module in member.modules() if isinstance(module, nn.BatchNorm2d))
+        assert not member.encoder.layer1.training
+        assert member.encoder.layer2.training
+    set_frozen(model, 0)
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_average_is_torchs_own_with_copied_buffers() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TinyNetwork, run_tiny, tiny_config, tiny_loader, validate
+from tiny import TinyNetwork, run_tiny, tiny_config, tiny_ensemble, tiny_loader, validate
 
 from lepton_vision.errors import ConfigError, TrainingError
 
@@ -84,6 +84,17 @@ def test_killed_at_any_step(tmp_path: Path, step: int) -> None:
     assert same(found.state, expected.state)
     assert without_times(found.history) == without_times(expected.history)
     assert len((tmp_path / "cut/metrics.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("step", [2, 7])
+def test_an_ensemble_killed_and_resumed_has_the_same_bits(tmp_path: Path, step: int) -> None:
+    expected = run_tiny(tmp_path / "whole", tiny_config(*RICH), model=tiny_ensemble(2))
+    with pytest.raises(Killed):
+        run_tiny(tmp_path / "cut", tiny_config(*RICH), model=tiny_ensemble(2), progress=kill_at(step))
+    found = run_tiny(tmp_path / "cut", tiny_config(*RICH), model=tiny_ensemble(2), resume=True)
+    assert any(name.startswith("members.1.") for name in found.state)
+    assert same(found.state, expected.state)
+    assert without_times(found.history) == without_times(expected.history)
 
 
 @pytest.mark.parametrize("step", [2, 7, 9])

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lepton_vision.config import Config, TrainConfig
+from lepton_vision.models.ensemble import Ensemble
 from lepton_vision.training import loop
 from lepton_vision.training.loop import FitResult, fit_model
 from lepton_vision.transforms.sampler import EpochSampler
@@ -52,13 +54,15 @@ class TinyHeads(nn.Module):
 
 
 class TinyNetwork(nn.Module):
-    dims, log_variance = 2, None
+    dims, log_variance, segmentation = 2, None, None
 
-    def __init__(self, targets: Sequence[Target] = (FINDING,), *, dropout: float = 0.3, norms: bool = True) -> None:
+    def __init__(
+        self, targets: Sequence[Target] = (FINDING,), *, dropout: float = 0.3, norms: bool = True, seed: int = 7
+    ) -> None:
         super().__init__()
         self.targets = tuple(targets)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(7)
+            torch.manual_seed(seed)
             self.encoder, self.heads = TinyEncoder(norms=norms), TinyHeads(targets, dropout=dropout)
 
     @property
@@ -79,6 +83,12 @@ class TinyNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> ModelOutput:
         return ModelOutput(self.heads(self.features(images)))
+
+
+def tiny_ensemble(count: int, targets: Sequence[Target] = (FINDING,), **options: Any) -> Ensemble:
+    """The first member is ``TinyNetwork()``."""
+    members = [TinyNetwork(targets, seed=7 + place, **options) for place in range(count)]
+    return Ensemble(members)  # type: ignore[arg-type]
 
 
 class TinyDataset(Dataset[Batch]):
@@ -187,7 +197,8 @@ def main(run_dir: Path, options: dict[str, object]) -> None:
         if calls["steps"] == options.get("interrupt_at"):
             os.kill(os.getpid(), 2)
 
-    model = TinyNetwork(dropout=float(options.get("dropout", 0.3)), norms=bool(options.get("norms", True)))
+    shape = {"dropout": float(options.get("dropout", 0.3)), "norms": bool(options.get("norms", True))}
+    model = tiny_ensemble(int(options["members"]), **shape) if "members" in options else TinyNetwork(**shape)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     batch_size = int(options.get("batch_size", 4))
     dataset = TinyDataset(unknown=options.get("unknown", ()))
