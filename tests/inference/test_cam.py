@@ -148,3 +148,18 @@ def test_a_mirrored_network_shows_the_evidence_of_both_views(resnet: Network) ->
     resnet.is_mirrored = True
     found = grad_cam(resnet, images, target="sick")
     np.testing.assert_allclose(found, (plain + turned[..., ::-1]) / 2, rtol=1e-4, atol=1e-7)
+
+
+def test_an_ensemble_shows_the_mean_of_its_members_maps() -> None:
+    config = Config.model_validate({"targets": [SICK, ORGAN], "preprocess": {"size": [64, 64]}})
+    torch.manual_seed(0)
+    ensemble = build_model(config.override("model.backbone=resnet10", "model.width=16", "model.members=3")).train()
+    for member in ensemble.members:
+        nn.init.uniform_(member.heads.head("organ").weight, -0.5, 1.0)
+    images = torch.randn(2, 1, 64, 64)
+    found = grad_cam(ensemble, images, target="organ", class_index=2)
+    alone = [grad_cam(member, images, target="organ", class_index=2) for member in ensemble.members]
+    np.testing.assert_allclose(found, np.mean(alone, axis=0), rtol=1e-5)
+    assert np.abs(alone[0] - alone[1]).max() > 0.1 * found.max()
+    assert ensemble.training
+    assert [m for m in ensemble.modules() if m._forward_hooks] == []
