@@ -34,10 +34,14 @@ def manifest(tmp_path: Path) -> Manifest:
 CONFIG = Config().override("preprocess.size=[16, 16]", "model.stem=standard", "train.precision=fp32", "train.epochs=2")
 
 
-def test_a_probe_on_cached_features_is_validated_like_the_whole_network(manifest: Manifest, tmp_path: Path) -> None:
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_probe_on_cached_features_is_validated_like_the_whole_network(
+    manifest: Manifest, tmp_path: Path, members: int
+) -> None:
     config = CONFIG.override(
         "train.freeze_stages=5", "train.cache_features=true", "augment.preset=none", "evaluation.calibrate=false"
     )
+    config = config.override(f"model.members={members}")
     bundle = fit(config, manifest, run_dir=tmp_path / "run")
     whole = validation_figures(predict(bundle, manifest.subset("val"), precision="fp32"))
     for name, value in whole.items():

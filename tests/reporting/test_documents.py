@@ -55,6 +55,16 @@ def test_items_are_open_until_they_are_answered(name: str, binary: Evaluation) -
     assert "## Open" not in render_checklist(everybody)
 
 
+def test_what_was_combined_is_said(binary: Evaluation) -> None:
+    run = full_run(binary)
+    several = dataclasses.replace(run, settings=Config().override("model.members=4").to_dict())
+    folds = {**run.provenance, "models": 5}
+    assert gather(run)["ensemble"] == "One model; nothing is combined."
+    assert gather(several)["ensemble"].startswith("One model of 4 networks, trained side by side")
+    assert gather(dataclasses.replace(run, provenance=folds))["ensemble"].endswith("Nothing is combined.")
+    assert "Each is of 4 networks" in gather(dataclasses.replace(several, provenance=folds))["ensemble"]
+
+
 def test_items_are_answered_from_the_run(binary: Evaluation) -> None:
     filled = fill_checklist("claim_2024", evidence=gather(full_run(binary)), about={})
     claim = {item.id: " ".join(item.answers) for item in filled.items}
