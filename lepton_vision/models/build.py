@@ -74,5 +74,13 @@ def _keep_heads(network: Network, bundle: Bundle) -> str:
         )
     for name in kept:
         head = network.heads.head(name)
-        head.load_state_dict({key: bundle.state[f"{network.heads.path(name)}.{key}"] for key in head.state_dict()})
+        before_it = {key: bundle.state[f"{network.heads.path(name)}.{key}"] for key in head.state_dict()}
+        if any(before_it[key].shape != tensor.shape for key, tensor in head.state_dict().items()):
+            raise WeightsError(
+                "Expected heads that see as many features as those of this configuration, since model.keep_heads is "
+                f"on. Received: others for {name!r}, as where one of both decides by segmentation.mode evidence. Turn "
+                "model.keep_heads off.",
+                key="model.keep_heads",
+            )
+        head.load_state_dict(before_it)
     return f"; kept heads {', '.join(kept)}"
