@@ -241,7 +241,10 @@ def test_a_detached_mask_leaves_the_classifier_as_it_is_alone(manifest: Manifest
     np.testing.assert_allclose(predict(detached, test).y_prob["sick"], predict(alone, test).y_prob["sick"], atol=1e-4)
 
 
-@pytest.mark.parametrize("change", ["train.balance=uncertainty", "segmentation.mode=roi", "segmentation.decoder=fpn"])
+@pytest.mark.parametrize(
+    "change",
+    ["train.balance=uncertainty", "segmentation.mode=roi", "segmentation.mode=evidence", "segmentation.decoder=fpn"],
+)
 def test_further_ways_learn_too(manifest: Manifest, tmp_path: Path, change: str) -> None:
     bundle = train(manifest, tmp_path / "run", change)
     result = evaluate_bundle(bundle, manifest, split="test", out=tmp_path / "out")

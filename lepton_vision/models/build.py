@@ -95,5 +95,13 @@ def _keep_heads(network: AnyNetwork, bundle: Bundle) -> str:
     for member, state in zip(network.members, bundle.member_states, strict=True):
         for name in kept:
             head, path = member.heads.head(name), member.heads.path(name)
-            head.load_state_dict({key: state[f"{path}.{key}"] for key in head.state_dict()})
+            own = {key: state[f"{path}.{key}"] for key in head.state_dict()}
+            if any(own[key].shape != tensor.shape for key, tensor in head.state_dict().items()):
+                raise WeightsError(
+                    "Expected heads that see as many features as those of this configuration, since model.keep_heads "
+                    f"is on. Received: others for {name!r}, as where one decides by segmentation.mode evidence. "
+                    "Turn model.keep_heads off.",
+                    key="model.keep_heads",
+                )
+            head.load_state_dict(own)
     return f"; kept heads {', '.join(kept)}"

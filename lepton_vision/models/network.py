@@ -14,6 +14,7 @@ from lepton_vision.models.decoders import make_decoder
 from lepton_vision.models.device import suited_format
 from lepton_vision.models.encoder import Encoder, pool, stem_kind
 from lepton_vision.models.ensemble import Ensemble
+from lepton_vision.models.evidence import FIGURES, mask_evidence
 from lepton_vision.models.heads import Heads
 from lepton_vision.models.norms import use_instance_norms
 from lepton_vision.models.regions import crop_to_masks
@@ -123,7 +124,7 @@ class Network(nn.Module):
             ConfigError: another number of channels or axes.
         """
         mode = "none" if self.segmentation is None else self.segmentation.mode
-        if self.decoder is None or not (self.gives_masks or mode == "roi"):
+        if self.decoder is None or not (self.gives_masks or mode in ("roi", "evidence")):
             return self._head(self.features(images))
         images = self._checked(images)
         maps = self.encoder.skips(images)
@@ -137,6 +138,8 @@ class Network(nn.Module):
     def _classify(self, images: Tensor, last: Tensor, *, masks: Tensor) -> ModelOutput:
         if not self.targets:
             return ModelOutput({}, masks)
+        if self.segmentation is not None and self.segmentation.mode == "evidence":
+            return ModelOutput(self.heads(mask_evidence(masks)), masks, pool(last))
         if self.segmentation is not None and self.segmentation.mode == "roi":
             cut = crop_to_masks(images, masks, margin=self.segmentation.roi_margin)
             features = self.encoder.features(cut.to(memory_format=suited_format(cut.ndim)))
@@ -215,7 +218,7 @@ def _make_member(config: Config, *, channels: int, targets: Sequence[Target]) ->
         dims=encoder_dims(config),
         planes=config.model.width,
     )
-    heads = Heads(encoder.width, targets, dropout=config.model.dropout)
+    heads = Heads(_seen_by_heads(config, encoder), targets, dropout=config.model.dropout)
     network = Network(
         encoder,
         heads,
@@ -227,6 +230,13 @@ def _make_member(config: Config, *, channels: int, targets: Sequence[Target]) ->
     if config.model.norm == "instance":
         use_instance_norms(network)
     return network
+
+
+def _seen_by_heads(config: Config, encoder: Encoder) -> int:
+    """F of the heads: pooled features, or what the masks say."""
+    if config.segmentation is not None and config.segmentation.mode == "evidence":
+        return FIGURES * len(config.segmentation.structures)
+    return encoder.width
 
 
 def encoder_dims(config: Config) -> int:

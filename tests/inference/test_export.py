@@ -76,6 +76,16 @@ def test_mirrored_bundles_are_exported_whole(bundle: Bundle, tmp_path: Path) -> 
             assert export_bundle(mirrored, tmp_path / name, to=to) <= 1e-4
 
 
+def test_bundles_that_decide_by_their_masks_are_exported_without_them(bundle: Bundle, tmp_path: Path) -> None:
+    config = bundle.config.override(
+        "segmentation.structures={a: 1, b: 2}", "segmentation.mode=evidence", "segmentation.channels=4"
+    )
+    evident = replace(bundle, config=config, state=build_model(config).state_dict(), temperatures={})
+    for to, name in (("onnx", "model.onnx"), ("openvino", "model.xml")):
+        if find_spec(to) is not None:
+            assert export_bundle(evident, tmp_path / name, to=to) <= 1e-4
+
+
 def test_perturbed_weights_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
     pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")

@@ -279,6 +279,12 @@ def test_keeping_heads_of_another_task_is_refused(folder: Path, config: Config) 
     assert caught.value.key == "model.keep_heads"
 
 
+def test_heads_that_see_something_else_are_not_kept(folder: Path, config: Config) -> None:
+    masks = ("segmentation.structures={a: 1}", "segmentation.mode=evidence")
+    with pytest.raises(WeightsError, match="as many features"):
+        build_model(config.override(f"model.init_from={folder}", "model.keep_heads=true", *masks))
+
+
 def test_other_channels_get_the_adapted_stem(bundle: Bundle, folder: Path, config: Config) -> None:
     model = build_model(config.override(f"model.init_from={folder}", "preprocess.color=rgb"))
     stem = bundle.state["encoder.stem.conv1.weight"]

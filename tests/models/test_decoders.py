@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
+from lepton_vision.models.evidence import mask_evidence
 from lepton_vision.models.network import Network, empty_network, make_network
 from lepton_vision.models.regions import crop_to_masks
 from lepton_vision.types import Target
@@ -78,7 +79,7 @@ def test_mask_logits_are_float32(decoder: str, precision: torch.dtype) -> None:
     assert not torch.equal(logits, logits.bfloat16().float())
 
 
-@pytest.mark.parametrize("mode", ["joint", "auxiliary", "roi", "detached"])
+@pytest.mark.parametrize("mode", ["joint", "auxiliary", "roi", "detached", "evidence"])
 def test_the_masks_loss_shapes_the_encoder_unless_detached(mode: str) -> None:
     model = network(f"segmentation.mode={mode}")
     output = model(images(64, 64))
@@ -123,6 +124,28 @@ def test_the_classifier_of_a_region_sees_the_cut_image() -> None:
         # At the inner border of the box, sampling sees the pixels beside it.
         assert torch.allclose(found, expected, atol=2e-3 if side else 1e-6)
     assert not torch.allclose(found, model.heads(model.encoder.features(whole * 0.5))["sick"], atol=1e-5)
+
+
+def test_a_class_by_evidence_sees_the_mask_alone() -> None:
+    model = network("segmentation.mode=evidence").eval()
+    assert model.heads.head("sick").in_features == 4  # two structures
+    whole = images(64, 64)
+    for side in (8, 48):
+        model.decoder = FixedMasks(side)  # type: ignore[assignment]
+        with torch.inference_mode():
+            found, other = model(whole), model(whole * 0.5)
+        assert found.mask_logits is not None
+        assert torch.equal(found.logits["sick"], model.heads(mask_evidence(found.mask_logits))["sick"])
+        assert torch.equal(found.logits["sick"], other.logits["sick"])  # another image, the same mask
+        assert found.features is not None
+        assert found.features.shape == (2, model.encoder.width)  # novelty compares images, not masks
+
+
+def test_evidence_of_a_volume_and_of_a_class_reaches_the_mask() -> None:
+    model = network("segmentation.mode=evidence", "volume.view=3d", "model.stem=small")
+    model(images(8, 16, 16)).logits["sick"].sum().backward()
+    assert model.decoder is not None
+    assert model.decoder.last.weight.grad.abs().sum() > 0  # type: ignore[union-attr, operator]
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.25])
