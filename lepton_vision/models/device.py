@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -51,7 +53,7 @@ def choose_precision(name: str, device: torch.device | str) -> Precision:
     """Return the number format of the matrix products: "auto" is the fastest that the device does well.
 
     That is bf16 on CUDA from Ampere on and on CPUs with bf16 instructions, fp16 on older CUDA (training needs a
-    ``GradScaler`` then), and fp32 elsewhere, MPS included.
+    ``GradScaler`` then), and fp32 elsewhere, MPS included. "fp32" is float32 on CUDA too, see ``true_float32``.
 
     Args:
         name: "auto", "fp32", "bf16" or "fp16".
@@ -84,16 +86,70 @@ def choose_precision(name: str, device: torch.device | str) -> Precision:
 
 
 def autocast(device: torch.device | str, precision: Precision) -> contextlib.AbstractContextManager[None]:
-    """Return the context in which a network runs with ``precision``; it does nothing for "fp32".
+    """Return the context in which a network runs with ``precision``: what stays float32 is not rounded to TF32.
 
     Example:
         >>> with autocast("cpu", "fp32"):
         ...     (torch.ones(1, 2) @ torch.ones(2, 1)).dtype
         torch.float32
     """
+    device = torch.device(device)
     if precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(torch.device(device).type, dtype=_DTYPES[precision])
+        return true_float32(device)
+    cast = torch.autocast(device.type, dtype=_DTYPES[precision])
+    return cast if device.type != "cuda" else _together(cast, true_float32(device))
+
+
+class _Held:
+    """A setting of cuDNN that holds while any thread is inside, and is then as it was; the process has only one.
+
+    Args:
+        name: attribute of ``torch.backends.cudnn``.
+        value: while anybody is inside.
+    """
+
+    def __init__(self, name: str, value: bool) -> None:
+        self._name, self._value = name, value
+        self._inside, self._before, self._lock = 0, value, threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = getattr(torch.backends.cudnn, self._name)
+                setattr(torch.backends.cudnn, self._name, self._value)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                setattr(torch.backends.cudnn, self._name, self._before)
+
+
+_NO_TF32 = _Held("allow_tf32", False)
+_NO_BENCHMARK = _Held("benchmark", False)
+_DETERMINISTIC = _Held("deterministic", True)
+
+
+def true_float32(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which convolutions of float32 are that on CUDA; enclose the backward pass too.
+
+    torch lets cuDNN round their inputs to TF32 from Ampere on, which has the 10 bits of fp16.
+    """
+    return _NO_TF32 if device.type == "cuda" else contextlib.nullcontext()
+
+
+def fixed_kernels(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which the shape alone chooses a kernel on CUDA, and no stopwatch (``cudnn.benchmark``)."""
+    return _together(_NO_BENCHMARK, _DETERMINISTIC) if device.type == "cuda" else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _together(*contexts: contextlib.AbstractContextManager[object]) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for one in contexts:
+            stack.enter_context(one)
+        yield
 
 
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager[None]:

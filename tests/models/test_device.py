@@ -7,7 +7,7 @@ import torch
 
 from lepton_vision.errors import ConfigError
 from lepton_vision.models import device
-from lepton_vision.models.device import autocast, choose_device, choose_precision
+from lepton_vision.models.device import autocast, choose_device, choose_precision, fixed_kernels, true_float32
 
 
 @pytest.fixture
@@ -96,3 +96,37 @@ def test_autocast_casts_for_bf16_and_leaves_fp32_alone() -> None:
         assert (a @ a).dtype == torch.bfloat16
     with autocast("cpu", "fp32"):
         assert (a @ a).dtype == torch.float32
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_float32_on_cuda_is_not_rounded_to_tf32_and_the_setting_comes_back(precision: str) -> None:
+    """The setting is there without a GPU too; torch begins with TF32 allowed."""
+    cudnn = torch.backends.cudnn
+    assert cudnn.allow_tf32
+    with autocast("cuda:0", precision) if precision == "fp32" else true_float32(torch.device("cuda:0")):
+        assert not cudnn.allow_tf32
+        with true_float32(torch.device("cuda")):
+            assert not cudnn.allow_tf32
+        assert not cudnn.allow_tf32, "the outer context still holds"
+    assert cudnn.allow_tf32
+    with autocast("cpu", precision), true_float32(torch.device("cpu")):
+        assert cudnn.allow_tf32
+
+
+def test_threads_that_leave_in_any_order_leave_the_setting_as_it_was() -> None:
+    first, second = (true_float32(torch.device("cuda")) for _ in range(2))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not torch.backends.cudnn.allow_tf32
+    second.__exit__(None, None, None)
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_kernels_are_chosen_by_shape_whatever_the_caller_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    with fixed_kernels(torch.device("cuda")):
+        assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == (False, True)
+    assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == (True, False)
+    with fixed_kernels(torch.device("cpu")):
+        assert torch.backends.cudnn.benchmark
