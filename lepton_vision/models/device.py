@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -101,34 +102,63 @@ def autocast(device: torch.device | str, precision: Precision) -> contextlib.Abs
 
 
 class _Held:
-    """A setting of cuDNN that holds while any thread is inside, and is then as it was; the process has only one.
+    """A setting that holds while any thread is inside, and is then as it was; the process has only one.
 
     Args:
-        name: attribute of ``torch.backends.cudnn``.
-        value: while anybody is inside.
+        hold: makes the setting and returns what takes it back.
     """
 
-    def __init__(self, name: str, value: bool) -> None:
-        self._name, self._value = name, value
-        self._inside, self._before, self._lock = 0, value, threading.Lock()
+    def __init__(self, hold: Callable[[], Callable[[], None]]) -> None:
+        self._hold, self._inside, self._lock = hold, 0, threading.Lock()
+        self._undo: Callable[[], None] = lambda: None
 
     def __enter__(self) -> None:
         with self._lock:
             if not self._inside:
-                self._before = getattr(torch.backends.cudnn, self._name)
-                setattr(torch.backends.cudnn, self._name, self._value)
+                self._undo = self._hold()
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             if not self._inside:
-                setattr(torch.backends.cudnn, self._name, self._before)
+                self._undo()
 
 
-_NO_TF32 = _Held("allow_tf32", False)
-_NO_BENCHMARK = _Held("benchmark", False)
-_DETERMINISTIC = _Held("deterministic", True)
+def _forbid_tf32() -> Callable[[], None]:
+    cudnn: Any = torch.backends.cudnn
+    _hear_of_tf32()
+    try:
+        before = cudnn.allow_tf32
+    except RuntimeError:  # the caller has set convolutions apart, as torch allows from 2.9 on
+        before = cudnn.conv.fp32_precision
+        cudnn.conv.fp32_precision = "ieee"
+        return lambda: setattr(cudnn.conv, "fp32_precision", before)
+    cudnn.allow_tf32 = False
+    return lambda: setattr(cudnn, "allow_tf32", before)
+
+
+@functools.cache
+def _hear_of_tf32() -> None:
+    """Let torch say once, to nobody, that this setting will have another name one day (2.9)."""
+    with warnings.catch_warnings(), contextlib.suppress(RuntimeError):
+        warnings.simplefilter("ignore")
+        torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32
+
+
+def _fix_choice() -> Callable[[], None]:
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    cudnn.benchmark, cudnn.deterministic = False, True
+
+    def undo() -> None:
+        cudnn.benchmark, cudnn.deterministic = before
+
+    return undo
+
+
+_NO_TF32 = _Held(_forbid_tf32)
+_FIXED_CHOICE = _Held(_fix_choice)
 
 
 def true_float32(device: torch.device) -> contextlib.AbstractContextManager[None]:
@@ -141,7 +171,7 @@ def true_float32(device: torch.device) -> contextlib.AbstractContextManager[None
 
 def fixed_kernels(device: torch.device) -> contextlib.AbstractContextManager[None]:
     """Return a context in which the shape alone chooses a kernel on CUDA, and no stopwatch (``cudnn.benchmark``)."""
-    return _together(_NO_BENCHMARK, _DETERMINISTIC) if device.type == "cuda" else contextlib.nullcontext()
+    return _FIXED_CHOICE if device.type == "cuda" else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

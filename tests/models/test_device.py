@@ -9,6 +9,9 @@ from lepton_vision.errors import ConfigError
 from lepton_vision.models import device
 from lepton_vision.models.device import autocast, choose_device, choose_precision, fixed_kernels, true_float32
 
+# torch 2.9 to 2.11 say once that the setting of TF32 will have another name; the tests read it under the old one.
+pytestmark = pytest.mark.filterwarnings("ignore:Please use the new API")
+
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
@@ -130,3 +133,14 @@ def test_kernels_are_chosen_by_shape_whatever_the_caller_has_set(monkeypatch: py
     assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == (True, False)
     with fixed_kernels(torch.device("cpu")):
         assert torch.backends.cudnn.benchmark
+
+
+def test_a_caller_who_set_convolutions_apart_is_heard_and_gets_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv = getattr(torch.backends.cudnn, "conv", None)
+    if conv is None:
+        pytest.skip("torch before 2.9 has one setting for all operators")
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
+    assert conv.fp32_precision == "tf32"
+    with true_float32(torch.device("cuda")):
+        assert conv.fp32_precision == "ieee"
+    assert conv.fp32_precision == "tf32"
