@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 
@@ -135,12 +138,21 @@ def test_kernels_are_chosen_by_shape_whatever_the_caller_has_set(monkeypatch: py
         assert torch.backends.cudnn.benchmark
 
 
-def test_a_caller_who_set_convolutions_apart_is_heard_and_gets_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    conv = getattr(torch.backends.cudnn, "conv", None)
-    if conv is None:
+@pytest.fixture
+def apart() -> Iterator[Any]:
+    """The setting of convolutions alone, unlike that of recurrent networks."""
+    cudnn: Any = torch.backends.cudnn
+    if not hasattr(cudnn, "conv"):
         pytest.skip("torch before 2.9 has one setting for all operators")
-    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
-    assert conv.fp32_precision == "tf32"
+    before = cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision
+    cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = "tf32", "ieee"
+    yield cudnn.conv
+    cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = before
+
+
+def test_a_caller_who_set_convolutions_apart_is_heard_and_gets_it_back(apart: Any) -> None:
+    with pytest.raises(RuntimeError):
+        _ = torch.backends.cudnn.allow_tf32
     with true_float32(torch.device("cuda")):
-        assert conv.fp32_precision == "ieee"
-    assert conv.fp32_precision == "tf32"
+        assert apart.fp32_precision == "ieee"
+    assert apart.fp32_precision == "tf32"
