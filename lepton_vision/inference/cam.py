@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from lepton_vision.config import nearest
 from lepton_vision.errors import ConfigError
+from lepton_vision.models.device import full_precision, true_float32
 from lepton_vision.models.network import AnyNetwork, Network
 from lepton_vision.types import ModelOutput, Target
 
@@ -58,7 +59,7 @@ def grad_cam(
     column, sign = _choose_logit(_find_target(network, target), class_index)
     device = next(network.parameters()).device
     # A caller's inference mode or no_grad would leave nothing to differentiate, autocast would round the gradient.
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+    with torch.inference_mode(False), torch.enable_grad(), full_precision(device), true_float32(device):
         batch = images.detach().clone().to(device=device, dtype=torch.float32)
         with _in_evaluation(network):
             maps = [

@@ -19,7 +19,14 @@ from lepton_vision.errors import ConfigError
 from lepton_vision.inference.exported import ExportedNetwork, is_exported
 from lepton_vision.inference.probabilities import to_probabilities
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.models.device import Precision, autocast, choose_device, choose_precision, suited_format
+from lepton_vision.models.device import (
+    Precision,
+    autocast,
+    choose_device,
+    choose_precision,
+    fixed_kernels,
+    suited_format,
+)
 from lepton_vision.models.norms import fold_batch_norms
 from lepton_vision.transforms.preprocess import UInt16Pixels, to_input
 from lepton_vision.types import ModelOutput, Pixels
@@ -88,6 +95,7 @@ class Engine:
             self.streams = 1
         self._runtime = runtime_name(self.device, self.precision, engine=engine)
         network = bundle.network().to(self.device)
+        self.device = next(network.parameters()).device  # with its number: another thread has another current GPU
         if self.precision != "fp32":  # float32 is what others are compared with
             for member in network.members:
                 fold_batch_norms(member.encoder)
@@ -158,7 +166,12 @@ class Engine:
     def _empty(self, shape: Sequence[int], *, count: int) -> torch.Tensor:
         """Memory for one step, in which all but the first ``count`` images are black."""
         whole = (self.samples_per_step, *shape)
-        batch = torch.empty(whole, dtype=torch.float32, memory_format=suited_format(len(whole)))
+        batch = torch.empty(
+            whole,
+            dtype=torch.float32,
+            memory_format=suited_format(len(whole)),
+            pin_memory=self.device.type == "cuda",  # of the allocator that keeps it until the copy is done
+        )
         batch[count:] = 0.0
         return batch
 
@@ -173,9 +186,16 @@ class Engine:
 
     def _run(self, batch: torch.Tensor, *, count: int) -> Examined:
         """Run one step, of which the first ``count`` images are asked for."""
-        with torch.inference_mode(), autocast(self.device, self.precision):
-            output = self._network(batch.to(self.device, non_blocking=True))
-        return self._examined(output, count=count)
+        try:
+            with torch.inference_mode(), autocast(self.device, self.precision), fixed_kernels(self.device):
+                output = self._network(batch.to(self.device, non_blocking=True))
+            return self._examined(output, count=count)
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(
+                f"The memory of {self.device} is full with {len(batch)} samples of {tuple(batch.shape[1:])} in a step. "
+                f"Take a batch size below {self.batch_size}, a GPU that nobody else uses, or the device cpu.",
+                key="batch_size",
+            ) from error
 
     def _examined(self, output: ModelOutput, *, count: int) -> Examined:
         """What the network says of the first ``count`` images of a step."""

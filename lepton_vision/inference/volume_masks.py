@@ -161,12 +161,21 @@ def predict_volume_masks(
     for done, outcome in enumerate(outcomes, start=1):
         if isinstance(outcome, Failure):
             yield outcome
+        elif (prob := _probabilities(segmenter, outcome)) is None:
+            yield Failure(outcome.image_id, "too_large")
         else:
-            prob = segmenter.probabilities(outcome.pixels)
             labels, share = segmenter.restore(prob, outcome.grid), partial(segmenter.restore_share, prob, outcome.grid)
             yield MaskPrediction(outcome.image_id, outcome.address, outcome.image, labels, share, outcome.row)
         if progress is not None:
             progress(done, len(jobs))
+
+
+def _probabilities(segmenter: VolumeSegmenter, ready: _Ready) -> Pixels | None:
+    """What the network gives, or None where one volume is too large for the device: the next may fit."""
+    try:
+        return segmenter.probabilities(ready.pixels)
+    except (MemoryError, torch.OutOfMemoryError):
+        return None
 
 
 def _read(address: SampleAddress, image_id: str, row: int, config: Config) -> _Ready | Failure:

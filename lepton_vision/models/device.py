@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -51,7 +54,7 @@ def choose_precision(name: str, device: torch.device | str) -> Precision:
     """Return the number format of the matrix products: "auto" is the fastest that the device does well.
 
     That is bf16 on CUDA from Ampere on and on CPUs with bf16 instructions, fp16 on older CUDA (training needs a
-    ``GradScaler`` then), and fp32 elsewhere, MPS included.
+    ``GradScaler`` then), and fp32 elsewhere, MPS included. "fp32" is float32 on CUDA too, see ``true_float32``.
 
     Args:
         name: "auto", "fp32", "bf16" or "fp16".
@@ -84,16 +87,99 @@ def choose_precision(name: str, device: torch.device | str) -> Precision:
 
 
 def autocast(device: torch.device | str, precision: Precision) -> contextlib.AbstractContextManager[None]:
-    """Return the context in which a network runs with ``precision``; it does nothing for "fp32".
+    """Return the context in which a network runs with ``precision``: what stays float32 is not rounded to TF32.
 
     Example:
         >>> with autocast("cpu", "fp32"):
         ...     (torch.ones(1, 2) @ torch.ones(2, 1)).dtype
         torch.float32
     """
+    device = torch.device(device)
     if precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(torch.device(device).type, dtype=_DTYPES[precision])
+        return true_float32(device)
+    cast = torch.autocast(device.type, dtype=_DTYPES[precision])
+    return cast if device.type != "cuda" else _together(cast, true_float32(device))
+
+
+class _Held:
+    """A setting that holds while any thread is inside, and is then as it was; the process has only one.
+
+    Args:
+        hold: makes the setting and returns what takes it back.
+    """
+
+    def __init__(self, hold: Callable[[], Callable[[], None]]) -> None:
+        self._hold, self._inside, self._lock = hold, 0, threading.Lock()
+        self._undo: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._undo = self._hold()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._undo()
+
+
+def _forbid_tf32() -> Callable[[], None]:
+    cudnn: Any = torch.backends.cudnn
+    _hear_of_tf32()
+    try:
+        before = cudnn.allow_tf32
+    except RuntimeError:  # the caller has set convolutions apart, as torch allows from 2.9 on
+        before = cudnn.conv.fp32_precision
+        cudnn.conv.fp32_precision = "ieee"
+        return lambda: setattr(cudnn.conv, "fp32_precision", before)
+    cudnn.allow_tf32 = False
+    return lambda: setattr(cudnn, "allow_tf32", before)
+
+
+@functools.cache
+def _hear_of_tf32() -> None:
+    """Let torch say once, to nobody, that this setting will have another name one day (2.9)."""
+    with warnings.catch_warnings(), contextlib.suppress(RuntimeError):
+        warnings.simplefilter("ignore")
+        torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32
+
+
+def _fix_choice() -> Callable[[], None]:
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    cudnn.benchmark, cudnn.deterministic = False, True
+
+    def undo() -> None:
+        cudnn.benchmark, cudnn.deterministic = before
+
+    return undo
+
+
+_NO_TF32 = _Held(_forbid_tf32)
+_FIXED_CHOICE = _Held(_fix_choice)
+
+
+def true_float32(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which convolutions of float32 are that on CUDA; enclose the backward pass too.
+
+    torch lets cuDNN round their inputs to TF32 from Ampere on, which has the 10 bits of fp16.
+    """
+    return _NO_TF32 if device.type == "cuda" else contextlib.nullcontext()
+
+
+def fixed_kernels(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which the shape alone chooses a kernel on CUDA, and no stopwatch (``cudnn.benchmark``)."""
+    return _FIXED_CHOICE if device.type == "cuda" else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _together(*contexts: contextlib.AbstractContextManager[object]) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for one in contexts:
+            stack.enter_context(one)
+        yield
 
 
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager[None]:

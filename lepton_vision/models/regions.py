@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lepton_vision.models.device import full_precision
+
 
 def crop_to_masks(images: Tensor, mask_logits: Tensor, *, margin: float) -> Tensor:
     """Cut each image to the box of its predicted structures and bring the cut to the size of the image.
@@ -36,7 +38,8 @@ def crop_to_masks(images: Tensor, mask_logits: Tensor, *, margin: float) -> Tens
         # affine_grid counts axes from the last one: x (W) first.
         theta[:, dims - 1 - axis, dims - 1 - axis] = half
         theta[:, dims - 1 - axis, dims] = middle[:, axis]
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    with full_precision(images.device):  # a place with the 8 bits of bf16 is off by half a pixel of 224
+        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 

@@ -40,8 +40,8 @@ class World:
         return self.rank == 0
 
     def total(self, value: Tensor) -> Tensor:
-        """Sum of ``value`` over all processes, on the device."""
-        value = value.to(self.device)
+        """Sum of ``value`` over all processes, on the device; does not wait for what a GPU still does."""
+        value = value.to(self.device, non_blocking=True)
         if self.size > 1:
             distributed.all_reduce(value)
         return value
@@ -100,11 +100,21 @@ def is_main_process() -> bool:
 
 
 def local_device(device: torch.device) -> torch.device:
-    """Give each process of ``torchrun`` on this machine its own accelerator (LOCAL_RANK)."""
+    """Give each process of ``torchrun`` on this machine its own accelerator (LOCAL_RANK), any other its current one."""
     place: int | None = device.index  # torch's own annotation forgets None
     if device.type == "cuda" and place is None and "LOCAL_RANK" in os.environ:
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    if device.type == "cuda" and place is None:
+        return torch.device("cuda", torch.cuda.current_device())
     return device
+
+
+def start_group(device: torch.device) -> None:
+    """Join the other processes: NCCL between GPUs, where each is told its own, and gloo elsewhere."""
+    if device.type == "cuda":
+        distributed.init_process_group("nccl", timeout=_PATIENCE, device_id=device)
+    else:
+        distributed.init_process_group("gloo", timeout=_PATIENCE)
 
 
 @contextlib.contextmanager
@@ -127,8 +137,7 @@ def join_world(device: torch.device) -> Iterator[World]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if not stands:
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        distributed.init_process_group(backend, timeout=_PATIENCE)
+        start_group(device)
     try:
         yield World(distributed.get_rank(), distributed.get_world_size(), device)
     finally:

@@ -20,10 +20,11 @@ from lepton_vision.errors import ConfigError, TrainingError
 from lepton_vision.models.allocator import keep_freed_memory
 from lepton_vision.models.device import choose_device, choose_precision, suited_format
 from lepton_vision.training.checkpoint import Best, CheckpointFolder, Origin
-from lepton_vision.training.distributed import World, join_world
+from lepton_vision.training.distributed import World, join_world, local_device
 from lepton_vision.training.features import FixedStages, UpperPart, check_cached
 from lepton_vision.training.interrupt import listen_for_interrupt
 from lepton_vision.training.losses import LossWeights, balanced_weights
+from lepton_vision.training.memory import explain_full_memory
 from lepton_vision.training.optim import WeightAverage, frozen_stages, make_optimizer
 from lepton_vision.training.run import FitResult, Run, Taken
 from lepton_vision.training.runlog import RunFolder
@@ -86,13 +87,14 @@ def fit_model(
     Raises:
         ConfigError: the run folder holds a run and ``resume`` is False; resumed with another configuration; unknown
             ``monitor``; contradicting keys.
-        TrainingError: the loss is not finite; nothing to learn from; the disk is full.
+        TrainingError: the loss is not finite; nothing to learn from; the disk, or the memory of the GPU, is full.
         KeyboardInterrupt: Ctrl-C, after the step was finished and written down.
     """
     check_cached(config.train)
     chosen = choose_device(device)
     keep_freed_memory()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(explain_full_memory(config.train, chosen))
         world = stack.enter_context(join_world(chosen))
         stack.enter_context(_leave_global_state(world.device))
         wish = stack.enter_context(listen_for_interrupt())
@@ -376,7 +378,7 @@ def _result(run: Run) -> FitResult:
 @contextlib.contextmanager
 def _leave_global_state(device: torch.device) -> Iterator[None]:
     """Give random state and cuDNN's setting back as they were."""
-    places = [device.index or 0] if device.type == "cuda" else []
+    places = [local_device(device).index] if device.type == "cuda" else []
     benchmark = torch.backends.cudnn.benchmark
     with torch.random.fork_rng(devices=places):
         torch.backends.cudnn.benchmark = device.type == "cuda"

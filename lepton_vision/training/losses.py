@@ -124,7 +124,8 @@ def multitask_loss(
     divisors = known[: len(sums)].clamp(min=1.0)
     means = torch.stack(list(sums.values())) / divisors
     by_target = dict(zip(sums, means.detach(), strict=True))
-    scaled = means * torch.tensor(factors, device=means.device)
+    # A tensor of the factors would be copied to a GPU, which waits until all that it was told before is done.
+    scaled = torch.stack([mean * factor for mean, factor in zip(means, factors, strict=True)])
     if log_variance is not None:
         scaled = torch.exp(-log_variance) * scaled + 0.5 * log_variance * here[: len(sums)] / divisors
     return LossParts(scaled.sum(), by_target)

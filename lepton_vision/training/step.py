@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lepton_vision.models.device import autocast, suited_format
+from lepton_vision.models.device import autocast, suited_format, true_float32
 from lepton_vision.training.losses import LossWeights, count_known, multitask_loss
 from lepton_vision.training.optim import WeightAverage, set_frozen, set_rate
 
@@ -113,7 +113,7 @@ def take_step(stepper: Stepper, batches: Sequence[Batch], *, forward: nn.Module,
     total = torch.zeros((), device=device)
     for place, batch in enumerate(batches):
         batch = batch.to(device, memory_format=_memory_format(batch, stepper.config))
-        with _synchronised(forward, is_last=place == len(batches) - 1):
+        with _synchronised(forward, is_last=place == len(batches) - 1), true_float32(device):
             with autocast(device, stepper.precision):
                 output = forward(batch.images)
             loss = multitask_loss(

@@ -1,9 +1,12 @@
 """Time of a training step: plain fp32 PyTorch, our settings on tensors in memory, our settings from DICOM files.
 
-    python scripts/bench/training.py [--rounds 5] [--steps 8] [--batch-size 32] [--workers 1]
+    python scripts/bench/training.py [--rounds 5] [--steps 8] [--batch-size 32] [--workers 1] [--device cpu]
 
 Each way runs in a process of its own (an allocator setting cannot be taken back); the rounds take turns in one run, so
 that all of them meet the same machine. ResNet-18, one channel, 224 pixels, AdamW.
+
+On a GPU (``--device cuda``) images lie in pinned memory and are copied in every step, of all ways; a round ends when
+the GPU is done. (a) is in torch's defaults there too, which let convolutions of float32 be rounded to TF32.
 """
 
 from __future__ import annotations
@@ -16,6 +19,10 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 WAYS = ("plain", "ours", "files", "first")
 TITLES = {
@@ -32,8 +39,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--workers", type=int, default=1, help="loader processes of (c) and (d)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     options = parser.parse_args()
+    chosen, device_name = find_device(options.device)
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         if {"files", "first"} & set(options.ways):
@@ -41,7 +50,7 @@ def main() -> None:
         ends: dict[str, Connection] = {}
         for way in options.ways:
             ends[way], theirs = context.Pipe()
-            context.Process(target=serve, args=(way, theirs, Path(folder), options)).start()
+            context.Process(target=serve, args=(way, theirs, Path(folder), options, chosen)).start()
             theirs.close()
         seconds = {way: [] for way in options.ways}
         for number in range(options.rounds + 1):
@@ -52,10 +61,20 @@ def main() -> None:
                     seconds[way].append(took / options.steps)
         for end in ends.values():
             end.close()
-    show(seconds, options)
+    show(seconds, options, device_name=device_name)
 
 
-def show(seconds: dict[str, list[float]], options: argparse.Namespace) -> None:
+def find_device(name: str) -> tuple[str, str]:
+    """The device by the name that torch gives it, and what it is."""
+    import torch
+
+    from lepton_vision.models.device import choose_device
+
+    device = choose_device(name)
+    return str(device), torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def show(seconds: dict[str, list[float]], options: argparse.Namespace, *, device_name: str) -> None:
     """Print medians, and ratios taken round by round."""
     print(f"{'':58} {'s/step':>8} {'images/s':>9} {'min-max':>13} {'time / (b)':>11} {'(a) / time':>11}")
     for way, times in seconds.items():
@@ -66,14 +85,16 @@ def show(seconds: dict[str, list[float]], options: argparse.Namespace) -> None:
             ratio = statistics.median(x / y for x, y in zip(top, bottom, strict=True)) if is_there else float("nan")
             line += f"{ratio:11.3f} "
         print(line)
-    print(
-        f"n = {options.rounds} rounds of {options.steps} steps, batch {options.batch_size}, {options.workers} workers"
-    )
+    facts = f"batch {options.batch_size}, {options.workers} workers, {device_name}"
+    print(f"n = {options.rounds} rounds of {options.steps} steps, {facts}")
 
 
-def serve(way: str, end: Connection, folder: Path, options: argparse.Namespace) -> None:
+def serve(way: str, end: Connection, folder: Path, options: argparse.Namespace, device_name: str) -> None:
     """Child process: one round whenever asked."""
-    run_round = plain_rounds(options) if way == "plain" else our_rounds(way, folder, options)
+    import torch
+
+    device = torch.device(device_name)
+    run_round = plain_rounds(options, device) if way == "plain" else our_rounds(way, folder, options, device=device)
     while True:
         try:
             end.recv()
@@ -81,28 +102,34 @@ def serve(way: str, end: Connection, folder: Path, options: argparse.Namespace) 
             return
         started = time.perf_counter()
         run_round()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         end.send(time.perf_counter() - started)
 
 
-def plain_rounds(options: argparse.Namespace) -> Callable[[], None]:
+def plain_rounds(options: argparse.Namespace, device: torch.device) -> Callable[[], None]:
     import torch
     import torchvision
 
     model = torchvision.models.resnet18(num_classes=1)
     model.conv1 = torch.nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+    model.to(device)
     optimizer = torch.optim.AdamW(model.parameters())
     images, labels = torch.randn(options.batch_size, 1, 224, 224), torch.ones(options.batch_size, 1)
+    if device.type == "cuda":
+        images, labels = images.pin_memory(), labels.pin_memory()
 
     def run_round() -> None:
         for _ in range(options.steps):
             optimizer.zero_grad()
-            torch.nn.functional.binary_cross_entropy_with_logits(model(images), labels).backward()
+            given, truth = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+            torch.nn.functional.binary_cross_entropy_with_logits(model(given), truth).backward()
             optimizer.step()
 
     return run_round
 
 
-def our_rounds(way: str, folder: Path, options: argparse.Namespace) -> Callable[[], None]:
+def our_rounds(way: str, folder: Path, options: argparse.Namespace, *, device: torch.device) -> Callable[[], None]:
     import torch
 
     from lepton_vision.config import Config
@@ -114,6 +141,7 @@ def our_rounds(way: str, folder: Path, options: argparse.Namespace) -> Callable[
     from lepton_vision.types import Batch, Target
 
     keep_freed_memory()
+    torch.backends.cudnn.benchmark = device.type == "cuda"  # as ``fit_model`` has it
     config = Config(targets=(Target("finding", "binary", ("no", "yes")),)).override(
         f"train.batch_size={options.batch_size}", f"train.workers={options.workers}", "preprocess.windows=[lung]"
     )
@@ -121,6 +149,7 @@ def our_rounds(way: str, folder: Path, options: argparse.Namespace) -> Callable[
         images = torch.randn(options.batch_size, 1, 224, 224)
         labels = {"finding": torch.ones(options.batch_size)}
         batch = Batch(images, labels, torch.arange(options.batch_size), ("",) * options.batch_size)
+        batch = batch.pin_memory() if device.type == "cuda" else batch
 
         def epoch(number: int) -> Iterator[Batch]:
             return iter([batch] * options.steps)
@@ -131,7 +160,7 @@ def our_rounds(way: str, folder: Path, options: argparse.Namespace) -> Callable[
             loader.sampler.set_epoch(number)
             return iter(loader)
 
-    stepper = make_stepper(build_model(config), config, world=World(0, 1, torch.device("cpu")))
+    stepper = make_stepper(build_model(config), config, world=World(0, 1, device))
     forward = stepper.freeze(0)
     numbers = iter(range(1000))
 

@@ -6,7 +6,9 @@
 loop, the same batches drawn once and kept in memory through our loop, and the bare model (same network, loss and AdamW,
 written out) on one such batch. (b) windows: masks of one volume through ``VolumeSegmenter`` against the bare model on
 as many windows of random numbers; reading the file is not in it. (c) memory: peak of a process that trains one epoch,
-its loader's workers included, for each patch, batch size and number of workers.
+its loader's workers included, for each patch, batch size and number of workers; on a GPU that of its memory.
+
+All ways compute in float32, on a GPU (``--device cuda``) without rounding to TF32.
 
 Ways take turns within a round, so that all meet the same machine; ratios are taken round by round, and medians shown.
 """
@@ -53,7 +55,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=0, help="loader processes of (a)")
     parser.add_argument("--backbone", default="resnet10")
     parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
     parser.add_argument("--memory-patches", nargs="+", default=["32,64,64", "48,96,96"], metavar="D,H,W")
     parser.add_argument("--memory-batches", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--memory-workers", type=int, nargs="+", default=[0, 1])
@@ -116,6 +118,7 @@ def bench_step(study: Path, options: argparse.Namespace) -> None:
 
     keep_freed_memory()  # for all ways: an allocator setting cannot be taken back
     config, device = settings(options), choose_device(options.device)
+    torch.backends.cudnn.benchmark = device.type == "cuda"  # as ``fit_model`` has it; for all ways
     loader = training_loader(study, config)
     kept = list(loader)
     stepper = make_stepper(build_model(config), config, world=World(0, 1, device))
@@ -138,7 +141,9 @@ def bench_step(study: Path, options: argparse.Namespace) -> None:
         "memory": "(a) our loop, tensors in memory",
         "bare": "(a) bare model, tensors in memory",
     }
-    facts = f"{len(kept)} steps of {options.batch_size} patches {options.patch}, {options.workers} workers"
+    facts = (
+        f"{len(kept)} steps of {options.batch_size} patches {options.patch}, {options.workers} workers, {named(device)}"
+    )
     show(seconds, titles, per=len(kept), unit="s/step", facts=facts, torch_threads=torch.get_num_threads())
 
 
@@ -147,20 +152,26 @@ def bare_steps(model: Any, batch: Any, *, steps: int) -> Callable[[], None]:
     import torch
     from torch.nn import functional
 
+    from lepton_vision.models.device import true_float32
+
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     is_known = batch.masks != 255
     truth = torch.where(is_known, batch.masks, 0).long()
 
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        logits = model(batch.images).mask_logits
+        entropy = (functional.cross_entropy(logits, truth, reduction="none") * is_known).sum() / is_known.sum()
+        prob = logits.softmax(1)[:, 1] * is_known
+        dice = 1 - (2 * (prob * truth).sum() + 1e-5) / (prob.sum() + truth.sum() + 1e-5)
+        (entropy + dice).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
     def run() -> None:
-        for _ in range(steps):
-            optimizer.zero_grad(set_to_none=True)
-            logits = model(batch.images).mask_logits
-            entropy = (functional.cross_entropy(logits, truth, reduction="none") * is_known).sum() / is_known.sum()
-            prob = logits.softmax(1)[:, 1] * is_known
-            dice = 1 - (2 * (prob * truth).sum() + 1e-5) / (prob.sum() + truth.sum() + 1e-5)
-            (entropy + dice).backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
+        with true_float32(batch.images.device):
+            for _ in range(steps):
+                step()
 
     return run
 
@@ -170,7 +181,7 @@ def bench_windows(study: Path, options: argparse.Namespace) -> None:
 
     from lepton_vision.inference.volume_masks import VolumeSegmenter
     from lepton_vision.models import Bundle, build_model
-    from lepton_vision.models.device import suited_format
+    from lepton_vision.models.device import suited_format, true_float32
     from lepton_vision.readers import read_image
 
     config = settings(options)
@@ -185,7 +196,7 @@ def bench_windows(study: Path, options: argparse.Namespace) -> None:
     inputs = [torch.randn(shape, device=segmenter.device).to(memory_format=suited_format(5)) for shape in shapes]
 
     def bare() -> None:
-        with torch.inference_mode():
+        with torch.inference_mode(), true_float32(segmenter.device):
             for part in inputs:
                 model(part)
         wait(segmenter.device)
@@ -196,7 +207,7 @@ def bench_windows(study: Path, options: argparse.Namespace) -> None:
     seconds = take_turns({"ours": ours, "bare": bare}, count=options.rounds)
     windows = sum(shape[0] for shape in shapes)
     titles = {"ours": "(b) a volume through our path", "bare": "(b) bare model, as many windows"}
-    facts = f"{windows} windows {options.patch} of a volume {list(image.pixels.shape[1:])}"
+    facts = f"{windows} windows {options.patch} of a volume {list(image.pixels.shape[1:])}, {named(segmenter.device)}"
     show(seconds, titles, per=1, unit="s/volume", facts=facts, torch_threads=torch.get_num_threads())
 
 
@@ -242,6 +253,12 @@ def train_once(options: argparse.Namespace) -> dict[str, float]:
     if device.type == "cuda":
         own, workers = torch.cuda.max_memory_allocated(device) / 2**20, 0.0
     return {"own": own, "all": own + workers}
+
+
+def named(device: Any) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
 
 
 def wait(device: Any) -> None:

@@ -144,3 +144,17 @@ print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "[]"
+
+
+def test_full_memory_is_told_with_the_batch_size(
+    bundle: Bundle, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(bundle, device="cpu", precision="fp32", batch_size=4)
+
+    def greedy(batch: torch.Tensor) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(engine, "_network", greedy)
+    with pytest.raises(ConfigError, match=r"memory of cpu is full with 4 samples.*batch size below 4") as caught:
+        engine.probabilities(images)
+    assert caught.value.key == "batch_size"

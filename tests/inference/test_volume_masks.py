@@ -105,3 +105,21 @@ def test_a_bundle_without_masks_is_refused() -> None:
     network = make_network(flat, targets=())
     with pytest.raises(ConfigError, match="volume"):
         VolumeSegmenter(Bundle(config=flat, targets=(), state=network.state_dict()))
+
+
+def test_a_volume_too_large_for_the_device_is_a_failure_and_the_next_is_predicted(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = VolumeSegmenter(random_bundle(volume_config()), device="cpu", precision="fp32")
+    plain, calls = segmenter.probabilities, list[int]()
+
+    def greedy(pixels: np.ndarray) -> np.ndarray:
+        calls.append(1)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return plain(pixels)
+
+    monkeypatch.setattr(segmenter, "probabilities", greedy)
+    found = list(predict_volume_masks(segmenter, manifest))
+    assert [isinstance(one, Failure) for one in found] == [False, True, False, False]
+    assert found[1] == Failure(manifest.frame["image_id"][1], "too_large")

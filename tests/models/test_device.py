@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 
 from lepton_vision.errors import ConfigError
 from lepton_vision.models import device
-from lepton_vision.models.device import autocast, choose_device, choose_precision
+from lepton_vision.models.device import autocast, choose_device, choose_precision, fixed_kernels, true_float32
+
+# torch 2.9 to 2.11 say once that the setting of TF32 will have another name; the tests read it under the old one.
+pytestmark = pytest.mark.filterwarnings("ignore:Please use the new API")
 
 
 @pytest.fixture
@@ -96,3 +102,57 @@ def test_autocast_casts_for_bf16_and_leaves_fp32_alone() -> None:
         assert (a @ a).dtype == torch.bfloat16
     with autocast("cpu", "fp32"):
         assert (a @ a).dtype == torch.float32
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_float32_on_cuda_is_not_rounded_to_tf32_and_the_setting_comes_back(precision: str) -> None:
+    """The setting is there without a GPU too; torch begins with TF32 allowed."""
+    cudnn = torch.backends.cudnn
+    assert cudnn.allow_tf32
+    with autocast("cuda:0", precision) if precision == "fp32" else true_float32(torch.device("cuda:0")):
+        assert not cudnn.allow_tf32
+        with true_float32(torch.device("cuda")):
+            assert not cudnn.allow_tf32
+        assert not cudnn.allow_tf32, "the outer context still holds"
+    assert cudnn.allow_tf32
+    with autocast("cpu", precision), true_float32(torch.device("cpu")):
+        assert cudnn.allow_tf32
+
+
+def test_threads_that_leave_in_any_order_leave_the_setting_as_it_was() -> None:
+    first, second = (true_float32(torch.device("cuda")) for _ in range(2))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not torch.backends.cudnn.allow_tf32
+    second.__exit__(None, None, None)
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_kernels_are_chosen_by_shape_whatever_the_caller_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    with fixed_kernels(torch.device("cuda")):
+        assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == (False, True)
+    assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == (True, False)
+    with fixed_kernels(torch.device("cpu")):
+        assert torch.backends.cudnn.benchmark
+
+
+@pytest.fixture
+def apart() -> Iterator[Any]:
+    """The setting of convolutions alone, unlike that of recurrent networks."""
+    cudnn: Any = torch.backends.cudnn
+    if not hasattr(cudnn, "conv"):
+        pytest.skip("torch before 2.9 has one setting for all operators")
+    before = cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision
+    cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = "tf32", "ieee"
+    yield cudnn.conv
+    cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = before
+
+
+def test_a_caller_who_set_convolutions_apart_is_heard_and_gets_it_back(apart: Any) -> None:
+    with pytest.raises(RuntimeError):
+        _ = torch.backends.cudnn.allow_tf32
+    with true_float32(torch.device("cuda")):
+        assert apart.fp32_precision == "ieee"
+    assert apart.fp32_precision == "tf32"

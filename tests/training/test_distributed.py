@@ -84,3 +84,9 @@ def test_each_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None
     assert local_device(torch.device("cuda")) == torch.device("cuda", 1)
     assert local_device(torch.device("cuda", 0)) == torch.device("cuda", 0)
     assert local_device(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_a_process_outside_torchrun_keeps_its_current_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    assert local_device(torch.device("cuda")) == torch.device("cuda", 3)
