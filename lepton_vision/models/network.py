@@ -139,7 +139,9 @@ class Network(nn.Module):
         if not self.targets:
             return ModelOutput({}, masks)
         if self.segmentation is not None and self.segmentation.mode == "evidence":
-            return ModelOutput(self.heads(mask_evidence(masks)), masks, pool(last))
+            # Grad-CAM, outside training, follows a class back through the mask; its loss does not.
+            evidence = mask_evidence(masks.detach() if self.training else masks)
+            return ModelOutput(self.heads(evidence), masks, pool(last))
         if self.segmentation is not None and self.segmentation.mode == "roi":
             cut = crop_to_masks(images, masks, margin=self.segmentation.roi_margin)
             features = self.encoder.features(cut.to(memory_format=suited_format(cut.ndim)))

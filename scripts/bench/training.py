@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-WAYS = ("plain", "ours", "files", "first")
+WAYS = ("plain", "ours", "files", "first", "compiled")
 TITLES = {
     "plain": "(a) torchvision, fp32, channels first, tensors in memory",
     "ours": "(b) ours, tensors in memory",
     "files": "(c) ours, epoch from DICOM files, decoded cache filled",
     "first": "(d) ours, epoch from DICOM files, without a cache",
+    "compiled": "(e) ours, tensors in memory, train.compile",
 }
 
 
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--workers", type=int, default=1, help="loader processes of (c) and (d)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS[:4])
     options = parser.parse_args()
     chosen, device_name = find_device(options.device)
     context = multiprocessing.get_context("spawn")
@@ -143,9 +144,12 @@ def our_rounds(way: str, folder: Path, options: argparse.Namespace, *, device: t
     keep_freed_memory()
     torch.backends.cudnn.benchmark = device.type == "cuda"  # as ``fit_model`` has it
     config = Config(targets=(Target("finding", "binary", ("no", "yes")),)).override(
-        f"train.batch_size={options.batch_size}", f"train.workers={options.workers}", "preprocess.windows=[lung]"
+        f"train.compile={str(way == 'compiled').lower()}",
+        f"train.batch_size={options.batch_size}",
+        f"train.workers={options.workers}",
+        "preprocess.windows=[lung]",
     )
-    if way == "ours":
+    if way in ("ours", "compiled"):
         images = torch.randn(options.batch_size, 1, 224, 224)
         labels = {"finding": torch.ones(options.batch_size)}
         batch = Batch(images, labels, torch.arange(options.batch_size), ("",) * options.batch_size)

@@ -163,3 +163,14 @@ def test_an_ensemble_shows_the_mean_of_its_members_maps() -> None:
     assert np.abs(alone[0] - alone[1]).max() > 0.1 * found.max()
     assert ensemble.training
     assert [m for m in ensemble.modules() if m._forward_hooks] == []
+
+
+def test_a_class_by_evidence_is_followed_back_through_its_mask() -> None:
+    config = Config(targets=(SICK,)).override(
+        "model.backbone=resnet10", "model.width=8", "segmentation.structures={a: 1}", "segmentation.mode=evidence"
+    )
+    images = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    network = build_model(config)
+    for_it, against = (grad_cam(network, images, target="sick", class_index=index) for index in (1, 0))
+    assert for_it.shape == (2, 64, 64)
+    assert (for_it + against > 0).any()

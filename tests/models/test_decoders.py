@@ -141,11 +141,11 @@ def test_a_class_by_evidence_sees_the_mask_alone() -> None:
         assert found.features.shape == (2, model.encoder.width)  # novelty compares images, not masks
 
 
-def test_evidence_of_a_volume_and_of_a_class_reaches_the_mask() -> None:
+def test_the_class_by_evidence_leaves_masks_of_volumes_alone() -> None:
     model = network("segmentation.mode=evidence", "volume.view=3d", "model.stem=small")
     model(images(8, 16, 16)).logits["sick"].sum().backward()
-    assert model.decoder is not None
-    assert model.decoder.last.weight.grad.abs().sum() > 0  # type: ignore[union-attr, operator]
+    learns = {name.split(".")[0] for name, one in model.named_parameters() if one.grad is not None}
+    assert learns == {"heads"}
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.25])
