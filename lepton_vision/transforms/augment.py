@@ -18,15 +18,16 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from lepton_vision.config import AugmentConfig, SegmentationConfig
+from lepton_vision.config import AugmentConfig, PreprocessConfig, SegmentationConfig
 from lepton_vision.readers.mask import LabelMap
 from lepton_vision.transforms import changes
-from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels
+from lepton_vision.transforms.changes import UNIT, Levels
+from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, normalisation
 from lepton_vision.transforms.presets import PRESETS, Preset, may_flip
 from lepton_vision.types import Pixels, Target
 
-Change = Callable[[Pixels, Mapping[str, Any], Pixels], Pixels]
-"""Applies drawn values to one plane (H, W) float32; the last argument takes the result, see ``changes``."""
+Change = Callable[[Pixels, Mapping[str, Any], Pixels, Levels], Pixels]
+"""Applies drawn values to one plane (H, W) float32, see ``changes``."""
 
 _CHANGES: Mapping[type, Change] = MappingProxyType(
     {
@@ -40,9 +41,13 @@ _CHANGES: Mapping[type, Change] = MappingProxyType(
         A.GaussNoise: changes.add_noise,
     }
 )
-_BOUNDED = (changes.blur, changes.stretch, changes.add_noise)
-"""What gives values in [0, 1], exactly."""
+Drawn = Sequence[tuple[Change, dict[str, Any]]]
+"""Changes in order, with their values."""
 
+_POINTWISE = frozenset({changes.stretch, changes.bend, changes.add_noise})
+"""What may put its result in the place of what it is given."""
+
+_UINT16 = Levels(0.0, float(LEVELS))
 _TABLE_SIZE = 1 << 20
 # What moves pixels moves the mask too; nothing else touches it.
 _MOVES: Mapping[Change, Callable[[LabelMap, Mapping[str, Any]], LabelMap]] = MappingProxyType(
@@ -84,18 +89,44 @@ class Augment:
         Returns:
             (C, H, W) float32 in [0, 1].
         """
+        return self.apply(pixels, self.draw(pixels.shape[1:], seed), out=out, mask=mask)
+
+    @staticmethod
+    def apply(
+        pixels: UInt16Pixels | Pixels,
+        drawn_changes: Drawn,
+        *,
+        out: Pixels | None = None,
+        mask: LabelMap | None = None,
+        norm: PreprocessConfig | None = None,
+    ) -> Pixels:
+        """Change one image as ``draw`` has drawn it.
+
+        Args:
+            pixels, out, mask: as for a call.
+            drawn_changes: of the image's H and W.
+            norm: its mean and std are applied too, as ``to_input`` would do it in a further pass.
+
+        Returns:
+            (C, H, W) float32: in [0, 1], or normalised where ``norm`` is given.
+        """
         result = np.empty(pixels.shape, np.float32) if out is None else out
-        drawn_changes = self._draw(pixels.shape[1:], seed)
+        mean, std = ((0.0,), (1.0,) * len(pixels)) if norm is None else (norm.mean, norm.std)
+        scales, shifts = (values.ravel().tolist() for values in normalisation(mean, std, white=1))
         # Channel by channel is faster than three channels at once, which OpenCV wants last.
-        for plane, changed in zip(pixels, result, strict=True):
-            _change_plane(changed if result is pixels else plane, drawn_changes, out=changed)
+        for plane, changed, scale, shift in zip(pixels, result, scales, shifts, strict=True):
+            last, levels = _change_plane(changed if result is pixels else plane, drawn_changes, out=changed)
+            factor = scale / levels.span
+            cv2.addWeighted(last, factor, last, 0.0, -shift - levels.black * factor, dst=changed)
+        if norm is None:
+            result.clip(0.0, 1.0, out=result)
         if mask is not None:
             for apply, drawn in drawn_changes:
                 if apply in _MOVES:
                     mask[...] = _MOVES[apply](mask, drawn)
         return result
 
-    def _draw(self, shape: tuple[int, ...], seed: int) -> list[tuple[Change, dict[str, Any]]]:
+    def draw(self, shape: tuple[int, ...], seed: int) -> list[tuple[Change, dict[str, Any]]]:
         """Which changes happen, in order, and their values, from the seed alone.
 
         The stream is that of albumentations' ``Compose``, whose first number decides whether anything happens at all.
@@ -104,33 +135,30 @@ class Augment:
         """
         coins = random.Random(seed)
         coins.random()
-        facts, blank = {"shape": (*shape, 1)}, {"image": _blank(shape)}  # no step looks at the pixels
         drawn: list[tuple[Change, dict[str, Any]]] = []
         for step in self._steps:
             if coins.random() < step.p:
-                draw = _DRAWERS.get(type(step))
-                if draw is None:
-                    step.set_random_state(None, coins)  # a step that drew from numpy's generator too would fail
-                    values = step.get_params_dependent_on_data(facts, blank)
-                else:
-                    values = draw(step, shape, coins)
-                drawn.append((_CHANGES[type(step)], values))
+                kind = type(step)
+                drawn.append((_CHANGES[kind], _DRAWERS.get(kind, _ask)(step, shape, coins)))
         return drawn
 
 
-def _change_plane(
-    source: UInt16Pixels | Pixels, drawn_changes: Sequence[tuple[Change, dict[str, Any]]], *, out: Pixels
-) -> None:
-    """Apply changes to one plane (H, W), to and fro between ``out``, which may be the plane, and one further array."""
-    spare, is_bounded = _scratch(source.shape), False
+def _change_plane(source: UInt16Pixels | Pixels, drawn_changes: Drawn, *, out: Pixels) -> tuple[Pixels, Levels]:
+    """Apply changes to one plane (H, W), to and fro between ``out``, which may be the plane, and one further array.
+
+    Returns:
+        One of these two, or the plane itself; and its levels.
+    """
+    spare, levels = _scratch(source.shape), UNIT
     plane: Any = source
     if source.dtype == np.uint16:
-        plane = np.multiply(source, np.float32(1.0 / LEVELS), out=spare, dtype=np.float32)
+        np.copyto(spare, source)
+        plane, levels = spare, _UINT16
     for apply, drawn in drawn_changes:
-        plane = apply(plane, drawn, spare if plane is out else out)
-        is_bounded = apply in _BOUNDED
-    if not (is_bounded and plane is out):
-        np.clip(plane, 0.0, 1.0, out=out)
+        if apply is changes.stretch:
+            levels = levels.stretched(drawn)
+        plane = apply(plane, drawn, out if plane is not out or apply in _POINTWISE else spare, levels)
+    return plane, levels
 
 
 _memory = threading.local()
@@ -142,6 +170,13 @@ def _scratch(shape: tuple[int, ...]) -> Pixels:
     if plane is None or plane.shape != shape:
         plane = _memory.plane = np.empty(shape, np.float32)
     return plane
+
+
+def _ask(step: Any, shape: tuple[int, ...], coins: random.Random) -> dict[str, Any]:
+    """What the step itself draws; it fails if it draws from numpy's generator too. No step looks at the pixels."""
+    step.set_random_state(None, coins)
+    drawn: dict[str, Any] = step.get_params_dependent_on_data({"shape": (*shape, 1)}, {"image": _blank(shape)})
+    return drawn
 
 
 def _draw_warp(step: A.Affine, shape: tuple[int, ...], coins: random.Random) -> dict[str, Any]:

@@ -167,16 +167,18 @@ class ImageDataset(Dataset[Batch]):
 
         Image by image to the end: a whole batch would leave the processor's cache between two steps.
         """
+        augment = self.augment
         # Once for all: if each file enters it, that takes a third of the time of reading one. Filled caches need none.
         with quiet if self.cache is None else nullcontext():
-            for place, (row, seed) in enumerate(zip(rows.tolist(), seeds, strict=True)):
+            # Drawn all at once: between two images, that code would have to come back into the processor's cache.
+            drawn = [None if seed is None or augment is None else augment.draw(out.shape[2:], seed) for seed in seeds]
+            for place, (row, changes) in enumerate(zip(rows.tolist(), drawn, strict=True)):
                 pixels, image = self.load_row(row), out[place]
-                if seed is None or self.augment is None:
+                if changes is None or augment is None:
                     to_input(pixels, self.config, out=image)
                     continue
                 moved = None if masks is None or masks[place].min() == UNKNOWN else masks[place]
-                self.augment(pixels, seed, out=image, mask=moved)
-                to_input(image, self.config, out=image)
+                augment.apply(pixels, changes, out=image, mask=moved, norm=self.config)
 
 
 def _empty_images(shape: tuple[int, ...]) -> torch.Tensor:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lepton_vision.config import AugmentConfig
+from lepton_vision.config import AugmentConfig, PreprocessConfig
 from lepton_vision.transforms import changes
 from lepton_vision.transforms.augment import Augment, _draw_holes, _draw_warp, build_augment
 from lepton_vision.transforms.presets import PRESETS, tells_sides
@@ -69,7 +69,7 @@ def test_steps_happen_independently_of_each_other() -> None:
     names = [changes.mirror, changes.turn_over, changes.bend, changes.add_noise]
     happened = []
     for seed in range(300):
-        applied = {apply for apply, _ in augment._draw((32, 37), seed)}
+        applied = {apply for apply, _ in augment.draw((32, 37), seed)}
         happened.append([name in applied for name in names])
     both = np.corrcoef(np.asarray(happened, float).T)
     assert abs(both[0, 1]) < 0.2
@@ -100,7 +100,7 @@ def test_the_result_is_that_of_albumentations(preset: str, strength: float) -> N
     seen = set()
     for seed in range(60):
         pixels = image(1 + 2 * (seed % 2), seed=seed, side=(28, 64)[seed % 4 // 2])
-        seen |= {apply for apply, _ in augment._draw(pixels.shape[1:], seed)}
+        seen |= {apply for apply, _ in augment.draw(pixels.shape[1:], seed)}
         wanted = by_albumentations(augment, pixels, seed)
         np.testing.assert_allclose(augment(pixels, seed), wanted, rtol=0, atol=2e-5, err_msg=str(seed))
     assert len(seen) == len(augment._steps)  # each kind of change was among them
@@ -142,7 +142,31 @@ def test_pixels_of_the_cache_are_augmented_like_floats() -> None:
     whole = np.random.default_rng(0).integers(0, 65536, (2, 32, 37)).astype(np.uint16)
     for seed in range(20):
         wanted = augment((whole * np.float32(1 / 65535)).astype(np.float32), seed)
-        assert (augment(whole, seed) == wanted).all()
+        np.testing.assert_allclose(augment(whole, seed), wanted, rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize("preset", SHOWN)
+def test_what_is_drawn_first_and_normalised_in_the_same_pass_is_the_same_image(preset: str) -> None:
+    augment = build_augment(AugmentConfig.model_validate({"preset": preset, "strength": 2.0}), targets=[])
+    config = PreprocessConfig(windows=("header",) * 3, mean=(0.1, 0.5, 0.3), std=(0.2, 1.5, 0.7))
+    whole = np.random.default_rng(0).integers(0, 65536, (3, 32, 37)).astype(np.uint16)
+    drawn = [augment.draw((32, 37), seed) for seed in range(30)]
+    for seed in range(30):
+        for pixels in (whole, (whole * np.float32(1 / 65535)).astype(np.float32)):
+            plain = augment(pixels, seed)
+            assert (augment.apply(pixels, drawn[seed]) == plain).all()
+            wanted = (plain - np.reshape(config.mean, (3, 1, 1))) / np.reshape(config.std, (3, 1, 1))
+            np.testing.assert_allclose(augment.apply(pixels, drawn[seed], norm=config), wanted, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("preset", SHOWN)
+def test_levels_stand_for_black_and_white_after_every_change(preset: str) -> None:
+    augment = build_augment(AugmentConfig.model_validate({"preset": preset, "strength": 3.0}), targets=[])
+    edges = np.zeros((1, 32, 37), np.uint16)
+    edges[:, 8:24] = 65535
+    for seed in range(60):
+        values = augment.apply(edges, augment.draw((32, 37), seed), norm=PreprocessConfig(mean=(0.0,), std=(1.0,)))
+        assert -1e-5 < values.min() <= values.max() < 1 + 1e-5
 
 
 @pytest.mark.parametrize("side", [40, 1100])  # stretches of the table, and numbers of their own
@@ -152,7 +176,7 @@ def test_noise_is_white_and_as_strong_as_it_was_drawn(side: int) -> None:
     gray, seen, deviations = np.full((1, side, side), 0.5, np.float32), [], []
     for seed in range(200 if side == 40 else 12):
         noise = augment(gray, seed)[0] - 0.5
-        ((_, drawn),) = augment._draw((side, side), seed) or [(None, None)]
+        ((_, drawn),) = augment.draw((side, side), seed) or [(None, None)]
         if drawn is None:
             assert not noise.any()
             continue

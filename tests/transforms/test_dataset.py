@@ -17,6 +17,7 @@ from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, LabelError, LeptonError, ManifestError, ReadError
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.transforms import make_loader
+from lepton_vision.transforms.augment import build_augment
 from lepton_vision.transforms.dataset import ImageDataset
 from lepton_vision.transforms.rows import RowTable
 from lepton_vision.transforms.sampler import EpochSampler
@@ -84,6 +85,15 @@ def test_training_images_do_not_depend_on_the_number_of_workers(manifest: Manife
     for (images, index, _), (others, other_index, _) in zip(*seen, strict=True):
         assert index == other_index
         assert torch.equal(images, others)
+
+
+def test_training_images_are_the_stored_ones_augmented_and_then_normalised(manifest: Manifest, config: Config) -> None:
+    config = config.override("preprocess.mean=[0.4]", "preprocess.std=[0.3]")
+    dataset = make_loader(manifest, config, training=True).dataset
+    augment = build_augment(config.augment, targets=config.targets)
+    keys = [(row, 100 + row) for row in range(len(dataset))]
+    wanted = [(augment(dataset.load_row(row), seed) - 0.4) / 0.3 for row, seed in keys]
+    np.testing.assert_allclose(dataset.batch(keys).images.numpy(), np.stack(wanted), rtol=0, atol=1e-5)
 
 
 def test_an_epoch_can_be_resumed_in_the_middle(manifest: Manifest, config: Config) -> None:
