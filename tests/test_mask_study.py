@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image as PilImage
 
 from lepton_vision.config import Config, SegmentationConfig
@@ -233,12 +234,21 @@ def test_auxiliary_masks_train_but_are_not_predicted(manifest: Manifest, tmp_pat
 
 def test_a_detached_mask_leaves_the_classifier_as_it_is_alone(manifest: Manifest, tmp_path: Path) -> None:
     """Same seed, same batches: only the mask's loss differs, and it does not reach the encoder."""
-    kept = ["train.epochs=1", "train.monitor=val_auroc", "train.clip_norm=0"]
+    kept = ["train.epochs=1", "train.monitor=val_auroc", "train.clip_norm=0.5"]
     detached = train(manifest, tmp_path / "a", "segmentation.mode=detached", *kept)
     single = CONFIG.model_copy(update={"targets": (SICK,), "segmentation": None}).override(*kept)
     alone = fit(single, manifest, run_dir=tmp_path / "b")
     test = manifest.subset("test")
     np.testing.assert_allclose(predict(detached, test).y_prob["sick"], predict(alone, test).y_prob["sick"], atol=1e-4)
+
+
+def test_a_class_by_evidence_leaves_the_mask_as_it_is_alone(manifest: Manifest, tmp_path: Path) -> None:
+    kept = ["train.epochs=2", "train.keep=last", "train.clip_norm=0.5", "train.ema_decay=0.9"]
+    both = train(manifest, tmp_path / "a", "segmentation.mode=evidence", *kept)
+    alone = train(manifest, tmp_path / "b", *kept, targets=())
+    assert both.state.keys() - alone.state.keys() == {f"heads.linear.target_sick.{part}" for part in ("weight", "bias")}
+    for name, tensor in alone.state.items():
+        assert torch.equal(both.state[name], tensor), name
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,13 @@ class Network(nn.Module):
         return (self,)
 
     @property
+    def apart(self) -> Sequence[nn.Module]:
+        """Parts whose loss shapes nothing else, as ``segmentation.mode`` says; none in most modes."""
+        mode = "joint" if self.segmentation is None else self.segmentation.mode
+        part = {"detached": self.decoder, "evidence": self.heads}.get(mode)
+        return () if part is None else (part,)
+
+    @property
     def log_variance(self) -> Tensor | None:
         """(T,), or (T + 1,) with masks, float32: learnt log variances of the losses, or None."""
         return None if self.balance is None else self.balance.log_variance
@@ -220,7 +227,7 @@ def _make_member(config: Config, *, channels: int, targets: Sequence[Target]) ->
         dims=encoder_dims(config),
         planes=config.model.width,
     )
-    heads = Heads(_seen_by_heads(config, encoder), targets, dropout=config.model.dropout)
+    heads = _make_heads(config, encoder, targets)
     network = Network(
         encoder,
         heads,
@@ -234,11 +241,12 @@ def _make_member(config: Config, *, channels: int, targets: Sequence[Target]) ->
     return network
 
 
-def _seen_by_heads(config: Config, encoder: Encoder) -> int:
-    """F of the heads: pooled features, or what the masks say."""
-    if config.segmentation is not None and config.segmentation.mode == "evidence":
-        return FIGURES * len(config.segmentation.structures)
-    return encoder.width
+def _make_heads(config: Config, encoder: Encoder, targets: Sequence[Target]) -> Heads:
+    """Heads that see pooled features, or what the masks say; these leave the masks the start that they have alone."""
+    if config.segmentation is None or config.segmentation.mode != "evidence":
+        return Heads(encoder.width, targets, dropout=config.model.dropout)
+    with torch.random.fork_rng(devices=[]):
+        return Heads(FIGURES * len(config.segmentation.structures), targets, dropout=config.model.dropout)
 
 
 def encoder_dims(config: Config) -> int:

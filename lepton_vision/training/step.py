@@ -20,7 +20,7 @@ from lepton_vision.training.optim import WeightAverage, set_frozen, set_rate
 if TYPE_CHECKING:
     from lepton_vision.config import TrainConfig
     from lepton_vision.models.device import Precision
-    from lepton_vision.models.network import AnyNetwork
+    from lepton_vision.models.network import AnyNetwork, Network
     from lepton_vision.training.distributed import World
     from lepton_vision.types import Batch, Target
 
@@ -134,7 +134,8 @@ def take_step(stepper: Stepper, batches: Sequence[Batch], *, forward: nn.Module,
 def _update(stepper: Stepper) -> Tensor:
     """Clip and apply the gradients; return their norm. With a scaler, a non-finite gradient is passed over.
 
-    Each member of an ensemble is clipped by itself, as it would be alone: the mean loss has divided its gradient.
+    Each member of an ensemble is clipped by itself, as it would be alone: the mean loss has divided its gradient. So is
+    each part of a network whose loss shapes nothing else.
     """
     if stepper.scaler is not None:
         stepper.scaler.unscale_(stepper.optimizer)
@@ -152,10 +153,14 @@ def _update(stepper: Stepper) -> Tensor:
     return norm
 
 
-def _clip(network: nn.Module, largest: float) -> Tensor:
-    """Scale the gradients of a network down to a norm of ``largest``; return the norm () that they had."""
-    parameters = [p for p in network.parameters() if p.requires_grad and p.grad is not None]
-    return nn.utils.clip_grad_norm_(parameters, largest)
+def _clip(network: Network, largest: float) -> Tensor:
+    """Scale the gradients of a network, and of each part apart, down to a norm of ``largest``; return that of all."""
+    apart = [list(part.parameters()) for part in network.apart]
+    known = {id(p) for part in apart for p in part}
+    groups = [[p for p in network.parameters() if id(p) not in known], *apart]
+    learning = [[p for p in group if p.requires_grad and p.grad is not None] for group in groups]
+    norms = [nn.utils.clip_grad_norm_(group, largest) for group in filter(None, learning)] or [torch.zeros(())]
+    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
 
 
 def seed_step(config: TrainConfig, *, epoch: int, step: int, rank: int) -> None:

@@ -55,6 +55,7 @@ class TinyHeads(nn.Module):
 
 class TinyNetwork(nn.Module):
     dims, log_variance, segmentation = 2, None, None
+    apart: tuple[nn.Module, ...] = ()
 
     def __init__(
         self, targets: Sequence[Target] = (FINDING,), *, dropout: float = 0.3, norms: bool = True, seed: int = 7
