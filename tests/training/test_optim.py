@@ -9,6 +9,7 @@ import torch
 from tiny import TinyNetwork, tiny_config, tiny_ensemble
 from torch import nn
 
+from lepton_vision.models import build_model
 from lepton_vision.training.optim import WeightAverage, frozen_stages, make_optimizer, rate_at, set_frozen, set_rate
 
 
@@ -125,3 +126,14 @@ def test_average_is_torchs_own_with_copied_buffers() -> None:
     for mine, other in zip(ours.model.buffers(), model.buffers(), strict=True):
         assert torch.equal(mine, other)
     assert not any(parameter.requires_grad for parameter in ours.model.parameters())
+
+
+def test_heads_that_see_evidence_learn_at_ten_times_the_rate() -> None:
+    settings = ("model.backbone=resnet10", "model.width=4", "segmentation.structures={a: 1}")
+    for mode, rates in (("evidence", {10.0}), ("joint", {1.0})):
+        config = tiny_config(*settings, f"segmentation.mode={mode}")
+        model = build_model(config)
+        optimizer = make_optimizer(model, config.train, device=torch.device("cpu"))
+        rate = {id(p): group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
+        assert {rate[id(p)] for p in model.heads.parameters()} == rates
+        assert {rate[id(p)] for p in (*model.encoder.parameters(), *model.decoder.parameters())} == {1.0}
