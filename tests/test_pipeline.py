@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from lepton_vision.class_study import Scope
@@ -16,19 +15,12 @@ from lepton_vision.inference import predict
 from lepton_vision.manifest import Manifest
 from lepton_vision.pipeline import evaluate_bundle, fit, with_targets
 from lepton_vision.types import Target
+from tests.squares import planted_squares
 
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
-    rng = np.random.default_rng(0)
-    arrays = {}
-    for split, n in (("train", 48), ("val", 24), ("test", 24)):
-        labels = np.arange(n) % 2
-        images = rng.integers(0, 120, (n, 16, 16))
-        images[labels == 1, 4:12, 4:12] += 100
-        arrays |= {f"{split}_images": images.astype(np.uint8), f"{split}_labels": labels[:, None]}
-    np.savez(tmp_path / "tiny.npz", **arrays)
-    return Manifest.scan(tmp_path / "tiny.npz", workers=0)
+    return planted_squares(tmp_path, counts={"train": 48, "val": 24, "test": 24}, side=16, brighter=100)
 
 
 CONFIG = Config().override("preprocess.size=[16, 16]", "model.stem=standard", "train.precision=fp32", "train.epochs=2")

@@ -12,19 +12,14 @@ from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
 from lepton_vision.pipeline import fit
 from tests.cuda.gpu import IMAGES
+from tests.squares import planted_squares
 
 
 @pytest.fixture(scope="session")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """Noise, in every second image with a bright square; 64 train, 24 val, 24 test."""
-    folder, rng, arrays = tmp_path_factory.mktemp("study"), np.random.default_rng(0), {}
-    for split, n in (("train", 64), ("val", 24), ("test", 24)):
-        labels = np.arange(n) % 2
-        images = rng.integers(0, 120, (n, 32, 32))
-        images[labels == 1, 8:24, 8:24] += 60
-        arrays |= {f"{split}_images": images.astype(np.uint8), f"{split}_labels": labels[:, None]}
-    np.savez(folder / "study.npz", **arrays)
-    return Manifest.scan(folder / "study.npz", workers=0)
+    counts = {"train": 64, "val": 24, "test": 24}
+    return planted_squares(tmp_path_factory.mktemp("study"), counts=counts, side=32, brighter=60)
 
 
 @pytest.fixture(scope="session")

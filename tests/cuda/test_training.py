@@ -23,7 +23,7 @@ from lepton_vision.models.device import choose_device, choose_precision
 from lepton_vision.pipeline import evaluate_bundle, fit
 from lepton_vision.training.loop import fit_model
 from tests.cuda.gpu import DEVICE, IMAGES, Killed, kill_at, kill_study_at, largest, needs_gpu
-from tests.training.tiny import TinyDataset, TinyNetwork, plain_descent, tiny_config, tiny_loader
+from tests.training.tiny import RICH, TinyDataset, TinyNetwork, plain_descent, tiny_config, tiny_loader
 
 pytestmark = needs_gpu
 
@@ -136,15 +136,6 @@ def test_fp16_scales_its_gradients_and_the_checkpoint_holds_the_scale(
     resumed = run_tiny(tmp_path / "cut", config, resume=True)
     assert scalers[-1].get_scale() == scalers[0].get_scale()
     assert largest(resumed.state, whole.state) < 1e-3
-
-
-RICH = (
-    "train.ema_decay=0.9",
-    "train.accumulate_steps=2",
-    "train.freeze_stages=3",
-    "train.unfreeze_every=1",
-    "train.checkpoint_seconds=0",
-)
 
 
 @pytest.mark.usefixtures("same_order")

@@ -20,17 +20,11 @@ from lepton_vision.scoring import score
 from lepton_vision.types import Target
 from tests.cuda.gpu import DEVICE, needs_gpu
 from tests.scoring.bundles import read, same_rows, volume_bundle
-from tests.transforms.volumes import planted_volumes, volume_config
+from tests.transforms.volumes import planted_volumes, split, volume_config
 
 pytestmark = needs_gpu
 CORE = Target("core", "binary", ("0", "1"))
 DISC = Target("disc", "binary", ("0", "1"))
-
-
-def split(manifest: Manifest, *, train: int, val: int) -> Manifest:
-    names = ["train"] * train + ["val"] * val
-    names += ["test"] * (len(manifest) - len(names))
-    return Manifest(manifest.frame.assign(split=names), root=manifest.root, label_columns=manifest.label_columns)
 
 
 @pytest.fixture(scope="module")

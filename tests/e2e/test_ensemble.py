@@ -22,6 +22,7 @@ from lepton_vision.inspection import describe
 from lepton_vision.models import Bundle
 from lepton_vision.pipeline import evaluate_bundle, fit
 from lepton_vision.transforms.preprocess import to_input
+from tests.squares import planted_squares
 from tests.transforms.volumes import planted_volumes, volume_config
 
 CONFIG = lv.Config().override(
@@ -39,15 +40,8 @@ CONFIG = lv.Config().override(
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> lv.Manifest:
-    rng, root = np.random.default_rng(0), tmp_path_factory.mktemp("planted")
-    arrays = {}
-    for split, n in (("train", 48), ("val", 24), ("test", 24)):
-        labels = np.arange(n) % 2
-        images = rng.integers(0, 120, (n, 16, 16))
-        images[labels == 1, 4:12, 4:12] += 60
-        arrays |= {f"{split}_images": images.astype(np.uint8), f"{split}_labels": labels[:, None]}
-    np.savez(root / "tiny.npz", **arrays)
-    return lv.Manifest.scan(root / "tiny.npz", workers=0)
+    counts = {"train": 48, "val": 24, "test": 24}
+    return planted_squares(tmp_path_factory.mktemp("planted"), counts=counts, side=16, brighter=60)
 
 
 @pytest.fixture(scope="module")

@@ -21,16 +21,10 @@ from lepton_vision.scoring import score
 from lepton_vision.types import Target
 from tests.e2e.conftest import run_json
 from tests.manifest.dicom_series import write_series
-from tests.transforms.volumes import planted_volumes, volume_config
+from tests.transforms.volumes import planted_volumes, split, volume_config
 
 CORE = Target("core", "binary", ("0", "1"))
 STEPS = ("train.epochs=12", "train.lr=0.01", "train.batch_size=1", "train.warmup_epochs=0.5", "train.ema_decay=0.9")
-
-
-def split(manifest: Manifest, *, train: int, val: int) -> Manifest:
-    names = ["train"] * train + ["val"] * val
-    names += ["test"] * (len(manifest) - len(names))
-    return Manifest(manifest.frame.assign(split=names), root=manifest.root, label_columns=manifest.label_columns)
 
 
 @pytest.fixture(scope="module")

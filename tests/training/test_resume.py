@@ -13,19 +13,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TinyNetwork, run_tiny, tiny_config, tiny_ensemble, tiny_loader, validate
+from tiny import RICH, TinyNetwork, run_tiny, tiny_config, tiny_ensemble, tiny_loader, validate
 
 from lepton_vision.errors import ConfigError, TrainingError
 
 SCRIPT = Path(__file__).with_name("tiny.py")
-# Everything that has a state of its own: averaged weights, accumulated batches, unfreezing, dropout, sample seeds.
-RICH = (
-    "train.ema_decay=0.9",
-    "train.accumulate_steps=2",
-    "train.freeze_stages=3",
-    "train.unfreeze_every=1",
-    "train.checkpoint_seconds=0",
-)
 TIMES = ("seconds", "images_per_s")
 
 

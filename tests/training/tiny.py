@@ -22,6 +22,14 @@ from lepton_vision.transforms.sampler import EpochSampler
 from lepton_vision.types import Batch, ModelOutput, Target
 
 FINDING = Target("finding", "binary", ("no", "yes"))
+# Everything that has a state of its own: averaged weights, accumulated batches, unfreezing, dropout, sample seeds.
+RICH = (
+    "train.ema_decay=0.9",
+    "train.accumulate_steps=2",
+    "train.freeze_stages=3",
+    "train.unfreeze_every=1",
+    "train.checkpoint_seconds=0",
+)
 KIND = Target("kind", "multiclass", ("a", "b", "c"))
 
 

@@ -61,3 +61,10 @@ def volume_config(*changes: str) -> Config:
         "audit": {"near_duplicates": False},
     }
     return Config.from_dict(values).override(*changes)
+
+
+def split(manifest: Manifest, *, train: int, val: int) -> Manifest:
+    """The first rows are train, the next ones val, all others test."""
+    names = ["train"] * train + ["val"] * val
+    names += ["test"] * (len(manifest) - len(names))
+    return Manifest(manifest.frame.assign(split=names), root=manifest.root, label_columns=manifest.label_columns)
