@@ -8,6 +8,7 @@ import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from itertools import takewhile
 from types import MappingProxyType
 from typing import Any
 
@@ -46,6 +47,8 @@ Drawn = Sequence[tuple[Change, dict[str, Any]]]
 
 _POINTWISE = frozenset({changes.stretch, changes.bend, changes.add_noise})
 """What may put its result in the place of what it is given."""
+_TURNS = frozenset({changes.mirror, changes.turn_over})
+"""What takes 16 bits too, and may put its result in the place of those."""
 
 _UINT16 = Levels(0.0, float(LEVELS))
 _TABLE_SIZE = 1 << 20
@@ -149,11 +152,14 @@ def _change_plane(source: UInt16Pixels | Pixels, drawn_changes: Drawn, *, out: P
     Returns:
         One of these two, or the plane itself; and its levels.
     """
-    spare, levels = _scratch(source.shape), UNIT
+    spare, levels = _scratch(source.shape, np.float32), UNIT
     plane: Any = source
     if source.dtype == np.uint16:
-        np.copyto(spare, source)
-        plane, levels = spare, _UINT16
+        turned = list(takewhile(lambda change: change[0] in _TURNS, drawn_changes))
+        for apply, drawn in turned:  # before there are twice as many bytes
+            plane = apply(plane, drawn, _scratch(source.shape, np.uint16), UNIT)
+        np.copyto(spare, plane)
+        plane, levels, drawn_changes = spare, _UINT16, drawn_changes[len(turned) :]
     for apply, drawn in drawn_changes:
         if apply is changes.stretch:
             levels = levels.stretched(drawn)
@@ -164,11 +170,12 @@ def _change_plane(source: UInt16Pixels | Pixels, drawn_changes: Drawn, *, out: P
 _memory = threading.local()
 
 
-def _scratch(shape: tuple[int, ...]) -> Pixels:
-    """(H, W) float32 of this thread, for results on their way: fresh memory costs more than most changes."""
-    plane: Pixels | None = getattr(_memory, "plane", None)
+def _scratch(shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
+    """(H, W) of this thread, one of each type, for results on their way: fresh memory costs more than most changes."""
+    plane = getattr(_memory, dtype.__name__, None)
     if plane is None or plane.shape != shape:
-        plane = _memory.plane = np.empty(shape, np.float32)
+        plane = np.empty(shape, dtype)
+        setattr(_memory, dtype.__name__, plane)
     return plane
 
 
