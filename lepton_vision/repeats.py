@@ -166,7 +166,7 @@ def cross_validate(
     shared["out"] /= "masks"
     if result is None:
         shared["facts"] = _note_look(held_out, manifest, run_dir, {"masks": held_out[0][0].require_masks().names})
-    masks, page = evaluate_mask_parts(held_out, device=device, progress=progress, **shared)
+    masks, page = evaluate_mask_parts(held_out, split="test", device=device, progress=progress, **shared)
     whole = SplitResult(page) if result is None else result
     return CrossResult(replace(whole, masks=masks, mask_report=page), areas, _fold_dice(masks, held_out))
 

@@ -63,14 +63,14 @@ def grad_cam(
         batch = images.detach().clone().to(device=device, dtype=torch.float32)
         with _in_evaluation(network):
             maps = [
-                _evidence(member, batch, lambda output: sign * output.logits[target][:, column])
+                _member_map(member, batch, lambda output: sign * output.logits[target][:, column])
                 for member in network.members
             ]
     result: npt.NDArray[np.float32] = torch.stack(maps).mean(dim=0).detach().float().cpu().numpy()
     return result
 
 
-def _evidence(network: Network, images: Tensor, logit_of: Callable[[ModelOutput], Tensor]) -> Tensor:
+def _member_map(network: Network, images: Tensor, logit_of: Callable[[ModelOutput], Tensor]) -> Tensor:
     """(B, H, W): map of one network for the logits (B,) that ``logit_of`` takes from its output."""
     with _capture(network.parameter_stages()[STAGE]) as captured:
         logit = logit_of(network(images))

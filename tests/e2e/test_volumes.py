@@ -67,6 +67,8 @@ def test_folds_of_volumes_are_pooled(tmp_path: Path) -> None:
     assert len(cases) == 18
     for image_id in cases["image_id"]:
         assert (tmp_path / "run" / "evaluation" / "masks" / "predicted" / f"{image_id}.nii.gz").is_file()
+    page = crossed.pooled.mask_report.read_text(encoding="utf-8")
+    assert "Evaluation of masks · test split" in page
 
 
 @pytest.fixture(scope="module")
