@@ -121,12 +121,19 @@ def _flatten(values: Mapping[str, Any], indent: str = "") -> list[tuple[str, str
             rows.append((indent + str(key), str(len(value))))
             rows.extend((indent + "  -", _line(item)) for item in value)
         else:
-            rows.append((indent + str(key), f"{value:.4g}" if isinstance(value, float) else str(value)))
+            rows.append((indent + str(key), _plain(value)))
     return rows
 
 
 def _line(item: Mapping[str, Any]) -> str:
-    return "  ".join(f"{key}: {value}" for key, value in item.items() if key != "rows")
+    told = {key: value for key, value in item.items() if key != "rows" and value not in ("", None)}
+    return "  ".join(f"{key}: {_plain(value)}" for key, value in told.items())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_plain, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _figure(value: Mapping[str, Any]) -> str:

@@ -67,3 +67,16 @@ def test_a_bar_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "50/100" in shown
     assert "/s" in shown
     assert "2 failed" in shown
+
+
+def test_facts_are_a_line_each_without_what_is_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    finding = {"kind": "leakage", "cause": "", "rows": [1, 2], "share": 0.123456, "of": None, "n": 0}
+    console.show(
+        {"findings": [finding], "thresholds": [0.3990780413], "figure": {"value": 0.5, "low": None, "high": None}}
+    )
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "findings    1",
+        "  -         kind: leakage  share: 0.1235  n: 0",
+        "thresholds  [0.3991]",
+        "figure      0.500 (no interval)  n",
+    ]
