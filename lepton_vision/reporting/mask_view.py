@@ -251,15 +251,14 @@ def _on_size(evaluation: SegmentationEvaluation) -> list[Note]:
 
 
 def _on_structure(evaluation: SegmentationEvaluation, structure: str) -> list[Note]:
-    where = f"“{structure}”: " if len(evaluation.structures) > 1 else ""
     counts = evaluation.statuses[structure]
     total = counts["present"] + counts["missed"]
     if not total:
-        return [Note("caution", f"{where}the structure is in no true mask; nothing says how well it is found.")]
+        return [Note("caution", f"“{structure}”: the structure is in no true mask; nothing says how well it is found.")]
     if not counts["missed"]:
         return []
     of_others = " HD95 is of the others only." if is_known(evaluation.figures[structure]["hd95_mm"].value) else ""
-    return [Note("caution", f"{where}missed in {counts['missed']:,} of {total:,} cases.{of_others}")]
+    return [Note("caution", f"“{structure}”: missed in {counts['missed']:,} of {total:,} cases.{of_others}")]
 
 
 def _on_undefined(evaluation: SegmentationEvaluation) -> list[Note]:

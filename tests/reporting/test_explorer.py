@@ -57,6 +57,7 @@ def test_every_class_of_a_multilabel_target_has_one_and_a_multiclass_target_none
     found = [json.loads(html.unescape(v["data-explorer"] or "")) for _, v in page.tags if "data-explorer" in v]
     assert len(found) == 1 + len(SIGNS.classes)
     assert "Threshold explorer: nodule" in page.words
+    assert "Of 1,000 images at this prevalence" in page.words
 
 
 def test_one_class_only_leaves_nothing_to_explore(predictions: Predictions) -> None:
