@@ -10,11 +10,12 @@ import numpy as np
 from lepton_vision.errors import ReadError
 from lepton_vision.inference.samples import list_files
 from lepton_vision.manifest import Manifest
+from lepton_vision.manifest.labels import evident_targets
 from lepton_vision.models import Bundle
 from lepton_vision.models.bundle_files import is_bundle
 from lepton_vision.readers import read_image
 from lepton_vision.readers.series_list import SeriesFacts, describe_found, group_series
-from lepton_vision.types import SPLITS, Split, Target
+from lepton_vision.types import SPLITS, Split, Target, VoiLut, Window
 
 
 def data_flow(manifest: Manifest, targets: tuple[Target, ...]) -> dict[str, Any]:
@@ -70,7 +71,11 @@ def inspect_path(path: str | Path) -> dict[str, Any]:
         return facts | {"temperatures": dict(bundle.temperatures), "calibrators": calibrators}
     if path.suffix in (".parquet", ".csv") and path.is_file():
         manifest = Manifest.load(path)
-        return {"kind": "manifest", **data_flow(manifest, ()), "label_columns": ", ".join(manifest.label_columns)}
+        return {
+            "kind": "manifest",
+            **data_flow(manifest, evident_targets(manifest)),
+            "label_columns": ", ".join(manifest.label_columns),
+        }
     image = read_image(path)
     low, high = float(image.pixels.min()), float(image.pixels.max())
     facts = {"kind": "image", "format": image.source_format, "shape": list(image.pixels.shape), "units": image.units}
@@ -82,10 +87,16 @@ def inspect_path(path: str | Path) -> dict[str, Any]:
         "orientation": None if image.geometry is None else image.geometry.orientation,
         "modality": image.modality,
         "decoder": image.decoder,
-        "window": str(image.window),
+        "window": None if image.window is None else _window_text(image.window),
         "image_id": image.image_id,
         "facts": dict(image.facts),
     }
+
+
+def _window_text(window: Window | VoiLut) -> str:
+    if isinstance(window, Window):
+        return f"center {window.center:g}, width {window.width:g}, {window.function}"
+    return f"table of {len(window.values):,} values"
 
 
 def list_series(folder: str | Path) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from lepton_vision.config import AuditConfig, Config, nearest
-from lepton_vision.errors import LabelError, LeakageError, ManifestError
-from lepton_vision.manifest.labels import infer_targets
+from lepton_vision.errors import LeakageError, ManifestError
+from lepton_vision.manifest.labels import evident_targets
 from lepton_vision.manifest.near import connect, near_pairs
 from lepton_vision.manifest.schema import objects
 from lepton_vision.manifest.split import shared_patients
@@ -197,10 +197,7 @@ def drop_leaks(manifest: Manifest, audit: Audit) -> Manifest:
 def _targets(manifest: Manifest, config: AuditConfig | Config | None) -> tuple[Target, ...]:
     if isinstance(config, Config) and config.targets:
         return config.targets
-    try:
-        return infer_targets(manifest)
-    except LabelError:  # no label, or several: the audit then compares the columns as they are
-        return ()
+    return evident_targets(manifest)  # without any the audit compares the columns as they are
 
 
 def _label_columns(manifest: Manifest, targets: Sequence[Target]) -> list[str]:

@@ -153,6 +153,14 @@ def infer_targets(manifest: Manifest) -> tuple[Target, ...]:
     return (Target(name, "binary", (negatives[0], positive), column=named),)
 
 
+def evident_targets(manifest: Manifest) -> tuple[Target, ...]:
+    """What ``infer_targets`` finds; nothing where there is a doubt."""
+    try:
+        return infer_targets(manifest)
+    except LabelError:
+        return ()
+
+
 def require_labels(part: Manifest, targets: Sequence[Target], *, split: Split) -> Manifest:
     """Refuse a part that cannot be learnt from or judged on: empty, unlabelled, or of one class only."""
     if len(part) == 0:

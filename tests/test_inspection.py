@@ -1,0 +1,46 @@
+"""What `inspect` tells of an image's window and of a manifest's labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lepton_vision import inspection
+from lepton_vision.inspection import inspect_path
+from lepton_vision.manifest import Manifest
+from lepton_vision.types import Image, VoiLut, Window
+
+
+@pytest.mark.parametrize(
+    ("window", "text"),
+    [
+        (Window(-600.0, 1500.0), "center -600, width 1500, LINEAR"),
+        (VoiLut(np.zeros(4096, np.float32), -1024.0), "table of 4,096 values"),
+        (None, None),
+    ],
+)
+def test_a_window_is_told_in_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, window: Window | VoiLut | None, text: str | None
+) -> None:
+    image = Image(np.zeros((1, 4, 4), np.float32), window=window)
+    monkeypatch.setattr(inspection, "read_image", lambda _: image)
+    assert inspect_path(tmp_path / "plain.npy")["window"] == text
+
+
+@pytest.mark.parametrize(
+    ("values", "classes"),
+    [
+        (["0", "1", "1", None], {"label": {"0": 1, "1": 2, "unknown": 1}}),
+        (["a", "b", "b", None], {}),  # which of the two is the finding is not known
+    ],
+)
+def test_classes_of_a_manifest_are_counted_where_there_is_no_doubt(
+    tmp_path: Path, values: list[str | None], classes: dict[str, dict[str, int]]
+) -> None:
+    names = [f"{k}.png" for k in range(4)]
+    table = pd.DataFrame({"image_id": names, "path": names, "status": "ok", "split": "train", "label": values})
+    Manifest(table, root=tmp_path, label_columns=("label",)).save(tmp_path / "m.parquet")
+    assert inspect_path(tmp_path / "m.parquet")["splits"]["train"]["classes"] == classes
