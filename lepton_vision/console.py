@@ -52,7 +52,7 @@ class Console:
         self._is_plain = not self._console.is_terminal and not quiet
         self._tasks: dict[str, TaskID] = {}
         self._last: tuple[str, float] = ("", 0.0)
-        self._starts: dict[str, tuple[float, int]] = {}
+        self._seen: dict[str, tuple[float, int, int]] = {}
 
     def __enter__(self) -> Console:
         self._progress.start()
@@ -77,9 +77,17 @@ class Console:
         self._progress.update(self._tasks[stage], completed=done, total=total or None, note=note, rate=rate)
 
     def _pace(self, stage: str, done: int) -> float:
-        """Steps per second since the stage began; what an earlier run had done does not count. 0 where unknown."""
+        """Steps per second since the stage began, or began again, as with each fold; 0 where unknown.
+
+        What an earlier run had done does not count.
+        """
         now = time.monotonic()
-        began, first = self._starts.setdefault(stage, (now, done))
+        began, first, last = self._seen.get(stage, (now, done, done))
+        if done < last:
+            began, first = now, done
+            if stage in self._tasks:
+                self._progress.reset(self._tasks[stage])
+        self._seen[stage] = (began, first, done)
         return (done - first) / (now - began) if done > first and now > began else 0.0
 
     def _tell(self, name: str, *words: str, ends: bool) -> None:

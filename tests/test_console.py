@@ -55,6 +55,19 @@ def test_training_tells_its_own_rate(clock: Clock, capsys: pytest.CaptureFixture
     assert capsys.readouterr().err.splitlines()[-1] == "Train: 2/10  80 s left  70 images/s"
 
 
+def test_the_next_fold_is_timed_from_its_own_start(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Console() as told:
+        for fold in range(3):
+            for done in range(0, 101, 20):
+                told.progress("train", done, 100, f"fold {fold + 1}/3")
+                clock.now += 20.0
+            clock.now += 1000.0  # validation
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "20/100" in line] == [
+        f"Train: 20/100  80 s left  fold {fold + 1}/3" for fold in range(3)
+    ]
+
+
 def test_a_bar_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
@@ -67,6 +80,20 @@ def test_a_bar_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "50/100" in shown
     assert "/s" in shown
     assert "2 failed" in shown
+
+
+def test_a_bar_begins_again_with_the_next_fold(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+    with Console() as told:
+        told.progress("train", 100, 100, "fold 1/2")
+        told.progress("train", 10, 100, "fold 2/2")
+    shown = capsys.readouterr().err
+    assert "10/100" in shown.split("\n")[-2]
+    assert "fold 2/2" in shown
 
 
 def test_facts_are_a_line_each_without_what_is_empty(capsys: pytest.CaptureFixture[str]) -> None:
