@@ -68,10 +68,14 @@ def test_the_next_fold_is_timed_from_its_own_start(clock: Clock, capsys: pytest.
     ]
 
 
-def test_a_bar_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "160")
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm"), ("COLUMNS", "160")):
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_bar_moves_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with Console() as told:
         told.progress("score", 0, 100, "0 failed")
         time.sleep(0.02)
@@ -82,12 +86,8 @@ def test_a_bar_moves_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "2 failed" in shown
 
 
-def test_a_bar_begins_again_with_the_next_fold(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "160")
+@pytest.mark.usefixtures("terminal")
+def test_a_bar_begins_again_with_the_next_fold(capsys: pytest.CaptureFixture[str]) -> None:
     with Console() as told:
         told.progress("train", 100, 100, "fold 1/2")
         told.progress("train", 10, 100, "fold 2/2")

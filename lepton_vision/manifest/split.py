@@ -15,7 +15,7 @@ import pandas as pd
 from lepton_vision.config import AuditConfig, Config, SplitConfig
 from lepton_vision.errors import LabelError, LeakageError, ManifestError
 from lepton_vision.manifest.allocation import allocate
-from lepton_vision.manifest.labels import infer_targets
+from lepton_vision.manifest.labels import evident_targets
 from lepton_vision.manifest.near import connect, near_pairs
 from lepton_vision.manifest.schema import COLUMNS, objects
 from lepton_vision.manifest.table import Manifest
@@ -202,9 +202,8 @@ def _settings(
     if targets is None or not len(targets):
         targets = config.targets if isinstance(config, Config) else ()
     if not len(targets) and manifest.label_columns:
-        try:
-            targets = infer_targets(manifest)
-        except LabelError:  # nothing can be checked, yet the values can be spread alike
+        targets = evident_targets(manifest)
+        if not targets:  # nothing can be checked, yet the values can be spread alike
             settings = settings.model_copy(update={"balance_by": (*settings.balance_by, *manifest.label_columns)})
     return settings, tuple(targets)
 
