@@ -15,7 +15,7 @@ import typer
 
 from lepton_vision.cli_export import export
 from lepton_vision.cli_masks import evaluate, export_mask
-from lepton_vision.cli_options import Device, Json, print_facts, split_names
+from lepton_vision.cli_options import Device, Json, print_facts, split_names, warnings_on_stderr
 from lepton_vision.cli_score import score
 from lepton_vision.cli_statistics import compare, plan
 
@@ -220,7 +220,11 @@ app.command()(plan)
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    context.with_resource(warnings_on_stderr())
     if version:
         from lepton_vision import __version__
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -45,6 +48,32 @@ def parse_codes(option: str, texts: Sequence[str]) -> dict[str, tuple[str, str, 
             )
         found[name.strip()] = (parts[0], parts[1], parts[2])
     return found
+
+
+@contextmanager
+def warnings_on_stderr() -> Iterator[None]:
+    """Print each distinct warning of the package as one line on stderr, with --json too."""
+    logger, handler = logging.getLogger("lepton_vision"), _Warnings(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Warnings(logging.Handler):
+    """What the library says by ``logging``, for people."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message once."""
+        message = record.getMessage()
+        if message not in self._said:
+            self._said.add(message)
+            print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 def print_facts(values: dict[str, Any], *, as_json: bool) -> None:
