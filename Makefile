@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export NO_ALBUMENTATIONS_UPDATE = 1
 
-.PHONY: demo test test-fast lint types format bench clean
+.PHONY: demo smoke test test-fast lint types format bench clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
@@ -15,12 +15,11 @@ export NO_ALBUMENTATIONS_UPDATE = 1
 	$(PIP) -e '.[dev]'
 	touch $@
 
-.venv/installed-bench: .venv/installed-dev
-	$(PIP) -e '.[bench]'
-	touch $@
-
 demo: .venv/installed  ## synthetic study → trained model → report → scored inbox
 	.venv/bin/lepton-vision demo
+
+smoke: .venv/installed  ## what the README promises without any extra: the demo, then volumes with masks, trained and scored
+	.venv/bin/python scripts/smoke.py
 
 test: .venv/installed-dev  ## all tests, the slow ones too
 	.venv/bin/python -m pytest -n 2 --dist worksteal
@@ -39,7 +38,7 @@ format: .venv/installed-dev
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-bench: .venv/installed-bench  ## the tables of the README (minutes)
+bench: .venv/installed-dev  ## the tables of the README (minutes)
 	for script in scripts/bench/*.py; do .venv/bin/python $$script || exit 1; done
 
 clean:

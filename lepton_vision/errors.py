@@ -42,6 +42,32 @@ class ConfigError(LeptonError):
     """A configuration that cannot be used: unknown key, wrong type, contradicting values."""
 
 
+class MissingExtraError(ConfigError):
+    """A package that an extra of this one brings is not installed.
+
+    Args:
+        package: what is missing.
+        extra: the extra of ``pyproject.toml`` that brings it.
+        key: the setting or option that asked for it.
+    """
+
+    def __init__(self, package: str, *, extra: str, key: str) -> None:
+        super().__init__(
+            f"Expected the package {package}. Found: none. In the folder that holds pyproject.toml: "
+            f"pip install -e '.[{extra}]'.",
+            key=key,
+        )
+        self.package, self.extra = package, extra
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_extra_error, (self.package, self.extra, self.key)
+
+
+def _rebuild_extra_error(package: str, extra: str, key: str) -> MissingExtraError:
+    """Rebuild a MissingExtraError that crossed a process boundary."""
+    return MissingExtraError(package, extra=extra, key=key)
+
+
 class ReadError(LeptonError):
     """A file that cannot become an Image. ``reason`` is a stable code (see ``REASONS``)."""
 

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from lepton_vision.errors import ConfigError
+from lepton_vision.errors import MissingExtraError
 from lepton_vision.inference.no_telemetry import no_telemetry
 from lepton_vision.transforms.preprocess import UInt16Pixels
 
@@ -17,10 +17,7 @@ try:
         import nncf
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 except ImportError:
-    raise ConfigError(
-        "Expected the package nncf for int8. Found: none. Install the extra: pip install 'lepton-vision[int8]'.",
-        key="int8",
-    ) from None
+    raise MissingExtraError("nncf", extra="int8", key="int8") from None
 
 
 def quantize(model: Any, samples: Sequence[UInt16Pixels]) -> Any:

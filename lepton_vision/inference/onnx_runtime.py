@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lepton_vision.errors import ConfigError
+from lepton_vision.errors import MissingExtraError
 from lepton_vision.inference.exported import Exported
 from lepton_vision.inference.graphs import FEATURES, LogitGraph, ProbabilityGraph, example_images, to_onnx
 from lepton_vision.models.bundle import Bundle
@@ -18,12 +18,8 @@ from lepton_vision.types import ModelOutput, Pixels
 try:
     import onnx
     import onnxruntime
-except ImportError:
-    raise ConfigError(
-        "Expected the packages onnx and onnxruntime. Found: not both. Install the extra: "
-        "pip install 'lepton-vision[onnx]'.",
-        key="engine",
-    ) from None
+except ImportError as error:
+    raise MissingExtraError(error.name or "onnxruntime", extra="onnx", key="engine") from None
 
 RUNTIME = f"onnxruntime {onnxruntime.__version__}"
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lepton_vision.errors import ConfigError
+from lepton_vision.errors import MissingExtraError
 from lepton_vision.inference.exported import Exported
 from lepton_vision.inference.graphs import LogitGraph, ProbabilityGraph, example_images, quiet_trace
 from lepton_vision.inference.no_telemetry import no_telemetry
@@ -22,10 +22,7 @@ try:
         import openvino
         import openvino.tools.ovc.convert
 except ImportError:
-    raise ConfigError(
-        "Expected the package openvino. Found: none. Install the extra: pip install 'lepton-vision[openvino]'.",
-        key="engine",
-    ) from None
+    raise MissingExtraError("openvino", extra="openvino", key="engine") from None
 
 RUNTIME = f"openvino {openvino.__version__.split('-')[0]}"
 _HINTS = {"fp32": "f32", "bf16": "bf16"}

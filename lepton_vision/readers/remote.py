@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lepton_vision.errors import ConfigError, ReadError
+from lepton_vision.errors import ConfigError, MissingExtraError, ReadError
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_bytes, guard
 from lepton_vision.readers.temporary import copy_bounded, temporary_file
 
@@ -26,7 +26,7 @@ def list_objects(url: str) -> list[str]:
     An object that is not there stays in the list: it ends as a failure.
 
     Raises:
-        ConfigError: fsspec, or the package for this store, is not installed, or the store cannot be listed.
+        ConfigError: the package for this store is not installed (``MissingExtraError``), or the store cannot be listed.
 
     Example:
         >>> list_objects("s3://hospital-inbox/2024/")  # doctest: +SKIP
@@ -76,15 +76,13 @@ def _store(url: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
     except ImportError:
-        raise ConfigError("URLs as inputs need fsspec. Install lepton-vision[remote].", key="inputs") from None
+        raise MissingExtraError("fsspec", extra="remote", key="inputs") from None
     try:
         store, name = url_to_fs(url)
-    except ImportError:
-        raise ConfigError(
-            "The package for this object store is not installed. Install lepton-vision[remote] for s3://, or the one "
-            "that fsspec names for others.",
-            key="inputs",
-        ) from None
+    except ImportError as error:  # fsspec says which package this kind of store needs
+        if url.startswith(("s3://", "s3a://")):
+            raise MissingExtraError("s3fs", extra="remote", key="inputs") from None
+        raise ConfigError(f"This object store needs a package that is not installed. {error}", key="inputs") from None
     except ValueError:
         raise ConfigError("fsspec knows no object store of this kind of URL.", key="inputs") from None
     return store, str(name)

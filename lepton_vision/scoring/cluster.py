@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lepton_vision.errors import ConfigError, LeptonError, ScoringError
+from lepton_vision.errors import ConfigError, LeptonError, MissingExtraError, ScoringError
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
@@ -107,7 +107,8 @@ def score_on_ray(
             different engines are not merged.
 
     Raises:
-        ConfigError: see ``score``; or ray is not installed, or an actor has another key.
+        ConfigError: see ``score``; or an actor has another key.
+        MissingExtraError: ray is not installed.
         ScoringError: see ``score``; or the cluster cannot be reached or lost a part more often than Ray tries.
         TooManyFailuresError: see ``score``.
 
@@ -231,11 +232,7 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
             import ray
             import ray.data
         except ImportError:
-            raise ConfigError(
-                "Expected the package ray for scoring on a cluster. Found: none. Install the extra: pip install "
-                "'lepton-vision[ray]'.",
-                key="on",
-            ) from None
+            raise MissingExtraError("ray", extra="ray", key="on") from None
         was_there = ray.is_initialized()
         try:
             if not was_there:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_vision.config import Config
+from lepton_vision.errors import MissingExtraError
 
 _LOGGER = logging.getLogger(__name__)
 _LONGEST_PARAM = 500  # characters that every tracking server takes
@@ -57,7 +58,8 @@ def open_mlflow(run_dir: Path, config: Config, *, resume: bool) -> MlflowRun | N
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         return None
     if importlib.util.find_spec("mlflow") is None:
-        _LOGGER.warning("MLFLOW_TRACKING_URI is set, mlflow is not installed: pip install 'lepton-vision[mlflow]'.")
+        missing = MissingExtraError("mlflow", extra="mlflow", key="MLFLOW_TRACKING_URI")
+        _LOGGER.warning("MLFLOW_TRACKING_URI is set, but nothing is tracked. %s", missing)
         return None
     return MlflowRun(run_dir, config, resume=resume)
 

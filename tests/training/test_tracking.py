@@ -95,4 +95,4 @@ def test_missing_package_is_said(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with caplog.at_level(logging.WARNING):
         assert open_mlflow(tmp_path, Config(), resume=False) is None
-    assert "lepton-vision[mlflow]" in caplog.text
+    assert "pip install -e '.[mlflow]'" in caplog.text
