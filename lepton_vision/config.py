@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,6 +31,7 @@ from lepton_vision.sections import SplitConfig as SplitConfig
 from lepton_vision.sections import TrainConfig as TrainConfig
 from lepton_vision.sections import VolumeConfig as VolumeConfig
 from lepton_vision.sections import WindowName as WindowName
+from lepton_vision.targets import check_names
 from lepton_vision.types import Target
 
 
@@ -58,15 +60,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_targets(self) -> Config:
-        names = [target.name for target in self.targets]
-        if len(set(names)) != len(names):
-            raise ValueError(f"targets: a name stands twice: {names}")
-        if "masks" in names and self.segmentation is not None:
-            raise ValueError("targets: 'masks' is the name of the segmentation head, give the target another")
-        explained = {} if self.segmentation is None else self.segmentation.explains
-        strange = sorted(set(explained) - {target.name for target in self.targets if target.kind == "binary"})
-        if self.targets and strange:
-            raise ValueError(f"segmentation.explains: {strange[0]!r} is no binary target")
+        self._check_names()
         if self.segmentation is not None and self.train.cache_features:
             raise ValueError("train.cache_features keeps one feature map, a segmentation head needs all: turn it off")
         if self.volume is not None and self.segmentation is not None and self.volume.view == "slices":
@@ -80,6 +74,35 @@ class Config(Section):
                 "model.mirrored is for classes of images: turn it off with volume, segmentation or train.cache_features"
             )
         return self
+
+    def _check_names(self) -> None:
+        """Names must be told apart, and mappings must name what is there; targets that are not stated are not known."""
+        names, head = [target.name for target in self.targets], self.segmentation
+        if len(set(names)) != len(names):
+            raise ValueError(f"targets: a name stands twice: {names}")
+        if "masks" in names and head is not None:
+            raise ValueError("targets: 'masks' is the name of the segmentation head, give the target another")
+        check_names(self.targets, () if head is None else head.names)
+        if not names and head is None:
+            return
+        if "masks" in self.train.target_weights and "masks" not in names:
+            raise ValueError("train.target_weights: the weight of the masks is segmentation.weight")
+        binary = [target.name for target in self.targets if target.kind == "binary"]
+        for key, given, valid in (
+            ("train.target_weights", self.train.target_weights, names),
+            ("segmentation.explains", {} if head is None else head.explains, binary),
+        ):
+            for name in sorted(set(given) - set(valid)):
+                what = "binary target" if valid is binary else "target"
+                raise ValueError(f"{key}: {name!r} is no {what}. {nearest(name, valid) if valid else 'There is none.'}")
+
+    def with_targets(self, targets: Sequence[Target]) -> Config:
+        """Return a copy that predicts ``targets``; what names them is checked.
+
+        Raises:
+            ConfigError: names that clash, or a mapping that names none of them.
+        """
+        return Config.from_dict({**self.to_dict(), "targets": list(targets)})
 
     @property
     def channels(self) -> int:
@@ -200,7 +223,8 @@ def _explain(error: ValidationError) -> ConfigError:
         shown = "" if isinstance(received, dict | BaseModel) else f" Received: {received!r}."
         if isinstance(received, bool):
             shown += " YAML reads no, yes, on and off as booleans: put quotes around the word."
-        message = f"Configuration key {key or 'as a whole'}: {first['msg'].removeprefix('Value error, ')}.{shown}"
+        told = first["msg"].removeprefix("Value error, ")
+        message = f"Configuration key {key or 'as a whole'}: {told}{'' if told[-1] in '.?' else '.'}{shown}"
     more = f" ({len(problems) - 1} more problems.)" if len(problems) > 1 else ""
     return ConfigError(message + more, key=key)
 

@@ -196,7 +196,7 @@ def with_targets(config: Config, manifest: Manifest) -> Config:
         ConfigError: mirror images are asked for of what is trained without flips, or tells left from right.
     """
     if not config.targets and config.segmentation is None:
-        config = config.model_copy(update={"targets": infer_targets(manifest)})
+        config = config.with_targets(infer_targets(manifest))
     if config.model.mirrored and not may_flip(config.augment, targets=config.targets):
         raise ConfigError(
             "model.mirrored averages an image and its mirror image. Expected a model that is trained with left–right "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -52,6 +53,8 @@ class Target:
             raise ValueError(
                 f"Target {self.name!r}: {means[0]!r} is the name of a mean over classes. Rename the class."
             )
+        if self.kind != "binary" and (taken := [name for name in self.classes if name.startswith("at_prevalence")]):
+            raise ValueError(f"Target {self.name!r}: {taken[0]!r} begins as a figure does. Rename the class.")
         if not self.name.replace("_", "a").isalnum():
             raise ValueError(f"A target name is letters, digits and underscores. Received: {self.name!r}.")
         if self.mask_values and (self.kind != "binary" or self.column is not None or min(self.mask_values) < 1):
@@ -78,3 +81,53 @@ class Target:
         if self.mask_values:
             return ("mask_values",)
         return self.classes if self.kind == "multilabel" else (self.column or self.name,)
+
+
+def output_stems(target: Target) -> list[str]:
+    """Start of the column names of each probability of a target, in the order of the network."""
+    return [target.name] if target.kind == "binary" else [f"{target.name}_{name}" for name in target.classes]
+
+
+def probability_names(target: Target) -> list[str]:
+    """Columns of the probabilities of a target."""
+    return [f"{stem}_probability" for stem in output_stems(target)]
+
+
+def set_names(target: Target) -> list[str]:
+    """Columns of the sets of a target, one for each of its rules."""
+    return [f"{target.name}_set"] if target.is_exclusive else [f"{stem}_set" for stem in output_stems(target)]
+
+
+def check_names(targets: Sequence[Target], structures: Sequence[str] = ()) -> None:
+    """Refuse names of which two would make one: of columns of scores, or of outputs of an exported file.
+
+    Names that differ in case alone are one for databases and file systems.
+
+    Raises:
+        ValueError: with both names.
+    """
+    for what, named in (("columns of scores", _columns(targets, structures)), ("outputs of a file", _outputs(targets))):
+        seen: dict[str, str] = {}
+        for name, owner in named:
+            before = seen.setdefault(name.casefold(), owner)
+            if before != owner:
+                raise ValueError(f"two {what} would be called {name!r}: those of {before} and {owner}. Rename one")
+
+
+def _columns(targets: Sequence[Target], structures: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for target in targets:
+        whole = f"the target {target.name!r}"
+        owners = [f"the class {name!r} of {whole}" for name in target.classes] if target.kind != "binary" else [whole]
+        endings = ("probability",) if target.is_exclusive else ("probability", "set", "positive", "threshold")
+        for stem, owner in zip(output_stems(target), owners, strict=True):
+            yield from ((f"{stem}_{ending}", owner) for ending in endings)
+        if target.is_exclusive:
+            yield from ((f"{target.name}_{ending}", whole) for ending in ("class", "set"))
+    for name in structures:
+        yield from ((f"{name}_{unit}", f"the structure {name!r}") for unit in ("ml", "mm2"))
+
+
+def _outputs(targets: Sequence[Target]) -> Iterator[tuple[str, str]]:
+    yield from ((name, f"the network's {name}") for name in ("images", "features"))
+    for target in targets:
+        yield from ((name, f"the target {target.name!r}") for name in (target.name, f"{target.name}_logits"))

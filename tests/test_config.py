@@ -71,6 +71,67 @@ def test_override_leaves_the_original_alone_and_takes_free_keys_of_target_weight
         config.train.epochs = 4  # type: ignore[misc]
 
 
+def _target(name: str, *classes: str, kind: str = "multiclass") -> dict[str, object]:
+    return {"name": name, "kind": kind, "classes": list(classes)}
+
+
+def _binary(name: str) -> dict[str, object]:
+    return _target(name, "no", "yes", kind="binary")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([_target("covid", "none", "mild", "severe"), _binary("covid_severe")], "'covid_severe_probability'"),
+        ([_target("covid", "none", "mild", "severe", kind="ordinal"), _binary("covid_severe")], "class 'severe'"),
+        ([_target("covid", "mild", "severe", kind="multilabel"), _binary("Covid_Severe")], "'Covid_Severe'"),
+        ([_target("signs", "edema", "Edema", kind="multilabel")], "class 'Edema' of the target 'signs'"),
+        ([_target("a", "b", "d", kind="multilabel"), _target("a_b", "q", "e")], "'a_b_set'"),
+        ([_target("a", "b_c", "d"), _target("a_b", "c", "e")], "'a_b_c_probability'"),
+        ([_binary("a"), _binary("A")], "'A_probability'"),
+        ([_binary("a"), _binary("a_logits")], "'a_logits'"),
+        ([_binary("features")], "the network's features"),
+        ([_target("a", "b", "at_prevalence", kind="multilabel")], "Rename the class"),
+    ],
+)
+def test_names_of_which_two_would_be_one_column_are_refused(values: list[object], expected: str) -> None:
+    with pytest.raises(ConfigError, match="Rename") as caught:
+        Config.from_dict({"targets": values})
+    assert expected in str(caught.value)
+
+
+def test_structures_share_the_columns_of_scores_with_targets() -> None:
+    head = {"structures": {"Liver": 1, "liver": 2}}
+    with pytest.raises(ConfigError, match="'liver_ml': those of the structure 'Liver' and the structure 'liver'"):
+        Config.from_dict({"segmentation": head})
+    kinds = [_binary("liver"), _target("grade", "1", "2", kind="ordinal"), _target("signs", "x", kind="multilabel")]
+    assert len(Config.from_dict({"targets": kinds, "segmentation": {"structures": {"liver": 1}}}).targets) == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"targets": [_binary("finding")]}, "'findng' is no target. Did you mean 'finding'?"),
+        ({"segmentation": {"structures": {"lung": 1}}}, "'findng' is no target. There is none."),
+    ],
+)
+def test_a_mapping_by_target_names_one_that_is_there(values: dict[str, object], expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_dict({**values, "train": {"target_weights": {"findng": 2.0}}})
+    assert str(caught.value).endswith(expected)
+    open_config = Config().override("train.target_weights.findng=2")
+    with pytest.raises(ConfigError, match="'findng' is no target"):
+        open_config.with_targets([Target("finding", "binary", ("no", "yes"))])
+
+
+def test_the_weight_of_masks_is_not_among_those_of_targets() -> None:
+    values = {"targets": [_binary("a")], "segmentation": {"structures": {"lung": 1}}}
+    with pytest.raises(ConfigError, match=r"segmentation\.weight"):
+        Config.from_dict({**values, "train": {"target_weights": {"masks": 2.0}}})
+    with pytest.raises(ConfigError, match="'b' is no binary target"):
+        Config.from_dict({"segmentation": {"structures": {"lung": 1}, "explains": {"b": ["lung"]}}})
+
+
 @given(st.integers(1, 10_000), st.floats(1e-6, 1.0))
 def test_the_fingerprint_follows_the_values(epochs: int, lr: float) -> None:
     config = Config().override(f"train.epochs={epochs}", f"train.lr={lr!r}")

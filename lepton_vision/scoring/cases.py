@@ -25,7 +25,8 @@ from lepton_vision.errors import ScoringError
 from lepton_vision.files import atomic_file
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.scoring.rows import Row, Values, target_columns
-from lepton_vision.scoring.schema import NOVELTY, case_schema, probability_names
+from lepton_vision.scoring.schema import NOVELTY, case_schema
+from lepton_vision.targets import probability_names
 from lepton_vision.types import OperatingPoint, Target
 
 ROWS_AT_ONCE = 200_000

@@ -15,8 +15,8 @@ from lepton_vision.scoring.dicom_report import ReportInfo, Statement, check_repo
 from lepton_vision.scoring.dicom_results import Code
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.rows import Row, reason_of
-from lepton_vision.scoring.schema import output_stems
 from lepton_vision.scoring.sink import hold_job_folder
+from lepton_vision.targets import output_stems
 from lepton_vision.transforms.preprocess import UInt16Pixels
 from lepton_vision.types import Image
 
@@ -47,7 +47,7 @@ def report_info(bundle: Bundle, codes: Mapping[str, Code]) -> ReportInfo:
 def output_names(target: str, bundle: Bundle) -> list[str]:
     """Names of the findings of a target."""
     found = next(one for one in bundle.targets if one.name == target)
-    return [f"{found.name}_{name}" for name in found.classes] if found.is_exclusive else output_stems(found)
+    return output_stems(found)
 
 
 def report_job(bundle: Bundle, codes: Mapping[str, Code]) -> dict[str, Any]:

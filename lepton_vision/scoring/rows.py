@@ -12,8 +12,9 @@ import numpy.typing as npt
 from lepton_vision.errors import ReadError, ScoringError
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.novelty import Features
-from lepton_vision.scoring.schema import NOVELTY, output_stems, probability_names, set_names
+from lepton_vision.scoring.schema import NOVELTY
 from lepton_vision.set_rules import SetRule, answer_sets
+from lepton_vision.targets import output_stems, probability_names, set_names
 from lepton_vision.types import Image, OperatingPoint, Target
 
 Row = dict[str, Any]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from lepton_vision.targets import output_stems, probability_names, set_names
 from lepton_vision.types import Target
 
 _TEXT, _NUMBER, _FLAG = pa.string(), pa.float64(), pa.bool_()
@@ -77,20 +78,3 @@ def target_fields(targets: tuple[Target, ...]) -> Fields:
             if position or target.kind == "multilabel":
                 fields += [(f"{stem}_threshold", _NUMBER)]
     return [*fields, ("threshold", _NUMBER)]
-
-
-def probability_names(target: Target) -> list[str]:
-    """Columns of the probabilities of a target, in the order of the network."""
-    if target.is_exclusive:
-        return [f"{target.name}_{name}_probability" for name in target.classes]
-    return [f"{stem}_probability" for stem in output_stems(target)]
-
-
-def set_names(target: Target) -> list[str]:
-    """Columns of the sets of a target, one for each of its rules."""
-    return [f"{target.name}_set"] if target.is_exclusive else [f"{stem}_set" for stem in output_stems(target)]
-
-
-def output_stems(target: Target) -> list[str]:
-    """Start of the column names of each probability of a binary or multilabel target."""
-    return [target.name] if target.kind == "binary" else [f"{target.name}_{name}" for name in target.classes]
