@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,15 @@ from lepton_vision.manifest.join import KEYS
 
 # What spreadsheets and pandas write for a missing value. "None" stays: it is a class name ("no finding").
 _BLANK = ["", "nan", "NaN", "NA", "N/A", "<NA>"]
+_SEPARATOR = re.compile(r'"?sep=(?P<mark>[,;\t|])"?[,;\t]*(\r\n|\r|\n)', re.IGNORECASE)  # Excel's first line
 
 
 def read_table(labels: str | Path | pd.DataFrame) -> pd.DataFrame:
     """A label table as a DataFrame, rows numbered from 0.
 
     Args:
-        labels: a DataFrame, or the path of a CSV file (comma, semicolon or tab; UTF-8) or a Parquet file.
+        labels: a DataFrame, or the path of a CSV file (comma, semicolon or tab; UTF-8, or UTF-16 with its mark as
+            Excel's "Unicode text" has it; a first line ``sep=;`` is Excel's too) or a Parquet file.
 
     Raises:
         ManifestError: no such file, not readable, empty, or a column name that stands twice.
@@ -42,7 +46,9 @@ def read_table(labels: str | Path | pd.DataFrame) -> pd.DataFrame:
             path=path,
         ) from None
     except UnicodeDecodeError:
-        raise ManifestError("The label table is not UTF-8 text. Save it as CSV in UTF-8.", path=path) from None
+        raise ManifestError(
+            "The label table is neither UTF-8 nor UTF-16 text. Save it as CSV in UTF-8.", path=path
+        ) from None
     except (ValueError, csv.Error) as error:  # pandas' and Arrow's parser errors are ValueErrors
         raise ManifestError(
             f"The label table cannot be parsed ({type(error).__name__}). Expected a header row and as many cells in "
@@ -55,21 +61,23 @@ def read_table(labels: str | Path | pd.DataFrame) -> pd.DataFrame:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    with path.open("r", encoding="utf-8-sig", newline="") as file:
-        first = file.readline()
-        separator = max(",;\t", key=first.count)
-        file.seek(0)
-        header = next(csv.reader(file, delimiter=separator), [])
+    data = path.read_bytes()
+    # UTF-16 begins with a mark, in either order of bytes; nothing else that is text does.
+    text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    said = _SEPARATOR.match(text)
+    text = text[said.end() :] if said else text
+    first = io.StringIO(text, newline="").readline()
+    separator = said["mark"] if said else max(",;\t", key=first.count)
+    header = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
     _check_columns([name.strip() for name in header], path=path)
     # Ids such as 0012 are text; pandas would make them numbers.
     ids = {name: str for name in header if _is_id(name)}
     table: pd.DataFrame = pd.read_csv(
-        path,
+        io.StringIO(text, newline=""),
         sep=separator,
         dtype=ids,
         keep_default_na=False,
         na_values=_BLANK,
-        encoding="utf-8-sig",
         skipinitialspace=True,
         index_col=False,
     )

@@ -109,7 +109,10 @@ def test_a_reserved_column_name_is_refused(study: Path) -> None:
         scan_folder(study, labels=pd.DataFrame({"path": ["p00/0.png"], "status": ["x"]}))
 
 
-@pytest.mark.parametrize(("separator", "encoding"), [(",", "utf-8"), (";", "utf-8"), ("\t", "utf-8-sig")])
+@pytest.mark.parametrize(
+    ("separator", "encoding"),
+    [(",", "utf-8"), (";", "utf-8"), ("\t", "utf-8-sig"), ("\t", "utf-16"), (";", "utf-16")],
+)
 def test_csv_dialects_and_ids_with_leading_zeros(study: Path, separator: str, encoding: str) -> None:
     lines = [["path", "patient_id", "y"], ["p00/0.png", "007", "None"], ["p00/1.png", "7", ""]]
     path = study / "labels.csv"
@@ -120,6 +123,24 @@ def test_csv_dialects_and_ids_with_leading_zeros(study: Path, separator: str, en
     assert frame["patient_id"].iloc[0] == pseudonym("patient", "007") != frame["patient_id"].iloc[1]
     assert frame["y"].iloc[0] == "None"  # a class name, not a blank
     assert pd.isna(frame["y"].iloc[1])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("first", ["sep=;\n", "SEP=;\r\n", '"sep=;"\r', "sep=;;;\n"])
+def test_the_line_by_which_excel_names_its_separator_is_no_header(study: Path, first: str, encoding: str) -> None:
+    path = study / "labels.csv"
+    path.write_bytes((first + "path;y;note\np00/0.png;1;a,b,c,d\np00/1.png;0;Müller\n").encode(encoding))
+    frame = scan_folder(study, labels=path).frame
+    assert len(frame) == 24
+    assert frame["y"].tolist()[:2] == [1, 0]
+    assert frame["note"].tolist()[:2] == ["a,b,c,d", "Müller"]
+
+
+def test_utf_16_of_either_order_is_read(study: Path) -> None:
+    for mark, encoding in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
+        path = study / "labels.txt"
+        path.write_bytes(mark + "path\ty\r\np00/0.png\tpneumonía\r\n".encode(encoding))
+        assert labels_of(study, path)["p00/0.png"] == "pneumonía"
 
 
 def test_parquet_tables_join(study: Path, tmp_path: Path) -> None:
