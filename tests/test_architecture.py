@@ -64,6 +64,7 @@ DOORWAYS = {
     "nncf": {"inference/int8.py"},
     "ray": {"scoring/cluster.py"},
     "fsspec": {"readers/remote.py"},
+    "tifffile": {"readers/tiff.py"},
     "highdicom": {"scoring/dicom_results.py", "scoring/dicom_report.py", "scoring/dicom_cam.py"},
 }
 

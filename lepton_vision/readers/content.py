@@ -82,6 +82,8 @@ _MAGIC = (
     (b"\xff\xd8\xff", "jpeg"),
     (b"II*\0", "tiff"),
     (b"MM\0*", "tiff"),
+    (b"II+\0\x08\0\0\0", "tiff"),  # BigTIFF
+    (b"MM\0+\0\x08\0\0", "tiff"),
     (b"\x1f\x8b", "gzip"),
     (b"PK\x03\x04", "npz"),
 )

@@ -39,7 +39,8 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
-_OF_DICOM = re.compile(r"(pydicom|highdicom)(\.|$)")
+_OF_READERS = re.compile(r"(pydicom|highdicom|tifffile)(\.|$)")
+logging.getLogger("tifffile")  # known before the first TIFF, so that it is silent there too
 
 
 def check_size(*sizes: int, limits: Limits) -> None:
@@ -103,7 +104,7 @@ def guard(what: str, *, reason: str) -> Iterator[None]:
 
 
 def _loggers() -> tuple[logging.Logger, ...]:
-    """Loggers of pydicom and highdicom, those of their modules included."""
+    """Loggers of pydicom, highdicom and tifffile, those of their modules included."""
     return _loggers_among(len(logging.Logger.manager.loggerDict))
 
 
@@ -111,11 +112,11 @@ def _loggers() -> tuple[logging.Logger, ...]:
 def _loggers_among(_count: int) -> tuple[logging.Logger, ...]:
     """As ``_loggers``; looked up anew where the process has got more loggers."""
     known = list(logging.Logger.manager.loggerDict.items())
-    return tuple(one for name, one in known if _OF_DICOM.match(name) and isinstance(one, logging.Logger))
+    return tuple(one for name, one in known if _OF_READERS.match(name) and isinstance(one, logging.Logger))
 
 
 class _Quiet:
-    """Silences pydicom, highdicom and Pillow (whose warnings quote header values) while any thread is inside.
+    """Silences pydicom, highdicom, tifffile and Pillow (whose warnings quote header values) while any thread is inside.
 
     Counted, so that threads that overlap do not restore each other's settings; nothing is changed outside.
     """
@@ -133,7 +134,9 @@ class _Quiet:
             settings = pydicom_config.settings
             caught = warnings.catch_warnings()
             caught.__enter__()
-            warnings.filterwarnings("ignore", module=r"(pydicom|highdicom|PIL|nibabel|lepton_vision\.readers)(\.|$)")
+            warnings.filterwarnings(
+                "ignore", module=r"(pydicom|highdicom|tifffile|PIL|nibabel|lepton_vision\.readers)(\.|$)"
+            )
             # Not ``setLevel``: it empties the caches of all loggers of the process, a tenth of a millisecond a file.
             loggers = [logger for logger in _loggers() if not logger.disabled]
             self._saved = (caught, loggers, settings, settings._reading_validation_mode)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import zlib
-from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,28 +24,14 @@ from lepton_vision.readers.facts import FileFacts, no_facts
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.limits import Limits, check_bytes, check_size, guard
 from lepton_vision.readers.npz import probe_npz, read_npz
+from lepton_vision.readers.pages import Decoded, Samples, arrange, decode_picture, open_picture, wanted_pages
+from lepton_vision.readers.tiff import TiffFacts, probe_tiff, read_tiff
 from lepton_vision.readers.versions import package_version
 from lepton_vision.types import Image
 
 __all__ = ["probe_npz", "probe_raster", "read_npz", "read_raster"]
 
-_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_PLANAR, _TIFF_FORMAT = 258, 262, 284, 339
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-
-
-@dataclass(frozen=True, slots=True)
-class _Sheet:
-    """What the header of a raster file says: bits per sample, and whether Pillow would cut them to 8."""
-
-    rows: int
-    columns: int
-    frames: int
-    bits: int
-    kind: str
-    is_deep_color: bool = False
-    is_white_zero: bool = False
-    is_float: bool = False
-    is_signed: bool = False
 
 
 def read_raster(
@@ -56,42 +40,39 @@ def read_raster(
     """Read an open PNG, JPEG or TIFF file; see ``image.read_image``."""
     data = _read_data(stream, kind=kind, limits=limits)
     with guard(f"The {kind.upper()} file cannot be decoded", reason="corrupt"):
-        with _open(data, kind=kind) as picture:
-            sheet = _describe(picture, data, kind=kind)
-            wanted = _wanted(sheet, frame=frame)
-            check_size(sheet.rows, sheet.columns, len(wanted), len(picture.getbands()), limits=limits)
-            pages = _decode_deep(data, sheet, wanted=wanted) if sheet.is_deep_color else None
-            if pages is None:
-                pages = [_decode_page(picture, sheet, page=page, limits=limits) for page in wanted]
-        if any(page.shape != pages[0].shape for page in pages):
-            raise ReadError("The pages of the file differ in size. Read single pages (frame=i).", reason="geometry")
-        pixels, value_range = _arrange(pages, sheet)
+        if kind == "tiff":
+            decoded = read_tiff(data, frame=frame, limits=limits)
+        else:
+            decoded = _read_picture(data, kind=kind, frame=frame, limits=limits)
+        pixels, value_range = arrange(decoded)
     image_id = pseudonym("image", name or stored_path(path))
     return Image(
         pixels=pixels,
         value_range=value_range,
-        image_id=f"{image_id}-{wanted.start}" if frame is not None and sheet.frames > 1 else image_id,
+        image_id=f"{image_id}-{frame}" if frame is not None and decoded.frames > 1 else image_id,
         source_format=kind,
-        decoder=f"opencv {cv2.__version__}" if sheet.is_deep_color else package_version("pillow"),
-        facts={**no_facts(), "bits_stored": sheet.bits, "frames": sheet.frames},
+        decoder=decoded.decoder,
+        facts={**no_facts(), "bits_stored": decoded.samples.bits, "frames": decoded.frames},
     )
 
 
 def probe_raster(stream: BinaryIO, *, kind: str, path: Path, limits: Limits) -> FileFacts:
     """Header facts of an open PNG, JPEG or TIFF file; see ``image.probe``."""
     data = _read_data(stream, kind=kind, limits=limits)
-    with (
-        guard(f"The header of the {kind.upper()} file is damaged", reason="corrupt"),
-        _open(data, kind=kind) as picture,
-    ):
-        sheet = _describe(picture, data, kind=kind)
+    with guard(f"The header of the {kind.upper()} file is damaged", reason="corrupt"):
+        if kind == "tiff":
+            header = probe_tiff(data)
+        else:
+            with _open(data, kind=kind) as picture:
+                columns, rows = picture.size
+            header = TiffFacts(1, rows, columns, _bits(data, kind=kind))
     return FileFacts(
         source_format=kind,
-        frames=sheet.frames,
-        rows=sheet.rows,
-        columns=sheet.columns,
+        frames=header.frames,
+        rows=header.rows,
+        columns=header.columns,
         image_id=pseudonym("image", stored_path(path)),
-        facts={**no_facts(), "bits_stored": sheet.bits},
+        facts={**no_facts(), "bits_stored": header.bits},
     )
 
 
@@ -115,95 +96,37 @@ def _read_data(stream: BinaryIO, *, kind: str, limits: Limits) -> bytes:
 
 def _open(data: bytes, *, kind: str) -> Pillow.Image:
     try:
-        return Pillow.open(BytesIO(data), formats=(kind.upper(),))
-    except Pillow.DecompressionBombError:
-        raise ReadError("The image is larger than Pillow accepts.", reason="too_large") from None
+        return open_picture(data, kind=kind)
     except UnidentifiedImageError:
         raise ReadError(f"The {kind.upper()} file is damaged beyond its first bytes.", reason="corrupt") from None
 
 
-def _describe(picture: Pillow.Image, data: bytes, *, kind: str) -> _Sheet:
-    columns, rows = picture.size
-    if kind == "png":
-        bits, color = data[24], data[25]
-        return _Sheet(rows, columns, 1, max(bits, 8), kind, is_deep_color=bits == 16 and color != 0)
-    if kind == "jpeg":
-        return _Sheet(rows, columns, 1, 8, kind)
-    tags: Any = getattr(picture, "tag_v2", {})
-    bits = max(int(depth) for depth in np.atleast_1d(tags.get(_TIFF_BITS, 1)))
-    sample_format = int(np.atleast_1d(tags.get(_TIFF_FORMAT, 1))[0])
-    is_gray = len(picture.getbands()) == 1 and picture.mode != "P"
-    if bits == 16 and not is_gray and tags.get(_TIFF_PLANAR) == 2:
-        # OpenCV 5.0.0 returns memory that was never written, other values at every call.
-        raise ReadError(
-            "A TIFF file of 16-bit color in planes of their own cannot be read. Save it with interleaved samples.",
-            reason="unsupported",
-        )
-    return _Sheet(
-        rows,
-        columns,
-        int(getattr(picture, "n_frames", 1)),
-        max(bits, 8),
-        kind,
-        is_deep_color=bits == 16 and not is_gray,
-        # Pillow itself turns 1 and 8 bits.
-        is_white_zero=tags.get(_TIFF_PHOTOMETRIC) == 0 and bits > 8,
-        is_float=sample_format == 3,
-        is_signed=sample_format == 2,
-    )
+def _bits(data: bytes, *, kind: str) -> int:
+    return max(data[24], 8) if kind == "png" else 8
 
 
-def _wanted(sheet: _Sheet, *, frame: int | None) -> range:
-    if frame is None:
-        return range(sheet.frames)
-    if not 0 <= frame < sheet.frames:
-        raise ReadError(f"Expected a frame from 0 to {sheet.frames - 1}. Received: {frame}.", reason="no_frame")
-    return range(frame, frame + 1)
+def _read_picture(data: bytes, *, kind: str, frame: int | None, limits: Limits) -> Decoded:
+    """The one image of a PNG or JPEG file."""
+    wanted_pages(1, frame=frame)
+    with _open(data, kind=kind) as picture:
+        columns, rows = picture.size
+        check_size(rows, columns, len(picture.getbands()), limits=limits)
+        samples = Samples(_bits(data, kind=kind))
+        if kind == "png" and samples.bits == 16 and data[25] != 0:
+            return Decoded([_decode_deep(data, size=(rows, columns))], samples, 1, f"opencv {cv2.__version__}")
+        return Decoded([decode_picture(picture, kind=kind)], samples, 1, package_version("pillow"))
 
 
-def _decode_page(picture: Pillow.Image, sheet: _Sheet, *, page: int, limits: Limits) -> npt.NDArray[Any]:
-    """One page as (H, W) or (H, W, 3)."""
-    if sheet.frames > 1:
-        picture.seek(page)
-        check_size(*picture.size, len(picture.getbands()), limits=limits)
-    try:
-        picture.load()
-    except (OSError, SyntaxError) as error:
-        is_short = "truncated" in str(error)
-        raise ReadError(
-            f"The {sheet.kind.upper()} file {'ends too early' if is_short else 'is damaged'}. Copy it again.",
-            reason="truncated" if is_short else "corrupt",
-        ) from None
-    mode = picture.mode
-    if mode in ("LA", "RGBA", "RGBX", "RGBa", "La"):
-        values = np.asarray(picture)[..., :-1]
-        return values[..., 0] if values.shape[2] == 1 else values
-    if mode == "1":
-        return np.asarray(picture.convert("L"))
-    if mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
-        return np.asarray(picture.convert("RGB"))
-    values = np.asarray(picture)
-    if values.dtype == np.int32 and not sheet.is_signed and sheet.bits == 32:
-        return values.view(np.uint32)
-    return values
-
-
-def _decode_deep(data: bytes, sheet: _Sheet, *, wanted: range) -> list[npt.NDArray[Any]]:
+def _decode_deep(data: bytes, *, size: tuple[int, int]) -> npt.NDArray[Any]:
     """Color of 16 bits, which Pillow would cut to 8: by OpenCV, which in turn does not notice missing data."""
-    if sheet.kind == "png":
-        _check_png(data, sheet)
-    is_read, pages = cv2.imdecodemulti(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-    if not is_read or len(pages) <= wanted.stop - 1 or any(pages[page].dtype != np.uint16 for page in wanted):
-        raise ReadError(f"The {sheet.kind.upper()} file with 16-bit color is damaged.", reason="corrupt")
-    result: list[npt.NDArray[Any]] = []
-    for page in wanted:
-        values = np.asarray(pages[page])
-        is_gray = values.ndim == 2 or (sheet.kind == "png" and data[25] == 4)
-        result.append((values if values.ndim == 2 else values[..., 0]) if is_gray else values[..., 2::-1])
-    return result
+    _check_png(data, size=size)
+    values = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.ndim != 3:
+        raise ReadError("The PNG file with 16-bit color is damaged.", reason="corrupt")
+    return np.asarray(values[..., 0] if data[25] == 4 else values[..., 2::-1])
 
 
-def _check_png(data: bytes, sheet: _Sheet) -> None:
+def _check_png(data: bytes, *, size: tuple[int, int]) -> None:
     """Refuse a PNG file with a damaged chunk or too little image data (libpng would leave the rest black)."""
     place, packed = 8, []
     while place + 12 <= len(data):
@@ -217,38 +140,21 @@ def _check_png(data: bytes, sheet: _Sheet) -> None:
         if chunk[:4] == b"IDAT":
             packed.append(chunk[4:])
         place += 12 + length
-    expected = _png_length(data, sheet)
+    expected = _png_length(data, size=size)
     engine = zlib.decompressobj()
     inflated = len(engine.decompress(b"".join(packed), expected + 1))
     if inflated < expected:
         raise ReadError("The PNG file ends too early. Copy it again.", reason="truncated")
 
 
-def _png_length(data: bytes, sheet: _Sheet) -> int:
+def _png_length(data: bytes, *, size: tuple[int, int]) -> int:
     """Bytes of the filtered image data: each row of each pass has one byte more (PNG 7.2, 8)."""
-    size = {2: 6, 4: 4, 6: 8}[data[25]]
+    rows, columns = size
+    pixel = {2: 6, 4: 4, 6: 8}[data[25]]
     passes = _ADAM7 if data[28] else ((0, 0, 1, 1),)
     total = 0
     for x, y, dx, dy in passes:
-        width, height = -(-(sheet.columns - x) // dx), -(-(sheet.rows - y) // dy)
+        width, height = -(-(columns - x) // dx), -(-(rows - y) // dy)
         if width > 0 and height > 0:
-            total += height * (width * size + 1)
+            total += height * (width * pixel + 1)
     return total
-
-
-def _arrange(pages: list[npt.NDArray[Any]], sheet: _Sheet) -> tuple[npt.NDArray[np.float32], tuple[float, float]]:
-    """(C, H, W) of one page, (C, D, H, W) of several, and the value range."""
-    stack = np.stack(pages) if len(pages) > 1 else pages[0][None]
-    pixels = stack[None] if stack.ndim == 3 else np.moveaxis(stack, 3, 0)
-    result = np.ascontiguousarray(pixels, dtype=np.float32)
-    if sheet.is_float:
-        if not np.isfinite(result).all():
-            raise ReadError("The image holds NaN or infinite pixels. Remove or replace them.", reason="non_finite")
-        low, high = float(result.min()), float(result.max())
-    elif sheet.is_signed:
-        low, high = float(-(1 << (sheet.bits - 1))), float((1 << (sheet.bits - 1)) - 1)
-    else:
-        low, high = 0.0, float((1 << sheet.bits) - 1)
-    if sheet.is_white_zero:
-        np.subtract(np.float32(low + high), result, out=result)
-    return (result if len(pages) > 1 else result[:, 0]), (low, high)
