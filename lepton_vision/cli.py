@@ -20,6 +20,7 @@ from lepton_vision.cli_score import score
 from lepton_vision.cli_statistics import compare, plan
 
 _INTERRUPTED = 130
+_INCLUDE = "Samples too: segmentation, localizer, secondary_capture, parametric_map, dose; with commas."
 
 app = typer.Typer(
     name="lepton-vision",
@@ -59,6 +60,7 @@ def scan(
     labels: Labels = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes; default one per core.")] = None,
     volumes: Annotated[bool, typer.Option("--volumes", help="Each DICOM series is one row.")] = False,
+    include: Annotated[str, typer.Option(help=_INCLUDE)] = "",
     as_json: Json = False,
 ) -> None:
     """Read every file below FOLDER into a manifest; a rejected file is a row with a reason."""
@@ -67,7 +69,14 @@ def scan(
     from lepton_vision.pipeline import scan_source
 
     with Console(quiet=as_json) as console:
-        manifest = scan_source(folder, labels=labels, workers=workers, volumes=volumes, progress=console.progress)
+        manifest = scan_source(
+            folder,
+            labels=labels,
+            workers=workers,
+            volumes=volumes,
+            include=split_names(include),
+            progress=console.progress,
+        )
     manifest.save(out)
     flow = data_flow(manifest, ())
     print_facts({"rows": flow["rows"], "rejected": flow["rejected"], "manifest": str(out)}, as_json=as_json)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lepton_vision.cli_options import Device, Json, check_choice, parse_codes, print_facts
+from lepton_vision.cli_options import Device, Json, check_choice, parse_codes, print_facts, split_names
 
 if TYPE_CHECKING:
     from lepton_vision.readers.limits import Limits
@@ -21,6 +21,7 @@ _CODES = "For --dicom-sr: what a finding is: name=value,scheme,meaning, e.g. cov
 _BATCH = "Images per step of the model; default 32, for volumes as in training."
 _ENGINES = "auto (the fastest here), torch, torch-compile, openvino, onnx, or a file of export (.onnx, .xml)."
 _ON = "here, or ray: actors of a Ray cluster, a process for each CPU; what is lost is done again."
+_KINDS = "What else is scored, with commas: segmentation, localizer, secondary_capture …; default: as in training."
 _BYTES = "GiB of a file, of a member of an archive, or of what they inflate to."
 _TOLERATED = 0.05  # share of failed rows at the end of a run that was given no limit
 _SAMPLES = "Millions of samples (rows x columns x channels x frames) of an input."
@@ -56,6 +57,7 @@ MaxFailures = Annotated[
 PathMap = Annotated[Path | None, typer.Option(help="Also write path_id → path here, readable by you alone.")]
 On = Annotated[str, typer.Option("--on", help=_ON)]
 Address = Annotated[str, typer.Option(help="With --on ray: of the cluster, e.g. auto; else one on this machine.")]
+Include = Annotated[str | None, typer.Option(help=_KINDS)]
 FileGb = Annotated[float, typer.Option(min=0.0, help=_BYTES)]
 ArchiveGb = Annotated[float, typer.Option(min=0.0, help="GiB that all members of an archive become.")]
 Ratio = Annotated[float, typer.Option(min=1.0, help="Times its size that an archive above 256 MiB becomes.")]
@@ -82,6 +84,7 @@ def score(
     path_map: PathMap = None,
     on: On = "here",
     ray_address: Address = "",
+    include: Include = None,
     max_file_gb: FileGb = 2.0,
     max_archive_gb: ArchiveGb = 32.0,
     max_ratio: Ratio = 100.0,
@@ -103,6 +106,7 @@ def score(
     how["heat_maps"] = dicom_cam
     how |= {"batch_size": batch_size, "engine": engine, "precision": precision, "device": device}
     how |= {"file_format": file_format, "shard_rows": shard_rows, "path_map": path_map}
+    how["include"] = None if include is None else split_names(include)
     how["max_failures"] = 1.0 if max_failures is None else max_failures
     how["limits"] = _limits(max_file_gb, max_archive_gb, max_ratio=max_ratio, max_megapixels=max_megapixels)
     if on == "ray":

@@ -25,6 +25,7 @@ from lepton_vision.sections import CacheConfig as CacheConfig
 from lepton_vision.sections import EvaluationConfig as EvaluationConfig
 from lepton_vision.sections import ModelConfig as ModelConfig
 from lepton_vision.sections import PreprocessConfig as PreprocessConfig
+from lepton_vision.sections import ScanConfig as ScanConfig
 from lepton_vision.sections import Section as Section
 from lepton_vision.sections import SegmentationConfig as SegmentationConfig
 from lepton_vision.sections import SplitConfig as SplitConfig
@@ -45,6 +46,7 @@ class Config(Section):
 
     targets: tuple[Target, ...] = ()
     """Empty: taken from the manifest where it leaves no doubt."""
+    scan: ScanConfig = ScanConfig()
     preprocess: PreprocessConfig = PreprocessConfig()
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()

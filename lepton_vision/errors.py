@@ -95,7 +95,11 @@ class ReadError(LeptonError):
             "one_slice",  # a series of a single slice: its distance to a neighbour is unknown
             "several_series",  # more than one series where one was expected
             "mixed_slices",  # slices of different size, spacing, orientation, photometric interpretation or units
-            "localizer",  # a scout or localizer among the slices
+            "localizer",  # a scout or localizer, alone or among the slices
+            "segmentation",  # a DICOM object that is no image to classify: see ``scan.include``
+            "secondary_capture",  # … a picture of a screen, or a converted one
+            "parametric_map",  # … a map computed from images
+            "dose",  # … a grid of radiation dose
             "no_position",  # slices or an image without a place in the patient
             "no_spacing",  # the distance of the voxels is needed and not known
             "duplicate_position",  # several slices at one place: time points, echoes, copies

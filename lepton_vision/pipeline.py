@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from lepton_vision.ledger import Ledger
 from lepton_vision.manifest import Audit, Manifest, audit_manifest, split_manifest
 from lepton_vision.manifest.audit import drop_leaks
 from lepton_vision.manifest.labels import infer_targets, require_labels
+from lepton_vision.manifest.left_out import with_kinds
 from lepton_vision.mask_study import evaluate_mask_parts
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.models.device import choose_device, choose_precision
@@ -106,7 +107,7 @@ def fit(
         >>> bundle = fit(Config(), manifest, run_dir="runs/ct-01")  # doctest: +SKIP
     """
     run_dir = Path(run_dir)
-    config = with_targets(config, manifest)
+    config = with_kinds(with_targets(config, manifest), manifest)
     manifest, audit = check_leakage(config, manifest)
     subgroup_columns(manifest, config.evaluation.subgroups)  # better refused now than after the training
     train = require_labels(manifest.subset("train"), config.targets, split="train")
@@ -335,7 +336,7 @@ def run_study(
     """
     started, run_dir = time.perf_counter(), Path(run_dir)
     if not isinstance(source, Manifest):
-        source = scan_source(source, labels=labels, volumes=config.volume is not None, progress=progress)
+        source = scan_source(source, labels=labels, progress=progress, **scan_settings(config))
     manifest = source
     config = with_targets(config, manifest)
     manifest = split_manifest(manifest, config.split, targets=config.targets)
@@ -360,12 +361,18 @@ def run_study(
     return StudyResult(bundle, run_dir / "bundle", result, time.perf_counter() - started)
 
 
+def scan_settings(config: Config) -> dict[str, Any]:
+    """What a configuration says about a scan, as ``scan_source`` takes it."""
+    return {"volumes": config.volume is not None, "include": config.scan.include}
+
+
 def scan_source(
     source: str | Path,
     *,
     labels: str | Path | None = None,
     workers: int | None = None,
     volumes: bool = False,
+    include: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Manifest:
     """Scan with the pipeline's progress; ``source`` is a folder, an .npz file, or a saved manifest."""
@@ -373,7 +380,7 @@ def scan_source(
     if source.suffix in (".parquet", ".csv") and source.is_file() and labels is None:
         return Manifest.load(source)
     told = None if progress is None else lambda done, total: progress("scan", done, total, "")
-    return Manifest.scan(source, labels=labels, workers=workers, volumes=volumes, progress=told)
+    return Manifest.scan(source, labels=labels, workers=workers, volumes=volumes, include=include, progress=told)
 
 
 def stated_point(targets: tuple[Target, ...], *, threshold: float) -> OperatingPoint:

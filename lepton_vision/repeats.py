@@ -26,6 +26,7 @@ from lepton_vision.pipeline import (
     cache_folder,
     fit,
     run_study,
+    scan_settings,
     scan_source,
     stated_point,
     with_targets,
@@ -53,7 +54,7 @@ def run_seeds(
         over the seeds of the AUROC and of each structure's Dice, by image and, of slices of volumes, by volume.
     """
     run_dir, rows = Path(run_dir), {}
-    manifest = scan_source(source, labels=labels, volumes=config.volume is not None, progress=progress)
+    manifest = scan_source(source, labels=labels, progress=progress, **scan_settings(config))
     config = with_targets(config, manifest)
     cache_dir = cache_folder(config, run_dir)
     for seed in seeds:

@@ -6,34 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from lepton_vision.types import Target, Window
+from lepton_vision.types import Backbone as Backbone
+from lepton_vision.types import ObjectKind, Target, Window
+from lepton_vision.types import WindowName as WindowName
 
-WindowName = Literal[
-    "header",  # VOI of the file; raster files, which hold display values, use their full range
-    "full",  # value_range of the file
-    "percentile",  # 0.5th to 99.5th percentile of this image
-    "lung",  # CT presets, only on pixels in HU
-    "mediastinum",
-    "soft_tissue",
-    "brain",
-    "subdural",
-    "stroke",
-    "bone",
-    "liver",
-]
-Backbone = Literal[
-    "resnet10",  # MONAI's smallest; torchvision has no weights for it
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "resnext50_32x4d",
-    "resnext101_32x8d",
-    "resnext101_64x4d",
-    "wide_resnet50_2",
-    "wide_resnet101_2",
-]
 AugmentPreset = Literal["none", "light", "xray", "ct", "mr", "ultrasound", "photo"]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -45,6 +21,15 @@ class Section(BaseModel):
     """Frozen; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ScanConfig(Section):
+    """Which files become samples."""
+
+    include: tuple[ObjectKind, ...] = ()
+    """What else than images a scan takes for samples: DICOM segmentations, localizers (scouts), secondary captures
+    (screens, reports of dose, converted pictures), parametric maps, grids of dose. Scoring takes in what training did.
+    Secondary captures are taken in without being named where a scan finds no other DICOM image."""
 
 
 class PreprocessConfig(Section):

@@ -36,6 +36,35 @@ Progress = Callable[[str, int, int, str], None]
 UNKNOWN = 255
 """Value of a mask where nobody knows what is there; the whole plane of a sample without a mask."""
 
+WindowName = Literal[
+    "header",  # VOI of the file; raster files, which hold display values, use their full range
+    "full",  # value_range of the file
+    "percentile",  # 0.5th to 99.5th percentile of this image
+    "lung",  # CT presets, only on pixels in HU
+    "mediastinum",
+    "soft_tissue",
+    "brain",
+    "subdural",
+    "stroke",
+    "bone",
+    "liver",
+]
+Backbone = Literal[
+    "resnet10",  # MONAI's smallest; torchvision has no weights for it
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+]
+ObjectKind = Literal["segmentation", "localizer", "secondary_capture", "parametric_map", "dose"]
+"""DICOM objects with pixels that are no images to classify."""
+
 WindowFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 
 Pixels = npt.NDArray[np.float32]

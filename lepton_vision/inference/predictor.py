@@ -78,19 +78,20 @@ def predict(
     size = bundle.config.train.batch_size if batch_size is None else batch_size
     if size < 1 or workers < 0:
         raise ConfigError(f"Expected batch_size >= 1 and workers >= 0. Received: {size} and {workers}.")
+    config = bundle.config
     if isinstance(images, Manifest):
         split = _one_split(images)
-        dataset = open_dataset(images, bundle.config, cache_dir=cache_dir)
+        dataset = open_dataset(images, config, cache_dir=cache_dir)
         total = len(dataset)
         outcomes = read_ahead(range(total), lambda row: read_row(dataset, row), workers=workers, depth=2 * size)
-    elif bundle.config.volume is not None:
-        places, config = list_volumes(images), bundle.config
+    elif config.volume is not None:
+        places = list_volumes(images)
         total = len(places)
         outcomes = read_ahead(places, lambda place: read_volume(place, config), workers=workers, depth=2 * size)
     else:
-        files, preprocess = list_files(images), bundle.config.preprocess
+        files = list_files(images)
         total = len(files)
-        outcomes = read_ahead(files, lambda path: read_file(path, preprocess), workers=workers, depth=2 * size)
+        outcomes = read_ahead(files, lambda path: read_file(path, config), workers=workers, depth=2 * size)
     runtime = Engine(bundle, engine=engine, device=device, precision=precision, batch_size=size)
     found = _run(outcomes, runtime, batch_size=runtime.samples_per_step, total=total, progress=progress)
     if not isinstance(images, Manifest):

@@ -16,12 +16,12 @@ from typing import TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from lepton_vision.config import PreprocessConfig
+from lepton_vision.config import Config
 from lepton_vision.errors import ReadError
 from lepton_vision.inference.predictions import Failure
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.identity import pseudonym
-from lepton_vision.readers.image import read_image
+from lepton_vision.readers.image import read_image, require_image
 from lepton_vision.transforms.dataset import ImageDataset
 from lepton_vision.transforms.preprocess import preprocess_image
 from lepton_vision.transforms.rows import TextColumn
@@ -72,17 +72,17 @@ def read_row(dataset: ImageDataset | VolumeDataset, row: int) -> Outcome:
     return (Sample(image_id, "", "", dataset.locate(row), pixels, row),)
 
 
-def read_file(path: Path, config: PreprocessConfig) -> Outcome:
+def read_file(path: Path, config: Config) -> Outcome:
     """Read one file; each frame of a file that holds several becomes a sample."""
     try:
-        images = frames_of(read_image(path))
+        images = frames_of(require_image(read_image(path), include=config.scan.include))
         return tuple(
             Sample(
                 image.image_id,
                 image.patient_id or "",
                 image.series_id or "",
                 SampleAddress(path, None, frame if len(images) > 1 else None),
-                preprocess_image(image, config),
+                preprocess_image(image, config.preprocess),
                 study_id=image.study_id or "",
             )
             for frame, image in enumerate(images)

@@ -10,7 +10,7 @@ from lepton_vision.errors import ReadError
 from lepton_vision.inference.predictions import Failure
 from lepton_vision.inference.samples import Outcome, Sample, list_files
 from lepton_vision.readers.identity import pseudonym
-from lepton_vision.readers.image import read_image
+from lepton_vision.readers.image import read_image, require_image
 from lepton_vision.readers.series_list import group_series
 from lepton_vision.transforms.volume import preprocess_view
 from lepton_vision.transforms.volume_dataset import plain_sample
@@ -35,6 +35,7 @@ def read_volume(address: SampleAddress, config: Config) -> Outcome:
     failed = pseudonym("image", address.member or address.path.as_posix())
     try:
         image = read_image(address.path, member=address.member, frame=address.frame)
+        require_image(image, include=config.scan.include)
         pixels = plain_sample(preprocess_view(image, config.preprocess, volume), volume)
     except ReadError as error:
         return Failure(failed, error.reason)

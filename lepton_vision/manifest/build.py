@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,10 +14,11 @@ import pandas as pd
 
 from lepton_vision.errors import ManifestError
 from lepton_vision.manifest.join import SPLIT_WORDS, join_labels
+from lepton_vision.manifest.left_out import CAPTURE, check_include, hint, take_lone_captures, tell_left_out
 from lepton_vision.manifest.masks import attach_masks
 from lepton_vision.manifest.record import BASE, LABEL, Record
 from lepton_vision.manifest.schema import COLUMNS, conform, objects
-from lepton_vision.manifest.series import describe_series, split_series
+from lepton_vision.manifest.series import Job, describe_series, split_series
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.manifest.tables import read_table, source_of
 from lepton_vision.manifest.workers import describe_all
@@ -32,6 +34,7 @@ def scan_folder(
     labels: str | Path | pd.DataFrame | None = None,
     workers: int | None = None,
     volumes: bool = False,
+    include: Collection[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Read every file below a folder once and make a manifest of it.
@@ -53,6 +56,8 @@ def scan_folder(
             ``masks.attach_masks`` for a column of masks.
         workers: processes; None takes one per core where there are many files, 0 or 1 stay in this process.
         volumes: whether DICOM series are samples, rather than their slices.
+        include: what else than images are samples, see ``config.ScanConfig.include``; without it such files are
+            rejected rows that say what they are.
         progress: called with (files done, files in all).
 
     Raises:
@@ -65,18 +70,41 @@ def scan_folder(
     table = None if labels is None else read_table(labels)
     root = folder if folder.is_dir() else folder.parent
     jobs, unusable = _list_jobs(folder, root, left_out=source_of(labels))
-    series: list[FoundSeries] = []
-    if volumes:
-        series, jobs = split_series(jobs)
-    records = [describe_series(one, root=root) for one in series]
-    records += [record for records in describe_all(jobs, workers=workers, progress=progress) for record in records]
+    records = _describe(jobs, root, volumes=volumes, workers=workers, include=check_include(include), progress=progress)
     records += unusable
     _check_usable(records)
+    tell_left_out(records)
     _make_unique(records)
     manifest = _assemble(records, root, table=table)
     source = source_of(labels)
     beside = None if source is None else source.parent
     return replace(manifest, frame=attach_masks(manifest.frame, root=root, table_folder=beside, progress=progress))
+
+
+def _describe(
+    jobs: list[Job],
+    root: Path,
+    *,
+    volumes: bool,
+    workers: int | None,
+    include: frozenset[str],
+    progress: Callable[[int, int], None] | None,
+) -> list[Record]:
+    """Rows of the series, then of the other files."""
+
+    def describe_some(some: Sequence[FoundSeries | Job], *, include: Collection[str], **how: Any) -> list[list[Record]]:
+        series = [one for one in some if isinstance(one, FoundSeries)]
+        files = [one for one in some if not isinstance(one, FoundSeries)]
+        rows = [[describe_series(one, root=root, include=include)] for one in series]
+        return rows + list(describe_all(files, workers=workers, include=include, **how))
+
+    series: list[FoundSeries] = []
+    if volumes:
+        series, jobs = split_series(jobs)
+    listed: list[FoundSeries | Job] = [*series, *jobs]
+    described = describe_some(listed, include=include, progress=progress)
+    take_lone_captures(described, listed, again=partial(describe_some, include=include | {CAPTURE}))
+    return [record for records in described for record in records]
 
 
 def _list_jobs(folder: Path, root: Path, *, left_out: Path | None) -> tuple[list[tuple[str, str]], list[Record]]:
@@ -129,7 +157,7 @@ def _check_usable(records: list[Record]) -> None:
     counts = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
     raise ManifestError(
         f"None of the {len(records)} files is an image that can be read ({counts}). Expected DICOM, NIfTI, PNG, JPEG, "
-        "TIFF or npz files. Check the folder."
+        f"TIFF or npz files. {hint(reasons) or 'Check the folder.'}"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,15 +33,16 @@ def begin_worker() -> None:
     cv2.setNumThreads(1)
 
 
-def describe_files(jobs: Sequence[tuple[str, str]]) -> list[list[Record]]:
+def describe_files(jobs: Sequence[tuple[str, str]], include: Collection[str] = ()) -> list[list[Record]]:
     """Rows of several files, each given as (path, path relative to the root)."""
-    return [describe_file(path, relative) for path, relative in jobs]
+    return [describe_file(path, relative, include=include) for path, relative in jobs]
 
 
-def describe_file(path: str, relative: str) -> list[Record]:
+def describe_file(path: str, relative: str, *, include: Collection[str] = ()) -> list[Record]:
     """Rows of one file: one for a still image or a volume, one per frame or array entry otherwise; never raises.
 
-    Values that are unknown are left out. A file that cannot be read is one row with status "rejected" and the reason.
+    Values that are unknown are left out. A file that cannot be read, or that is of an ``object_kind`` which is not to
+    be included, is one row with status "rejected" and the reason.
     """
     place = Path(path)
     try:
@@ -53,6 +54,9 @@ def describe_file(path: str, relative: str) -> list[Record]:
         image_id = pseudonym("image", relative)
         return [_rejected({"image_id": image_id, BASE: image_id, "path": relative}, error.reason)]
     common = _common(facts, place, relative=relative)
+    kind = common.get("object_kind")
+    if kind is not None and kind not in include:
+        return [_rejected(common, kind)]
     if facts.frames <= 1 or facts.source_format == "nifti":
         try:
             return [common | _hashes(read_image(place, name=relative).pixels)]

@@ -55,6 +55,7 @@ FACT_COLUMNS: Final[Mapping[str, Any]] = {
     "transfer_syntax": STRING,
     "bits_stored": "Int64",
     "burned_in_annotation": STRING,
+    "object_kind": STRING,  # where a DICOM object is no usual image: secondary_capture, localizer, segmentation …
     "spacing_row_mm": "float64",
     "spacing_column_mm": "float64",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -28,11 +29,12 @@ def split_series(jobs: list[Job]) -> tuple[list[FoundSeries], list[Job]]:
     return series, [(str(path), relative[path]) for path in others]
 
 
-def describe_series(series: FoundSeries, *, root: Path) -> Record:
+def describe_series(series: FoundSeries, *, root: Path, include: Collection[str] = ()) -> Record:
     """Return the row of one series; never raises.
 
     ``path`` is the smallest folder that holds all of its files, relative to the root, and ``member`` the pseudonymous
-    id of the series in it. Slices that form no volume are a row with status "rejected" and the reason.
+    id of the series in it. Slices that form no volume are a row with status "rejected" and the reason,
+    and so is a series of objects that are not to be included, see ``record.describe_file``.
     """
     own = pseudonym("image", series.series_id)
     path = series.folder.relative_to(root).as_posix()
@@ -44,6 +46,9 @@ def describe_series(series: FoundSeries, *, root: Path) -> Record:
         record |= {name: value for name, value in facts.facts.items() if name in FACT_COLUMNS and value is not None}
         record["patient_known"] = facts.patient_id is not None
         record.setdefault("patient_id", facts.study_id or series.series_id)
+        kind = record.get("object_kind")
+        if kind is not None and kind not in include:
+            return record | {"status": "rejected", "reason": kind}
         pixels = read_found(series).pixels
     except ReadError as error:
         record.setdefault("patient_id", series.series_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,12 +63,14 @@ class Manifest:
         labels: str | Path | pd.DataFrame | None = None,
         workers: int | None = None,
         volumes: bool = False,
+        include: Collection[str] = (),
         progress: Callable[[int, int], None] | None = None,
     ) -> Manifest:
         """Read every file of a folder, or one MedMNIST .npz, once and join a label table; see ``build.scan_folder``."""
         from lepton_vision.manifest.build import scan_folder
 
-        return scan_folder(folder, labels=labels, workers=workers, volumes=volumes, progress=progress)
+        how: dict[str, Any] = {"workers": workers, "volumes": volumes, "include": include, "progress": progress}
+        return scan_folder(folder, labels=labels, **how)
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:

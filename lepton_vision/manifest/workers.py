@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Final
@@ -19,7 +19,11 @@ Job = tuple[str, str]
 
 
 def describe_all(
-    jobs: Sequence[Job], *, workers: int | None, progress: Callable[[int, int], None] | None
+    jobs: Sequence[Job],
+    *,
+    workers: int | None,
+    progress: Callable[[int, int], None] | None = None,
+    include: Collection[str] = (),
 ) -> Iterator[list[Record]]:
     """Rows of each file, in the order of ``jobs``.
 
@@ -27,18 +31,19 @@ def describe_all(
         jobs: (path, path relative to the root).
         workers: processes; None takes one per core for many files; 0 and 1 stay in this process.
         progress: called with (files done, files in all).
+        include: kinds of objects that are samples too, see ``config.ScanConfig``.
     """
     count = workers if workers is not None else min(os.cpu_count() or 1, 16) if len(jobs) >= _FEW else 1
-    described = _in_processes(jobs, count) if count > 1 and len(jobs) > 1 else _here(jobs)
+    described = _in_processes(jobs, count, include=include) if count > 1 and len(jobs) > 1 else _here(jobs, include)
     for done, records in enumerate(described, start=1):
         if progress is not None:
             progress(done, len(jobs))
         yield records
 
 
-def _here(jobs: Sequence[Job]) -> Iterator[list[Record]]:
+def _here(jobs: Sequence[Job], include: Collection[str]) -> Iterator[list[Record]]:
     for path, relative in jobs:
-        yield describe_file(path, relative)
+        yield describe_file(path, relative, include=include)
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
@@ -47,42 +52,44 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker)
 
 
-def _in_processes(jobs: Sequence[Job], workers: int) -> Iterator[list[Record]]:
+def _in_processes(jobs: Sequence[Job], workers: int, *, include: Collection[str]) -> Iterator[list[Record]]:
     batches = [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]
     pool = _pool(min(workers, len(batches)))
     try:
         try:
             pool.submit(int).result()
         except BrokenProcessPool:  # a script without `if __name__ == "__main__":` cannot start processes
-            yield from _here(jobs)
+            yield from _here(jobs, include)
             return
         waiting: deque[tuple[Sequence[Job], Future[list[list[Record]]]]] = deque()
         for batch in batches:
             if len(waiting) >= 4 * workers:
-                yield from _collect(*waiting.popleft())
+                yield from _collect(*waiting.popleft(), include=include)
             try:
-                waiting.append((batch, pool.submit(describe_files, batch)))
+                waiting.append((batch, pool.submit(describe_files, batch, include)))
             except BrokenProcessPool:
                 pool = _pool(min(workers, len(batches)))
-                waiting.append((batch, pool.submit(describe_files, batch)))
+                waiting.append((batch, pool.submit(describe_files, batch, include)))
         while waiting:
-            yield from _collect(*waiting.popleft())
+            yield from _collect(*waiting.popleft(), include=include)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _collect(batch: Sequence[Job], future: Future[list[list[Record]]]) -> list[list[Record]]:
+def _collect(
+    batch: Sequence[Job], future: Future[list[list[Record]]], *, include: Collection[str]
+) -> list[list[Record]]:
     try:
         return future.result()
     except BrokenProcessPool:
-        return [_describe_apart(job) for job in batch]
+        return [_describe_apart(job, include) for job in batch]
 
 
-def _describe_apart(job: Job) -> list[Record]:
+def _describe_apart(job: Job, include: Collection[str]) -> list[Record]:
     """A file of a batch that killed its worker, in a process of its own."""
     with _pool(1) as pool:
         try:
-            return pool.submit(describe_file, *job).result()
+            return pool.submit(describe_files, [job], include).result()[0]
         except BrokenProcessPool:
             image_id = pseudonym("image", job[1])
             record = {"image_id": image_id, BASE: image_id, "path": job[1]}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import html
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from lepton_vision.types import OperatingPoint, Target
 
 _NOVELTY = "novelty."  # tensors of that prefix are none of the network
 _STEM = "encoder.stem.conv1.weight"
+# Before there was such a section, training and scoring took secondary captures for images.
+_OLDER: dict[str, Any] = {"scan": {"include": ["secondary_capture"]}}
 _KEYS = frozenset({"config", "targets", "channels", "temperatures", "operating_point", "provenance"})
 _LATER_KEYS = frozenset({"calibrators", "set_rules", "novelty"})  # written where there is any; older bundles lack them
 
@@ -221,6 +224,14 @@ class Bundle:
         """Return a copy that says by this how far an image is from those of the training."""
         return self._replace(novelty=novelty)
 
+    def with_include(self, include: Collection[str]) -> Bundle:
+        """Return a copy that scores these kinds of objects beside images, see ``config.ScanConfig``.
+
+        Raises:
+            ConfigError: a kind that does not exist.
+        """
+        return self._replace(config=self.config.override(f"scan.include={json.dumps(list(include))}"))
+
     def _replace(self, **changes: Any) -> Bundle:
         changed = replace(self, **changes)
         changed.__dict__["_weights_sha256"] = self._weights_sha256  # the weights are the same: hash them once
@@ -281,7 +292,7 @@ class Bundle:
             name.removeprefix(_NOVELTY): state.pop(name).numpy() for name in list(state) if name.startswith(_NOVELTY)
         }
         bundle = cls(
-            config=Config.from_dict(facts["config"]),
+            config=Config.from_dict(_OLDER | facts["config"]),
             targets=Config.from_dict({"targets": facts["targets"]}).targets,
             state=state,
             temperatures={str(name): float(value) for name, value in facts["temperatures"].items()},

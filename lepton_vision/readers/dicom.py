@@ -22,6 +22,7 @@ from lepton_vision.errors import ReadError
 from lepton_vision.readers.dicom_decode import read_stored
 from lepton_vision.readers.dicom_facts import code, raw_identifiers, read_depth_spacing, read_facts, read_spacing
 from lepton_vision.readers.dicom_header import DEFLATED, DicomFile, number, open_dicom, stored_path, text
+from lepton_vision.readers.dicom_kinds import object_kind
 from lepton_vision.readers.dicom_layout import PixelLayout, read_layout
 from lepton_vision.readers.dicom_lut import expand_palette, modality_values, read_window
 from lepton_vision.readers.dicom_planes import describe_slices, read_planes
@@ -80,7 +81,8 @@ def read_named_dicom(
     layout, wanted, image = _decode(file, frame=frame, limits=limits)
     with guard(_HEADER, reason="corrupt"):
         is_one_of_many = frame is not None and layout.frames > 1
-        return replace(image, **_ids(file.dataset, name=name or stored_path(path), wanted=wanted, one=is_one_of_many))
+        ids = _ids(file.dataset, name=name or stored_path(path), wanted=wanted, one=is_one_of_many)
+        return replace(image, facts={"object_kind": object_kind(file.dataset)}, **ids)
 
 
 def _open(stream: BinaryIO, *, head: bytes, what: Literal["pixels", "ids", "facts"], limits: Limits) -> DicomFile:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pydicom.dataset import Dataset
 
 from lepton_vision.readers.dicom_header import items, number, numbers, text
+from lepton_vision.readers.dicom_kinds import object_kind
 from lepton_vision.readers.dicom_layout import PixelLayout
 from lepton_vision.readers.dicom_lut import macro
 from lepton_vision.readers.facts import Fact, RawIds
@@ -47,6 +48,7 @@ def read_facts(dataset: Dataset, *, layout: PixelLayout, transfer_syntax: str) -
         "transfer_syntax": transfer_syntax,
         "bits_stored": layout.bits_stored,
         "burned_in_annotation": code(dataset, "BurnedInAnnotation"),
+        "object_kind": object_kind(dataset),
         "spacing_row_mm": spacing[0] if spacing else None,
         "spacing_column_mm": spacing[1] if spacing else None,
     }

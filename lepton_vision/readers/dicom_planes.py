@@ -10,7 +10,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from lepton_vision.readers.dicom_facts import code, raw_identifiers, read_spacing
-from lepton_vision.readers.dicom_header import items, numbers, texts
+from lepton_vision.readers.dicom_header import items, numbers
+from lepton_vision.readers.dicom_kinds import object_kind
 from lepton_vision.readers.dicom_layout import PixelLayout
 from lepton_vision.readers.geometry import Plane
 from lepton_vision.readers.identity import pseudonym
@@ -31,7 +32,7 @@ def describe_slices(dataset: Dataset, *, layout: PixelLayout) -> list[Plane]:
             patient_id=patient_id,
             modality=code(dataset, "Modality"),
             photometric=layout.photometric,
-            is_localizer="LOCALIZER" in texts(dataset, "ImageType"),
+            is_localizer=object_kind(dataset) == "localizer",
         )
         for plane in read_planes(dataset, layout=layout, wanted=range(layout.frames))
     ]

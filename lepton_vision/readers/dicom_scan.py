@@ -52,6 +52,7 @@ _FACTS = _tags(
     "ImageLaterality", "Laterality", "BurnedInAnnotation", "PixelSpacing", "ImagerPixelSpacing",
     "NominalScannedPixelSpacing",
 )  # fmt: skip
+_KIND = _tags("SOPClassUID", "ImageType")  # of the object, with Modality; those of frames are not plain
 _NOT_PLAIN = _tags(
     "ModalityLUTSequence", "VOILUTSequence", "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence",
     "RedPaletteColorLookupTableDescriptor",
@@ -66,8 +67,8 @@ def scan_dicom(stream: BinaryIO, *, what: Literal["pixels", "ids", "facts"] = "p
 
     Args:
         stream: an open file at its start; left anywhere.
-        what: those that the pixels depend on; with "ids" also what names image, series, study and patient; with "facts"
-            also what ``dicom_facts.read_facts`` looks at.
+        what: those that the pixels depend on; with "ids" also what names object, image, series, study and patient; with
+            "facts" also what ``dicom_facts.read_facts`` looks at.
 
     Returns:
         The file as ``open_dicom`` gives it but for the elements left out, or None where the header is not plain.
@@ -75,9 +76,9 @@ def scan_dicom(stream: BinaryIO, *, what: Literal["pixels", "ids", "facts"] = "p
     data = stream.read(_MOST_BYTES)
     shared, own = _WANTED, _NOTHING
     if what == "ids":
-        own = _IDS
+        shared, own = _WANTED | _KIND, _IDS
     elif what == "facts":  # slices of a series share all but the name of the instance
-        shared, own = _WANTED | (_IDS - _INSTANCE) | _FACTS, _INSTANCE
+        shared, own = _WANTED | _KIND | (_IDS - _INSTANCE) | _FACTS, _INSTANCE
     found = _scan(data, shared, own=own) if data[128:132] == b"DICM" else None
     if found is None:
         return None

@@ -22,6 +22,7 @@ FACT_NAMES: tuple[str, ...] = (
     "transfer_syntax",
     "bits_stored",
     "burned_in_annotation",
+    "object_kind",
     "spacing_row_mm",
     "spacing_column_mm",
 )

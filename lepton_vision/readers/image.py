@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
+from lepton_vision.errors import ReadError
 from lepton_vision.readers import dicom, raster, series, volume
 from lepton_vision.readers.content import Content, is_folder, open_content
 from lepton_vision.readers.facts import FileFacts, RawIds
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
 from lepton_vision.types import Image
 
-__all__ = ["FileFacts", "Limits", "RawIds", "probe", "raw_ids", "read_image", "read_named", "read_pixels"]
+__all__ = [
+    "FileFacts",
+    "Limits",
+    "RawIds",
+    "probe",
+    "raw_ids",
+    "read_image",
+    "read_named",
+    "read_pixels",
+    "require_image",
+]
 
 _READ = "Cannot read the file"
 
@@ -113,6 +125,18 @@ def read_named(
             stream, head = content.stream, content.head
             return dicom.read_named_dicom(stream, head=head, path=path, name=name, frame=frame, limits=limits)
         return _read_other(content, path=path, frame=frame, member=member, name=name, limits=limits)
+
+
+def require_image(image: Image, *, include: Collection[str]) -> Image:
+    """Return an image that was read, unless it is of a kind that is no image to classify and is not included.
+
+    Raises:
+        ReadError: its kind as the reason, see ``config.ScanConfig.include``.
+    """
+    kind = image.facts.get("object_kind")
+    if isinstance(kind, str) and kind not in include:
+        raise ReadError(f"Expected an image. Received: a DICOM object of kind {kind}. Include it.", reason=kind)
+    return image
 
 
 def _read_other(

@@ -8,7 +8,7 @@ is on disk before the row is.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,6 +62,7 @@ def score(
     shard_rows: int = SHARD_ROWS,
     max_failures: float = 1.0,
     path_map: str | Path | None = None,
+    include: Collection[str] | None = None,
     limits: Limits = DEFAULT_LIMITS,
     progress: Progress | None = None,
 ) -> ScoreSummary:
@@ -104,6 +105,8 @@ def score(
         max_failures: largest tolerated share of failed rows; a run that passes it for certain, and has 100 failed rows,
             is stopped, see ``summary.FailureLimit``.
         path_map: file to write with the path of each ``path_id``, before the first row; see ``write_path_map``.
+        include: what else than images is scored, see ``config.ScanConfig.include``; None is what training took in. What
+            is left out is a row with its kind for the reason.
         limits: what an input may cost; one above it is a row with the reason ``too_large``.
         progress: called with (inputs done, all inputs, failed inputs).
 
@@ -121,6 +124,7 @@ def score(
         >>> summary = score("runs/liver/bundle", "inbox", "scores", masks="masks")  # doctest: +SKIP
     """
     bundle, output = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle), Path(output)
+    bundle = bundle if include is None else bundle.with_include(include)
     settings = Settings(workers, batch_size, device, precision, engine, shard_rows)
     settings.check()
     refuse_share(max_failures)

@@ -8,7 +8,7 @@ shards that are there. The rows are merged at the end: the same as those of a ru
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +77,7 @@ def score_on_ray(
     file_format: ShardFormat = "parquet",
     max_failures: float = 1.0,
     path_map: str | Path | None = None,
+    include: Collection[str] | None = None,
     limits: Limits = DEFAULT_LIMITS,
     progress: Progress | None = None,
     **settings: Any,
@@ -101,6 +102,7 @@ def score_on_ray(
         file_format: see ``score``; actors write Parquet, and the rows become CSV where they are merged.
         max_failures: see ``score``.
         path_map: see ``score``.
+        include: see ``score``.
         limits: see ``score``.
         progress: called with (inputs done, all inputs, failed inputs of this run) as parts end.
         settings: of ``score``: workers, batch_size, device, precision, engine, shard_rows. Name an engine: parts of
@@ -118,6 +120,7 @@ def score_on_ray(
     chosen = part_settings(settings)
     refuse_share(max_failures)
     bundle, output = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle), Path(output).absolute()
+    bundle = bundle if include is None else bundle.with_include(include)
     sides = Sides.asked(masks, mask_format, reports=reports, codes=report_codes, heat_maps=heat_maps)
     if not resume:
         start_over(output, sides=sides)

@@ -13,6 +13,7 @@ import numpy as np
 
 from lepton_vision.inference.samples import UInt16Pixels, frames_of
 from lepton_vision.inference.streams import Streams
+from lepton_vision.readers.image import require_image
 from lepton_vision.readers.limits import Limits
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.mask_folder import MaskFolder
@@ -101,9 +102,10 @@ class ImageScorer:
         """Read and preprocess one input, in any thread; every failure becomes a reason."""
         started, version = time.perf_counter(), source.version()
         try:
-            images = frames_of(source.read(limits=self._limits, is_whole=self._masks is not None))
-            config = self._engine.bundle.config.preprocess
-            pixels = tuple(preprocess_image(image, config, is_last_use=True) for image in images)
+            config = self._engine.bundle.config
+            image = source.read(limits=self._limits, is_whole=self._masks is not None)
+            images = frames_of(require_image(image, include=config.scan.include))
+            pixels = tuple(preprocess_image(image, config.preprocess, is_last_use=True) for image in images)
         except Exception as error:  # an input must end as a row, and the row carries the type
             return ReadImages(source, version, time.perf_counter() - started, reason=reason_of(error))
         slim = tuple(map(without_pixels, images))

@@ -18,6 +18,7 @@ from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.samples import UInt16Pixels
 from lepton_vision.inference.volume_masks import VolumeSegmenter
 from lepton_vision.models.bundle import Bundle
+from lepton_vision.readers.image import require_image
 from lepton_vision.readers.limits import Limits
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.mask_folder import MaskFolder
@@ -96,7 +97,7 @@ class VolumeScorer:
         """Read and prepare one volume, in any thread; every failure becomes a reason."""
         started, version = time.perf_counter(), source.version()
         try:
-            image = source.read(limits=self._limits)
+            image = require_image(source.read(limits=self._limits), include=self._config.scan.include)
             grid = grid_of(image, self._volume)
             whole = preprocess_view(image, self._config.preprocess, self._volume)
             sample = None if self._engine is None else np.array(plain_sample(whole, self._volume))

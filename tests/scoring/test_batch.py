@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import stat
 import warnings
@@ -15,14 +16,16 @@ import pandas as pd
 import pytest
 
 from lepton_vision.config import Config
-from lepton_vision.errors import ScoringError, TooManyFailuresError
+from lepton_vision.errors import ConfigError, ScoringError, TooManyFailuresError
 from lepton_vision.inference.engine import Engine, Examined
 from lepton_vision.inference.streams import streams_here
 from lepton_vision.models import Bundle, build_model
+from lepton_vision.models.bundle_files import _checksum
 from lepton_vision.scoring import batch, images, inputs
 from lepton_vision.scoring.batch import score
 from lepton_vision.scoring.rows import decide
 from lepton_vision.types import OperatingPoint, Target
+from tests.scoring.dicom_series import COLUMNS, ROWS, header, random_labels
 
 SICK = Target("sick", "binary", ("no", "yes"))
 ORGAN = Target("organ", "multiclass", ("a", "b", "c"))
@@ -196,3 +199,39 @@ def test_the_path_map_is_complete_and_private(bundle: Bundle, inbox: Path, tmp_p
     assert set(table["path_id"]) == set(read(tmp_path / "out")["path_id"])
     assert set(table["path"]) == {str(path) for path in inbox.iterdir()}
     assert stat.S_IMODE((tmp_path / "map.csv").stat().st_mode) == 0o600
+
+
+_OBJECTS: dict[str, dict[str, Any]] = {
+    "image": {},
+    "scout": {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]},
+    "screen": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"},
+    "mask": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4", "Modality": "SEG"},
+}
+
+
+def test_what_is_no_image_has_no_probability_unless_training_took_it_in(bundle: Bundle, tmp_path: Path) -> None:
+    """The bundle says what is scored, a flag says otherwise."""
+    for name, elements in _OBJECTS.items():
+        (tmp_path / "inbox").mkdir(exist_ok=True)
+        header(random_labels(ROWS, COLUMNS), **elements).save_as(
+            tmp_path / "inbox" / f"{name}.dcm", enforce_file_format=True
+        )
+    summary = score(bundle, tmp_path / "inbox", tmp_path / "out")
+    assert (summary.scored, summary.failed) == (1, {"localizer": 1, "secondary_capture": 1, "segmentation": 1})
+    assert read(tmp_path / "out")["sick_probability"].notna().sum() == 1
+    trained = bundle.with_include(["secondary_capture"])
+    assert trained.bundle_id == bundle.bundle_id
+    trained.save(tmp_path / "bundle")
+    assert score(tmp_path / "bundle", tmp_path / "inbox", tmp_path / "out2").scored == 2
+    assert score(bundle, tmp_path / "inbox", tmp_path / "out3", include=["localizer", "segmentation"]).scored == 3
+    with pytest.raises(ConfigError, match=r"scan\.include"):
+        score(bundle, tmp_path / "inbox", tmp_path / "out4", include=["scout"])
+
+
+def test_a_bundle_from_before_the_setting_scores_captures(bundle: Bundle, tmp_path: Path) -> None:
+    bundle.save(tmp_path / "bundle")
+    facts = json.loads((tmp_path / "bundle" / "bundle.json").read_text())
+    del facts["config"]["scan"], facts["checksum"]
+    facts["checksum"] = _checksum(facts)
+    (tmp_path / "bundle" / "bundle.json").write_text(json.dumps(facts))
+    assert Bundle.load(tmp_path / "bundle").config.scan.include == ("secondary_capture",)

@@ -1,0 +1,87 @@
+"""What a scan reads and yet takes for no sample: which, how many, and the setting that takes them in."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, TypeVar, get_args
+
+from lepton_vision.config import Config, ScanConfig, nearest
+from lepton_vision.errors import ManifestError
+from lepton_vision.manifest.record import Record
+from lepton_vision.manifest.table import Manifest
+from lepton_vision.types import ObjectKind
+
+CAPTURE: Final = "secondary_capture"
+_KINDS: Final = get_args(ObjectKind)
+_LOGGER = logging.getLogger(__name__)
+_Job = TypeVar("_Job")
+
+
+def check_include(include: Collection[str]) -> frozenset[str]:
+    """The kinds that are to be samples too.
+
+    Raises:
+        ManifestError: one that does not exist.
+    """
+    for name in include:
+        if name not in _KINDS:
+            raise ManifestError(f"Unknown kind {name!r} in include. {nearest(name, list(_KINDS))}", key="include")
+    return frozenset(include)
+
+
+def take_lone_captures(
+    described: list[list[Record]],
+    jobs: Sequence[_Job],
+    *,
+    again: Callable[[Sequence[_Job]], Sequence[list[Record]]],
+) -> None:
+    """Describe secondary captures anew, as samples, where a scan found no other DICOM image.
+
+    Whole data sets are stored as such (pictures that were converted). Beside other images they are pictures of a
+    screen, of text, or of what another image shows, and stay out.
+
+    Args:
+        described: the rows of each file or series; changed in place.
+        jobs: that file or series.
+        again: describes some of them with secondary captures taken in.
+    """
+    is_dicom = [any(r["status"] == "ok" and r.get("source_format") == "dicom" for r in rows) for rows in described]
+    lone = [number for number, rows in enumerate(described) if any(row.get("reason") == CAPTURE for row in rows)]
+    if any(is_dicom) or not lone:
+        return
+    for number, rows in zip(lone, again([jobs[number] for number in lone]), strict=True):
+        described[number] = rows
+    _LOGGER.warning(
+        "All DICOM images here are secondary captures (converted pictures, or pictures of a screen), and are taken as "
+        "samples: %d files. Say so with --include %s (include=…, scan.include).",
+        len(lone),
+        CAPTURE,
+    )
+
+
+def tell_left_out(records: Sequence[Record]) -> None:
+    """Warn of what was left out."""
+    counts = Counter(record["reason"] for record in records if record.get("reason") in _KINDS)
+    if counts:
+        shown = ", ".join(f"{reason}: {count}" for reason, count in counts.most_common())
+        _LOGGER.warning("Left out as no images to classify: %s. %s", shown, hint(counts))
+
+
+def with_kinds(config: Config, manifest: Manifest) -> Config:
+    """Let a configuration include what is among the usable rows of a manifest, too: scoring will take it in.
+
+    For a model of other files than DICOM a secondary capture is a picture like any other.
+    """
+    frame = manifest.ok.frame
+    kinds = {*config.scan.include, *frame["object_kind"].dropna()}
+    kinds |= set() if (frame["source_format"] == "dicom").any() else {CAPTURE}
+    include = tuple(kind for kind in _KINDS if kind in kinds)
+    return config.model_copy(update={"scan": ScanConfig(include=include)})
+
+
+def hint(reasons: Collection[str]) -> str:
+    """How to take in what was rejected for these reasons; empty where nothing can be."""
+    kinds = ",".join(name for name in _KINDS if name in reasons)
+    return f"--include {kinds} takes them in (include=…, scan.include)." if kinds else ""

@@ -1,0 +1,76 @@
+"""What a DICOM object is that is no image: by the classes and words of the standard, as pydicom names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import uid
+from pydicom.dataset import Dataset
+
+from lepton_vision.errors import ReadError
+from lepton_vision.readers.image import probe, read_image, read_named, require_image
+
+PIXELS = np.arange(48, dtype=np.uint16).reshape(6, 8)
+CAPTURES = [
+    uid.SecondaryCaptureImageStorage,
+    uid.MultiFrameSingleBitSecondaryCaptureImageStorage,
+    uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    uid.MultiFrameTrueColorSecondaryCaptureImageStorage,
+]
+CASES: list[tuple[dict[str, Any], str | None]] = [
+    *(({"SOPClassUID": name}, "secondary_capture") for name in CAPTURES),
+    ({"SOPClassUID": uid.SegmentationStorage, "Modality": "SEG"}, "segmentation"),
+    ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.7"}, "segmentation"),
+    ({"SOPClassUID": uid.ParametricMapStorage, "Modality": "MR"}, "parametric_map"),
+    ({"SOPClassUID": uid.RTDoseStorage, "Modality": "RTDOSE"}, "dose"),
+    ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
+    ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER", "CT_SOM5 TOP"]}, "localizer"),
+    ({"ImageType": ["ORIGINAL", "PRIMARY", "SCOUT"], "Modality": "PT"}, "localizer"),
+    ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "secondary_capture"),
+    ({"ImageType": ["DERIVED", "SECONDARY", "OTHER", "CT_SOM5 PROT"]}, "secondary_capture"),
+    ({"ImageType": ["DERIVED", "PRIMARY", "DIXON", "WATER"], "Modality": "MR"}, None),
+    ({"ImageType": ["DERIVED", "SECONDARY", "MPR"]}, None),
+    ({"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"]}, None),
+    ({"SOPClassUID": uid.UltrasoundMultiFrameImageStorage, "Modality": "US"}, None),
+    ({"SOPClassUID": uid.VLPhotographicImageStorage, "Modality": "XC"}, None),
+    ({"SOPClassUID": uid.RTImageStorage, "Modality": "RTIMAGE"}, None),
+]
+
+
+@pytest.mark.parametrize(("elements", "kind"), CASES)
+def test_the_kind_stands_in_the_header(
+    make_dicom: Callable[..., Path], elements: dict[str, Any], kind: str | None
+) -> None:
+    path = make_dicom(PIXELS, **elements)
+    assert probe(path).facts["object_kind"] == kind
+    for read in (read_image, read_named):
+        image = read(path)
+        assert image.facts["object_kind"] == kind
+        assert require_image(image, include=(kind or "",)) is image
+        if kind is not None:
+            with pytest.raises(ReadError) as refused:
+                require_image(image, include=())
+            assert refused.value.reason == kind
+
+
+@pytest.mark.parametrize("frames", [["LOCALIZER", "LOCALIZER"], ["LOCALIZER", "VOLUME"]])
+def test_an_enhanced_object_of_localizers_alone_is_one(make_dicom: Callable[..., Path], frames: list[str]) -> None:
+    groups = []
+    for word in frames:
+        kind, group = Dataset(), Dataset()
+        kind.FrameType = ["ORIGINAL", "PRIMARY", word, "NONE"]
+        group.MRImageFrameTypeSequence = [kind]
+        groups.append(group)
+    path = make_dicom(
+        np.stack([PIXELS, PIXELS]),
+        SOPClassUID=uid.EnhancedMRImageStorage,
+        ImageType=["ORIGINAL", "PRIMARY", "MIXED", "NONE"],
+        SharedFunctionalGroupsSequence=[Dataset()],
+        PerFrameFunctionalGroupsSequence=groups,
+    )
+    assert probe(path).facts["object_kind"] == ("localizer" if len(set(frames)) == 1 else None)
