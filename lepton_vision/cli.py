@@ -34,6 +34,12 @@ app = typer.Typer(
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML configuration.")]
 Assignments = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")]
 Labels = Annotated[Path | None, typer.Option("--labels", help="Label table (CSV or Parquet).")]
+PatientFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--patient-from", help="Column, or regular expression of the relative path, that names the patient of an image."
+    ),
+]
 
 
 @app.command()
@@ -61,11 +67,12 @@ def scan(
     workers: Annotated[int | None, typer.Option(min=0, help="Processes; default one per core.")] = None,
     volumes: Annotated[bool, typer.Option("--volumes", help="Each DICOM series is one row.")] = False,
     include: Annotated[str, typer.Option(help=_INCLUDE)] = "",
+    patient_from: PatientFrom = None,
     as_json: Json = False,
 ) -> None:
     """Read every file below FOLDER into a manifest; a rejected file is a row with a reason."""
     from lepton_vision.console import Console
-    from lepton_vision.inspection import data_flow
+    from lepton_vision.inspection import count_patients, data_flow
     from lepton_vision.pipeline import scan_source
 
     with Console(quiet=as_json) as console:
@@ -75,11 +82,13 @@ def scan(
             workers=workers,
             volumes=volumes,
             include=split_names(include),
+            patient_from=patient_from,
             progress=console.progress,
         )
     manifest.save(out)
     flow = data_flow(manifest, ())
-    print_facts({"rows": flow["rows"], "rejected": flow["rejected"], "manifest": str(out)}, as_json=as_json)
+    facts = {"rows": flow["rows"], "rejected": flow["rejected"], **count_patients(manifest), "manifest": str(out)}
+    print_facts(facts, as_json=as_json)
 
 
 @app.command()
@@ -108,6 +117,7 @@ def split(
     out: Annotated[Path, typer.Option(help="Manifest to write.")],
     seed: Annotated[int | None, typer.Option(help="Seed of the division.")] = None,
     folds: Annotated[int | None, typer.Option(help="Also write K patient-grouped folds.")] = None,
+    patient_from: PatientFrom = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
     as_json: Json = False,
@@ -121,6 +131,7 @@ def split(
     for key, value in (("seed", seed), ("folds", folds)):
         settings = settings if value is None else settings.override(f"split.{key}={value}")
     table = Manifest.load(manifest)
+    table = table if patient_from is None else table.with_patients(patient_from)
     settings = with_targets(settings, table)
     table = split_manifest(table, settings.split, targets=settings.targets)
     table.save(out)
@@ -170,6 +181,7 @@ def run(
     folds: Annotated[
         int, typer.Option(help="Above 1: k-fold cross-validation over all rows instead of a test split.")
     ] = 0,
+    patient_from: PatientFrom = None,
     assignments: Assignments = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoints.")] = False,
     device: Device = "auto",
@@ -190,6 +202,7 @@ def run(
             settings,
             source,
             labels=labels,
+            patient_from=patient_from,
             run_dir=run_dir,
             seeds=numbers,
             folds=folds,

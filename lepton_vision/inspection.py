@@ -11,6 +11,7 @@ from lepton_vision.errors import ReadError
 from lepton_vision.inference.samples import list_files
 from lepton_vision.manifest import Manifest
 from lepton_vision.manifest.labels import evident_targets
+from lepton_vision.manifest.patients import known_patients
 from lepton_vision.models import Bundle
 from lepton_vision.models.bundle_files import is_bundle
 from lepton_vision.readers import read_image
@@ -43,6 +44,13 @@ def count_split(manifest: Manifest, targets: tuple[Target, ...], split: Split) -
     facts = {"images": len(part), "patients": int(part.frame["patient_id"].nunique()), "classes": classes}
     masks = int(part.frame["mask_values"].notna().sum())
     return facts | ({"masks": masks} if masks else {})
+
+
+def count_patients(manifest: Manifest) -> dict[str, int]:
+    """Count the patients that usable images name, and the images that name none."""
+    frame = manifest.ok.frame
+    is_known = known_patients(frame)
+    return {"patients": int(frame["patient_id"][is_known].nunique()), "unknown_patient": int((~is_known).sum())}
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from lepton_vision.manifest import Audit, Manifest, audit_manifest, split_manife
 from lepton_vision.manifest.audit import drop_leaks
 from lepton_vision.manifest.labels import infer_targets, require_labels
 from lepton_vision.manifest.left_out import with_kinds
+from lepton_vision.manifest.patients import warn_unknown
 from lepton_vision.mask_study import evaluate_mask_parts
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.models.device import choose_device, choose_precision
@@ -323,6 +324,7 @@ def run_study(
     *,
     run_dir: str | Path,
     labels: str | Path | None = None,
+    patient_from: str | None = None,
     resume: bool = False,
     device: str = "auto",
     title: str | None = None,
@@ -336,7 +338,8 @@ def run_study(
     """
     started, run_dir = time.perf_counter(), Path(run_dir)
     if not isinstance(source, Manifest):
-        source = scan_source(source, labels=labels, progress=progress, **scan_settings(config))
+        told: dict[str, Any] = {"labels": labels, "patient_from": patient_from, "progress": progress}
+        source = scan_source(source, **told, **scan_settings(config))
     manifest = source
     config = with_targets(config, manifest)
     manifest = split_manifest(manifest, config.split, targets=config.targets)
@@ -373,14 +376,17 @@ def scan_source(
     workers: int | None = None,
     volumes: bool = False,
     include: Collection[str] = (),
+    patient_from: str | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
     """Scan with the pipeline's progress; ``source`` is a folder, an .npz file, or a saved manifest."""
     source = Path(source)
     if source.suffix in (".parquet", ".csv") and source.is_file() and labels is None:
-        return Manifest.load(source)
+        manifest = Manifest.load(source)
+        return manifest if patient_from is None else manifest.with_patients(patient_from)
     told = None if progress is None else lambda done, total: progress("scan", done, total, "")
-    return Manifest.scan(source, labels=labels, workers=workers, volumes=volumes, include=include, progress=told)
+    how: dict[str, Any] = {"workers": workers, "volumes": volumes, "include": include, "progress": told}
+    return Manifest.scan(source, labels=labels, patient_from=patient_from, **how)
 
 
 def stated_point(targets: tuple[Target, ...], *, threshold: float) -> OperatingPoint:

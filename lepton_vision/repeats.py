@@ -42,6 +42,7 @@ def run_seeds(
     run_dir: str | Path,
     seeds: list[int],
     labels: str | Path | None = None,
+    patient_from: str | None = None,
     folds: int = 0,
     resume: bool = False,
     device: str = "auto",
@@ -54,7 +55,8 @@ def run_seeds(
         over the seeds of the AUROC and of each structure's Dice, by image and, of slices of volumes, by volume.
     """
     run_dir, rows = Path(run_dir), {}
-    manifest = scan_source(source, labels=labels, progress=progress, **scan_settings(config))
+    told: dict[str, Any] = {"labels": labels, "patient_from": patient_from, "progress": progress}
+    manifest = scan_source(source, **told, **scan_settings(config))
     config = with_targets(config, manifest)
     cache_dir = cache_folder(config, run_dir)
     for seed in seeds:

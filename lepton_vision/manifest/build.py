@@ -16,6 +16,7 @@ from lepton_vision.errors import ManifestError
 from lepton_vision.manifest.join import SPLIT_WORDS, join_labels
 from lepton_vision.manifest.left_out import CAPTURE, check_include, hint, take_lone_captures, tell_left_out
 from lepton_vision.manifest.masks import attach_masks
+from lepton_vision.manifest.patients import name_patients, warn_unknown
 from lepton_vision.manifest.record import BASE, LABEL, Record
 from lepton_vision.manifest.schema import COLUMNS, conform, objects
 from lepton_vision.manifest.series import Job, describe_series, split_series
@@ -35,6 +36,7 @@ def scan_folder(
     workers: int | None = None,
     volumes: bool = False,
     include: Collection[str] = (),
+    patient_from: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Read every file below a folder once and make a manifest of it.
@@ -58,6 +60,9 @@ def scan_folder(
         volumes: whether DICOM series are samples, rather than their slices.
         include: what else than images are samples, see ``config.ScanConfig.include``; without it such files are
             rejected rows that say what they are.
+        patient_from: whose an image is, in place of what headers and table say: a column of the label table, or a
+            regular expression of the relative path (see ``patients.name_patients``). Where images
+            name no patient, a warning says what looks as if it did.
         progress: called with (files done, files in all).
 
     Raises:
@@ -67,7 +72,7 @@ def scan_folder(
         >>> manifest = scan_folder("data/ct", labels="data/labels.csv")  # doctest: +SKIP
     """
     folder = Path(folder)
-    table = None if labels is None else read_table(labels)
+    table = None if labels is None else read_table(labels, patient_from=patient_from)
     root = folder if folder.is_dir() else folder.parent
     jobs, unusable = _list_jobs(folder, root, left_out=source_of(labels))
     records = _describe(jobs, root, volumes=volumes, workers=workers, include=check_include(include), progress=progress)
@@ -75,7 +80,8 @@ def scan_folder(
     _check_usable(records)
     tell_left_out(records)
     _make_unique(records)
-    manifest = _assemble(records, root, table=table)
+    manifest = _assemble(records, root, table=table, patient_from=patient_from)
+    warn_unknown(manifest.frame)
     source = source_of(labels)
     beside = None if source is None else source.parent
     return replace(manifest, frame=attach_masks(manifest.frame, root=root, table_folder=beside, progress=progress))
@@ -172,20 +178,27 @@ def _make_unique(records: list[Record]) -> None:
         seen.add(record["image_id"])
 
 
-def _assemble(records: list[Record], root: Path, *, table: pd.DataFrame | None) -> Manifest:
+def _assemble(records: list[Record], root: Path, *, table: pd.DataFrame | None, patient_from: str | None) -> Manifest:
     """Rows, labels and splits as a manifest."""
     base_ids = [record[BASE] for record in records]
     own_labels = tuple(dict.fromkeys(name for record in records for name in record if name.startswith(LABEL)))
-    columns = {name: [record.get(name) for record in records] for name in (*COLUMNS, *own_labels)}
+    values = {name: [record.get(name) for record in records] for name in (*COLUMNS, *own_labels)}
     records.clear()
-    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+    frame = pd.DataFrame({name: pd.Series(one, dtype=object) for name, one in values.items()})
     label_columns = tuple(name.removeprefix(LABEL) for name in own_labels)
     frame = conform(
         frame.rename(columns=dict(zip(own_labels, label_columns, strict=True))), label_columns=label_columns
     )
+    columns = () if table is None else tuple(map(str, table.columns))
+    by_column = patient_from if patient_from in columns else None
+    by_path = patient_from if by_column is None else None
+    if by_path is not None:  # before the table, whose key may be the patient
+        frame = name_patients(frame, by_path, columns=columns)
     if table is not None:
-        joined = join_labels(frame.drop(columns=list(label_columns)), base_ids=base_ids, table=table, root=root)
-        return Manifest(joined.frame, root, joined.label_columns, joined.unmatched)
+        bare = frame.drop(columns=list(label_columns))
+        joined = join_labels(bare, base_ids=base_ids, table=table, root=root, patient_from=by_column)
+        manifest = Manifest(joined.frame, root, joined.label_columns, joined.unmatched)
+        return manifest if by_path is None else manifest.with_patients(by_path)
     if not label_columns:
         frame, label_columns = _label_by_folder(frame)
     return Manifest(frame, root, label_columns)

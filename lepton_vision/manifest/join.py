@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lepton_vision.errors import ManifestError
+from lepton_vision.manifest.patients import id_text, is_identifier, plain_name, pseudonymous
 from lepton_vision.manifest.schema import COLUMNS, FACT_COLUMNS, plain_column
 from lepton_vision.readers.identity import pseudonym
 
@@ -28,7 +29,7 @@ KEYS: Final[dict[str, frozenset[str]]] = {
 _MASKS: Final = frozenset({"mask", "maskpath", "maskfile", "segmentation", "segmentationpath", "segmentationfile"})
 # Never copied into a manifest.
 _PRIVATE: Final = frozenset(
-    {"patientname", "patientsname", "patientbirthdate", "birthdate", "dateofbirth", "dob", "mrn", "accessionnumber"}
+    {"patientname", "patientsname", "patientbirthdate", "birthdate", "dateofbirth", "dob", "accessionnumber"}
 )
 SPLIT_WORDS: Final = {
     "train": "train",
@@ -57,26 +58,35 @@ class Joined:
     unmatched: int
 
 
-def join_labels(frame: pd.DataFrame, *, base_ids: Sequence[str], table: pd.DataFrame, root: Path) -> Joined:
+def join_labels(
+    frame: pd.DataFrame,
+    *,
+    base_ids: Sequence[str],
+    table: pd.DataFrame,
+    root: Path,
+    patient_from: str | None = None,
+) -> Joined:
     """Add the columns of a label table to the rows that its key names.
 
     ``patient_id`` of the table replaces that of the files (as a pseudonym), as do ``split``, ``fold`` and header facts
     (``site``, ``sex`` …); ``mask`` names the file of a mask (see ``masks``). UID columns that are not the key, and
-    columns that name a person, are left out. Every other column is joined as it is and counts as a label column. Rows
-    without a match have nulls: unknown.
+    columns that name a person, are left out; columns named as a patient's number (``mrn``, ``case_id`` …) are kept as
+    pseudonyms and are no labels. Every other column is joined as it is and counts as a label column. Rows without a
+    match have nulls: unknown.
 
     Args:
         frame: conformed rows of the files.
         base_ids: (N,) ids of the files, without frame.
         table: the label table as ``tables.read_table`` gives it.
         root: folder of the scan.
+        patient_from: column that holds the patients, whatever it is called.
 
     Raises:
-        ManifestError: no key column, an ambiguous file name, contradicting rows for one key, an unknown split, or not
-            one match.
+        ManifestError: no key column, columns of patients that disagree, an ambiguous file name, contradicting rows for
+            one key, an unknown split, or not one match.
     """
-    kind, key = find_key(table.columns)
-    carried = _carried(table, kind=kind, key=key)
+    kind, key = find_key(table.columns, patient_from=patient_from)
+    carried = _carried(table, kind=kind, key=key, patient_from=patient_from)
     targets = _targets(frame, base_ids=base_ids, kind=kind, values=table[key], root=root)
     is_matched = np.asarray([bool(len(rows)) for rows in targets])
     if not is_matched.any():
@@ -99,14 +109,16 @@ _EXPECTED: Final = {
 }
 
 
-def find_key(columns: Sequence[Any] | pd.Index[Any]) -> tuple[str, str]:
-    """Kind and name of the key column.
+def find_key(columns: Sequence[Any] | pd.Index[Any], *, patient_from: str | None = None) -> tuple[str, str]:
+    """Kind and name of the key column; that of the patients, where ``patient_from`` names it, only without another.
 
     Raises:
         ManifestError: none, or two of the same kind.
     """
     for kind, spellings in KEYS.items():
-        found = [str(column) for column in columns if _plain(column) in spellings]
+        found = [str(column) for column in columns if plain_name(column) in spellings]
+        if kind == "patient" and patient_from is not None:
+            found = [patient_from]
         if len(found) > 1:
             raise ManifestError(f"The label table has two key columns of one kind: {found}. Keep one.", key=found[0])
         if found:
@@ -118,19 +130,14 @@ def find_key(columns: Sequence[Any] | pd.Index[Any]) -> tuple[str, str]:
     )
 
 
-def _plain(column: Any) -> str:
-    return "".join(letter for letter in str(column).lower() if letter.isalnum())
-
-
-def _carried(table: pd.DataFrame, *, kind: str, key: str) -> pd.DataFrame:
+def _carried(table: pd.DataFrame, *, kind: str, key: str, patient_from: str | None) -> pd.DataFrame:
     """Columns that go into the manifest, under the manifest's names."""
     columns: dict[str, Any] = {}
+    patients = _patient_column(table) if patient_from is None else patient_from
     for name in table.columns:
-        plain = _plain(name)
-        if plain in KEYS["patient"] and (kind != "patient" or name != key):
-            columns["patient_id"] = (
-                table[name].map(_text).map(lambda text: pseudonym("patient", text) if text else None)
-            )
+        plain = plain_name(name)
+        if name == patients and (kind != "patient" or name != key):
+            columns["patient_id"] = pseudonymous(table[name])
         elif name == key or plain in _PRIVATE or any(plain in spellings for spellings in KEYS.values()):
             continue
         elif plain in _MASKS:
@@ -146,22 +153,28 @@ def _carried(table: pd.DataFrame, *, kind: str, key: str) -> pd.DataFrame:
                 f"The column {str(name)!r} of the label table has the name of a manifest column. Rename it.",
                 key=str(name),
             )
+        elif is_identifier(name):  # kept so that patients can be named by it later
+            columns[str(name)] = plain_column(pd.Series(pseudonymous(table[name]), dtype=object))
         else:
             columns[str(name)] = plain_column(table[name])
     return pd.DataFrame(columns, index=table.index)
 
 
-def _text(value: Any) -> str:
-    """Text of an id; a whole number that a spreadsheet turned into 12.0 is 12 again."""
-    if value is None or value is pd.NA or value != value:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()
+def _patient_column(table: pd.DataFrame) -> str | None:
+    """The column that is named as patients are; of several, the first one where they tell the same patients apart."""
+    names = [str(name) for name in table.columns if plain_name(name) in KEYS["patient"]]
+    groups = {tuple(pd.factorize(table[name].map(id_text))[0]) for name in names}
+    if len(groups) > 1:
+        raise ManifestError(
+            f"The label table names patients in several columns that do not agree: {names}. Say which one counts with "
+            "--patient-from (Python: patient_from), or keep one.",
+            key=names[1],
+        )
+    return names[0] if names else None
 
 
 def _split(value: Any) -> str | None:
-    text = _text(value).lower()
+    text = id_text(value).lower()
     if not text:
         return None
     if text not in SPLIT_WORDS:
@@ -177,7 +190,7 @@ def _targets(
     frame: pd.DataFrame, *, base_ids: Sequence[str], kind: str, values: pd.Series[Any], root: Path
 ) -> list[list[int]]:
     """Rows of the manifest that each row of the label table names."""
-    texts = [_text(value) for value in values]
+    texts = [id_text(value) for value in values]
     if kind == "path":
         return _by_path(list(frame["path"]), texts, root=root)
     if kind == "image_id":
@@ -290,4 +303,4 @@ def _attach(frame: pd.DataFrame, carried: pd.DataFrame, *, chosen: dict[int, int
         else:
             labels[name] = plain_column(aligned[name])
     result = pd.concat([result, pd.DataFrame(labels, index=result.index)], axis=1)
-    return Joined(result, tuple(labels), unmatched)
+    return Joined(result, tuple(name for name in labels if not is_identifier(name)), unmatched)

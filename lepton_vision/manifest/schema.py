@@ -94,7 +94,9 @@ def _column(frame: pd.DataFrame, name: str, *, dtype: Any) -> pd.Series[Any]:
     if name not in frame.columns:
         if name == "patient_id":
             return _text(frame["image_id"])
-        default: Any = {"status": "ok", "patient_known": "patient_id" in frame.columns}.get(name)
+        if name == "patient_known" and "patient_id" in frame.columns:
+            return _text(frame["patient_id"]).notna().astype(dtype)
+        default: Any = {"status": "ok", "patient_known": False}.get(name)
         values = [default] * len(frame)
         return pd.Series(values, dtype="float64" if dtype == "float64" else dtype, index=frame.index, name=name)
     values_given = frame[name]

@@ -17,6 +17,7 @@ from lepton_vision.errors import LabelError, LeakageError, ManifestError
 from lepton_vision.manifest.allocation import allocate
 from lepton_vision.manifest.labels import evident_targets
 from lepton_vision.manifest.near import connect, near_pairs
+from lepton_vision.manifest.patients import warn_unknown
 from lepton_vision.manifest.schema import COLUMNS, objects
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.types import SPLITS, Target
@@ -75,6 +76,7 @@ def split_manifest(
             f"Expected at least one usable image. Received: {len(manifest)} rows, all rejected "
             f"({manifest.rejected or 'none'}). See the column 'reason'."
         )
+    warn_unknown(manifest.frame)
     given = usable.frame["split"]
     if given.notna().any():
         check_patients(manifest.frame[manifest.is_ok], column="split")
@@ -283,7 +285,8 @@ def _deal(
         raise ManifestError(
             f"Expected at least {parts} patients for {parts} parts. Received: {len(groups.tokens)} "
             f"({len(usable)} usable images; patients who share an image count as one). "
-            "Add patients, give patient_id in the label table, or set split.val and split.test to 0."
+            "Add patients, name them (--patient-from, or patient_id in the label table), or set split.val and "
+            "split.test to 0."
         )
     traits, is_class = _traits(groups, settings, targets=targets)
     keys = [

@@ -17,6 +17,7 @@ from lepton_vision.config import nearest
 from lepton_vision.errors import ManifestError
 from lepton_vision.manifest import storage
 from lepton_vision.manifest.labels import label_array
+from lepton_vision.manifest.patients import name_patients
 from lepton_vision.manifest.schema import conform
 from lepton_vision.types import SPLITS, SampleAddress, Split, Target
 
@@ -64,13 +65,14 @@ class Manifest:
         workers: int | None = None,
         volumes: bool = False,
         include: Collection[str] = (),
+        patient_from: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Manifest:
         """Read every file of a folder, or one MedMNIST .npz, once and join a label table; see ``build.scan_folder``."""
         from lepton_vision.manifest.build import scan_folder
 
         how: dict[str, Any] = {"workers": workers, "volumes": volumes, "include": include, "progress": progress}
-        return scan_folder(folder, labels=labels, **how)
+        return scan_folder(folder, labels=labels, patient_from=patient_from, **how)
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:
@@ -123,6 +125,23 @@ class Manifest:
         if split not in SPLITS:
             raise ManifestError(f"Unknown split {split!r}. {nearest(str(split), list(SPLITS))}", key="split")
         return self.select(self.is_ok & _is_equal(self.frame["split"], split))
+
+    def with_patients(self, patient_from: str) -> Manifest:
+        """The same rows with their patients taken from a column, or from a part of the relative path.
+
+        Args:
+            patient_from: name of a column of ``frame``; else a regular expression, whose group (or whole match) is the
+                patient. Only the pseudonym is kept.
+
+        Raises:
+            ManifestError: neither a column nor a regular expression, more than one group, or no row named.
+
+        Example:
+            >>> table = pd.DataFrame({"image_id": ["a", "b"], "path": ["patient1/a.png", "patient1/b.png"]})
+            >>> Manifest(table, root=Path("data")).with_patients("patient[0-9]+").frame["patient_id"].nunique()
+            1
+        """
+        return replace(self, frame=name_patients(self.frame, patient_from))
 
     def select(self, rows: npt.ArrayLike | pd.Series[Any]) -> Manifest:
         """The rows of a boolean mask (N,) or of integer positions, numbered anew from 0."""

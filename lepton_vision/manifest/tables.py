@@ -12,18 +12,20 @@ import pandas as pd
 
 from lepton_vision.errors import ManifestError
 from lepton_vision.manifest.join import KEYS
+from lepton_vision.manifest.patients import is_identifier, plain_name
 
 # What spreadsheets and pandas write for a missing value. "None" stays: it is a class name ("no finding").
 _BLANK = ["", "nan", "NaN", "NA", "N/A", "<NA>"]
 _SEPARATOR = re.compile(r'"?sep=(?P<mark>[,;\t|])"?[,;\t]*(\r\n|\r|\n)', re.IGNORECASE)  # Excel's first line
 
 
-def read_table(labels: str | Path | pd.DataFrame) -> pd.DataFrame:
+def read_table(labels: str | Path | pd.DataFrame, *, patient_from: str | None = None) -> pd.DataFrame:
     """A label table as a DataFrame, rows numbered from 0.
 
     Args:
         labels: a DataFrame, or the path of a CSV file (comma, semicolon or tab; UTF-8, or UTF-16 with its mark as
             Excel's "Unicode text" has it; a first line ``sep=;`` is Excel's too) or a Parquet file.
+        patient_from: name of a further column of ids.
 
     Raises:
         ManifestError: no such file, not readable, empty, or a column name that stands twice.
@@ -39,7 +41,7 @@ def read_table(labels: str | Path | pd.DataFrame) -> pd.DataFrame:
             f"A label table is a .csv or .parquet file. Received: {suffix or 'no suffix'!r}.", path=path
         )
     try:
-        table = pd.read_parquet(path) if suffix == ".parquet" else _read_csv(path)
+        table = pd.read_parquet(path) if suffix == ".parquet" else _read_csv(path, patient_from=patient_from)
     except OSError as error:
         raise ManifestError(
             f"Cannot read the label table: {error.strerror or 'damaged file'}. Give the path of a CSV or Parquet file.",
@@ -60,7 +62,7 @@ def read_table(labels: str | Path | pd.DataFrame) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_csv(path: Path, *, patient_from: str | None) -> pd.DataFrame:
     data = path.read_bytes()
     # UTF-16 begins with a mark, in either order of bytes; nothing else that is text does.
     text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
@@ -71,7 +73,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     header = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
     _check_columns([name.strip() for name in header], path=path)
     # Ids such as 0012 are text; pandas would make them numbers.
-    ids = {name: str for name in header if _is_id(name)}
+    ids = {name: str for name in header if _is_id(name) or name.strip() == patient_from}
     table: pd.DataFrame = pd.read_csv(
         io.StringIO(text, newline=""),
         sep=separator,
@@ -85,8 +87,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def _is_id(name: str) -> bool:
-    plain = "".join(letter for letter in name.lower() if letter.isalnum())
-    return plain == "site" or any(plain in spellings for spellings in KEYS.values())
+    plain = plain_name(name)
+    return plain == "site" or is_identifier(name) or any(plain in spellings for spellings in KEYS.values())
 
 
 def _check_columns(names: list[str], *, path: Path | None) -> None:
