@@ -15,7 +15,7 @@ import typer
 
 from lepton_vision.cli_export import export
 from lepton_vision.cli_masks import evaluate, export_mask
-from lepton_vision.cli_options import Device, Json, print_facts, split_names, warnings_on_stderr
+from lepton_vision.cli_options import Device, Json, check_choice, print_facts, split_names, warnings_on_stderr
 from lepton_vision.cli_score import score
 from lepton_vision.cli_statistics import compare, plan
 
@@ -95,19 +95,24 @@ def scan(
 def audit(
     manifest: Annotated[Path, typer.Argument(help="Manifest (.parquet or .csv).")],
     fail_on: Annotated[
-        str, typer.Option(help="Findings that fail: leakage, duplicate, conflict, or none.")
+        str, typer.Option(help="Findings that fail, e.g. leakage,conflict,unknown_patient; or none.")
     ] = "leakage",
+    out: Annotated[
+        Path | None, typer.Option(help="Table of every finding with its rows and paths (.csv or .parquet).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Search for patients and images in two splits, duplicates and label conflicts."""
-    from lepton_vision.errors import ConfigError
+    """Search for patients and images in two splits, duplicates and label conflicts; equal findings are one line."""
     from lepton_vision.manifest import Manifest, audit_manifest
+    from lepton_vision.manifest.findings import KINDS
 
-    kinds = set(split_names(fail_on)) - {"none"}
-    if not kinds <= {"leakage", "duplicate", "conflict"}:
-        raise ConfigError(f"--fail-on takes leakage, duplicate and conflict. Received: {fail_on!r}.", key="fail-on")
+    kinds = [kind for kind in split_names(fail_on) if kind != "none"]
+    for kind in kinds:
+        check_choice("fail-on", kind, KINDS)
     result = audit_manifest(Manifest.load(manifest))
-    print_facts(result.to_dict(), as_json=as_json)
+    if out is not None:
+        result.save(out)
+    print_facts(result.to_dict(with_paths=True) if as_json else result.summary(), as_json=as_json)
     result.raise_on(kinds)
 
 

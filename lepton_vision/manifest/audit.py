@@ -2,144 +2,24 @@
 
 from __future__ import annotations
 
-import html
-from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lepton_vision.config import AuditConfig, Config, nearest
-from lepton_vision.errors import LeakageError, ManifestError
+from lepton_vision.config import AuditConfig, Config
+from lepton_vision.errors import ManifestError
+from lepton_vision.manifest.findings import Audit, Finding, splits_of
 from lepton_vision.manifest.labels import evident_targets
 from lepton_vision.manifest.near import connect, near_pairs
+from lepton_vision.manifest.patients import advise, known_patients
 from lepton_vision.manifest.schema import objects
 from lepton_vision.manifest.split import shared_patients
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.types import SPLITS, Target
-
-Kind = Literal[
-    "leakage",  # a patient or an image in two splits
-    "duplicate",  # identical pixels inside one split
-    "conflict",  # identical pixels with different labels
-    "unverified",  # perhaps near-duplicates, not compared
-    "unknown_patient",
-    "rejected",
-    "unmatched_labels",
-    "prevalence",
-]
-KINDS: Final[tuple[Kind, ...]] = (
-    "leakage",
-    "duplicate",
-    "conflict",
-    "unverified",
-    "unknown_patient",
-    "rejected",
-    "unmatched_labels",
-    "prevalence",
-)
-Cause = Literal["", "patient", "identical", "near"]
-_WHAT: Final[dict[str, str]] = {
-    "patient": "patients in two splits",
-    "identical": "groups of identical images in two splits",
-    "near": "groups of near-identical images in two splits",
-    "duplicate": "groups of identical images in one split",
-    "conflict": "groups of identical images with different labels",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing the audit found.
-
-    Attributes:
-        kind: what it is, see ``KINDS``.
-        severity: "error" must be settled before training, "warning" should be looked at, "note" is for information.
-        message: a sentence without patient data.
-        rows: rows of the audited manifest, from 0.
-        cause: of leakage: "patient", "identical" or "near"; else "".
-    """
-
-    kind: Kind
-    severity: Literal["error", "warning", "note"]
-    message: str
-    rows: tuple[int, ...] = ()
-    cause: Cause = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "kind": self.kind,
-            "severity": self.severity,
-            "cause": self.cause,
-            "message": self.message,
-            "rows": list(self.rows),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Audit:
-    """Everything that was found in one manifest.
-
-    Attributes:
-        findings: errors first; one finding for each patient or group of images concerned.
-        fingerprint: of the manifest that was looked at.
-        rows: its number of rows.
-    """
-
-    findings: tuple[Finding, ...]
-    fingerprint: str
-    rows: int
-
-    @property
-    def leaks(self) -> tuple[Finding, ...]:
-        """Patients and images that stand in two splits."""
-        return tuple(finding for finding in self.findings if finding.kind == "leakage")
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Number of findings by kind."""
-        return dict(Counter(finding.kind for finding in self.findings))
-
-    def raise_on(self, kinds: Collection[str]) -> None:
-        """Stop at findings of these kinds.
-
-        Raises:
-            LeakageError: how many of what, the first rows and what to do (exit code 1).
-            ManifestError: a kind that does not exist.
-        """
-        for kind in kinds:
-            if kind not in KINDS:
-                raise ManifestError(f"Unknown kind of finding {kind!r}. {nearest(kind, list(KINDS))}", key=kind)
-        found = [finding for finding in self.findings if finding.kind in kinds]
-        if not found:
-            return
-        counts = Counter(finding.cause or finding.kind for finding in found)
-        what = "; ".join(f"{_WHAT.get(name, name)}: {count}" for name, count in counts.items())
-        groups = "; ".join(_rows(finding.rows) for finding in found[:3])
-        causes = {finding.cause for finding in found}
-        raise LeakageError(
-            f"The audit found {what}. Expected none. Rows of the first: {groups}. {_remedy(causes)}",
-            row=found[0].rows[0] if found[0].rows else None,
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        findings = [finding.to_dict() for finding in self.findings]
-        return {"fingerprint": self.fingerprint, "rows": self.rows, "counts": self.counts, "findings": findings}
-
-    def _repr_html_(self) -> str:
-        head = "<tr><th>severity</th><th>kind</th><th>what</th><th>rows</th></tr>"
-        body = "".join(
-            f"<tr><td>{f.severity}</td><td>{f.kind}</td><td>{html.escape(f.message)}</td><td>{_rows(f.rows)}</td></tr>"
-            for f in self.findings[:50]
-        )
-        more = len(self.findings) - 50
-        tail = f"<tr><td colspan='4'>and {more} more</td></tr>" if more > 0 else ""
-        return f"<table><caption>Audit of {self.rows} rows</caption>{head}{body}{tail}</table>"
 
 
 def audit_manifest(manifest: Manifest, config: AuditConfig | Config | None = None) -> Audit:
@@ -147,7 +27,8 @@ def audit_manifest(manifest: Manifest, config: AuditConfig | Config | None = Non
 
     Identical means equal decoded pixels; near-identical means a perceptual hash within ``near_distance`` bits and
     thumbnails that agree pixel by pixel (see ``near``), for which the candidates are read once more. Constant images
-    are left out of both. Near-duplicates are only searched for between splits, and not within one patient.
+    are left out of both. Near-duplicates are searched for between splits, not within one patient; and everywhere where
+    labels differ, but not between the slices of one series or file. In one patient these are a note.
 
     Args:
         manifest: with or without splits.
@@ -159,13 +40,15 @@ def audit_manifest(manifest: Manifest, config: AuditConfig | Config | None = Non
     settings = config.audit if isinstance(config, Config) else config or AuditConfig()
     targets = _targets(manifest, config)
     frame = manifest.frame[manifest.is_ok]
-    findings = [*_patient_leaks(frame), *_identical(frame, label_columns=_label_columns(manifest, targets))]
+    columns = _label_columns(manifest, targets)
+    findings = [*_patient_leaks(frame), *_identical(frame, label_columns=columns)]
     if settings.near_duplicates:
-        findings += _near(manifest, frame, distance=settings.near_distance)
+        findings += _near(manifest, frame, label_columns=columns, distance=settings.near_distance)
     findings += [*_notes(manifest, frame), *_prevalence(manifest, targets)]
     rank = {"error": 0, "warning": 1, "note": 2}
     findings.sort(key=lambda finding: rank[finding.severity])
-    return Audit(tuple(findings), fingerprint=manifest.fingerprint, rows=len(manifest))
+    table = manifest.frame[["image_id", "path", "member", "frame", "split", *manifest.label_columns]]
+    return Audit(tuple(findings), fingerprint=manifest.fingerprint, rows=len(manifest), table=table)
 
 
 def drop_leaks(manifest: Manifest, audit: Audit) -> Manifest:
@@ -210,9 +93,9 @@ def _patient_leaks(frame: pd.DataFrame) -> list[Finding]:
     groups = frame.loc[rows].groupby("patient_id", sort=False)
     findings = []
     for _, group in groups:
-        where = _splits(group["split"])
-        message = f"One patient stands in {where} with {len(group)} images."
-        findings.append(Finding("leakage", "error", message, _positions(group), "patient"))
+        where = splits_of(group["split"])
+        message = f"One patient stands in {' and '.join(where)} with {len(group)} images."
+        findings.append(Finding("leakage", "error", message, _positions(group), "patient", where))
     return findings
 
 
@@ -222,33 +105,42 @@ def _identical(frame: pd.DataFrame, *, label_columns: Sequence[str]) -> list[Fin
     hashed = hashed[hashed["pixel_hash"].duplicated(keep=False)]
     findings = []
     for _, group in hashed.groupby("pixel_hash", sort=False):
-        counts = group["split"].astype(object).fillna("").value_counts()
-        if group["split"].nunique() > 1:
-            message = f"{len(group)} images with identical pixels stand in {_splits(group['split'])}."
-            findings.append(Finding("leakage", "error", message, _positions(group), "identical"))
+        counts, rows = group["split"].astype(object).fillna("").value_counts(), _positions(group)
+        splits = splits_of(group["split"])
+        if len(splits) > 1:
+            message = f"{len(group)} images with identical pixels stand in {' and '.join(splits)}."
+            findings.append(Finding("leakage", "error", message, rows, "identical", splits))
         if counts.max() > 1:
             name = str(counts.index[0])
             message = f"{int(counts.max())} images with identical pixels stand in {name or 'no split'}."
-            findings.append(Finding("duplicate", "warning", message, _positions(group)))
-        differing = [column for column in label_columns if group[column].nunique() > 1]
+            findings.append(Finding("duplicate", "warning", message, rows, splits=(name,) if name else ()))
+        differing = _differing(group, label_columns)
         if differing:
-            message = f"{len(group)} images with identical pixels have different labels in {', '.join(differing[:5])}."
-            findings.append(Finding("conflict", "warning", message, _positions(group)))
+            message = f"{len(group)} images with identical pixels have different labels in {differing}."
+            findings.append(Finding("conflict", "warning", message, rows, splits=splits))
     return findings
 
 
-def _near(manifest: Manifest, frame: pd.DataFrame, *, distance: int) -> list[Finding]:
-    """Images of two splits that show the same but are not identical."""
-    usable = frame[frame["split"].notna()]
-    if usable["split"].nunique() < 2:
+def _differing(group: pd.DataFrame, label_columns: Sequence[str]) -> str:
+    """Label columns whose known values differ, the first five of them."""
+    return ", ".join([column for column in label_columns if group[column].nunique() > 1][:5])
+
+
+def _near(manifest: Manifest, frame: pd.DataFrame, *, label_columns: Sequence[str], distance: int) -> list[Finding]:
+    """Images that show the same but are not identical: in two splits, or with different labels."""
+    labels = np.stack([pd.factorize(frame[name])[0] for name in label_columns], axis=1) if label_columns else None
+    parts = frame["split"].map({name: k for k, name in enumerate(SPLITS)}).fillna(-1).to_numpy(dtype=np.int64)
+    has_labels = labels is not None and bool((labels.max(axis=0, initial=-1) > 0).any())
+    if frame["split"].nunique() < 2 and not has_labels:
         return []
-    parts = np.asarray([SPLITS.index(value) for value in usable["split"]], dtype=np.int64)
-    near = near_pairs(manifest, usable.index.to_numpy(), parts=parts, distance=distance)
+    near = near_pairs(manifest, frame.index.to_numpy(), parts=parts, labels=labels, distance=distance)
     findings = []
     for group in connect(near.same.tolist()):
-        members = usable.loc[group]
-        message = f"{len(group)} near-identical images stand in {_splits(members['split'])}."
-        findings.append(Finding("leakage", "error", message, _positions(members), "near"))
+        members = frame.loc[group]
+        splits = splits_of(members["split"])
+        message = f"{len(group)} near-identical images stand in {' and '.join(splits)}."
+        findings.append(Finding("leakage", "error", message, _positions(members), "near", splits))
+    findings += [_near_conflict(frame.loc[group], label_columns) for group in connect(near.contradicting.tolist())]
     if near.unverified:
         message = (
             f"{near.unverified} pairs may be near-identical but were not compared: a file cannot be read, or there are "
@@ -258,15 +150,25 @@ def _near(manifest: Manifest, frame: pd.DataFrame, *, distance: int) -> list[Fin
     return findings
 
 
+def _near_conflict(group: pd.DataFrame, label_columns: Sequence[str]) -> Finding:
+    """A note where all are of one patient: adjoining slices may rightly differ."""
+    is_one = bool(known_patients(group).all()) and group["patient_id"].nunique() == 1
+    message = f"{len(group)} near-identical images{' of one patient' if is_one else ''} have different labels in "
+    message += f"{_differing(group, label_columns)}."
+    severity: Literal["note", "warning"] = "note" if is_one else "warning"
+    return Finding("conflict", severity, message, _positions(group), "near", splits_of(group["split"]))
+
+
 def _notes(manifest: Manifest, frame: pd.DataFrame) -> list[Finding]:
     findings = []
-    unknown = frame[~frame["patient_known"].fillna(False).to_numpy(dtype=bool)]
+    unknown = frame[~known_patients(frame)]
     if len(unknown):
         message = (
             f"{len(unknown)} of {len(frame)} usable images name no patient; each file, series or study counts as a "
-            "patient of its own. Give patient_id in the label table if one patient has several."
+            f"patient of its own. {advise(unknown)}"
         )
-        findings.append(Finding("unknown_patient", "warning", message))
+        rows = _positions(unknown) if len(unknown) < len(frame) else ()
+        findings.append(Finding("unknown_patient", "warning", message, rows))
     if manifest.rejected:
         rows = np.flatnonzero(~manifest.is_ok)
         reasons = ", ".join(f"{reason}: {count}" for reason, count in manifest.rejected.items())
@@ -312,25 +214,5 @@ def _class_counts(labels: npt.NDArray[np.float32], target: Target) -> dict[str, 
     return {**counts, "unknown": unknown} if unknown else counts
 
 
-def _remedy(causes: set[Cause]) -> str:
-    if "patient" in causes:
-        return "Divide by patient: clear the column 'split' and run split_manifest, or correct patient_id or split."
-    if causes & {"identical", "near"}:
-        return (
-            "Set audit.on_leakage to 'drop_train' to leave out the training copies, correct the splits, or set it to "
-            "'allow' if the given splits must stay as they are (and say so beside the result)."
-        )
-    return "Correct the label table, or remove the copies."
-
-
-def _splits(values: pd.Series[Any]) -> str:
-    present = set(values.dropna())
-    return " and ".join(name for name in SPLITS if name in present)
-
-
 def _positions(frame: pd.DataFrame) -> tuple[int, ...]:
     return tuple(int(row) for row in frame.index)
-
-
-def _rows(rows: Sequence[int], *, most: int = 8) -> str:
-    return ", ".join(str(row) for row in rows[:most]) + (f" … ({len(rows)})" if len(rows) > most else "")

@@ -10,7 +10,7 @@ Mirrored, rotated or cropped copies are not found.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +33,7 @@ _MOST_PAIRS: Final = 2_000_000  # candidates compared; bounds time where most im
 _BATCH: Final = 4096  # candidate pairs whose thumbnails are compared at once
 
 Pairs = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,40 +41,67 @@ class NearPairs:
     """What the search for near-duplicates gave.
 
     Attributes:
-        same: (P, 2) int64 rows of the manifest that show the same image.
+        same: (P, 2) int64 rows of the manifest, in different parts, that show the same image.
         unverified: candidate pairs that were not compared: a file cannot be read any more, or there are too many.
+        contradicting: (P, 2) int64 rows in whatever parts that show the same image with different labels.
     """
 
     same: Pairs
     unverified: int
+    contradicting: Pairs = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
 
 
 def near_pairs(
-    manifest: Manifest, rows: npt.NDArray[np.int64], *, parts: npt.NDArray[np.int64], distance: int
+    manifest: Manifest,
+    rows: npt.NDArray[np.int64],
+    *,
+    parts: npt.NDArray[np.int64],
+    distance: int,
+    labels: npt.NDArray[np.int64] | None = None,
 ) -> NearPairs:
-    """Pairs of rows in different parts that show the same image without having the same pixels.
+    """Pairs of rows that show the same image without having the same pixels: in different parts, or labelled apart.
 
     Args:
         manifest: its files are read for the candidates.
         rows: (N,) rows to look at; those without a perceptual hash (constant images) are passed over.
-        parts: (N,) number of the part of each of them: a split, a patient.
+        parts: (N,) number of the part of each of them: a split, a patient; -1 for none.
         distance: largest Hamming distance of a candidate pair.
+        labels: (N, L) codes of the values of label columns, -1 unknown, or None.
     """
     frame = manifest.frame.iloc[rows]
     is_hashed = frame["phash"].notna().to_numpy()
     frame, rows, parts = frame[is_hashed], rows[is_hashed], parts[is_hashed]
+    codes = np.empty((len(rows), 0), dtype=np.int64) if labels is None else labels[is_hashed]
     hashes = np.asarray([int(value, 16) for value in frame["phash"]], dtype=np.uint64)
-    patients = pd.factorize(frame["patient_id"])[0]
-    pixels = pd.factorize(frame["pixel_hash"])[0]
+    patients, pixels = (pd.factorize(frame[name])[0] for name in ("patient_id", "pixel_hash"))
+    stacks = _stacks(frame)
 
-    def others() -> Iterator[Pairs]:
-        for pairs in candidate_pairs(hashes, distance=distance):
-            a, b = pairs.T
-            is_copy = (pixels[a] == pixels[b]) & (pixels[a] >= 0)
-            yield pairs[(parts[a] != parts[b]) & (patients[a] != patients[b]) & ~is_copy]
+    def is_apart(pairs: Pairs) -> Mask:
+        a, b = pairs.T
+        return np.asarray((parts[a] != parts[b]) & (parts[pairs] >= 0).all(axis=1) & (patients[a] != patients[b]))
 
-    found = verify_pairs(others(), lambda place: load_thumbnail(manifest, int(rows[place])), count=len(rows))
-    return NearPairs(rows[found.same], found.unverified)
+    def is_contradicting(pairs: Pairs) -> Mask:
+        a, b = pairs.T
+        differs = ((codes[a] != codes[b]) & (codes[a] >= 0) & (codes[b] >= 0)).any(axis=1)
+        return np.asarray(differs & ((stacks[a] != stacks[b]) | (stacks[a] < 0)))
+
+    def wanted() -> Iterator[Pairs]:  # those in two parts first, as there is a bound
+        for of_parts in (True, False) if codes.shape[1] else (True,):
+            for pairs in candidate_pairs(hashes, distance=distance):
+                a, b = pairs.T
+                is_copy = (pixels[a] == pixels[b]) & (pixels[a] >= 0)
+                chosen = is_apart(pairs) if of_parts else is_contradicting(pairs) & ~is_apart(pairs)
+                yield pairs[chosen & ~is_copy]
+
+    found = verify_pairs(wanted(), lambda place: load_thumbnail(manifest, int(rows[place])), count=len(rows))
+    apart, contradicting = (found.same[select(found.same)] for select in (is_apart, is_contradicting))
+    return NearPairs(rows[apart], found.unverified, rows[contradicting])
+
+
+def _stacks(frame: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """(N,) number of the series, or file of several frames, that a row is a slice of; -1 where it is of none."""
+    of_file = frame["path"].where(frame["frame"].notna() & frame["member"].isna())
+    return pd.factorize(frame["series_id"].fillna(of_file))[0].astype(np.int64)
 
 
 def load_thumbnail(manifest: Manifest, row: int) -> Pixels | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from lepton_vision.config import AuditConfig, Config
@@ -94,10 +95,125 @@ def test_a_patient_in_two_splits_is_found_and_never_dropped(divided: Manifest) -
 def test_no_message_names_a_patient_or_a_file(divided: Manifest) -> None:
     shutil.copy(divided.root / "p10/0.png", divided.root / "p00/copy.png")
     tampered = rescan(divided)
-    text = json.dumps(audit_manifest(tampered).to_dict()) + audit_manifest(tampered)._repr_html_()
+    audit = audit_manifest(tampered)
+    text = json.dumps(audit.to_dict()) + audit._repr_html_()
+    with pytest.raises(LeakageError) as caught:
+        audit.raise_on({"leakage"})
+    text += str(caught.value)
     assert "Doe" not in text
     assert ".png" not in text
     assert not any(str(patient) in text for patient in tampered.frame["patient_id"])
+
+
+def near_copies(
+    divided: Manifest, *, into: str, labels: tuple[int, int], splits: tuple[str | None, str | None]
+) -> Manifest:
+    """A JPEG copy of row 20's image in the folder ``into``, both labelled and placed as told, as a manifest."""
+    image = cv2.imread(str(divided.root / "p10/0.png"), cv2.IMREAD_GRAYSCALE)
+    cv2.imwrite(str(divided.root / into / "copy.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 60])
+    table = pd.read_csv(divided.root.parent / "labels.csv")
+    table.loc[table["path"] == "p10/0.png", "finding"] = labels[0]
+    table.loc[len(table)] = [f"{into}/copy.jpg", f"Doe^{int(into[1:])}", labels[1]]
+    fresh = scan_folder(divided.root, labels=table)
+    own = {"p10/0.png": splits[0], f"{into}/copy.jpg": splits[1]}
+    rest = None if splits == (None, None) else "train"
+    return with_splits(fresh, [own.get(path, rest) for path in fresh.frame["path"]])
+
+
+@pytest.mark.parametrize("splits", [(None, None), ("train", "train"), ("test", "train")])
+def test_near_identical_images_with_different_labels_are_a_conflict(
+    divided: Manifest, splits: tuple[str | None, str | None]
+) -> None:
+    manifest = near_copies(divided, into="p00", labels=(0, 1), splits=splits)
+    audit = audit_manifest(manifest)
+    (conflict,) = [finding for finding in audit.findings if finding.kind == "conflict"]
+    assert (conflict.cause, conflict.severity) == ("near", "warning")
+    assert {manifest.frame["path"][row] for row in conflict.rows} == {"p00/copy.jpg", "p10/0.png"}
+    assert sum(leak.cause == "near" for leak in audit.leaks) == (splits[0] != splits[1])
+    with pytest.raises(LeakageError, match="near-identical images with different labels: 1"):
+        audit.raise_on({"conflict"})
+
+
+def test_near_identical_images_with_one_label_inside_a_split_are_nothing(divided: Manifest) -> None:
+    manifest = near_copies(divided, into="p00", labels=(1, 1), splits=("train", "train"))
+    assert audit_manifest(manifest).counts == {"prevalence": 1}
+
+
+def test_near_identical_images_of_one_patient_with_different_labels_are_a_note(divided: Manifest) -> None:
+    audit = audit_manifest(near_copies(divided, into="p10", labels=(0, 1), splits=("train", "train")))
+    (conflict,) = [finding for finding in audit.findings if finding.kind == "conflict"]
+    assert (conflict.severity, "of one patient" in conflict.message) == ("note", True)
+    audit.raise_on({"conflict"})
+
+
+@pytest.fixture
+def leaking(make_manifest: Make) -> Manifest:
+    """30 pairs of identical images in train and test, and one of contradicting labels in train."""
+    ids = [f"{k:03}" for k in range(62)]
+    return make_manifest(
+        y=[0, 1] * 15 + [0, 1] * 15 + [0, 1],
+        split=["train"] * 30 + ["test"] * 30 + ["train"] * 2,
+        pixel_hash=ids[:30] * 2 + ["same"] * 2,
+        phash=[HASHES[k % 12] for k in range(62)],
+        patient_id=ids,
+        path=[f"=danger/{name}.png" for name in ids],
+    )
+
+
+def test_equal_findings_are_one_line_that_names_rows_and_paths(leaking: Manifest) -> None:
+    audit = audit_manifest(leaking, AuditConfig(near_duplicates=False))
+    assert audit.counts == {"leakage": 30, "duplicate": 1, "conflict": 1, "prevalence": 1}
+    plain = audit.to_dict(with_paths=True)["findings"]
+    assert [(one["kind"], one["count"]) for one in plain] == [
+        ("leakage", 30),
+        ("duplicate", 1),
+        ("conflict", 1),
+        ("prevalence", 1),
+    ]
+    assert plain[0]["groups"][:2] == [[0, 30], [1, 31]]
+    assert sorted(plain[0]["rows"]) == list(range(60))
+    assert plain[0]["paths"][:2] == ["=danger/000.png", "=danger/030.png"]
+    assert plain[0]["message"] == "30 groups of identical images in two splits (train and test), 60 images in all."
+    shown = audit.summary()["findings"][0]
+    assert shown["examples"].startswith("rows 0, 30 (=danger/000.png, =danger/030.png); rows 1, 31")
+    assert audit._repr_html_().count("<tr>") == 5
+
+
+def test_every_finding_is_written_as_a_table_that_no_spreadsheet_computes(leaking: Manifest, tmp_path: Path) -> None:
+    audit = audit_manifest(leaking, AuditConfig(near_duplicates=False))
+    table = pd.read_csv(audit.save(tmp_path / "new" / "findings.csv"))
+    assert len(table) == 30 * 2 + 2 + 2 + 1
+    first = table.iloc[1]
+    assert (first["group"], first["finding"], first["kind"], first["cause"]) == (0, 0, "leakage", "identical")
+    assert (first["row"], first["path"], first["split"], first["label_y"]) == (30, "'=danger/030.png", "test", 0)
+    assert table["row"].isna().tolist() == [False] * 64 + [True]
+    whole = pd.read_parquet(audit.save(tmp_path / "findings.parquet"))
+    assert whole["path"].iloc[1] == "=danger/030.png"
+    with pytest.raises(ManifestError, match="csv or"):
+        audit.save(tmp_path / "findings.txt")
+
+
+def test_the_command_line_groups_findings_and_fails_on_any_kind(leaking: Manifest, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from lepton_vision.cli import app
+
+    place, out = str(leaking.save(tmp_path / "m.parquet")), str(tmp_path / "findings.csv")
+    shown = CliRunner().invoke(app, ["audit", place, "--out", out, "--fail-on", "none"])
+    assert shown.exit_code == 0
+    assert len(shown.stdout.splitlines()) < 15
+    assert "rows 0, 30 (=danger/000.png" in shown.stdout
+    assert len(pd.read_csv(out)) >= 65
+    assert CliRunner().invoke(app, ["audit", place, "--fail-on", "unknown_patient"]).exit_code == 0
+    assert isinstance(CliRunner().invoke(app, ["audit", place, "--fail-on", "duplicate"]).exception, LeakageError)
+    wrong = CliRunner().invoke(app, ["audit", place, "--fail-on", "leak"])
+    assert "leakage" in str(wrong.exception)
+
+
+def test_images_without_a_patient_can_fail_an_audit(make_manifest: Make) -> None:
+    audit = audit_manifest(make_manifest(y=[0, 1], path=["sub-01/a.png", "sub-02/b.png"]))
+    with pytest.raises(LeakageError, match="--patient-from"):
+        audit.raise_on({"unknown_patient"})
 
 
 def test_copies_inside_a_split_and_contradicting_labels(make_manifest: Make) -> None:
