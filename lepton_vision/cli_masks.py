@@ -84,6 +84,7 @@ def _figures(evaluation: Any, report: Path) -> dict[str, Any]:
     figures = {name: {k: f.to_dict() for k, f in values.items()} for name, values in evaluation.figures.items()}
     first = next(iter(figures.values()))
     facts = {**first, "targets": figures, "n": evaluation.n, "report": str(report)}
+    facts |= {key: value for key, value in evaluation.provenance.items() if key == "unknown_patient"}
     analyses = evaluation.analyses.to_dict()
     return facts | {name: analyses[name] for name in ("subgroups", "external") if analyses[name] is not None}
 

@@ -70,6 +70,7 @@ def compare(
     write_atomic(out / "comparison.html", page)
     shown = {name: _endpoints(part) for name, part in facts["targets"].items()}
     counts = {"n": result.n, "n_patients": result.n_patients}
+    counts |= {key: value for key, value in result.provenance.items() if key == "unknown_patient"}
     print_facts({**counts, "targets": shown, "comparison": str(out / "comparison.json")}, as_json=as_json)
 
 

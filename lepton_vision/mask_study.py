@@ -22,6 +22,7 @@ from lepton_vision.inference.masks import MaskPrediction, predict_masks
 from lepton_vision.inference.predictions import Failure
 from lepton_vision.inspection import describe
 from lepton_vision.manifest import Manifest
+from lepton_vision.manifest.patients import known_patients
 from lepton_vision.manifest.slices import volume_ids
 from lepton_vision.models import Bundle
 from lepton_vision.readers import read_image
@@ -106,6 +107,7 @@ def evaluate_mask_parts(
         lesions=segmentation.lesions,
         config=first.config.evaluation,
     )
+    evaluation = _with_unknown(evaluation, parts)
     curves = {name: froc(scores, config=first.config.evaluation) for name, scores in seen.lesions.items()}
     heads = _compare(seen.heads, parts, device=device)
     further = {"froc": {name: curve.to_dict() for name, curve in curves.items()}, "heads": heads.to_dict()}
@@ -122,6 +124,16 @@ def evaluate_mask_parts(
         provenance={**(describe(first) if len(parts) == 1 else {"models": len(parts)}), **(facts or {})},
     )
     return evaluation, report
+
+
+def _with_unknown(
+    evaluation: SegmentationEvaluation, parts: Sequence[tuple[Bundle, Manifest]]
+) -> SegmentationEvaluation:
+    """The evaluation with the number of its cases that name no patient."""
+    nameless = {str(name) for _, part in parts for name in part.frame["image_id"][~known_patients(part.frame)]}
+    unknown = len({row.image_id for row in evaluation.cases} & nameless)
+    facts = {"unknown_patient": unknown} if unknown else {}
+    return replace(evaluation, provenance={**evaluation.provenance, **facts})
 
 
 def _cases(
@@ -237,6 +249,7 @@ def plain_figures(evaluation: SegmentationEvaluation) -> dict[str, Any]:
     plain = evaluation.to_dict()
     facts: dict[str, Any] = {"structures": {name: part["figures"] for name, part in plain["structures"].items()}}
     facts |= {key: plain[key] for key in ("n", "n_patients", "n_failed", "tolerance_mm")}
+    facts |= {key: value for key, value in evaluation.provenance.items() if key == "unknown_patient"}
     if evaluation.by_volume is not None:
         facts["by_volume"] = plain_figures(evaluation.by_volume)
     return facts

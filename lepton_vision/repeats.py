@@ -88,6 +88,7 @@ def _row(result: SplitResult, config: Config) -> dict[str, Any]:
     row: dict[str, Any] = {}
     if result.evaluation is not None:
         row = {name: one.to_dict() for name, one in result.evaluation.figures[config.targets[0].name].items()}
+        row |= {key: value for key, value in result.evaluation.provenance.items() if key == "unknown_patient"}
     if result.masks is not None and result.mask_report is not None:
         row["masks"] = mask_figures(result.masks, result.mask_report)
     return row | {"report": str(result.report)}

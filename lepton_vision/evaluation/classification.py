@@ -20,7 +20,7 @@ from lepton_vision.evaluation.class_measures import MulticlassMeasures, Multilab
 from lepton_vision.evaluation.curves import ClassCurves, class_curves
 from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, patient_units
 from lepton_vision.evaluation.measures import BinaryMeasures, Extent
-from lepton_vision.evaluation.units import Aggregation, aggregate, join_values
+from lepton_vision.evaluation.units import Aggregation, aggregate, count_unknown, join_values
 from lepton_vision.inference.predictions import Predictions
 from lepton_vision.ledger import Ledger, names_of
 from lepton_vision.set_rules import SetRule
@@ -62,7 +62,7 @@ class Evaluation:
         confidence: of the intervals, e.g. 0.95.
         preprocess: how the pixels were prepared, or None.
         provenance: plain facts: bundle id, method and number of the replicates, seed, unit of analysis, what further
-            figures hold at.
+            figures hold at, and under ``unknown_patient`` how many cases name no patient, where there are some.
         analyses: calibration, net benefit, prediction sets, abstention, subgroups, comparison with another site.
     """
 
@@ -195,7 +195,7 @@ def evaluate(
         unsure=_by_target(parts, unsure_cases),
         confidence=settings.confidence,
         preprocess=predictions.preprocess,
-        provenance=_provenance(predictions, settings),
+        provenance=_provenance(predictions.select(is_known), settings),
         analyses=analyze(
             predictions,
             operating_point=operating_point,
@@ -254,6 +254,7 @@ def _provenance(predictions: Predictions, settings: EvaluationConfig) -> dict[st
         "unit": settings.unit,
         "max_fpr": settings.max_fpr,
     }
+    facts |= count_unknown(predictions)
     if settings.unit != "image":
         facts["aggregation"] = settings.aggregation
     return facts if settings.prevalence is None else facts | {"stated_prevalence": settings.prevalence}

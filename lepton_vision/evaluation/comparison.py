@@ -20,7 +20,7 @@ from lepton_vision.evaluation.measures import Extent
 from lepton_vision.evaluation.paired_cases import align
 from lepton_vision.evaluation.paired_tests import PairedTest, compare_draws, compare_proportions, holm
 from lepton_vision.evaluation.ranking import BoolArray
-from lepton_vision.evaluation.units import Aggregation, aggregate
+from lepton_vision.evaluation.units import Aggregation, aggregate, count_unknown
 from lepton_vision.inference.predictions import Predictions
 from lepton_vision.types import Figure, FloatArray, Interval, OperatingPoint, Target, TargetKind
 
@@ -121,9 +121,10 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         split = escape(str(self.split or "unknown"))
+        unknown = self.provenance.get("unknown_patient")
         parts = [
             f"<p>Comparison · split {split} · {self.n} cases of {self.n_patients} patients "
-            f"· {self.confidence:.0%} intervals</p>"
+            f"· {self.confidence:.0%} intervals{f' · {unknown} cases name no patient' if unknown else ''}</p>"
         ]
         head = "".join(f"<th>{name}</th>" for name in ("figure", "a", "b", "b − a", "P", "P (Holm)", "test", "n"))
         for target in self.targets:
@@ -220,7 +221,8 @@ def compare(
             "seed": settings.seed,
             "unit": settings.unit,
         }
-        | ({} if settings.unit == "image" else {"aggregation": settings.aggregation}),
+        | ({} if settings.unit == "image" else {"aggregation": settings.aggregation})
+        | count_unknown(pair[0].select(is_known)),
     )
 
 

@@ -273,6 +273,7 @@ def _sum_up(
             "intervals": bootstrap.name,
             "replicates": settings.replicates,
             "seed": settings.seed,
+            **({"unknown_patient": int((patients == "").sum())} if (patients == "").any() else {}),
             **facts,
         },
     )

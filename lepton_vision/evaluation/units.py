@@ -82,7 +82,14 @@ def aggregate(
             for t in targets
         },
         addresses=None,
+        patient_known=predictions.names_patient[first],
     )
+
+
+def count_unknown(predictions: Predictions) -> dict[str, int]:
+    """``unknown_patient``, the number of cases that name no patient; nothing where all name one."""
+    unknown = int((~predictions.names_patient).sum())
+    return {"unknown_patient": unknown} if unknown else {}
 
 
 def join_values(values: Sequence[Any], predictions: Predictions, *, unit: Unit) -> list[Any]:

@@ -48,6 +48,8 @@ class Predictions:
         failures: samples that could not be read.
         study_id: (N,) str, "" where unknown; None where nothing is known about studies.
         ledger: where ``evaluate`` notes a look at a test split, or None. It is not saved.
+        patient_known: (N,) bool, False where ``patient_id`` stands for a study, series or file, as the patient is not
+            known; None where each ``patient_id`` but "" is a patient.
 
     Raises:
         EvaluationError: lengths that do not match, an id that stands twice, a probability that is NaN or outside
@@ -73,6 +75,7 @@ class Predictions:
     failures: tuple[Failure, ...] = field(default=())
     study_id: TextArray | None = None
     ledger: Ledger | None = field(default=None, repr=False, compare=False)
+    patient_known: npt.NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         for name in self.ids:
@@ -80,6 +83,8 @@ class Predictions:
         for name in ("y_true", "y_prob"):
             values = {key: np.asarray(array, dtype=np.float64) for key, array in getattr(self, name).items()}
             object.__setattr__(self, name, values)
+        if self.patient_known is not None:
+            object.__setattr__(self, "patient_known", np.asarray(self.patient_known, dtype=np.bool_))
         object.__setattr__(self, "failures", tuple(Failure(*failure) for failure in self.failures))
         _check_ids(self)
         for target in self.targets:
@@ -105,6 +110,12 @@ class Predictions:
         """Names of the id columns that are there."""
         names = ("image_id", "patient_id", "series_id")
         return names if self.study_id is None else (*names, "study_id")
+
+    @property
+    def names_patient(self) -> npt.NDArray[np.bool_]:
+        """(N,) bool: samples whose patient is known."""
+        is_given = np.asarray(self.patient_id != "", dtype=np.bool_)
+        return is_given if self.patient_known is None else is_given & self.patient_known
 
     def target(self, name: str) -> Target:
         """Return the target of that name; EvaluationError names the nearest one."""
@@ -144,6 +155,7 @@ class Predictions:
             addresses=addresses,
             failures=(),
             study_id=None if self.study_id is None else self.study_id[positions],
+            patient_known=None if self.patient_known is None else self.patient_known[positions],
         )
 
     @classmethod
@@ -183,6 +195,7 @@ class Predictions:
             preprocess=first.preprocess if all(part.preprocess == first.preprocess for part in parts) else None,
             failures=tuple(failure for part in parts for failure in part.failures),
             study_id=np.concatenate(studies) if len(studies) == len(parts) else None,
+            patient_known=np.concatenate([part.names_patient for part in parts]),
         )
 
     def save(self, path: str | Path) -> Path:
@@ -241,6 +254,8 @@ def as_text(values: npt.ArrayLike) -> TextArray:
 def _check_ids(predictions: Predictions) -> None:
     n = predictions.image_id.shape[0] if predictions.image_id.ndim == 1 else -1
     lengths = {name: np.shape(getattr(predictions, name)) for name in predictions.ids}
+    if predictions.patient_known is not None:
+        lengths["patient_known"] = predictions.patient_known.shape
     if predictions.addresses is not None:
         lengths["addresses"] = (len(predictions.addresses),)
     if any(shape != (n,) for shape in lengths.values()):

@@ -204,6 +204,7 @@ def _of_manifest(
         failures=(*rejected_rows(manifest), *found.failures),
         study_id=as_text(table["study_id"].fillna("").to_numpy(dtype=object)[rows]) if "study_id" in table else None,
         ledger=_ledger(bundle, manifest) if split == "test" else None,
+        patient_known=table["patient_known"].fillna(False).to_numpy(dtype=bool)[rows],
     )
 
 

@@ -80,6 +80,8 @@ def _names(target: Target, is_only: bool) -> tuple[list[str], list[str]]:
 
 def _to_columns(predictions: Predictions) -> Columns:
     columns: Columns = {name: getattr(predictions, name).tolist() for name in predictions.ids}
+    if not predictions.names_patient.all():
+        columns["patient_known"] = predictions.names_patient.astype(int).tolist()
     columns["split"] = [predictions.split] * predictions.n
     for target in predictions.targets:
         names = _names(target, len(predictions.targets) == 1)
@@ -245,6 +247,7 @@ def _from_columns(columns: Columns, facts: dict[str, Any], *, targets: Sequence[
         preprocess=None if preprocess is None else PreprocessConfig.model_validate(preprocess),
         failures=tuple(Failure(*failure) for failure in facts.get("failures", ())),
         study_id=as_text(columns["study_id"]) if "study_id" in columns else None,
+        patient_known=_numbers(columns, "patient_known") == 1 if "patient_known" in columns else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -129,7 +129,8 @@ def _differing(group: pd.DataFrame, label_columns: Sequence[str]) -> str:
 def _near(manifest: Manifest, frame: pd.DataFrame, *, label_columns: Sequence[str], distance: int) -> list[Finding]:
     """Images that show the same but are not identical: in two splits, or with different labels."""
     labels = np.stack([pd.factorize(frame[name])[0] for name in label_columns], axis=1) if label_columns else None
-    parts = frame["split"].map({name: k for k, name in enumerate(SPLITS)}).fillna(-1).to_numpy(dtype=np.int64)
+    places: dict[Any, int] = {name: k for k, name in enumerate(SPLITS)}
+    parts = np.asarray([places.get(name, -1) for name in objects(frame["split"])], dtype=np.int64)
     has_labels = labels is not None and bool((labels.max(axis=0, initial=-1) > 0).any())
     if frame["split"].nunique() < 2 and not has_labels:
         return []
@@ -167,8 +168,8 @@ def _notes(manifest: Manifest, frame: pd.DataFrame) -> list[Finding]:
             f"{len(unknown)} of {len(frame)} usable images name no patient; each file, series or study counts as a "
             f"patient of its own. {advise(unknown)}"
         )
-        rows = _positions(unknown) if len(unknown) < len(frame) else ()
-        findings.append(Finding("unknown_patient", "warning", message, rows))
+        some = _positions(unknown) if len(unknown) < len(frame) else ()
+        findings.append(Finding("unknown_patient", "warning", message, some))
     if manifest.rejected:
         rows = np.flatnonzero(~manifest.is_ok)
         reasons = ", ".join(f"{reason}: {count}" for reason, count in manifest.rejected.items())

@@ -19,7 +19,7 @@ from lepton_vision.reporting.mask_wording import (
     STATUS_NAMES,
     failure_words,
 )
-from lepton_vision.reporting.notes import FEW_PATIENTS, Note
+from lepton_vision.reporting.notes import FEW_PATIENTS, Note, on_unknown_patients
 from lepton_vision.reporting.view import Shown, format_figure, is_known, number
 from lepton_vision.reporting.wording import Term, split_name
 
@@ -241,7 +241,10 @@ def _on_size(evaluation: SegmentationEvaluation) -> list[Note]:
         few = "one patient" if evaluation.n_patients == 1 else f"{evaluation.n_patients:,} patients"
         text = f"Only {few}: the intervals are rough, and another sample could look quite different."
         notes.append(Note("caution", text))
-    if evaluation.n > 1 and evaluation.n_patients == evaluation.n:
+    unknown = evaluation.provenance.get("unknown_patient", 0)
+    if unknown:
+        notes.append(on_unknown_patients(unknown, evaluation.n, unit="image"))
+    elif evaluation.n > 1 and evaluation.n_patients == evaluation.n:
         text = (
             "Every case counts as a patient of its own. If patients have several cases here and their ids were not "
             "given, the intervals are too narrow."

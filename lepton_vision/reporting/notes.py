@@ -108,8 +108,10 @@ def _on_size(evaluation: Evaluation) -> list[Note]:
     if evaluation.n_failed:
         words = "image could not be read and is" if evaluation.n_failed == 1 else "images could not be read and are"
         notes.append(Note("caution", f"{evaluation.n_failed:,} {words} in no figure."))
-    unit = unit_of(evaluation)
-    if evaluation.n and evaluation.n_patients == evaluation.n and unit != "patient":
+    unit, unknown = unit_of(evaluation), evaluation.provenance.get("unknown_patient", 0)
+    if unknown:
+        notes.append(on_unknown_patients(unknown, evaluation.n, unit=unit))
+    elif evaluation.n and evaluation.n_patients == evaluation.n and unit != "patient":
         notes.append(
             Note(
                 "info",
@@ -118,6 +120,17 @@ def _on_size(evaluation: Evaluation) -> list[Note]:
             )
         )
     return notes
+
+
+def on_unknown_patients(unknown: int, n: int, *, unit: str) -> Note:
+    """What follows where cases name no patient."""
+    cases = "cases" if unit == "patient" else plural(unit)
+    text = (
+        f"{unknown:,} of {n:,} {cases} name no patient: each file, series or study counts as a patient of its own. If "
+        f"patients have several {cases} here, the intervals are too narrow; that images of one patient were trained on "
+        "cannot be excluded."
+    )
+    return Note("caution", text)
 
 
 def _on_classes(evaluation: Evaluation, target: Target) -> list[Note]:
