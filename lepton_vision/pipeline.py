@@ -210,7 +210,8 @@ def with_targets(config: Config, manifest: Manifest) -> Config:
 
 
 def check_leakage(config: Config, manifest: Manifest) -> tuple[Manifest, Audit]:
-    """Audit the manifest and do what ``config.audit.on_leakage`` says about leaks."""
+    """Audit the manifest and do what ``config.audit.on_leakage`` says about leaks; say how many name no patient."""
+    warn_unknown(manifest.frame)
     audit = audit_manifest(manifest, config)
     if config.audit.on_leakage == "drop_train":
         manifest = drop_leaks(manifest, audit)
