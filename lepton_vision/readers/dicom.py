@@ -19,12 +19,13 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from lepton_vision.errors import ReadError
-from lepton_vision.readers.dicom_decode import read_stored
+from lepton_vision.readers.dicom_decode import check_pixels, read_stored
 from lepton_vision.readers.dicom_facts import code, raw_identifiers, read_depth_spacing, read_facts, read_spacing
 from lepton_vision.readers.dicom_header import DEFLATED, DicomFile, number, open_dicom, stored_path, text
 from lepton_vision.readers.dicom_kinds import object_kind
 from lepton_vision.readers.dicom_layout import PixelLayout, read_layout
-from lepton_vision.readers.dicom_lut import expand_palette, modality_values, read_window
+from lepton_vision.readers.dicom_lut import modality_values, read_window
+from lepton_vision.readers.dicom_palette import expand_palette
 from lepton_vision.readers.dicom_planes import describe_slices, read_planes
 from lepton_vision.readers.dicom_scan import scan_dicom
 from lepton_vision.readers.facts import Fact, FileFacts, RawIds
@@ -109,15 +110,16 @@ def probe_dicom(stream: BinaryIO, *, head: bytes, path: Path, limits: Limits) ->
     file = _open(stream, head=head, what="facts", limits=limits)
     with guard(_HEADER, reason="corrupt"):
         uid = text(file.dataset, "SOPInstanceUID")
-        found = _facts(file) if file.shared is None else _series_facts(_SharedHeader(file))
+        layout, found = _facts(file) if file.shared is None else _series_facts(_SharedHeader(file))
+        check_pixels(file, layout)
         return replace(found, image_id=pseudonym("image", uid or stored_path(path)), facts=dict(found.facts))
 
 
-def _facts(file: DicomFile) -> FileFacts:
+def _facts(file: DicomFile) -> tuple[PixelLayout, FileFacts]:
     """Everything but the image's own id."""
     layout = read_layout(file)
     ids = _ids(file.dataset, name="", wanted=range(1), one=False) | {"image_id": ""}
-    return FileFacts(
+    return layout, FileFacts(
         source_format="dicom",
         frames=layout.frames,
         rows=layout.rows,
@@ -144,7 +146,7 @@ class _SharedHeader:
 
 
 @lru_cache(maxsize=256)
-def _series_facts(header: _SharedHeader) -> FileFacts:
+def _series_facts(header: _SharedHeader) -> tuple[PixelLayout, FileFacts]:
     """Facts of the first slice of a series serve the others."""
     return _facts(header.file)
 
@@ -188,6 +190,8 @@ def _decode(file: DicomFile, *, frame: int | None, limits: Limits) -> tuple[Pixe
         layout = read_layout(file)
         wanted = _wanted(layout, frame=frame)
     stored, decoder = read_stored(file, layout, wanted=wanted, limits=limits)
+    if not file.is_native:
+        layout = layout.holding(stored)
     with guard(_UNITS, reason="corrupt"):
         pixels, value_range, units, window = _to_units(stored, file.dataset, layout=layout, wanted=wanted)
         image = Image(
@@ -220,8 +224,8 @@ def _to_units(
     if layout.photometric == "PALETTE COLOR":
         stored, value_range = expand_palette(stored, dataset)
     elif layout.samples > 1:
-        low, high = layout.stored_range
-        value_range = (float(low), float(high))
+        low, high = np.array(layout.stored_range, dtype=np.float32).tolist()  # rounded as the pixels are
+        value_range = (low, high)
     if stored.ndim == 4:
         colors = np.ascontiguousarray(np.moveaxis(stored, 3, 0), dtype=np.float32)
         return colors, value_range, "display", None
@@ -229,9 +233,12 @@ def _to_units(
     window = read_window(dataset, frame=wanted.start, smallest=value_range[0])
     units = _units(dataset, kind=kind)
     if layout.photometric == "MONOCHROME1" and units != "HU":
-        total = value_range[0] + value_range[1]
-        np.subtract(np.float32(total), gray, out=gray)
-        window = reflect(window, total=total) if window is not None else None
+        ends = np.array(value_range, dtype=np.float32)
+        total = np.float32(value_range[0] + value_range[1])
+        np.subtract(total, gray, out=gray)
+        low, high = (total - ends[::-1]).tolist()
+        value_range = (low, high)
+        window = reflect(window, total=float(total)) if window is not None else None
     return gray[None], value_range, units, window
 
 

@@ -19,10 +19,10 @@ from lepton_vision import __version__
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.codestream import check_agreement, parse_jpeg, parse_jpeg2000
 from lepton_vision.readers.dicom_child import decode_isolated
-from lepton_vision.readers.dicom_frames import frame_bytes
+from lepton_vision.readers.dicom_frames import frame_bytes, peek_frame
 from lepton_vision.readers.dicom_header import DicomFile, inflate
 from lepton_vision.readers.dicom_layout import PixelLayout
-from lepton_vision.readers.dicom_native import read_native, unpack_bits
+from lepton_vision.readers.dicom_native import check_length, read_native, unpack_bits
 from lepton_vision.readers.limits import Limits, check_size, guard
 from lepton_vision.readers.versions import package_version
 
@@ -56,6 +56,7 @@ _DEFLATED_FRAME = Route("numpy", "deflate")
 
 _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 _RLE_LOSSLESS = "1.2.840.10008.1.2.5"
+_HEAD_BYTES = 2**14  # of a frame that is looked at and not decoded
 _ROUTES = {
     "1.2.840.10008.1.2.4.50": _PILLOW,
     _JPEG_EXTENDED: _SIMPLEITK,  # with 8 bits it is what Pillow reads, see _route
@@ -97,6 +98,23 @@ def read_stored(file: DicomFile, layout: PixelLayout, *, wanted: range, limits: 
     return (frames[0][None] if len(frames) == 1 else np.stack(frames)), name
 
 
+def check_pixels(file: DicomFile, layout: PixelLayout) -> None:
+    """Refuse pixel data that can be seen to be wrong without decoding them: their length, frames and first frame.
+
+    Raises:
+        ReadError: reason ``truncated``, ``mismatch``, ``corrupt`` or ``unsupported``.
+    """
+    if file.is_native:
+        check_length(file, layout)
+        return
+    head = peek_frame(file, frames=layout.frames, most=_HEAD_BYTES)
+    try:
+        _check_stream(head, _route(file.transfer_syntax, head), layout=layout)
+    except ReadError as error:
+        if error.reason != "truncated" or len(head) < _HEAD_BYTES:  # else the frame goes on
+            raise
+
+
 def _route(syntax: str, data: bytes) -> Route:
     route = _ROUTES.get(syntax)
     if route is None:
@@ -132,11 +150,17 @@ def _decode(data: bytes, syntax: str, *, layout: PixelLayout, limits: Limits) ->
 
 
 def _check_stream(data: bytes, route: Route, *, layout: PixelLayout) -> None:
-    if route.stream not in ("jpeg", "jpeg2000"):
+    if route.stream == "deflate":
         return
-    stream = parse_jpeg(data) if route.stream == "jpeg" else parse_jpeg2000(data)
-    if (stream.process == 0xF7) != (route is _JPEGLS):
+    if route.stream == "rle":
+        is_other = not 1 <= int.from_bytes(data[:4], "little") <= 15  # segments (PS3.5 G.5)
+    else:
+        stream = parse_jpeg(data) if route.stream == "jpeg" else parse_jpeg2000(data)
+        is_other = (stream.process == 0xF7) != (route is _JPEGLS) or (route is _PILLOW and stream.process > 0xC2)
+    if is_other:
         raise ReadError("The frame is compressed otherwise than the transfer syntax says.", reason="mismatch")
+    if route.stream == "rle":
+        return
     check_agreement(
         stream,
         rows=layout.rows,
@@ -148,10 +172,10 @@ def _check_stream(data: bytes, route: Route, *, layout: PixelLayout) -> None:
 
 def decode_with_pydicom(data: bytes, syntax: str, *, plugin: str, layout: PixelLayout) -> Stored:
     """Decode one frame with exactly one plugin of pydicom."""
-    pixels, _ = get_decoder(syntax).as_array(
-        encapsulate_frame(data), index=0, decoding_plugin=plugin, **layout.options()
-    )
-    return np.asarray(pixels)
+    is_rle = syntax == _RLE_LOSSLESS  # holds native cells, whose stored bits may end below the highest
+    options = layout.options() | {"correct_unused_bits": not is_rle}
+    pixels, _ = get_decoder(syntax).as_array(encapsulate_frame(data), index=0, decoding_plugin=plugin, **options)
+    return layout.mask(np.asarray(pixels)) if is_rle else np.asarray(pixels)
 
 
 def encapsulate_frame(data: bytes) -> bytes:

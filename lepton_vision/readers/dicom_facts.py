@@ -15,7 +15,26 @@ from lepton_vision.readers.facts import Fact, RawIds
 from lepton_vision.readers.identity import pseudonym
 
 _CODE = re.compile(r"[A-Z0-9_ ]{1,16}")  # VR CS: no room for a name in lower case or a sentence
-_AGE = re.compile(r"(\d{3})([DWMY])")
+_AGE = re.compile(r"(\d{1,3})([DWMY]?)")  # VR AS has three digits and a unit; fewer, and bare years, are found as well
+_SNOMED = frozenset({"SCT", "SRT", "SNM3", "99SDM"})
+# View Position (PS3.3 C.8.11.5, C.8.11.7) by code of SNOMED CT and its older form (PS3.16 CID 4010, 4014).
+_VIEWS = {
+    code: view
+    for view, codes in {
+        "AP": "399348003 R-10206", "PA": "272479007 R-40888 R-10214", "LL": "399173006 R-10236",
+        "RL": "399198007 R-10232", "LATERAL": "399067008 R-102CD", "LAO": "399135007 R-10220",
+        "RAO": "399356000 R-40985", "LPO": "399006002 R-10212", "RPO": "399038007 R-10210", "MLO": "399368009 R-10226",
+        "CC": "399162004 R-10242", "ML": "399260004 R-10224", "LM": "399352003 R-10228", "LMO": "399099002 R-10230",
+        "FB": "399196006 R-10244", "SIO": "399188001 R-102D0", "ISO": "441555000 R-40AAA",
+        "XCCL": "399192008 R-1024A", "XCCM": "399101009 R-1024B",
+    }.items()
+    for code in codes.split()
+}  # fmt: skip
+_SIDES = {
+    code: side
+    for side, codes in {"R": "24028007 G-A100", "L": "7771000 G-A101", "B": "51440002 G-A102"}.items()
+    for code in codes.split()
+}
 _DATE = re.compile(r"(\d{4})(\d{2})(\d{2})")
 
 
@@ -42,8 +61,8 @@ def read_facts(dataset: Dataset, *, layout: PixelLayout, transfer_syntax: str) -
         "kvp": number(dataset, "KVP"),
         "slice_thickness_mm": _slice_thickness(dataset),
         "body_part": code(dataset, "BodyPartExamined"),
-        "view_position": code(dataset, "ViewPosition"),
-        "laterality": code(dataset, "ImageLaterality") or code(dataset, "Laterality"),
+        "view_position": code(dataset, "ViewPosition") or _coded(dataset, "ViewCodeSequence", terms=_VIEWS),
+        "laterality": _laterality(dataset),
         "photometric": layout.photometric,
         "transfer_syntax": transfer_syntax,
         "bits_stored": layout.bits_stored,
@@ -67,6 +86,46 @@ def _label(dataset: Dataset, keyword: str) -> str | None:
     return found if found and len(found) <= 64 and found.isprintable() else None
 
 
+def _coded(dataset: Dataset, keyword: str, *, terms: dict[str, str]) -> str | None:
+    """Term of the first code in a sequence, or None where it is none of ``terms``."""
+    for item in items(dataset, keyword)[:1]:
+        if text(item, "CodingSchemeDesignator") in _SNOMED:
+            return terms.get(text(item, "CodeValue") or "")
+    return None
+
+
+def _laterality(dataset: Dataset) -> str | None:
+    """Side of the image: of the whole file, else of its frames where they agree, else of the region that it shows."""
+    return (
+        code(dataset, "ImageLaterality")
+        or code(dataset, "Laterality")
+        or _frame_laterality(dataset)
+        or _region_side(dataset)
+    )
+
+
+def _frame_laterality(dataset: Dataset) -> str | None:
+    """Frame Laterality of the functional groups (PS3.3 C.7.6.16.2.8), or None where frames differ."""
+    shared = [_anatomy(group) for group in items(dataset, "SharedFunctionalGroupsSequence")[:1]]
+    frames = [_anatomy(group) for group in items(dataset, "PerFrameFunctionalGroupsSequence")]
+    sides = {side or (shared[0] if shared else None) for side in frames or [None]}
+    return sides.pop() if len(sides) == 1 else None
+
+
+def _anatomy(group: Dataset) -> str | None:
+    """Side in one functional group."""
+    for anatomy in items(group, "FrameAnatomySequence")[:1]:
+        return code(anatomy, "FrameLaterality") or _region_side(anatomy)
+    return None
+
+
+def _region_side(dataset: Dataset) -> str | None:
+    """Side as modifier of the anatomic region (PS3.16 CID 244)."""
+    for region in items(dataset, "AnatomicRegionSequence")[:1]:
+        return _coded(region, "AnatomicRegionModifierSequence", terms=_SIDES)
+    return None
+
+
 def _sex(dataset: Dataset) -> str | None:
     found = code(dataset, "PatientSex")
     return found if found in ("M", "F", "O") else None
@@ -84,10 +143,10 @@ def _age_band(dataset: Dataset) -> str | None:
 
 
 def _age_years(dataset: Dataset) -> int | None:
-    match = _AGE.fullmatch(text(dataset, "PatientAge") or "")
+    match = _AGE.fullmatch((text(dataset, "PatientAge") or "").upper())
     if match:
         count = int(match[1])
-        return {"D": count // 365, "W": count // 52, "M": count // 12, "Y": count}[match[2]]
+        return {"D": count // 365, "W": count // 52, "M": count // 12}.get(match[2], count)
     born = _DATE.fullmatch(text(dataset, "PatientBirthDate") or "")
     taken = _DATE.fullmatch(text(dataset, "StudyDate") or text(dataset, "AcquisitionDate") or "")
     if not born or not taken:

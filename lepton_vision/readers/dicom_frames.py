@@ -13,8 +13,9 @@ from lepton_vision.errors import ReadError
 from lepton_vision.readers.dicom_header import DicomFile
 
 _ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
-# What ends a frame, where there is no offset table: EOI of JPEG and JPEG-LS, EOC of JPEG 2000.
-_END_MARKER = b"\xff\xd9"
+# First bytes of JPEG and JPEG-LS, of JPEG 2000, and of the latter in a JP2 file.
+_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")
+_DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"  # nothing marks their beginning, and each is one fragment
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +31,64 @@ def frame_bytes(file: DicomFile, *, frames: int, wanted: range) -> Iterator[byte
     """Yield the compressed bytes of the wanted frames, in order.
 
     Raises:
-        ReadError: reason ``truncated`` (an item reaches beyond the end of the file), ``corrupt``, or ``no_frame``.
+        ReadError: reason ``truncated`` (an item reaches beyond the end of the file), ``corrupt``, or ``mismatch`` for
+            more frames than the header tells of.
     """
-    if file.pixels is None or file.pixels.length is not None:
-        raise ReadError("Compressed pixel data must be encapsulated. Export the file again.", reason="corrupt")
-    offsets, fragments = _read_items(file.stream, start=file.pixels.offset, size=file.size)
-    groups = _group(fragments, frames=frames, offsets=offsets, extended=_extended_offsets(file.dataset), file=file)
+    groups = _group(file, frames=frames)
     for index in wanted:
-        if index >= len(groups):
-            raise ReadError(
-                f"The header promises {frames} frame(s), the file holds {len(groups)}. Copy it again.",
-                reason="truncated",
-            )
+        _check_count(groups, frames=frames, least=index + 1)
         yield b"".join(_content(file.stream, fragment) for fragment in groups[index])
 
 
-def _content(stream: BinaryIO, fragment: Fragment) -> bytes:
+def peek_frame(file: DicomFile, *, frames: int, most: int) -> bytes:
+    """First bytes of the first frame, of a file that holds all of them; raises as ``frame_bytes``."""
+    groups = _group(file, frames=frames)
+    _check_count(groups, frames=frames, least=frames)
+    return _content(file.stream, groups[0][0], most=most)
+
+
+def _check_count(groups: list[list[Fragment]], *, frames: int, least: int) -> None:
+    if len(groups) < least:
+        raise ReadError(
+            f"The header promises {frames} frame(s), the file holds {len(groups)}. Copy it again.",
+            reason="truncated",
+        )
+
+
+def _group(file: DicomFile, *, frames: int) -> list[list[Fragment]]:
+    """Fragments of each frame; fewer than ``frames`` where the file was cut off."""
+    if file.pixels is None or file.pixels.length is not None:
+        raise ReadError(
+            "The pixel data are not compressed, and the transfer syntax of the meta header says that they are. "
+            "Export the file again.",
+            reason="corrupt",
+        )
+    offsets, fragments = _read_items(file.stream, start=file.pixels.offset, size=file.size)
+    if len(fragments) == frames:
+        return [[fragment] for fragment in fragments]
+    begins = {one.start for one in fragments if one is fragments[0] or _begins_frame(file, one)}
+    if len(begins) > frames:
+        raise ReadError(
+            f"The header promises {frames} frame(s), the pixel data hold {len(begins)}. Correct Number of Frames, or "
+            "export the file again.",
+            reason="mismatch",
+        )
+    starts = _extended_offsets(file.dataset) or offsets
+    known = {fragment.start for fragment in fragments}
+    is_usable = len(starts) == frames and starts == sorted(set(starts)) and known.issuperset(starts)
+    return _split_at(fragments, starts=set(starts) if is_usable else begins)
+
+
+def _begins_frame(file: DicomFile, fragment: Fragment) -> bool:
+    """Whether a fragment begins like a frame, and not in the middle of one."""
+    head = _content(file.stream, fragment, most=12)
+    is_rle = head[4:8] == b"\x40\0\0\0" and head[1:4] == b"\0\0\0" and 1 <= head[0] <= 15  # PS3.5 G.5
+    return file.transfer_syntax == _DEFLATED_FRAMES or is_rle or head.startswith(_STARTS)
+
+
+def _content(stream: BinaryIO, fragment: Fragment, *, most: int | None = None) -> bytes:
     stream.seek(fragment.offset)
-    return stream.read(fragment.length)
+    return stream.read(fragment.length if most is None else min(most, fragment.length))
 
 
 def _read_items(stream: BinaryIO, *, start: int, size: int) -> tuple[list[int], list[Fragment]]:
@@ -83,27 +124,6 @@ def _extended_offsets(dataset: Dataset) -> list[int]:
     if not isinstance(table, bytes) or len(table) % 8:
         return []
     return list(struct.unpack(f"<{len(table) // 8}Q", table))
-
-
-def _group(
-    fragments: list[Fragment], *, frames: int, offsets: list[int], extended: list[int], file: DicomFile
-) -> list[list[Fragment]]:
-    """Fragments of each frame."""
-    if frames == 1:
-        return [fragments]
-    if len(fragments) == frames:
-        return [[fragment] for fragment in fragments]
-    starts = extended or offsets
-    known = {fragment.start for fragment in fragments}
-    if len(starts) == frames and starts == sorted(set(starts)) and known.issuperset(starts):
-        return _split_at(fragments, starts=set(starts))
-    # No usable table: a frame ends with the fragment whose last bytes are an end marker.
-    groups: list[list[Fragment]] = [[]]
-    for fragment in fragments:
-        groups[-1].append(fragment)
-        if _END_MARKER in _content(file.stream, fragment)[-10:]:
-            groups.append([])
-    return [group for group in groups if group]
 
 
 def _split_at(fragments: list[Fragment], *, starts: set[int]) -> list[list[Fragment]]:

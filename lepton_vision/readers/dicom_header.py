@@ -23,10 +23,12 @@ from lepton_vision.readers.limits import Limits
 DEFLATED = "1.2.840.10008.1.2.1.99"
 EXPLICIT = "1.2.840.10008.1.2.1"
 _IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
-_NATIVE = frozenset({_IMPLICIT, EXPLICIT, _BIG_ENDIAN, DEFLATED, "1.2.840.113619.5.2"})
+BIG_ENDIAN_PIXELS = "1.2.840.113619.5.2"  # GE's own: an implicit little-endian header, big-endian pixels
+_NATIVE = frozenset({_IMPLICIT, EXPLICIT, _BIG_ENDIAN, DEFLATED, BIG_ENDIAN_PIXELS})
 _PIXEL_TAGS = {0x0008: "FloatPixelData", 0x0009: "DoubleFloatPixelData", 0x0010: "PixelData"}
 PIXEL_WORDS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-_LONG_VRS = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"UN", b"UT", b"UC", b"UR", b"SQ"})
+_PIXEL_VRS = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"UN"})
+_LONG_VRS = _PIXEL_VRS | {b"UT", b"UC", b"UR", b"SQ"}
 _VRS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
 )
@@ -52,7 +54,7 @@ class DicomFile:
         stream: the file, or its inflated data set.
         size: bytes in ``stream``.
         transfer_syntax: UID, deduced from the encoding where the file does not say.
-        is_little_endian: byte order of the data set.
+        is_little_endian: byte order of the pixels.
         pixels: where the pixel data are, or None.
         shared: elements of a scanned header without those of the one instance: files that agree in them agree in layout
             and facts. None where the header was not scanned for facts.
@@ -115,12 +117,13 @@ def open_dicom(stream: BinaryIO, *, head: bytes, limits: Limits) -> DicomFile:
         stream = io.BytesIO(inflate(stream.read(), wbits=-zlib.MAX_WBITS, cap=limits.max_bytes))
     if syntax == DEFLATED or (syntax.startswith(_IMPLICIT) and not _is_command(stream)):
         # What ``dcmread`` would do next; it would parse the group just read once more.
-        is_implicit, is_little = syntax == _IMPLICIT, syntax != _BIG_ENDIAN
-        dataset = read_dataset(stream, is_implicit, is_little, stop_when=_is_at_pixels)
+        dataset = read_dataset(stream, syntax == _IMPLICIT, syntax != _BIG_ENDIAN, stop_when=_is_at_pixels)
     else:
         stream.seek(0)
         dataset = dcmread(stream, stop_before_pixels=True, force=not is_part10)
-        is_implicit, is_little = (bool(flag) for flag in dataset.original_encoding)
+    # As found by pydicom, which may not be what the meta header says.
+    is_implicit, is_little = (bool(flag) for flag in dataset.original_encoding)
+    _check_byte_order(dataset)
     if not syntax:
         syntax = _IMPLICIT if is_implicit else EXPLICIT if is_little else _BIG_ENDIAN
     return lay_out(dataset, stream, syntax=syntax, is_implicit=is_implicit, is_little=is_little)
@@ -132,7 +135,17 @@ def lay_out(dataset: Dataset, stream: BinaryIO, *, syntax: str, is_implicit: boo
     size = stream.seek(0, io.SEEK_END)
     stream.seek(place)
     pixels = _locate_pixels(stream, is_implicit=is_implicit, is_little=is_little, size=size)
-    return DicomFile(dataset, stream, size, syntax, is_little, pixels)
+    return DicomFile(dataset, stream, size, syntax, is_little and syntax != BIG_ENDIAN_PIXELS, pixels)
+
+
+def _check_byte_order(dataset: Dataset) -> None:
+    """Refuse a data set in another byte order than the meta header says: the order of its pixels is in doubt."""
+    first = next(iter(dataset.keys()), 0) >> 16
+    if first and first & 0xFF == 0:  # 0008 read as 0800; no group that a data set may begin with ends in 00
+        raise ReadError(
+            "The data set has another byte order than the transfer syntax of its meta header says. Export it again.",
+            reason="mismatch",
+        )
 
 
 def _is_command(stream: BinaryIO) -> bool:
@@ -179,20 +192,15 @@ def _locate_pixels(stream: BinaryIO, *, is_implicit: bool, is_little: bool, size
     group, element = struct.unpack_from(f"{order}HH", head)
     if group != 0x7FE0 or element not in _PIXEL_TAGS:
         return None
-    vr, header = b"OW", 8
-    # Some files say explicit and are implicit; pydicom notices and goes on.
-    if is_implicit or head[4:6] not in _VRS:
-        (length,) = struct.unpack_from(f"{order}I", head, 4)
-    else:
-        vr = head[4:6]
-        if vr in _LONG_VRS and len(head) == 12:
-            (length,) = struct.unpack_from(f"{order}I", head, 8)
-            header = 12
-        else:
-            (length,) = struct.unpack_from(f"{order}H", head, 6)
+    vr, header = head[4:6], 12
+    # Some files change between explicit and implicit on the way, so the element speaks for itself. As a length, each of
+    # these VRs would be odd, which none is, or have bytes where an explicit element has two zeros.
+    if vr not in _PIXEL_VRS or (is_implicit and head[6:8] != b"\0\0"):
+        vr, header = b"OW", 8
     offset = start + header
     if offset > size:
         raise ReadError("The file ends inside the header of its pixel data.", reason="truncated")
+    (length,) = struct.unpack_from(f"{order}I", head, header - 4)
     return PixelElement(_PIXEL_TAGS[element], vr, offset, None if length == _UNDEFINED else int(length))
 
 

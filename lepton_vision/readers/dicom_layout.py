@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,13 @@ class PixelLayout:
             return -(1 << (self.bits_stored - 1)), (1 << (self.bits_stored - 1)) - 1
         return 0, (1 << self.bits_stored) - 1
 
+    def holding(self, values: npt.NDArray[Any]) -> PixelLayout:
+        """The layout whose range holds the values of decoders, which may use more bits than the header says."""
+        low, high = self.stored_range
+        if self.is_float or not values.size or (low <= values.min() and values.max() <= high):
+            return self
+        return replace(self, bits_stored=self.bits_allocated, high_bit=self.bits_allocated - 1)
+
     def mask(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Keep the stored bits, in place, and extend the sign; overlays may lie in the others."""
         if self.is_float or self.bits_allocated < 8:
@@ -73,7 +80,8 @@ class PixelLayout:
             "bits_stored": self.bits_stored,
             "pixel_representation": int(self.is_signed),
             "photometric_interpretation": self.photometric,
-            "planar_configuration": int(self.is_planar),
+            # Meaningless for a codestream (PS3.5 8.2); of decoders that give planes, pydicom's plugins know it.
+            "planar_configuration": 0,
             "pixel_keyword": self.keyword,
         }
 
@@ -129,6 +137,16 @@ def _check(layout: PixelLayout) -> None:
         raise ReadError(
             f"Bits Stored must be 1 to Bits Allocated ({layout.bits_allocated}). Received: {layout.bits_stored}.",
             reason="corrupt",
+        )
+    is_byte = (layout.bits_allocated, layout.bits_stored, layout.is_signed) == (8, 8, False)
+    if (layout.photometric.startswith("YBR_FULL") and not is_byte) or (
+        layout.samples > 1 and layout.bits_allocated % 8
+    ):
+        raise ReadError(
+            "Expected color in whole bytes, and YBR_FULL in 8 unsigned bits. Received: "
+            f"{layout.photometric if layout.photometric in _COLOR else 'color'} in {layout.bits_stored} of "
+            f"{layout.bits_allocated} bits.",
+            reason="unsupported",
         )
     known = _GRAY if layout.samples == 1 else _COLOR
     if layout.samples not in (1, 3) or layout.photometric not in known:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_color_lut
 
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.dicom_header import items, number, text, value
 from lepton_vision.readers.dicom_layout import PixelLayout
+from lepton_vision.readers.dicom_palette import table_bytes
 from lepton_vision.readers.limits import guard
 from lepton_vision.types import Pixels, VoiLut, Window, WindowFunction
 
@@ -86,11 +86,18 @@ def modality_values(
     if layout.is_float:
         value_range = (float(pixels.min()), float(pixels.max()))
     else:
-        ends = [end * r.slope + r.intercept for r in set(rescales) for end in layout.stored_range]
-        value_range = (min(ends), max(ends))
+        value_range = _value_range(layout, set(rescales), dtype=stored.dtype)
     if not np.isfinite(np.asarray(value_range, dtype=np.float32)).all():
         raise ReadError("The rescaled pixels do not fit 32-bit floats.", reason="non_finite")
     return pixels, value_range, rescales[0].kind
+
+
+def _value_range(layout: PixelLayout, rescales: set[Rescale], *, dtype: np.dtype[Any]) -> tuple[float, float]:
+    """Smallest and largest value, rounded as the pixels are: no pixel is outside."""
+    ends = np.empty((len(rescales), 2), dtype=np.float32)
+    for place, rescale in enumerate(rescales):
+        _apply_rescale(np.array(layout.stored_range, dtype=dtype), rescale, result=ends[place])
+    return float(ends.min()), float(ends.max())
 
 
 def _apply_rescale(stored: npt.NDArray[Any], rescale: Rescale, *, result: Pixels) -> None:
@@ -135,29 +142,15 @@ def read_table(item: Dataset, *, is_signed: bool) -> LookupTable:
     with guard("The lookup table of the header cannot be read", reason="corrupt"):
         count, first, bits = (int(part) for part in item["LUTDescriptor"].value)
         count = count % 65536 or 65536
-        data = item["LUTData"].value
-        if isinstance(data, bytes):
-            width = 1 if len(data) in (count, count + 1) and bits <= 8 else 2
-            entries = np.frombuffer(data, dtype=f"<u{width}", count=count)
-        else:
-            entries = np.atleast_1d(np.asarray(data, dtype=np.int64)).astype(np.uint16)[:count]
+        data = table_bytes(item, "LUTData")
+        width = 1 if len(data) in (count, count + 1) and bits <= 8 else 2
+        entries = np.frombuffer(data[: len(data) // width * width], dtype=f"<u{width}")[:count]
         if len(entries) < count or not 1 <= bits <= 16:
             raise ReadError(f"Expected {count} entries in a lookup table. Received: {len(entries)}.", reason="corrupt")
     # The descriptor's second value has the sign of the pixels, whatever VR the writer gave it.
     if is_signed and first > 32767:
         first -= 65536
     return LookupTable(entries, first, bits)
-
-
-def expand_palette(stored: npt.NDArray[Any], dataset: Dataset) -> tuple[npt.NDArray[Any], tuple[float, float]]:
-    """Turn palette indices (F, H, W) into RGB (F, H, W, 3) and its value range.
-
-    Raises:
-        ReadError: reason ``corrupt``.
-    """
-    with guard("The color palette of the header cannot be applied", reason="corrupt"):
-        colors = np.asarray(apply_color_lut(stored, dataset))[..., :3]
-        return colors, (0.0, 255.0 if colors.dtype.itemsize == 1 else 65535.0)
 
 
 def read_window(dataset: Dataset, *, frame: int, smallest: float) -> Window | VoiLut | None:

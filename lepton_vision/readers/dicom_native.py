@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydicom.pixels.processing import convert_color_space
 
 from lepton_vision.errors import ReadError
-from lepton_vision.readers.dicom_header import DicomFile
+from lepton_vision.readers.dicom_header import BIG_ENDIAN_PIXELS, DicomFile
 from lepton_vision.readers.dicom_layout import PixelLayout
 
 Stored = npt.NDArray[Any]
@@ -25,52 +25,100 @@ def read_native(file: DicomFile, layout: PixelLayout, *, wanted: range) -> Store
     Raises:
         ReadError: reason ``truncated``, ``corrupt`` or ``unsupported``.
     """
-    if file.pixels is None or file.pixels.length is None:
-        raise ReadError("Uncompressed pixel data of undefined length.", reason="corrupt")
-    pixels_per_frame = layout.rows * layout.columns * layout.samples
-    is_subsampled = layout.photometric == "YBR_FULL_422"
-    if is_subsampled and file.pixels.length >= layout.frames * pixels_per_frame:
-        is_subsampled = False  # written in full: the value is a slip for YBR_FULL
-    if is_subsampled:
-        if layout.columns % 2 or layout.bits_allocated != 8:
-            raise ReadError("YBR_FULL_422 needs 8 bits and an even number of columns.", reason="corrupt")
-        pixels_per_frame = pixels_per_frame // 3 * 2
+    pixels_per_frame = _values_per_frame(file, layout)
     if layout.bits_allocated in (1, 12):
         values = _read_packed(file, layout, wanted=wanted, pixels_per_frame=pixels_per_frame)
     else:
         values = _read_whole_bytes(file, layout, wanted=wanted, pixels_per_frame=pixels_per_frame)
+    is_subsampled = pixels_per_frame < layout.rows * layout.columns * layout.samples
     return _arrange(values, layout, frames=len(wanted), is_subsampled=is_subsampled)
+
+
+def _values_per_frame(file: DicomFile, layout: PixelLayout) -> int:
+    """Check the length of the pixel data against what the header promises.
+
+    Returns:
+        Stored values per frame: of YBR_FULL_422 two for each pixel, or three where it was written in full.
+
+    Raises:
+        ReadError: reason ``corrupt``, ``unsupported``, or ``mismatch`` for more frames than the header tells of.
+    """
+    if file.pixels is None or file.pixels.length is None:
+        raise ReadError(
+            "The pixel data are compressed, and the transfer syntax of the meta header says that they are not, or is "
+            "missing. Export the file again.",
+            reason="corrupt",
+        )
+    if file.transfer_syntax == BIG_ENDIAN_PIXELS and layout.bits_allocated != 16:
+        # DCMTK swaps bytes in pairs there and GDCM does not.
+        raise ReadError(
+            f"Expected 16 bits allocated in GE's private transfer syntax. Received: {layout.bits_allocated}.",
+            reason="unsupported",
+        )
+    values = layout.rows * layout.columns * layout.samples
+    excess = file.pixels.length - layout.frames * values
+    is_in_doubt = False
+    if layout.photometric == "YBR_FULL_422" and excess not in (0, 1):
+        is_in_doubt = excess > 1  # longer than either way of writing it
+        if layout.columns % 2:
+            raise ReadError("YBR_FULL_422 needs an even number of columns.", reason="corrupt")
+        values = values // 3 * 2
+    bits = values * layout.bits_allocated
+    excess = file.pixels.length - -(-layout.frames * bits // 8)
+    # One byte may be added to make the length even, and several tiny frames may fit into it.
+    if is_in_doubt or (excess > 1 and file.pixels.length * 8 // bits > layout.frames):
+        raise ReadError(
+            f"The header promises {layout.frames} frame(s) of {layout.rows} x {layout.columns} pixels, the pixel data "
+            f"hold {excess} bytes more. Correct Number of Frames, or export the file again.",
+            reason="mismatch",
+        )
+    return values
+
+
+def check_length(file: DicomFile, layout: PixelLayout) -> None:
+    """Check that the file holds all frames and no more; raises as ``read_native``."""
+    bits = layout.frames * _values_per_frame(file, layout) * layout.bits_allocated
+    _need(file, least=-(-bits // 8))
+
+
+def _need(file: DicomFile, *, least: int) -> None:
+    """Refuse a file with fewer bytes of pixel data."""
+    place = file.pixels
+    found = 0 if place is None or place.length is None else min(place.length, file.size - place.offset)
+    if found < least:
+        raise ReadError(
+            f"Expected {least} bytes of pixel data. Received: {found}. Copy the file again.", reason="truncated"
+        )
 
 
 def _read_bytes(file: DicomFile, *, first: int, count: int) -> npt.NDArray[np.uint8]:
     """``count`` bytes of the pixel data's value, beginning with byte ``first`` of it."""
-    place = file.pixels
-    available = 0 if place is None or place.length is None else min(place.length, file.size - place.offset)
-    if place is None or first + count > available:
-        raise ReadError(
-            f"Expected {first + count} bytes of pixel data. Received: {available}. Copy the file again.",
-            reason="truncated",
-        )
+    _need(file, least=first + count)
+    place = 0 if file.pixels is None else file.pixels.offset
     result = np.empty(count, dtype=np.uint8)
-    file.stream.seek(place.offset + first)
+    file.stream.seek(place + first)
     received = file.stream.readinto(result.data)  # type: ignore[attr-defined]
     if received != count:
         raise ReadError(f"Expected {count} bytes of pixel data. Received: {received}.", reason="truncated")
     return result
 
 
+def _read_ordered(file: DicomFile, *, first: int, count: int) -> npt.NDArray[np.uint8]:
+    """As ``_read_bytes``; of bytes in big-endian 16-bit words (PS3.5 8.1.2), in their own order."""
+    if file.is_little_endian or file.pixels is None or file.pixels.vr != b"OW":
+        return _read_bytes(file, first=first, count=count)
+    even = first - first % 2
+    words = _read_bytes(file, first=even, count=(count + first - even + 1) // 2 * 2)
+    return np.ascontiguousarray(words.view(np.uint16).byteswap().view(np.uint8)[first - even : first - even + count])
+
+
 def _read_whole_bytes(file: DicomFile, layout: PixelLayout, *, wanted: range, pixels_per_frame: int) -> Stored:
     size = layout.dtype.itemsize
     first, count = wanted.start * pixels_per_frame * size, len(wanted) * pixels_per_frame * size
-    is_swapped = not file.is_little_endian
-    if is_swapped and size == 1 and file.pixels is not None and file.pixels.vr == b"OW":
-        # Bytes in 16-bit words, whose order is big endian (PS3.5 8.1.2): swap pairs, even for odd frames.
-        even = first - first % 2
-        words = _read_bytes(file, first=even, count=(count + first - even + 1) // 2 * 2)
-        data = words.view(np.uint16).byteswap().view(np.uint8)[first - even : first - even + count]
-        return layout.mask(np.ascontiguousarray(data).view(layout.dtype))
+    if size == 1:
+        return layout.mask(_read_ordered(file, first=first, count=count).view(layout.dtype))
     values = _read_bytes(file, first=first, count=count).view(layout.dtype)
-    if is_swapped and size > 1:
+    if not file.is_little_endian:
         values.byteswap(inplace=True)
     return layout.mask(values)
 
@@ -81,10 +129,10 @@ def _read_packed(file: DicomFile, layout: PixelLayout, *, wanted: range, pixels_
     start, stop = wanted.start * pixels_per_frame, (wanted.start + len(wanted)) * pixels_per_frame
     if bits == 1:
         first = start // 8
-        data = _read_bytes(file, first=first, count=-(-stop // 8) - first)
+        data = _read_ordered(file, first=first, count=-(-stop // 8) - first)
         return unpack_bits(data.tobytes(), count=stop - first * 8)[start - first * 8 :]
     first = start // 2 * 3  # two pixels in three bytes
-    data = _read_bytes(file, first=first, count=-(-stop * 3 // 2) - first)
+    data = _read_ordered(file, first=first, count=-(-stop * 3 // 2) - first)
     padded = np.zeros(-(-len(data) // 3) * 3, dtype=np.uint16)
     padded[: len(data)] = data
     low, middle, high = padded[0::3], padded[1::3], padded[2::3]

@@ -50,7 +50,7 @@ _FACTS = _tags(
     "PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "AcquisitionDate", "Manufacturer",
     "ManufacturerModelName", "InstitutionName", "KVP", "SliceThickness", "BodyPartExamined", "ViewPosition",
     "ImageLaterality", "Laterality", "BurnedInAnnotation", "PixelSpacing", "ImagerPixelSpacing",
-    "NominalScannedPixelSpacing",
+    "NominalScannedPixelSpacing", "ViewCodeSequence", "AnatomicRegionSequence",
 )  # fmt: skip
 _KIND = _tags("SOPClassUID", "ImageType")  # of the object, with Modality; those of frames are not plain
 _NOT_PLAIN = _tags(

@@ -102,6 +102,14 @@ def probed(path: Path) -> object:
         return error.reason
 
 
+def code(value: str, **elements: object) -> Dataset:
+    dataset = Dataset()
+    dataset.CodeValue, dataset.CodingSchemeDesignator = value, "SCT"
+    for keyword, element in elements.items():
+        setattr(dataset, keyword, element)
+    return dataset
+
+
 WHO = {
     "SOPInstanceUID": {},
     "StudyInstanceUID": {"StudyInstanceUID": "1.2.3"},
@@ -125,6 +133,8 @@ WHO = {
     "PixelSpacing": {"PixelSpacing": [0.5, 0.6]},
     "ImagerPixelSpacing": {"ImagerPixelSpacing": [0.5, 0.6]},
     "NominalScannedPixelSpacing": {"NominalScannedPixelSpacing": [0.5, 0.6]},
+    "ViewCodeSequence": {"ViewCodeSequence": [code("399368009")]},
+    "AnatomicRegionSequence": {"AnatomicRegionSequence": [code("1", AnatomicRegionModifierSequence=[code("7771000")])]},
 }
 
 
