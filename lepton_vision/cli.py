@@ -20,7 +20,7 @@ from lepton_vision.cli_score import score
 from lepton_vision.cli_statistics import compare, plan
 
 _INTERRUPTED = 130
-_INCLUDE = "Samples too: segmentation, localizer, secondary_capture, parametric_map, dose; with commas."
+_INCLUDE = "Samples too: segmentation, localizer, secondary_capture, parametric_map, dose, mask_file; with commas."
 
 app = typer.Typer(
     name="lepton-vision",

@@ -100,6 +100,7 @@ class ReadError(LeptonError):
             "secondary_capture",  # … a picture of a screen, or a converted one
             "parametric_map",  # … a map computed from images
             "dose",  # … a grid of radiation dose
+            "mask_file",  # … a file that is the mask of an image, by its name
             "no_position",  # slices or an image without a place in the patient
             "no_spacing",  # the distance of the voxels is needed and not known
             "duplicate_position",  # several slices at one place: time points, echoes, copies

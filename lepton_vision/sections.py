@@ -28,8 +28,9 @@ class ScanConfig(Section):
 
     include: tuple[ObjectKind, ...] = ()
     """What else than images a scan takes for samples: DICOM segmentations, localizers (scouts), secondary captures
-    (screens, reports of dose, converted pictures), parametric maps, grids of dose. Scoring takes in what training did.
-    Secondary captures are taken in without being named where a scan finds no other DICOM image."""
+    (screens, reports of dose, converted pictures), parametric maps, grids of dose; files that are masks by their names.
+    Scoring takes in what training did. Secondary captures are taken in without being named where a scan finds no other
+    DICOM image."""
 
 
 class PreprocessConfig(Section):

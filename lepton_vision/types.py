@@ -62,8 +62,8 @@ Backbone = Literal[
     "wide_resnet50_2",
     "wide_resnet101_2",
 ]
-ObjectKind = Literal["segmentation", "localizer", "secondary_capture", "parametric_map", "dose"]
-"""DICOM objects with pixels that are no images to classify."""
+ObjectKind = Literal["segmentation", "localizer", "secondary_capture", "parametric_map", "dose", "mask_file"]
+"""What has pixels and yet is no image to classify: kinds of DICOM objects, and files that are masks by their names."""
 
 WindowFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -14,6 +15,7 @@ import pandas as pd
 
 from lepton_vision.errors import ManifestError
 from lepton_vision.manifest.join import SPLIT_WORDS, join_labels
+from lepton_vision.manifest.layouts import are_layout, attach_named, find_masks, mask_records, tell_masks
 from lepton_vision.manifest.left_out import CAPTURE, check_include, hint, take_lone_captures, tell_left_out
 from lepton_vision.manifest.masks import attach_masks
 from lepton_vision.manifest.patients import name_patients, warn_unknown
@@ -26,6 +28,7 @@ from lepton_vision.manifest.workers import describe_all
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.series_list import FoundSeries
 
+_LOGGER = logging.getLogger(__name__)
 _MOST_CLASSES: Final = 100  # more first-level folders than this are patients or studies, not classes
 
 
@@ -50,7 +53,10 @@ def scan_folder(
 
     Without a label table, and where the files bring no labels themselves, folders may be classes: ``<class>/file``
     or ``<train|val|test>/<class>/file`` (folders around them that hold everything do not count). They are not taken as
-    classes where each one holds exactly one patient.
+    classes where each one holds exactly one patient, nor where they are those of images and masks.
+
+    Files that are masks by their names (see ``layouts.find_masks``) are no images: each is the mask of its image where
+    there is one such file and the label table names no masks, else a rejected row.
 
     Args:
         folder: a folder, or one file (an ``.npz``).
@@ -75,8 +81,11 @@ def scan_folder(
     table = None if labels is None else read_table(labels, patient_from=patient_from)
     root = folder if folder.is_dir() else folder.parent
     jobs, unusable = _list_jobs(folder, root, left_out=source_of(labels))
-    records = _describe(jobs, root, volumes=volumes, workers=workers, include=check_include(include), progress=progress)
-    records += unusable
+    kinds = check_include(include)
+    masks = {} if "mask_file" in kinds else find_masks(relative for _, relative in jobs)
+    jobs = [job for job in jobs if job[1] not in masks]
+    records = _describe(jobs, root, volumes=volumes, workers=workers, include=kinds, progress=progress)
+    records += [*mask_records(masks), *unusable]
     _check_usable(records)
     tell_left_out(records)
     _make_unique(records)
@@ -84,7 +93,13 @@ def scan_folder(
     warn_unknown(manifest.frame)
     source = source_of(labels)
     beside = None if source is None else source.parent
-    return replace(manifest, frame=attach_masks(manifest.frame, root=root, table_folder=beside, progress=progress))
+    frame = manifest.frame
+    if frame["mask_path"].isna().all():
+        frame = attach_named(frame, masks, root=root)
+    else:
+        frame = attach_masks(frame, root=root, table_folder=beside, progress=progress)
+    tell_masks(frame, masks)
+    return replace(manifest, frame=frame)
 
 
 def _describe(
@@ -220,6 +235,12 @@ def _label_by_folder(frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]
         parts = {row: folders[1:] for row, folders in parts.items()}
     result = _with_values(frame, "split", values=splits) if splits else frame
     classes = {row: folders[0] for row, folders in parts.items() if folders}
+    if are_layout(classes.values()):
+        _LOGGER.warning(
+            "The folders hold images and masks (%s) and are not taken for classes. Give a label table.",
+            ", ".join(sorted(set(classes.values()))[:8]),
+        )
+        return result, ()
     if len(classes) < len(parts) or not _are_classes(frame, classes):
         return result, ()
     return _with_values(result, "label", values=classes), ("label",)

@@ -63,7 +63,8 @@ def take_lone_captures(
 
 def tell_left_out(records: Sequence[Record]) -> None:
     """Warn of what was left out."""
-    counts = Counter(record["reason"] for record in records if record.get("reason") in _KINDS)
+    told = {*_KINDS} - {"mask_file"}  # of which ``layouts.tell_masks`` tells
+    counts = Counter(record["reason"] for record in records if record.get("reason") in told)
     if counts:
         shown = ", ".join(f"{reason}: {count}" for reason, count in counts.most_common())
         _LOGGER.warning("Left out as no images to classify: %s. %s", shown, hint(counts))
