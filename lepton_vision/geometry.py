@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import combinations_with_replacement, permutations
+from itertools import combinations_with_replacement, permutations, product
 from operator import mul
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 Vector = tuple[float, float, float]
+
+GRID_TOLERANCE = 0.1
+"""How far a voxel may be from its place, as a part of the smallest side of a voxel: headers are rounded."""
+_ROUNDING = 1e-3  # relative, of spacings and directions, however far it carries: three decimals
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,72 @@ class Geometry:
         origin = np.asarray(self.origin_mm) + index * self.spacing_mm[0] * np.asarray(self.direction[0])
         x, y, z = origin.tolist()
         return Geometry((x, y, z), self.direction[1:], self.spacing_mm[1:])
+
+
+class GridGap(NamedTuple):
+    """What two grids of one shape and axis order differ in.
+
+    Attributes:
+        kind: what differs first.
+        distance_mm: largest distance of two voxels that should be one.
+        text: both of them in words, e.g. "position (by 1.500 mm, 3 voxels)".
+    """
+
+    kind: Literal["spacing", "orientation", "position"]
+    distance_mm: float
+    text: str
+
+
+def grid_gap(have: Geometry, want: Geometry, *, shape: tuple[int, ...]) -> GridGap | None:
+    """Compare two grids voxel by voxel; None where they are the same but for the rounding of their headers.
+
+    The same are first voxels at most ``GRID_TOLERANCE`` of the smallest side of a voxel apart, and steps along an axis
+    that lead the last voxel as near to its place, or differ by a thousandth.
+
+    Args:
+        have: one grid.
+        want: the other one, of as many axes, in the same order.
+        shape: sizes of both.
+
+    Example:
+        >>> axes = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
+        >>> here, near, there = (Geometry((0.0, 0.0, z), axes, (5.0, 0.5, 0.5)) for z in (0.0, 0.01, 5.0))
+        >>> grid_gap(near, here, shape=(9, 9, 9)) is None, grid_gap(there, here, shape=(9, 9, 9)).text
+        (True, 'position (by 5.000 mm, 10 voxels)')
+    """
+    smallest = min(want.spacing_mm)
+    near = GRID_TOLERANCE * smallest
+    steps = np.asarray(shape) - 1
+    aside = np.linalg.norm(np.subtract(have.direction, want.direction), axis=1)
+    reach = np.multiply(want.spacing_mm, steps)
+    apart = float(np.linalg.norm(np.subtract(have.origin_mm, want.origin_mm)))
+    is_off: dict[Literal["spacing", "orientation", "position"], bool] = {
+        "spacing": not is_same_spacing(have.spacing_mm, want.spacing_mm, shape=shape),
+        "orientation": bool(((aside * reach > near) & (aside > _ROUNDING)).any()),
+        "position": apart > near,
+    }
+    kind = next((name for name, is_one in is_off.items() if is_one), None)
+    if kind is None:
+        return None
+    corners = np.array([[*corner, 1] for corner in product(*((0, last) for last in steps))], np.float64)
+    gaps = corners @ (have.affine - want.affine).T
+    distance = float(np.linalg.norm(gaps[:, :3], axis=1).max())
+    return GridGap(kind, distance, f"{kind} (by {distance:.3f} mm, {distance / smallest:.3g} voxels)")
+
+
+def is_same_spacing(
+    first: tuple[float, ...] | None, second: tuple[float, ...] | None, *, shape: tuple[int, ...]
+) -> bool:
+    """Whether two spacings [mm] are the same to ``grid_gap``; an unknown one fits any."""
+    if first is None or second is None:
+        return True
+    if len(first) != len(second):
+        return False
+    stretch = np.abs(np.subtract(first, second))
+    is_off = (stretch * (np.asarray(shape) - 1) > GRID_TOLERANCE * min(second)) & (
+        stretch > _ROUNDING * np.asarray(second)
+    )
+    return not is_off.any()
 
 
 def _nearness(rows: tuple[Vector, ...], way: tuple[int, ...]) -> tuple[float, list[tuple[int, Vector]]]:

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from lepton_vision.errors import EvaluationError, ReadError
 from lepton_vision.evaluation.segmentation import MaskCase
+from lepton_vision.geometry import grid_gap, is_same_spacing
 from lepton_vision.inference.predictions import Failure
 from lepton_vision.readers import read_image
-from lepton_vision.readers.mask import is_same_place, is_same_spacing
 from lepton_vision.types import Image
 
 
@@ -39,8 +39,8 @@ def load_cases(
     """Read one case after the other; geometry is the truth's.
 
     A file that cannot be read becomes a Failure with the reason code, and so does a prediction that lies elsewhere in
-    the patient than its truth (``prediction: geometry``). A prediction without a spacing, orientation or place of its
-    own (PNG, npz) is taken to lie on the truth's grid.
+    the patient than its truth (``prediction: geometry``, and how far away). A prediction without a spacing,
+    orientation or place of its own (PNG, npz) is taken to lie on the truth's grid.
 
     Raises:
         EvaluationError: a colour image, values that are no whole numbers, or a prediction of another shape, spacing or
@@ -69,7 +69,7 @@ def _load(row: MaskRow) -> MaskCase | Failure:
         row.image_id, labels["truth"], labels["prediction"], truth.spacing_mm, row.patient_id, row.volume_id
     )
     if truth.spacing_mm is not None and prediction.spacing_mm is not None:
-        _check_spacing(truth.spacing_mm, prediction.spacing_mm)
+        _check_spacing(truth.spacing_mm, prediction.spacing_mm, shape=case.truth.shape)
     ways = [image.facts.get("orientation") for image in (truth, prediction)]
     if None not in ways and ways[0] != ways[1]:
         raise EvaluationError(
@@ -77,8 +77,10 @@ def _load(row: MaskRow) -> MaskCase | Failure:
             "prediction, or save it with the truth's affine.",
             key="prediction",
         )
-    if not is_same_place(truth.geometry, prediction.geometry):
-        return Failure(row.image_id, "prediction: geometry")
+    if truth.geometry is not None and prediction.geometry is not None:
+        gap = grid_gap(prediction.geometry, truth.geometry, shape=case.truth.shape)
+        if gap is not None:
+            return Failure(row.image_id, f"prediction: geometry ({gap.text})")
     return case
 
 
@@ -106,8 +108,8 @@ def read_labels(image: Image, name: str) -> npt.NDArray[np.int32]:
     return labels
 
 
-def _check_spacing(truth: tuple[float, ...], prediction: tuple[float, ...]) -> None:
-    if not is_same_spacing(truth, prediction):
+def _check_spacing(truth: tuple[float, ...], prediction: tuple[float, ...], *, shape: tuple[int, ...]) -> None:
+    if not is_same_spacing(prediction, truth, shape=shape):
         shown = [" x ".join(f"{step:g}" for step in spacing) for spacing in (truth, prediction)]
         raise EvaluationError(
             f"A prediction needs the spacing of its truth, {shown[0]} mm. Received: {shown[1]} mm. Resample the "

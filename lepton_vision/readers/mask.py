@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lepton_vision.errors import ReadError
+from lepton_vision.geometry import grid_gap, is_same_spacing
 from lepton_vision.readers.image import read_image
-from lepton_vision.types import UNKNOWN, Geometry, Image
+from lepton_vision.types import UNKNOWN, Image
 
 LabelMap = npt.NDArray[np.uint8]
-SPACING_TOLERANCE = 1e-3  # relative; headers keep float32, and tools round to a few digits
 
 
 def read_mask(path: str | Path, *, member: str | None = None, frame: int | None = None) -> Image:
@@ -76,7 +76,7 @@ def check_grid(mask: Image, image: Image) -> None:
             f"A mask needs the size of its image, {sizes[0]}. Received: {sizes[1]}. Resample the mask.",
             reason="mask_size",
         )
-    if not is_same_spacing(image.spacing_mm, mask.spacing_mm):
+    if not is_same_spacing(mask.spacing_mm, image.spacing_mm, shape=image.pixels.shape[1:]):
         raise ReadError(
             f"A mask needs the spacing of its image, {image.spacing_mm} mm. Received: {mask.spacing_mm}. Save it with "
             "the affine of the image.",
@@ -85,43 +85,17 @@ def check_grid(mask: Image, image: Image) -> None:
     if image.geometry is None or mask.geometry is None:
         return
     ways = [one.geometry.orientation for one in (image, mask) if one.geometry is not None]
+    gap = grid_gap(mask.geometry, image.geometry, shape=image.pixels.shape[1:])
+    if gap is None:
+        return
     if ways[0] != ways[1]:
         raise ReadError(
             f"A mask needs the orientation of its image, {ways[0]}. Received: {ways[1]}. Reorient the mask, or save it "
             "with the affine of the image.",
             reason="mask_orientation",
         )
-    if not is_same_place(image.geometry, mask.geometry):
-        raise ReadError(
-            "A mask needs the place of its image in the patient. Received: another origin or other directions. Save it "
-            "with the affine of the image.",
-            reason="mask_position",
-        )
-
-
-def is_same_spacing(first: tuple[float, ...] | None, second: tuple[float, ...] | None) -> bool:
-    """Whether two spacings [mm] are the same to a part of ``SPACING_TOLERANCE``; an unknown one fits any."""
-    if first is None or second is None:
-        return True
-    return len(first) == len(second) and bool(np.allclose(first, second, rtol=SPACING_TOLERANCE, atol=0.0))
-
-
-def is_same_place(first: Geometry | None, second: Geometry | None) -> bool:
-    """Whether two grids begin at the same point and run the same way; an unknown place fits any.
-
-    Both are compared in voxels: the first voxels may lie ``SPACING_TOLERANCE`` of the smallest side of a voxel apart,
-    and a step along an axis may end as far beside the other's, as a part of its length.
-
-    Example:
-        >>> axes = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
-        >>> here, there = (Geometry((0.0, 0.0, z), axes, (5.0, 1.0, 1.0)) for z in (0.0, 5.0))
-        >>> is_same_place(here, here), is_same_place(here, there)
-        (True, False)
-    """
-    if first is None or second is None:
-        return True
-    if len(first.direction) != len(second.direction):
-        return False
-    apart_mm = np.linalg.norm(np.subtract(first.origin_mm, second.origin_mm))
-    beside = np.linalg.norm(np.subtract(first.direction, second.direction), axis=1)
-    return bool(apart_mm <= SPACING_TOLERANCE * min(first.spacing_mm) and beside.max() <= SPACING_TOLERANCE)
+    raise ReadError(
+        f"A mask needs the place of its image in the patient. Received: one that differs in {gap.text}. Save it with "
+        "the affine of the image, or resample it to the grid of the image.",
+        reason="mask_position",
+    )

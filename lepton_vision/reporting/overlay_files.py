@@ -11,8 +11,8 @@ import numpy as np
 from lepton_vision.errors import LeptonError, ReadError
 from lepton_vision.evaluation.mask_files import MaskRow, read_labels
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation, structure_mask
+from lepton_vision.geometry import grid_gap, is_same_spacing
 from lepton_vision.readers import read_image
-from lepton_vision.readers.mask import is_same_place, is_same_spacing
 from lepton_vision.reporting.overlays import MOST_STRUCTURES, NoOverlay, Overlay
 from lepton_vision.transforms.preprocess import display_window, to_luma
 from lepton_vision.types import Geometry, Image
@@ -101,10 +101,12 @@ def _check_grid(image: Image, masks: Sequence[Image]) -> None:
         raise _CannotDrawError(f"the image has the shape {shown[0]}, its masks {shown[1]}")
     if image.channels not in (1, 3):
         raise _CannotDrawError(f"the image has {image.channels} channels, neither gray nor RGB")
-    if not all(is_same_spacing(image.spacing_mm, mask.spacing_mm) for mask in masks):
+    if not all(is_same_spacing(mask.spacing_mm, image.spacing_mm, shape=shape) for mask in masks):
         raise _CannotDrawError("the image has another spacing than its masks")
-    if not all(is_same_place(image.geometry, mask.geometry) for mask in masks):
-        raise _CannotDrawError("the image lies elsewhere in the patient than its masks")
+    places = [mask.geometry for mask in masks if mask.geometry is not None and image.geometry is not None]
+    gap = next(filter(None, (grid_gap(place, image.geometry, shape=shape) for place in places)), None)
+    if gap is not None:
+        raise _CannotDrawError(f"the image lies elsewhere in the patient than its masks ({gap.text})")
 
 
 def _turn(overlay: Overlay, geometry: Geometry) -> Overlay:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations, product
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lepton_vision.errors import ScoringError
+from lepton_vision.geometry import grid_gap
 from lepton_vision.types import Geometry, Image
 
 Labels = npt.NDArray[np.uint8]
 
 SUFFIXES = (".png", ".nii.gz", ".nii", ".dcm")
 
-# How far a voxel may be from its place, as a part of a voxel: headers are rounded. The same as for slices of a series.
-TOLERANCE = 0.1
 _MOST = 255  # structures in 8 bits
 
 
@@ -131,7 +130,7 @@ def match_grid(have: Geometry, want: Geometry, *, shape: tuple[int, ...], wanted
     differences = _differences(have, want, turn=turn, shape=shape, wanted_shape=wanted_shape)
     if differences:
         raise ScoringError(
-            f"Expected a mask on the grid of its source. Received: one that differs in {'; '.join(differences)}. "
+            f"Expected a mask on the grid of its source. Received: one that differs in {differences}. "
             "Resample the mask to the grid of the source first.",
             key="mask",
         )
@@ -140,41 +139,22 @@ def match_grid(have: Geometry, want: Geometry, *, shape: tuple[int, ...], wanted
 
 def _differences(
     have: Geometry, want: Geometry, *, turn: Turn, shape: tuple[int, ...], wanted_shape: tuple[int, ...]
-) -> list[str]:
+) -> str | None:
     """What two grids differ in, in words, the array turned to the wanted axis order."""
-    found = []
     turned = tuple(shape[j] for j in turn.axes)
     if turned != wanted_shape:
-        found.append(f"shape ({_times(turned)} for {_times(wanted_shape)})")
-    spacing = tuple(have.spacing_mm[j] for j in turn.axes)
-    off = np.abs(np.subtract(spacing, want.spacing_mm)) * (np.array(wanted_shape) - 1)
-    if (off > TOLERANCE * np.asarray(want.spacing_mm)).any():
-        found.append(f"spacing ({_times(spacing)} mm for {_times(want.spacing_mm)} mm)")
-    ways = np.array([have.direction[j] for j in turn.axes])
-    ways[[k for k, j in enumerate(turn.axes) if j in turn.flipped]] *= -1.0
-    reach = np.array(want.spacing_mm) * (np.array(wanted_shape) - 1)
-    aside = np.linalg.norm(ways - np.asarray(want.direction), axis=1) * reach
-    if (aside > TOLERANCE * min(want.spacing_mm)).any():
-        cosines = np.clip((ways * np.asarray(want.direction)).sum(axis=1), -1.0, 1.0)
-        found.append(f"orientation (by {float(np.degrees(np.arccos(cosines.min()))):.2f} degrees)")
-    distance = _farthest(have, want, turn=turn, shape=shape, wanted_shape=wanted_shape)
-    if not found and distance > TOLERANCE * min(want.spacing_mm):
-        found.append(f"position (by {distance:.3f} mm, voxels measure {_times(want.spacing_mm)} mm)")
-    return found
-
-
-def _farthest(
-    have: Geometry, want: Geometry, *, turn: Turn, shape: tuple[int, ...], wanted_shape: tuple[int, ...]
-) -> float:
-    """Largest distance [mm] of a corner of the wanted grid to the voxel that would come to lie there."""
-    largest = 0.0
-    for corner in product(*((0, size - 1) for size in wanted_shape)):
-        index = [0] * len(corner)
-        for k, j in enumerate(turn.axes):
-            index[j] = shape[j] - 1 - corner[k] if j in turn.flipped else corner[k]
-        gap = (have.affine @ [*index, 1])[:3] - (want.affine @ [*corner, 1])[:3]
-        largest = max(largest, float(np.linalg.norm(gap)))
-    return largest
+        return f"shape ({_times(turned)} for {_times(wanted_shape)})"
+    first = have.affine @ [*(shape[j] - 1 if j in turn.flipped else 0 for j in range(len(shape))), 1]
+    signs = [-1.0 if j in turn.flipped else 1.0 for j in turn.axes]
+    ways = np.array([have.direction[j] for j in turn.axes]) * np.array(signs)[:, None]
+    x, y, z = first[:3].tolist()
+    moved = Geometry((x, y, z), tuple(map(tuple, ways.tolist())), tuple(have.spacing_mm[j] for j in turn.axes))
+    gap = grid_gap(moved, want, shape=wanted_shape)
+    if gap is None:
+        return None
+    if gap.kind == "spacing":
+        return f"spacing ({_times(moved.spacing_mm)} mm for {_times(want.spacing_mm)} mm)"
+    return gap.text
 
 
 def _times(numbers: Sequence[float]) -> str:

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from lepton_vision.errors import ScoringError
+from lepton_vision.geometry import is_same_spacing
 from lepton_vision.readers import read_image, read_series
 from lepton_vision.scoring.dicom_results import SegmentationInfo
 from lepton_vision.scoring.label_maps import Labels, mask_suffix, match_grid
 from lepton_vision.scoring.mask_files import write_mask
 from lepton_vision.types import Image
-
-_SPACING_TOLERANCE = 1e-3  # relative, where a spacing is all that two files say
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,7 @@ def _on_grid(labels: Labels, *, drawn: Image, image: Image) -> Labels:
             key="mask",
         )
     steps = (drawn.spacing_mm, image.spacing_mm)
-    if steps[0] and steps[1] and not np.allclose(steps[0], steps[1], rtol=_SPACING_TOLERANCE, atol=0.0):
+    if steps[0] and steps[1] and not is_same_spacing(*steps, shape=shape):
         shown = [" x ".join(f"{step:g}" for step in spacing) for spacing in (steps[1], steps[0])]
         raise ScoringError(
             f"Expected a mask of the spacing of its source, {shown[0]} mm. Received: {shown[1]} mm. Resample the mask "

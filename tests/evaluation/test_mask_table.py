@@ -143,25 +143,27 @@ def test_a_prediction_on_another_grid_is_refused(tmp_path: Path, pair: tuple[str
 
 
 @pytest.mark.parametrize(
-    ("place", "is_kept"),
+    ("place", "gap"),
     [
-        ({"origin": (0.0, 0.0, 2.0)}, False),  # one slice too high
-        ({"origin": (0.001, 0.0, 0.0)}, False),  # 0.002 of the smallest side, 0.5 mm
-        ({"origin": (0.0004, 0.0, 0.0)}, True),  # rounded by another tool
-        ({"turn_degrees": 1.0}, False),  # sin 1 degree = 0.017 of a step
-        ({"turn_degrees": 0.05}, True),  # 0.0009
+        ({"origin": (0.0, 0.0, 2.0)}, "position (by 2.000 mm, 4 voxels)"),  # one slice too high
+        ({"origin": (0.25, 0.0, 0.0)}, "position (by 0.250 mm, 0.5 voxels)"),
+        ({"origin": (0.01, 0.0, 0.0)}, None),  # rounded by another tool
+        ({"turn_degrees": 2.0}, "orientation (by "),  # sin 2 degrees of 7 steps of 0.75 mm are 0.18 mm
+        ({"turn_degrees": 0.05}, None),  # 0.0009
     ],
 )
 def test_a_prediction_elsewhere_in_the_patient_is_a_row_with_a_reason(
-    tmp_path: Path, pair: tuple[str, str], place: dict[str, object], is_kept: bool
+    tmp_path: Path, pair: tuple[str, str], place: dict[str, object], gap: str | None
 ) -> None:
     nifti(tmp_path / "other.nii", volume(), **place)  # type: ignore[arg-type]
     path = table(tmp_path, ("i0", "p", *pair), ("i1", "q", pair[0], "other.nii"))
     found = evaluate_mask_table(path, out=tmp_path / "out", structures=STRUCTURES)
-    assert [tuple(failure) for failure in found.failures] == ([] if is_kept else [("i1", "prediction: geometry")])
-    assert found.n == (2 if is_kept else 1)
+    reasons = dict(found.failures)
+    assert list(reasons) == ([] if gap is None else ["i1"])
+    assert found.n == (2 if gap is None else 1)
     rows = list(csv.DictReader((tmp_path / "out" / "cases.csv").read_text().splitlines()))
-    assert ("prediction: geometry" in {row["reason"] for row in rows}) is not is_kept
+    assert [row["reason"] for row in rows if row["status"] == "failed"] == list(reasons.values())
+    assert all(reason.startswith(f"prediction: geometry ({gap}") for reason in reasons.values())
 
 
 def test_a_place_that_only_one_file_knows_is_not_compared(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import pandas as pd
 import pytest
 from PIL import Image as PilImage
 
-from lepton_vision.errors import ManifestError
+from lepton_vision.errors import ManifestError, ReadError
 from lepton_vision.manifest import Manifest
+from lepton_vision.readers import read_image
+from lepton_vision.readers.mask import check_grid, read_mask
 from lepton_vision.types import Target
 
 nibabel = pytest.importorskip("nibabel")
@@ -111,8 +114,11 @@ def affine(*, spacing: float = 1.0, flip: bool = False, shift: float = 0.0) -> n
     ("changes", "reason"),
     [
         ({}, ""),
-        ({"spacing": 1.01}, "mask_spacing"),
+        ({"spacing": 1.005}, ""),  # the last of 6 voxels is 0.025 mm beside its place
+        ({"spacing": 1.05}, "mask_spacing"),
         ({"flip": True}, "mask_orientation"),
+        ({"shift": 0.01}, ""),  # an origin rounded to 0.01 mm
+        ({"shift": 0.5}, "mask_position"),
         ({"shift": 1.0}, "mask_position"),
     ],
 )
@@ -125,6 +131,35 @@ def test_a_volumes_mask_must_lie_on_its_grid(tmp_path: Path, changes: dict[str, 
     assert len(frame) == 1
     assert frame["reason"].fillna("").tolist() == [reason]
     assert frame["mask_values"].fillna("").tolist() == ["" if reason else "0,2"]
+
+
+def gap_of(mask: Path, image: Path) -> str:
+    """What a refusal says; "" where there is none."""
+    try:
+        check_grid(read_mask(mask), read_image(image))
+    except ReadError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(("digits", "refused"), [(None, 0), (2, 0), (0, 40)])
+def test_an_origin_that_a_converter_rounded_is_the_same_grid(tmp_path: Path, digits: int | None, refused: int) -> None:
+    """Masks that SimpleITK writes for oblique volumes of voxels from 0.3 mm, their origin rounded on the way."""
+    sitk = pytest.importorskip("SimpleITK")
+    rng, found = np.random.default_rng(0), []
+    for _ in range(40):
+        turned = np.eye(4)
+        turned[:3, :3] = np.linalg.qr(rng.normal(size=(3, 3)))[0] @ np.diag(rng.uniform(0.3, 1.0, 3))
+        turned[:3, 3] = rng.integers(-300, 300, 3) + 0.5 + rng.uniform(-0.14, 0.14, 3)
+        save_nifti(tmp_path / "i.nii", rng.integers(0, 9, (5, 4, 3)).astype(np.int16), turned)
+        mask = sitk.Cast(sitk.ReadImage(str(tmp_path / "i.nii")) > 4, sitk.sitkUInt8)
+        if digits is not None:
+            mask.SetOrigin([round(x, digits) for x in mask.GetOrigin()])
+        sitk.WriteImage(mask, str(tmp_path / "m.nii"))
+        found.append(gap_of(tmp_path / "m.nii", tmp_path / "i.nii"))
+    far = [float(re.search(r"\(by ([\d.]+) mm", text)[1]) for text in found if text]  # type: ignore[index]
+    assert len(far) == refused
+    assert all(0.3 < one < 3**0.5 for one in far)
 
 
 @pytest.mark.parametrize(

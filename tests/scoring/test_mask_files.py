@@ -395,7 +395,7 @@ def changed_affine(**changes: Any) -> npt.NDArray[np.float64]:
             {"sform": changed_affine(scale=1.1)},
             "differs in spacing (2 x 1.6 x 0.55 mm for 2 x 1.6 x 0.5 mm)",
         ),
-        ((5, 4, 3), {"sform": changed_affine(degrees=3.0)}, "differs in orientation (by 3.00 degrees)"),
+        ((5, 4, 3), {"sform": changed_affine(degrees=3.0)}, "differs in orientation (by 0.302 mm, 0.604 voxels)"),
         ((5, 4, 3), {"sform": changed_affine(scale=-1.0)}, "differs in position"),
         ((5, 4, 3), {}, "Expected a mask that says where it lies"),
         ((5, 4, 1), {"sform": OBLIQUE_AFFINE}, "Expected a mask of 3 axes. Received: one of 2."),
