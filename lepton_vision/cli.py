@@ -130,6 +130,7 @@ def split(
     """Divide patients into train, val and test; official splits are kept and checked."""
     from lepton_vision.inspection import data_flow
     from lepton_vision.manifest import Manifest, split_manifest
+    from lepton_vision.manifest.mask_values import warn_of_masks
     from lepton_vision.pipeline import with_targets
 
     settings = _load_config(config, assignments)
@@ -139,6 +140,7 @@ def split(
     table = table if patient_from is None else table.with_patients(patient_from)
     settings = with_targets(settings, table)
     table = split_manifest(table, settings.split, targets=settings.targets)
+    warn_of_masks(table, settings.segmentation)
     table.save(out)
     print_facts(data_flow(table, settings.targets)["splits"], as_json=as_json)
 

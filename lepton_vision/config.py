@@ -11,10 +11,10 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from lepton_vision.errors import ConfigError
 from lepton_vision.sections import AuditConfig as AuditConfig
@@ -24,16 +24,107 @@ from lepton_vision.sections import Backbone as Backbone
 from lepton_vision.sections import CacheConfig as CacheConfig
 from lepton_vision.sections import EvaluationConfig as EvaluationConfig
 from lepton_vision.sections import ModelConfig as ModelConfig
+from lepton_vision.sections import PositiveInt
 from lepton_vision.sections import PreprocessConfig as PreprocessConfig
 from lepton_vision.sections import ScanConfig as ScanConfig
 from lepton_vision.sections import Section as Section
-from lepton_vision.sections import SegmentationConfig as SegmentationConfig
 from lepton_vision.sections import SplitConfig as SplitConfig
 from lepton_vision.sections import TrainConfig as TrainConfig
 from lepton_vision.sections import VolumeConfig as VolumeConfig
 from lepton_vision.sections import WindowName as WindowName
 from lepton_vision.targets import check_names
-from lepton_vision.types import Target
+from lepton_vision.types import UNKNOWN, Target
+
+MaskValue = Annotated[int, Field(ge=1, le=255)]
+
+
+class SegmentationConfig(Section):
+    """A segmentation head on the encoder's feature maps, beside the heads of the targets or alone."""
+
+    structures: dict[str, tuple[MaskValue, ...]] = Field(min_length=1, max_length=254)
+    """By name of the structure, the value or values that it has in mask files; 0 is background. One voxel has one."""
+    unknown: MaskValue | Literal["auto"] | None = "auto"
+    """Value of mask files where nobody knows what is there: such voxels count neither in training nor in figures. auto:
+    255, unless that is a value of a structure or of ``background``. null: no value says so."""
+    background: tuple[MaskValue, ...] = ()
+    """Values of mask files, beside 0, that are background: what is drawn in the files and shall not be learnt."""
+    decoder: Literal["unet", "fpn"] = "unet"
+    """unet: arXiv:1505.04597, every resolution of the encoder; fpn: arXiv:1612.03144, up to a quarter, lighter."""
+    channels: PositiveInt = 32
+    """Feature maps of the unet at its finest resolution, twice as many at each coarser one; the fpn has four times as
+    many at all of them."""
+    mode: Literal["joint", "detached", "auxiliary", "roi", "evidence"] = "joint"
+    """joint: both losses shape the encoder. detached: the mask's loss does not, so that the classifier is what it would
+    be alone. auxiliary: as joint, but masks are not computed in scoring. roi: as joint, and the classifier sees the
+    image cropped to the predicted mask. evidence: the classifier sees the predicted mask alone
+    (``models.evidence``) and its loss does not reach the mask, which is bit for bit what it would be alone: for a label
+    that says whether a structure is there. Images without a mask teach the classifier's few weights only."""
+    loss: Literal["dice_ce", "dice", "ce"] = "dice_ce"
+    weight: Annotated[float, Field(gt=0.0)] = 1.0
+    """Factor of the mask's loss; the targets' are ``train.target_weights``."""
+    roi_margin: Annotated[float, Field(ge=0.0)] = 0.1
+    """With mode roi: margin around the predicted mask, as a part of its box."""
+    lesions: tuple[str, ...] = ()
+    """Structures that come as separate lesions: their evaluation counts found and false ones, and draws an FROC."""
+    explains: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """By name of a binary target, the structures that an image with a positive label should show. A target with
+    ``mask_values`` is explained by the structures of these values without being named here."""
+
+    @field_validator("structures", mode="before")
+    @classmethod
+    def _as_groups(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: [codes] if isinstance(codes, int) else codes for name, codes in value.items()}
+
+    @model_validator(mode="after")
+    def _check_structures(self) -> SegmentationConfig:
+        codes = [code for group in (*self.structures.values(), self.background) for code in group]
+        if len(set(codes)) != len(codes) or not all(self.structures.values()):
+            raise ValueError("structures: every structure needs values of its own, none may stand twice")
+        if self.unknown in codes:
+            raise ValueError(
+                f"unknown: {self.unknown} is also a value of structures or background: set unknown to null, or to "
+                "another value"
+            )
+        named = dict.fromkeys(self.lesions, "lesions")
+        named |= {name: "explains" for group in self.explains.values() for name in group}
+        for name, key in named.items():
+            if name not in self.structures:
+                raise ValueError(f"{key}: {name!r} is none of the structures {', '.join(self.structures)}")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Structures in the order of the mask's values 1 … M."""
+        return tuple(self.structures)
+
+    @property
+    def unknown_value(self) -> int | None:
+        """Value of mask files that says that nobody knows, or None."""
+        if self.unknown != "auto":
+            return self.unknown
+        codes = {code for group in (*self.structures.values(), self.background) for code in group}
+        return None if UNKNOWN in codes else UNKNOWN
+
+    @property
+    def numbers(self) -> dict[int, int]:
+        """What each value of mask files is: 0 background, k the k-th structure, ``UNKNOWN``; the only such table."""
+        groups = enumerate(self.structures.values(), start=1)
+        known = dict.fromkeys((0, *self.background), 0) | {code: number for number, group in groups for code in group}
+        return known if self.unknown_value is None else known | {self.unknown_value: UNKNOWN}
+
+    def explaining(self, target: Target) -> tuple[int, ...]:
+        """Numbers, from 1, of the structures that explain a positive label of a target; () where none does."""
+        stated = self.explains.get(target.name)
+        if stated is None:
+            return self.holding(target.mask_values)
+        return tuple(sorted(self.names.index(name) + 1 for name in stated))
+
+    def holding(self, values: tuple[int, ...]) -> tuple[int, ...]:
+        """Numbers, from 1, of the structures that have any of these values in mask files."""
+        groups = enumerate(self.structures.values(), start=1)
+        return tuple(number for number, codes in groups if set(codes) & set(values))
 
 
 class Config(Section):

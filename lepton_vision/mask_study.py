@@ -22,6 +22,7 @@ from lepton_vision.inference.masks import MaskPrediction, predict_masks
 from lepton_vision.inference.predictions import Failure
 from lepton_vision.inspection import describe
 from lepton_vision.manifest import Manifest
+from lepton_vision.manifest.mask_values import check_truth
 from lepton_vision.manifest.patients import known_patients
 from lepton_vision.manifest.slices import volume_ids
 from lepton_vision.models import Bundle
@@ -89,7 +90,7 @@ def evaluate_mask_parts(
 
     Raises:
         ConfigError: a bundle predicts no masks.
-        LabelError: no row has a mask.
+        LabelError: no row has a mask, or no mask holds a structure, but a value that counts as unknown.
     """
     out = Path(out)
     predicted = out / "predicted"
@@ -98,6 +99,7 @@ def evaluate_mask_parts(
     judged = [(bundle, manifest.select(manifest.frame["mask_values"].notna())) for bundle, manifest in parts]
     if not any(len(manifest) for _, manifest in judged):
         raise LabelError("Expected rows with masks. Received: none. Scan with a label table that names them.")
+    check_truth([manifest for _, manifest in judged], segmentation)
     predicted.mkdir(parents=True, exist_ok=True)
     seen = _Seen()
     evaluation = evaluate_masks(

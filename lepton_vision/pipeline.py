@@ -28,6 +28,7 @@ from lepton_vision.manifest import Audit, Manifest, audit_manifest, split_manife
 from lepton_vision.manifest.audit import drop_leaks
 from lepton_vision.manifest.labels import infer_targets, require_labels
 from lepton_vision.manifest.left_out import with_kinds
+from lepton_vision.manifest.mask_values import check_masks
 from lepton_vision.manifest.patients import warn_unknown
 from lepton_vision.mask_study import evaluate_mask_parts
 from lepton_vision.models import Bundle, build_model
@@ -99,7 +100,8 @@ def fit(
 
     Raises:
         LeakageError: a patient or an image stands in two splits and ``config.audit.on_leakage`` is "stop".
-        LabelError: labels outside the classes, or one class only in a split.
+        LabelError: labels outside the classes, or one class only in a split; masks with values of which nothing is
+            stated, or a structure that no mask of train holds.
         ManifestError: no train or no val rows.
         TrainingError: the loss is not finite, or there is nothing to resume.
         EvaluationError: calibration or operating point cannot be had on validation; the bundle is kept without them.
@@ -109,6 +111,7 @@ def fit(
     """
     run_dir = Path(run_dir)
     config = with_kinds(with_targets(config, manifest), manifest)
+    check_masks(manifest, config.segmentation)
     manifest, audit = check_leakage(config, manifest)
     subgroup_columns(manifest, config.evaluation.subgroups)  # better refused now than after the training
     train = require_labels(manifest.subset("train"), config.targets, split="train")
@@ -123,9 +126,7 @@ def fit(
     val_loader = None if val is None else make_loader(val, config, targets=config.targets, cache_dir=cache_dir)
     chosen = choose_device(device)
     precision = choose_precision(config.train.precision, chosen)
-
     fixed = FixedStages(config, device=chosen, precision=precision, folder=cache_dir)
-
     result = fit_model(
         build_model(config),
         train_loader,

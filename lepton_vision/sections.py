@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lepton_vision.types import Backbone as Backbone
-from lepton_vision.types import ObjectKind, Target, Window
+from lepton_vision.types import ObjectKind, Window
 from lepton_vision.types import WindowName as WindowName
 
 AugmentPreset = Literal["none", "light", "xray", "ct", "mr", "ultrasound", "photo"]
@@ -111,70 +111,6 @@ class ModelConfig(Section):
         if self.norm == "instance" and self.weights != "none":
             raise ValueError("pretrained weights come with batch norms: set norm to 'batch'")
         return self
-
-
-class SegmentationConfig(Section):
-    """A segmentation head on the encoder's feature maps, beside the heads of the targets or alone."""
-
-    structures: dict[str, tuple[Annotated[int, Field(ge=1, le=254)], ...]] = Field(min_length=1)
-    """By name of the structure, the value or values that it has in mask files; 0 is background. One voxel has one."""
-    decoder: Literal["unet", "fpn"] = "unet"
-    """unet: arXiv:1505.04597, every resolution of the encoder; fpn: arXiv:1612.03144, up to a quarter, lighter."""
-    channels: PositiveInt = 32
-    """Feature maps of the unet at its finest resolution, twice as many at each coarser one; the fpn has four times as
-    many at all of them."""
-    mode: Literal["joint", "detached", "auxiliary", "roi", "evidence"] = "joint"
-    """joint: both losses shape the encoder. detached: the mask's loss does not, so that the classifier is what it would
-    be alone. auxiliary: as joint, but masks are not computed in scoring. roi: as joint, and the classifier sees the
-    image cropped to the predicted mask. evidence: the classifier sees the predicted mask alone
-    (``models.evidence``) and its loss does not reach the mask, which is bit for bit what it would be alone: for a label
-    that says whether a structure is there. Images without a mask teach the classifier's few weights only."""
-    loss: Literal["dice_ce", "dice", "ce"] = "dice_ce"
-    weight: Annotated[float, Field(gt=0.0)] = 1.0
-    """Factor of the mask's loss; the targets' are ``train.target_weights``."""
-    roi_margin: Annotated[float, Field(ge=0.0)] = 0.1
-    """With mode roi: margin around the predicted mask, as a part of its box."""
-    lesions: tuple[str, ...] = ()
-    """Structures that come as separate lesions: their evaluation counts found and false ones, and draws an FROC."""
-    explains: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """By name of a binary target, the structures that an image with a positive label should show. A target with
-    ``mask_values`` is explained by the structures of these values without being named here."""
-
-    @field_validator("structures", mode="before")
-    @classmethod
-    def _as_groups(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {name: [codes] if isinstance(codes, int) else codes for name, codes in value.items()}
-
-    @model_validator(mode="after")
-    def _check_structures(self) -> SegmentationConfig:
-        codes = [code for group in self.structures.values() for code in group]
-        if len(set(codes)) != len(codes) or not all(self.structures.values()):
-            raise ValueError("structures: every structure needs values of its own, none may stand twice")
-        named = dict.fromkeys(self.lesions, "lesions")
-        named |= {name: "explains" for group in self.explains.values() for name in group}
-        for name, key in named.items():
-            if name not in self.structures:
-                raise ValueError(f"{key}: {name!r} is none of the structures {', '.join(self.structures)}")
-        return self
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Structures in the order of the mask's values 1 … M."""
-        return tuple(self.structures)
-
-    def explaining(self, target: Target) -> tuple[int, ...]:
-        """Numbers, from 1, of the structures that explain a positive label of a target; () where none does."""
-        stated = self.explains.get(target.name)
-        if stated is None:
-            return self.holding(target.mask_values)
-        return tuple(sorted(self.names.index(name) + 1 for name in stated))
-
-    def holding(self, values: tuple[int, ...]) -> tuple[int, ...]:
-        """Numbers, from 1, of the structures that have any of these values in mask files."""
-        groups = enumerate(self.structures.values(), start=1)
-        return tuple(number for number, codes in groups if set(codes) & set(values))
 
 
 class VolumeConfig(Section):

@@ -34,7 +34,8 @@ Progress = Callable[[str, int, int, str], None]
 """progress(stage, done, total, note): "scan", "train", "predict" …; total 0 where it is not known."""
 
 UNKNOWN = 255
-"""Value of a mask where nobody knows what is there; the whole plane of a sample without a mask."""
+"""Number of a mask in this package where nobody knows what is there; the whole plane of a sample without a mask. Which
+value of mask files becomes it is a setting (``segmentation.unknown``)."""
 
 WindowName = Literal[
     "header",  # VOI of the file; raster files, which hold display values, use their full range

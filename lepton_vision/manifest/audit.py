@@ -14,6 +14,7 @@ from lepton_vision.config import AuditConfig, Config
 from lepton_vision.errors import ManifestError
 from lepton_vision.manifest.findings import Audit, Finding, splits_of
 from lepton_vision.manifest.labels import evident_targets
+from lepton_vision.manifest.mask_values import count_values, found_in_words, mask_faults
 from lepton_vision.manifest.near import connect, near_pairs
 from lepton_vision.manifest.patients import advise, known_patients
 from lepton_vision.manifest.schema import objects
@@ -44,7 +45,7 @@ def audit_manifest(manifest: Manifest, config: AuditConfig | Config | None = Non
     findings = [*_patient_leaks(frame), *_identical(frame, label_columns=columns)]
     if settings.near_duplicates:
         findings += _near(manifest, frame, label_columns=columns, distance=settings.near_distance)
-    findings += [*_notes(manifest, frame), *_prevalence(manifest, targets)]
+    findings += [*_notes(manifest, frame), *_prevalence(manifest, targets), *_masks(manifest, config)]
     rank = {"error": 0, "warning": 1, "note": 2}
     findings.sort(key=lambda finding: rank[finding.severity])
     table = manifest.frame[["image_id", "path", "member", "frame", "split", *manifest.label_columns]]
@@ -202,6 +203,18 @@ def _prevalence(manifest: Manifest, targets: Sequence[Target]) -> list[Finding]:
         message = f"Target {target.name}: {counts}."
         message += "".join(f" Split {name} has no {label}." for name, label in lacking)
         findings.append(Finding("prevalence", "warning" if lacking else "note", message))
+    return findings
+
+
+def _masks(manifest: Manifest, config: AuditConfig | Config | None) -> list[Finding]:
+    """Which values stand in the masks; with a whole configuration, what is wrong with its structures."""
+    counts = count_values(manifest)
+    segmentation = config.segmentation if isinstance(config, Config) else None
+    if not counts:
+        return []
+    findings = [Finding("masks", "note", f"Values of the masks. {found_in_words(counts)}")]
+    for split, fault in ({} if segmentation is None else mask_faults(manifest, segmentation)).items():
+        findings.append(Finding("masks", "error" if split in ("", "train") else "warning", fault))
     return findings
 
 

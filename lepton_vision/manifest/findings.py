@@ -25,6 +25,7 @@ Kind = Literal[
     "rejected",
     "unmatched_labels",
     "prevalence",
+    "masks",  # values of masks, and structures that never occur in them
 ]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 Cause = Literal["", "patient", "identical", "near"]

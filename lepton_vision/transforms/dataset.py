@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from lepton_vision.config import Config, PreprocessConfig, SegmentationConfig
 from lepton_vision.errors import ConfigError, LeptonError, ReadError
 from lepton_vision.manifest.labels import infer_targets
+from lepton_vision.manifest.mask_values import check_structures
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.image import read_pixels
 from lepton_vision.readers.limits import quiet
@@ -224,8 +225,9 @@ def make_loader(
         DataLoader of Batch; in training its ``sampler`` is the EpochSampler (call ``set_epoch`` before each epoch).
 
     Raises:
-        ManifestError: no usable row. LabelError: labels missing or outside the classes. ConfigError: training
-            without a target, or a batch size below 1.
+        ManifestError: no usable row. LabelError: labels missing or outside the classes, masks that do not fit the
+            structures, or that never hold one in training. ConfigError: training without a target, or a batch size
+            below 1.
     """
     dataset = _make_dataset(manifest, config, training=training, targets=targets, cache_dir=cache_dir)
     size = config.train.batch_size if batch_size is None else batch_size
@@ -278,6 +280,8 @@ def _make_dataset(
             "column. Scan with a label table, or name targets in the configuration.",
             key="targets",
         )
+    if training and config.segmentation is not None:
+        check_structures(manifest, config.segmentation)
     if config.volume is not None:
         return make_volume_dataset(manifest, config, training=training, targets=targets, cache_dir=cache_dir)
     augment = None

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from lepton_vision.config import PreprocessConfig, SegmentationConfig
+from lepton_vision.manifest.mask_values import check_mask_values
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.mask import LabelMap
 from lepton_vision.transforms.cache import PixelCache
-from lepton_vision.transforms.masks import check_mask_values, load_mask
+from lepton_vision.transforms.masks import load_mask
 from lepton_vision.transforms.rows import RowTable, TextColumn
 from lepton_vision.types import SampleAddress
 
@@ -24,7 +25,7 @@ class MaskRows:
         segmentation: structures.
 
     Raises:
-        LabelError: no mask at all, or a value that stands for no structure.
+        LabelError: no mask at all, or a value of which nothing is stated.
     """
 
     def __init__(self, manifest: Manifest, config: PreprocessConfig, *, segmentation: SegmentationConfig) -> None:
@@ -37,7 +38,7 @@ class MaskRows:
         """Keep masks in a file beside the one of the images."""
         single = self.config.model_copy(update={"windows": ("full",), "color": "gray", "mean": (0.5,), "std": (0.25,)})
         self.cache = PixelCache.open(
-            folder, self.rows, single, max_gb=max_gb, further=list(self.segmentation.structures.items())
+            folder, self.rows, single, max_gb=max_gb, further=sorted(self.segmentation.numbers.items())
         )
 
     def locate(self, row: int) -> SampleAddress | None:

@@ -6,75 +6,39 @@ import numpy as np
 import numpy.typing as npt
 
 from lepton_vision.config import PreprocessConfig, SegmentationConfig
-from lepton_vision.errors import LabelError, ReadError
-from lepton_vision.manifest.table import Manifest
+from lepton_vision.errors import ReadError
+from lepton_vision.manifest.mask_values import stated_in_words
 from lepton_vision.readers.mask import LabelMap, labels_of, read_mask
 from lepton_vision.transforms.preprocess import fit_boxes, resize_plane
 from lepton_vision.types import UNKNOWN, Pixels, SampleAddress
 
 
 def to_structures(values: LabelMap, segmentation: SegmentationConfig) -> LabelMap:
-    """Turn values of a mask file into numbers of structures: 0 background, k the k-th one, ``UNKNOWN`` stays.
+    """Turn values of a mask file into numbers of structures: 0 background, k the k-th one, ``UNKNOWN``.
 
     Args:
         values: (H, W) or (D, H, W) uint8.
         segmentation: which values stand for which structure.
 
     Raises:
-        ReadError: reason ``mask_values``: a value that stands for no structure.
+        ReadError: reason ``mask_values``: a value of which nothing is stated.
 
     Example:
         >>> liver = SegmentationConfig(structures={"liver": (4, 6)})
         >>> to_structures(np.array([[0, 4, 6, 255]], np.uint8), liver)
         array([[  0,   1,   1, 255]], dtype=uint8)
     """
-    known = _known(segmentation)
     table = np.zeros(256, np.uint8)
-    for value, number in known.items():
+    for value, number in segmentation.numbers.items():
         table[value] = number
-    strange = set(np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()) - set(known)
+    strange = set(np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()) - set(segmentation.numbers)
     if strange:
         raise ReadError(
-            f"The mask holds the value {min(strange)}, which stands for no structure. Expected: "
-            f"{_shown(segmentation)}. Name it in segmentation.structures, or correct the mask.",
+            f"The mask holds the value {min(strange)}, of which nothing is stated. {stated_in_words(segmentation)} "
+            "Name it in segmentation.structures, unknown or background, or correct the mask.",
             reason="mask_values",
         )
     return table[values]
-
-
-def _known(segmentation: SegmentationConfig) -> dict[int, int]:
-    """Number of the structure by value of the file."""
-    groups = enumerate(segmentation.structures.values(), start=1)
-    return {0: 0, UNKNOWN: UNKNOWN} | {value: number for number, group in groups for value in group}
-
-
-def _shown(segmentation: SegmentationConfig) -> str:
-    return ", ".join(f"{'+'.join(map(str, group))} {name}" for name, group in segmentation.structures.items())
-
-
-def check_mask_values(manifest: Manifest, segmentation: SegmentationConfig) -> None:
-    """Find before training what would stop it in the middle: a value that stands for no structure, or no mask at all.
-
-    Raises:
-        LabelError: with the row.
-    """
-    known = set(map(str, _known(segmentation)))
-    texts = manifest.ok.frame["mask_values"]
-    if not texts.notna().any():
-        raise LabelError(
-            f"Expected masks for {', '.join(segmentation.names)}. Received: a manifest without any. Scan with a label "
-            "table that has a column 'mask'.",
-            key="mask_path",
-        )
-    for row, text in texts.dropna().items():
-        strange = set(str(text).split(",")) - known
-        if strange:
-            raise LabelError(
-                f"The mask of row {row} holds the value {min(strange, key=int)}, which stands for no structure. "
-                f"Expected: {_shown(segmentation)}. Name it in segmentation.structures, or correct the mask.",
-                row=int(str(row)),
-                key="mask_values",
-            )
 
 
 def read_structures(address: SampleAddress, segmentation: SegmentationConfig) -> LabelMap:

@@ -62,7 +62,7 @@ class VolumeCache:
         sections = config.to_dict()
         preprocess = {**sections["preprocess"], "mean": None, "std": None}  # applied after the cache
         volume = {key: sections["volume"][key] for key in ("view", "spacing_mm")}
-        structures = None if config.segmentation is None else sections["segmentation"]["structures"]
+        structures = None if config.segmentation is None else sorted(config.segmentation.numbers.items())
         self._settings = fingerprint([_VERSION, __version__, preprocess, volume, structures])
         self._is_full = False
 

@@ -36,9 +36,43 @@ def blob(height: int, width: int, *, seed: int = 0) -> np.ndarray:
 def test_values_become_structures() -> None:
     values = np.array([[0, 1, 2], [5, 255, 0]], np.uint8)
     assert to_structures(values, TWO).tolist() == [[0, 1, 2], [2, 255, 0]]
-    with pytest.raises(ReadError, match=r"value 3, which stands for no structure. Expected: 1 a, 2\+5 b") as caught:
+    expected = r"value 3, of which nothing is stated. Expected: 1 a, 2\+5 b, 0 background, 255 unknown\."
+    with pytest.raises(ReadError, match=expected) as caught:
         to_structures(np.array([[3]], np.uint8), TWO)
     assert caught.value.reason == "mask_values"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"structures": {"a": 255}}, [0, 9, 9, 1]),  # the usual white on black
+        ({"structures": {"a": [1, 255]}}, [0, 1, 9, 1]),
+        ({"structures": {"a": 1, "b": 7}}, [0, 1, 2, UNKNOWN]),
+        ({"structures": {"a": 1}, "unknown": 7}, [0, 1, UNKNOWN, 9]),
+        ({"structures": {"a": 7, "b": 255}, "unknown": 1}, [0, UNKNOWN, 1, 2]),
+        ({"structures": {"a": 7}, "background": [1, 255]}, [0, 0, 1, 0]),
+        ({"structures": {"a": 7}, "unknown": None}, [0, 9, 1, 9]),
+    ],
+)
+def test_what_a_value_is_stands_in_the_configuration(settings: dict[str, object], expected: list[int]) -> None:
+    """9: nothing is stated, so that a mask with this value is refused."""
+    segmentation = SegmentationConfig.model_validate(settings)
+    for value, number in zip((0, 1, 7, 255), expected, strict=True):
+        values = np.array([[value]], np.uint8)
+        if number == 9:
+            with pytest.raises(ReadError, match=f"value {value}, of which nothing is stated"):
+                to_structures(values, segmentation)
+        else:
+            assert to_structures(values, segmentation).tolist() == [[number]]
+
+
+def test_one_value_cannot_be_two_things() -> None:
+    for stated in ({"unknown": 255, "structures": {"a": 255}}, {"background": [2], "structures": {"a": 2}}):
+        with pytest.raises(ConfigError, match=r"null|twice"):
+            Config.from_dict({"segmentation": stated})
+    again = CONFIG.override("segmentation.structures={a: 255}").override("segmentation.structures={a: 1}")
+    assert again.segmentation is not None
+    assert again.segmentation.unknown_value == 255
 
 
 @pytest.mark.parametrize("fit", FITS)
@@ -186,12 +220,39 @@ def test_a_changed_mask_file_never_meets_the_old_cache(manifest: Manifest, tmp_p
 
 def test_a_value_without_a_structure_is_found_before_training(manifest: Manifest) -> None:
     config = CONFIG.override("segmentation.structures={a: 1}")
-    with pytest.raises(LabelError, match="row 0 holds the value 5") as caught:
-        make_loader(manifest, config, training=True)
+    with pytest.raises(LabelError, match=r"nothing is stated, the first 5\. Found: 0 in 4 masks") as caught:
+        make_loader(manifest, config)
     assert caught.value.row == 0
+    assert "{NAME: 5} or, if they are 'a', write segmentation.structures: {a: [1, 5]}" in str(caught.value)
+    assert len(make_loader(manifest, config.override("segmentation.background=[5]"), training=True))
     bare = Manifest(manifest.frame.assign(mask_path=None, mask_values=None), manifest.root)
     with pytest.raises(LabelError, match="without any"):
         make_loader(bare, CONFIG)
+
+
+def test_a_structure_that_no_mask_holds_is_not_trained_on(manifest: Manifest) -> None:
+    config = CONFIG.override("segmentation.structures={a: 1, b: 5, c: 9}")
+    with pytest.raises(LabelError, match=r"No mask of the train split holds 'c'\. Found: 0 in 4") as caught:
+        make_loader(manifest, config, training=True)
+    assert caught.value.key == "segmentation.structures"
+    assert len(make_loader(manifest, config))  # to be looked at
+
+
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_white_on_black_is_a_structure_when_said(manifest: Manifest, tmp_path: Path, is_cached: bool) -> None:
+    """The loader gives the same numbers for masks of 0 and 255 as for those of 0 and 1."""
+    found = []
+    for value in (1, 255):
+        for k in range(4):
+            white = (blob(40, 30, seed=k) == 1) * value
+            PilImage.fromarray(white.astype(np.uint8)).save(manifest.root / f"masks/{k}.png")
+        config = CONFIG.override(f"segmentation.structures={{a: {value}}}")
+        again = Manifest.scan(manifest.root, labels=manifest.root / "labels.csv")
+        for _ in range(2):
+            loader = make_loader(again, config, batch_size=6, cache_dir=tmp_path / "cache" if is_cached else None)
+            found.append(next(iter(loader)).masks.numpy())
+    assert set(np.unique(found[0][:4])) == {0, 1}
+    assert all(np.array_equal(found[0], other) for other in found[1:])
 
 
 def test_training_needs_something_to_learn(tmp_path: Path) -> None:
