@@ -113,7 +113,8 @@ class ReadError(LeptonError):
             "mask_spacing",  # … of another spacing
             "mask_orientation",  # … whose axes point elsewhere
             "mask_position",  # … that lies elsewhere in the patient
-            "mask_values",  # a mask that holds no labels, or a value that stands for no structure
+            "mask_values",  # a mask that holds no labels, or a value of which nothing is stated
+            "mask_overlap",  # a Segmentation with two segments in one voxel
         }
     )
 

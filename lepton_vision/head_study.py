@@ -159,7 +159,7 @@ def _maps(
             heat = explain_samples(bundle, [(keys[case.image_id], case.image) for case in some], device=device)
             for case in some:
                 try:
-                    mask = load_mask(case.truth, segmentation, config=bundle.config.preprocess)
+                    mask = load_mask(case.truth, segmentation, config=bundle.config.preprocess, on=case.image)
                 except ReadError:
                     continue
                 if keys[case.image_id] in heat:

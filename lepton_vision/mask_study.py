@@ -196,7 +196,7 @@ def _case(
 ) -> MaskCase | Failure:
     segmentation = bundle.require_masks()
     try:
-        true = read_structures(truth, segmentation)
+        true = read_structures(truth, segmentation, on=found.image)
     except ReadError as error:
         return Failure(found.image_id, f"truth: {error.reason}")
     suffix = ".png" if found.labels.ndim == 2 else ".nii.gz" if found.image.spacing_mm is not None else ".npz"
@@ -236,7 +236,7 @@ def _read_overlay(
     case: _Case, structure: str, *, image_id: str, number: int, segmentation: SegmentationConfig
 ) -> Overlay:
     image = read_image(case.image.path, member=case.image.member, frame=case.image.frame)
-    truth = read_structures(case.truth, segmentation) == number
+    truth = read_structures(case.truth, segmentation, on=image) == number
     prediction = labels_of(read_mask(case.prediction)) == number
     return lay_over(Overlay(structure, image_id, truth, prediction), image)
 

@@ -13,8 +13,8 @@ from lepton_vision.errors import EvaluationError, ReadError
 from lepton_vision.evaluation.segmentation import MaskCase
 from lepton_vision.geometry import grid_gap, is_same_spacing
 from lepton_vision.inference.predictions import Failure
-from lepton_vision.readers import read_image
-from lepton_vision.types import Image
+from lepton_vision.readers.mask import NOISE, is_laid, read_drawn
+from lepton_vision.types import Image, SampleAddress
 
 
 class MaskRow(NamedTuple):
@@ -56,12 +56,10 @@ def load_cases(
 
 
 def _load(row: MaskRow) -> MaskCase | Failure:
-    images = {}
-    for name, path in (("truth", row.truth), ("prediction", row.prediction)):
-        try:
-            images[name] = read_image(path)
-        except ReadError as error:
-            return Failure(row.image_id, f"{name}: {error.reason}")
+    try:
+        images = read_masks(row)
+    except ReadError as error:
+        return Failure(row.image_id, f"{'truth' if error.path == row.truth else 'prediction'}: {error.reason}")
     labels = {name: read_labels(image, name) for name, image in images.items()}
     truth, prediction = images["truth"], images["prediction"]
     # The shape first (MaskCase says it): a spacing of another number of axes would only confuse.
@@ -84,6 +82,27 @@ def _load(row: MaskRow) -> MaskCase | Failure:
     return case
 
 
+def read_masks(row: MaskRow) -> dict[str, Image]:
+    """Read truth and prediction; a DICOM Segmentation lies on the image of the row, or else on the other mask.
+
+    Raises:
+        ReadError: with the path of the mask that cannot be read.
+    """
+    image = None if row.image is None else SampleAddress(row.image)
+    paths = {"truth": row.truth, "prediction": row.prediction}
+    found = {name: read_drawn(path, on=image) for name, path in paths.items()}
+    for name, other in (("truth", "prediction"), ("prediction", "truth")):
+        if image is None and is_laid(found[name]) and not is_laid(found[other]):
+            found[name] = read_drawn(paths[name], on=found[other])
+    if image is None and all(map(is_laid, found.values())) and len({one.pixels.shape for one in found.values()}) > 1:
+        raise EvaluationError(
+            "Two DICOM Segmentations leave out other slices. Expected the image that they belong to in the column "
+            "'image'. Received: none.",
+            key="image",
+        )
+    return found
+
+
 def read_labels(image: Image, name: str) -> npt.NDArray[np.int32]:
     """Return (H, W) or (D, H, W) labels of an image of whole numbers.
 
@@ -97,8 +116,8 @@ def read_labels(image: Image, name: str) -> npt.NDArray[np.int32]:
             key=name,
         )
     values = image.pixels[0]
-    labels: npt.NDArray[np.int32] = values.astype(np.int32)
-    is_wrong = labels != values
+    labels: npt.NDArray[np.int32] = np.rint(values).astype(np.int32)
+    is_wrong = np.abs(labels - values) > NOISE
     if is_wrong.any():
         raise EvaluationError(
             f"Expected whole numbers in a mask. Received: {float(values[is_wrong][0]):g} in the {name}, "

@@ -13,7 +13,12 @@ from lepton_vision.config import EvaluationConfig
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.mask_files import MaskRow, load_cases
 from lepton_vision.evaluation.masks import CASE_FIGURES, CaseFigures
-from lepton_vision.evaluation.segmentation import SegmentationEvaluation, Structures, evaluate_masks
+from lepton_vision.evaluation.segmentation import (
+    SegmentationEvaluation,
+    Structures,
+    check_occurrence,
+    evaluate_masks,
+)
 from lepton_vision.files import write_atomic
 from lepton_vision.inference.tables import columns_present, csv_cell, split_csv
 
@@ -37,7 +42,7 @@ def evaluate_mask_table(
 
     Args:
         table: CSV with the columns image_id, patient_id, truth and prediction; paths relative to the table. Files are
-            what ``read_image`` reads (an npz file holds one array (1, H, W) or (1, D, H, W)). A column ``image`` may
+            what ``read_mask`` reads (an npz file holds one array (1, H, W) or (1, D, H, W)). A column ``image`` may
             name the image of each case (a file, or the folder of a DICOM series), a column ``volume_id`` the volume
             that it is a slice of; a cell of them may be blank.
         out: folder; made when everything is computed.
@@ -49,7 +54,8 @@ def evaluate_mask_table(
         progress: called with (done, total).
 
     Raises:
-        EvaluationError: see ``read_mask_table``, ``mask_files.load_cases`` and ``segmentation.evaluate_masks``.
+        EvaluationError: see ``read_mask_table``, ``mask_files.load_cases``, ``segmentation.evaluate_masks`` and
+            ``segmentation.check_occurrence``.
 
     Example:
         >>> evaluate_mask_table("masks.csv", out="result", structures={"liver": 1})  # doctest: +SKIP
@@ -63,6 +69,7 @@ def evaluate_mask_table(
         min_iou=min_iou,
         config=config,
     )
+    check_occurrence(evaluation)
     write_mask_results(evaluation, out)
     return evaluation
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -21,6 +22,7 @@ from lepton_vision.evaluation.surfaces import BoolArray, bounding_box
 from lepton_vision.inference.predictions import Failure
 from lepton_vision.types import Figure
 
+_LOGGER = logging.getLogger(__name__)
 LabelArray = npt.NDArray[np.integer[Any]] | BoolArray
 Structures = Mapping[str, int | tuple[int, ...]]
 
@@ -236,6 +238,30 @@ def evaluate_masks(
     evaluation = _sum_up(tuple(rows), tuple(failures), facts=facts, **shared)
     volumes = pool_slices(rows)
     return replace(evaluation, by_volume=_sum_up(volumes, (), facts={}, **shared)) if volumes else evaluation
+
+
+def check_occurrence(evaluation: SegmentationEvaluation) -> None:
+    """Refuse figures of a structure that no truth and no prediction holds, and warn of one that no truth holds.
+
+    Raises:
+        EvaluationError: with the values that were looked for.
+    """
+    for name, counts in evaluation.statuses.items():
+        values = "+".join(map(str, _values_of(evaluation.structures[name])))
+        if counts["absent"] == evaluation.n:
+            others = [
+                f"{other} ({'+'.join(map(str, _values_of(evaluation.structures[other])))})"
+                for other, found in evaluation.statuses.items()
+                if found["absent"] < evaluation.n
+            ]
+            raise EvaluationError(
+                f"No truth and no prediction of {evaluation.n} cases holds the structure {name!r} (value {values}). "
+                f"Received: {', '.join(['0 (background)', *others])}. State the value that the files have, or leave "
+                "the structure out.",
+                key="structures",
+            )
+        if not counts["present"] + counts["missed"]:
+            _LOGGER.warning("No truth of %d cases holds the structure %r (value %s).", evaluation.n, name, values)
 
 
 def _sum_up(

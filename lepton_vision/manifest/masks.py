@@ -16,7 +16,7 @@ from lepton_vision.errors import ManifestError, ReadError
 from lepton_vision.manifest.hashes import pixel_hash
 from lepton_vision.manifest.schema import objects
 from lepton_vision.readers.image import read_image
-from lepton_vision.readers.mask import check_grid, read_mask
+from lepton_vision.readers.mask import check_grid, is_laid, read_mask
 from lepton_vision.types import Image, SampleAddress
 
 _COLUMNS: Final = ("mask_path", "mask_member", "mask_values", "mask_hash")
@@ -43,7 +43,8 @@ def attach_masks(
     """Read the masks that the column ``mask_path`` names as the label table wrote them.
 
     A cell is a path relative to the scanned folder or to the label table, with ``#name`` behind it for an array of an
-    npz file. A row of one frame takes that frame of the mask. Afterwards ``mask_path`` is relative to the root,
+    npz file. A row of one frame takes that frame of the mask; of a DICOM Segmentation, what lies where the image does.
+    Afterwards ``mask_path`` is relative to the root,
     ``mask_values`` holds the values that occur ("0,2"), and ``mask_hash`` stands for the content. A row whose mask
     cannot be used is rejected with the reason; a blank cell means that nothing is known, not that nothing is there.
     The files of masks are no images themselves: their rows are left out.
@@ -114,9 +115,9 @@ def _has_frames(mask: SampleAddress) -> bool:
 def _describe(job: _Job) -> tuple[str, str] | str:
     """Values and hash of a mask, or the reason why it cannot be used."""
     try:
-        mask = read_mask(job.mask.path, member=job.mask.member, frame=job.mask.frame)
+        mask = read_mask(job.mask.path, member=job.mask.member, frame=job.mask.frame, on=job.image)
         _check_size(mask, job)
-        if mask.spacing_mm is not None:
+        if mask.spacing_mm is not None and not is_laid(mask):
             image = read_image(job.image.path, member=job.image.member, frame=job.image.frame)
             check_grid(mask, image)
     except ReadError as error:

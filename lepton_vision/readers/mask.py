@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,39 +10,94 @@ import numpy.typing as npt
 
 from lepton_vision.errors import ReadError
 from lepton_vision.geometry import grid_gap, is_same_spacing
+from lepton_vision.readers.content import is_folder, open_content
 from lepton_vision.readers.image import read_image
-from lepton_vision.types import UNKNOWN, Image
+from lepton_vision.readers.label_raster import KINDS, one_channel, stored_labels
+from lepton_vision.readers.limits import DEFAULT_LIMITS
+from lepton_vision.readers.segmentations import open_segmentation, read_segmentation
+from lepton_vision.types import Image, SampleAddress
 
 LabelMap = npt.NDArray[np.uint8]
+_LARGEST = 255
+NOISE = 1e-3  # what a rescale in float32 adds to a whole number
 
 
-def read_mask(path: str | Path, *, member: str | None = None, frame: int | None = None) -> Image:
+def read_mask(
+    path: str | Path,
+    *,
+    member: str | None = None,
+    frame: int | None = None,
+    on: Image | SampleAddress | None = None,
+) -> Image:
     """Read a mask as an Image, and make sure that it holds labels.
 
     Args:
-        path: what ``read_image`` reads.
+        path: what ``read_image`` reads, or a DICOM Segmentation.
         member: array of an npz file; all of its entries where ``frame`` is None.
-        frame: one frame of it; the result is 2-D.
+        frame: one frame of it; the result is 2-D. Frames of a Segmentation are found by their place instead.
+        on: image that the mask belongs to. A Segmentation is laid on its voxels; None takes the planes that its frames
+            lie on. Other masks are returned as they are, see ``check_grid``.
 
     Returns:
-        Image with pixels (1, H, W) or (1, D, H, W), whole numbers from 0 to 255; 255 is unknown.
+        Image with pixels (1, H, W) or (1, D, H, W), whole numbers from 0 to 255 as the file has them: indices of a
+        palette, stored bits, segment numbers.
 
     Raises:
-        ReadError: as ``read_image``; reason ``mask_values`` where it holds colours, fractions, or other numbers.
+        ReadError: as ``read_image``; reason ``mask_values`` where it holds colours, fractions, or other numbers; of a
+            Segmentation as ``segmentations.read_segmentation``.
 
     Example:
         >>> read_mask("labels/hippocampus_001.nii.gz").pixels.shape  # doctest: +SKIP
         (1, 35, 51, 35)
     """
-    image = read_image(path, member=member, frame=frame)
+    image = read_drawn(path, member=member, frame=frame, on=on)
     if image.channels != 1:
         raise ReadError(
-            f"Expected one value per voxel in a mask. Received: {image.channels} channels. Save labels as grey "
-            "values, not colours.",
+            f"Expected one value per voxel in a mask. Received: {image.channels} channels that differ. Save labels as "
+            "grey values or as indices of a palette, not as colours.",
             reason="mask_values",
         )
-    labels_of(image)
-    return image
+    return replace(image, pixels=labels_of(image)[None].astype(np.float32))
+
+
+def read_drawn(
+    path: str | Path,
+    *,
+    member: str | None = None,
+    frame: int | None = None,
+    on: Image | SampleAddress | None = None,
+) -> Image:
+    """Read the stored numbers of a mask, whatever they are; arguments as ``read_mask``.
+
+    Raises:
+        ReadError: as ``read_mask``, but for values that are no labels.
+    """
+    path = Path(path)
+    if not is_folder(path):
+        with open_content(path, what="Cannot read the mask") as content:
+            found = None
+            if content.kind == "dicom":
+                found = open_segmentation(content.stream, head=content.head, limits=DEFAULT_LIMITS)
+            if found is not None:
+                if on is None and frame is not None:
+                    raise ReadError(
+                        "Expected an image that the Segmentation belongs to. Received: the number of a frame, whose "
+                        "order says nothing. Read the whole mask, or give the image.",
+                        reason="no_position",
+                    )
+                image = read_image(on.path, member=on.member, frame=on.frame) if isinstance(on, SampleAddress) else on
+                return read_segmentation(found, on=image, limits=DEFAULT_LIMITS)
+    image = read_image(path, member=member, frame=frame)
+    if image.source_format in KINDS:
+        return stored_labels(image, path, frame=frame)
+    if image.facts.get("photometric") == "MONOCHROME1" and image.units != "HU":  # was turned to be looked at
+        image = replace(image, pixels=np.float32(sum(image.value_range)) - image.pixels)
+    return one_channel(image)
+
+
+def is_laid(mask: Image) -> bool:
+    """Whether a mask is a DICOM Segmentation, which ``read_mask`` has laid on the voxels of its image."""
+    return "segments" in mask.facts
 
 
 def labels_of(image: Image) -> LabelMap:
@@ -51,14 +107,15 @@ def labels_of(image: Image) -> LabelMap:
         ReadError: reason ``mask_values``: fractions, or numbers outside 0 … 255.
     """
     values = image.pixels[0]
-    labels: LabelMap = values.astype(np.uint8)
-    is_wrong = labels != values
+    whole = np.rint(values)
+    is_wrong = (np.abs(whole - values) > NOISE) | (whole < 0) | (whole > _LARGEST)
     if is_wrong.any():
         raise ReadError(
-            f"Expected whole numbers from 0 to {UNKNOWN} in a mask. Received: {float(values[is_wrong][0]):g}, "
+            f"Expected whole numbers from 0 to {_LARGEST} in a mask. Received: {float(values[is_wrong][0]):g}, "
             f"{int(is_wrong.sum())} such voxels. Save labels, not probabilities or interpolated labels.",
             reason="mask_values",
         )
+    labels: LabelMap = whole.astype(np.uint8)
     return labels
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from lepton_vision.errors import LeptonError, ReadError
-from lepton_vision.evaluation.mask_files import MaskRow, read_labels
+from lepton_vision.evaluation.mask_files import MaskRow, read_labels, read_masks
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation, structure_mask
 from lepton_vision.geometry import grid_gap, is_same_spacing
 from lepton_vision.readers import read_image
@@ -17,6 +19,7 @@ from lepton_vision.reporting.overlays import MOST_STRUCTURES, NoOverlay, Overlay
 from lepton_vision.transforms.preprocess import display_window, to_luma
 from lepton_vision.types import Geometry, Image
 
+_Read = TypeVar("_Read")
 # Which way W and H shall grow on the page: to the patient's left, back and feet, as radiologists look at slices.
 _SHOWN = "LPI"
 
@@ -52,8 +55,9 @@ class _CannotDrawError(Exception):
 
 
 def _read(row: MaskRow, structure: str, *, value: int | tuple[int, ...]) -> Overlay:
-    truth, prediction = (_open(row, name) for name in ("truth", "prediction"))
-    image = None if row.image is None else _open(row, "image")
+    masks = _open(lambda: read_masks(row), "masks")
+    truth, prediction = masks["truth"], masks["prediction"]
+    image = None if row.image is None else _open_image(row.image)
     if image is not None:
         _check_grid(image, [truth, prediction])
     true, predicted = (structure_mask(read_labels(one, "mask"), value) for one in (truth, prediction))
@@ -85,13 +89,17 @@ def lay_over(overlay: Overlay, image: Image | None, *, geometry: Geometry | None
     return overlay if geometry is None else _turn(overlay, geometry)
 
 
-def _open(row: MaskRow, name: str) -> Image:
+def _open_image(path: Path) -> Image:
+    return _open(lambda: read_image(path), "image")
+
+
+def _open(read: Callable[[], _Read], what: str) -> _Read:
     try:
-        return read_image(row.files()[name])
+        return read()
     except ReadError as error:
-        raise _CannotDrawError(f"the {name} cannot be read ({error.reason})") from None
+        raise _CannotDrawError(f"the {what} cannot be read ({error.reason})") from None
     except (LeptonError, OSError, ValueError) as error:  # the page must not fail for one picture
-        raise _CannotDrawError(f"the {name} cannot be read ({type(error).__name__})") from None
+        raise _CannotDrawError(f"the {what} cannot be read ({type(error).__name__})") from None
 
 
 def _check_grid(image: Image, masks: Sequence[Image]) -> None:
@@ -103,10 +111,12 @@ def _check_grid(image: Image, masks: Sequence[Image]) -> None:
         raise _CannotDrawError(f"the image has {image.channels} channels, neither gray nor RGB")
     if not all(is_same_spacing(mask.spacing_mm, image.spacing_mm, shape=shape) for mask in masks):
         raise _CannotDrawError("the image has another spacing than its masks")
-    places = [mask.geometry for mask in masks if mask.geometry is not None and image.geometry is not None]
-    gap = next(filter(None, (grid_gap(place, image.geometry, shape=shape) for place in places)), None)
-    if gap is not None:
-        raise _CannotDrawError(f"the image lies elsewhere in the patient than its masks ({gap.text})")
+    if image.geometry is None:
+        return
+    for place in [mask.geometry for mask in masks if mask.geometry is not None]:
+        gap = grid_gap(place, image.geometry, shape=shape)
+        if gap is not None:
+            raise _CannotDrawError(f"the image lies elsewhere in the patient than its masks ({gap.text})")
 
 
 def _turn(overlay: Overlay, geometry: Geometry) -> Overlay:

@@ -12,6 +12,7 @@ import numpy as np
 from lepton_vision.errors import ScoringError
 from lepton_vision.geometry import is_same_spacing
 from lepton_vision.readers import read_image, read_series
+from lepton_vision.readers.mask import read_drawn
 from lepton_vision.scoring.dicom_results import SegmentationInfo
 from lepton_vision.scoring.label_maps import Labels, mask_suffix, match_grid
 from lepton_vision.scoring.mask_files import write_mask
@@ -52,7 +53,8 @@ def export_mask(
     the order in which ``read_image(source)`` has the voxels; a NIfTI mask must say where it lies if the source does.
 
     Args:
-        mask: what ``read_image`` reads, one value per voxel (an npz file holds one array (1, H, W) or (1, D, H, W)).
+        mask: what ``read_image`` reads, or a DICOM Segmentation, one value per voxel (an npz file holds one array
+            (1, H, W) or (1, D, H, W)).
         path: file to write; its suffix names the format, see ``mask_files.write_mask``.
         source: image file, or folder with one DICOM series.
         structures: by name, in the order of the labels to be written, the value or values that it has in ``mask``. The
@@ -69,7 +71,7 @@ def export_mask(
     """
     mask_suffix(path)
     image = read_image(source) if series is None else read_series(source, series=series)
-    drawn = read_image(mask)
+    drawn = read_drawn(mask, on=image)
     labels = _on_grid(_relabel(drawn, structures), drawn=drawn, image=image)
     names = tuple(structures)
     written = write_mask(labels, path, image=image, structures=names, source=source, series=series, info=info)

@@ -31,7 +31,7 @@ class MaskRows:
     def __init__(self, manifest: Manifest, config: PreprocessConfig, *, segmentation: SegmentationConfig) -> None:
         check_mask_values(manifest, segmentation)
         self.config, self.segmentation = config, segmentation
-        self.rows = mask_table(manifest)
+        self.rows, self.images = mask_table(manifest), RowTable.of(manifest)
         self.cache: PixelCache | None = None
 
     def open_cache(self, folder: str | Path, *, max_gb: float) -> None:
@@ -58,7 +58,7 @@ class MaskRows:
         if kept is not None:
             mask: LabelMap = kept[0].astype(np.uint8)
             return mask
-        mask = load_mask(address, self.segmentation, config=self.config)
+        mask = load_mask(address, self.segmentation, config=self.config, on=self.images.locate(row))
         if self.cache is not None:
             self.cache.put(row, mask[None].astype(np.uint16))
         return mask

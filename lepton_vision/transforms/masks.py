@@ -10,7 +10,7 @@ from lepton_vision.errors import ReadError
 from lepton_vision.manifest.mask_values import stated_in_words
 from lepton_vision.readers.mask import LabelMap, labels_of, read_mask
 from lepton_vision.transforms.preprocess import fit_boxes, resize_plane
-from lepton_vision.types import UNKNOWN, Pixels, SampleAddress
+from lepton_vision.types import UNKNOWN, Image, Pixels, SampleAddress
 
 
 def to_structures(values: LabelMap, segmentation: SegmentationConfig) -> LabelMap:
@@ -41,22 +41,29 @@ def to_structures(values: LabelMap, segmentation: SegmentationConfig) -> LabelMa
     return table[values]
 
 
-def read_structures(address: SampleAddress, segmentation: SegmentationConfig) -> LabelMap:
+def read_structures(address: SampleAddress, segmentation: SegmentationConfig, *, on: Image | SampleAddress) -> LabelMap:
     """Read a mask on its own pixels, (H, W) or (D, H, W) uint8 numbers of structures.
+
+    Args:
+        address: of the mask.
+        segmentation: which values stand for which structure.
+        on: image that it belongs to; it is looked at where the mask is a DICOM Segmentation.
 
     Raises:
         ReadError: the file cannot be read, or holds what no structure stands for; ``path`` names it.
     """
     try:
-        mask = read_mask(address.path, member=address.member, frame=address.frame)
+        mask = read_mask(address.path, member=address.member, frame=address.frame, on=on)
         return to_structures(labels_of(mask), segmentation)
     except ReadError as error:
         error.path = error.path or address.path
         raise
 
 
-def load_mask(address: SampleAddress, segmentation: SegmentationConfig, *, config: PreprocessConfig) -> LabelMap:
-    """Read one 2-D mask at the size of the network's input.
+def load_mask(
+    address: SampleAddress, segmentation: SegmentationConfig, *, config: PreprocessConfig, on: SampleAddress
+) -> LabelMap:
+    """Read one 2-D mask at the size of the network's input; ``on`` as in ``read_structures``.
 
     Returns:
         (height, width) uint8 numbers of structures.
@@ -64,7 +71,7 @@ def load_mask(address: SampleAddress, segmentation: SegmentationConfig, *, confi
     Raises:
         ReadError: the file cannot be read, or holds what no structure stands for; ``path`` names it.
     """
-    labels = read_structures(address, segmentation)
+    labels = read_structures(address, segmentation, on=on)
     if labels.ndim == 3:
         raise ReadError("Expected one 2-D mask. Received: a volume.", reason="volume", path=address.path)
     return fit_mask(labels, config)

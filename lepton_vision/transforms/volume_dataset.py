@@ -158,7 +158,7 @@ class VolumeDataset(Dataset[Batch]):
         place = None if self.masks is None else self.masks.locate(row)
         if place is not None and self.config.segmentation is not None:
             try:
-                labels = read_structures(place, self.config.segmentation)
+                labels = read_structures(place, self.config.segmentation, on=image)
                 if self.volume.view == "3d":
                     mask = prepare_mask(labels, grid)
                 else:

@@ -188,8 +188,31 @@ def test_values_that_are_no_labels_are_refused(tmp_path: Path, pair: tuple[str, 
     refuse(table(tmp_path, ("i0", "p", pair[0], "soft.nii")), r"whole numbers.*Received: 0\.", row=0, key="prediction")
     nifti(tmp_path / "more.nii", volume() * 3)
     refuse(table(tmp_path, ("i0", "p", "more.nii", pair[1])), "Received: 3, 6", row=0, key="truth")
-    PillowImage.fromarray(np.zeros((4, 4, 3), dtype=np.uint8)).save(tmp_path / "colour.png")
+    PillowImage.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(tmp_path / "colour.png")
     refuse(table(tmp_path, ("i0", "p", "colour.png", "colour.png")), "3 channels in the truth", row=0, key="truth")
+
+
+def test_a_structure_that_no_mask_holds_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """White on black beside labels from 1: each value means what is stated."""
+    white = np.zeros((6, 6), np.uint8)
+    white[1:3, 1:5] = 255
+    for name, values in (("white", white), ("one", white // 255), ("empty", white * 0)):
+        PillowImage.fromarray(values).save(tmp_path / f"{name}.png")
+    path, out = table(tmp_path, ("a", "p", "white.png", "one.png")), tmp_path / "out"
+    refuse(path, r"Expected: 0, 1, 2\. Received: 255", row=0, key="truth")
+    with pytest.raises(EvaluationError, match=r"Expected: 0, 255\. Received: 1\."):
+        evaluate_mask_table(path, out=out, structures={"lesion": 255})
+    found = evaluate_mask_table(path, out=out, structures={"lesion": (1, 255)})
+    assert found.figures["lesion"]["dice"].value == 1.0
+    with pytest.raises(EvaluationError, match=r"holds the structure 'b' \(value 2\)") as caught:
+        evaluate_mask_table(path, out=out, structures={"lesion": (1, 255), "b": 2})
+    assert "Received: 0 (background), lesion (1+255)." in str(caught.value)
+    assert not caplog.records
+    path = table(tmp_path, ("a", "p", "empty.png", "one.png"))
+    assert evaluate_mask_table(path, out=out, structures={"lesion": 1}).statuses["lesion"]["false_positive"] == 1
+    assert [record.message for record in caplog.records] == [
+        "No truth of 1 cases holds the structure 'lesion' (value 1)."
+    ]
 
 
 def test_tables_that_cannot_be_used_are_refused(tmp_path: Path, pair: tuple[str, str]) -> None:
