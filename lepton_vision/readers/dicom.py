@@ -118,6 +118,9 @@ def probe_dicom(stream: BinaryIO, *, head: bytes, path: Path, limits: Limits) ->
 def _facts(file: DicomFile) -> tuple[PixelLayout, FileFacts]:
     """Everything but the image's own id."""
     layout = read_layout(file)
+    with guard(_UNITS, reason="corrupt"):  # of a single pixel: a rescale or table that cannot be applied
+        pixel = np.zeros((1, 1, 1, layout.samples)[: 3 if layout.samples == 1 else 4], dtype=layout.dtype)
+        _to_units(pixel, file.dataset, layout=layout, wanted=range(1))
     ids = _ids(file.dataset, name="", wanted=range(1), one=False) | {"image_id": ""}
     return layout, FileFacts(
         source_format="dicom",

@@ -39,9 +39,9 @@ class PixelLayout:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Little-endian type of one stored value (not for 1 and 12 bits allocated)."""
+        """Little-endian type of one stored value, unpacked."""
         kind = "f" if self.is_float else "i" if self.is_signed else "u"
-        return np.dtype(f"<{kind}{max(self.bits_allocated, 8) // 8}")
+        return np.dtype(f"<{kind}{-(-self.bits_allocated // 8)}")
 
     @property
     def stored_range(self) -> tuple[int, int]:

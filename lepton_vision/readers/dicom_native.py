@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -140,8 +139,7 @@ def _read_packed(file: DicomFile, layout: PixelLayout, *, wanted: range, pixels_
     values[0::2] = low | (middle & 0x0F) << 8
     values[1::2] = middle >> 4 | high << 4
     values = values[start - first // 3 * 2 :][: stop - start]
-    wide = dataclasses.replace(layout, bits_allocated=16)
-    return wide.mask(np.ascontiguousarray(values).view(wide.dtype))
+    return layout.mask(np.ascontiguousarray(values).view(layout.dtype))
 
 
 def unpack_bits(data: bytes, *, count: int) -> npt.NDArray[np.uint8]:

@@ -282,6 +282,10 @@ def test_real_numbers(make_dicom: Make, dtype: type) -> None:
         ({"PixelData": b"\0" * 10}, "truncated"),
         ({"Rows": 4000, "Columns": 4000}, "truncated"),
         ({"RescaleSlope": "0"}, "corrupt"),
+        ({"RescaleSlope": "1e39"}, "non_finite"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "corrupt"),
+        ({"PhotometricInterpretation": "YBR_FULL", "SamplesPerPixel": 3, "Rows": 2}, "unsupported"),
+        ({"PixelData": GRAY.tobytes() * 2}, "mismatch"),
         ({"BitsStored": 17}, "corrupt"),
         ({"BitsAllocated": 24}, "unsupported"),
         ({"PhotometricInterpretation": "RGB"}, "corrupt"),
@@ -290,7 +294,11 @@ def test_real_numbers(make_dicom: Make, dtype: type) -> None:
     ],
 )
 def test_damaged_headers(make_dicom: Make, elements: dict[str, object], reason: str) -> None:
-    assert reason_of(make_dicom(GRAY, **elements)) == reason
+    path = make_dicom(GRAY, **elements)
+    assert reason_of(path) == reason
+    with pytest.raises(ReadError) as caught:  # seen without a look at the pixels
+        probe(path)
+    assert caught.value.reason == reason
 
 
 def test_pixel_cap_is_checked_before_memory_is_asked_for(make_dicom: Make) -> None:
