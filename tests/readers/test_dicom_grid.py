@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +40,7 @@ GE = "1.2.840.113619.5.2"
 
 @dataclass(frozen=True)
 class Pixels:
-    """A kind of pixels: bits allocated and stored, highest bit, sign, frames and how they are to be shown."""
+    """A kind of pixels."""
 
     allocated: int
     stored: int
@@ -241,6 +242,7 @@ IN_DOUBT = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("declared", "implicit", "little"), FOUND)
 def test_native_pixels(tmp_path: Path, declared: str, implicit: bool, little: bool) -> None:
     read = 0
@@ -296,13 +298,17 @@ def compressed_kinds() -> Iterator[Pixels]:
 
 def compress(kind: Pixels, syntax: str) -> list[bytes]:
     """Compressed frames, by pydicom; what it is given is color by pixel, and without an overlay."""
-    options = {
+    values = kind.values()
+    return [get_encoder(syntax).encode(values[index], **encoding(kind)) for index in range(kind.frames)]
+
+
+def encoding(kind: Pixels) -> dict[str, Any]:
+    """What pydicom's encoders want to know."""
+    return {
         "rows": ROWS, "columns": COLUMNS, "samples_per_pixel": kind.samples, "bits_allocated": kind.allocated,
         "bits_stored": kind.stored, "pixel_representation": int(kind.signed), "number_of_frames": 1,
         "photometric_interpretation": "MONOCHROME2" if kind.samples == 1 else "RGB", "planar_configuration": 0,
     }  # fmt: skip
-    values = kind.values()
-    return [get_encoder(syntax).encode(values[index], **options) for index in range(kind.frames)]
 
 
 @pytest.mark.parametrize("syntax", COMPRESSED)
@@ -310,7 +316,8 @@ def test_compressed_pixels(tmp_path: Path, syntax: str) -> None:
     path = tmp_path / "a.dcm"
     for count, kind in enumerate(compressed_kinds()):
         dataset = kind.header()
-        dataset.PixelData = encapsulate(compress(kind, syntax), has_bot=count % 2 == 0)
+        frames = compress(kind, syntax)
+        dataset.PixelData = encapsulate(frames, has_bot=count % 2 == 0, fragments_per_frame=1 + count % 3)
         dataset["PixelData"].VR = "OB"
         dataset["PixelData"].is_undefined_length = True
         implicit = count % 3 == 0
@@ -338,3 +345,60 @@ def test_frames_that_the_header_does_not_tell_of_are_not_left_out(
             dataset[0x00280008] = DataElement(0x00280008, "LO", stated)
         path = write(tmp_path / "a.dcm", dataset, declared=syntax, implicit=syntax == ImplicitVRLittleEndian)
         assert outcome(read_image, path) == outcome(read_pixels, path) == outcome(probe, path) == "mismatch"
+
+
+def test_padding_is_no_frame(tmp_path: Path) -> None:
+    kind = Pixels(16, 12, frames=3)
+    dataset = kind.header()
+    dataset.PixelData = kind.native() + b"\0" * (ROWS * COLUMNS)
+    dataset["PixelData"].VR = "OW"
+    assert check(write(tmp_path / "a.dcm", dataset, declared=ExplicitVRLittleEndian, implicit=False), kind)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_subsampled_color_is_as_long_as_one_way_of_writing_it(tmp_path: Path, length: int) -> None:
+    """Two thirds of the bytes are subsampled, all of them written in full; anything longer is in doubt."""
+    kind = Pixels(8, 8, photometric="YBR_FULL_422")
+    dataset = kind.header()
+    dataset.PixelData = b"\x80" * (ROWS * COLUMNS * (1 + length))
+    dataset["PixelData"].VR = "OB"
+    path = write(tmp_path / "a.dcm", dataset, declared=ExplicitVRLittleEndian, implicit=False)
+    if length == 3:
+        assert outcome(read_image, path) == outcome(probe, path) == "mismatch"
+    else:
+        assert (read_image(path).pixels == 128).all()
+
+
+def test_a_codestream_may_hold_more_bits_than_the_header_says(tmp_path: Path) -> None:
+    kind = Pixels(16, 16)
+    dataset = kind.header()
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    dataset.PixelData = encapsulate(compress(kind, JPEG2000Lossless))
+    dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    assert check(write(tmp_path / "a.dcm", dataset, declared=JPEG2000Lossless, implicit=False), kind)
+
+
+def test_rle_holds_native_cells(tmp_path: Path) -> None:
+    kind, cells = Pixels(16, 12, high=15), Pixels(16, 16)
+    dataset = kind.header()
+    frame = get_encoder(RLELossless).encode(kind.cells()[0], **encoding(cells))
+    dataset.PixelData = encapsulate([frame])
+    dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    assert check(write(tmp_path / "a.dcm", dataset, declared=RLELossless, implicit=False), kind)
+
+
+@pytest.mark.parametrize("little", [True, False])
+def test_words_of_a_lookup_table_have_the_order_of_their_file(tmp_path: Path, little: bool) -> None:
+    kind, table = Pixels(8, 8), Dataset()
+    table.LUTDescriptor, table.ModalityLUTType = [256, 0, 16], "US"
+    table["LUTDescriptor"].VR = "US"
+    table.LUTData = (np.arange(256) * 3).astype("<u2" if little else ">u2").tobytes()
+    table["LUTData"].VR = "OW"
+    dataset = kind.header()
+    dataset.ModalityLUTSequence = [table]
+    dataset.PixelData = kind.native()
+    dataset["PixelData"].VR = "OB"
+    declared = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    image = read_image(write(tmp_path / "a.dcm", dataset, declared=declared, implicit=False, little=little))
+    np.testing.assert_array_equal(image.pixels, kind.values() * np.float32(3))
+    assert image.value_range == (0.0, 765.0)

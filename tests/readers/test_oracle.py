@@ -17,6 +17,7 @@ import pydicom
 import pytest
 from PIL import Image as Pillow
 from pydicom import dcmread
+from pydicom.uid import RLELossless
 
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.content import sniff
@@ -95,6 +96,24 @@ def test_files_of_pydicom() -> None:
     for path in files:
         if path.is_file():
             read_or_refuse(path)
+
+
+def test_planar_configuration_says_nothing_about_a_codestream(tmp_path: Path) -> None:
+    """PS3.5 8.2.1: the decoder alone knows how its colors lie."""
+    seen, element = set(), b"\x28\0\x06\0US\x02\0"
+    for path in sorted((Path(pydicom.__file__).parent / "data").rglob("*.dcm")):
+        before, found, after = path.read_bytes().partition(element)
+        if not found:
+            continue
+        images = []
+        for planar in (b"\0\0", b"\1\0"):
+            (tmp_path / "a.dcm").write_bytes(before + element + planar + after[2:])
+            images.append(read_image(tmp_path / "a.dcm"))
+        syntax = str(images[0].facts["transfer_syntax"])
+        if syntax.startswith("1.2.840.10008.1.2.4") or syntax == RLELossless:
+            np.testing.assert_array_equal(images[0].pixels, images[1].pixels, err_msg=path.name)
+            seen.add(syntax)
+    assert len(seen) >= 4, seen
 
 
 @pytest.mark.slow
