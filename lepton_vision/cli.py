@@ -21,6 +21,8 @@ from lepton_vision.cli_statistics import compare, plan
 
 _INTERRUPTED = 130
 _INCLUDE = "Samples too: segmentation, localizer, secondary_capture, parametric_map, dose, mask_file; with commas."
+_TILT = "With --volumes, a tilted gantry: refuse the series, or shear it straight."
+_GAPS = "With --volumes, missing slices: refuse the series, or fill them in by interpolation."
 
 app = typer.Typer(
     name="lepton-vision",
@@ -68,6 +70,8 @@ def scan(
     volumes: Annotated[bool, typer.Option("--volumes", help="Each DICOM series is one row.")] = False,
     include: Annotated[str, typer.Option(help=_INCLUDE)] = "",
     patient_from: PatientFrom = None,
+    tilt: Annotated[str, typer.Option(help=_TILT)] = "refuse",
+    gaps: Annotated[str, typer.Option(help=_GAPS)] = "refuse",
     as_json: Json = False,
 ) -> None:
     """Read every file below FOLDER into a manifest; a rejected file is a row with a reason."""
@@ -83,6 +87,8 @@ def scan(
             volumes=volumes,
             include=split_names(include),
             patient_from=patient_from,
+            tilt=tilt,  # type: ignore[arg-type]
+            gaps=gaps,  # type: ignore[arg-type]
             progress=console.progress,
         )
     manifest.save(out)
@@ -152,6 +158,8 @@ def train(
     config: ConfigFile = None,
     assignments: Assignments = None,
     init_from: Annotated[Path | None, typer.Option(help="Bundle whose encoder is the start.")] = None,
+    tilt: Annotated[str | None, typer.Option(help="As volume.tilt.")] = None,
+    gaps: Annotated[str | None, typer.Option(help="As volume.gaps.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     device: Device = "auto",
     as_json: Json = False,
@@ -162,7 +170,7 @@ def train(
     from lepton_vision.pipeline import fit
     from lepton_vision.training.distributed import is_main_process
 
-    settings = _load_config(config, assignments)
+    settings = _load_config(config, assignments, tilt=tilt, gaps=gaps)
     if init_from is not None:
         settings = settings.override("model.weights=none", f"model.init_from={json.dumps(str(init_from))}")
     table = Manifest.load(manifest)
@@ -190,6 +198,8 @@ def run(
     ] = 0,
     patient_from: PatientFrom = None,
     assignments: Assignments = None,
+    tilt: Annotated[str | None, typer.Option(help="As volume.tilt.")] = None,
+    gaps: Annotated[str | None, typer.Option(help="As volume.gaps.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoints.")] = False,
     device: Device = "auto",
     as_json: Json = False,
@@ -203,7 +213,7 @@ def run(
         numbers = [int(text) for text in seeds.split(",")]
     except ValueError:
         raise ConfigError(f"--seeds takes whole numbers with commas. Received: {seeds!r}.", key="seeds") from None
-    settings = _load_config(config, assignments)
+    settings = _load_config(config, assignments, tilt=tilt, gaps=gaps)
     with Console(quiet=as_json) as console:
         result = run_seeds(
             settings,
@@ -235,11 +245,21 @@ def inspect(
     print_facts(list_series(path) if series else inspect_path(path), as_json=as_json)
 
 
-def _load_config(path: Path | None, assignments: list[str] | None) -> Any:
+def _load_config(
+    path: Path | None, assignments: list[str] | None, *, tilt: str | None = None, gaps: str | None = None
+) -> Any:
     from lepton_vision.config import Config
+    from lepton_vision.errors import ConfigError
 
     config = Config() if path is None else Config.from_yaml(path)
-    return config.override(*(assignments or ()))
+    config = config.override(*(assignments or ()))
+    for key, value in (("tilt", tilt), ("gaps", gaps)):
+        if value is not None and config.volume is None:
+            raise ConfigError(
+                f"--{key} is for volumes. Received: a configuration without a section volume. Set volume.view.", key=key
+            )
+        config = config if value is None else config.override(f"volume.{key}={value}")
+    return config
 
 
 app.command()(export)

@@ -61,6 +61,8 @@ Include = Annotated[str | None, typer.Option(help=_KINDS)]
 FileGb = Annotated[float, typer.Option(min=0.0, help=_BYTES)]
 ArchiveGb = Annotated[float, typer.Option(min=0.0, help="GiB that all members of an archive become.")]
 Ratio = Annotated[float, typer.Option(min=1.0, help="Times its size that an archive above 256 MiB becomes.")]
+Gaps = Annotated[str | None, typer.Option(help="Missing slices of a series: refuse or fill; default of the bundle.")]
+Tilt = Annotated[str | None, typer.Option(help="A tilted gantry: refuse or shear; default of the bundle.")]
 Megapixels = Annotated[float, typer.Option(min=0.0, help=_SAMPLES)]
 
 
@@ -82,6 +84,8 @@ def score(
     shard_rows: ShardRows = 2048,
     max_failures: MaxFailures = None,
     path_map: PathMap = None,
+    gaps: Gaps = None,
+    tilt: Tilt = None,
     on: On = "here",
     ray_address: Address = "",
     include: Include = None,
@@ -107,6 +111,7 @@ def score(
     how |= {"batch_size": batch_size, "engine": engine, "precision": precision, "device": device}
     how |= {"file_format": file_format, "shard_rows": shard_rows, "path_map": path_map}
     how["include"] = None if include is None else split_names(include)
+    how |= {"gaps": gaps, "tilt": tilt}
     how["max_failures"] = 1.0 if max_failures is None else max_failures
     how["limits"] = _limits(max_file_gb, max_archive_gb, max_ratio=max_ratio, max_megapixels=max_megapixels)
     if on == "ray":

@@ -94,6 +94,8 @@ class ReadError(LeptonError):
             "no_slices",  # a folder or list without a DICOM slice, or without the series asked for
             "one_slice",  # a series of a single slice: its distance to a neighbour is unknown
             "several_series",  # more than one series where one was expected
+            "several_volumes",  # a series of several volumes: time points, echoes or other repetitions
+            "copy",  # the same slice once more
             "mixed_slices",  # slices of different size, spacing, orientation, photometric interpretation or units
             "localizer",  # a scout or localizer, alone or among the slices
             "segmentation",  # a DICOM object that is no image to classify: see ``scan.include``

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,9 @@ def list_series(folder: str | Path) -> dict[str, Any]:
     A series without a reason is a volume as far as headers tell; whether its pixels can be decoded is not looked at.
 
     Returns:
-        ``series``, each with ``series`` (pseudonymous id, the ``member`` and ``series=`` of other functions),
+        ``series``, each volume with ``series`` (pseudonymous id, the ``member`` and ``series=`` of other functions),
         ``modality``, ``slices``, and ``size`` (D x H x W) and ``spacing_mm`` or the ``reason`` why it is no volume;
-        ``other_files`` counts what belongs to no series.
+        ``left_out`` counts files of these series that are no slices, by reason; ``other_files`` what is of no series.
 
     Raises:
         ReadError: the folder is not there.
@@ -127,7 +128,9 @@ def list_series(folder: str | Path) -> dict[str, Any]:
         )
     found, others = group_series(list_files(folder))
     lines = [_series_line(describe_found(one)) for one in found]
-    return {"kind": "folder", "series": lines, "other_files": len(others)}
+    left_out = Counter(reason for one in found for _, reason in one.left_out)
+    facts = {"kind": "folder", "series": lines, "other_files": len(others)}
+    return facts | ({"left_out": dict(left_out)} if left_out else {})
 
 
 def _series_line(facts: SeriesFacts) -> dict[str, Any]:

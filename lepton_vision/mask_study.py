@@ -235,7 +235,7 @@ def _overlays(
 def _read_overlay(
     case: _Case, structure: str, *, image_id: str, number: int, segmentation: SegmentationConfig
 ) -> Overlay:
-    image = read_image(case.image.path, member=case.image.member, frame=case.image.frame)
+    image = read_image(case.image.path, member=case.image.member, frame=case.image.frame, **case.image.repairs)
     truth = read_structures(case.truth, segmentation, on=image) == number
     prediction = labels_of(read_mask(case.prediction)) == number
     return lay_over(Overlay(structure, image_id, truth, prediction), image)

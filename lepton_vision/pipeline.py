@@ -30,10 +30,12 @@ from lepton_vision.manifest.labels import infer_targets, require_labels
 from lepton_vision.manifest.left_out import with_kinds
 from lepton_vision.manifest.mask_values import check_masks
 from lepton_vision.manifest.patients import warn_unknown
+from lepton_vision.manifest.series import with_repairs
 from lepton_vision.mask_study import evaluate_mask_parts
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.models.device import choose_device, choose_precision
 from lepton_vision.models.network import AnyNetwork
+from lepton_vision.sections import GapChoice, TiltChoice
 from lepton_vision.training import fit_model
 from lepton_vision.training.distributed import is_main_process
 from lepton_vision.training.features import FixedStages, UpperPart
@@ -110,7 +112,7 @@ def fit(
         >>> bundle = fit(Config(), manifest, run_dir="runs/ct-01")  # doctest: +SKIP
     """
     run_dir = Path(run_dir)
-    config = with_kinds(with_targets(config, manifest), manifest)
+    config = with_repairs(with_kinds(with_targets(config, manifest), manifest), manifest)
     check_masks(manifest, config.segmentation)
     manifest, audit = check_leakage(config, manifest)
     subgroup_columns(manifest, config.evaluation.subgroups)  # better refused now than after the training
@@ -368,7 +370,8 @@ def run_study(
 
 def scan_settings(config: Config) -> dict[str, Any]:
     """What a configuration says about a scan, as ``scan_source`` takes it."""
-    return {"volumes": config.volume is not None, "include": config.scan.include}
+    repairs = {} if config.volume is None else {"gaps": config.volume.gaps, "tilt": config.volume.tilt}
+    return {"volumes": config.volume is not None, "include": config.scan.include, **repairs}
 
 
 def scan_source(
@@ -379,6 +382,8 @@ def scan_source(
     volumes: bool = False,
     include: Collection[str] = (),
     patient_from: str | None = None,
+    gaps: GapChoice = "refuse",
+    tilt: TiltChoice = "refuse",
     progress: Progress | None = None,
 ) -> Manifest:
     """Scan with the pipeline's progress; ``source`` is a folder, an .npz file, or a saved manifest."""
@@ -387,8 +392,8 @@ def scan_source(
         manifest = Manifest.load(source)
         return manifest if patient_from is None else manifest.with_patients(patient_from)
     told = None if progress is None else lambda done, total: progress("scan", done, total, "")
-    how: dict[str, Any] = {"workers": workers, "volumes": volumes, "include": include, "progress": told}
-    return Manifest.scan(source, labels=labels, patient_from=patient_from, **how)
+    how: dict[str, Any] = {"volumes": volumes, "include": include, "gaps": gaps, "tilt": tilt, "progress": told}
+    return Manifest.scan(source, labels=labels, workers=workers, patient_from=patient_from, **how)
 
 
 def stated_point(targets: tuple[Target, ...], *, threshold: float) -> OperatingPoint:

@@ -10,6 +10,8 @@ from lepton_vision.types import Backbone as Backbone
 from lepton_vision.types import ObjectKind, Window
 from lepton_vision.types import WindowName as WindowName
 
+GapChoice = Literal["refuse", "fill"]
+TiltChoice = Literal["refuse", "shear"]
 AugmentPreset = Literal["none", "light", "xray", "ct", "mr", "ultrasound", "photo"]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -147,6 +149,10 @@ class VolumeConfig(Section):
     mirrored: bool = False
     """Predict masks with left and right exchanged too, and average both: twice the time. For models that were trained
     with flips."""
+    tilt: TiltChoice = "refuse"
+    """A DICOM series of a tilted gantry: refused, or sheared straight in ``run``, ``predict`` and ``score``."""
+    gaps: GapChoice = "refuse"
+    """A DICOM series with missing slices or single uneven steps: refused, or interpolated at even distances."""
 
     @model_validator(mode="after")
     def _check_window(self) -> VolumeConfig:

@@ -114,19 +114,29 @@ class VoiLut:
     first: float
 
 
+_REPAIRS = {"tilt": "shear", "gaps": "fill"}
+
+
 @dataclass(frozen=True, slots=True)
 class SampleAddress:
     """Where the pixels of one sample lie.
 
     Attributes:
         path: the file, or the folder of a DICOM series that is one sample.
-        member: name of the array inside an .npz file, pseudonymous id of the series in a folder, or None.
+        member: name of the array inside an .npz file, pseudonymous id of the volume of a series in a folder, or None.
         frame: position of a frame or array entry, from 0; None for a file or series that is one sample.
+        repair: of a series, what has to be repaired: "tilt", "gaps", both with a comma, or nothing.
     """
 
     path: Path
     member: str | None = None
     frame: int | None = None
+    repair: str = ""
+
+    @property
+    def repairs(self) -> dict[str, Any]:
+        """What ``read_image`` is asked for."""
+        return {name: _REPAIRS[name] for name in self.repair.split(",") if name}
 
 
 class CaseKey(NamedTuple):

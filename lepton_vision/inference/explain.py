@@ -67,7 +67,7 @@ def explain_samples(
 def _read(address: SampleAddress, bundle: Bundle) -> npt.NDArray[np.uint16] | None:
     """(C, H, W) uint16, or None: a picture that is gone costs its map, not the report."""
     try:
-        image = read_image(address.path, frame=address.frame, member=address.member)
+        image = read_image(address.path, frame=address.frame, member=address.member, **address.repairs)
         return preprocess_image(image, bundle.config.preprocess)
     except (LeptonError, OSError, ValueError):
         return None

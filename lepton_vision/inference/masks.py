@@ -122,7 +122,7 @@ _Outcome = tuple[_Ready, ...] | Failure
 def _read_row(table: RowTable, row: int, config: PreprocessConfig) -> _Outcome:
     address = table.locate(row)
     try:
-        image = read_image(address.path, member=address.member, frame=address.frame)
+        image = read_image(address.path, member=address.member, frame=address.frame, **address.repairs)
         pixels = preprocess_image(image, config)
     except ReadError as error:
         return Failure(table.image_id(row), error.reason)

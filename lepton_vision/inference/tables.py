@@ -134,13 +134,15 @@ def _parquet_bytes(predictions: Predictions, columns: Columns, *, facts: dict[st
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    text = ("image_id", "patient_id", "series_id", "study_id", "split", "path", "member")
+    text = ("image_id", "patient_id", "series_id", "study_id", "split", "path", "member", "repair")
     if predictions.addresses is not None:
         columns = columns | {
             "path": [address.path.as_posix() for address in predictions.addresses],
             "member": [address.member for address in predictions.addresses],
             "frame": [address.frame for address in predictions.addresses],
         }
+        if any(address.repair for address in predictions.addresses):
+            columns = columns | {"repair": [address.repair or None for address in predictions.addresses]}
     types = {name: pa.string() if name in text else pa.int64() if name == "frame" else pa.float64() for name in columns}
     arrays = [pa.array(values, type=types[name]) for name, values in columns.items()]
     table = pa.table(arrays, names=list(columns))
@@ -306,9 +308,10 @@ def _split(columns: Columns, facts: dict[str, Any]) -> str | None:
 def _addresses(columns: Columns) -> tuple[SampleAddress, ...] | None:
     if "path" not in columns or "member" not in columns or "frame" not in columns:
         return None
-    rows = zip(columns["path"], columns["member"], columns["frame"], strict=True)
+    repairs = columns.get("repair", [None] * len(columns["path"]))  # tables of before have none
+    rows = zip(columns["path"], columns["member"], columns["frame"], repairs, strict=True)
     return tuple(
-        SampleAddress(Path(path), member or None, None if frame in (None, "") else int(frame))
-        for path, member, frame in rows
+        SampleAddress(Path(path), member or None, None if frame in (None, "") else int(frame), repair or "")
+        for path, member, frame, repair in rows
         if path
     )

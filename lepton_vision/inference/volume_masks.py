@@ -156,7 +156,7 @@ def predict_volume_masks(
         table = RowTable.of(images)
         jobs = [(table.locate(row), table.image_id(row), int(table.index[row])) for row in range(len(table))]
     else:
-        jobs = [(address, "", -1) for address in list_volumes(images)]
+        jobs = [(address, "", -1) for address in list_volumes(images, volume=segmenter.config.volume)]
     outcomes = read_ahead(jobs, lambda job: _read(*job, segmenter.config), workers=workers, depth=2)
     for done, outcome in enumerate(outcomes, start=1):
         if isinstance(outcome, Failure):
@@ -181,7 +181,7 @@ def _probabilities(segmenter: VolumeSegmenter, ready: _Ready) -> Pixels | None:
 def _read(address: SampleAddress, image_id: str, row: int, config: Config) -> _Ready | Failure:
     volume = config.volume or VolumeConfig()
     try:
-        image = read_image(address.path, member=address.member, frame=address.frame)
+        image = read_image(address.path, member=address.member, frame=address.frame, **address.repairs)
         grid = grid_of(image, volume)
         pixels = preprocess_view(image, config.preprocess, volume)
     except ReadError as error:

@@ -17,24 +17,31 @@ from lepton_vision.transforms.volume_dataset import plain_sample
 from lepton_vision.types import SampleAddress
 
 
-def list_volumes(named: str | Path | Sequence[str | Path]) -> list[SampleAddress]:
+def list_volumes(
+    named: str | Path | Sequence[str | Path], *, volume: VolumeConfig | None = None
+) -> list[SampleAddress]:
     """Return where the volumes lie: DICOM series first (the folder and the id of the series), then all other files.
 
     A file that is no volume is in the list: it ends as a failure.
 
     Args:
         named: a file, a folder, or several of both.
+        volume: says which series are repaired; None repairs none.
     """
     series, others = group_series(list_files(named))
-    return [SampleAddress(one.folder, one.series_id) for one in series] + [SampleAddress(path) for path in others]
+    choices = {} if volume is None else {"tilt": volume.tilt, "gaps": volume.gaps}
+    repair = ",".join(name for name, choice in choices.items() if choice != "refuse")
+    listed = [SampleAddress(one.folder, one.member, repair=repair) for one in series]
+    return listed + [SampleAddress(path) for path in others]
 
 
 def read_volume(address: SampleAddress, config: Config) -> Outcome:
     """Read one volume, ready for a network that gives one prediction for all of it."""
     volume = config.volume or VolumeConfig()
-    failed = pseudonym("image", address.member or address.path.as_posix())
+    series, dash, suffix = (address.member or "").partition("-")
+    failed = pseudonym("image", series or address.path.as_posix()) + dash + suffix
     try:
-        image = read_image(address.path, member=address.member, frame=address.frame)
+        image = read_image(address.path, member=address.member, frame=address.frame, **address.repairs)
         require_image(image, include=config.scan.include)
         pixels = plain_sample(preprocess_view(image, config.preprocess, volume), volume)
     except ReadError as error:

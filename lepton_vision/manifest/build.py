@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,9 @@ from lepton_vision.manifest.table import Manifest
 from lepton_vision.manifest.tables import read_table, source_of
 from lepton_vision.manifest.workers import describe_all
 from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.series import check_repairs
 from lepton_vision.readers.series_list import FoundSeries
+from lepton_vision.sections import GapChoice, TiltChoice
 
 _LOGGER = logging.getLogger(__name__)
 _MOST_CLASSES: Final = 100  # more first-level folders than this are patients or studies, not classes
@@ -40,6 +42,8 @@ def scan_folder(
     volumes: bool = False,
     include: Collection[str] = (),
     patient_from: str | None = None,
+    gaps: GapChoice = "refuse",
+    tilt: TiltChoice = "refuse",
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Read every file below a folder once and make a manifest of it.
@@ -69,6 +73,9 @@ def scan_folder(
         patient_from: whose an image is, in place of what headers and table say: a column of the label table, or a
             regular expression of the relative path (see ``patients.name_patients``). Where images
             name no patient, a warning says what looks as if it did.
+        gaps: with ``volumes``, "fill" interpolates missing slices, see ``readers.read_series``; the column ``repair``
+            says of which rows, and whoever reads them repairs them again.
+        tilt: the same for "shear" and a tilted gantry.
         progress: called with (files done, files in all).
 
     Raises:
@@ -77,6 +84,7 @@ def scan_folder(
     Example:
         >>> manifest = scan_folder("data/ct", labels="data/labels.csv")  # doctest: +SKIP
     """
+    check_repairs(gaps=gaps, tilt=tilt)
     folder = Path(folder)
     table = None if labels is None else read_table(labels, patient_from=patient_from)
     root = folder if folder.is_dir() else folder.parent
@@ -84,7 +92,8 @@ def scan_folder(
     kinds = check_include(include)
     masks = {} if "mask_file" in kinds else find_masks(relative for _, relative in jobs)
     jobs = [job for job in jobs if job[1] not in masks]
-    records = _describe(jobs, root, volumes=volumes, workers=workers, include=kinds, progress=progress)
+    how: dict[str, Any] = {"workers": workers, "repairs": {"gaps": gaps, "tilt": tilt}, "progress": progress}
+    records = _describe(jobs, root, volumes=volumes, include=kinds, **how)
     records += [*mask_records(masks), *unusable]
     _check_usable(records)
     tell_left_out(records)
@@ -109,6 +118,7 @@ def _describe(
     volumes: bool,
     workers: int | None,
     include: frozenset[str],
+    repairs: Mapping[str, Any],
     progress: Callable[[int, int], None] | None,
 ) -> list[Record]:
     """Rows of the series, then of the other files."""
@@ -116,7 +126,7 @@ def _describe(
     def describe_some(some: Sequence[FoundSeries | Job], *, include: Collection[str], **how: Any) -> list[list[Record]]:
         series = [one for one in some if isinstance(one, FoundSeries)]
         files = [one for one in some if not isinstance(one, FoundSeries)]
-        rows = [[describe_series(one, root=root, include=include)] for one in series]
+        rows = [describe_series(one, root=root, include=include, **repairs) for one in series]
         return rows + list(describe_all(files, workers=workers, include=include, **how))
 
     series: list[FoundSeries] = []

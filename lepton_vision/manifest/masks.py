@@ -100,7 +100,8 @@ def _job(frame: pd.DataFrame, row: int, *, mask: SampleAddress, root: Path) -> _
     values = frame.iloc[row]
     member, number = (None if pd.isna(values[name]) else values[name] for name in ("member", "frame"))
     number = None if number is None else int(number)
-    image = SampleAddress(root / str(values["path"]), member, number)
+    repair = "" if pd.isna(values["repair"]) else str(values["repair"])
+    image = SampleAddress(root / str(values["path"]), member, number, repair)
     depth = 1 if number is not None or pd.isna(values["frames"]) else int(values["frames"])
     plane = (int(values["rows"]), int(values["columns"]))
     mask_frame = number if _has_frames(mask) else None
@@ -118,7 +119,7 @@ def _describe(job: _Job) -> tuple[str, str] | str:
         mask = read_mask(job.mask.path, member=job.mask.member, frame=job.mask.frame, on=job.image)
         _check_size(mask, job)
         if mask.spacing_mm is not None and not is_laid(mask):
-            image = read_image(job.image.path, member=job.image.member, frame=job.image.frame)
+            image = read_image(job.image.path, member=job.image.member, frame=job.image.frame, **job.image.repairs)
             check_grid(mask, image)
     except ReadError as error:
         return error.reason if error.reason.startswith("mask_") else f"mask_{error.reason}"

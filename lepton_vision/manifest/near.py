@@ -108,7 +108,7 @@ def load_thumbnail(manifest: Manifest, row: int) -> Pixels | None:
     """Thumbnail of one row, or None where its image cannot be read any more."""
     address = manifest.locate(row)
     try:
-        return thumbnail(read_image(address.path, frame=address.frame, member=address.member).pixels)
+        return thumbnail(read_image(address.path, frame=address.frame, member=address.member, **address.repairs).pixels)
     except ReadError:  # the callers count such pairs
         return None
 

@@ -24,6 +24,7 @@ IDENTITY_COLUMNS: Final[Mapping[str, Any]] = {
     "path": STRING,  # relative to the root, with forward slashes
     "member": STRING,  # name of the array inside an .npz file
     "frame": "Int64",  # position inside a file of several images; null where the file is one sample
+    "repair": STRING,  # of a series: tilt, gaps or both, with a comma; null where its slices are as they were taken
     "status": STRING,  # ok or rejected
     "reason": STRING,  # reason code of a rejected row
     "split": STRING,  # train, val, test or null

@@ -6,13 +6,17 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
+from lepton_vision.config import Config
 from lepton_vision.errors import ReadError
 from lepton_vision.manifest.hashes import perceptual_hash, pixel_hash
 from lepton_vision.manifest.record import BASE, Record
 from lepton_vision.manifest.schema import FACT_COLUMNS
+from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import probe
+from lepton_vision.readers.series import repairs_of
 from lepton_vision.readers.series_list import FoundSeries, group_series, read_found
+from lepton_vision.sections import GapChoice, TiltChoice
 
 Job = tuple[str, str]
 _COMMON: Final = ("patient_id", "study_id", "modality")
@@ -29,17 +33,26 @@ def split_series(jobs: list[Job]) -> tuple[list[FoundSeries], list[Job]]:
     return series, [(str(path), relative[path]) for path in others]
 
 
-def describe_series(series: FoundSeries, *, root: Path, include: Collection[str] = ()) -> Record:
-    """Return the row of one series; never raises.
+def describe_series(
+    series: FoundSeries,
+    *,
+    root: Path,
+    include: Collection[str] = (),
+    gaps: GapChoice = "refuse",
+    tilt: TiltChoice = "refuse",
+) -> list[Record]:
+    """Return the row of one volume of a series, and a rejected one of each file that was left out; never raises.
 
-    ``path`` is the smallest folder that holds all of its files, relative to the root, and ``member`` the pseudonymous
-    id of the series in it. Slices that form no volume are a row with status "rejected" and the reason,
-    and so is a series of objects that are not to be included, see ``record.describe_file``.
+    ``path`` is the smallest folder that holds all files of the series, relative to the root, and ``member`` the
+    pseudonymous id of the volume in it. Slices that form no volume are a row with status "rejected" and the reason, and
+    so is a series of objects that are not to be included, see ``record.describe_file``. ``repair`` says what was
+    repaired, as asked for: see ``read_series``.
     """
-    own = pseudonym("image", series.series_id)
+    own = series.image_id
     path = series.folder.relative_to(root).as_posix()
-    record: Record = {"image_id": own, BASE: own, "path": path, "member": series.series_id, "status": "ok"}
+    record: Record = {"image_id": own, BASE: own, "path": path, "member": series.member, "status": "ok"}
     record |= {"series_id": series.series_id, "source_format": "dicom"}
+    left_out = [_left_out(path, root=root, reason=reason, series=series) for path, reason in series.left_out]
     try:
         facts = probe(series.files[0])
         record |= {name: getattr(facts, name) for name in _COMMON if getattr(facts, name) is not None}
@@ -48,12 +61,36 @@ def describe_series(series: FoundSeries, *, root: Path, include: Collection[str]
         record.setdefault("patient_id", facts.study_id or series.series_id)
         kind = record.get("object_kind")
         if kind is not None and kind not in include:
-            return record | {"status": "rejected", "reason": kind}
-        pixels = read_found(series).pixels
+            return [record | {"status": "rejected", "reason": kind}, *left_out]
+        image = read_found(series, gaps=gaps, tilt=tilt)
     except ReadError as error:
         record.setdefault("patient_id", series.series_id)
-        return record | {"status": "rejected", "reason": error.reason}
-    frames, rows, columns = pixels.shape[1:]
-    perceptual = perceptual_hash(pixels)
-    record |= {"frames": frames, "rows": rows, "columns": columns, "pixel_hash": pixel_hash(pixels)}
-    return record | ({"phash": perceptual} if perceptual else {})
+        return [record | {"status": "rejected", "reason": error.reason}, *left_out]
+    frames, rows, columns = image.pixels.shape[1:]
+    perceptual = perceptual_hash(image.pixels)
+    record |= {"frames": frames, "rows": rows, "columns": columns, "pixel_hash": pixel_hash(image.pixels)}
+    record |= {"repair": repairs_of(image)} if repairs_of(image) else {}
+    return [record | ({"phash": perceptual} if perceptual else {}), *left_out]
+
+
+def _left_out(path: Path, *, root: Path, reason: str, series: FoundSeries) -> Record:
+    relative = path.relative_to(root).as_posix()
+    own = pseudonym("image", relative)
+    return {
+        "image_id": own,
+        BASE: own,
+        "path": relative,
+        "status": "rejected",
+        "reason": reason,
+        "series_id": series.series_id,
+        "source_format": "dicom",
+    }
+
+
+def with_repairs(config: Config, manifest: Manifest) -> Config:
+    """Return ``config`` with the repairs that series of the manifest needed: scoring will do them, too."""
+    if config.volume is None:
+        return config
+    done = {name for text in manifest.ok.frame["repair"].dropna() for name in str(text).split(",")}
+    changes = {name: choice for name, choice in (("tilt", "shear"), ("gaps", "fill")) if name in done}
+    return config.model_copy(update={"volume": config.volume.model_copy(update=changes)})

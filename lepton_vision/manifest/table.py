@@ -19,6 +19,7 @@ from lepton_vision.manifest import storage
 from lepton_vision.manifest.labels import label_array
 from lepton_vision.manifest.patients import name_patients
 from lepton_vision.manifest.schema import conform
+from lepton_vision.sections import GapChoice, TiltChoice
 from lepton_vision.types import SPLITS, SampleAddress, Split, Target
 
 
@@ -66,13 +67,15 @@ class Manifest:
         volumes: bool = False,
         include: Collection[str] = (),
         patient_from: str | None = None,
+        gaps: GapChoice = "refuse",
+        tilt: TiltChoice = "refuse",
         progress: Callable[[int, int], None] | None = None,
     ) -> Manifest:
         """Read every file of a folder, or one MedMNIST .npz, once and join a label table; see ``build.scan_folder``."""
         from lepton_vision.manifest.build import scan_folder
 
         how: dict[str, Any] = {"workers": workers, "volumes": volumes, "include": include, "progress": progress}
-        return scan_folder(folder, labels=labels, patient_from=patient_from, **how)
+        return scan_folder(folder, labels=labels, patient_from=patient_from, gaps=gaps, tilt=tilt, **how)
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:
@@ -153,11 +156,12 @@ class Manifest:
 
     def locate(self, row: int) -> SampleAddress:
         """Where the pixels of one row lie."""
-        member, frame = self.frame["member"].iloc[row], self.frame["frame"].iloc[row]
+        member, frame, repair = (self.frame[name].iloc[row] for name in ("member", "frame", "repair"))
         return SampleAddress(
             path=self.root / str(self.frame["path"].iloc[row]),
             member=None if pd.isna(member) else str(member),
             frame=None if pd.isna(frame) else int(frame),
+            repair="" if pd.isna(repair) else str(repair),
         )
 
     def labels(self, target: Target) -> npt.NDArray[np.float32]:

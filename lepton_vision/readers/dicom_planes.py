@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import mul
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -13,11 +14,16 @@ from lepton_vision.readers.dicom_facts import code, raw_identifiers, read_spacin
 from lepton_vision.readers.dicom_header import items, numbers
 from lepton_vision.readers.dicom_kinds import object_kind
 from lepton_vision.readers.dicom_layout import PixelLayout
-from lepton_vision.readers.geometry import Plane
+from lepton_vision.readers.dicom_traits import read_traits
 from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.plane import Plane
 from lepton_vision.types import FloatArray, Vector
 
 _LENGTH_TOLERANCE = 1e-2  # of a direction vector, before it is made a unit vector: headers are rounded
+# Each component is off by up to half a step, so along (1, 1, 1) / sqrt(3) a vector is by sqrt(3) / 2 of it: the normal
+# of two such by sqrt(2) times that, and the product of both by twice.
+_NORMAL_PER_STEP, _SKEW_PER_STEP = 1.2248, 1.7321
+_EXACT = 1e-6
 
 
 def describe_slices(dataset: Dataset, *, layout: PixelLayout) -> list[Plane]:
@@ -25,6 +31,8 @@ def describe_slices(dataset: Dataset, *, layout: PixelLayout) -> list[Plane]:
     ids = raw_identifiers(dataset)
     series_id = pseudonym("series", ids.series_uid) if ids.series_uid else None
     patient_id = pseudonym("patient", ids.patient_id) if ids.patient_id else None
+    instance = pseudonym("image", ids.sop_uid) if ids.sop_uid else None
+    traits = read_traits(dataset, frames=layout.frames)
     return [
         replace(
             plane,
@@ -32,7 +40,9 @@ def describe_slices(dataset: Dataset, *, layout: PixelLayout) -> list[Plane]:
             patient_id=patient_id,
             modality=code(dataset, "Modality"),
             photometric=layout.photometric,
-            is_localizer=object_kind(dataset) == "localizer",
+            kind=object_kind(dataset),
+            instance=instance,
+            traits=traits[plane.frame],
         )
         for plane in read_planes(dataset, layout=layout, wanted=range(layout.frames))
     ]
@@ -55,12 +65,15 @@ def read_planes(dataset: Dataset, *, layout: PixelLayout, wanted: range) -> list
         groups = [*frames[frame : frame + 1], *shared]
         spacing, source = read_spacing(dataset, frame=frame)
         position = _position(_look_up(groups, top, macro="PlanePositionSequence", keyword="ImagePositionPatient"))
-        ways = _orientation(_look_up(groups, top, macro="PlaneOrientationSequence", keyword="ImageOrientationPatient"))
+        turned = _look_up(groups, top, macro="PlaneOrientationSequence", keyword="ImageOrientationPatient")
+        ways, rounding = _orientation(turned), 0.0
+        if ways is not None:
+            rounding = _rounding(turned) * _NORMAL_PER_STEP
         if has_offsets and position is not None and ways is not None:
             position = _along(position, ways, offset=offsets[frame] - offsets[0], is_relative=offsets[0] == 0.0)
         # Imager Pixel Spacing is a distance at the detector, not in the patient (PS3.3 10.7.1.3).
         in_patient = spacing if source == "PixelSpacing" else None
-        result.append(Plane(layout.rows, layout.columns, position, ways, in_patient, frame))
+        result.append(Plane(layout.rows, layout.columns, position, ways, in_patient, frame, rounding=rounding))
     return result
 
 
@@ -78,11 +91,31 @@ def _position(values: tuple[float, ...]) -> Vector | None:
 
 
 def _orientation(values: tuple[float, ...]) -> tuple[Vector, Vector] | None:
-    """Unit vectors along which h and w grow. The header has them the other way round: the row's direction is w."""
+    """Unit vectors along which h and w grow. The header has them the other way round: the row's direction is w.
+
+    Where few decimals leave them not quite at right angles, each is turned by half of what is missing.
+    """
     if len(values) != 6:
         return None
     along_w, along_h = _unit(values[:3]), _unit(values[3:])
-    return None if along_w is None or along_h is None else (along_h, along_w)
+    if along_w is None or along_h is None:
+        return None
+    skew = sum(map(mul, along_w, along_h))
+    if _EXACT < abs(skew) <= _SKEW_PER_STEP * _rounding(values):
+        turned_w = _unit(tuple(a - skew / 2 * b for a, b in zip(along_w, along_h, strict=True)))
+        turned_h = _unit(tuple(b - skew / 2 * a for a, b in zip(along_w, along_h, strict=True)))
+        along_w, along_h = turned_w or along_w, turned_h or along_h
+    return along_h, along_w
+
+
+def _rounding(values: tuple[float, ...]) -> float:
+    """Step of the decimals of an orientation, 0.01 or 0.001; 0 where there are more, or it is along the axes."""
+    if all(value in (-1.0, 0.0, 1.0) for value in values):
+        return 0.0
+    for step in (100.0, 1000.0):
+        if all(abs(value * step - round(value * step)) < 1e-6 for value in values):
+            return 1.0 / step
+    return 0.0
 
 
 def _unit(values: tuple[float, ...]) -> Vector | None:

@@ -9,65 +9,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 
 from lepton_vision.errors import ReadError
-from lepton_vision.types import FloatArray, Geometry, Vector
-
-GapChoice = Literal["refuse", "fill"]
-TiltChoice = Literal["refuse", "shear"]
+from lepton_vision.readers.alike import check_alike
+from lepton_vision.readers.plane import Plane as Plane
+from lepton_vision.readers.steps import plan_grid
+from lepton_vision.readers.traits import differing, mixed_traits, words_of
+from lepton_vision.sections import GapChoice, TiltChoice
+from lepton_vision.types import FloatArray, Geometry
 
 # How far a slice may be from its regular place, as a part of a voxel: headers are rounded.
 _TOLERANCE = 0.1
-_SAME_MM = 1e-3  # two slices nearer than this are at the same place
-_FARTHEST_MM, _FINEST_MM = 1e6, 1e-6  # nobody lies a kilometer away; what a header says beyond is damage
-_DIRECTION_TOLERANCE = 1e-4  # 0.04 mm at the far side of 400 mm
-
-
-@dataclass(frozen=True, slots=True)
-class Plane:
-    """Header of one slice: a file, or one frame of it.
-
-    Attributes:
-        rows: H.
-        columns: W.
-        position_mm: (x, y, z) of the center of the first voxel, or None.
-        orientation: unit vectors along which h and w grow (H first), or None.
-        spacing_mm: distance of rows and of columns in the patient, or None.
-        frame: number of the frame in its file, from 0.
-        series_id: pseudonymous id, or None.
-        patient_id: pseudonymous id, or None.
-        modality: DICOM Modality, or None.
-        photometric: photometric interpretation.
-        is_localizer: Image Type calls it a localizer or scout.
-    """
-
-    rows: int
-    columns: int
-    position_mm: Vector | None = None
-    orientation: tuple[Vector, Vector] | None = None
-    spacing_mm: tuple[float, float] | None = None
-    frame: int = 0
-    series_id: str | None = None
-    patient_id: str | None = None
-    modality: str | None = None
-    photometric: str = ""
-    is_localizer: bool = False
-
-    @property
-    def geometry(self) -> Geometry | None:
-        """Place of this slice alone, or None where the header does not say all of it."""
-        if self.position_mm is None or self.orientation is None or self.spacing_mm is None:
-            return None
-        if min(self.spacing_mm) < _FINEST_MM or max(map(abs, self.position_mm + self.spacing_mm)) > _FARTHEST_MM:
-            return None
-        try:
-            return Geometry(self.position_mm, self.orientation, self.spacing_mm)
-        except ValueError:  # directions that are not at right angles, and the like
-            return None
+# Two slices nearer than this are at the same place; rounding to 0.01 mm counts where others are ten times as far apart.
+_SAME_MM, _ROUNDED_MM = 1e-3, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +32,25 @@ class Stack:
 
     Attributes:
         order: numbers of the planes, by position along the normal (row direction x column direction).
-        places: slice of the volume that each plane of ``order`` becomes; a number left out is a missing slice.
+        places: slice of the volume that each plane of ``order`` becomes; a number left out is a missing slice, and a
+            fraction lies between two slices, which are interpolated from it.
         geometry: of the volume, before slices that are shifted are straightened.
         shifts: (N, 2) float64 in voxels, (H, W) by plane of ``order``: where its first voxel lies in the volume's grid.
         tilt_degrees: angle between the normal and the line through the positions.
+        depth: D of the volume, missing slices included.
     """
 
     order: tuple[int, ...]
-    places: tuple[int, ...]
+    places: tuple[float, ...]
     geometry: Geometry
     shifts: FloatArray
     tilt_degrees: float
+    depth: int
 
     @property
-    def depth(self) -> int:
-        """D of the volume, missing slices included."""
-        return self.places[-1] + 1
+    def seen(self) -> int:
+        """How many slices of the volume are there."""
+        return sum(place == int(place) for place in self.places)
 
 
 def stack_planes(planes: Sequence[Plane], *, gaps: GapChoice = "refuse", tilt: TiltChoice = "refuse") -> Stack:
@@ -99,31 +58,56 @@ def stack_planes(planes: Sequence[Plane], *, gaps: GapChoice = "refuse", tilt: T
 
     Args:
         planes: at least one, in any order.
-        gaps: "fill" accepts missing slices, as long as there are fewer of them than slices.
+        gaps: "fill" accepts missing slices and single steps of another size, as long as fewer slices are to be
+            interpolated than are there.
         tilt: "shear" accepts slices that are shifted evenly against each other.
 
     Raises:
         ReadError: reason ``one_slice``, ``no_position``, ``localizer``, ``mixed_slices``, ``duplicate_position``,
             ``missing_slices``, ``tilt`` or ``geometry``.
     """
-    first = _check_alike(planes)
+    first = check_alike(planes)
     positions = np.array([plane.position_mm for plane in planes])
-    columns_way, rows_way = (np.asarray(way) for way in first.direction)
-    normal = np.cross(rows_way, columns_way)
-    normal /= np.linalg.norm(normal)
+    ways = _straightened(np.asarray(first.direction), positions, spacing_mm=first.spacing_mm, planes=planes)
+    normal = np.cross(ways[1], ways[0])
     order = np.argsort(positions @ normal, kind="stable")
     offsets = positions[order] - positions[order[0]]
     distances = offsets @ normal
-    shifts = np.stack([offsets @ columns_way, offsets @ rows_way], axis=1) / first.spacing_mm
-    _check_duplicates(distances, shifts)
-    places = _places(distances)
-    step = float(distances[-1]) / int(places[-1])
+    shifts = offsets @ ways.T / first.spacing_mm
+    traits = [planes[k].traits for k in order]
+    _check_duplicates(distances, shifts, traits=traits)
+    _check_one_pass(traits, distances)
     angle = _check_line(distances, shifts, spacing_mm=first.spacing_mm, tilt=tilt)
-    _check_gaps(places, gaps=gaps)
-    x, y, z = positions[order[0]].tolist()
-    nx, ny, nz = normal.tolist()
-    geometry = Geometry((x, y, z), ((nx, ny, nz), *first.direction), (step, *first.spacing_mm))
-    return Stack(tuple(order.tolist()), tuple(places), geometry, shifts if angle else np.zeros_like(shifts), angle)
+    grid = plan_grid(distances, gaps=gaps)
+    used = (grid.places > -1.0) & (grid.places < grid.depth)
+    kept = shifts[used] if angle else np.zeros((int(used.sum()), 2))
+    x, y, z = (positions[order[0]] + grid.first * normal).tolist()
+    direction = tuple((float(a), float(b), float(c)) for a, b, c in (normal, *ways))
+    geometry = Geometry((x, y, z), direction, (grid.step, *first.spacing_mm))
+    return Stack(tuple(order[used].tolist()), tuple(grid.places[used].tolist()), geometry, kept, angle, grid.depth)
+
+
+def _straightened(
+    ways: FloatArray, positions: FloatArray, *, spacing_mm: tuple[float, ...], planes: Sequence[Plane]
+) -> FloatArray:
+    """Directions (2, 3) of h and w, turned so that the slices lie straight above each other where rounding hides that.
+
+    An orientation of two or three decimals is off by up to half a degree, and the positions say better where the normal
+    of many slices points: as far as rounding explains it, and no further.
+    """
+    normal = np.cross(ways[1], ways[0])
+    depths = positions @ normal
+    line = positions[int(depths.argmax())] - positions[int(depths.argmin())]
+    length = float(np.linalg.norm(line))
+    aside = line - normal * (line @ normal)
+    angle = float(np.linalg.norm(aside)) / length if length > 0.0 else 0.0
+    is_straight = np.abs(ways @ line / spacing_mm).max() <= _TOLERANCE
+    if is_straight or angle > max(plane.rounding for plane in planes):
+        return ways
+    line = line / length
+    along_w = ways[1] - line * (line @ ways[1])
+    along_w /= np.linalg.norm(along_w)
+    return np.stack([np.cross(line, along_w), along_w])
 
 
 def stack_frames(planes: Sequence[Plane]) -> Geometry | None:
@@ -141,58 +125,12 @@ def stack_frames(planes: Sequence[Plane]) -> Geometry | None:
     return Geometry(last.origin_mm, ((x, y, z), *last.direction), stack.geometry.spacing_mm)
 
 
-def _check_alike(planes: Sequence[Plane]) -> Geometry:
-    """Geometry of the first plane, once all others are known to differ from it in position only."""
-    if len(planes) < 2:
-        raise ReadError(
-            "Expected a series of at least 2 slices. Received: 1. Read the file itself as a 2-D image.",
-            reason="one_slice",
-        )
-    scouts = sum(plane.is_localizer for plane in planes)
-    if scouts:
-        raise ReadError(
-            f"Expected slices of a volume. Received: {scouts} localizer(s) among {len(planes)} slices. Leave them out.",
-            reason="localizer",
-        )
-    found = [plane.geometry for plane in planes]
-    lost = sum(geometry is None for geometry in found)
-    first = found[0]
-    if lost or first is None:
-        raise ReadError(
-            "Expected Image Position, Image Orientation (Patient) and Pixel Spacing in every slice. "
-            f"Received: {lost} of {len(planes)} slices without. An order by instance number would be a guess.",
-            reason="no_position",
-        )
-    mixed = _differences(planes, [geometry for geometry in found if geometry is not None])
-    if mixed:
-        raise ReadError(
-            f"Expected slices that differ in position only. Received: {', '.join(mixed)} among {len(planes)} slices.",
-            reason="mixed_slices",
-        )
-    return first
-
-
-def _differences(planes: Sequence[Plane], geometries: Sequence[Geometry]) -> list[str]:
-    """What more than one kind of is among the slices, in words."""
-    traits: dict[str, set[object]] = {
-        "size": {(plane.rows, plane.columns) for plane in planes},
-        "modality": {plane.modality for plane in planes},
-        "patient": {plane.patient_id for plane in planes},
-        "photometric interpretation": {plane.photometric for plane in planes},
-    }
-    mixed = [f"{len(values)} kinds of {name}" for name, values in traits.items() if len(values) > 1]
-    spacings = np.array([geometry.spacing_mm for geometry in geometries])
-    if not np.allclose(spacings, spacings[0], rtol=1e-4, atol=0.0):
-        mixed.append("several pixel spacings")
-    ways = np.array([geometry.direction for geometry in geometries])
-    if not np.allclose(ways, ways[0], rtol=0.0, atol=_DIRECTION_TOLERANCE):
-        mixed.append("several orientations")
-    return mixed
-
-
-def _check_duplicates(distances: FloatArray, shifts: FloatArray) -> None:
+def _check_duplicates(distances: FloatArray, shifts: FloatArray, *, traits: Sequence[tuple[str, ...]]) -> None:
     """Refuse planes at one depth; ``distances`` (N,) is sorted."""
-    groups = np.concatenate([[0], np.cumsum(np.diff(distances) > _SAME_MM)])
+    steps = np.diff(distances)
+    apart = steps[steps > _ROUNDED_MM]
+    same_mm = _ROUNDED_MM if len(apart) and np.median(apart) >= 10 * _ROUNDED_MM else _SAME_MM
+    groups = np.concatenate([[0], np.cumsum(steps > same_mm)])
     counts = Counter(groups.tolist())
     if max(counts.values()) == 1:
         return
@@ -205,26 +143,25 @@ def _check_duplicates(distances: FloatArray, shifts: FloatArray) -> None:
         text = f"each of {len(counts)} positions {times.pop()} times: time points, echoes or other repetitions"
     else:
         text = f"{sum(count > 1 for count in counts.values())} of {len(counts)} positions more than once"
+    found = differing(traits)
+    known = f" They differ in {words_of(found)}." if found else " Nothing in their headers tells them apart."
     raise ReadError(
-        f"Expected one slice at each position. Received: {text}. Give the slices of one repetition only.",
+        f"Expected one slice at each position. Received: {text}.{known} Give the slices of one repetition only.",
         reason="duplicate_position",
     )
 
 
-def _places(distances: FloatArray) -> list[int]:
-    """Number of each plane on a regular grid along the normal, missing slices counted."""
-    steps = np.diff(distances)
-    usual = float(np.median(steps[steps < 1.5 * steps.min()]))
-    places = np.concatenate([[0], np.cumsum(np.rint(steps / usual))]).astype(np.int64)
-    regular = places * (distances[-1] / places[-1])
-    worst = float(np.abs(distances - regular).max())
-    if worst > _TOLERANCE * distances[-1] / places[-1]:
-        raise ReadError(
-            f"Expected slices at even distances. Received: steps from {steps.min():.3f} to {steps.max():.3f} mm, "
-            f"up to {worst:.3f} mm off a regular grid. Resample the series first.",
-            reason="geometry",
+def _check_one_pass(traits: Sequence[tuple[str, ...]], distances: FloatArray) -> None:
+    """Refuse slices of several acquisitions that lie between each other."""
+    found = mixed_traits(traits, distances)
+    if found:
+        counts = ", ".join(
+            f"{len({values[k] for values in traits})} kinds of {words_of([k])} between each other" for k in found
         )
-    return [int(place) for place in places]
+        raise ReadError(
+            f"Expected the slices of one acquisition. Received: {counts}. Give the slices of one of them only.",
+            reason="mixed_slices",
+        )
 
 
 def _check_line(distances: FloatArray, shifts: FloatArray, *, spacing_mm: tuple[float, ...], tilt: TiltChoice) -> float:
@@ -235,28 +172,19 @@ def _check_line(distances: FloatArray, shifts: FloatArray, *, spacing_mm: tuple[
     if np.abs(shifts - even).max() > _TOLERANCE:
         raise ReadError(
             f"Expected slices on a straight line. Received: slices up to {np.abs(shifts - even).max():.1f} pixels "
-            "beside it. Register the slices first.",
+            f"({_millimeters(shifts - even, spacing_mm)}) beside it. Register the slices first.",
             reason="geometry",
         )
     angle = float(np.degrees(np.arctan2(np.linalg.norm(shifts[-1] * spacing_mm), distances[-1])))
     if tilt == "refuse":
         raise ReadError(
             f"Expected slices straight above each other. Received: a series tilted by {angle:.1f} degrees "
-            f"(slices up to {np.abs(shifts).max():.1f} pixels aside). Read it with tilt='shear' to resample it.",
+            f"(slices up to {np.abs(shifts).max():.1f} pixels, {_millimeters(shifts, spacing_mm)} aside; "
+            f"{_TOLERANCE:g} pixels is rounding). Read it with tilt='shear' to resample it.",
             reason="tilt",
         )
     return angle
 
 
-def _check_gaps(places: list[int], *, gaps: GapChoice) -> None:
-    missing = places[-1] + 1 - len(places)
-    if not missing:
-        return
-    holes = sum(after - before > 1 for before, after in pairwise(places))
-    text = f"Expected slices without gaps. Received: {len(places)} slices, {missing} missing at {holes} place(s)."
-    if gaps == "refuse":
-        raise ReadError(f"{text} Export the series again, or read it with gaps='fill'.", reason="missing_slices")
-    if missing >= len(places):
-        raise ReadError(
-            f"{text} More slices would be invented than are there. Export it again.", reason="missing_slices"
-        )
+def _millimeters(shifts: FloatArray, spacing_mm: tuple[float, ...]) -> str:
+    return f"{np.linalg.norm(shifts * spacing_mm, axis=1).max():.2f} mm"

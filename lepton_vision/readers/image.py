@@ -10,6 +10,7 @@ from lepton_vision.readers import dicom, raster, series, volume
 from lepton_vision.readers.content import Content, is_folder, open_content
 from lepton_vision.readers.facts import FileFacts, RawIds
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
+from lepton_vision.sections import GapChoice, TiltChoice
 from lepton_vision.types import Image
 
 __all__ = [
@@ -33,16 +34,20 @@ def read_image(
     frame: int | None = None,
     member: str | None = None,
     name: str | None = None,
+    gaps: GapChoice = "refuse",
+    tilt: TiltChoice = "refuse",
     limits: Limits = DEFAULT_LIMITS,
 ) -> Image:
     """Read a DICOM, NIfTI, PNG, JPEG, TIFF or npz file, or a folder with one DICOM series, into modality units.
 
     Args:
-        path: the file, or the folder of a series (see ``series.read_series``, which can also repair one).
+        path: the file, or the folder of a series (see ``series.read_series``).
         frame: number of one frame, page, slice or npz entry, from 0; the result is 2-D.
         member: name of the array in an npz file, e.g. "train_images", or pseudonymous id of a series in a folder;
             needed where there are several.
         name: stands for the path in the image id of a file without identifiers of its own.
+        gaps: of a series in a folder, see ``series.read_series``.
+        tilt: the same.
         limits: caps on pixels, inflated bytes and decoder time.
 
     Returns:
@@ -57,7 +62,7 @@ def read_image(
     """
     path = Path(path)
     if frame is None and is_folder(path):
-        return series.read_series(path, series=member, name=name, limits=limits)
+        return series.read_series(path, series=member, gaps=gaps, tilt=tilt, name=name, limits=limits)
     with open_content(path, what=_READ) as content:
         if content.kind == "dicom":
             stream, head = content.stream, content.head

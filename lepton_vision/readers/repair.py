@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -66,25 +66,40 @@ def _sample(pixels: Pixels, *, axis: int, first: float, count: int) -> tuple[Pix
     shape = [1, 1, 1]
     shape[axis] = len(places)
     part = (places - below).astype(np.float32).reshape(shape)
-    low = np.take(pixels, below, axis=axis)
-    result: Pixels = low + (np.take(pixels, above, axis=axis) - low) * part
+    result = _between(np.take(pixels, below, axis=axis), np.take(pixels, above, axis=axis), part)
     return result, slice(int(inside[0]), int(inside[-1]) + 1)
 
 
-def fill_margins(volume: Pixels, *, places: Sequence[int]) -> None:
-    """Give what no slice covered (NaN in the slices ``places``) the smallest value of the volume (C, D, H, W)."""
-    smallest = np.nanmin([np.nanmin(volume[:, place]) for place in places])
-    for place in places:
-        part = volume[:, place]
-        part[np.isnan(part)] = smallest
+def _between(low: Pixels, high: Pixels, part: Pixels | np.float32) -> Pixels:
+    """Values at ``part`` of the way from one array to another; beside what is unknown (NaN), that of the nearer one."""
+    result: Pixels = low + (high - low) * part
+    unknown = np.isnan(result)
+    if unknown.any():
+        nearest = np.where(part < 0.5, low, np.where(part > 0.5, high, np.float32(np.nan)))
+        result[unknown] = nearest[unknown]
+    return result
 
 
-def fill_missing(volume: Pixels, *, places: Sequence[int]) -> None:
+def fill_unknown(volume: Pixels, *, value: float | None) -> None:
+    """Give what no slice covered, and what is padding, (NaN) a value; None is the smallest of (C, D, H, W)."""
+    unknown = np.isnan(volume)
+    if unknown.any():
+        volume[unknown] = np.nanmin(volume) if value is None else value
+
+
+def fill_missing(volume: Pixels, *, places: Sequence[float], between: Mapping[float, Pixels]) -> None:
     """Interpolate the slices of a volume (C, D, H, W) that are not in ``places``, linearly, from their neighbours.
 
-    ``places`` is sorted and holds the first and the last slice.
+    Args:
+        volume: changed in place.
+        places: of the slices that are there, sorted; a fraction is a slice between two of the volume.
+        between: (C, H, W) by such a fraction.
     """
+
+    def at(place: float) -> Pixels:
+        return between[place] if place in between else volume[:, int(place)]
+
     for before, after in pairwise(places):
-        step = (volume[:, after] - volume[:, before]) / np.float32(after - before)
-        for place in range(before + 1, after):
-            volume[:, place] = volume[:, before] + step * np.float32(place - before)
+        for place in range(int(np.floor(before)) + 1, int(np.ceil(after))):
+            part = np.float32((place - before) / (after - before))
+            volume[:, place] = _between(at(before), at(after), part)

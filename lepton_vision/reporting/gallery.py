@@ -54,7 +54,7 @@ def make_thumbnail(
     if address is None:
         return Thumbnail("", reason="the predictions do not say where the image lies")
     try:
-        image = read_image(address.path, frame=address.frame, member=address.member)
+        image = read_image(address.path, frame=address.frame, member=address.member, **address.repairs)
         pixels = preprocess_image(image, preprocess or PreprocessConfig())
     except ReadError as error:
         return Thumbnail("", reason=f"the image cannot be read any more ({error.reason})")

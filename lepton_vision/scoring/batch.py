@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from lepton_vision.config import VolumeConfig
 from lepton_vision.errors import ScoringError
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.engine_choice import load_engine
@@ -24,6 +25,7 @@ from lepton_vision.models.allocator import keep_freed_memory
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.archives import forget_archives
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, quiet
+from lepton_vision.readers.series import check_repairs
 from lepton_vision.scoring.cases import remove_cases, write_cases
 from lepton_vision.scoring.dicom_results import Code
 from lepton_vision.scoring.done import refuse_changed
@@ -35,6 +37,7 @@ from lepton_vision.scoring.sides import OpenSides, Sides
 from lepton_vision.scoring.sink import SHARD_ROWS, ShardFormat, ShardSink, recorded_engine
 from lepton_vision.scoring.summary import FailureLimit, ScoreSummary, check_failures, refuse_share, summarize
 from lepton_vision.scoring.volumes import VolumeScorer, engine_name
+from lepton_vision.sections import GapChoice, TiltChoice
 
 IMAGES_AT_ONCE = 32
 
@@ -63,13 +66,17 @@ def score(
     max_failures: float = 1.0,
     path_map: str | Path | None = None,
     include: Collection[str] | None = None,
+    gaps: GapChoice | None = None,
+    tilt: TiltChoice | None = None,
     limits: Limits = DEFAULT_LIMITS,
     progress: Progress | None = None,
 ) -> ScoreSummary:
     """Score files and folders into a folder of shards, one row for every image or volume and one for each that failed.
 
     A bundle of images gives a row per file, and per frame of a file of several. A bundle of volumes gives a row per
-    DICOM series, wherever its files lie, and per other file; probabilities are those of ``predict``.
+    volume of a DICOM series, wherever its files lie, and per other file; probabilities are those of ``predict``. Files
+    of a series that are no slices of it (copies, localizers, pictures without a place) get a row with the status
+    "left_out", which is no failure. ``repair`` says what was repaired in a series.
 
     With ``masks``, rows get the size of each structure, ``<structure>_ml`` of a volume or ``<structure>_mm2`` of an
     image (NaN where the spacing in the patient is not known), and ``mask``, the name of a file in that folder, or
@@ -107,6 +114,8 @@ def score(
         path_map: file to write with the path of each ``path_id``, before the first row; see ``write_path_map``.
         include: what else than images is scored, see ``config.ScanConfig.include``; None is what training took in. What
             is left out is a row with its kind for the reason.
+        gaps: of series, "fill" or "refuse", see ``readers.read_series``; None is what the bundle was trained with.
+        tilt: of series, "shear" or "refuse"; the same.
         limits: what an input may cost; one above it is a row with the reason ``too_large``.
         progress: called with (inputs done, all inputs, failed inputs).
 
@@ -125,7 +134,7 @@ def score(
     """
     bundle, output = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle), Path(output)
     bundle = bundle if include is None else bundle.with_include(include)
-    settings = Settings(workers, batch_size, device, precision, engine, shard_rows)
+    settings = Settings(workers, batch_size, device, precision, engine, shard_rows, gaps, tilt)
     settings.check()
     refuse_share(max_failures)
     asked = Sides.asked(masks, mask_format, reports=reports, codes=report_codes, heat_maps=heat_maps)
@@ -160,15 +169,24 @@ class Settings:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     engine: str = "torch"
     shard_rows: int = SHARD_ROWS
+    gaps: GapChoice | None = None
+    tilt: TiltChoice | None = None
 
     def check(self) -> None:
         """Refuse what cannot be.
 
         Raises:
             ScoringError: a count below 1.
+            ConfigError: a repair that does not exist.
         """
+        check_repairs(gaps=self.gaps or "refuse", tilt=self.tilt or "refuse")
         if min(self.workers, 1 if self.batch_size is None else self.batch_size, self.shard_rows) < 1:
             raise ScoringError("Expected workers, batch_size and shard_rows of at least 1.")
+
+    def repairs(self, bundle: Bundle) -> dict[str, Any]:
+        """How series are repaired: as stated, or as the bundle was trained."""
+        volume = bundle.config.volume or VolumeConfig()
+        return {"gaps": self.gaps or volume.gaps, "tilt": self.tilt or volume.tilt}
 
     def images_at_once(self, bundle: Bundle) -> int:
         """Images per step of the model."""
@@ -200,7 +218,7 @@ def score_into(
         sink = ShardSink(output, schema, job=job, resume=resume, shard_rows=settings.shard_rows)
         held.enter_context(closing(sink))
         beside, before = sides.open(bundle, taken=sink.mask_ids, limits=limits, held=held), sink.rows
-        scorer = _scorer(bundle, sink, network, sides=beside, workers=settings.workers, limits=limits, held=held)
+        scorer = _scorer(bundle, sink, network, sides=beside, settings=settings, limits=limits, held=held)
         _run(found, sink, scorer, workers=settings.workers, stop=stop or FailureLimit(), progress=progress)
         cases = write_cases(output, sink.shards(), schema=schema, bundle=bundle)
     return summarize(
@@ -240,7 +258,7 @@ def _scorer(
     network: _Network,
     *,
     sides: OpenSides,
-    workers: int,
+    settings: Settings,
     limits: Limits,
     held: ExitStack,
 ) -> ImageScorer | VolumeScorer:
@@ -255,7 +273,8 @@ def _scorer(
         segmenter=segmenter,
         masks=masks,
         reports=reports,
-        workers=workers,
+        workers=settings.workers,
+        repairs=settings.repairs(bundle),
         limits=limits,
     )
 

@@ -22,8 +22,9 @@ from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_bytes
 from lepton_vision.readers.series_list import FoundSeries, group_series, read_found
 from lepton_vision.scoring.packed_series import PackedSeries, group_packed, open_place
 from lepton_vision.scoring.places import Place, list_places
+from lepton_vision.sections import GapChoice, TiltChoice
 from lepton_vision.transforms.rows import TextColumn
-from lepton_vision.types import Image
+from lepton_vision.types import Image, SampleAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,28 +93,38 @@ class Input:
         else:
             yield self.path
 
-    def read(self, *, limits: Limits = DEFAULT_LIMITS, is_whole: bool = True) -> Image:
+    def read(
+        self,
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        is_whole: bool = True,
+        gaps: GapChoice = "refuse",
+        tilt: TiltChoice = "refuse",
+    ) -> Image:
         """Read it.
 
         Args:
             limits: what it may cost.
             is_whole: False leaves out what only masks need, facts and geometry.
+            gaps: of a series, see ``readers.read_series``.
+            tilt: the same.
 
         Raises:
             ReadError: it is no image, no volume, or larger than ``limits`` allow.
         """
         if isinstance(self.series, PackedSeries):
-            return self.series.read(limits=limits)
+            return self.series.read(limits=limits, gaps=gaps, tilt=tilt)
         if self.series is not None:
-            return read_found(self.series, limits=limits)
+            return read_found(self.series, gaps=gaps, tilt=tilt, limits=limits)
         place = self.place or Place(self.path.as_posix())
         with self._file(limits=limits) as path:
             if place.frame is None:
                 _check_file(path, limits=limits)
             member = place.member or None if place.kind == "row" else None
             name = None if place.kind in ("file", "row") else place.identity
-            read = read_image if is_whole else read_named
-            image = read(path, frame=place.frame, member=member, name=name, limits=limits)
+            how: dict[str, Any] = {"frame": place.frame, "member": member, "name": name, "limits": limits}
+            repairs = SampleAddress(path, repair=place.repair).repairs
+            image = read_image(path, **how, **repairs) if is_whole or repairs else read_named(path, **how)
         return replace(image, **place.ids) if place.ids else image  # type: ignore[arg-type]
 
     def ids(self) -> dict[str, Any]:
@@ -121,8 +132,12 @@ class Input:
         if self.series is None:
             place = self.place
             return {"path_id": self.path_id} | ({} if place is None else {**place.ids, "frame": place.frame})
-        series_id = self.series.series_id
-        return {"path_id": self.path_id, "series_id": series_id, "image_id": pseudonym("image", series_id)}
+        return {"path_id": self.path_id, "series_id": self.series.series_id, "image_id": self.series.image_id}
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether it is a file of a series that is no slice of it: a copy, a localizer, a picture of a screen."""
+        return self.place is not None and self.place.kind == "left_out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +161,7 @@ class Inputs:
         Raises:
             ScoringError: two inputs of one path id.
         """
-        words = array("Q", [int(_path_id(one.series_id), 16) for one in series])
+        words = array("Q", [int(_path_id(one.member), 16) for one in series])
 
         def texts() -> Iterator[str]:
             for place in places:
@@ -233,8 +248,8 @@ def list_inputs(
 
     Args:
         named: files, folders, glob patterns, manifests, archives, DICOMDIRs and URLs, see ``list_places``.
-        volumes: files, members of archives and objects of one DICOM series are one input; of a series that lies in
-            plain files, only those are looked at.
+        volumes: files, members of archives and objects of one DICOM series are one input, or one for each volume in it;
+            of a series that lies in plain files, only those are looked at. What is no slice of it is one by itself.
         leave_out: folders whose files are left out.
         limits: caps on archives.
 
@@ -250,7 +265,9 @@ def list_inputs(
     series, others = group_series(plain, limits=limits)
     rest = [place for place in places if place.kind != "file" or place.reason]
     packed, rest = group_packed(rest, known=[one.series_id for one in series], limits=limits)
-    return Inputs.of([*(Place(path.as_posix()) for path in others), *rest], [*series, *packed])
+    strays = [Place(path.as_posix(), "left_out", reason=reason) for one in series for path, reason in one.left_out]
+    strays += [place for one in packed for place in one.left_out]
+    return Inputs.of([*(Place(path.as_posix()) for path in others), *rest, *strays], [*series, *packed])
 
 
 def require_inputs(

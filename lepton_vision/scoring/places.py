@@ -20,10 +20,10 @@ from lepton_vision.readers.limits import Limits
 from lepton_vision.readers.remote import is_url, list_objects
 from lepton_vision.transforms.rows import RowTable, TextColumn
 
-_PSEUDONYM = re.compile(r"[0-9a-f]{16}(-([0-9]+|[0-9a-f]{16}))*")
+_PSEUDONYM = re.compile(r"[0-9a-f]{16}(-([a-z]*[0-9]+|[0-9a-f]{16}))*")
 _LETTER = re.compile("[a-f]")
 _BETWEEN = "\0"  # the one character that no path holds
-PlaceKind = Literal["file", "member", "object", "row"]
+PlaceKind = Literal["file", "member", "object", "row", "left_out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Place:
 
     Attributes:
         path: absolute path of the file or the archive; URL of an object.
-        kind: "file", "member" of an archive, "object" or "row" of a manifest.
+        kind: "file", "member" of an archive, "object", "row" of a manifest, or "left_out" of a series.
         member: name in the archive, or of the array in an npz file; empty where there is none.
         index: number of the member in the archive.
         copy: number among the members of that name.
@@ -42,6 +42,7 @@ class Place:
         patient_id: as the manifest has it.
         unkeyed: which of the two are no pseudonyms, and stay out of the rows: "image", "patient" or both, with a blank
             between them.
+        repair: of a series, as the manifest has it, see ``SampleAddress.repair``.
     """
 
     path: str
@@ -54,6 +55,7 @@ class Place:
     image_id: str = ""
     patient_id: str = ""
     unkeyed: str = ""
+    repair: str = ""
 
     @property
     def identity(self) -> str:
@@ -81,7 +83,7 @@ class Place:
             return self.path
         frame = "" if self.frame is None else str(self.frame)
         numbers = (str(self.index), str(self.copy), frame)
-        known = (self.image_id, self.patient_id, self.unkeyed)
+        known = (self.image_id, self.patient_id, self.unkeyed, self.repair)
         return _BETWEEN.join((self.path, self.kind, self.member, *numbers, self.reason, *known))
 
     @classmethod
@@ -186,6 +188,7 @@ def _of_manifest(manifest: Manifest) -> Iterator[Place]:
             image_id=image_id,
             patient_id=patient_id,
             unkeyed=" ".join(unkeyed),
+            repair=address.repair,
         )
 
 

@@ -21,6 +21,7 @@ def row_schema(
     sets: Sequence[str] = (),
     has_novelty: bool = False,
     has_reports: bool = False,
+    has_repairs: bool = False,
 ) -> pa.Schema:
     """Columns of a scored row, in order; ``threshold`` is that of the first target.
 
@@ -37,6 +38,7 @@ def row_schema(
             images that are nearer; see ``novelty.Novelty``. Both are empty where the runtime gives no features: a file
             of int8, or one that was exported before files gave them.
         has_reports: ``report`` is the name of a DICOM report, ``report_reason`` why there is none.
+        has_repairs: ``repair`` is what was repaired in a series: "tilt", "gaps" or both, with a comma.
     """
     names = ("image_id", "path_id", "series_id", "study_id", "patient_id")
     fields: Fields = [(name, _TEXT) for name in names]
@@ -49,6 +51,7 @@ def row_schema(
     if measures:
         fields += [(name, _NUMBER) for name in measures] + [("mask", _TEXT), ("mask_reason", _TEXT)]
     fields += [("report", _TEXT), ("report_reason", _TEXT)] if has_reports else []
+    fields += [("repair", _TEXT)] if has_repairs else []
     fields += [("bundle_id", _TEXT), ("engine", _TEXT), ("seconds", _NUMBER), ("source_version", _TEXT)]
     return pa.schema(fields)
 

@@ -116,6 +116,7 @@ class Sides:
             sets=tuple(bundle.set_rules),
             has_novelty=bundle.novelty is not None,
             has_reports=self.reports is not None,
+            has_repairs=bundle.config.volume is not None,
         )
 
     def open(self, bundle: Bundle, *, taken: set[str], limits: Limits, held: ExitStack) -> OpenSides:

@@ -132,9 +132,9 @@ def all_shards(folder: Path) -> list[Path]:
 
 
 def failed_rows(folders: Iterable[Path]) -> int:
-    """Rows without a result in the shards of some folders."""
+    """Rows that failed in the shards of some folders."""
     return sum(
-        status != "ok" for folder in folders for shard in all_shards(folder) for status in _texts(shard, "status")
+        status == "failed" for folder in folders for shard in all_shards(folder) for status in _texts(shard, "status")
     )
 
 
@@ -167,7 +167,8 @@ class ShardSink:
     Attributes:
         done: the inputs that had rows when the folder was opened.
         scored: rows on disk with status "ok".
-        failed: the others, by reason.
+        failed: those that failed, by reason.
+        left_out: those of files that are no slices of the series they lie in, by reason.
         masked: rows on disk that name a mask.
         unmasked: rows on disk that say why there is none, by reason.
         mask_ids: image ids of the rows that named a mask when the folder was opened.
@@ -210,7 +211,7 @@ class ShardSink:
             )
         else:
             write_atomic(job_file, json.dumps(self._job, indent=1))
-        self.failed, self.scored = Counter[str](), 0
+        self.failed, self.left_out, self.scored = Counter[str](), Counter[str](), 0
         self.mask_ids, self.unmasked, self.masked = set[str](), Counter[str](), 0
         self._written = time.monotonic()
         ids, versions = array("Q"), array("Q")
@@ -227,7 +228,7 @@ class ShardSink:
     @property
     def rows(self) -> int:
         """Rows on disk."""
-        return self.scored + self.failed.total()
+        return self.scored + self.failed.total() + self.left_out.total()
 
     def shards(self) -> list[Path]:
         """Those on disk, oldest first."""
@@ -254,12 +255,12 @@ class ShardSink:
             if row["status"] == "ok":
                 self.scored += 1
             else:
-                self.failed[row["reason"]] += 1
+                (self.left_out if row["status"] == "left_out" else self.failed)[row["reason"]] += 1
 
     def append(self, rows: list[dict[str, Any]]) -> None:
         """Take all rows of one input; they reach the disk together with the next ``flush``."""
         self._rows.extend(rows)
-        self._failed_rows += sum(row["status"] != "ok" for row in rows)
+        self._failed_rows += sum(row["status"] == "failed" for row in rows)
 
     @property
     def so_far(self) -> tuple[int, int]:

@@ -27,6 +27,7 @@ class ScoreSummary:
         engine: runtime of the probabilities; None without targets.
         engine_difference: its largest difference from torch in float32 on a calibration batch; None for torch.
         cases: rows of series, studies and patients in ``_cases`` of the folder, see ``cases.write_cases``.
+        left_out: rows of files that are no slices of the series they lie in, counted by reason: no failures.
     """
 
     output: Path
@@ -40,6 +41,7 @@ class ScoreSummary:
     engine: str | None = None
     engine_difference: float | None = None
     cases: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def images_per_s(self) -> float:
@@ -49,6 +51,8 @@ class ScoreSummary:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         counts: dict[str, Any] = {"rows": self.rows, "scored": self.scored, "failed": self.failed}
+        if self.left_out:
+            counts |= {"left_out": self.left_out}
         if self.masks is not None:
             counts |= {"masks": self.masks, "without_mask": self.without_mask}
         if self.engine_difference is not None:
@@ -85,6 +89,7 @@ def summarize(
         engine,
         difference,
         cases,
+        dict(sorted(sink.left_out.items())),
     )
 
 

@@ -7,7 +7,9 @@ what the network sees of it for its targets.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from lepton_vision.inference.volume_masks import VolumeSegmenter
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.image import require_image
 from lepton_vision.readers.limits import Limits
+from lepton_vision.readers.series import repairs_of
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.mask_folder import MaskFolder
 from lepton_vision.scoring.report_folder import ReportFolder
@@ -69,6 +72,7 @@ class VolumeScorer:
         masks: where masks go; None where none are wanted.
         reports: where DICOM reports go; None where none are wanted.
         workers: volumes that may be read ahead.
+        repairs: ``gaps`` and ``tilt`` of series, see ``readers.read_series``.
         limits: what an input may cost.
     """
 
@@ -82,8 +86,10 @@ class VolumeScorer:
         masks: MaskFolder | None,
         reports: ReportFolder | None = None,
         workers: int,
+        repairs: Mapping[str, Any],
         limits: Limits,
     ) -> None:
+        self._repairs = repairs
         self._limits, self._reports = limits, reports
         self._bundle, self._sink = bundle, sink
         self._engine, self._segmenter, self._masks = engine, segmenter, masks
@@ -97,7 +103,8 @@ class VolumeScorer:
         """Read and prepare one volume, in any thread; every failure becomes a reason."""
         started, version = time.perf_counter(), source.version()
         try:
-            image = require_image(source.read(limits=self._limits), include=self._config.scan.include)
+            image = source.read(limits=self._limits, **self._repairs)
+            require_image(image, include=self._config.scan.include)
             grid = grid_of(image, self._volume)
             whole = preprocess_view(image, self._config.preprocess, self._volume)
             sample = None if self._engine is None else np.array(plain_sample(whole, self._volume))
@@ -110,7 +117,8 @@ class VolumeScorer:
         """Take one volume: its mask is written at once, its row reaches the sink once a batch is full."""
         if item.image is None:
             facts = self._facts | item.source.ids() | {"source_version": item.version}
-            self._sink.append([facts | {"status": "failed", "reason": item.reason, "seconds": item.seconds}])
+            status = "left_out" if item.source.is_left_out else "failed"
+            self._sink.append([facts | {"status": status, "reason": item.reason, "seconds": item.seconds}])
             self._sink.flush_due()
             return
         started = time.perf_counter()
@@ -131,7 +139,7 @@ class VolumeScorer:
                 continue
             row = self._facts | item.source.ids() | ids_of(item.image) | {"source_version": item.version}
             row |= decide(values, self._bundle, distance=distance) | (item.columns or {})
-            row |= {"seconds": item.seconds + share}
+            row |= {"seconds": item.seconds + share, "repair": repairs_of(item.image) or None}
             if self._reports is not None:
                 row |= self._reports.columns(row, image=item.image, source=item.source)
             self._sink.append([row])

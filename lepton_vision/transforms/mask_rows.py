@@ -74,4 +74,5 @@ def mask_table(manifest: Manifest) -> RowTable:
         paths=TextColumn.of_column(manifest.frame["mask_path"], images.index),
         members=TextColumn.of_column(manifest.frame["mask_member"], images.index),
         frames=images.frames,
+        repairs=TextColumn.of("" for _ in range(len(images))),
     )

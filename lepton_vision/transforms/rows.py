@@ -81,6 +81,7 @@ class RowTable:
         paths: relative paths.
         members: names of arrays inside .npz files; "" for other files.
         frames: (N,) int32 frame, -1 for a file that is one sample.
+        repairs: what has to be repaired in a series, see ``SampleAddress.repair``.
     """
 
     root: Path
@@ -89,6 +90,7 @@ class RowTable:
     paths: TextColumn
     members: TextColumn
     frames: npt.NDArray[np.int32]
+    repairs: TextColumn
 
     @classmethod
     def of(cls, manifest: Manifest) -> RowTable:
@@ -103,6 +105,7 @@ class RowTable:
             paths=TextColumn.of_column(frame["path"], index),
             members=TextColumn.of_column(frame["member"], index),
             frames=frame["frame"].to_numpy(dtype=np.int32, na_value=-1)[index],
+            repairs=TextColumn.of_column(frame["repair"], index),
         )
 
     def __len__(self) -> int:
@@ -115,7 +118,8 @@ class RowTable:
     def locate(self, row: int) -> SampleAddress:
         """Where the pixels of one row lie."""
         frame = int(self.frames[row])
-        return SampleAddress(self.root / self.paths[row], self.members[row] or None, None if frame < 0 else frame)
+        path, member = self.root / self.paths[row], self.members[row] or None
+        return SampleAddress(path, member, None if frame < 0 else frame, self.repairs[row])
 
 
 def usable_rows(manifest: Manifest, *, what: str) -> RowTable:

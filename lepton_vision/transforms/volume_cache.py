@@ -61,7 +61,7 @@ class VolumeCache:
         self.folder, self.max_bytes = folder, max_gb * 1e9
         sections = config.to_dict()
         preprocess = {**sections["preprocess"], "mean": None, "std": None}  # applied after the cache
-        volume = {key: sections["volume"][key] for key in ("view", "spacing_mm")}
+        volume = {key: sections["volume"][key] for key in ("view", "spacing_mm", "tilt", "gaps")}
         structures = None if config.segmentation is None else sorted(config.segmentation.numbers.items())
         self._settings = fingerprint([_VERSION, __version__, preprocess, volume, structures])
         self._is_full = False

@@ -148,7 +148,7 @@ class VolumeDataset(Dataset[Batch]):
     def _prepare(self, row: int) -> Prepared:
         address = self.locate(row)
         try:
-            image = read_image(address.path, frame=address.frame, member=address.member)
+            image = read_image(address.path, frame=address.frame, member=address.member, **address.repairs)
             grid = grid_of(image, self.volume)
             pixels = preprocess_view(image, self.config.preprocess, self.volume)
         except ReadError as error:
@@ -191,7 +191,7 @@ class VolumeDataset(Dataset[Batch]):
     def _sources(self, row: int) -> list[str]:
         places = [self.locate(row), None if self.masks is None else self.masks.locate(row)]
         return [
-            f"{place.path.absolute()} {place.member} {place.frame} {source_version(place.path)}"
+            f"{place.path.absolute()} {place.member} {place.frame} {place.repair} {source_version(place.path)}"
             for place in places
             if place is not None
         ]

@@ -322,9 +322,16 @@ def test_a_distance_at_the_detector_is_none_in_the_patient(write: Callable[..., 
     assert refused(write([0, 1, 2], PixelSpacing=None, ImagerPixelSpacing=list(SPACING))).reason == "no_position"
 
 
-def test_localizers_are_refused(write: Callable[..., Path]) -> None:
-    folder = write([0, 1, 2], changed={0: {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}})
-    assert refused(folder).reason == "localizer"
+def test_a_localizer_among_the_slices_is_left_out_with_a_word(
+    write: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    scout = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}
+    folder = write([0, 1, 2, 3], changed={0: scout})
+    assert read_series(folder).pixels.shape[1] == 3
+    assert "Left out of the series: localizer: 1." in caplog.text
+    scout_file = next(path for path in folder.iterdir() if "LOCALIZER" in dcmread(path).get("ImageType", ()))
+    slices = [path for path in folder.iterdir() if path != scout_file]
+    assert refused([scout_file, slices[0]]).reason == "localizer"  # one slice is no series
 
 
 def test_an_unknown_choice_is_a_configuration_error(tmp_path: Path) -> None:
@@ -396,6 +403,73 @@ def test_enhanced_files_of_one_series_are_pooled(make_dicom: Make, tmp_path: Pat
     image = read_series(paths)
     assert image.pixels.shape[1] == 4
     np.testing.assert_allclose(image.pixels[0], expected(image), atol=1e-3)
+
+
+@pytest.mark.parametrize(("distances", "text"), [
+    ([0, 3, 6, 9, 13.5], "step 4 of 4 (the last) is 4.500 mm, where 3.000 mm is usual"),
+    ([0, 3, 6, 9, 10.5], "step 4 of 4 (the last) is 1.500 mm"), ([0, 4.5, 7.5, 10.5, 13.5], "step 1 of 4 is 4.500 mm"),
+])  # fmt: skip
+def test_an_uneven_step_at_an_end_is_told_and_interpolated_where_asked(
+    write: Callable[..., Path], distances: list[float], text: str
+) -> None:
+    folder = write(distances, ways=OBLIQUE)
+    error = refused(folder)
+    assert error.reason == "geometry"
+    assert text in str(error)
+    image = read_series(folder, gaps="fill")
+    assert image.spacing_mm == pytest.approx((3.0, *SPACING))
+    np.testing.assert_allclose(image.pixels[0], expected(image), atol=1e-3)
+    inside = int(distances[-1] / 3.0 + 1e-6) + 1 if distances[1] == 3 else 5
+    assert image.pixels.shape[1] == inside
+    assert image.facts["slices_off_grid"] == 1
+
+
+@pytest.mark.parametrize("digits", [2, 3])
+@pytest.mark.parametrize("ways", [OBLIQUE, -OBLIQUE, OBLIQUE[::-1]])
+def test_an_oblique_series_of_rounded_orientation_lies_where_its_positions_say(
+    write: Callable[..., Path], ways: Array, digits: int
+) -> None:
+    steps = 3.0 * np.arange(40)
+    places = [np.round(ORIGIN + step * np.cross(*ways), 2).tolist() for step in steps]
+    changed = {k: {"ImagePositionPatient": place} for k, place in enumerate(places)}
+    image = read_series(
+        write(steps, ways=ways, changed=changed, ImageOrientationPatient=np.round(ways, digits).ravel().tolist())
+    )
+    assert image.geometry is not None
+    direction = np.asarray(image.geometry.direction)
+    np.testing.assert_allclose(direction @ direction.T, np.eye(3), atol=1e-9)
+    np.testing.assert_allclose(direction[0], np.cross(*ways), atol=2e-4)  # of 0.01 mm over 117 mm
+    np.testing.assert_allclose(direction[1:], ways[::-1], atol=10.0**-digits)
+    by_positions = np.linalg.norm(np.subtract(places[-1], places[0])) / 39
+    assert image.spacing_mm == pytest.approx((by_positions, *SPACING))
+    last = image.geometry.plane(39).origin_mm
+    np.testing.assert_allclose(last, places[-1], atol=0.02)
+
+
+def test_a_tilt_that_no_rounding_explains_is_refused(write: Callable[..., Path]) -> None:
+    tilted = np.round(OBLIQUE, 2).ravel().tolist()
+    error = refused(write([0, 3, 6, 9], ways=OBLIQUE, drift=(0.0, 0.3, 0.0), ImageOrientationPatient=tilted))
+    assert error.reason == "tilt"
+    assert " mm aside" in str(error)
+    assert refused(write([0, 3, 6, 9], drift=(0.0, 0.03, 0.0))).reason == "tilt"  # along the axes nothing is rounded
+
+
+@pytest.mark.parametrize("degrees", [0, 15])
+def test_padding_is_never_mixed_with_tissue(make_dicom: Make, tmp_path: Path, degrees: int) -> None:
+    """Tissue of 50 HU and padding of -2000: no repair may give anything else."""
+    angle = np.radians(degrees)
+    for number, z in enumerate((0.0, 5.0, 10.0, 20.0, 25.0)):
+        pixels = np.full((12, 9), 50, np.int16)
+        pixels[: 2 + number % 2], pixels[:, -2:] = -2000, -2000
+        make_dicom(
+            pixels, name=f"{number}.dcm", RescaleSlope="1", RescaleIntercept="0", PixelPaddingValue=-2000,
+            SeriesInstanceUID="1.2.3", ImagePositionPatient=[0, 0, z], PixelSpacing=[1, 1],
+            ImageOrientationPatient=[1, 0, 0, 0, np.cos(angle), np.sin(angle)],
+        )  # fmt: skip
+    image = read_series(tmp_path, gaps="fill", tilt="shear")
+    assert image.facts["slices_filled"] == 1
+    assert bool(image.facts["tilt_degrees"]) == bool(degrees)
+    assert set(np.unique(image.pixels)) == {-2000.0, 50.0}
 
 
 def test_repeated_frames_are_refused(make_dicom: Make) -> None:
