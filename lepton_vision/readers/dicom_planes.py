@@ -32,7 +32,7 @@ def describe_slices(dataset: Dataset, *, layout: PixelLayout) -> list[Plane]:
     series_id = pseudonym("series", ids.series_uid) if ids.series_uid else None
     patient_id = pseudonym("patient", ids.patient_id) if ids.patient_id else None
     instance = pseudonym("image", ids.sop_uid) if ids.sop_uid else None
-    traits = read_traits(dataset, frames=layout.frames)
+    alone = read_traits(dataset, frames=1)[0] if layout.frames == 1 else ()
     return [
         replace(
             plane,
@@ -42,14 +42,14 @@ def describe_slices(dataset: Dataset, *, layout: PixelLayout) -> list[Plane]:
             photometric=layout.photometric,
             kind=object_kind(dataset),
             instance=instance,
-            traits=traits[plane.frame],
+            traits=plane.traits or alone,
         )
         for plane in read_planes(dataset, layout=layout, wanted=range(layout.frames))
     ]
 
 
 def read_planes(dataset: Dataset, *, layout: PixelLayout, wanted: range) -> list[Plane]:
-    """Return the size and place of each wanted frame, in the file's order.
+    """Return the size and place of each wanted frame, in the file's order; of several, also their traits.
 
     Places come from the functional groups of enhanced objects (PS3.3 C.7.6.16.2.3, C.7.6.16.2.4), from the top of the
     header for a file of one frame, and from Grid Frame Offset Vector for dose (PS3.3 C.8.8.3.2). A frame that has
@@ -60,6 +60,7 @@ def read_planes(dataset: Dataset, *, layout: PixelLayout, wanted: range) -> list
     offsets = numbers(dataset, "GridFrameOffsetVector")
     has_offsets = layout.frames > 1 and len(offsets) == layout.frames
     top = [dataset] if layout.frames == 1 or has_offsets else []
+    traits = read_traits(dataset, frames=layout.frames) if len(wanted) > 1 else []
     result = []
     for frame in wanted:
         groups = [*frames[frame : frame + 1], *shared]
@@ -73,7 +74,9 @@ def read_planes(dataset: Dataset, *, layout: PixelLayout, wanted: range) -> list
             position = _along(position, ways, offset=offsets[frame] - offsets[0], is_relative=offsets[0] == 0.0)
         # Imager Pixel Spacing is a distance at the detector, not in the patient (PS3.3 10.7.1.3).
         in_patient = spacing if source == "PixelSpacing" else None
-        result.append(Plane(layout.rows, layout.columns, position, ways, in_patient, frame, rounding=rounding))
+        own = traits[frame] if traits else ()
+        plane = Plane(layout.rows, layout.columns, position, ways, in_patient, frame, rounding=rounding, traits=own)
+        result.append(plane)
     return result
 
 

@@ -175,7 +175,7 @@ def test_series_of_localizers_or_screens_beside_a_series_do_not_count(
     scout = {**HEADER, "SeriesInstanceUID": "1.2.4", "ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
     make_dicom(np.zeros((9, 9), np.uint16), name="series/scout.dcm", ImagePositionPatient=[0, 0, 0], **scout)
     assert read_image(folder).pixels[0, :, 0, 0].tolist() == [0, 1, 2, 3]
-    assert "Left out beside the series: no_position: 1, localizer: 1." in caplog.text
+    assert "Left out beside the series: localizer: 1, no_position: 1." in caplog.text
 
 
 def item(**elements: Any) -> Dataset:
