@@ -30,7 +30,7 @@ from lepton_vision.manifest.labels import infer_targets, require_labels
 from lepton_vision.manifest.left_out import with_kinds
 from lepton_vision.manifest.mask_values import check_masks
 from lepton_vision.manifest.patients import warn_unknown
-from lepton_vision.manifest.series import with_repairs
+from lepton_vision.manifest.series import scan_settings, with_repairs
 from lepton_vision.mask_study import evaluate_mask_parts
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.models.device import choose_device, choose_precision
@@ -366,12 +366,6 @@ def run_study(
         scope=Scope(run_dir=run_dir, command="run"),
     )
     return StudyResult(bundle, run_dir / "bundle", result, time.perf_counter() - started)
-
-
-def scan_settings(config: Config) -> dict[str, Any]:
-    """What a configuration says about a scan, as ``scan_source`` takes it."""
-    repairs = {} if config.volume is None else {"gaps": config.volume.gaps, "tilt": config.volume.tilt}
-    return {"volumes": config.volume is not None, "include": config.scan.include, **repairs}
 
 
 def scan_source(

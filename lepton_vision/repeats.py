@@ -18,6 +18,7 @@ from lepton_vision.inference import Predictions, predict
 from lepton_vision.inspection import count_split, data_flow
 from lepton_vision.ledger import Ledger, names_of
 from lepton_vision.manifest import Manifest
+from lepton_vision.manifest.series import scan_settings
 from lepton_vision.manifest.split import fold_split
 from lepton_vision.mask_study import evaluate_mask_parts, mask_figures
 from lepton_vision.models import Bundle
@@ -26,7 +27,6 @@ from lepton_vision.pipeline import (
     cache_folder,
     fit,
     run_study,
-    scan_settings,
     scan_source,
     stated_point,
     with_targets,

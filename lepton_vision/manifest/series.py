@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ReadError
@@ -94,3 +94,9 @@ def with_repairs(config: Config, manifest: Manifest) -> Config:
     done = {name for text in manifest.ok.frame["repair"].dropna() for name in str(text).split(",")}
     changes = {name: choice for name, choice in (("tilt", "shear"), ("gaps", "fill")) if name in done}
     return config.model_copy(update={"volume": config.volume.model_copy(update=changes)})
+
+
+def scan_settings(config: Config) -> dict[str, Any]:
+    """What a configuration says about a scan, as ``scan_source`` takes it."""
+    repairs = {} if config.volume is None else {"gaps": config.volume.gaps, "tilt": config.volume.tilt}
+    return {"volumes": config.volume is not None, "include": config.scan.include, **repairs}

@@ -85,8 +85,9 @@ def read_drawn(
                         "order says nothing. Read the whole mask, or give the image.",
                         reason="no_position",
                     )
-                image = read_image(on.path, member=on.member, frame=on.frame) if isinstance(on, SampleAddress) else on
-                return read_segmentation(found, on=image, limits=DEFAULT_LIMITS)
+                if isinstance(on, SampleAddress):
+                    on = read_image(on.path, member=on.member, frame=on.frame, **on.repairs)
+                return read_segmentation(found, on=on, limits=DEFAULT_LIMITS)
     image = read_image(path, member=member, frame=frame)
     if image.source_format in KINDS:
         return stored_labels(image, path, frame=frame)
