@@ -26,8 +26,8 @@ from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import read_image
 from lepton_vision.readers.mask import LabelMap
 from lepton_vision.transforms.preprocess import UInt16Pixels, to_input
-from lepton_vision.transforms.presets import names_sides
 from lepton_vision.transforms.rows import RowTable
+from lepton_vision.transforms.sides import names_sides
 from lepton_vision.transforms.volume import Grid, grid_of, preprocess_view, restore_mask, restore_share
 from lepton_vision.transforms.volume_slabs import restore_slice_mask, unfit_share
 from lepton_vision.types import Image, Pixels, SampleAddress

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from lepton_vision.config import AugmentConfig, AugmentPreset, SegmentationConfig
+from lepton_vision.transforms.sides import names_sides, tells_sides
 from lepton_vision.types import Target
 
 
@@ -89,9 +89,6 @@ PRESETS: Mapping[AugmentPreset, Preset] = MappingProxyType(
     }
 )
 
-_SIDE_WORDS = frozenset({"left", "right", "laterality", "situs", "dextrocardia", "sinister", "dexter"})
-_SIDE_PAIRS = (frozenset({"l", "r"}), frozenset({"lt", "rt"}), frozenset({"od", "os"}))
-
 
 def may_flip(
     config: AugmentConfig, *, targets: Sequence[Target], segmentation: SegmentationConfig | None = None
@@ -100,7 +97,7 @@ def may_flip(
 
     Args:
         config: preset, strength, and flip (None leaves it to the preset).
-        targets: a target is lateral where ``is_lateral`` says so, or its name or a class holds "left" or "right".
+        targets: a target is lateral where ``is_lateral`` says so, or its name or a class tells a side (see ``sides``).
         segmentation: its structures are lateral where their names hold such a word.
 
     Example:
@@ -112,29 +109,3 @@ def may_flip(
     sides = [tells_sides(target) for target in targets]
     sides += [] if segmentation is None else [names_sides(segmentation.names)]
     return is_on and wants_flip and not any(sides)
-
-
-def tells_sides(target: Target) -> bool:
-    """Whether left and right mean something for a target.
-
-    Example:
-        >>> tells_sides(Target("opacity", "multilabel", ("LeftUpperLobe", "effusion")))
-        True
-    """
-    return target.is_lateral or names_sides((target.name, *target.columns, *target.classes))
-
-
-def names_sides(names: Sequence[str]) -> bool:
-    """Whether a name holds a word for a side, or the names together hold both sides' letters.
-
-    Example:
-        >>> names_sides(("kidney_L", "kidney_R"))
-        True
-    """
-    tokens = {token.lower() for text in names for token in _words(text)}
-    return bool(tokens & _SIDE_WORDS) or any(pair <= tokens for pair in _SIDE_PAIRS)
-
-
-def _words(text: str) -> list[str]:
-    """Split at anything but letters, and inside CamelCase."""
-    return re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", text)

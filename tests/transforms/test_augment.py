@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from lepton_vision.config import AugmentConfig, PreprocessConfig
 from lepton_vision.transforms import changes
 from lepton_vision.transforms.augment import Augment, _draw_holes, _draw_warp, build_augment
-from lepton_vision.transforms.presets import PRESETS, tells_sides
+from lepton_vision.transforms.presets import PRESETS
+from lepton_vision.transforms.sides import names_sides, tells_sides
 from lepton_vision.types import Target
 
 PLAIN = Target("tumour", "binary", ("absent", "present"))
@@ -271,6 +272,54 @@ def test_presets_mirror_only_what_looks_alike_from_both_sides(preset: str, flips
 )
 def test_which_targets_tell_sides(target: Target, expected: bool) -> None:
     assert tells_sides(target) is expected
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("LUL", "none"),
+        ("opacity_RLL",),
+        ("LCC", "LMLO", "RCC", "RMLO"),
+        ("links", "rechts"),
+        ("Niere rechts",),
+        ("poumon_gauche",),
+        ("côté",),
+        ("Rim esquerdo",),
+        ("riñón izquierdo",),
+        ("rene destro",),
+        ("höger",),
+        ("højre lunge",),
+        ("leftlung", "rightlung"),
+        ("kidney_L",),
+        ("R-lung",),
+        ("lung (R)",),
+        ("hand Lt",),
+        ("side",),
+        ("L", "R", "unclear"),
+    ],
+)
+def test_words_for_sides(names: tuple[str, ...]) -> None:
+    assert names_sides(names)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("copyright", "upright", "bright"),
+        ("cleft", "no cleft"),
+        ("hyperlinks", "osteoma", "os_sacrum"),
+        ("L1", "L2", "S1"),
+        ("RLS", "LULU"),
+        ("inside", "bedside", "sidechain"),
+        ("OS_months",),
+        ("gaucher", "adroit", "rectum"),
+        ("R", "S", "I"),
+        ("lateral", "frontal"),
+        ("cancer", "no"),
+    ],
+)
+def test_words_that_only_look_like_sides(names: tuple[str, ...]) -> None:
+    assert not names_sides(names)
 
 
 def test_what_comes_in_from_outside_is_black() -> None:

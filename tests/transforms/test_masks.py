@@ -19,7 +19,7 @@ from lepton_vision.transforms import make_loader
 from lepton_vision.transforms.augment import build_augment
 from lepton_vision.transforms.masks import fit_mask, overlap_counts, restore_mask, to_structures
 from lepton_vision.transforms.preprocess import LEVELS, preprocess_image
-from lepton_vision.transforms.presets import names_sides
+from lepton_vision.transforms.sides import names_sides
 from lepton_vision.types import UNKNOWN, Image
 
 TWO = SegmentationConfig(structures={"a": (1,), "b": (2, 5)})
