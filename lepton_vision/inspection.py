@@ -11,7 +11,7 @@ import numpy as np
 from lepton_vision.errors import ReadError
 from lepton_vision.inference.samples import list_files
 from lepton_vision.manifest import Manifest
-from lepton_vision.manifest.labels import evident_targets
+from lepton_vision.manifest.labels import evident_targets, unknown_name
 from lepton_vision.manifest.patients import known_patients
 from lepton_vision.models import Bundle
 from lepton_vision.models.bundle_files import is_bundle
@@ -41,7 +41,7 @@ def count_split(manifest: Manifest, targets: tuple[Target, ...], split: Split) -
             counts = {name: int(np.nansum(labels[:, k])) for k, name in enumerate(target.classes)}
         else:
             counts = {name: int((labels == k).sum()) for k, name in enumerate(target.classes)}
-        classes[target.name] = counts | {"unknown": int(np.isnan(labels).sum())}
+        classes[target.name] = counts | {unknown_name(target): int(np.isnan(labels).sum())}
     facts = {"images": len(part), "patients": int(part.frame["patient_id"].nunique()), "classes": classes}
     masks = int(part.frame["mask_values"].notna().sum())
     return facts | ({"masks": masks} if masks else {})

@@ -28,6 +28,7 @@ from lepton_vision.manifest import Audit, Manifest, audit_manifest, split_manife
 from lepton_vision.manifest.audit import drop_leaks
 from lepton_vision.manifest.labels import infer_targets, require_labels
 from lepton_vision.manifest.left_out import with_kinds
+from lepton_vision.manifest.lost import warn_lost
 from lepton_vision.manifest.mask_values import check_masks
 from lepton_vision.manifest.patients import warn_unknown
 from lepton_vision.manifest.series import scan_settings, with_repairs
@@ -197,11 +198,14 @@ def _on_wholes(network: AnyNetwork, config: Config, *, device: torch.device) -> 
 def with_targets(config: Config, manifest: Manifest) -> Config:
     """Return ``config`` with its targets, taken from the manifest where it names neither targets nor structures.
 
+    Labels that were lost between the label table and the images are told.
+
     Raises:
         ConfigError: mirror images are asked for of what is trained without flips, or tells left from right.
     """
     if not config.targets and config.segmentation is None:
         config = config.with_targets(infer_targets(manifest))
+    warn_lost(manifest, config.targets)
     if config.model.mirrored and not may_flip(config.augment, targets=config.targets):
         raise ConfigError(
             "model.mirrored averages an image and its mirror image. Expected a model that is trained with left–right "

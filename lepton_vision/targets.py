@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 TargetKind = Literal["binary", "multiclass", "multilabel", "ordinal"]
+Uncertain = Literal["unknown", "positive", "negative"]
 EXCLUSIVE: tuple[TargetKind, ...] = ("multiclass", "ordinal")
 """Kinds of which exactly one class is true: probabilities sum to one, and the largest wins."""
 MEANS = ("macro", "micro", "weighted")
@@ -26,6 +27,8 @@ class Target:
         is_lateral: left and right mean something for this target, so images are never flipped left–right.
         mask_values: of a binary target that has no column of its own: an image is positive where its mask holds any of
             these values, negative where it holds none, unknown where it has no mask.
+        uncertain: what a label counts as that looks uncertain (-1, as in CheXpert, or a word such as "equivocal"):
+            "unknown", or of binary and multilabel targets "positive" or "negative"; None refuses such labels.
 
     Example:
         >>> Target("covid", "binary", ("NonCOVID", "COVID"), column="label").positive
@@ -40,6 +43,7 @@ class Target:
     column: str | None = None
     is_lateral: bool = False
     mask_values: tuple[int, ...] = ()
+    uncertain: Uncertain | None = None
 
     def __post_init__(self) -> None:
         smallest = {"binary": 2, "multiclass": 2, "multilabel": 1, "ordinal": 2}[self.kind]
@@ -59,6 +63,8 @@ class Target:
             raise ValueError(f"A target name is letters, digits and underscores. Received: {self.name!r}.")
         if self.mask_values and (self.kind != "binary" or self.column is not None or min(self.mask_values) < 1):
             raise ValueError("mask_values, above 0, is for a binary target without a column.")
+        if self.uncertain not in (None, "unknown") and self.is_exclusive:
+            raise ValueError(f"uncertain: {self.uncertain} is for binary and multilabel targets; others take unknown.")
 
     @property
     def positive(self) -> str:

@@ -23,6 +23,7 @@ from lepton_vision.geometry import Vector as Vector
 from lepton_vision.targets import EXCLUSIVE as EXCLUSIVE
 from lepton_vision.targets import Target as Target
 from lepton_vision.targets import TargetKind as TargetKind
+from lepton_vision.targets import Uncertain as Uncertain
 
 if TYPE_CHECKING:
     import torch

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from lepton_vision.config import AuditConfig, Config
-from lepton_vision.errors import ManifestError
+from lepton_vision.errors import LabelError, ManifestError
 from lepton_vision.manifest.findings import Audit, Finding, splits_of
-from lepton_vision.manifest.labels import evident_targets
+from lepton_vision.manifest.labels import infer_targets, unknown_name
 from lepton_vision.manifest.mask_values import count_values, found_in_words, mask_faults
 from lepton_vision.manifest.near import connect, near_pairs
 from lepton_vision.manifest.patients import advise, known_patients
@@ -39,13 +39,13 @@ def audit_manifest(manifest: Manifest, config: AuditConfig | Config | None = Non
         LabelError: a label is none of the classes of a target of ``config``.
     """
     settings = config.audit if isinstance(config, Config) else config or AuditConfig()
-    targets = _targets(manifest, config)
+    targets, questions = _targets(manifest, config)
     frame = manifest.frame[manifest.is_ok]
     columns = _label_columns(manifest, targets)
     findings = [*_patient_leaks(frame), *_identical(frame, label_columns=columns)]
     if settings.near_duplicates:
         findings += _near(manifest, frame, label_columns=columns, distance=settings.near_distance)
-    findings += [*_notes(manifest, frame), *_prevalence(manifest, targets), *_masks(manifest, config)]
+    findings += [*questions, *_notes(manifest, frame), *_prevalence(manifest, targets), *_masks(manifest, config)]
     rank = {"error": 0, "warning": 1, "note": 2}
     findings.sort(key=lambda finding: rank[finding.severity])
     table = manifest.frame[["image_id", "path", "member", "frame", "split", *manifest.label_columns]]
@@ -78,10 +78,15 @@ def drop_leaks(manifest: Manifest, audit: Audit) -> Manifest:
     return replace(manifest, frame=frame)
 
 
-def _targets(manifest: Manifest, config: AuditConfig | Config | None) -> tuple[Target, ...]:
+def _targets(manifest: Manifest, config: AuditConfig | Config | None) -> tuple[tuple[Target, ...], list[Finding]]:
+    """Targets of the configuration or evident ones, without which columns are compared as they are; and the doubt."""
     if isinstance(config, Config) and config.targets:
-        return config.targets
-    return evident_targets(manifest)  # without any the audit compares the columns as they are
+        return config.targets, []
+    try:
+        return infer_targets(manifest), []
+    except LabelError as doubt:
+        is_about_values = doubt.key in manifest.label_columns
+        return (), [Finding("labels", "warning", str(doubt))] if is_about_values else []
 
 
 def _label_columns(manifest: Manifest, targets: Sequence[Target]) -> list[str]:
@@ -176,9 +181,10 @@ def _notes(manifest: Manifest, frame: pd.DataFrame) -> list[Finding]:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in manifest.rejected.items())
         message = f"{len(rows)} of {len(manifest)} rows are rejected ({reasons})."
         findings.append(Finding("rejected", "warning", message, tuple(int(row) for row in rows)))
-    if manifest.unmatched_labels:
-        message = f"{manifest.unmatched_labels} rows of the label table matched no file."
-        findings.append(Finding("unmatched_labels", "warning", message))
+    notes = manifest.label_notes
+    if manifest.unmatched_labels and not notes:  # of a manifest that an older version wrote
+        notes = (f"{manifest.unmatched_labels} rows of the label table matched no file.",)
+    findings += [Finding("unmatched_labels", "warning", note) for note in notes]
     return findings
 
 
@@ -225,7 +231,7 @@ def _class_counts(labels: npt.NDArray[np.float32], target: Target) -> dict[str, 
     else:
         counts = {name: int((labels == k).sum()) for k, name in enumerate(target.classes)}
         unknown = int(np.isnan(labels).sum())
-    return {**counts, "unknown": unknown} if unknown else counts
+    return {**counts, unknown_name(target): unknown} if unknown else counts
 
 
 def _positions(frame: pd.DataFrame) -> tuple[int, ...]:

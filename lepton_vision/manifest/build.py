@@ -17,6 +17,7 @@ from lepton_vision.errors import ManifestError
 from lepton_vision.manifest.join import SPLIT_WORDS, join_labels
 from lepton_vision.manifest.layouts import are_layout, attach_named, find_masks, mask_records, tell_masks
 from lepton_vision.manifest.left_out import CAPTURE, check_include, hint, take_lone_captures, tell_left_out
+from lepton_vision.manifest.lost import tell_images
 from lepton_vision.manifest.masks import attach_masks
 from lepton_vision.manifest.patients import name_patients, warn_unknown
 from lepton_vision.manifest.record import BASE, LABEL, Record
@@ -98,7 +99,7 @@ def scan_folder(
     _check_usable(records)
     tell_left_out(records)
     _make_unique(records)
-    manifest = _assemble(records, root, table=table, patient_from=patient_from)
+    manifest, unnamed = _assemble(records, root, table=table, patient_from=patient_from)
     warn_unknown(manifest.frame)
     source = source_of(labels)
     beside = None if source is None else source.parent
@@ -108,7 +109,7 @@ def scan_folder(
     else:
         frame = attach_masks(frame, root=root, table_folder=beside, progress=progress)
     tell_masks(frame, masks)
-    return replace(manifest, frame=frame)
+    return tell_images(replace(manifest, frame=frame), unnamed)
 
 
 def _describe(
@@ -203,8 +204,10 @@ def _make_unique(records: list[Record]) -> None:
         seen.add(record["image_id"])
 
 
-def _assemble(records: list[Record], root: Path, *, table: pd.DataFrame | None, patient_from: str | None) -> Manifest:
-    """Rows, labels and splits as a manifest."""
+def _assemble(
+    records: list[Record], root: Path, *, table: pd.DataFrame | None, patient_from: str | None
+) -> tuple[Manifest, frozenset[str]]:
+    """Rows, labels and splits as a manifest, and the images that the label table does not name."""
     base_ids = [record[BASE] for record in records]
     own_labels = tuple(dict.fromkeys(name for record in records for name in record if name.startswith(LABEL)))
     values = {name: [record.get(name) for record in records] for name in (*COLUMNS, *own_labels)}
@@ -222,11 +225,12 @@ def _assemble(records: list[Record], root: Path, *, table: pd.DataFrame | None, 
     if table is not None:
         bare = frame.drop(columns=list(label_columns))
         joined = join_labels(bare, base_ids=base_ids, table=table, root=root, patient_from=by_column)
-        manifest = Manifest(joined.frame, root, joined.label_columns, joined.unmatched)
-        return manifest if by_path is None else manifest.with_patients(by_path)
+        notes = (joined.note,) if joined.note else ()
+        manifest = Manifest(joined.frame, root, joined.label_columns, joined.unmatched, notes)
+        return manifest if by_path is None else manifest.with_patients(by_path), joined.unnamed
     if not label_columns:
         frame, label_columns = _label_by_folder(frame)
-    return Manifest(frame, root, label_columns)
+    return Manifest(frame, root, label_columns), frozenset()
 
 
 def _label_by_folder(frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:

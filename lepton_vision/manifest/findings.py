@@ -24,6 +24,7 @@ Kind = Literal[
     "unknown_patient",
     "rejected",
     "unmatched_labels",
+    "labels",  # what no target can be made of without being told how
     "prevalence",
     "masks",  # values of masks, and structures that never occur in them
 ]

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
 from lepton_vision.errors import ManifestError
+from lepton_vision.manifest.keys import KEYS, Key, match_key, near_misses
+from lepton_vision.manifest.lost import lost_rows
 from lepton_vision.manifest.patients import id_text, is_identifier, plain_name, pseudonymous
 from lepton_vision.manifest.schema import COLUMNS, FACT_COLUMNS, plain_column
-from lepton_vision.readers.identity import pseudonym
+from lepton_vision.manifest.spare import findings_of, is_spare, left_out
+from lepton_vision.manifest.words import UNKNOWN_WORDS, is_unknown, without
 
-# Spellings of key columns, without case, blanks, "_" and "-". The first kind that is there joins.
-KEYS: Final[dict[str, frozenset[str]]] = {
-    "path": frozenset(
-        {"path", "file", "filename", "filepath", "relativepath", "image", "imagepath", "imagefile", "imagename"}
-    ),
-    "image": frozenset({"sopinstanceuid", "sopuid", "instanceuid"}),
-    "image_id": frozenset({"imageid"}),
-    "series": frozenset({"seriesinstanceuid", "seriesuid"}),
-    "study": frozenset({"studyinstanceuid", "studyuid"}),
-    "patient": frozenset({"patientid", "patient", "subjectid", "subject"}),
-}
 _MASKS: Final = frozenset({"mask", "maskpath", "maskfile", "segmentation", "segmentationpath", "segmentationfile"})
 # Never copied into a manifest.
 _PRIVATE: Final = frozenset(
@@ -51,11 +43,15 @@ class Joined:
         frame: the files' rows with the columns of the label table.
         label_columns: the columns that came from the label table as they were.
         unmatched: rows of the label table that matched no file.
+        note: the same as a sentence; "" where every row did.
+        unnamed: ids of images that no row names.
     """
 
     frame: pd.DataFrame
     label_columns: tuple[str, ...]
     unmatched: int
+    note: str
+    unnamed: frozenset[str]
 
 
 def join_labels(
@@ -71,8 +67,10 @@ def join_labels(
     ``patient_id`` of the table replaces that of the files (as a pseudonym), as do ``split``, ``fold`` and header facts
     (``site``, ``sex`` …); ``mask`` names the file of a mask (see ``masks``). UID columns that are not the key, and
     columns that name a person, are left out; columns named as a patient's number (``mrn``, ``case_id`` …) are kept as
-    pseudonyms and are no labels. Every other column is joined as it is and counts as a label column. Rows without a
-    match have nulls: unknown.
+    pseudonyms and are no labels. Columns of facts (age, view, an index …, see ``spare``) are joined and are no labels
+    either; columns without a name and those of boxes are left out. Cells such as "mass|cyst" become a column of 0 and 1
+    for each finding. Every other column is joined as it is and counts as a label column. Rows without a match have
+    nulls: unknown.
 
     Args:
         frame: conformed rows of the files.
@@ -85,60 +83,35 @@ def join_labels(
         ManifestError: no key column, columns of patients that disagree, an ambiguous file name, contradicting rows for
             one key, an unknown split, or not one match.
     """
-    kind, key = find_key(table.columns, patient_from=patient_from)
-    carried = _carried(table, kind=kind, key=key, patient_from=patient_from)
-    targets = _targets(frame, base_ids=base_ids, kind=kind, values=table[key], root=root)
-    is_matched = np.asarray([bool(len(rows)) for rows in targets])
-    if not is_matched.any():
-        raise ManifestError(
-            f"None of the {len(table)} rows of the label table matches a file by the column {key!r}. Expected "
-            f"{_EXPECTED[kind]}. Correct that column, or scan the folder that the table belongs to.",
-            key=key,
-        )
-    chosen = _one_row_each(carried, targets, key=key)
-    return _attach(frame, carried, chosen=chosen, unmatched=int((~is_matched).sum()))
-
-
-_EXPECTED: Final = {
-    "path": "paths relative to the scanned folder, or file names that occur once",
-    "image": "SOP Instance UIDs as in the DICOM headers",
-    "image_id": "ids of a manifest made with the same key, or file names without suffix",
-    "series": "Series Instance UIDs as in the DICOM headers",
-    "study": "Study Instance UIDs as in the DICOM headers",
-    "patient": "patient ids as in the DICOM headers",
-}
-
-
-def find_key(columns: Sequence[Any] | pd.Index[Any], *, patient_from: str | None = None) -> tuple[str, str]:
-    """Kind and name of the key column; that of the patients, where ``patient_from`` names it, only without another.
-
-    Raises:
-        ManifestError: none, or two of the same kind.
-    """
-    for kind, spellings in KEYS.items():
-        found = [str(column) for column in columns if plain_name(column) in spellings]
-        if kind == "patient" and patient_from is not None:
-            found = [patient_from]
-        if len(found) > 1:
-            raise ManifestError(f"The label table has two key columns of one kind: {found}. Keep one.", key=found[0])
-        if found:
-            return kind, found[0]
-    raise ManifestError(
-        "The label table has no key column. Expected one of: path, file, SOPInstanceUID, SeriesInstanceUID, "
-        f"StudyInstanceUID, PatientID, image_id. Received: {[str(column) for column in columns]}. Rename the column "
-        "that names the images."
+    match = match_key(table, frame=frame, base_ids=base_ids, root=root, patient_from=patient_from)
+    carried, spare = _carried(table, key=match.key, patient_from=patient_from)
+    chosen = _one_row_each(carried.drop(columns=list(spare)), match.rows, key=match.key.name)
+    lost = [row for row, places in enumerate(match.rows) if not places]
+    joined, labels = _attach(frame, carried, chosen=chosen)
+    is_unnamed = np.ones(len(frame), dtype=bool)
+    is_unnamed[list(chosen)] = False
+    near = near_misses(table[match.key.name].iloc[lost], frame["path"]) if match.key.kind == "path" else {}
+    return Joined(
+        joined,
+        tuple(name for name in labels if name not in spare),
+        len(lost),
+        lost_rows(lost, rows=len(table), near=near, key=match.key.name),
+        frozenset(frame.loc[is_unnamed, "image_id"].dropna()),
     )
 
 
-def _carried(table: pd.DataFrame, *, kind: str, key: str, patient_from: str | None) -> pd.DataFrame:
-    """Columns that go into the manifest, under the manifest's names."""
+def _carried(table: pd.DataFrame, *, key: Key, patient_from: str | None) -> tuple[pd.DataFrame, set[str]]:
+    """Columns that go into the manifest, under the manifest's names, and those of them that are no labels."""
     columns: dict[str, Any] = {}
+    spare: set[str] = set()
     patients = _patient_column(table) if patient_from is None else patient_from
-    for name in table.columns:
+    dropped = left_out([str(name) for name in table.columns])
+    never = _PRIVATE.union(*KEYS.values())
+    for name in map(str, table.columns):
         plain = plain_name(name)
-        if name == patients and (kind != "patient" or name != key):
+        if name == patients and key != ("patient", name):
             columns["patient_id"] = pseudonymous(table[name])
-        elif name == key or plain in _PRIVATE or any(plain in spellings for spellings in KEYS.values()):
+        elif name in dropped or name == key.name or plain in never:
             continue
         elif plain in _MASKS:
             if "mask_path" in columns:
@@ -146,18 +119,25 @@ def _carried(table: pd.DataFrame, *, kind: str, key: str, patient_from: str | No
             columns["mask_path"] = table[name]
         elif plain == "split":
             columns["split"] = [_split(value) for value in table[name]]
-        elif str(name) in _OVERRIDES:
-            columns[str(name)] = table[name]
-        elif str(name) in COLUMNS and name != "frame":
+        elif name in _OVERRIDES:
+            columns[name] = without(table[name], UNKNOWN_WORDS)
+        elif name in COLUMNS and name != "frame":
             raise ManifestError(
-                f"The column {str(name)!r} of the label table has the name of a manifest column. Rename it.",
-                key=str(name),
+                f"The column {name!r} of the label table has the name of a manifest column. Rename it.", key=name
             )
         elif is_identifier(name):  # kept so that patients can be named by it later
-            columns[str(name)] = plain_column(pd.Series(pseudonymous(table[name]), dtype=object))
+            columns[name] = plain_column(pd.Series(pseudonymous(table[name]), dtype=object))
+            spare.add(name)
+        elif is_spare(name):
+            columns[name] = plain_column(without(table[name], UNKNOWN_WORDS))
+            spare.add(name)
         else:
-            columns[str(name)] = plain_column(table[name])
-    return pd.DataFrame(columns, index=table.index)
+            columns[name] = plain_column(table[name])
+            findings = findings_of(table[name])
+            if findings and not set(findings) & {*table.columns, *columns}:
+                columns |= findings
+                spare.add(name)
+    return pd.DataFrame(columns, index=table.index), spare
 
 
 def _patient_column(table: pd.DataFrame) -> str | None:
@@ -175,7 +155,7 @@ def _patient_column(table: pd.DataFrame) -> str | None:
 
 def _split(value: Any) -> str | None:
     text = id_text(value).lower()
-    if not text:
+    if is_unknown(text):
         return None
     if text not in SPLIT_WORDS:
         raise ManifestError(
@@ -184,79 +164,6 @@ def _split(value: Any) -> str | None:
             key="split",
         )
     return SPLIT_WORDS[text]
-
-
-def _targets(
-    frame: pd.DataFrame, *, base_ids: Sequence[str], kind: str, values: pd.Series[Any], root: Path
-) -> list[list[int]]:
-    """Rows of the manifest that each row of the label table names."""
-    texts = [id_text(value) for value in values]
-    if kind == "path":
-        return _by_path(list(frame["path"]), texts, root=root)
-    if kind == "image_id":
-        places = _places([*base_ids], list(frame["image_id"]))
-        found = [places.get(text, []) for text in texts]
-        return found if any(found) else _by_path(list(frame["path"]), texts, root=root)
-    if kind == "image":
-        places = _places(list(base_ids))
-        return [places.get(pseudonym("image", text), []) if text else [] for text in texts]
-    places = _places(list(frame[f"{kind}_id"].astype(object).where(frame[f"{kind}_id"].notna(), None)))
-    return [places.get(pseudonym(kind, text), []) if text else [] for text in texts]  # type: ignore[arg-type]
-
-
-def _places(*columns: Sequence[Any]) -> dict[Any, list[int]]:
-    """Row numbers by value; of several columns, a row counts once for each value."""
-    places: dict[Any, list[int]] = {}
-    for row, values in enumerate(zip(*columns, strict=True)):
-        for value in dict.fromkeys(values):
-            if value is not None:
-                places.setdefault(value, []).append(row)
-    return places
-
-
-def _by_path(paths: Sequence[str], texts: Sequence[str], *, root: Path) -> list[list[int]]:
-    """Rows by relative path; else by the end of the path, in whole folder names; else by a file name that is unique."""
-    rows = _places(paths)
-    by_name = _names(rows, suffix=True)
-    by_stem = _names(rows, suffix=False)
-    prefix = root.absolute().as_posix().rstrip("/") + "/"
-    wanted = [text.replace("\\", "/").removeprefix(prefix).removeprefix("./") for text in texts]
-    count: dict[str, int] = {}
-    for text in dict.fromkeys(wanted):
-        name = PurePosixPath(text).name
-        count[name] = count.get(name, 0) + 1
-    found = []
-    for number, text in enumerate(wanted):
-        if text in rows or not text:
-            found.append(rows.get(text, []))
-            continue
-        name = PurePosixPath(text).name
-        candidates = by_name.get(name) or by_stem.get(name, [])
-        ending = [path for path in candidates if _ends_alike(path, text)]
-        if not ending and "/" in text and count[name] == 1 and len(candidates) == 1:
-            ending = candidates
-        if len(ending) > 1:
-            raise ManifestError(
-                f"Row {number} of the label table names a file that occurs {len(ending)} times in the folder. "
-                "Write paths relative to the scanned folder in the key column.",
-                row=number,
-            )
-        found.append(rows[ending[0]] if ending else [])
-    return found
-
-
-def _names(paths: dict[Any, list[int]], *, suffix: bool) -> dict[str, list[str]]:
-    names: dict[str, list[str]] = {}
-    for path in paths:
-        pure = PurePosixPath(path)
-        names.setdefault(pure.name if suffix else pure.stem, []).append(path)
-    return names
-
-
-def _ends_alike(path: str, text: str) -> bool:
-    """Whether one is the end of the other, in whole parts; suffixes that only the file has do not count."""
-    ends = {path, str(PurePosixPath(path).with_suffix(""))}
-    return any(f"/{end}".endswith(f"/{text}") or f"/{text}".endswith(f"/{end}") for end in ends)
 
 
 def _one_row_each(carried: pd.DataFrame, targets: Sequence[Sequence[int]], *, key: str) -> dict[int, int]:
@@ -276,15 +183,18 @@ def _one_row_each(carried: pd.DataFrame, targets: Sequence[Sequence[int]], *, ke
     if conflicts:
         raise ManifestError(
             f"{len(set(conflicts))} rows of the label table repeat a key of the column {key!r} with other values, the "
-            f"first is row {conflicts[0]}. Expected one row for each {key}, or equal ones. Remove the wrong rows.",
+            f"first is row {conflicts[0]}. Expected one row for each {key}, or equal ones. Remove the wrong rows; a "
+            "table with a row for each finding needs a column for each finding in its place.",
             row=conflicts[0],
             key=key,
         )
     return chosen
 
 
-def _attach(frame: pd.DataFrame, carried: pd.DataFrame, *, chosen: dict[int, int], unmatched: int) -> Joined:
-    """Put the chosen rows' values into the manifest rows."""
+def _attach(
+    frame: pd.DataFrame, carried: pd.DataFrame, *, chosen: dict[int, int]
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Put the chosen rows' values into the manifest rows; the names of the columns that are new."""
     positions = np.full(len(frame), -1, dtype=np.int64)
     positions[list(chosen)] = list(chosen.values())
     is_chosen = positions >= 0
@@ -303,4 +213,4 @@ def _attach(frame: pd.DataFrame, carried: pd.DataFrame, *, chosen: dict[int, int
         else:
             labels[name] = plain_column(aligned[name])
     result = pd.concat([result, pd.DataFrame(labels, index=result.index)], axis=1)
-    return Joined(result, tuple(name for name in labels if not is_identifier(name)), unmatched)
+    return result, tuple(labels)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +15,9 @@ import pandas as pd
 
 from lepton_vision.config import nearest
 from lepton_vision.errors import LabelError, ManifestError
-from lepton_vision.types import Split, Target
+from lepton_vision.manifest.doubts import is_number, not_classes, question, uncertain_values
+from lepton_vision.manifest.words import BLANKS, UNCERTAIN_WORDS, folded, is_unknown
+from lepton_vision.types import Split, Target, TargetKind, Uncertain
 
 if TYPE_CHECKING:
     from lepton_vision.manifest.table import Manifest
@@ -22,6 +27,9 @@ NEGATIVE_WORDS: Final = frozenset(
     {"no", "none", "normal", "negative", "neg", "benign", "healthy", "control", "absent", "false", "noncovid"}
 )
 LABEL_NAMES: Final = ("label", "target", "y", "class")
+_LOGGER = logging.getLogger(__name__)
+# Words that leave "none" no meaning but "nothing written", as Python writes it.
+_ABSENT: Final = frozenset({"no", "false", "0", "negative", "neg", "absent"})
 
 
 def label_array(frame: pd.DataFrame, target: Target) -> npt.NDArray[np.float32]:
@@ -39,6 +47,12 @@ def label_array(frame: pd.DataFrame, target: Target) -> npt.NDArray[np.float32]:
         )
     if target.mask_values:
         return _presence(frame["mask_values"], target)
+    if target.kind != "multilabel" and (lost := [name for name in target.classes if folded(name) in BLANKS]):
+        raise LabelError(
+            f"Target {target.name!r} has a class {lost[0]!r}, which label tables hold where a cell is missing. "
+            "Give this class another name in the table and in the configuration.",
+            key=target.name,
+        )
     if target.kind == "multilabel":
         parts = [_codes(frame[column], classes=("0", "1"), target=target) for column in target.columns]
         return np.stack(parts, axis=1) if len(frame) else np.empty((0, len(parts)), np.float32)
@@ -58,16 +72,27 @@ def _codes(values: pd.Series[Any], *, classes: Sequence[str], target: Target) ->
     codes = np.full(len(distinct) + 1, np.nan, dtype=np.float32)  # the last entry serves nulls (position -1)
     for place, value in enumerate(distinct):
         try:
-            codes[place] = class_index(value, classes)
+            codes[place] = class_index(value, classes, uncertain=target.uncertain)
         except ValueError:
             row = int(np.flatnonzero(positions == place)[0])
             raise LabelError(
                 f"Column {str(values.name)!r} holds {str(value)[:40]!r} in row {row}, which is no class of target "
-                f"{target.name!r}. {_nearest_class(str(value)[:40], classes)} Leave the cell blank where unknown.",
+                f"{target.name!r}. {_what_to_do(value, classes, target=target)}",
                 row=row,
                 key=str(values.name),
             ) from None
     return codes[positions]
+
+
+def _what_to_do(value: Any, classes: Sequence[str], *, target: Target) -> str:
+    text = _canonical(value)
+    if folded(text) in UNCERTAIN_WORDS:
+        choices = "unknown" if target.is_exclusive else "unknown, positive or negative"
+        return (
+            f"It looks like an uncertain label. Say what it counts as: add `uncertain: unknown` ({choices}) to the "
+            "target in the configuration."
+        )
+    return f"{_nearest_class(text[:40], classes)} Leave the cell blank where unknown."
 
 
 def _nearest_class(text: str, classes: Sequence[str]) -> str:
@@ -76,11 +101,17 @@ def _nearest_class(text: str, classes: Sequence[str]) -> str:
     return nearest(alike[0] if alike else text, list(classes))
 
 
-def class_index(value: Any, classes: Sequence[str]) -> float:
-    """Index of one label value among the classes, NaN for a blank.
+def unknown_name(target: Target) -> str:
+    """What counts of labels call the unknown: "unknown", unless a class has this name."""
+    return "no label" if "unknown" in target.classes else "unknown"
+
+
+def class_index(value: Any, classes: Sequence[str], *, uncertain: Uncertain | None = None) -> float:
+    """Index of one label value among the classes, NaN for the unknown: a blank, or a word of ``words.UNKNOWN_WORDS``.
 
     A class name wins; an integer counts as an index only where no class name is a number; "1.0" is "1";
-    true and false serve two classes.
+    true and false serve two classes. "None" is unknown where the classes hold a plain negative ("no", 0) or numbers,
+    which leave it no other meaning. What looks uncertain (-1, ``words.UNCERTAIN_WORDS``) counts as ``uncertain`` says.
 
     Raises:
         ValueError: the value is no class.
@@ -95,42 +126,49 @@ def class_index(value: Any, classes: Sequence[str]) -> float:
         text = "1" if text.lower() == "true" else "0"
         if text in names:
             return float(names.index(text))
-    is_any_numeric = any(_is_number(name) for name in names)
+    is_any_numeric = any(is_number(name) for name in names)
     if not is_any_numeric and text.isdecimal() and int(text) < len(classes):
         return float(int(text))
+    if is_unknown(text) or _is_nothing(text, names):
+        return math.nan
+    if uncertain is not None and (folded(text) in UNCERTAIN_WORDS or folded(text) == "u"):
+        return {"unknown": math.nan, "positive": 1.0, "negative": 0.0}[uncertain]
     raise ValueError(text)
+
+
+def _is_nothing(text: str, others: Sequence[str]) -> bool:
+    """Whether "none" beside these values is how Python writes a null."""
+    rest = [other for other in others if other != text]
+    return folded(text) == "none" and (
+        any(other.lower() in _ABSENT for other in rest) or (bool(rest) and all(map(is_number, rest)))
+    )
 
 
 def _canonical(value: Any) -> str:
     """Text of a label value without surrounding space; a whole number has no decimal point."""
-    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+    if pd.isna(value):
         return ""
     text = str(value).strip()
-    if _is_number(text):
+    if is_number(text):
         number = float(text)
         return str(int(number)) if number.is_integer() and abs(number) < 2**53 else repr(number)
     return text
 
 
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
 def infer_targets(manifest: Manifest) -> tuple[Target, ...]:
     """The one target that a manifest leaves no doubt about; otherwise an error that shows what to write.
 
-    One label column (or the one of several that is named label, target, y or class): values 0 and 1 are a binary
-    target; two words of which exactly one says "absent" (``NEGATIVE_WORDS``) too; three or more classes are
-    multiclass, in sorted order.
+    One label column (or the one of several that is named label, target, y or class, or that alone can hold classes):
+    values 0 and 1 are a binary target; two words of which exactly one says "absent" (``NEGATIVE_WORDS``) too; three or
+    more classes are multiclass, in sorted order. Words for the unknown are no classes (``words.UNKNOWN_WORDS``).
 
     Raises:
-        LabelError: no label column, several of them, one class only, or two words without a known negative.
+        LabelError: no label column, several of them, one class only, two words without a known negative, classes that
+            differ in spelling only, what looks uncertain, or what are no classes (measurements, dates, ids, text).
     """
     column = _label_column(manifest)
-    values = sorted({_canonical(value) for value in manifest.ok.frame[column].dropna().unique()} - {""}, key=_order)
+    counts = _counts(manifest, column)
+    values = sorted(counts, key=_order)
     name = "".join(c if c.isalnum() and c.isascii() else "_" for c in column) or "label"
     named = None if name == column else column
     if len(values) < 2:
@@ -138,8 +176,9 @@ def infer_targets(manifest: Manifest) -> tuple[Target, ...]:
             f"Column {column!r} holds {len(values)} class among the usable rows: {values}. Expected at least 2.",
             key=column,
         )
+    _check_values(column, counts, name=name)
     if len(values) > 2:
-        return (_multiclass(name, values, column=named),)
+        return (Target(name, "multiclass", tuple(values), column=named),)
     if values == ["0", "1"]:
         return (Target(name, "binary", ("0", "1"), column=named),)
     negatives = [value for value in values if is_negative_word(value)]
@@ -153,11 +192,47 @@ def infer_targets(manifest: Manifest) -> tuple[Target, ...]:
     return (Target(name, "binary", (negatives[0], positive), column=named),)
 
 
+def _check_values(column: str, counts: Counter[str], *, name: str) -> None:
+    """Ask about values that are no classes, look uncertain, or stand for one class in two spellings."""
+    if strange := not_classes(counts):
+        raise LabelError(
+            f"Column {column!r} holds {strange}. A target has classes; a figure as such cannot be predicted. Write a "
+            "column of classes (for example ranges of the figure), name another column, or name the classes:\n"
+            + _snippet("label", ["negative", "positive"], column="COLUMN"),
+            key=column,
+        )
+    values = sorted(counts, key=_order)
+    if unsure := uncertain_values(values):
+        rest = [value for value in values if value not in unsure]
+        rows = sum(counts[value] for value in unsure)
+        raise LabelError(
+            f"Column {column!r} holds {', '.join(map(repr, unsure))} in {rows} rows, which looks like an uncertain "
+            f"label. {_ASK_UNCERTAIN}\n"
+            + _snippet(
+                name,
+                rest if len(rest) > 1 else ["0", "1"],
+                column=None if name == column else column,
+                uncertain=True,
+            ),
+            key=column,
+        )
+    if asked := question(counts):
+        raise LabelError(f"Column {column!r} {asked}, or name the classes in the configuration.", key=column)
+
+
+_ASK_UNCERTAIN: Final = (
+    "Say in the configuration what it counts as, `uncertain:` unknown, positive or negative (or name it among the "
+    "classes, without `uncertain`):"
+)
+
+
 def evident_targets(manifest: Manifest) -> tuple[Target, ...]:
-    """What ``infer_targets`` finds; nothing where there is a doubt."""
+    """What ``infer_targets`` finds; nothing where there is a doubt, which is told."""
     try:
         return infer_targets(manifest)
-    except LabelError:
+    except LabelError as doubt:
+        if doubt.key in manifest.label_columns:
+            _LOGGER.warning("No target is taken from the labels. %s", doubt)
         return ()
 
 
@@ -187,6 +262,16 @@ def is_negative_word(value: str) -> bool:
     return word.replace(" ", "") in NEGATIVE_WORDS or word.startswith(("non ", "no ", "not "))
 
 
+def _counts(manifest: Manifest, column: str) -> Counter[str]:
+    """Usable rows by value of a label column, the unknown left out."""
+    counts: Counter[str] = Counter()
+    for value, count in manifest.frame.loc[manifest.is_ok, column].value_counts().items():
+        counts[_canonical(value)] += int(count)
+    for value in [value for value in counts if is_unknown(value)]:
+        del counts[value]
+    return Counter({value: n for value, n in counts.items() if not _is_nothing(value, list(counts))})
+
+
 def _label_column(manifest: Manifest) -> str:
     columns = manifest.label_columns
     named = [column for column in columns if column.lower() in LABEL_NAMES]
@@ -196,31 +281,37 @@ def _label_column(manifest: Manifest) -> str:
         return named[0]
     if not columns:
         raise LabelError(
-            "The manifest has no label column. Scan with a label table (labels=…), or keep one folder for each class."
+            "The manifest has no label column. Scan with a label table (labels=…), or keep one folder for each class. "
+            "Columns that hold facts (age, sex, view, index …) are no labels unless the configuration names them."
         )
+    counts = {column: _counts(manifest, column) for column in columns}
+    likely = [name for name, found in counts.items() if len(found) > 1 and not not_classes(found)]
+    if len(likely) == 1:
+        return likely[0]
+    findings = [name for name in likely if set(counts[name]) <= {"0", "1", "-1"}]
+    if len(findings) > 1:
+        is_unsure = any("-1" in counts[name] for name in findings)
+        asked = f"-1 looks like an uncertain label. {_ASK_UNCERTAIN}" if is_unsure else "For example:"
+        snippet = f"{asked}\n{_snippet('findings', findings, kind='multilabel', uncertain=is_unsure)}"
+    else:
+        snippet = "For example:\n" + _snippet("label", ["negative", "positive"], column=(likely or columns)[0])
     raise LabelError(
-        f"The manifest has several label columns: {list(columns)[:12]}. Name what to predict in the configuration:\n"
-        + _snippet("label", ["negative", "positive"], column=columns[0]),
+        f"The manifest has several label columns: {(likely or list(columns))[:12]}. Name what to predict in the "
+        f"configuration. {snippet}",
         key="targets",
     )
 
 
-def _multiclass(name: str, values: list[str], *, column: str | None) -> Target:
-    if len(values) > 100:
-        raise LabelError(
-            f"Column {column or name!r} holds {len(values)} different values, too many for classes. "
-            f"Name what to predict in the configuration:\n{_snippet('label', ['negative', 'positive'], column=None)}",
-            key=column or name,
-        )
-    return Target(name, "multiclass", tuple(values), column=column)
-
-
 def _order(value: str) -> tuple[int, float, str]:
     """Numbers by size, then words."""
-    return (0, float(value), value) if _is_number(value) else (1, 0.0, value)
+    return (0, float(value), value) if is_number(value) else (1, 0.0, value)
 
 
-def _snippet(name: str, classes: list[str], *, column: str | None) -> str:
-    """YAML of one binary target, ready to be copied."""
-    lines = ["targets:", f"  - name: {name}", "    kind: binary", f"    classes: {classes}"]
-    return "\n".join([*lines, *([f"    column: {column}"] if column else [])])
+def _snippet(
+    name: str, classes: list[str], *, column: str | None = None, kind: TargetKind | None = None, uncertain: bool = False
+) -> str:
+    """YAML of one target, ready to be copied; binary where there are two classes."""
+    kind = kind or ("binary" if len(classes) == 2 else "multiclass")
+    lines = ["targets:", f"  - name: {name}", f"    kind: {kind}", f"    classes: {classes}"]
+    lines += [f"    column: {json.dumps(column, ensure_ascii=False)}"] if column else []
+    return "\n".join([*lines, *(["    uncertain: unknown"] if uncertain else [])])

@@ -16,6 +16,7 @@ from lepton_vision.config import nearest
 from lepton_vision.errors import ManifestError
 from lepton_vision.manifest.patient_paths import suggest_pattern
 from lepton_vision.manifest.schema import COLUMNS, objects
+from lepton_vision.manifest.words import is_blank, is_unknown
 from lepton_vision.readers.identity import pseudonym
 
 _LOGGER = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def is_identifier(column: Any) -> bool:
 
 def id_text(value: Any) -> str:
     """Text of an id; a whole number that a spreadsheet turned into 12.0 is 12 again."""
-    if value is None or value is pd.NA or value != value:
+    if is_blank(value):
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
@@ -50,8 +51,8 @@ def id_text(value: Any) -> str:
 
 
 def pseudonymous(values: Iterable[Any]) -> list[str | None]:
-    """Pseudonyms of patients, None where there is no id."""
-    return [pseudonym("patient", text) if text else None for text in map(id_text, values)]
+    """Pseudonyms of patients, None where there is no id, or a word for the unknown."""
+    return [None if is_unknown(text) else pseudonym("patient", text) for text in map(id_text, values)]
 
 
 def name_patients(frame: pd.DataFrame, source: str, *, columns: Sequence[str] = ()) -> pd.DataFrame:

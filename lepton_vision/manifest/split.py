@@ -16,6 +16,7 @@ from lepton_vision.config import AuditConfig, Config, SplitConfig
 from lepton_vision.errors import LabelError, LeakageError, ManifestError
 from lepton_vision.manifest.allocation import allocate
 from lepton_vision.manifest.labels import evident_targets
+from lepton_vision.manifest.lost import warn_lost
 from lepton_vision.manifest.near import connect, near_pairs
 from lepton_vision.manifest.patients import warn_unknown
 from lepton_vision.manifest.schema import COLUMNS, objects
@@ -77,6 +78,7 @@ def split_manifest(
             f"({manifest.rejected or 'none'}). See the column 'reason'."
         )
     warn_unknown(manifest.frame)
+    warn_lost(manifest, targets)
     given = usable.frame["split"]
     if given.notna().any():
         check_patients(manifest.frame[manifest.is_ok], column="split")

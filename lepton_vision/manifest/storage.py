@@ -22,7 +22,15 @@ _KEY: Final = b"lepton_vision_manifest"
 _DTYPES: Final[dict[str, Any]] = {"text": STRING, "Int64": "Int64", "float64": "float64", "boolean": "boolean"}
 
 
-def write(frame: pd.DataFrame, path: Path, *, root: Path, label_columns: Sequence[str], unmatched_labels: int) -> Path:
+def write(
+    frame: pd.DataFrame,
+    path: Path,
+    *,
+    root: Path,
+    label_columns: Sequence[str],
+    unmatched_labels: int,
+    label_notes: Sequence[str],
+) -> Path:
     """Write a conformed table with its facts; the suffix decides between Parquet and CSV."""
     suffix = _suffix(path)
     facts = {
@@ -31,6 +39,7 @@ def write(frame: pd.DataFrame, path: Path, *, root: Path, label_columns: Sequenc
         "root_from_here": _relative(root, path),
         "label_columns": list(label_columns),
         "unmatched_labels": unmatched_labels,
+        "label_notes": list(label_notes),
         "dtypes": {str(name): _dtype_name(dtype) for name, dtype in frame.dtypes.items()},
     }
 
@@ -80,6 +89,7 @@ def read(path: Path) -> dict[str, Any]:
         "root": _root(facts, path, frame=frame),
         "label_columns": tuple(facts.get("label_columns", ())),
         "unmatched_labels": int(facts.get("unmatched_labels", 0)),
+        "label_notes": tuple(facts.get("label_notes", ())),
     }
 
 

@@ -36,6 +36,7 @@ class Manifest:
         root: folder that the column ``path`` is relative to.
         label_columns: columns that hold labels.
         unmatched_labels: rows of the label table that matched no file (0 without a table).
+        label_notes: sentences about labels that were lost between the label table and the files.
 
     Raises:
         ManifestError: a column stands twice or is missing, or two ok rows share an ``image_id``.
@@ -51,11 +52,13 @@ class Manifest:
     root: Path
     label_columns: tuple[str, ...] = ()
     unmatched_labels: int = 0
+    label_notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frame", conform(self.frame, label_columns=self.label_columns))
         object.__setattr__(self, "root", Path(self.root))
         object.__setattr__(self, "label_columns", tuple(self.label_columns))
+        object.__setattr__(self, "label_notes", tuple(self.label_notes))
 
     @classmethod
     def scan(
@@ -98,6 +101,7 @@ class Manifest:
             root=self.root,
             label_columns=self.label_columns,
             unmatched_labels=self.unmatched_labels,
+            label_notes=self.label_notes,
         )
 
     def __len__(self) -> int:
@@ -168,7 +172,7 @@ class Manifest:
         """Labels of all rows, rejected ones too.
 
         Class names are matched as text ("1.0" is "1"); where no class name is a number, an index 0 … K-1 is taken
-        as well. A blank is NaN: unknown, never negative.
+        as well. A blank, or a word for the unknown (``words.UNKNOWN_WORDS``), is NaN: unknown, never negative.
 
         Returns:
             (N,) float32 class index for binary and multiclass; (N, K) of 0, 1 for multilabel; NaN where unknown.

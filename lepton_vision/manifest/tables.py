@@ -11,16 +11,16 @@ from typing import Any
 import pandas as pd
 
 from lepton_vision.errors import ManifestError
-from lepton_vision.manifest.join import KEYS
+from lepton_vision.manifest.keys import KEYS
 from lepton_vision.manifest.patients import is_identifier, plain_name
+from lepton_vision.manifest.words import BLANKS, without
 
-# What spreadsheets and pandas write for a missing value. "None" stays: it is a class name ("no finding").
-_BLANK = ["", "nan", "NaN", "NA", "N/A", "<NA>"]
+_BLANK = sorted({spelling for word in BLANKS for spelling in (word, word.upper(), word.title())} | {"NaN", "-NaN"})
 _SEPARATOR = re.compile(r'"?sep=(?P<mark>[,;\t|])"?[,;\t]*(\r\n|\r|\n)', re.IGNORECASE)  # Excel's first line
 
 
 def read_table(labels: str | Path | pd.DataFrame, *, patient_from: str | None = None) -> pd.DataFrame:
-    """A label table as a DataFrame, rows numbered from 0.
+    """A label table as a DataFrame, rows numbered from 0; the words of ``words.BLANKS`` are nulls in every column.
 
     Args:
         labels: a DataFrame, or the path of a CSV file (comma, semicolon or tab; UTF-8, or UTF-16 with its mark as
@@ -33,7 +33,7 @@ def read_table(labels: str | Path | pd.DataFrame, *, patient_from: str | None = 
     if isinstance(labels, pd.DataFrame):
         table = labels.reset_index(drop=True)
         _check_columns([str(column) for column in table.columns], path=None)
-        return table.set_axis([str(column) for column in table.columns], axis="columns")
+        return _with_nulls(table.set_axis([str(column) for column in table.columns], axis="columns"))
     path = Path(labels)
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".tsv", ".txt", ".parquet"):
@@ -59,7 +59,11 @@ def read_table(labels: str | Path | pd.DataFrame, *, patient_from: str | None = 
         ) from None
     if not len(table):
         raise ManifestError("The label table has no rows.", path=path)
-    return table.reset_index(drop=True)
+    return _with_nulls(table.reset_index(drop=True))
+
+
+def _with_nulls(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(**{str(name): without(table[name], BLANKS) for name in table.columns})
 
 
 def _read_csv(path: Path, *, patient_from: str | None) -> pd.DataFrame:
@@ -71,7 +75,7 @@ def _read_csv(path: Path, *, patient_from: str | None) -> pd.DataFrame:
     first = io.StringIO(text, newline="").readline()
     separator = said["mark"] if said else max(",;\t", key=first.count)
     header = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
-    _check_columns([name.strip() for name in header], path=path)
+    _check_columns([name.strip() for name in header if name.strip()], path=path)  # pandas numbers those without a name
     # Ids such as 0012 are text; pandas would make them numbers.
     ids = {name: str for name in header if _is_id(name) or name.strip() == patient_from}
     table: pd.DataFrame = pd.read_csv(

@@ -1,0 +1,109 @@
+"""Why a column of labels cannot be a target as it stands: measurements, spellings, lists, uncertain labels."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from lepton_vision.manifest.words import UNCERTAIN_WORDS, folded
+
+_MOST_NUMBERS: Final = 20  # different whole numbers that are taken for classes without being told
+_MOST_WORDS: Final = 100
+_FEW: Final = 10  # so many values are classes however few rows each has
+_ROWS_EACH: Final = 3  # with more values, the mean number of rows below which they are ids, text or measurements
+_LONGEST: Final = 100  # letters of a class
+_DATE: Final = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}( .*)?")
+_SAME: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("true", "yes", "y", "1", "positive", "pos", "present"), "1"),
+    **dict.fromkeys(("false", "no", "n", "0", "negative", "neg", "absent"), "0"),
+}
+_CODES: Final = frozenset(["-9", "-99", "-999", "-9999", "9", "88", "99", "888", "999", "9999"])
+
+
+def not_classes(counts: Mapping[str, int]) -> str:
+    """What the values of a column are in place of classes; "" where they can be classes.
+
+    Args:
+        counts: rows by value, unknown ones left out.
+    """
+    values, rows = list(counts), sum(counts.values())
+    numbers = [float(value) for value in values if is_number(value)]
+    if len(values) < 2:
+        return ""
+    if all(_DATE.fullmatch(value) for value in values):
+        return f"{len(values)} different dates"
+    if len(numbers) == len(values) and not all(number.is_integer() for number in numbers):
+        return f"{len(values)} different numbers with decimals, as measurements have"
+    if len(numbers) == len(values) > _MOST_NUMBERS:
+        return f"{len(values)} different numbers, too many for classes (ages, counts, measurements?)"
+    if len(values) > _FEW and rows < _ROWS_EACH * len(values):
+        return f"{len(values)} different values in {rows} rows, too many for classes (ids, text, measurements?)"
+    if len(values) > _MOST_WORDS:
+        return f"{len(values)} different values, too many for classes"
+    if max(map(len, values)) > _LONGEST:
+        return f"text of up to {max(map(len, values))} letters, which is no class name"
+    return ""
+
+
+def question(counts: Mapping[str, int]) -> str:
+    """What must be asked about values that could be classes; "" where nothing must. Uncertain values are asked apart.
+
+    Args:
+        counts: rows by value, unknown ones left out.
+    """
+    alike = defaultdict(list)
+    for value in counts:
+        alike[_key(value)].append(value)
+    pairs = [names for names in alike.values() if len(names) > 1]
+    if not pairs and len(counts) > 2 and all(value.lower() in _SAME for value in counts):
+        pairs = [[v for v in counts if _SAME[v.lower()] == code] for code in ("0", "1")]
+        pairs = [names for names in pairs if len(names) > 1]
+    if pairs:
+        shown = "; ".join(" and ".join(f"{name!r} ({counts[name]} rows)" for name in names) for names in pairs[:5])
+        return f"holds classes that differ in spelling only: {shown}. Write each class in one way in the label table"
+    separator = next((mark for mark in "|;,/+" if _are_lists(list(counts), mark)), "")
+    if separator:
+        return (
+            f"holds several findings in one cell, between {separator!r}. Write one column of 0 and 1 for each finding "
+            "in the label table, for a multilabel target"
+        )
+    codes = sorted(set(counts) & _CODES)
+    if codes and len(set(counts) - set(codes)) == 2 and set(counts) - set(codes) == {"0", "1"}:
+        return (
+            f"holds {', '.join(codes)} beside 0 and 1, which looks like a code for unknown. Leave these cells blank in "
+            "the label table where it is"
+        )
+    return ""
+
+
+def uncertain_values(values: Sequence[str]) -> list[str]:
+    """Those of the values that look as if a reader could not decide; a lone "u" counts beside two others."""
+    found = [value for value in values if folded(value) in UNCERTAIN_WORDS]
+    return found or [value for value in values if folded(value) == "u" and len(values) == 3]
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a finite number; Python's "1_0" is none."""
+    try:
+        return abs(float(text)) < float("inf") and "_" not in text
+    except ValueError:
+        return False
+
+
+def _key(value: str) -> str:
+    """What two spellings of one class share: no case, white space, mark at the end, or format of a number."""
+    text = unicodedata.normalize("NFKC", value)
+    text = "".join(letter for letter in text if letter.isprintable()).casefold().strip(" .,;:!?'\"")
+    text = re.sub(r"(?<=[^\W\d_])[\s_-]+(?=[^\W\d_])", " ", text)
+    number = text.replace(",", ".")
+    return repr(float(number)) if is_number(number) else text
+
+
+def _are_lists(values: Sequence[str], separator: str) -> bool:
+    """Whether cells hold several findings: a part of one is a value; between ";" or "|", also a part of another."""
+    parts = [{part.strip() for part in value.split(separator)} - {""} for value in values]
+    others = [one for one in parts if len(one) == 1 or separator in "|;"]
+    return any(len(one) > 1 and any(one & other for other in others if other is not one) for one in parts)

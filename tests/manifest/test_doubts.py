@@ -1,0 +1,90 @@
+"""Columns that are no targets as they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lepton_vision.errors import LabelError
+from lepton_vision.manifest.audit import audit_manifest
+from lepton_vision.manifest.labels import evident_targets, infer_targets
+from lepton_vision.manifest.table import Manifest
+
+Make = Callable[..., Manifest]
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        (["Yes", "no", "yes", "No"], r"'Yes' \(1 rows\) and 'yes' \(1 rows\); 'no' \(1 rows\) and 'No'"),
+        (["yes", "no", "yes."], "'yes' .* and 'yes.'"),
+        (["No Finding", "no_finding", "mass"], "'No Finding' .* and 'no_finding'"),
+        (["yes", "yes\u200b", "no"], "'yes'"),
+        (["0,5", "0.5", "x"], "'0,5' .* and '0.5'"),
+        ([True, False, "0", "1"], "'False' .* and '0'|'0' .* and 'False'"),
+        (["yes", "no", "1", "0"], "'no' .* and '0'"),
+        (["neg", "negative", "pos"], "'neg' .* and 'negative'"),
+        (["mass", "cyst", "mass;cyst"], "several findings in one cell, between ';'"),
+        (["mass", "cyst", "cyst, mass"], "several findings in one cell, between ','"),
+        (["0", "1", "9"], "9 beside 0 and 1"),
+        (["0", "1", "-99"], "-99 beside 0 and 1"),
+    ],
+)
+def test_what_must_be_asked(make_manifest: Make, values: list[Any], shown: str) -> None:
+    with pytest.raises(LabelError, match=shown) as caught:
+        infer_targets(make_manifest(y=values))
+    assert caught.value.key == "y"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["HER2+", "HER2-", "HER2"],
+        ["grade 1", "grade 2", "grade 12"],
+        ["T1-T2", "T1 T2", "T3"],
+        ["adenocarcinoma, NOS", "squamous, NOS", "normal"],
+        ["Non-COVID", "COVID", "other"],
+        ["1_0", "10", "x"],
+        ["1", "2", "9"],
+        ["a", "A-", "B"],
+    ],
+)
+def test_what_is_no_doubt(make_manifest: Make, values: list[str]) -> None:
+    manifest = make_manifest(y=values)
+    assert len(infer_targets(manifest)[0].classes) == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        ([61.5, 70.0, 58.25], "measurements"),
+        ([20 + k for k in range(45)] * 4, "45 different numbers"),
+        ([20 + k for k in range(15)], "15 different values in 15 rows"),
+        ([f"acc{k}" for k in range(30)], "30 different values in 30 rows"),
+        (["2020-01-01", "2021-05-06", "2022-01-01"], "dates"),
+        (["normal chest. " * 10, "mass in the left lung. " * 9], "text of up to"),
+    ],
+)
+def test_what_is_no_class(make_manifest: Make, values: list[Any], what: str) -> None:
+    with pytest.raises(LabelError, match=what):
+        infer_targets(make_manifest(y=values))
+    binary = [k % 2 for k in range(len(values))]
+    (target,) = infer_targets(make_manifest(("other", "finding"), other=values, finding=binary))
+    assert target.name == "finding"
+
+
+def test_the_doubt_is_told_where_work_goes_on(make_manifest: Make, caplog: pytest.LogCaptureFixture) -> None:
+    manifest = make_manifest(y=["Yes", "no", "yes", "No"])
+    assert evident_targets(manifest) == ()
+    assert "differ in spelling only" in caplog.text
+    (finding,) = [finding for finding in audit_manifest(manifest).findings if finding.kind == "labels"]
+    assert finding.severity == "warning"
+    assert "differ in spelling only" in finding.message
+
+
+def test_what_is_proposed_can_be_a_label(make_manifest: Make) -> None:
+    manifest = make_manifest(("size", "a", "b"), size=[1.5, 2.5, 3.5], a=[0, 1, 0], b=["x", "y", "z"])
+    with pytest.raises(LabelError, match=r"several label columns: \['a', 'b'\]"):
+        infer_targets(manifest)
