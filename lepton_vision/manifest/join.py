@@ -90,7 +90,7 @@ def join_labels(
     joined, labels = _attach(frame, carried, chosen=chosen)
     is_unnamed = np.ones(len(frame), dtype=bool)
     is_unnamed[list(chosen)] = False
-    near = near_misses(table[match.key.name].iloc[lost], frame["path"]) if match.key.kind == "path" else {}
+    near = near_misses(list(table[match.key.name].iloc[lost]), list(frame["path"])) if match.key.kind == "path" else {}
     return Joined(
         joined,
         tuple(name for name in labels if name not in spare),

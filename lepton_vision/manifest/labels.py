@@ -222,7 +222,7 @@ def _check_values(column: str, counts: Counter[str], *, name: str) -> None:
 
 _ASK_UNCERTAIN: Final = (
     "Say in the configuration what it counts as, `uncertain:` unknown, positive or negative (or name it among the "
-    "classes, without `uncertain`):"
+    "classes of a multiclass target):"
 )
 
 

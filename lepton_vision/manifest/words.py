@@ -14,7 +14,7 @@ def words(text: str) -> frozenset[str]:
 
 # What programs write for a missing value (pandas, R, SQL, spreadsheets): a blank cell in every column of every table.
 # "None" is not here: it may be a class ("no finding"), see ``labels.class_index``.
-BLANKS: Final = {""} | words("""
+BLANKS: Final = frozenset({""}) | words("""
     nan, -nan, na, n/a, <na>, nat, null, nil, #n/a, #na, #n/a n/a, 1.#ind, -1.#ind, 1.#qnan, -1.#qnan, #null!, #ref!,
     #div/0!, #value!, #name?, #num!
 """)
