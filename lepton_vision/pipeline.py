@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 
     from lepton_vision.models.device import Precision
 
-
 _ALONE = Scope()
 
 
@@ -197,8 +196,6 @@ def _on_wholes(network: AnyNetwork, config: Config, *, device: torch.device) -> 
 
 def with_targets(config: Config, manifest: Manifest) -> Config:
     """Return ``config`` with its targets, taken from the manifest where it names neither targets nor structures.
-
-    Labels that were lost between the label table and the images are told.
 
     Raises:
         ConfigError: mirror images are asked for of what is trained without flips, or tells left from right.
