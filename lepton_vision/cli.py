@@ -178,7 +178,8 @@ def train(
         bundle = fit(settings, table, run_dir=run_dir, resume=resume, device=device, progress=console.progress)
     point = None if bundle.operating_point is None else bundle.operating_point.to_dict()
     facts = {"bundle": str(run_dir / "bundle"), "bundle_id": bundle.bundle_id, "operating_point": point}
-    facts |= dict(bundle.provenance["validation"]) | {"kept_epoch": bundle.provenance["kept_epoch"]}
+    facts |= dict(bundle.provenance["validation"])
+    facts |= {key: bundle.provenance[key] for key in ("not_validated", "kept_epoch") if key in bundle.provenance}
     if is_main_process():
         print_facts(facts, as_json=as_json)
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console as RichConsole
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -110,7 +111,7 @@ def show(values: Mapping[str, Any]) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     rows = _flatten(values)
     for key, value in rows:
-        table.add_row(key, value)
+        table.add_row(escape(key), escape(value))  # names in square brackets are no markup
     console = RichConsole(soft_wrap=True)
     if not console.is_terminal:  # a line for each fact, for grep and the like
         console.width = max((len(key) + len(value) + 2 for key, value in rows), default=1) * 2

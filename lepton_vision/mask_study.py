@@ -180,12 +180,13 @@ def _compare(cases: Sequence[LabelledMask], parts: Sequence[tuple[Bundle, Manife
     """Compare label and mask at the bundle's operating point; at one half for the folds of a cross-validation."""
     first = parts[0][0]
     point = first.operating_point if len(parts) == 1 else None
-    binary = [target.name for target in first.targets if target.kind == "binary"]
+    binary = [target for target in first.targets if target.kind == "binary"]
+    thresholds = {} if point is None else {one.name: point.thresholds[one.name][0] for one in binary}
     return compare_heads(
         cases,
-        targets=first.targets,
+        targets=[one for one in binary if not np.isnan(thresholds.get(one.name, 0.5))],
         segmentation=first.require_masks(),
-        thresholds={} if point is None else {name: point.thresholds[name][0] for name in binary},
+        thresholds=thresholds,
         config=first.config.evaluation,
         device=device,
     )

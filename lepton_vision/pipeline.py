@@ -18,18 +18,19 @@ from lepton_vision.class_study import Scope, evaluate_classes, settle, subgroup_
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, ManifestError
 from lepton_vision.evaluation import Evaluation
-from lepton_vision.evaluation.classification import validation_figures
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation, overlap_figures
+from lepton_vision.evaluation.validation import validation_figures
 from lepton_vision.files import write_atomic
 from lepton_vision.inference.predictor import examine_network
 from lepton_vision.inference.whole_volumes import on_wholes
 from lepton_vision.ledger import Ledger
 from lepton_vision.manifest import Audit, Manifest, audit_manifest, split_manifest
 from lepton_vision.manifest.audit import drop_leaks
+from lepton_vision.manifest.class_counts import warn_of_classes
 from lepton_vision.manifest.labels import infer_targets, require_labels
 from lepton_vision.manifest.left_out import with_kinds
 from lepton_vision.manifest.lost import warn_lost
-from lepton_vision.manifest.mask_values import check_masks
+from lepton_vision.manifest.mask_values import check_masks, check_monitor
 from lepton_vision.manifest.patients import warn_unknown
 from lepton_vision.manifest.series import scan_settings, with_repairs
 from lepton_vision.mask_study import evaluate_mask_parts
@@ -93,8 +94,7 @@ def fit(
         run_dir: folder of the run: configuration, metrics, checkpoints, cache and bundle.
         resume: go on from the last checkpoint.
         device: "auto", "cpu", "cuda", "mps".
-        cache_dir: folder of decoded images and features that several runs share; None means the configuration's, or
-            one of this run.
+        cache_dir: of decoded images and features that runs share; None is the configuration's, or one of this run.
         progress: called with (stage, done, total, note).
 
     Returns:
@@ -102,24 +102,24 @@ def fit(
 
     Raises:
         LeakageError: a patient or an image stands in two splits and ``config.audit.on_leakage`` is "stop".
-        LabelError: labels outside the classes, or one class only in a split; masks with values of which nothing is
-            stated, or a structure that no mask of train holds.
+        LabelError: labels outside the classes; a target of one class only in train, or every target in val; masks with
+            values of which nothing is stated, or a structure that no mask of train holds.
         ManifestError: no train or no val rows.
-        TrainingError: the loss is not finite, or there is nothing to resume.
+        TrainingError: the loss is not finite, there is nothing to resume, or ``train.monitor`` is never defined.
         EvaluationError: calibration or operating point cannot be had on validation; the bundle is kept without them.
 
     Example:
         >>> bundle = fit(Config(), manifest, run_dir="runs/ct-01")  # doctest: +SKIP
     """
-    run_dir = Path(run_dir)
-    config = with_repairs(with_kinds(with_targets(config, manifest), manifest), manifest)
+    run_dir, config = Path(run_dir), with_repairs(with_kinds(with_targets(config, manifest), manifest), manifest)
     check_masks(manifest, config.segmentation)
     manifest, audit = check_leakage(config, manifest)
     subgroup_columns(manifest, config.evaluation.subgroups)  # better refused now than after the training
     train = require_labels(manifest.subset("train"), config.targets, split="train")
     val = _validation_rows(config, manifest)
-    main = is_main_process()
+    main, lacking = is_main_process(), tuple[str, ...]()
     if main:
+        lacking = warn_of_classes(train, val, config.targets)
         run_dir.mkdir(parents=True, exist_ok=True)
         manifest.save(run_dir / "manifest.parquet")
         write_atomic(run_dir / "audit.json", json.dumps(audit.to_dict(), indent=1))
@@ -142,6 +142,7 @@ def fit(
         cache_dir=cache_dir,
     )
     provenance = {"data_fingerprint": manifest.fingerprint, "kept_epoch": result.epoch, "validation": result.best}
+    provenance |= {"not_validated": list(lacking)} if lacking else {}
     bundle = Bundle(config=config, targets=config.targets, state=result.state, provenance=provenance, run_dir=run_dir)
     try:
         if val is not None:
@@ -159,6 +160,7 @@ def _validation_rows(config: Config, manifest: Manifest) -> Manifest | None:
         return None
     val = require_labels(val, config.targets, split="val")
     check_cases(val, config.targets, settings=config.evaluation)
+    check_monitor(val, config)
     return val
 
 
@@ -205,9 +207,8 @@ def with_targets(config: Config, manifest: Manifest) -> Config:
     warn_lost(manifest, config.targets)
     if config.model.mirrored and not may_flip(config.augment, targets=config.targets):
         raise ConfigError(
-            "model.mirrored averages an image and its mirror image. Expected a model that is trained with left–right "
-            "flips. Received: augment without them, or a target that tells left from right. Set model.mirrored=false, "
-            "or augment.flip=true where sides do not matter.",
+            "model.mirrored: expected a model that is trained with left–right flips. Received: augment without them or "
+            "a target that tells left from right. Set model.mirrored=false, or augment.flip=true.",
             key="model.mirrored",
         )
     return config
@@ -219,8 +220,7 @@ def check_leakage(config: Config, manifest: Manifest) -> tuple[Manifest, Audit]:
     audit = audit_manifest(manifest, config)
     if config.audit.on_leakage == "drop_train":
         manifest = drop_leaks(manifest, audit)
-        audit_after = audit_manifest(manifest, config)
-        audit_after.raise_on({"leakage"})
+        audit_manifest(manifest, config).raise_on({"leakage"})
     elif config.audit.on_leakage == "stop":
         audit.raise_on({"leakage"})
     return manifest, audit
@@ -345,8 +345,7 @@ def run_study(
     if not isinstance(source, Manifest):
         told: dict[str, Any] = {"labels": labels, "patient_from": patient_from, "progress": progress}
         source = scan_source(source, **told, **scan_settings(config))
-    manifest = source
-    config = with_targets(config, manifest)
+    config, manifest = with_targets(config, source), source
     manifest = split_manifest(manifest, config.split, targets=config.targets)
     if config.targets:  # the point that the test is looked at with is chosen there
         require_labels(manifest.subset("val"), config.targets, split="val")

@@ -198,7 +198,7 @@ class TrainConfig(Section):
     """Images, or volumes, in an epoch; 0 is as many as there are. A stated number gives every fold the same number of
     steps, however large its patients are."""
     target_weights: dict[str, Annotated[float, Field(gt=0.0)]] = Field(default_factory=dict)
-    """Weight of each target's loss; 1 where not named."""
+    """Weight of each target's loss; 1 where not named. A name that is no target is refused."""
     balance: Literal["fixed", "uncertainty"] = "fixed"
     """fixed: the losses are added with their weights. uncertainty: each is also scaled by a learnt variance of its task
     (arXiv:1705.07115)."""
@@ -223,7 +223,7 @@ class TrainConfig(Section):
     on which the figure of an epoch is chance; ``monitor`` does not count then. Calibration and operating point come
     from validation all the same, where there is one: see ``split.val``."""
     patience: Annotated[int, Field(ge=0)] = 0
-    """Stop after so many epochs without a better figure; 0 never stops early."""
+    """Stop after so many epochs without a better figure; 0 never stops early. One that is undefined does not count."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool = True
     compile: bool = False

@@ -278,7 +278,7 @@ class ModelOutput:
 
 @dataclass(frozen=True, slots=True)
 class PointFigures:
-    """What a threshold gave on the samples that it was chosen on.
+    """What a threshold gave on the samples that it was chosen on; NaN for a class that has none.
 
     Attributes:
         sensitivity: in [0, 1].
@@ -303,7 +303,8 @@ class OperatingPoint:
 
     Attributes:
         thresholds: by target name: (t,) for binary, K figures for multilabel, () for multiclass (largest probability
-            wins). Positive means probability >= threshold.
+            wins). Positive means probability >= threshold. NaN (None in files): there is no decision on that class,
+            as validation lacked samples to choose one on.
         criterion: how it was chosen, e.g. "sensitivity >= 0.95".
         chosen_on: split that it was chosen on; None for a threshold stated by hand.
         n: number of labelled samples it was chosen on (0 for one stated by hand).
@@ -318,17 +319,32 @@ class OperatingPoint:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        thresholds = {name: list(values) for name, values in self.thresholds.items()}
+        thresholds = {name: [_none_if_nan(one) for one in values] for name, values in self.thresholds.items()}
         plain = {"thresholds": thresholds, "criterion": self.criterion, "chosen_on": self.chosen_on, "n": self.n}
-        return plain | {"figures": {name: [asdict(one) for one in figures] for name, figures in self.figures.items()}}
+        figures = {
+            name: [{key: _none_if_nan(value) for key, value in asdict(one).items()} for one in several]
+            for name, several in self.figures.items()
+        }
+        return plain | {"figures": figures}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> OperatingPoint:
         """Rebuild what ``to_dict`` gave."""
-        thresholds = {name: tuple(float(t) for t in ts) for name, ts in values["thresholds"].items()}
-        given = values.get("figures", {})
-        figures = {name: tuple(PointFigures(**one) for one in several) for name, several in given.items()}
+        thresholds = {name: tuple(map(_nan_if_none, ts)) for name, ts in values["thresholds"].items()}
+        given, shares = values.get("figures", {}), ("sensitivity", "specificity", "ppv")
+        figures = {
+            name: tuple(PointFigures(**{**one, **{key: _nan_if_none(one[key]) for key in shares}}) for one in several)
+            for name, several in given.items()
+        }
         return cls(thresholds, str(values["criterion"]), values.get("chosen_on"), int(values.get("n", 0)), figures)
+
+
+def _none_if_nan(value: float | None) -> float | None:
+    return None if value is None or np.isnan(value) else value
+
+
+def _nan_if_none(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
 
 
 class Interval(NamedTuple):

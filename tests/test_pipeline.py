@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lepton_vision.class_study import Scope
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, ManifestError
-from lepton_vision.evaluation.classification import validation_figures
+from lepton_vision.evaluation.validation import validation_figures
 from lepton_vision.inference import predict
 from lepton_vision.manifest import Manifest
+from lepton_vision.models import Bundle
 from lepton_vision.pipeline import evaluate_bundle, fit, with_targets
 from lepton_vision.types import Target
 from tests.squares import planted_squares
@@ -38,6 +41,34 @@ def test_a_probe_on_cached_features_is_validated_like_the_whole_network(
     whole = validation_figures(predict(bundle, manifest.subset("val"), precision="fp32"))
     for name, value in whole.items():
         assert bundle.provenance["validation"][name] == pytest.approx(value, abs=1e-5)
+
+
+def test_classes_that_validation_lacks_leave_the_others_usable(
+    manifest: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    frame, position = manifest.frame, np.arange(len(manifest))
+    is_train = (frame["split"] == "train").to_numpy()
+    label = frame["label"].astype(int).to_numpy()
+    frame = frame.assign(shown=label, rare=(is_train & (position % 5 == 0)).astype(int))
+    frame["grade"] = np.where(is_train & (position % 5 == 0), "c", np.where(label == 1, "b", "a"))
+    manifest = dataclasses.replace(manifest, frame=frame)
+    targets = (Target("signs", "multilabel", ("shown", "rare")), Target("grade", "multiclass", ("a", "b", "c")))
+    config = CONFIG.model_copy(update={"targets": targets}).override("train.patience=1", "evaluation.replicates=100")
+    bundle = fit(config, manifest, run_dir=tmp_path / "run")
+    assert bundle.provenance["not_validated"] == ["signs/rare", "grade/c"]
+    assert (bundle.provenance["validation"]["val_classes_judged"], bundle.operating_point is None) == (3, False)
+    assert np.isfinite(bundle.provenance["validation"]["val_auroc"])
+    assert sum("rare (0 positive, 24 negative)" in message for message in caplog.messages) == 1
+    again = Bundle.load(tmp_path / "run" / "bundle")
+    assert np.isnan(again.operating_point.thresholds["signs"]).tolist() == [False, True]  # type: ignore[union-attr]
+    found = evaluate_bundle(again, manifest, split="test", out=tmp_path / "out")
+    figures = found.evaluation.figures["signs"]  # type: ignore[union-attr]
+    assert figures["sensitivity_rare"].reason == "no operating point"
+    assert np.isfinite(figures["auroc"].value)
+    page = found.report.read_text()
+    assert "There is none for rare, of which nothing is decided." in page
+    assert "nan" not in (tmp_path / "out" / "model_card.md").read_text().lower().split()
+    json.loads((tmp_path / "out" / "figures.json").read_text(), parse_constant=lambda text: pytest.fail(text))
 
 
 def test_mirror_images_are_refused_where_training_has_no_flips(manifest: Manifest, tmp_path: Path) -> None:

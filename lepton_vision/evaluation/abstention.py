@@ -31,7 +31,7 @@ def abstentions(
     The share to be referred is read off these samples: it describes them, it is no rule for new ones.
 
     Returns:
-        One for a binary, multiclass or ordinal target, K for a multilabel one.
+        One for a binary, multiclass or ordinal target, K for a multilabel one; none for a class without a threshold.
     """
     if target.is_exclusive:
         part = predictions.select(predictions.labelled(target))
@@ -41,7 +41,11 @@ def abstentions(
         kept = _Measures(is_wrong, prob.max(axis=1, initial=0.0), unit=unit, units=units)
         return (_abstention("", kept, bootstrap),)
     several = zip(questions_of(predictions, target), thresholds, strict=True)
-    return tuple(_abstention(one.class_name, _decided(one, threshold), bootstrap) for one, threshold in several)
+    return tuple(
+        _abstention(one.class_name, _decided(one, threshold), bootstrap)
+        for one, threshold in several
+        if not np.isnan(threshold)
+    )
 
 
 def _decided(question: Question, threshold: float) -> _Measures:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -21,12 +23,17 @@ BOUNDS = (0.05, 20.0)
 # where the classes are separated perfectly and any lower T would fit better.
 PRIOR_DEVIATION = 1.0
 
+_LOGGER = logging.getLogger(__name__)
+_LACKING = "validation has no samples of both classes for them, so they stay as the network gives them."
+
 
 def fit_temperatures(predictions: Predictions) -> dict[str, float]:
     """Fit one temperature per target by maximum likelihood with a weak prior; the ranking of samples is unchanged.
 
-    Guo et al., ICML 2017. A multilabel target has one temperature for all its classes. Give predictions of a bundle
-    without temperatures: what comes out is relative to the probabilities that go in.
+    Guo et al., ICML 2017. A multilabel target has one temperature for all its classes. A yes-or-no class without
+    positive or without negative samples takes no part, since any certainty would fit it; where no class of a target
+    takes part, T is 1 and a warning says so. Give predictions of a bundle without temperatures: what comes out is
+    relative to the probabilities that go in.
 
     Args:
         predictions: of the validation split, or of an unknown split.
@@ -35,9 +42,15 @@ def fit_temperatures(predictions: Predictions) -> dict[str, float]:
         By target name, T in ``BOUNDS``: probability = sigmoid(logit / T), or softmax(logits / T).
 
     Raises:
-        EvaluationError: predictions of the test split, or a target without a labelled sample.
+        EvaluationError: predictions of the test split, or no labelled sample of any target.
     """
     refuse_test(predictions, what="A temperature")
+    if not any(predictions.labelled(target).any() for target in predictions.targets):
+        raise EvaluationError(
+            f"A temperature for {predictions.targets[0].name!r} needs labelled samples. Received: none. Turn "
+            "calibration off (evaluation.calibrate=false), or give labels.",
+            key=predictions.targets[0].name,
+        )
     return {target.name: _fit(predictions, target) for target in predictions.targets}
 
 
@@ -50,7 +63,8 @@ def fit_calibrators(
     finite line (Platt 1999; Lin, Lin and Weng, Mach Learn 68:267, 2007); a line that would fall becomes level. The
     isotonic line is scikit-learn's, its ends kept n + 2 samples away from certainty: [1 / (n + 2), 1 - 1 / (n + 2)].
 
-    Give predictions of a bundle without calibration: what comes out is relative to the probabilities that go in.
+    A class without positive or without negative samples keeps its probabilities, and a warning says so. Give
+    predictions of a bundle without calibration: what comes out is relative to the probabilities that go in.
 
     Args:
         predictions: of the validation split, or of an unknown split.
@@ -60,8 +74,8 @@ def fit_calibrators(
         By target name, see ``calibrators.apply_calibrator``.
 
     Raises:
-        EvaluationError: predictions of the test split, an unknown method, or a class without positive or without
-            negative samples.
+        EvaluationError: predictions of the test split, an unknown method, or no class with positive and negative
+            samples.
 
     Example:
         >>> target, ids = Target("covid", "binary", ("no", "yes")), np.array(["a", "b", "c", "d"])
@@ -73,31 +87,51 @@ def fit_calibrators(
     refuse_test(predictions, what="A calibration")
     if method not in ("platt", "isotonic"):
         raise EvaluationError(f"Expected the method platt or isotonic. Received: {method!r}.", key="calibration")
-    fit = _platt if method == "platt" else _isotonic
-    found = {}
-    for target in predictions.targets:
-        prob = predictions.y_prob[target.name].reshape(predictions.n, target.outputs)
-        truth = predictions.y_true[target.name]
-        if target.is_exclusive:
-            truth = np.where(np.isnan(truth)[:, None], np.nan, truth[:, None] == np.arange(target.outputs))
-        truth = truth.reshape(predictions.n, target.outputs)
-        names = (target.name,) if target.kind == "binary" else tuple(f"{target.name}/{c}" for c in target.classes)
-        maps = [fit(*_known(truth[:, k], prob[:, k], name=name)) for k, name in enumerate(names)]
-        found[target.name] = Calibrator(method, tuple(maps))
-    return found
+    questions = {target.name: list(_questions(predictions, target)) for target in predictions.targets}
+    missing = [one for asked in questions.values() for one in asked if not one.has_both]
+    if len(missing) == sum(map(len, questions.values())):
+        raise missing[0].problem()
+    for one in missing:
+        _LOGGER.warning("The probabilities of %r are not calibrated: %s", one.name, _LACKING)
+    return {name: Calibrator(method, tuple(one.fit(method) for one in asked)) for name, asked in questions.items()}
 
 
-def _known(truth: FloatArray, prob: FloatArray, *, name: str) -> tuple[FloatArray, FloatArray]:
-    known = ~np.isnan(truth)
-    positives = int((truth == 1).sum())
-    if not 0 < positives < known.sum():
-        raise EvaluationError(
-            f"A calibration of {name!r} needs labelled samples of both classes. Received: {positives} positive and "
-            f"{int(known.sum()) - positives} negative. Use evaluation.calibration=temperature, or more validation "
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """Labelled samples of one class, 0 and 1, with their probabilities."""
+
+    name: str
+    truth: FloatArray
+    prob: FloatArray
+
+    @property
+    def has_both(self) -> bool:
+        return bool(0 < self.truth.sum() < self.truth.size)
+
+    def problem(self) -> EvaluationError:
+        positives = int(self.truth.sum())
+        return EvaluationError(
+            f"A calibration of {self.name!r} needs labelled samples of both classes. Received: {positives} positive "
+            f"and {self.truth.size - positives} negative. Use evaluation.calibration=temperature, or more validation "
             "samples.",
-            key=name,
+            key=self.name,
         )
-    return truth[known], prob[known]
+
+    def fit(self, method: Literal["platt", "isotonic"]) -> Platt | Isotonic:
+        """Fit the map; one that changes nothing where a class is missing."""
+        if method == "platt":
+            return _platt(self.truth, self.prob) if self.has_both else Platt(1.0, 0.0)
+        return _isotonic(self.truth, self.prob) if self.has_both else Isotonic((0.0, 1.0), (0.0, 1.0))
+
+
+def _questions(predictions: Predictions, target: Target) -> Iterator[_Question]:
+    truth, prob = predictions.y_true[target.name], predictions.y_prob[target.name].reshape(-1, target.outputs)
+    if target.is_exclusive:
+        truth = np.where(np.isnan(truth)[:, None], np.nan, truth[:, None] == np.arange(target.outputs))
+    names = (target.name,) if target.kind == "binary" else tuple(f"{target.name}/{c}" for c in target.classes)
+    for name, labels, values in zip(names, truth.reshape(prob.shape).T, prob.T, strict=True):
+        known = ~np.isnan(labels)
+        yield _Question(name, labels[known], values[known])
 
 
 def _platt(truth: FloatArray, prob: FloatArray) -> Platt:
@@ -144,6 +178,9 @@ def apply_temperature(prob: FloatArray, temperature: float, *, kind: TargetKind)
 
 def _fit(predictions: Predictions, target: Target) -> float:
     nats = _negative_log_likelihood(predictions, target)
+    if nats is None:
+        _LOGGER.warning("The probabilities of %r are not calibrated: %s", target.name, _LACKING)
+        return 1.0
 
     def objective(log_t: float) -> float:
         return nats(float(np.exp(log_t))) + 0.5 * (log_t / PRIOR_DEVIATION) ** 2
@@ -156,21 +193,17 @@ def _fit(predictions: Predictions, target: Target) -> float:
     return float(np.clip(np.exp(found.x), *BOUNDS))
 
 
-def _negative_log_likelihood(predictions: Predictions, target: Target) -> Callable[[float], float]:
-    """Return the sum over labelled samples as a function of T."""
+def _negative_log_likelihood(predictions: Predictions, target: Target) -> Callable[[float], float] | None:
+    """Return the sum over labelled samples as a function of T; None where no sample takes part."""
     truth, prob = predictions.y_true[target.name], predictions.y_prob[target.name]
-    known = ~np.isnan(truth)
-    if not known.any():
-        raise EvaluationError(
-            f"A temperature for {target.name!r} needs labelled samples. Received: none. Turn calibration off "
-            "(evaluation.calibrate=false), or give labels.",
-            key=target.name,
-        )
-    truth = truth[known]
     if target.is_exclusive:
-        logits, label = np.log(prob[known].clip(SMALLEST, 1.0)), truth.astype(np.intp)
+        known = ~np.isnan(truth)
+        logits, label = np.log(prob[known].clip(SMALLEST, 1.0)), truth[known].astype(np.intp)
         rows = np.arange(label.size)
-        return lambda t: -float(log_softmax(logits / t, axis=1)[rows, label].sum())
+        return (lambda t: -float(log_softmax(logits / t, axis=1)[rows, label].sum())) if label.size else None
+    truth, prob = (values.reshape(predictions.n, target.outputs) for values in (truth, prob))
+    has_both = (truth == 1).any(axis=0) & (truth == 0).any(axis=0)
+    known = ~np.isnan(truth) & has_both
     # of the truth: log p = log sigmoid(±logit / T)
-    signed = logit(prob[known].clip(SMALLEST, 1.0 - SMALLEST)) * np.where(truth > 0, 1.0, -1.0)
-    return lambda t: -float(log_expit(signed / t).sum())
+    signed = logit(prob[known].clip(SMALLEST, 1.0 - SMALLEST)) * np.where(truth[known] > 0, 1.0, -1.0)
+    return (lambda t: -float(log_expit(signed / t).sum())) if signed.size else None

@@ -53,7 +53,7 @@ def worst_cases(
     Args:
         part: samples with a label for the target.
         target: which target.
-        thresholds: one for binary, K for multilabel, none for multiclass.
+        thresholds: one for binary, K for multilabel, none for multiclass; NaN is no decision.
         count: at most so many.
     """
     find = _multiclass if target.is_exclusive else _yes_or_no
@@ -71,7 +71,7 @@ def unsure_cases(
     Args:
         part: samples with a label for the target.
         target: which target.
-        thresholds: one for binary, K for multilabel, none for multiclass.
+        thresholds: one for binary, K for multilabel, none for multiclass; NaN is no decision.
         count: at most so many.
     """
     prob = part.y_prob[target.name]
@@ -112,7 +112,8 @@ def _yes_or_no(part: Predictions, target: Target, *, thresholds: tuple[float, ..
     truth = part.y_true[target.name].reshape(part.n, target.outputs)
     prob = part.y_prob[target.name].reshape(part.n, target.outputs)
     given = np.where(truth > 0, prob, 1.0 - prob)
-    is_wrong = ((prob >= np.asarray(thresholds)) != (truth > 0)) & ~np.isnan(truth)
+    limits = np.asarray(thresholds)
+    is_wrong = ((prob >= limits) != (truth > 0)) & ~np.isnan(truth) & ~np.isnan(limits)
     for cell in _first(np.where(is_wrong, given, np.inf).ravel(), count):
         yield _cell(part, target, *divmod(cell, target.outputs))
 

@@ -2,21 +2,25 @@
 
 All rest on one binary question per class (one against the rest). Names: ``<figure>_<class>`` is of one class. Over the
 classes, ``macro`` is the plain mean, ``weighted`` the mean weighted by how often each class is true, ``micro`` the
-figure of all (sample, class) pairs as one binary question; all as scikit-learn has them.
+figure of all (sample, class) pairs as one binary question; all as scikit-learn has them. A class that lacks samples,
+or an operating point, is left out of the means that it would leave undefined, in every replicate alike; ``caveat``
+says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lepton_vision.evaluation.delong import mean_auroc
+from lepton_vision.evaluation.delong import AurocQuestion, mean_auroc
 from lepton_vision.evaluation.measures import BinaryMeasures, Extent, unit_sums
-from lepton_vision.evaluation.ranking import IntArray, ratio
+from lepton_vision.evaluation.ranking import BoolArray, IntArray, ratio
 from lepton_vision.types import FloatArray, Interval
 
 AVERAGED = ("auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1")
+Averaged = Mapping[str, BoolArray]
+"""By figure, (K,) bool: which classes its means are over."""
 _EPS = float(np.finfo(np.float64).eps)
 _DEFAULT = Extent()
 
@@ -24,16 +28,17 @@ _DEFAULT = Extent()
 class MultilabelMeasures:
     """Figures of K independent binary questions: each class by name, and means over the classes.
 
-    A name without a class is the plain mean (macro); a mean is undefined where the figure of any class is.
+    A name without a class is the plain mean (macro); a mean is undefined where the figure of any of its classes is.
 
     Args:
         truth: (N, K) float64 of 0, 1 and NaN (unknown: left out for that class).
         prob: (N, K) float64.
         unit: (N,) patient of each sample.
         units: U.
-        thresholds: K thresholds.
+        thresholds: K thresholds; NaN where there is none.
         classes: K names.
         extent: what further figures hold at.
+        averaged: which classes the means are over, to compare with others; None finds them (``judged``).
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class MultilabelMeasures:
         thresholds: tuple[float, ...],
         classes: tuple[str, ...],
         extent: Extent = _DEFAULT,
+        averaged: Averaged | None = None,
     ) -> None:
         self.units, self.n = units, len(truth)
         known = ~np.isnan(truth)
@@ -61,13 +67,14 @@ class MultilabelMeasures:
             truth[known], prob[known], unit=pairs, units=units, threshold=limit[known], extent=extent
         )
         self._macro = tuple(name for name in extent.names if name != "prevalence")
+        self.averaged = judged(self._parts, self._macro) if averaged is None else averaged
 
     def values(self, counts: FloatArray) -> dict[str, FloatArray]:
         """Figures over all classes, then ``<figure>_<class>``, (R,) each."""
         parts = {name: part.values(counts) for name, part in self._parts.items()}
-        figures = {name: np.mean([values[name] for values in parts.values()], axis=0) for name in self._macro}
+        figures = {name: macro(parts, name, self.averaged) for name in self._macro}
         support = np.stack([part.positives(counts) for part in self._parts.values()])
-        figures |= averages(parts, support=support, micro=self._micro.values(counts))
+        figures |= averages(parts, support=support, micro=self._micro.values(counts), averaged=self.averaged)
         return figures | by_class(parts)
 
     def size(self, name: str) -> int:
@@ -82,7 +89,12 @@ class MultilabelMeasures:
 
     def analytic(self, confidence: float) -> dict[str, tuple[Interval, ...]]:
         """Intervals without resampling: of each class, of the mean AUROC, and of what is pooled over the classes."""
-        return analytic(self._parts, micro=self._micro, confidence=confidence)
+        return analytic(self._parts, micro=self._micro, confidence=confidence, averaged=self.averaged)
+
+    def caveat(self, name: str) -> str:
+        """Return which classes a mean is without; "" where it has all."""
+        is_mean = find_class(name, self._parts, whole=self._macro) is None and not name.endswith("_micro")
+        return left_out(self._parts, self.averaged, name.removesuffix("_weighted")) if is_mean else ""
 
     def reason(self, name: str) -> str:
         """Why a figure is undefined; for a figure over the classes, of the first class that lacks it."""
@@ -91,10 +103,13 @@ class MultilabelMeasures:
             return found[0].reason(found[1])
         figure = name.removesuffix("_weighted")
         if name.endswith("_micro"):
-            return self._micro.reason(name.removesuffix("_micro"))
-        ones = np.ones((1, self.units))
-        for class_name, part in self._parts.items():
-            if np.isnan(part.values(ones)[figure][0]):
+            found_reason = self._micro.reason(name.removesuffix("_micro"))
+            return "a class has no operating point" if found_reason == "no operating point" else found_reason
+        ones, is_over = np.ones((1, self.units)), self.averaged[figure]
+        for is_asked, (class_name, part) in zip(
+            is_over if is_over.any() else ~is_over, self._parts.items(), strict=True
+        ):
+            if is_asked and np.isnan(part.values(ones)[figure][0]):
                 return f"class {class_name}: {part.reason(figure)}"
         return "no labelled sample"
 
@@ -103,8 +118,7 @@ class MulticlassMeasures:
     """Figures of one question with K exclusive answers; the largest probability wins, the first of equal ones.
 
     ``auroc`` and ``average_precision`` are plain means of one class against the rest, ``mcc`` is Gorodkin's (Comput
-    Biol Chem 28:367, 2004). Every mean over classes is undefined where a class has no labelled sample. Brier: sum over
-    classes of the squared error, 0 to 2 (Brier 1950).
+    Biol Chem 28:367, 2004). Brier: sum over classes of the squared error, 0 to 2 (Brier 1950).
 
     Args:
         truth: (N,) float64 class index, without NaN.
@@ -115,6 +129,7 @@ class MulticlassMeasures:
         is_ordinal: the classes have an order: ``kappa_quadratic`` (Cohen, Psychol Bull 70:213, 1968) and
             ``class_error``, the mean distance between the called and the true class in steps, are added.
         extent: what further figures hold at.
+        averaged: which classes the means are over, to compare with others; None finds them (``judged``).
     """
 
     def __init__(
@@ -127,6 +142,7 @@ class MulticlassMeasures:
         classes: tuple[str, ...],
         is_ordinal: bool = False,
         extent: Extent = _DEFAULT,
+        averaged: Averaged | None = None,
     ) -> None:
         self.units, self.n, self._classes, self._unit = units, int(truth.size), classes, unit
         self._is_ordinal, k = is_ordinal, len(classes)
@@ -155,6 +171,9 @@ class MulticlassMeasures:
         cells[np.arange(self.n), label * k + called] = 1.0
         columns = [-np.log(chance), ((prob - self._is_class) ** 2).sum(axis=1)]
         self._sums = unit_sums(np.column_stack([cells, *columns]), unit, units=units)
+        # A class that is called, but not there, has an F1 of 0.
+        found = judged(self._parts, AVERAGED) | {"f1": self._is_class.any(axis=0)}
+        self.averaged = found if averaged is None else averaged
 
     def values(self, counts: FloatArray) -> dict[str, FloatArray]:
         """Figures over all classes, then ``<figure>_<class>``, (R,) each."""
@@ -164,21 +183,21 @@ class MulticlassMeasures:
         true, called, hits = cells.sum(axis=2), cells.sum(axis=1), np.trace(cells, axis1=1, axis2=2)
         n = true.sum(axis=1)
         parts = {name: part.values(counts) for name, part in self._parts.items()}
-        over = averages(parts, support=true.T, micro=self._micro.values(counts))
-        present = np.where((true > 0).all(axis=1), 1.0, np.nan)
+        over = averages(parts, support=true.T, micro=self._micro.values(counts), averaged=self.averaged)
+        present = np.where((true > 0)[:, self.averaged["f1"]].all(axis=1), 1.0, np.nan)
         spread = (n**2 - (true**2).sum(axis=1)) * (n**2 - (called**2).sum(axis=1))
         figures: dict[str, FloatArray] = {
-            "auroc": np.mean([values["auroc"] for values in parts.values()], axis=0),
-            "average_precision": np.mean([values["average_precision"] for values in parts.values()], axis=0),
+            "auroc": macro(parts, "auroc", self.averaged),
+            "average_precision": macro(parts, "average_precision", self.averaged),
             "accuracy": ratio(hits, n),
-            "balanced_accuracy": np.mean([values["sensitivity"] for values in parts.values()], axis=0),
-            "f1_macro": np.mean([values["f1"] for values in parts.values()], axis=0) * present,
+            "balanced_accuracy": macro(parts, "sensitivity", self.averaged),
+            "f1_macro": macro(parts, "f1", self.averaged) * present,
             "mcc": ratio(hits * n - (true * called).sum(axis=1), np.sqrt(spread.clip(0.0))),
             "log_loss": ratio(sums[:, k * k], n),
             "brier": ratio(sums[:, k * k + 1], n),
         }
         for name in ("specificity", "ppv", "npv"):
-            figures[f"{name}_macro"] = np.mean([values[name] for values in parts.values()], axis=0)
+            figures[f"{name}_macro"] = macro(parts, name, self.averaged)
         return figures | (_ordinal(cells) if self._is_ordinal else {}) | over | by_class(parts)
 
     def size(self, name: str) -> int:
@@ -195,7 +214,19 @@ class MulticlassMeasures:
 
     def analytic(self, confidence: float) -> dict[str, tuple[Interval, ...]]:
         """Intervals without resampling: of each class, of the mean AUROC, and of what is pooled over the classes."""
-        return analytic(self._parts, micro=self._micro, confidence=confidence)
+        return analytic(self._parts, micro=self._micro, confidence=confidence, averaged=self.averaged)
+
+    def caveat(self, name: str) -> str:
+        """Return which classes a mean is without; "" where it has all."""
+        figure = self._averaged_figure(name)
+        return "" if figure is None else left_out(self._parts, self.averaged, figure)
+
+    def _averaged_figure(self, name: str) -> str | None:
+        """Figure of the classes that ``name`` is a mean of; None where it is no mean."""
+        if find_class(name, self._parts) is not None:
+            return None
+        figure = {"balanced_accuracy": "sensitivity"}.get(name, name.removesuffix("_macro").removesuffix("_weighted"))
+        return figure if figure in self.averaged else None
 
     def reason(self, name: str) -> str:
         """Why a figure is undefined."""
@@ -206,8 +237,10 @@ class MulticlassMeasures:
             return "no sample is called this class"
         if found is not None and found[1] not in ("auroc", "average_precision", "partial_auroc"):
             return found[0].reason(found[1])
+        figure = self._averaged_figure(name)
+        has_mean = figure is not None and bool(self.averaged[figure].any())
         missing = [c for k, c in enumerate(self._classes) if not self._is_class[:, k].any()]
-        if missing:
+        if missing and not has_mean:
             return f"no sample of class {', '.join(missing)}"
         return "a class is never called" if name.startswith(("ppv", "npv")) else "every sample is of one class"
 
@@ -222,8 +255,43 @@ def _ordinal(cells: FloatArray) -> dict[str, FloatArray]:
     return {"kappa_quadratic": 1.0 - ratio(seen, expected), "class_error": ratio((cells * steps).sum(axis=(1, 2)), n)}
 
 
+def judged(parts: Mapping[str, BinaryMeasures], names: Sequence[str]) -> dict[str, BoolArray]:
+    """By figure, which of the K classes its means are over.
+
+    Left out are those that leave it undefined because samples of the class, or of the rest, or an operating point are
+    missing, whatever the model says; a class that is never called leaves a mean undefined.
+    """
+    ones = {name: part.values(np.ones((1, part.units))) for name, part in parts.items()}
+    return {
+        name: np.array([not (part.lacks(name) and np.isnan(ones[k][name][0])) for k, part in parts.items()])
+        for name in names
+    }
+
+
+def macro(parts: Mapping[str, Mapping[str, FloatArray]], name: str, averaged: Averaged) -> FloatArray:
+    """(R,) plain mean of a figure over its classes; NaN where there are none."""
+    stack = np.stack([values[name] for values in parts.values()])[averaged[name]]
+    return stack.mean(axis=0) if len(stack) else np.full(stack.shape[1], np.nan)
+
+
+def left_out(parts: Mapping[str, BinaryMeasures], averaged: Averaged, figure: str) -> str:
+    """Say which classes a mean is without, and why; "" where it has all."""
+    if averaged[figure].all():
+        return ""
+    absent = [
+        f"{k} ({one.reason(figure)})"
+        for k, one, is_in in zip(parts, parts.values(), averaged[figure], strict=True)
+        if not is_in
+    ]
+    return f"mean of {int(averaged[figure].sum())} of {len(parts)} classes, without {', '.join(absent)}"
+
+
 def averages(
-    parts: Mapping[str, Mapping[str, FloatArray]], *, support: FloatArray, micro: Mapping[str, FloatArray]
+    parts: Mapping[str, Mapping[str, FloatArray]],
+    *,
+    support: FloatArray,
+    micro: Mapping[str, FloatArray],
+    averaged: Averaged,
 ) -> dict[str, FloatArray]:
     """``<figure>_micro`` and ``<figure>_weighted`` of ``AVERAGED``; ``support`` (K, R): how often each class is true.
 
@@ -232,8 +300,9 @@ def averages(
     found = {f"{name}_micro": micro[name] for name in AVERAGED}
     for name in AVERAGED:
         stack = np.stack([values[name] for values in parts.values()])
-        total = (np.where(support > 0, stack, 0.0) * support).sum(axis=0)
-        found[f"{name}_weighted"] = ratio(total, support.sum(axis=0))
+        weight = support * averaged[name][:, None]
+        total = (np.where(weight > 0, stack, 0.0) * weight).sum(axis=0)
+        found[f"{name}_weighted"] = ratio(total, weight.sum(axis=0))
     return found
 
 
@@ -256,17 +325,17 @@ def find_class(
 
 
 def analytic(
-    parts: Mapping[str, BinaryMeasures], *, micro: BinaryMeasures, confidence: float
+    parts: Mapping[str, BinaryMeasures], *, micro: BinaryMeasures, confidence: float, averaged: Averaged
 ) -> dict[str, tuple[Interval, ...]]:
     """Intervals without resampling: ``auroc``, ``<figure>_micro`` and ``<figure>_<class>``."""
     found = {f"{name}_{k}": ends for k, part in parts.items() for name, ends in part.analytic(confidence).items()}
     found |= {f"{name}_micro": ends for name, ends in micro.analytic(confidence).items() if name in AVERAGED}
-    found["auroc"] = _of_mean_auroc(parts, confidence)
+    asked = [part.question for part, is_over in zip(parts.values(), averaged["auroc"], strict=True) if is_over]
+    found["auroc"] = _of_mean_auroc(asked, confidence) if asked else ()
     return {name: ends for name, ends in found.items() if ends}
 
 
-def _of_mean_auroc(parts: Mapping[str, BinaryMeasures], confidence: float) -> tuple[Interval, ...]:
-    questions = [part.question for part in parts.values()]
+def _of_mean_auroc(questions: Sequence[AurocQuestion], confidence: float) -> tuple[Interval, ...]:
     if any(one.is_positive.all() or not one.is_positive.any() for one in questions):
         return ()
     units = max(int(one.unit.max()) for one in questions) + 1

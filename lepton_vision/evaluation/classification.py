@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,7 +17,7 @@ from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.analyses import Analyses
 from lepton_vision.evaluation.bands import curve_bands
 from lepton_vision.evaluation.cases import WorstCase, unsure_cases, worst_cases
-from lepton_vision.evaluation.class_measures import MulticlassMeasures, MultilabelMeasures
+from lepton_vision.evaluation.class_measures import Averaged, MulticlassMeasures, MultilabelMeasures
 from lepton_vision.evaluation.curves import ClassCurves, class_curves
 from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, patient_units
 from lepton_vision.evaluation.measures import BinaryMeasures, Extent
@@ -33,6 +34,7 @@ CountArray = npt.NDArray[np.int64]
 ClassMeasures = BinaryMeasures | MulticlassMeasures | MultilabelMeasures
 Found = TypeVar("Found")
 _DEFAULT = Extent()
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +58,7 @@ class Evaluation:
             Obuchowski's, where patients have several images) of an AUROC, Wilson's and Clopper–Pearson's.
         curves: by target name, one ClassCurves for the positive class of a binary target, K otherwise.
         confusion: by target name, counts, rows truth, columns decision: (2, 2) for binary, (K, K) for multiclass
-            and ordinal, (K, 2, 2) for multilabel.
+            and ordinal, (K, 2, 2) for multilabel; all 0 for a class without an operating point.
         worst: by target name, decisions that were wrong, the most wrong first.
         unsure: by target name, decisions nearest to the threshold, right or wrong, the nearest first.
         confidence: of the intervals, e.g. 0.95.
@@ -149,7 +151,7 @@ def evaluate(
     Args:
         predictions: of one split.
         operating_point: chosen on validation (``choose_operating_point``) or stated; thresholds for every binary and
-            multilabel target. Positive means probability >= threshold.
+            multilabel target. Positive means probability >= threshold; NaN is no decision.
         config: replicates, confidence, seed, method of the intervals, unit of analysis, what figures hold at.
         aggregation: fitted on validation (``units.fit_aggregation``), where ``config.aggregation`` is "learnt".
         set_rules: of the bundle, fitted on validation; without them there are no sets of answers.
@@ -205,7 +207,18 @@ def evaluate(
             site=site,
         ),
     )
+    _warn_of_means(found)
     return found if ledger is None else _noted(found, ledger, is_external=site is not None)
+
+
+def _warn_of_means(found: Evaluation) -> None:
+    """Say once for each target which classes are in no mean of some figure."""
+    for target, name in ((one, "balanced_accuracy") for one in found.targets if one.kind != "binary"):
+        reason = found.figures[target.name][name].reason
+        if reason.startswith("mean of "):
+            _LOGGER.warning(
+                "Target %r, means over its classes such as %s: %s.", target.name, name, reason.split(";")[0]
+            )
 
 
 def _noted(found: Evaluation, ledger: Ledger, *, is_external: bool) -> Evaluation:
@@ -236,13 +249,26 @@ def _site_of_units(site: Site | None, settings: EvaluationConfig, *, aggregation
 
 
 def figures_of(
-    part: Predictions, target: Target, *, thresholds: tuple[float, ...], settings: EvaluationConfig
+    part: Predictions,
+    target: Target,
+    *,
+    thresholds: tuple[float, ...],
+    settings: EvaluationConfig,
+    averaged: Averaged | None = None,
 ) -> dict[str, Figure]:
     """Figures with the interval of the bootstrap, and beside it those that need no resampling."""
-    measures = measures_of(part, target, thresholds=thresholds, extent=Extent(settings.max_fpr, settings.prevalence))
+    extent = Extent(settings.max_fpr, settings.prevalence)
+    measures = measures_of(part, target, thresholds=thresholds, extent=extent, averaged=averaged)
     others = measures.analytic(settings.confidence)
     figures = bootstrap_figures(measures, Bootstrap.of(settings))
-    return {name: replace(figure, others=others.get(name, ())) for name, figure in figures.items()}
+    return {
+        name: replace(figure, others=others.get(name, ()), reason=_with_caveat(figure, measures.caveat(name)))
+        for name, figure in figures.items()
+    }
+
+
+def _with_caveat(figure: Figure, caveat: str) -> str:
+    return figure.reason if np.isnan(figure.value) else "; ".join(text for text in (caveat, figure.reason) if text)
 
 
 def _provenance(predictions: Predictions, settings: EvaluationConfig) -> dict[str, Any]:
@@ -260,25 +286,18 @@ def _provenance(predictions: Predictions, settings: EvaluationConfig) -> dict[st
     return facts if settings.prevalence is None else facts | {"stated_prevalence": settings.prevalence}
 
 
-def validation_figures(predictions: Predictions) -> dict[str, float]:
-    """Compute what training watches, without intervals: ``val_auroc``, ``val_average_precision`` and ``val_loss``.
-
-    Each is the mean over the targets; ``val_loss`` is the log loss of the probabilities. One that is undefined for a
-    target (one class only) is NaN.
-    """
-    names = {"val_auroc": "auroc", "val_average_precision": "average_precision", "val_loss": "log_loss"}
-    values = []
-    for target in predictions.targets:
-        part = predictions.select(predictions.labelled(target))
-        measures = measures_of(part, target, thresholds=(0.5,) * target.outputs)
-        values.append(measures.values(np.ones((1, measures.units))))
-    return {key: float(np.mean([figures[name][0] for figures in values])) for key, name in names.items()}
-
-
 def measures_of(
-    part: Predictions, target: Target, *, thresholds: tuple[float, ...], extent: Extent = _DEFAULT
+    part: Predictions,
+    target: Target,
+    *,
+    thresholds: tuple[float, ...],
+    extent: Extent = _DEFAULT,
+    averaged: Averaged | None = None,
 ) -> ClassMeasures:
-    """Figures of one target, ready for any weighting of the patients; ``part`` holds its labelled samples."""
+    """Figures of one target, ready for any weighting of the patients; ``part`` holds its labelled samples.
+
+    ``averaged`` says which classes means are over, so that figures of different samples can be compared.
+    """
     truth, prob = part.y_true[target.name], part.y_prob[target.name]
     unit, units = patient_units(part.patient_id)
     if target.kind == "binary":
@@ -286,15 +305,34 @@ def measures_of(
     if target.is_exclusive:
         is_ordinal = target.kind == "ordinal"
         return MulticlassMeasures(
-            truth, prob, unit=unit, units=units, classes=target.classes, is_ordinal=is_ordinal, extent=extent
+            truth,
+            prob,
+            unit=unit,
+            units=units,
+            classes=target.classes,
+            is_ordinal=is_ordinal,
+            extent=extent,
+            averaged=averaged,
         )
     return MultilabelMeasures(
-        truth, prob, unit=unit, units=units, thresholds=thresholds, classes=target.classes, extent=extent
+        truth,
+        prob,
+        unit=unit,
+        units=units,
+        thresholds=thresholds,
+        classes=target.classes,
+        extent=extent,
+        averaged=averaged,
     )
 
 
+def same_means(several: Sequence[ClassMeasures]) -> Averaged:
+    """Return the classes that the means of all of them are over."""
+    return {name: np.logical_and.reduce([one.averaged[name] for one in several]) for name in several[0].averaged}
+
+
 def thresholds_of(point: OperatingPoint, target: Target) -> tuple[float, ...]:
-    """Thresholds of one target, checked: one for binary, K for multilabel, none for exclusive classes.
+    """Thresholds of one target, checked: one for binary, K for multilabel (NaN: no decision), none for exclusive ones.
 
     Raises:
         EvaluationError: the point lacks the target, or has another number of thresholds than it needs.
@@ -308,9 +346,9 @@ def thresholds_of(point: OperatingPoint, target: Target) -> tuple[float, ...]:
             key=target.name,
         )
     thresholds = tuple(float(t) for t in point.thresholds[target.name])
-    if len(thresholds) != target.outputs or not np.isfinite(thresholds).all():
+    if len(thresholds) != target.outputs or np.isinf(thresholds).any():
         raise EvaluationError(
-            f"The operating point needs {target.outputs} finite thresholds for the target {target.name!r}. "
+            f"The operating point needs {target.outputs} finite (NaN: no decision) thresholds for {target.name!r}. "
             f"Received: {list(thresholds)}.",
             key=target.name,
         )
@@ -329,7 +367,7 @@ def _curves(
     for k, name in enumerate((target.positive,) if target.kind == "binary" else target.classes):
         known = np.ones(part.n, dtype=np.bool_) if target.is_exclusive else ~np.isnan(truth[:, k])
         is_positive = truth == k if target.is_exclusive else truth[known, k] > 0
-        threshold = thresholds[k] if thresholds else None
+        threshold = thresholds[k] if thresholds else None  # NaN is no line to draw, see ``threshold_table``
         one = class_curves(is_positive, prob[known, k], class_name=name, threshold=threshold)
         unit, units = patient_units(part.patient_id[known])
         bands = curve_bands(is_positive, prob[known, k], unit=unit, units=units, bootstrap=Bootstrap.of(settings))
@@ -340,13 +378,14 @@ def _curves(
 def _confusion(part: Predictions, target: Target, *, thresholds: tuple[float, ...]) -> CountArray:
     truth, prob = part.y_true[target.name], part.y_prob[target.name]
     if target.kind == "binary":
-        return _cells(truth, (prob >= thresholds[0]).astype(np.float64), classes=2)
+        known = np.full(part.n, not np.isnan(thresholds[0]))
+        return _cells(truth[known], (prob >= thresholds[0])[known].astype(np.float64), classes=2)
     if target.is_exclusive:
         return _cells(truth, prob.argmax(axis=1).astype(np.float64), classes=len(target.classes))
     called = (prob >= np.asarray(thresholds)).astype(np.float64)
     tables = []
     for k in range(len(target.classes)):
-        known = ~np.isnan(truth[:, k])
+        known = ~np.isnan(truth[:, k]) & ~np.isnan(thresholds[k])
         tables.append(_cells(truth[known, k], called[known, k], classes=2))
     return np.stack(tables)
 

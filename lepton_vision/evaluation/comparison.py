@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -13,7 +14,7 @@ from scipy.stats import norm
 
 from lepton_vision.config import EvaluationConfig, nearest
 from lepton_vision.errors import EvaluationError
-from lepton_vision.evaluation.classification import ClassMeasures, measures_of, thresholds_of
+from lepton_vision.evaluation.classification import ClassMeasures, measures_of, same_means, thresholds_of
 from lepton_vision.evaluation.delong import auroc_covariance
 from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, draw_figures, patient_units
 from lepton_vision.evaluation.measures import Extent
@@ -260,9 +261,9 @@ def _differences(
     rows, extent = pair[0].labelled(target), Extent(settings.max_fpr, settings.prevalence)
     parts = [one.select(rows) for one in pair]
     limits = [thresholds_of(point, target) for point in points]
-    first, second = (
-        measures_of(part, target, thresholds=limit, extent=extent) for part, limit in zip(parts, limits, strict=True)
-    )
+    make = [partial(measures_of, p, target, thresholds=t, extent=extent) for p, t in zip(parts, limits, strict=True)]
+    averaged = same_means([one() for one in make])
+    first, second = (one(averaged=averaged) for one in make)
     measures, bootstrap = _PairedMeasures(first, second), Bootstrap.of(settings)
     drawn = draw_figures(measures, bootstrap)
     ones = np.ones((1, measures.units))

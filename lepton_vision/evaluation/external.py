@@ -11,7 +11,7 @@ from lepton_vision.config import EvaluationConfig
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.analyses import External, Recalibration, Shift
 from lepton_vision.evaluation.calibration_statistics import calibration_statistics
-from lepton_vision.evaluation.classification import figures_of, measures_of
+from lepton_vision.evaluation.classification import figures_of, measures_of, same_means
 from lepton_vision.evaluation.differences import difference_figure
 from lepton_vision.evaluation.intervals import Bootstrap, Measures, bootstrap_figures, draw_counts
 from lepton_vision.evaluation.logistic import fit_lines
@@ -107,11 +107,12 @@ def _shifts(
 ) -> dict[str, Shift]:
     """``parts``: labelled samples there, and here."""
     bootstrap, extent = Bootstrap.of(settings), Extent(settings.max_fpr, settings.prevalence)
-    external, internal = (figures_of(part, target, thresholds=thresholds, settings=settings) for part in parts)
-    drawn = [
-        _drawn(measures_of(part, target, thresholds=thresholds, extent=extent), bootstrap, seed=2 * bootstrap.seed + k)
-        for k, part in enumerate(parts)
-    ]
+    averaged = same_means([measures_of(part, target, thresholds=thresholds) for part in parts])
+    external, internal = (
+        figures_of(part, target, thresholds=thresholds, settings=settings, averaged=averaged) for part in parts
+    )
+    measures = [measures_of(part, target, thresholds=thresholds, extent=extent, averaged=averaged) for part in parts]
+    drawn = [_drawn(one, bootstrap, seed=2 * bootstrap.seed + k) for k, one in enumerate(measures)]
     shifts = {}
     for name, figure in external.items():
         if name in internal:

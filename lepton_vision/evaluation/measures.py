@@ -13,7 +13,7 @@ import numpy as np
 from lepton_vision.evaluation.curves import equal_mass_bins
 from lepton_vision.evaluation.delong import AurocQuestion, auroc_covariance
 from lepton_vision.evaluation.intervals import clustered_proportion
-from lepton_vision.evaluation.ranking import IntArray, Ranking, ratio
+from lepton_vision.evaluation.ranking import BoolArray, IntArray, Ranking, ratio
 from lepton_vision.types import FloatArray, Interval
 
 BINARY_FIGURES = (
@@ -36,6 +36,8 @@ BINARY_FIGURES = (
     "prevalence",
 )
 AT_PREVALENCE = ("ppv_at_prevalence", "npv_at_prevalence")
+DECIDED = frozenset(BINARY_FIGURES[BINARY_FIGURES.index("sensitivity") : BINARY_FIGURES.index("brier")] + AT_PREVALENCE)
+"""Figures of decisions: undefined without an operating point."""
 _PROPORTIONS = ("sensitivity", "specificity", "ppv", "npv", "accuracy")
 _EPS = float(np.finfo(np.float64).eps)  # a sure and wrong prediction costs 36 nats, as in scikit-learn
 
@@ -70,7 +72,8 @@ class BinaryMeasures:
         prob: (N,) float64 in [0, 1].
         unit: (N,) patient of each sample, 0 … U-1.
         units: U; may exceed what ``unit`` names (patients without a label for this class).
-        threshold: positive means probability >= threshold: one for all samples, or (N,) one for each.
+        threshold: positive means probability >= threshold: one for all samples, or (N,) one for each. With NaN among
+            them there is no operating point, and figures of decisions are undefined.
         extent: what further figures hold at.
     """
 
@@ -87,6 +90,8 @@ class BinaryMeasures:
         self.units, self.n, self.names, self._extent = units, int(truth.size), extent.names, extent
         self._truth, self._prob, self._unit = truth, prob, unit
         self._ranking = Ranking.of(truth > 0, prob, unit=unit)
+        self.averaged: dict[str, BoolArray] = {}  # one class has no means
+        self.is_decided = not bool(np.isnan(threshold).any())
         called = prob >= threshold
         self._rows = {
             "sensitivity": truth > 0,
@@ -133,7 +138,18 @@ class BinaryMeasures:
             ratio(tp + fn, n),
             *self._at_prevalence(sensitivity, specificity),
         )
-        return dict(zip(self.names, figures, strict=True))
+        found = dict(zip(self.names, figures, strict=True))
+        return (
+            found if self.is_decided else found | {name: np.full(len(n), np.nan) for name in found if name in DECIDED}
+        )
+
+    def has_both(self) -> bool:
+        """Whether there are positive and negative samples."""
+        return bool(self._rows["sensitivity"].any() and self._rows["specificity"].any())
+
+    def lacks(self, name: str) -> bool:
+        """Whether samples, or an operating point, are missing that the figure needs."""
+        return not self.has_both() or (name in DECIDED and not self.is_decided)
 
     def positives(self, counts: FloatArray) -> FloatArray:
         """How many samples are positive, (R,)."""
@@ -167,7 +183,14 @@ class BinaryMeasures:
             "npv": (tn, tn + fn),
             "accuracy": (tp + tn, tp + fp + fn + tn),
         }
+        if not self.is_decided:
+            return found
         return found | {name: clustered_proportion(*parts[name], confidence=confidence) for name in _PROPORTIONS}
+
+    def caveat(self, name: str) -> str:
+        """Return what must be said beside a figure: nothing."""
+        del name
+        return ""
 
     @property
     def question(self) -> AurocQuestion:
@@ -187,6 +210,8 @@ class BinaryMeasures:
         """Why a figure is undefined."""
         if not self.n:
             return "no labelled sample"
+        if name in DECIDED and not self.is_decided:
+            return "no operating point"
         if name in ("ppv", "ppv_at_prevalence") and not self._rows["ppv"].any():
             return "no sample reaches the threshold"
         if name in ("npv", "npv_at_prevalence") and not self._rows["npv"].any():

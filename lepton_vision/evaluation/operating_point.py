@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -12,8 +13,9 @@ from lepton_vision.config import EvaluationConfig
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.ranking import BoolArray, ratio
 from lepton_vision.inference.predictions import Predictions
-from lepton_vision.types import FloatArray, OperatingPoint, PointFigures
+from lepton_vision.types import FloatArray, OperatingPoint, PointFigures, Target
 
+_LOGGER = logging.getLogger(__name__)
 CriterionKind = Literal["sensitivity", "specificity", "youden", "cost", "ppv"]
 _DEFAULTS: dict[str, float] = {"sensitivity": 0.95, "specificity": 0.95, "ppv": 0.5, "cost": 1.0}
 
@@ -107,8 +109,8 @@ def choose_operating_point(
         The thresholds with what they give on these samples (``OperatingPoint.figures``).
 
     Raises:
-        EvaluationError: predictions of the test split, a criterion that cannot be fulfilled or is out of its range, or
-            a class without positive or without negative samples.
+        EvaluationError: predictions of the test split, a criterion that is out of its range, or not one decision: no
+            threshold can be chosen, and no target has exclusive classes.
 
     Example:
         >>> from lepton_vision.types import Target
@@ -124,21 +126,48 @@ def choose_operating_point(
     if min_sensitivity is not None and criterion is not None:
         raise EvaluationError("Give min_sensitivity or criterion, not both.", key="criterion")
     chosen = Criterion("sensitivity", min_sensitivity) if criterion is None else criterion
-    thresholds: dict[str, tuple[float, ...]] = {}
-    figures: dict[str, tuple[PointFigures, ...]] = {}
-    is_used = np.zeros(predictions.n, dtype=np.bool_)
-    for target in predictions.targets:
-        is_used |= predictions.labelled(target)
-        if target.is_exclusive:
-            thresholds[target.name] = ()
-            continue
-        truth = predictions.y_true[target.name].reshape(predictions.n, target.outputs)
-        prob = predictions.y_prob[target.name].reshape(predictions.n, target.outputs)
-        names = (target.name,) if target.kind == "binary" else tuple(f"{target.name}/{c}" for c in target.classes)
-        found = [_Candidates(truth[:, k], prob[:, k], name=name).best(chosen) for k, name in enumerate(names)]
-        thresholds[target.name] = tuple(threshold for threshold, _ in found)
-        figures[target.name] = tuple(at for _, at in found)
-    return OperatingPoint(thresholds, str(chosen), predictions.split, int(is_used.sum()), figures)
+    found = {target.name: _choose(predictions, target, criterion=chosen) for target in predictions.targets}
+    choices = [one for several in found.values() for one in several]
+    problems = [one.problem for one in choices if one.problem is not None]
+    if problems and len(problems) == len(choices) and not any(target.is_exclusive for target in predictions.targets):
+        raise problems[0]
+    for problem in problems:
+        _LOGGER.warning("%s Scores hold its probability without a decision.", problem)
+    is_used = np.any([predictions.labelled(target) for target in predictions.targets], axis=0)
+    return OperatingPoint(
+        {name: tuple(one.threshold for one in several) for name, several in found.items()},
+        str(chosen),
+        predictions.split,
+        int(is_used.sum()),
+        {name: tuple(one.figures for one in several) for name, several in found.items() if several},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Threshold of one class and what it gives; both NaN where there is a problem."""
+
+    threshold: float
+    figures: PointFigures
+    problem: EvaluationError | None = None
+
+
+def _choose(predictions: Predictions, target: Target, *, criterion: Criterion) -> list[_Choice]:
+    """One for each class; none for exclusive ones."""
+    if target.is_exclusive:
+        return []
+    truths = predictions.y_true[target.name].reshape(predictions.n, target.outputs).T
+    probs = predictions.y_prob[target.name].reshape(predictions.n, target.outputs).T
+    names = (target.name,) if target.kind == "binary" else tuple(f"{target.name}/{c}" for c in target.classes)
+    found = []
+    for name, truth, prob in zip(names, truths, probs, strict=True):
+        try:
+            found.append(_Choice(*_Candidates(truth, prob, name=name).best(criterion)))
+        except EvaluationError as error:
+            positives, nan = int((truth == 1).sum()), float("nan")
+            nothing = PointFigures(nan, nan, nan, None, positives + int((truth == 0).sum()), positives)
+            found.append(_Choice(nan, nothing, error))
+    return found
 
 
 def refuse_test(predictions: Predictions, *, what: str) -> None:

@@ -164,7 +164,7 @@ def overlap_figures(overlap: npt.NDArray[np.int64], names: Sequence[str]) -> dic
         names: of the M structures.
 
     Returns:
-        The mean over the structures, then each one; NaN for one that is neither there nor predicted.
+        The mean over the structures that are there, then each one; NaN for one that is neither there nor predicted.
 
     Example:
         >>> overlap_figures(np.array([[[2, 3, 2]], [[0, 1, 0]]]), ["liver"])["val_dice"]
@@ -174,7 +174,7 @@ def overlap_figures(overlap: npt.NDArray[np.int64], names: Sequence[str]) -> dic
     size = predicted + true
     dice = np.divide(2.0 * both, size, out=np.full(len(names), np.nan), where=size > 0)
     figures = {f"val_dice_{name}": float(value) for name, value in zip(names, dice, strict=True)}
-    return {"val_dice": float(np.nanmean(dice)) if np.isfinite(dice).any() else float("nan"), **figures}
+    return {"val_dice": float(dice[true > 0].mean()) if true.any() else float("nan"), **figures}
 
 
 def evaluate_masks(

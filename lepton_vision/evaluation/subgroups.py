@@ -137,7 +137,8 @@ class _Grouped:
             rows = group == g
             one = part.select(rows)
             _, first = np.unique(patient_units(one.patient_id)[0], return_index=True)
-            self._parts.append((measures_of(one, target, thresholds=thresholds), self._unit[rows][first]))
+            measures = measures_of(one, target, thresholds=thresholds, averaged=self._whole.averaged)
+            self._parts.append((measures, self._unit[rows][first]))
             self._member[g, self._unit[rows]] = True
 
     def gaps(self, bootstrap: Bootstrap) -> list[Gap]:

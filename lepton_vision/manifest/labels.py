@@ -15,6 +15,7 @@ import pandas as pd
 
 from lepton_vision.config import nearest
 from lepton_vision.errors import LabelError, ManifestError
+from lepton_vision.manifest.class_counts import find_problem
 from lepton_vision.manifest.doubts import is_number, not_classes, question, uncertain_values
 from lepton_vision.manifest.words import BLANKS, UNCERTAIN_WORDS, folded, is_unknown
 from lepton_vision.types import Split, Target, TargetKind, Uncertain
@@ -237,22 +238,21 @@ def evident_targets(manifest: Manifest) -> tuple[Target, ...]:
 
 
 def require_labels(part: Manifest, targets: Sequence[Target], *, split: Split) -> Manifest:
-    """Refuse a part that cannot be learnt from or judged on: empty, unlabelled, or of one class only."""
+    """Refuse a part that cannot be learnt from or judged on: empty, unlabelled, or of one class only.
+
+    Every target must be learnt; on another split than train it is enough that one of several can be judged.
+
+    Raises:
+        ManifestError: no rows.
+        LabelError: a target is of no use.
+    """
     if len(part) == 0:
         raise ManifestError(
             f"Expected rows in the {split} split. Received: none. Run `split`, or give a split column.", key="split"
         )
-    for target in targets:
-        labels = part.labels(target)
-        known = labels[~np.isnan(labels)]
-        if known.size == 0:
-            raise LabelError(f"Target {target.name!r} has no known label in the {split} split.", key=target.name)
-        if target.kind != "multilabel" and np.unique(known).size < 2:
-            raise LabelError(
-                f"Target {target.name!r} has one class only in the {split} split ({known.size} labelled images). "
-                "Expected at least two. Use another seed or larger parts.",
-                key=target.name,
-            )
+    problems = [found for target in targets if (found := find_problem(part, target, split=split)) is not None]
+    if problems and (split == "train" or len(problems) == len(targets)):
+        raise problems[0]
     return part
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from lepton_vision.config import SegmentationConfig
-from lepton_vision.errors import LabelError
+from lepton_vision.config import Config, SegmentationConfig
+from lepton_vision.errors import LabelError, TrainingError
 from lepton_vision.manifest.schema import objects
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.types import SPLITS
@@ -82,6 +82,24 @@ def check_masks(manifest: Manifest, segmentation: SegmentationConfig | None) -> 
     check_mask_values(manifest, segmentation)
     check_structures(manifest.subset("train"), segmentation)
     warn_of_masks(manifest, segmentation)
+
+
+def check_monitor(val: Manifest, config: Config) -> None:
+    """Refuse before a training a Dice that no mask of validation can give.
+
+    Raises:
+        TrainingError: ``train.monitor`` would be undefined after every epoch.
+    """
+    monitor, head = config.train.monitor, config.segmentation
+    if config.train.keep == "last" or head is None or not monitor.startswith("val_dice"):
+        return
+    asked = [name for name in head.names if monitor in ("val_dice", f"val_dice_{name}")]
+    if asked and set(asked) <= set(absent_structures(count_values(val), head)):
+        raise TrainingError(
+            f"train.monitor: {monitor} would be undefined after every epoch: no mask of the val split holds "
+            f"{' or '.join(asked)}. Use another seed or larger parts, or set train.monitor or train.keep=last.",
+            key="train.monitor",
+        )
 
 
 def check_truth(judged: Sequence[Manifest], segmentation: SegmentationConfig) -> None:

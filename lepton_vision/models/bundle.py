@@ -362,8 +362,9 @@ def _check_set_rules(rules: Mapping[str, tuple[SetRule, ...]], targets: tuple[Ta
 def _check_point(point: OperatingPoint, targets: tuple[Target, ...]) -> None:
     needed = {target.name: 0 if target.is_exclusive else target.outputs for target in targets}
     received = {name: len(values) for name, values in point.thresholds.items()}
-    if received != needed or not all(np.isfinite(t) for values in point.thresholds.values() for t in values):
+    if received != needed or any(np.isinf(t) for values in point.thresholds.values() for t in values):
         raise BundleError(
-            f"Expected an operating point with finite thresholds, this many by target: {needed}. Received: {received}.",
+            "Expected an operating point with finite thresholds, or NaN for no decision, this many by target: "
+            f"{needed}. Received: {received}.",
             key="operating_point",
         )

@@ -144,7 +144,12 @@ def _on_classes(evaluation: Evaluation, target: Target) -> list[Note]:
     notes = []
     if absent or full:
         which = _enumerate([f"no {unit} is {name}" for name in absent] + [f"every {unit} is {name}" for name in full])
-        notes.append(Note("caution", f"{where}{which}. Figures that compare the classes are undefined there."))
+        means = "" if target.kind == "binary" else ", and means are over the other classes"
+        notes.append(Note("caution", f"{where}{which}. Figures that compare the classes are undefined there{means}."))
+    undecided = [f"no {unit} is decided for {name}" for name in _undecided(evaluation, target)]
+    if undecided:
+        text = f"{where}{_enumerate(undecided)}: validation had no samples to choose an operating point on."
+        notes.append(Note("caution", text))
     if few or rest:
         notes.append(
             Note(
@@ -158,6 +163,13 @@ def _on_classes(evaluation: Evaluation, target: Target) -> list[Note]:
         words = f"{unit} without a label is" if unlabelled == 1 else f"{plural(unit)} without a label are"
         notes.append(Note("info", f"{where}{unlabelled:,} {words} left out."))
     return notes
+
+
+def _undecided(evaluation: Evaluation, target: Target) -> list[str]:
+    """Classes without an operating point."""
+    names = (target.positive,) if target.kind == "binary" else target.classes
+    thresholds = () if target.is_exclusive else evaluation.operating_point.thresholds.get(target.name, ())
+    return [name for name, threshold in zip(names, thresholds, strict=False) if not is_known(threshold)]
 
 
 def _on_undefined(evaluation: Evaluation, target: Target) -> list[Note]:

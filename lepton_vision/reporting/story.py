@@ -13,6 +13,12 @@ def point_story(evaluation: Evaluation, target: Target) -> str:
     if target.is_exclusive:
         return "The class with the largest probability is called: no threshold was chosen."
     figures, point = evaluation.figures.get(target.name, {}), evaluation.operating_point
+    names = (target.positive,) if target.kind == "binary" else target.classes
+    limits = zip(names, point.thresholds.get(target.name, ()), strict=False)
+    undecided = [name for name, threshold in limits if not is_known(threshold)]
+    missing = f" There is none for {', '.join(undecided)}, of which nothing is decided." if undecided else ""
+    if undecided and len(undecided) == len(names):
+        return missing.strip().replace("There is none", "There is no operating point")
     here = ", ".join(
         f"{name} {_with_interval(figures[name])}" for name in ("sensitivity", "specificity") if name in figures
     )
@@ -20,11 +26,12 @@ def point_story(evaluation: Evaluation, target: Target) -> str:
     where = "Here" if evaluation.split is None else f"On the {split_name(evaluation.split)} split"
     found = f" {where} it gives {means}{here}." if here else ""
     threshold = f"Threshold {threshold_text(evaluation, target)}: " if target.kind == "binary" else "Thresholds: "
-    return f"{threshold}{point_origin(evaluation)}{_there(point.figures.get(target.name, ()))}.{found}"
+    return f"{threshold}{point_origin(evaluation)}{_there(point.figures.get(target.name, ()))}.{missing}{found}"
 
 
 def _there(figures: tuple[PointFigures, ...]) -> str:
-    """What the point gave where it was chosen; for several classes the means."""
+    """What the point gave where it was chosen; for several classes the means over those that have one."""
+    figures = tuple(one for one in figures if is_known(one.sensitivity))
     if not figures:
         return ""
     shown = (sum(getattr(one, name) for one in figures) / len(figures) for name in ("sensitivity", "specificity"))

@@ -131,6 +131,8 @@ def decision_rule(evaluation: Evaluation, target: Target) -> str:
     if target.kind == "multilabel":
         return "A class is called present where its probability reaches its own threshold, listed by class below."
     text = threshold_text(evaluation, target) or "unknown"
+    if text == NOTHING:
+        return f"There is no operating point for “{target.positive}”: nothing is decided."
     return f"“{target.positive}” is called where its probability is {text} or more."
 
 
@@ -174,7 +176,9 @@ def confusion_tables(evaluation: Evaluation, target: Target) -> list[Confusion]:
     table = np.asarray(counts)
     if target.kind != "multilabel":
         return [_confusion("", target.classes, table)]
-    return [_confusion(name, ("absent", "present"), table[k]) for k, name in enumerate(target.classes)]
+    limits = evaluation.operating_point.thresholds.get(target.name, ())
+    decided = [k for k in range(len(target.classes)) if k >= len(limits) or is_known(limits[k])]
+    return [_confusion(target.classes[k], ("absent", "present"), table[k]) for k in decided]
 
 
 def _confusion(title: str, names: tuple[str, ...], table: Any) -> Confusion:

@@ -49,13 +49,14 @@ class Statement:
     Attributes:
         name: of the output, as in the columns of a row, e.g. "covid" or "signs_edema".
         probability: calibrated.
-        is_detected: the decision at the operating point; for exclusive classes, whether it is the likeliest.
-        threshold: of the operating point; None for exclusive classes, which have none.
+        is_detected: the decision at the operating point; for exclusive classes, whether it is the likeliest. None where
+            there is no operating point: the report says nothing of a detection.
+        threshold: of the operating point; None where there is none, as for exclusive classes.
     """
 
     name: str
     probability: float
-    is_detected: bool
+    is_detected: bool | None
     threshold: float | None = None
 
 
@@ -225,6 +226,7 @@ def _group(one: Statement, headers: Sequence[Any], *, info: ReportInfo, frame: i
 
     frames = None if frame is None else [frame + 1]
     parameters = [f"bundle_id={info.bundle_id}", *([f"operating point: {info.criterion}"] if info.criterion else [])]
+    outcomes = [] if one.is_detected is None else [DETECTED if one.is_detected else NOT_DETECTED]
     figures = [(PROBABILITY, one.probability), *([] if one.threshold is None else [(THRESHOLD, one.threshold)])]
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(uid=make_uid([uid, one.name]), identifier=one.name),
@@ -236,9 +238,7 @@ def _group(one: Statement, headers: Sequence[Any], *, info: ReportInfo, frame: i
             Measurement(name=_concept(code), value=round(float(value), 6), unit=_concept(_NO_UNIT))
             for code, value in figures
         ],
-        qualitative_evaluations=[
-            QualitativeEvaluation(_concept(OUTCOME), _concept(DETECTED if one.is_detected else NOT_DETECTED))
-        ],
+        qualitative_evaluations=[QualitativeEvaluation(_concept(OUTCOME), _concept(code)) for code in outcomes] or None,
         source_images=[SourceImageForMeasurementGroup.from_source_image(header, frames) for header in headers],
     )
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lepton_vision.errors import ScoringError
 from lepton_vision.files import write_atomic
 from lepton_vision.models.bundle import Bundle
@@ -157,7 +159,8 @@ class ReportFolder:
                     yield Statement(name, row[f"{name}_probability"], row[f"{target.name}_class"] == answer)
             elif point is not None:
                 for name, threshold in zip(names, point.thresholds[target.name], strict=True):
-                    yield Statement(name, row[f"{name}_probability"], row[f"{name}_positive"], threshold)
+                    limit = None if np.isnan(threshold) else threshold
+                    yield Statement(name, row[f"{name}_probability"], row[f"{name}_positive"], limit)
 
     def close(self) -> None:
         """Let go of the folder."""

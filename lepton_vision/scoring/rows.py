@@ -82,7 +82,7 @@ def decide(values: Values, bundle: Bundle, *, distance: float | None = None) -> 
 
 
 def target_columns(values: Values, targets: tuple[Target, ...], *, point: OperatingPoint | None) -> Row:
-    """Columns of probabilities, and of decisions where there is an operating point for them."""
+    """Columns of probabilities, and of decisions where there is an operating point for them; else these are empty."""
     row: Row = {}
     for position, target in enumerate(targets):
         row |= dict(zip(probability_names(target), map(float, values[target.name]), strict=True))
@@ -96,11 +96,12 @@ def target_columns(values: Values, targets: tuple[Target, ...], *, point: Operat
 def _decisions(values: npt.NDArray[np.floating[Any]], target: Target, *, point: OperatingPoint, is_first: bool) -> Row:
     thresholds, columns = point.thresholds[target.name], Row()
     for stem, value, threshold in zip(output_stems(target), values, thresholds, strict=True):
-        columns[f"{stem}_positive"] = bool(value >= threshold)
+        is_decided = not np.isnan(threshold)
+        columns[f"{stem}_positive"] = bool(value >= threshold) if is_decided else None
         if not is_first or target.kind == "multilabel":
-            columns[f"{stem}_threshold"] = threshold
-    if is_first and target.kind == "binary":
-        columns["threshold"] = thresholds[0]
+            columns[f"{stem}_threshold"] = threshold if is_decided else None
+        elif is_decided:
+            columns["threshold"] = threshold
     return columns
 
 

@@ -27,7 +27,7 @@ def row_schema(
 
     A binary target gives ``<target>_probability`` and ``<target>_positive``; a multilabel target the same per class as
     ``<target>_<class>_…``; a multiclass target a probability per class and ``<target>_class``. Further targets bring a
-    ``<target>_threshold`` of their own.
+    ``<target>_threshold`` of their own. Decision and threshold are empty where a class has no operating point.
 
     Args:
         targets: what is predicted.

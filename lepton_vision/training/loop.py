@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lepton_vision.config import Config, nearest
-from lepton_vision.errors import ConfigError, TrainingError
+from lepton_vision.config import Config
+from lepton_vision.errors import TrainingError
 from lepton_vision.models.allocator import keep_freed_memory
 from lepton_vision.models.device import choose_device, choose_precision, suited_format
 from lepton_vision.training.checkpoint import Best, CheckpointFolder, Origin
@@ -25,6 +25,7 @@ from lepton_vision.training.features import FixedStages, UpperPart, check_cached
 from lepton_vision.training.interrupt import listen_for_interrupt
 from lepton_vision.training.losses import LossWeights, balanced_weights
 from lepton_vision.training.memory import explain_full_memory
+from lepton_vision.training.monitor import MONITORS, is_kept, monitored, never_defined
 from lepton_vision.training.optim import WeightAverage, frozen_stages, make_optimizer
 from lepton_vision.training.run import FitResult, Run, Taken
 from lepton_vision.training.runlog import RunFolder
@@ -40,8 +41,6 @@ Validate = Callable[["AnyNetwork"], Mapping[str, float]]
 Log = Callable[[dict[str, Any]], None]
 
 _LOGGER = logging.getLogger(__name__)
-_MONITORS = ("val_auroc", "val_average_precision", "val_loss")  # validation always gives these
-_LOWER_IS_BETTER = ("loss", "brier", "ece", "error")
 # On an accelerator, reading a figure waits for the queue to drain: losses are looked at every so many steps.
 _STEPS_BETWEEN_READS = 20
 _SMALLEST_SCALE = 1.0  # GradScaler starts at 65536: below this the gradients themselves are broken
@@ -87,7 +86,8 @@ def fit_model(
     Raises:
         ConfigError: the run folder holds a run and ``resume`` is False; resumed with another configuration; unknown
             ``monitor``; contradicting keys.
-        TrainingError: the loss is not finite; nothing to learn from; the disk, or the memory of the GPU, is full.
+        TrainingError: the loss is not finite; nothing to learn from; ``monitor`` undefined after every epoch; the disk,
+            or the memory of the GPU, is full.
         KeyboardInterrupt: Ctrl-C, after the step was finished and written down.
     """
     check_cached(config.train)
@@ -181,9 +181,9 @@ def _check_start(run: Run, validate: Validate) -> None:
         raise TrainingError("Expected at least one training batch. Received: none. Check the train split.")
     run.stepper.world.check_same(len(run.loader), what="training batches")
     train = run.config.train
-    is_certain = train.keep == "last" or (train.monitor in _MONITORS and run.stepper.targets)
+    is_certain = train.keep == "last" or (train.monitor in MONITORS and run.stepper.targets)
     if not is_certain and not run.position.history:
-        _monitored(_validated(run, validate), train.monitor)
+        monitored(_validated(run, validate), train.monitor)
     if train.cache_features and not run.position.is_finished:
         stepper = run.stepper
         fixed = FixedStages(run.config, device=stepper.world.device, precision=stepper.precision, folder=run.cache_dir)
@@ -285,7 +285,7 @@ def _finish_epoch(run: Run, validate: Validate, *, logs: Iterable[Log]) -> None:
     position, stepper, train = run.position, run.stepper, run.config.train
     rate = run.rate(run.updates - 1)
     figures = _validated(run, validate)
-    if _is_kept(run, figures):
+    if is_kept(position, figures, train=train, warns=stepper.world.is_main):
         position.best = Best(position.epoch, figures, _copy_state(stepper.validated))
     row = {
         "epoch": position.epoch,
@@ -308,18 +308,6 @@ def _finish_epoch(run: Run, validate: Validate, *, logs: Iterable[Log]) -> None:
     _heed(run)
 
 
-def _is_kept(run: Run, figures: Mapping[str, float]) -> bool:
-    """Whether the weights of this epoch are the ones to keep so far; counts the epochs without a better figure."""
-    position, train = run.position, run.config.train
-    if train.keep == "last":
-        return True
-    value = _monitored(figures, train.monitor)
-    before = None if position.best is None else position.best.figures[train.monitor]
-    is_better = before is None or _is_better(value, before, train.monitor)
-    position.stale = 0 if is_better else position.stale + 1
-    return is_better or before is None or math.isnan(before)
-
-
 def _validated(run: Run, validate: Validate) -> dict[str, float]:
     """Figures of the network that would be kept, from process 0.
 
@@ -340,35 +328,14 @@ def _validated(run: Run, validate: Validate) -> dict[str, float]:
     return run.stepper.world.share(figures)
 
 
-def _monitored(figures: Mapping[str, float], monitor: str) -> float:
-    """The figure that decides.
-
-    Raises:
-        ConfigError: validation does not give it.
-    """
-    if monitor not in figures:
-        raise ConfigError(
-            f"train.monitor: validation gives no figure {monitor!r}. {nearest(monitor, list(figures))}",
-            key="train.monitor",
-        )
-    return figures[monitor]
-
-
-def _is_better(value: float, before: float, monitor: str) -> bool:
-    """Whether a figure beats the best so far; an undefined one (one class in validation) never does."""
-    if math.isnan(value):
-        return False
-    if math.isnan(before):
-        return True
-    return value < before if monitor.endswith(_LOWER_IS_BETTER) else value > before
-
-
 def _copy_state(model: AnyNetwork) -> dict[str, Tensor]:
     return {name: x.detach().to("cpu", copy=True).contiguous() for name, x in model.state_dict().items()}
 
 
 def _result(run: Run) -> FitResult:
     best, stepper = run.position.best, run.stepper
+    if best is None and run.position.history:
+        raise never_defined(run.config.train.monitor)
     if best is None:
         raise TrainingError("The checkpoint holds no finished epoch. Remove it to start again.", path=run.folder.last)
     history, device = tuple(run.position.history), stepper.world.device.type

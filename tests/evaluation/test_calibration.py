@@ -101,3 +101,13 @@ def test_refusals() -> None:
         fit_temperatures(predictions(SICK, truth, prob, split="test"))
     with pytest.raises(EvaluationError, match="labelled samples"):
         fit_temperatures(predictions(SICK, np.full(2, np.nan), prob))
+
+
+def test_a_class_that_is_missing_does_not_shape_the_temperature(caplog: pytest.LogCaptureFixture) -> None:
+    signs, rng = Target("signs", "multilabel", ("a", "b")), np.random.default_rng(0)
+    truth, prob = rng.integers(0, 2, (60, 2)).astype(np.float64), rng.uniform(0.05, 0.95, (60, 2))
+    alone = fit_temperatures(predictions(SICK, truth[:, 0], prob[:, 0]))["sick"]
+    truth[:, 1] = 0.0
+    assert fit_temperatures(predictions(signs, truth, prob))["signs"] == pytest.approx(alone, abs=1e-9)
+    assert fit_temperatures(predictions(SICK, np.ones(60), prob[:, 0])) == {"sick": 1.0}
+    assert "'sick' are not calibrated" in caplog.text

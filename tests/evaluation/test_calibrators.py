@@ -165,6 +165,20 @@ def test_it_is_fitted_on_validation_with_both_classes_alone() -> None:
         fit_calibrators(binary(np.array([0.0, 1.0]), np.array([0.2, 0.6])), method="beta")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
+def test_a_class_that_is_missing_keeps_its_probabilities(
+    random_predictions: Callable[..., Predictions], method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    predictions = random_predictions(unknown=0.0)
+    predictions.y_true["signs"][:, 1] = 0.0  # type: ignore[index]
+    found = fit_calibrators(predictions, method=method)["signs"]  # type: ignore[arg-type]
+    before = predictions.y_prob["signs"]
+    after = apply_calibrator(before, found, kind="multilabel")
+    np.testing.assert_allclose(after[:, 1], before[:, 1], atol=1e-6)
+    assert np.abs(after[:, 0] - before[:, 0]).max() > 0.01
+    assert "'signs/mass' are not calibrated" in caplog.text
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -15,7 +15,7 @@ from sklearn import metrics
 from lepton_vision.config import PreprocessConfig
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation import evaluate
-from lepton_vision.evaluation.classification import validation_figures
+from lepton_vision.evaluation.validation import validation_figures
 from lepton_vision.inference import Predictions
 from lepton_vision.types import OperatingPoint, SampleAddress, Target
 
@@ -115,16 +115,57 @@ def test_undefined_figures_carry_a_reason(truth: list[float]) -> None:
     assert "undefined" in result._repr_html_()
 
 
-def test_a_class_without_samples_leaves_the_mean_undefined(random_predictions: Make) -> None:
-    predictions = random_predictions()
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+def test_means_are_over_the_classes_that_are_there_and_say_so(
+    random_predictions: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    predictions = random_predictions(unknown=0.0)
     part = predictions.select(predictions.y_true["organ"] != 2)
     part.y_true["signs"][:, 1] = 0.0  # type: ignore[index]
     figures = evaluate(part, operating_point=POINT).figures
-    assert figures["organ"]["auroc"].reason == "no sample of class brain"
-    assert np.isfinite(figures["organ"]["accuracy"].value)
-    assert np.isnan(figures["organ"]["f1_macro"].value)
-    assert figures["signs"]["auroc"].reason == "class mass: no positive sample"
-    assert np.isfinite(figures["signs"]["auroc_edema"].value)
+    truth, prob = part.y_true["organ"], part.y_prob["organ"]
+    areas = [metrics.roc_auc_score(truth == k, prob[:, k]) for k in (0, 1)]
+    assert figures["organ"]["auroc"].value == pytest.approx(np.mean(areas), abs=1e-12)
+    recalled = metrics.balanced_accuracy_score(truth, prob.argmax(1))
+    assert figures["organ"]["balanced_accuracy"].value == pytest.approx(recalled, abs=1e-12)
+    f1 = metrics.f1_score(truth, prob.argmax(1), labels=[0, 1], average="macro")
+    assert figures["organ"]["f1_macro"].value == pytest.approx(f1, abs=1e-12)
+    told = "mean of 2 of 3 classes, without brain (no positive sample)"
+    assert {figures["organ"][name].reason.split(";")[0] for name in ("auroc", "balanced_accuracy")} == {told}
+    assert figures["organ"]["accuracy"].reason == ""
+    signs, shown = part.y_true["signs"], part.y_prob["signs"]
+    areas = [metrics.roc_auc_score(signs[:, k], shown[:, k]) for k in (0, 2)]
+    assert figures["signs"]["auroc"].value == pytest.approx(np.mean(areas), abs=1e-12)
+    assert [one.method for one in figures["signs"]["auroc"].others] == ["obuchowski"]
+    assert np.isnan(figures["signs"]["auroc_mass"].value)
+    assert [message.split(",")[0] for message in caplog.messages] == ["Target 'organ'", "Target 'signs'"]
+
+
+def test_a_class_without_an_operating_point_has_no_figure_of_decisions(random_predictions: Make) -> None:
+    predictions = random_predictions(unknown=0.0)
+    point = OperatingPoint({"sick": (float("nan"),), "signs": (0.3, float("nan"), 0.6)}, "stated")
+    result = evaluate(predictions, operating_point=point)
+    signs, sick = result.figures["signs"], result.figures["sick"]
+    truth, prob = predictions.y_true["signs"], predictions.y_prob["signs"]
+    for figures, end in ((sick, ""), (signs, "_mass")):
+        for name in ("sensitivity", "specificity", "ppv", "npv", "accuracy", "f1", "mcc", "lr_positive"):
+            assert np.isnan(figures[f"{name}{end}"].value)
+            assert figures[f"{name}{end}"].reason == "no operating point"
+            assert figures[f"{name}{end}"].others == ()
+        assert all(np.isfinite(figures[f"{name}{end}"].value) for name in ("auroc", "brier", "prevalence"))
+    recalled = [metrics.recall_score(truth[:, k], prob[:, k] >= t) for k, t in ((0, 0.3), (2, 0.6))]
+    assert signs["sensitivity"].value == pytest.approx(np.mean(recalled), abs=1e-12)
+    assert signs["sensitivity"].reason.startswith("mean of 2 of 3 classes, without mass (no operating point)")
+    assert signs["auroc"].reason == ""
+    assert signs["f1_micro"].reason == "a class has no operating point"
+    assert result.confusion["signs"][1].sum() == result.confusion["sick"].sum() == 0
+    assert {case.class_name for case in result.worst["signs"] + result.unsure["signs"]} == {"edema", "air"}
+    assert (result.worst["sick"], result.unsure["sick"]) == ((), ())
+    assert [one.class_name for one in result.analyses.abstention["signs"]] == ["edema", "air"]  # type: ignore[index]
+    plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert plain["operating_point"]["thresholds"] == {"sick": [None], "signs": [0.3, None, 0.6]}
+    again = OperatingPoint.from_dict(plain["operating_point"]).thresholds["signs"]
+    np.testing.assert_array_equal(again, (0.3, np.nan, 0.6))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +175,7 @@ def test_a_class_without_samples_leaves_the_mean_undefined(random_predictions: M
         ({"sik": (0.5,)}, "'sik'"),
         ({"sick": ()}, "1 finite"),
         ({"sick": (0.5, 0.5)}, "1 finite"),
-        ({"sick": (float("nan"),)}, "1 finite"),
+        ({"sick": (float("inf"),)}, "1 finite"),
     ],
 )
 def test_an_operating_point_that_does_not_fit(thresholds: dict[str, tuple[float, ...]], word: str) -> None:
@@ -158,6 +199,29 @@ def test_validation_figures_are_means_over_targets(random_predictions: Make) -> 
     }.items():
         expected = np.mean([figures[target][name].value for target in ("sick", "organ", "signs")])
         assert validation_figures(predictions)[key] == pytest.approx(expected, abs=1e-12)
+    assert len(validation_figures(predictions)) == 3
+
+
+def test_validation_figures_leave_out_what_validation_lacks(random_predictions: Make) -> None:
+    predictions = random_predictions(unknown=0.0)
+    part = predictions.select(predictions.y_true["organ"] != 2)
+    part.y_true["sick"][:] = np.nan  # type: ignore[index]
+    part.y_true["signs"][:, 1] = 0.0  # type: ignore[index]
+    part.y_true["signs"][:, 2] = np.nan  # type: ignore[index]
+    figures = validation_figures(part)
+    truth, prob, signs, shown = (values[name] for name in ("organ", "signs") for values in (part.y_true, part.y_prob))
+    for key, score in (
+        ("val_auroc", metrics.roc_auc_score),
+        ("val_average_precision", metrics.average_precision_score),
+    ):
+        organ = np.mean([score(truth == k, prob[:, k]) for k in (0, 1)])
+        assert figures[key] == pytest.approx((organ + score(signs[:, 0], shown[:, 0])) / 2, abs=1e-12)
+    losses = [metrics.log_loss(signs[:, k], shown[:, k], labels=[0, 1]) for k in (0, 1)]
+    expected = (metrics.log_loss(truth, prob, labels=[0, 1, 2]) + np.mean(losses)) / 2
+    assert figures["val_loss"] == pytest.approx(expected, abs=1e-9)
+    assert (figures["val_classes_judged"], figures["val_classes_left_out"]) == (3, 4)
+    part.y_true["organ"][:], part.y_true["signs"][:] = np.nan, np.nan  # type: ignore[index]
+    assert np.isnan([validation_figures(part)[key] for key in ("val_auroc", "val_loss")]).all()
 
 
 def test_notebook_table_shows_the_point() -> None:

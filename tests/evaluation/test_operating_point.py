@@ -94,6 +94,31 @@ def test_one_class_is_refused(truth: list[float]) -> None:
     assert caught.value.key == "sick"
 
 
+def test_a_class_without_a_point_leaves_the_others_usable(caplog: pytest.LogCaptureFixture) -> None:
+    signs, grade = Target("signs", "multilabel", ("a", "b", "c")), Target("grade", "ordinal", ("1", "2"))
+    ids = np.array(["p", "q", "r"])
+    truth = {"signs": np.array([[0, 0, 1], [1, 0, np.nan], [1, 0, 1.0]]), "sick": np.ones(3), "grade": np.ones(3)}
+    prob = {"signs": np.full((3, 3), 0.5), "sick": np.full(3, 0.5), "grade": np.full((3, 2), 0.5)}
+    prob["signs"][:, 0] = (0.2, 0.6, 0.8)
+
+    def choose(*targets: Target, **how: Any) -> OperatingPoint:
+        return choose_operating_point(Predictions(targets, ids, ids, ids, truth, prob, split="val"), **how)
+
+    point = choose(SICK, signs)
+    assert point.thresholds["signs"][0] == pytest.approx(0.4)
+    assert np.isnan([*point.thresholds["sick"], *point.thresholds["signs"][1:]]).all()
+    assert [(one.n, one.positives) for one in point.figures["signs"]] == [(3, 2), (3, 0), (2, 2)]
+    told = [message.split("'")[1] for message in caplog.messages]
+    assert told == ["sick", "signs/b", "signs/c"]
+    assert all(message.endswith("without a decision.") for message in caplog.messages)
+    assert np.isnan(choose(SICK, grade).thresholds["sick"]).all()
+    demanding = choose(signs, criterion=Criterion("cost", 1e-6))  # of which no class is worth a call
+    assert demanding.thresholds["signs"][0] > 0
+    truth["signs"][:, 0] = 0.0
+    with pytest.raises(EvaluationError, match="both classes"):
+        choose(signs)
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, 1.01, float("nan")])
 def test_an_impossible_sensitivity_is_refused(value: float) -> None:
     with pytest.raises(EvaluationError, match="above 0"):

@@ -17,7 +17,7 @@ from scipy.special import expit, softmax
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, EvaluationError, LabelError, ManifestError
 from lepton_vision.evaluation.calibration import apply_temperature
-from lepton_vision.evaluation.classification import validation_figures
+from lepton_vision.evaluation.validation import validation_figures
 from lepton_vision.inference import Predictions, predict
 from lepton_vision.inference.predictor import examine_network
 from lepton_vision.inference.samples import list_files, read_ahead

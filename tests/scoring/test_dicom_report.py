@@ -80,6 +80,17 @@ def test_the_report_belongs_to_the_study_of_its_source_and_to_its_owner_alone(sl
     assert PATIENT["PatientID"] not in path.name
 
 
+def test_a_finding_without_an_operating_point_has_a_probability_and_no_outcome(
+    slice_file: Path, tmp_path: Path
+) -> None:
+    said = (Statement("rare", 0.25, None), Statement("covid", 0.75, True, 0.5))
+    path = write_report(said, tmp_path / "sr.dcm", source=slice_file, info=INFO)
+    assert complaints(path) == []
+    rare, covid = srread(path).content.get_image_measurement_groups()
+    assert ([float(one.value) for one in rare.get_measurements()], rare.get_qualitative_evaluations()) == ([0.25], [])
+    assert len(covid.get_qualitative_evaluations()) == 1
+
+
 def test_the_same_scores_give_the_same_bytes_and_others_another_object(slice_file: Path, tmp_path: Path) -> None:
     def write(name: str, *said: Statement, info: ReportInfo = INFO) -> Path:
         return write_report(said or SAID, tmp_path / name, source=slice_file, info=info)

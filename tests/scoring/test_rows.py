@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,16 +14,19 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 from lepton_vision.demo_study import write_demo_study
+from lepton_vision.errors import BundleError
 from lepton_vision.evaluation.units import aggregate, fit_aggregation
 from lepton_vision.inference import Predictions
 from lepton_vision.inference.engine import Engine
 from lepton_vision.models import Bundle
+from lepton_vision.models.network import make_network
 from lepton_vision.novelty import Features, Novelty, fit_novelty
 from lepton_vision.scoring import cases
 from lepton_vision.scoring.batch import score
 from lepton_vision.scoring.rows import decide
+from lepton_vision.scoring.schema import row_schema
 from lepton_vision.set_rules import SetRule
-from lepton_vision.types import OperatingPoint
+from lepton_vision.types import OperatingPoint, Target
 from tests.scoring.bundles import ORGAN, SICK, image_bundle
 
 SETS = {
@@ -53,6 +57,30 @@ def test_the_set_holds_every_answer_that_reaches_its_threshold(bundle: Bundle) -
     row = decide(values, bundle)
     assert (row["sick_set"], row["organ_set"]) == ("no", "")
     assert "novelty" not in row  # a runtime without features
+
+
+def test_without_an_operating_point_there_is_a_probability_and_no_decision(tmp_path: Path) -> None:
+    signs = Target("signs", "multilabel", ("edema", "mass"))
+    config = image_bundle("segmentation=null").config.with_targets((SICK, signs))
+    point = OperatingPoint({"sick": (float("nan"),), "signs": (0.25, float("nan"))}, "stated")
+    state = make_network(config).state_dict()
+    bundle = Bundle(config=config, targets=config.targets, state=state, operating_point=point)
+    again = Bundle.load(bundle.save(tmp_path / "bundle"))
+    assert again.bundle_id == bundle.bundle_id
+    assert json.loads((tmp_path / "bundle" / "bundle.json").read_text())["operating_point"]["thresholds"] == {
+        "sick": [None],
+        "signs": [0.25, None],
+    }
+    bundle = again
+    row = decide({"sick": np.array([0.75], np.float32), "signs": np.array([0.5, 0.5], np.float32)}, bundle)
+    assert (row["sick_probability"], row["signs_mass_probability"], row["signs_edema_threshold"]) == (0.75, 0.5, 0.25)
+    assert row["signs_edema_positive"] is True
+    assert [
+        row.get(name) for name in ("sick_positive", "threshold", "signs_mass_positive", "signs_mass_threshold")
+    ] == [None] * 4
+    assert set(row) <= set(row_schema(bundle.targets).names)
+    with pytest.raises(BundleError, match="finite thresholds"):
+        bundle.with_operating_point(OperatingPoint({"sick": (0.5,), "signs": (0.25, float("inf"))}, "stated"))
 
 
 def test_the_distance_is_that_to_the_kth_neighbour() -> None:

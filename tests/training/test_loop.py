@@ -87,10 +87,37 @@ def test_averaged_weights_are_validated_and_kept(tmp_path: Path) -> None:
 
 
 def test_early_stopping_waits_for_patience(tmp_path: Path) -> None:
-    values = iter([0.5, 0.7, 0.6, math.nan, 0.9])
+    values = iter([0.5, 0.7, 0.6, 0.65, 0.9])
     config = tiny_config("train.epochs=9", "train.patience=2", "train.monitor=val_auroc")
     result = run_tiny(tmp_path, config, validate=lambda _: {"val_auroc": next(values)})
     assert (result.epoch, len(result.history)) == (1, 4)
+
+
+def test_an_undefined_figure_is_not_better_and_not_counted(tmp_path: Path) -> None:
+    values = iter([math.nan, 0.5, math.nan, 0.4, math.nan, math.inf, 0.45, 0.9])
+    config = tiny_config("train.epochs=9", "train.patience=2", "train.monitor=val_auroc")
+    result = run_tiny(tmp_path, config, validate=lambda _: {"val_auroc": next(values)})
+    assert (result.epoch, len(result.history), result.best) == (1, 7, {"val_auroc": 0.5})
+    losses = iter([0.5, -math.inf, math.nan])
+    result = run_tiny(tmp_path / "loss", tiny_config(), validate=lambda _: {"val_loss": next(losses)})
+    assert result.epoch == 0
+
+
+def test_the_count_of_epochs_survives_a_resumption(tmp_path: Path) -> None:
+    values = iter([0.5, 0.4, math.nan, KeyboardInterrupt(), 0.3, 0.9])
+    config = tiny_config("train.epochs=9", "train.patience=2", "train.monitor=val_auroc")
+
+    def validate(_: torch.nn.Module) -> dict[str, float]:
+        value = next(values)
+        if isinstance(value, KeyboardInterrupt):
+            raise value
+        return {"val_auroc": value}
+
+    config = config.override("train.checkpoint_seconds=0")
+    with pytest.raises(KeyboardInterrupt):
+        run_tiny(tmp_path, config, validate=validate)
+    result = run_tiny(tmp_path, config, validate=validate, resume=True)
+    assert (result.epoch, len(result.history)) == (0, 4)
 
 
 def test_the_last_epoch_is_kept_where_that_is_asked_for(tmp_path: Path) -> None:
@@ -120,9 +147,13 @@ def test_stopping_early_and_keeping_the_last_epoch_exclude_each_other() -> None:
         tiny_config("train.keep=last", "train.patience=2")
 
 
-def test_undefined_figures_do_not_keep_the_first_epoch(tmp_path: Path) -> None:
-    result = run_tiny(tmp_path, tiny_config("train.monitor=val_auroc"))
-    assert result.epoch == 2
+def test_a_monitor_that_is_undefined_after_every_epoch_ends_the_run_with_an_error(tmp_path: Path) -> None:
+    config = tiny_config("train.monitor=val_auroc", "train.patience=1")
+    for resume in (False, True):  # no epoch was kept: the finished checkpoint says the same
+        with pytest.raises(TrainingError, match=r"val_auroc was undefined.*train\.monitor \(val_loss") as caught:
+            run_tiny(tmp_path, config, resume=resume)
+        assert caught.value.key == "train.monitor"
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
 
 
 def test_unknown_monitor_is_found_before_the_first_step(tmp_path: Path) -> None:
