@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from lepton_vision.config import PreprocessConfig
 from lepton_vision.errors import ReadError
 from lepton_vision.inference.samples import list_files
 from lepton_vision.manifest import Manifest
 from lepton_vision.manifest.labels import evident_targets, unknown_name
 from lepton_vision.manifest.patients import known_patients
+from lepton_vision.manifest.values import narrow_image, narrow_ranges
 from lepton_vision.models import Bundle
 from lepton_vision.models.bundle_files import is_bundle
 from lepton_vision.readers import read_image
@@ -80,18 +82,21 @@ def inspect_path(path: str | Path) -> dict[str, Any]:
         return facts | {"temperatures": dict(bundle.temperatures), "calibrators": calibrators}
     if path.suffix in (".parquet", ".csv") and path.is_file():
         manifest = Manifest.load(path)
+        narrow = [one.message for one in narrow_ranges(manifest.ok.frame, PreprocessConfig())]
         return {
             "kind": "manifest",
             **data_flow(manifest, evident_targets(manifest)),
             "label_columns": ", ".join(manifest.label_columns),
-        }
+        } | ({"narrow_range": " ".join(narrow)} if narrow else {})
     image = read_image(path)
     low, high = float(image.pixels.min()), float(image.pixels.max())
     facts = {"kind": "image", "format": image.source_format, "shape": list(image.pixels.shape), "units": image.units}
     if path.is_dir():
         facts |= {"kind": "series", "slices": image.facts["slices"]}
+    hint = narrow_image(image, PreprocessConfig())
     return facts | {
         "range": [low, high],
+        **({"narrow_range": hint} if hint else {}),
         "spacing_mm": image.spacing_mm,
         "orientation": None if image.geometry is None else image.geometry.orientation,
         "modality": image.modality,

@@ -25,7 +25,7 @@ from lepton_vision.inference.predictor import examine_network
 from lepton_vision.inference.whole_volumes import on_wholes
 from lepton_vision.ledger import Ledger
 from lepton_vision.manifest import Audit, Manifest, audit_manifest, split_manifest
-from lepton_vision.manifest.audit import drop_leaks
+from lepton_vision.manifest.audit import drop_leaks, warn_of
 from lepton_vision.manifest.class_counts import warn_of_classes
 from lepton_vision.manifest.labels import infer_targets, require_labels
 from lepton_vision.manifest.left_out import with_kinds
@@ -218,6 +218,7 @@ def check_leakage(config: Config, manifest: Manifest) -> tuple[Manifest, Audit]:
     """Audit the manifest and do what ``config.audit.on_leakage`` says about leaks; say how many name no patient."""
     warn_unknown(manifest.frame)
     audit = audit_manifest(manifest, config)
+    warn_of(audit, "narrow_range")
     if config.audit.on_leakage == "drop_train":
         manifest = drop_leaks(manifest, audit)
         audit_manifest(manifest, config).raise_on({"leakage"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -10,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lepton_vision.config import AuditConfig, Config
+from lepton_vision.config import AuditConfig, Config, PreprocessConfig
 from lepton_vision.errors import LabelError, ManifestError
-from lepton_vision.manifest.findings import Audit, Finding, splits_of
+from lepton_vision.manifest.findings import Audit, Finding, Kind, splits_of
 from lepton_vision.manifest.labels import infer_targets, unknown_name
 from lepton_vision.manifest.mask_values import count_values, found_in_words, mask_faults
 from lepton_vision.manifest.near import connect, near_pairs
@@ -20,7 +21,10 @@ from lepton_vision.manifest.patients import advise, known_patients
 from lepton_vision.manifest.schema import objects
 from lepton_vision.manifest.split import shared_patients
 from lepton_vision.manifest.table import Manifest
+from lepton_vision.manifest.values import narrow_ranges
 from lepton_vision.types import SPLITS, Target
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def audit_manifest(manifest: Manifest, config: AuditConfig | Config | None = None) -> Audit:
@@ -45,11 +49,19 @@ def audit_manifest(manifest: Manifest, config: AuditConfig | Config | None = Non
     findings = [*_patient_leaks(frame), *_identical(frame, label_columns=columns)]
     if settings.near_duplicates:
         findings += _near(manifest, frame, label_columns=columns, distance=settings.near_distance)
+    findings += _narrow(frame, config)
     findings += [*questions, *_notes(manifest, frame), *_prevalence(manifest, targets), *_masks(manifest, config)]
     rank = {"error": 0, "warning": 1, "note": 2}
     findings.sort(key=lambda finding: rank[finding.severity])
     table = manifest.frame[["image_id", "path", "member", "frame", "split", *manifest.label_columns]]
     return Audit(tuple(findings), fingerprint=manifest.fingerprint, rows=len(manifest), table=table)
+
+
+def warn_of(audit: Audit, kind: Kind) -> None:
+    """Log the findings of one kind as warnings, where training begins and nobody has called the audit."""
+    for finding in audit.findings:
+        if finding.kind == kind:
+            _LOGGER.warning(finding.message)
 
 
 def drop_leaks(manifest: Manifest, audit: Audit) -> Manifest:
@@ -186,6 +198,11 @@ def _notes(manifest: Manifest, frame: pd.DataFrame) -> list[Finding]:
         notes = (f"{manifest.unmatched_labels} rows of the label table matched no file.",)
     findings += [Finding("unmatched_labels", "warning", note) for note in notes]
     return findings
+
+
+def _narrow(frame: pd.DataFrame, config: AuditConfig | Config | None) -> list[Finding]:
+    preprocess = config.preprocess if isinstance(config, Config) else PreprocessConfig()
+    return [Finding("narrow_range", "warning", one.message, one.rows) for one in narrow_ranges(frame, preprocess)]
 
 
 def _prevalence(manifest: Manifest, targets: Sequence[Target]) -> list[Finding]:

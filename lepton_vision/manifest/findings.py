@@ -25,6 +25,7 @@ Kind = Literal[
     "rejected",
     "unmatched_labels",
     "labels",  # what no target can be made of without being told how
+    "narrow_range",  # images that use little of the range of values that they are shown by
     "prevalence",
     "masks",  # values of masks, and structures that never occur in them
 ]

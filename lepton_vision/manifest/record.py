@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,10 +13,11 @@ import numpy.typing as npt
 
 from lepton_vision.errors import ReadError
 from lepton_vision.manifest.hashes import perceptual_hash, pixel_hash
+from lepton_vision.manifest.values import value_facts
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import FileFacts, probe, read_image
 from lepton_vision.readers.npz import npz_members
-from lepton_vision.types import SPLITS, Pixels, Split
+from lepton_vision.types import SPLITS, Image, Split
 
 # A file of several frames up to this many samples is decoded at once; a larger one frame by frame.
 _AT_ONCE: Final = 2**26
@@ -59,7 +61,7 @@ def describe_file(path: str, relative: str, *, include: Collection[str] = ()) ->
         return [_rejected(common, kind)]
     if facts.frames <= 1 or facts.source_format == "nifti":
         try:
-            return [common | _hashes(read_image(place, name=relative).pixels)]
+            return [common | _describe_pixels(read_image(place, name=relative))]
         except ReadError as error:
             return [_rejected(common, error.reason)]
     return _describe_frames(place, relative, facts=facts, common=common)
@@ -90,9 +92,13 @@ def _common(facts: FileFacts, path: Path, *, relative: str) -> Record:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _hashes(pixels: Pixels) -> Record:
-    perceptual = perceptual_hash(pixels)
-    return {"pixel_hash": pixel_hash(pixels)} | ({"phash": perceptual} if perceptual else {})
+def _describe_pixels(image: Image) -> Record:
+    perceptual = perceptual_hash(image.pixels)
+    return {
+        "pixel_hash": pixel_hash(image.pixels),
+        **value_facts(image),
+        **({"phash": perceptual} if perceptual else {}),
+    }
 
 
 def _rejected(common: Record, reason: str) -> Record:
@@ -102,25 +108,25 @@ def _rejected(common: Record, reason: str) -> Record:
 def _describe_frames(path: Path, relative: str, *, facts: FileFacts, common: Record) -> list[Record]:
     """A row per frame; where the file as a whole cannot be decoded, each frame is tried by itself."""
     records = []
-    for number, pixels in enumerate(_frames(path, relative, facts=facts)):
+    for number, image in enumerate(_frames(path, relative, facts=facts)):
         own = common | {"frame": number, "image_id": f"{common[BASE]}-{number}"}
-        records.append(own | _hashes(pixels) if not isinstance(pixels, str) else _rejected(own, pixels))
+        records.append(own | _describe_pixels(image) if not isinstance(image, str) else _rejected(own, image))
     return records
 
 
-def _frames(path: Path, relative: str, *, facts: FileFacts) -> Iterator[Pixels | str]:
-    """Pixels (C, H, W) of each frame, or the reason why there are none."""
+def _frames(path: Path, relative: str, *, facts: FileFacts) -> Iterator[Image | str]:
+    """Each frame, with pixels (C, H, W), or the reason why there is none."""
     if facts.frames * facts.rows * facts.columns <= _AT_ONCE:
         try:
-            volume = read_image(path, name=relative).pixels
+            volume = read_image(path, name=relative)
         except ReadError:  # one bad frame must not cost the others
             pass
         else:
-            yield from (volume[:, number] for number in range(volume.shape[1]))
+            yield from (replace(volume, pixels=volume.pixels[:, number]) for number in range(volume.pixels.shape[1]))
             return
     for number in range(facts.frames):
         try:
-            yield read_image(path, frame=number, name=relative).pixels
+            yield read_image(path, frame=number, name=relative)
         except ReadError as error:
             yield error.reason
 
@@ -156,8 +162,8 @@ def _describe_array(path: Path, relative: str, *, split: Split) -> list[Record]:
         }
         record |= {LABEL + name: values[number].item() for name, values in labels.items()}
         try:
-            pixels = read_image(path, member=member, frame=number, name=relative).pixels
-            records.append(record | _hashes(pixels))
+            image = read_image(path, member=member, frame=number, name=relative)
+            records.append(record | _describe_pixels(image))
         except ReadError as error:
             records.append(_rejected(record, error.reason))
     return records

@@ -39,6 +39,11 @@ IDENTITY_COLUMNS: Final[Mapping[str, Any]] = {
     "mask_member": STRING,  # name of the array inside an .npz file
     "mask_values": STRING,  # values that occur in the mask, e.g. "0,2"
     "mask_hash": STRING,  # of the mask's values and shape
+    "value_low": "float64",  # smallest and largest decoded value, in the image's units
+    "value_high": "float64",
+    "range_low": "float64",  # smallest and largest value that the file could hold
+    "range_high": "float64",
+    "header_window": STRING,  # header: the file names a window; full: its full range is meant; none
     "phash": STRING,  # 64-bit perceptual hash, 16 hexadecimal digits; null for a constant image
 }
 FACT_COLUMNS: Final[Mapping[str, Any]] = {

@@ -12,6 +12,7 @@ from lepton_vision.manifest.hashes import perceptual_hash, pixel_hash
 from lepton_vision.manifest.record import BASE, Record
 from lepton_vision.manifest.schema import FACT_COLUMNS
 from lepton_vision.manifest.table import Manifest
+from lepton_vision.manifest.values import value_facts
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import probe
 from lepton_vision.readers.series import repairs_of
@@ -69,6 +70,7 @@ def describe_series(
     frames, rows, columns = image.pixels.shape[1:]
     perceptual = perceptual_hash(image.pixels)
     record |= {"frames": frames, "rows": rows, "columns": columns, "pixel_hash": pixel_hash(image.pixels)}
+    record |= value_facts(image)
     record |= {"repair": repairs_of(image)} if repairs_of(image) else {}
     return [record | ({"phash": perceptual} if perceptual else {}), *left_out]
 

@@ -1,0 +1,100 @@
+"""Values that images hold beside those that their files could hold, and images that a full range leaves in the dark.
+
+Twelve bits in a PNG of sixteen, as many hospitals export X-rays, are a sixteenth of what the file could hold: shown by
+its full range, white is 0.06.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from lepton_vision.config import PreprocessConfig
+from lepton_vision.types import Image
+
+NARROW: Final = 0.1  # of the range of values that a file could hold
+_FEWEST: Final = 0.01  # of all images: fewer of one kind are looked at by nobody's eye
+_OUTLIERS: Final = 0.001  # images with a burnt-in white or a single hot pixel
+_KIND: Final = ["source_format", "bits_stored", "header_window"]
+
+
+@dataclass(frozen=True, slots=True)
+class NarrowRange:
+    """Images of one kind that use little of the range that they are shown by: a sentence, and their rows."""
+
+    message: str
+    rows: tuple[int, ...]
+
+
+def value_facts(image: Image) -> dict[str, Any]:
+    """Columns of a manifest row: what the pixels hold, what the file could hold, and its window.
+
+    ``header_window`` is "header" where the file names a window, "full" where its full range is meant (raster files and
+    colour), "none" where neither holds.
+    """
+    is_full = image.channels == 3 or image.units == "display"
+    return {
+        "value_low": float(image.pixels.min()),
+        "value_high": float(image.pixels.max()),
+        "range_low": float(image.value_range[0]),
+        "range_high": float(image.value_range[1]),
+        "header_window": "full" if is_full else "none" if image.window is None else "header",
+    }
+
+
+def narrow_ranges(frame: pd.DataFrame, config: PreprocessConfig) -> list[NarrowRange]:
+    """Images whose values, all images of their kind together, are less than a tenth of the range they are shown by.
+
+    Kinds are formats and depths. Constant images, rows without these figures (a manifest of an older version) and
+    images that another window than the full range is set for do not count.
+
+    Args:
+        frame: rows of a manifest that can be read.
+        config: names the windows.
+    """
+    kinds = frame["header_window"].astype(object)
+    used = frame[kinds.isin(_shown_whole(config)).to_numpy(dtype=bool) & (frame["value_high"] > frame["value_low"])]
+    found = []
+    for _, group in used.groupby(_KIND, dropna=False, sort=False):
+        size = group["range_high"] - group["range_low"]
+        low = _quantile((group["value_low"] - group["range_low"]) / size, _OUTLIERS)
+        high = _quantile((group["value_high"] - group["range_low"]) / size, 1.0 - _OUTLIERS)
+        if high - low < NARROW and len(group) >= _FEWEST * len(frame):
+            found.append(NarrowRange(_sentence(group, low=low, high=high), tuple(int(row) for row in group.index)))
+    return found
+
+
+def narrow_image(image: Image, config: PreprocessConfig) -> str | None:
+    """What ``narrow_ranges`` says of one image, or None."""
+    row = value_facts(image) | {"source_format": image.source_format, "bits_stored": image.facts.get("bits_stored")}
+    found = narrow_ranges(pd.DataFrame([row]), config)
+    return found[0].message if found else None
+
+
+def _shown_whole(config: PreprocessConfig) -> set[str]:
+    """Values of ``header_window`` for which one of the windows is the full range."""
+    if "full" in config.windows:
+        return {"full", "header", "none"}
+    if "header" not in config.windows:
+        return set()
+    return {"full", "none"} if config.missing_window == "full" else {"full"}
+
+
+def _quantile(values: pd.Series[Any], share: float) -> float:
+    return float(np.quantile(values.to_numpy(), share, method="nearest"))
+
+
+def _sentence(group: pd.DataFrame, *, low: float, high: float) -> str:
+    bits = group["bits_stored"].iloc[0]
+    kind = str(group["source_format"].iloc[0]) + ("" if pd.isna(bits) else f", {int(bits)} bits")
+    first, last = _quantile(group["value_low"], _OUTLIERS), _quantile(group["value_high"], 1.0 - _OUTLIERS)
+    smallest, largest = float(group["range_low"].min()), float(group["range_high"].max())
+    return (
+        f"{len(group)} of the images ({kind}) hold values from {first:g} to {last:g}, where the files could hold "
+        f"{smallest:g} to {largest:g}. Shown by that full range, they reach the network as "
+        f"{low:.2f} to {high:.2f} of 0 to 1. Set preprocess.windows to [percentile], or to one window for all, "
+        f"[{{center: {(first + last) / 2:g}, width: {last - first:g}, function: LINEAR_EXACT}}]."
+    )
