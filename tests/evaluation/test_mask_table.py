@@ -13,6 +13,9 @@ from PIL import Image as PillowImage
 
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.mask_table import evaluate_mask_table, parse_structures, read_mask_table
+from lepton_vision.readers import read_image
+from lepton_vision.scoring import write_mask
+from tests.readers.segmentation_files import blobs, write_seg, write_series
 
 STRUCTURES = {"a": 1, "b": 2}
 ZOOMS = (0.5, 0.75, 2.0)  # X, Y, Z
@@ -190,6 +193,29 @@ def test_values_that_are_no_labels_are_refused(tmp_path: Path, pair: tuple[str, 
     refuse(table(tmp_path, ("i0", "p", "more.nii", pair[1])), "Received: 3, 6", row=0, key="truth")
     PillowImage.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(tmp_path / "colour.png")
     refuse(table(tmp_path, ("i0", "p", "colour.png", "colour.png")), "3 channels in the truth", row=0, key="truth")
+
+
+def test_segmentations_lie_on_the_other_mask_or_on_the_image(tmp_path: Path) -> None:
+    pytest.importorskip("highdicom")
+    truth = blobs()
+    found = np.roll(truth, 1, axis=2)
+    sources = write_series(tmp_path / "ct")
+    write_seg(tmp_path / "t.dcm", sources, truth)
+    write_seg(tmp_path / "p.dcm", sources, found * (np.arange(6) < 4)[:, None, None])
+    image = read_image(tmp_path / "ct")
+    write_mask(truth, tmp_path / "t.nii", image=image, structures=("a", "b"))
+    header = "image_id,patient_id,truth,prediction,image"
+    rows = (("i0", "p", "t.dcm", "t.nii", ""), ("i1", "p", "t.nii", "t.dcm", ""), ("i2", "p", "t.dcm", "p.dcm", "ct"))
+    path = table(tmp_path, *rows, header=header)
+    cases = evaluate_mask_table(path, out=tmp_path / "out", structures={"a": 1, "b": 2}).cases
+    dice = {(case.image_id, case.structure): case.figures.dice for case in cases}
+    assert [dice[f"i{k}", name] for k in (0, 1) for name in "ab"] == [1.0] * 4
+    assert dice["i2", "a"] == pytest.approx(2 * 18 / 48)  # 3 of 4 columns shared, on 3 slices
+    assert dice["i2", "b"] == pytest.approx(2 * 12 / 40)  # and one of 3 slices lost
+    path = table(tmp_path, ("i0", "p", "t.dcm", "p.dcm"))
+    with pytest.raises(EvaluationError, match="Two DICOM Segmentations leave out other slices") as caught:
+        evaluate_mask_table(path, out=tmp_path / "out", structures={"a": 1, "b": 2})
+    assert (caught.value.row, caught.value.key) == (0, "image")
 
 
 def test_a_structure_that_no_mask_holds_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,11 +11,14 @@ import pandas as pd
 import pytest
 from PIL import Image as PilImage
 
+from lepton_vision.config import Config
 from lepton_vision.errors import ManifestError, ReadError
 from lepton_vision.manifest import Manifest
 from lepton_vision.readers import read_image
 from lepton_vision.readers.mask import check_grid, read_mask
+from lepton_vision.transforms import make_loader
 from lepton_vision.types import Target
+from tests.readers.segmentation_files import SERIES, blobs, write_seg, write_series
 
 nibabel = pytest.importorskip("nibabel")
 SICK = Target("sick", "binary", ("no", "yes"), mask_values=(2, 3))
@@ -185,6 +188,30 @@ def test_fractions_are_no_labels(tmp_path: Path) -> None:
         save_nifti(tmp_path / folder / "a.nii.gz", values, AFFINE)
     table = pd.DataFrame({"file": ["images/a.nii.gz"], "mask": ["labels/a.nii.gz"]})
     assert Manifest.scan(tmp_path, labels=table).frame["reason"].tolist() == ["mask_values"]
+
+
+@pytest.mark.parametrize("volumes", [False, True])
+def test_a_segmentation_lies_on_its_series_and_on_each_slice(tmp_path: Path, volumes: bool) -> None:
+    """What the loader gives is the array that highdicom wrote, empty frames left out."""
+    pytest.importorskip("highdicom")
+    truth = blobs()
+    write_seg(tmp_path / "seg.dcm", write_series(tmp_path / "ct"), truth)
+    (tmp_path / "labels.csv").write_text(f"SeriesInstanceUID,mask\n{SERIES},seg.dcm\n", encoding="utf-8")
+    manifest = Manifest.scan(tmp_path / "ct", labels=tmp_path / "labels.csv", volumes=volumes)
+    assert (manifest.frame["status"] == "ok").all()
+    values = ["0,1,2"] if volumes else ["0", "0,1", "0,1,2", "0,1,2", "0,2", "0"]
+    assert manifest.frame["mask_values"].tolist() == values
+    view = ["volume.view=3d", "volume.patch=[6, 7, 9]"] if volumes else ["preprocess.size=[7, 9]"]
+    config = Config().override("segmentation.structures={a: 1, b: 2}", *view)
+    for _ in range(2):
+        loader = make_loader(manifest, config, cache_dir=tmp_path / "cache")
+        found = np.concatenate([batch.masks.reshape(-1, 7, 9) for batch in loader])  # type: ignore[union-attr]
+        np.testing.assert_array_equal(found, truth)
+    both = np.stack([truth == 1, truth == 2], axis=-1)
+    both[2] |= both[2].any(axis=-1, keepdims=True)
+    write_seg(tmp_path / "seg.dcm", write_series(tmp_path / "ct"), both)
+    again = Manifest.scan(tmp_path / "ct", labels=tmp_path / "labels.csv", volumes=volumes).frame
+    assert again["reason"].dropna().tolist() == ["mask_overlap"]
 
 
 def test_masks_that_are_all_missing_are_an_error(study: Path) -> None:

@@ -188,7 +188,7 @@ def test_a_row_without_a_mask_is_unknown_everywhere(tmp_path: Path) -> None:
 
 def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     manifest = planted_volumes(tmp_path / "v", count=4)
-    with pytest.raises(LabelError, match="stands for no structure"):
+    with pytest.raises(LabelError, match="nothing is stated, the first 2"):
         make_loader(manifest, volume_config("segmentation.structures={box: 1}"))
     bare, unlabelled = volume_config().model_copy(update={"segmentation": None}), manifest.frame.drop(columns="core")
     with pytest.raises(ConfigError, match="at least one target or segmentation"):
