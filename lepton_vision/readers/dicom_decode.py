@@ -90,6 +90,7 @@ def read_stored(file: DicomFile, layout: PixelLayout, *, wanted: range, limits: 
     if file.is_native:
         with guard("Cannot read the pixel data", reason="corrupt"):
             return read_native(file, layout, wanted=wanted), package_version("numpy")
+    _require_decoder(file.transfer_syntax)
     frames: list[Stored] = []
     name = ""
     for data in frame_bytes(file, frames=layout.frames, wanted=wanted):
@@ -107,6 +108,7 @@ def check_pixels(file: DicomFile, layout: PixelLayout) -> None:
     if file.is_native:
         check_length(file, layout)
         return
+    _require_decoder(file.transfer_syntax)
     head = peek_frame(file, frames=layout.frames, most=_HEAD_BYTES)
     try:
         _check_stream(head, _route(file.transfer_syntax, head), layout=layout)
@@ -115,17 +117,17 @@ def check_pixels(file: DicomFile, layout: PixelLayout) -> None:
             raise
 
 
-def _route(syntax: str, data: bytes) -> Route:
-    route = _ROUTES.get(syntax)
-    if route is None:
+def _require_decoder(syntax: str) -> None:
+    if syntax not in _ROUTES:
         raise ReadError(
             f"No decoder for transfer syntax {syntax if syntax[:4] == '1.2.' else 'of this file'}. "
             "Convert the file to an uncompressed or JPEG 2000 syntax.",
             reason="unsupported",
         )
-    if syntax == _JPEG_EXTENDED and parse_jpeg(data).precision == 8:
-        return _PILLOW
-    return route
+
+
+def _route(syntax: str, data: bytes) -> Route:
+    return _PILLOW if syntax == _JPEG_EXTENDED and parse_jpeg(data).precision == 8 else _ROUTES[syntax]
 
 
 def _decode(data: bytes, syntax: str, *, layout: PixelLayout, limits: Limits) -> tuple[Stored, str]:

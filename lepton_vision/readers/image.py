@@ -165,7 +165,8 @@ def probe(path: str | Path, *, member: str | None = None, limits: Limits = DEFAU
         limits: caps on inflated bytes.
 
     Raises:
-        ReadError: the file is no image, or its header is damaged. Pixels that cannot be decoded are not seen here.
+        ReadError: the file is no image, or its header is damaged, or (DICOM) the pixel data are not as long as it says
+            or hold other frames. Pixels that cannot be decoded are not seen here.
     """
     path = Path(path)
     with open_content(path, what="Cannot read the header") as content:

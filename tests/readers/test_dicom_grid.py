@@ -163,8 +163,9 @@ def write(
     implicit: bool,
     little: bool = True,
     later_implicit: bool | None = None,
+    change_at: int = 0x00280010,
 ) -> Path:
-    """Write a data set in any encoding under any transfer syntax; from Rows on perhaps in another encoding."""
+    """Write a data set in any encoding under any transfer syntax; from one element on perhaps in another."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = declared
     head = DicomBytesIO()
@@ -173,7 +174,7 @@ def write(
     later = implicit if later_implicit is None else later_implicit
     for is_late, is_implicit in ((False, implicit), (True, later)):
         part, plain = DicomBytesIO(), Dataset()
-        plain.update({element.tag: element for element in dataset if (element.tag >= 0x00280010) == is_late})
+        plain.update({element.tag: element for element in dataset if (element.tag >= change_at) == is_late})
         part.is_implicit_VR, part.is_little_endian = is_implicit, little
         write_dataset(part, plain)
         body += part.getvalue()
@@ -238,7 +239,7 @@ FOUND = [
 ]  # fmt: skip
 IN_DOUBT = [
     (ImplicitVRLittleEndian, False, False), (ExplicitVRLittleEndian, False, False), (ExplicitVRBigEndian, False, True),
-    (ExplicitVRBigEndian, True, True), (JPEG2000Lossless, False, True), (RLELossless, True, True),
+    (ExplicitVRBigEndian, True, True), (JPEG2000Lossless, False, True), (RLELossless, True, True), ("1.2.3.4.5", False, True),
 ]  # fmt: skip
 
 
@@ -272,12 +273,16 @@ def test_encodings_that_leave_a_doubt_are_refused(tmp_path: Path, declared: str,
 @pytest.mark.parametrize("declared", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
 @pytest.mark.parametrize("implicit", [True, False])
 def test_encodings_that_change_on_the_way(tmp_path: Path, declared: str, implicit: bool) -> None:
-    for kind in native_kinds():
+    for kind, place in itertools.product(native_kinds(), (0x00280010, 0x7FE00010)):
         dataset = kind.header()
         dataset.PixelData = kind.native()
         dataset["PixelData"].VR = "OW"
-        path = write(tmp_path / "a.dcm", dataset, declared=declared, implicit=implicit, later_implicit=not implicit)
-        assert check(path, kind, may_refuse=implicit) != implicit  # pydicom can follow one way only
+        path = write(
+            tmp_path / "a.dcm", dataset, declared=declared, implicit=implicit, later_implicit=not implicit,
+            change_at=place,
+        )  # fmt: skip
+        may_refuse = implicit and place == 0x00280010  # where pydicom cannot follow
+        assert check(path, kind, may_refuse=may_refuse) != may_refuse
 
 
 COMPRESSED = [RLELossless, JPEG2000Lossless, JPEGLSLossless]
