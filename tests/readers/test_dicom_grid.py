@@ -239,7 +239,8 @@ FOUND = [
 ]  # fmt: skip
 IN_DOUBT = [
     (ImplicitVRLittleEndian, False, False), (ExplicitVRLittleEndian, False, False), (ExplicitVRBigEndian, False, True),
-    (ExplicitVRBigEndian, True, True), (JPEG2000Lossless, False, True), (RLELossless, True, True), ("1.2.3.4.5", False, True),
+    (ExplicitVRBigEndian, True, True), (JPEG2000Lossless, False, True), (RLELossless, True, True),
+    ("1.2.3.4.5", False, True),
 ]  # fmt: skip
 
 
