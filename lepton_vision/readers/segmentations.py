@@ -65,6 +65,11 @@ def open_segmentation(stream: BinaryIO, *, head: bytes, limits: Limits) -> Segme
         dataset = file.dataset
         if text(dataset, "SOPClassUID") not in _STORAGE:
             return None
+        if "TotalPixelMatrixColumns" in dataset:
+            raise ReadError(
+                "A Segmentation of the tiles of a slide is no mask of an image. Save it for the image that you use.",
+                reason="unsupported",
+            )
         layout = read_layout(file)
         check_size(layout.frames, layout.rows, layout.columns, limits=limits)
         kind = text(dataset, "SegmentationType") or ""

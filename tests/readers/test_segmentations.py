@@ -173,3 +173,32 @@ def test_numbers_of_segments_are_the_labels_whatever_they_are(tmp_path: Path) ->
     dataset.save_as(path)
     found = read_mask(path, on=read_image(tmp_path / "ct")).pixels[0]
     np.testing.assert_array_equal(found, np.array([0, 7, 255])[truth])
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("ct_binary", ""),
+        ("ct_binary_fractional", ""),
+        ("ct_binary_single_frame", ""),
+        ("ct_binary_overlap", "mask_overlap"),
+        ("ct_true_fractional", "mask_values"),
+        ("sm_dots", "unsupported"),
+        ("sm_dots_tiled_full", "unsupported"),
+        ("sm_control_labelmap_palette_color", "unsupported"),
+    ],
+)
+def test_files_of_highdicom_are_read_as_it_reads_them(corpus: Path, name: str, reason: str) -> None:
+    path = corpus / f"ImagingDataCommons+highdicom/data/test_files/seg_image_{name}.dcm"
+    if reason:
+        with pytest.raises(ReadError) as caught:
+            read_mask(path)
+        assert caught.value.reason == reason
+        return
+    volume = highdicom.seg.segread(path).get_volume(combine_segments=True)
+    found = read_mask(path)
+    labels = found.pixels[0].reshape(volume.array.shape)
+    assert found.geometry is not None
+    first = np.append(found.geometry.origin_mm, 1.0)
+    corner = np.linalg.inv(volume.affine) @ first  # where our first voxel lies in highdicom's array
+    assert np.array_equal(volume.array if abs(corner[0]) < 0.5 else volume.array[::-1], labels)
