@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from lepton_vision.config import Config
+from lepton_vision.errors import ManifestError
+from lepton_vision.manifest.series import with_repairs
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.image import read_image
 from lepton_vision.readers.series_list import group_series
@@ -93,3 +95,23 @@ def test_files_are_grouped_by_series(study: Path) -> None:
     series, others = group_series(sorted(path for path in study.rglob("*") if path.is_file()))
     assert len(series[0].files) == 4
     assert broken in others
+
+
+def test_a_scan_that_refuses_every_series_names_what_repairs_them(tmp_path: Path) -> None:
+    write_series(tmp_path, volume(3), patient="Doe^C", series="four")[2].unlink()
+    with pytest.raises(ManifestError, match="--gaps fill repairs such series"):
+        Manifest.scan(tmp_path, volumes=True, workers=1)
+    assert Manifest.scan(tmp_path, volumes=True, workers=1, gaps="fill").frame["repair"].tolist() == ["gaps"]
+
+
+def test_training_repairs_what_the_scan_repaired(tmp_path: Path) -> None:
+    write_series(tmp_path, volume(3), patient="Doe^C", series="four")[2].unlink()
+    manifest = Manifest.scan(tmp_path, volumes=True, workers=1, gaps="fill")
+    config = Config().override("volume.view=3d", "preprocess.windows=[soft_tissue]", "volume.patch=[8, 8, 8]")
+    batch = next(iter(make_loader(manifest, config)))
+    filled = read_image(tmp_path, gaps="fill")
+    assert filled.facts["slices_filled"] == 1
+    assert batch.images.shape[2:] == (8, 8, 8)
+    used = with_repairs(config, manifest).volume
+    assert used is not None
+    assert (used.gaps, used.tilt) == ("fill", "refuse")
