@@ -101,6 +101,9 @@ def case_point(
         learnt = None if kept["learnt"] is None else Aggregation.from_dict(kept["learnt"])
         return OperatingPoint.from_dict(kept["operating_point"]), learnt
     predictions = validation()
+    point = bundle.operating_point
+    if predictions is None and point is not None and point.chosen_on is None and settings.aggregation != "learnt":
+        return point, None  # stated for images, as for whatever they make up together
     if predictions is None:
         raise ConfigError(
             f"The bundle has no operating point for the unit {settings.unit!r} with {settings.aggregation!r}. Give a "
@@ -108,3 +111,11 @@ def case_point(
             key="unit",
         )
     return choose_case_point(predictions, settings)
+
+
+def stated_point(targets: tuple[Target, ...], *, threshold: float) -> OperatingPoint:
+    """An operating point that nobody chose: the same threshold everywhere."""
+    thresholds: dict[str, tuple[float, ...]] = {
+        target.name: () if target.is_exclusive else (threshold,) * target.outputs for target in targets
+    }
+    return OperatingPoint(thresholds, f"stated: probability >= {threshold:g}")

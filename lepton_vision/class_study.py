@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from lepton_vision.case_points import case_point, keep_case_point
-from lepton_vision.config import EvaluationConfig, nearest
-from lepton_vision.errors import ConfigError, EvaluationError, ManifestError
+from lepton_vision.case_points import case_point, check_cases, keep_case_point, stated_point
+from lepton_vision.config import Config, EvaluationConfig, nearest
+from lepton_vision.errors import ConfigError, EvaluationError, LabelError, ManifestError
 from lepton_vision.evaluation import Criterion, Evaluation, choose_operating_point, evaluate
 from lepton_vision.evaluation.calibration import fit_calibrators, fit_temperatures
 from lepton_vision.evaluation.conformal import fit_set_rules
@@ -21,9 +23,13 @@ from lepton_vision.inference.reference import measure_novelty
 from lepton_vision.inspection import data_flow
 from lepton_vision.ledger import Ledger
 from lepton_vision.manifest import Manifest
+from lepton_vision.manifest.labels import require_labels
+from lepton_vision.manifest.mask_values import check_monitor
 from lepton_vision.models import Bundle
 from lepton_vision.results import Model, write_results
-from lepton_vision.types import Progress
+from lepton_vision.types import Progress, Target
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +56,85 @@ class Scope:
     about: Mapping[str, str] = field(default_factory=dict)
 
 
+def validation_rows(config: Config, manifest: Manifest) -> Manifest | None:
+    """Rows that choices are made on; None where nothing is chosen: the last epoch is kept, and none is asked for.
+
+    Raises:
+        ManifestError: no such rows, with the setting that does without them.
+        LabelError: they have no label, or one class only.
+        ConfigError: an aggregation is to be learnt on them.
+    """
+    val, settings = manifest.subset("val"), config.evaluation
+    if len(val) or config.split.val > 0:
+        val = require_labels(val, config.targets, split="val")
+        check_cases(val, config.targets, settings=settings)
+        check_monitor(val, config)
+        return val
+    if config.train.keep != "last":
+        raise ManifestError(
+            f"Expected rows in the val split, on which train.keep={config.train.keep} chooses the epoch. Received: "
+            "none, as split.val is 0. Set train.keep=last: the last epoch is kept, nothing is calibrated, and "
+            "decisions are at a stated probability of 0.5. Or give split.val a share.",
+            key="split.val",
+        )
+    if settings.unit != "image" and settings.aggregation == "learnt":
+        raise ConfigError(
+            "A learnt aggregation is fitted on validation. Received: split.val 0. Use mean, max or noisy_or.",
+            key="evaluation.aggregation",
+        )
+    return None
+
+
+def check_test(config: Config, manifest: Manifest) -> None:
+    """Say before training what the test split cannot be judged on.
+
+    Raises:
+        ManifestError: it has no rows.
+        LabelError: there are masks alone to judge, and it has none.
+    """
+    part = manifest.subset("test")
+    if not len(part):
+        raise ManifestError(
+            "Expected rows in the test split, which `run` judges the model on. Received: none. Give split.test a "
+            "share, or use `train`.",
+            key="split.test",
+        )
+    if not config.targets and not part.frame["mask_values"].notna().any():
+        raise LabelError(
+            f"The test split ({len(part)} images) has no mask, so `run` could not judge the model after training it. "
+            "Use `train`, and `score` to write masks.",
+            key="segmentation",
+        )
+    for target in config.targets:
+        if np.isnan(part.labels(target)).all():
+            _LOGGER.warning("%s", _unjudged(part, target, split="test"))
+
+
+def _unjudged(part: Manifest, target: Target, *, split: str) -> str:
+    return (
+        f"The {split} split ({len(part)} images) has no label for target {target.name!r}: predictions are written, and "
+        "there is nothing to judge them by."
+    )
+
+
 def settle(
-    bundle: Bundle, val: Manifest, *, train: Manifest, device: str = "auto", cache_dir: Path | None = None
+    bundle: Bundle,
+    val: Manifest | None,
+    *,
+    train: Manifest,
+    stated: float | None = None,
+    device: str = "auto",
+    cache_dir: Path | None = None,
 ) -> Bundle:
     """Fit the calibration, then choose operating point and set rules on the calibrated probabilities, on validation.
 
     How far a new image is from the rows of ``train`` is measured by those of validation too. A bundle of masks alone
-    has none of all this.
+    has none of all this. Without validation it is only ``stated`` at which probability the bundle decides.
     """
     if not bundle.targets:
         return bundle
+    if val is None:
+        return bundle if stated is None else _decide_at(bundle, stated)
     bundle = bundle.with_novelty(measure_novelty(bundle, train, val, device=device, cache_dir=cache_dir))
     settings = bundle.config.evaluation
     predictions = predict(bundle, val, device=device, cache_dir=cache_dir)
@@ -73,6 +148,15 @@ def settle(
         bundle = bundle.with_set_rules(fit_set_rules(predictions, coverage=settings.conformal_coverage))
     point = choose_operating_point(predictions, criterion=Criterion.of(settings))
     return keep_case_point(bundle.with_operating_point(point), predictions)
+
+
+def _decide_at(bundle: Bundle, stated: float) -> Bundle:
+    _LOGGER.warning(
+        "split.val is 0: the last epoch is kept, nothing is calibrated or chosen, and decisions are at a stated "
+        "probability of %g.",
+        stated,
+    )
+    return bundle.with_operating_point(stated_point(bundle.targets, threshold=stated))
 
 
 def subgroup_columns(manifest: Manifest, names: Sequence[str]) -> dict[str, pd.Series[Any]]:
@@ -108,6 +192,9 @@ def evaluate_classes(
         EvaluationError: the reference cannot be read, or does not fit.
     """
     settings = scope.settings or bundle.config.evaluation
+    for target in bundle.targets:
+        if target.columns and set(target.columns) <= set(part.frame) and np.isnan(part.labels(target)).all():
+            _LOGGER.warning("%s", _unjudged(part, target, split=str(part.frame["split"].iloc[0])))
     if scope.reference is not None and not scope.is_external:
         raise ConfigError("A reference belongs to an external evaluation. Add --external.", key="reference")
     columns = subgroup_columns(part, (*settings.subgroups, *scope.by))

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lepton_vision.case_points import check_cases
-from lepton_vision.class_study import Scope, evaluate_classes, settle, subgroup_columns
+from lepton_vision.case_points import stated_point as stated_point
+from lepton_vision.class_study import Scope, check_test, evaluate_classes, settle, subgroup_columns, validation_rows
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, ManifestError
 from lepton_vision.evaluation import Evaluation
@@ -30,7 +30,7 @@ from lepton_vision.manifest.class_counts import warn_of_classes
 from lepton_vision.manifest.labels import infer_targets, require_labels
 from lepton_vision.manifest.left_out import with_kinds
 from lepton_vision.manifest.lost import warn_lost
-from lepton_vision.manifest.mask_values import check_masks, check_monitor
+from lepton_vision.manifest.mask_values import check_masks
 from lepton_vision.manifest.patients import warn_unknown
 from lepton_vision.manifest.series import scan_settings, with_repairs
 from lepton_vision.mask_study import evaluate_mask_parts
@@ -43,7 +43,7 @@ from lepton_vision.training.distributed import is_main_process
 from lepton_vision.training.features import FixedStages, UpperPart
 from lepton_vision.transforms import make_loader
 from lepton_vision.transforms.presets import may_flip
-from lepton_vision.types import Batch, OperatingPoint, Progress, Split, Target
+from lepton_vision.types import Batch, Progress, Split
 
 if TYPE_CHECKING:
     import torch
@@ -80,13 +80,14 @@ def fit(
     resume: bool = False,
     device: str = "auto",
     cache_dir: str | Path | None = None,
+    stated: float | None = 0.5,
     progress: Progress | None = None,
 ) -> Bundle:
     """Train on the train split, choose everything on the val split, and keep the result in ``run_dir/bundle``.
 
     The test split is not read. The bundle carries the weights of the kept epoch, a calibration for each target and the
     operating point that ``config.evaluation.criterion`` asks for, both from validation. Where there is none, as
-    ``split.val`` is 0 and ``train.keep`` last, it has neither: for folds, which are judged at a stated point.
+    ``split.val`` is 0 and ``train.keep`` last, it has no calibration and decides at the ``stated`` probability.
 
     Args:
         config: what to train; empty ``targets`` are taken from the manifest where it leaves no doubt.
@@ -95,6 +96,7 @@ def fit(
         resume: go on from the last checkpoint.
         device: "auto", "cpu", "cuda", "mps".
         cache_dir: of decoded images and features that runs share; None is the configuration's, or one of this run.
+        stated: without validation, the probability that is called positive; None leaves the bundle without a point.
         progress: called with (stage, done, total, note).
 
     Returns:
@@ -116,7 +118,7 @@ def fit(
     manifest, audit = check_leakage(config, manifest)
     subgroup_columns(manifest, config.evaluation.subgroups)  # better refused now than after the training
     train = require_labels(manifest.subset("train"), config.targets, split="train")
-    val = _validation_rows(config, manifest)
+    val = validation_rows(config, manifest)
     main, lacking = is_main_process(), tuple[str, ...]()
     if main:
         lacking = warn_of_classes(train, val, config.targets)
@@ -145,23 +147,11 @@ def fit(
     provenance |= {"not_validated": list(lacking)} if lacking else {}
     bundle = Bundle(config=config, targets=config.targets, state=result.state, provenance=provenance, run_dir=run_dir)
     try:
-        if val is not None:
-            bundle = settle(bundle, val, train=train, device=device, cache_dir=cache_dir)
+        bundle = settle(bundle, val, train=train, stated=stated, device=device, cache_dir=cache_dir)
     finally:  # the weights outlive a wish that cannot be fulfilled; another can be chosen for them
         if main:
             bundle.save(run_dir / "bundle")
     return bundle
-
-
-def _validation_rows(config: Config, manifest: Manifest) -> Manifest | None:
-    """Rows that choices are made on; None where nothing is chosen: the last epoch is kept, and none is asked for."""
-    val = manifest.subset("val")
-    if not len(val) and config.split.val == 0 and config.train.keep == "last":
-        return None
-    val = require_labels(val, config.targets, split="val")
-    check_cases(val, config.targets, settings=config.evaluation)
-    check_monitor(val, config)
-    return val
 
 
 def _validator(
@@ -348,8 +338,7 @@ def run_study(
         source = scan_source(source, **told, **scan_settings(config))
     config, manifest = with_targets(config, source), source
     manifest = split_manifest(manifest, config.split, targets=config.targets)
-    if config.targets:  # the point that the test is looked at with is chosen there
-        require_labels(manifest.subset("val"), config.targets, split="val")
+    check_test(config, manifest)
     cache_dir = cache_folder(config, run_dir) if cache_dir is None else cache_dir
     bundle = fit(
         config, manifest, run_dir=run_dir, resume=resume, device=device, cache_dir=cache_dir, progress=progress
@@ -389,11 +378,3 @@ def scan_source(
     told = None if progress is None else lambda done, total: progress("scan", done, total, "")
     how: dict[str, Any] = {"volumes": volumes, "include": include, "gaps": gaps, "tilt": tilt, "progress": told}
     return Manifest.scan(source, labels=labels, workers=workers, patient_from=patient_from, **how)
-
-
-def stated_point(targets: tuple[Target, ...], *, threshold: float) -> OperatingPoint:
-    """An operating point that nobody chose: the same threshold everywhere."""
-    thresholds: dict[str, tuple[float, ...]] = {
-        target.name: () if target.is_exclusive else (threshold,) * target.outputs for target in targets
-    }
-    return OperatingPoint(thresholds, f"stated: probability >= {threshold:g}")

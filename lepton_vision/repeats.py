@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from lepton_vision.class_study import validation_rows
 from lepton_vision.config import Config
-from lepton_vision.errors import ConfigError
+from lepton_vision.errors import ConfigError, LabelError
 from lepton_vision.evaluation import evaluate
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation
 from lepton_vision.inference import Predictions, predict
@@ -33,6 +36,8 @@ from lepton_vision.pipeline import (
 )
 from lepton_vision.results import Model, write_results
 from lepton_vision.types import Progress
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def run_seeds(
@@ -94,10 +99,13 @@ def _row(result: SplitResult, config: Config) -> dict[str, Any]:
     return row | {"report": str(result.report)}
 
 
-def _spread(values: list[float], name: str) -> dict[str, float]:
-    """Mean and standard deviation over the seeds."""
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return {f"{name}_mean": float(np.mean(values)), f"{name}_sd": spread}
+def _spread(values: list[float | None], name: str) -> dict[str, float | None]:
+    """Mean and standard deviation over the seeds; None where the figure is undefined."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return {f"{name}_mean": None, f"{name}_sd": None}
+    spread = float(np.std(known, ddof=1)) if len(known) > 1 else 0.0
+    return {f"{name}_mean": float(np.mean(known)), f"{name}_sd": spread}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +114,7 @@ class CrossResult:
 
     Attributes:
         pooled: figures and pages of all held-out images together.
-        fold_auroc: of the first target, by fold; empty without a target.
+        fold_auroc: of the first target, by fold, NaN where one class is held out; empty without a target.
         fold_dice: by structure, the mean Dice of each fold's images; empty without masks.
     """
 
@@ -118,10 +126,10 @@ class CrossResult:
         """Plain values."""
         facts: dict[str, Any] = {}
         if self.fold_auroc:
-            facts["fold_auroc"] = [round(area, 4) for area in self.fold_auroc]
-            facts["fold_mean_auroc"] = float(np.mean(self.fold_auroc))
+            facts["fold_auroc"] = _rounded(self.fold_auroc)
+            facts["fold_mean_auroc"] = _or_none(_mean(self.fold_auroc))
         if self.fold_dice:
-            facts["fold_dice"] = {name: [round(one, 4) for one in dice] for name, dice in self.fold_dice.items()}
+            facts["fold_dice"] = {name: _rounded(dice) for name, dice in self.fold_dice.items()}
         return facts
 
 
@@ -153,11 +161,10 @@ def cross_validate(
         )
     cache_dir = cache_folder(config, run_dir) if cache_dir is None else cache_dir
     held_out: list[tuple[Bundle, Manifest]] = []
-    for fold in range(folds):
-        part = fold_split(manifest, fold, folds=folds, config=config.split, targets=config.targets)
+    how: dict[str, Any] = {"resume": resume, "device": device, "cache_dir": cache_dir, "stated": None}
+    for fold, part in enumerate(_plan(config, manifest, folds=folds)):
         told = None if progress is None else _in_fold(progress, fold, folds)
-        folder = run_dir / f"fold-{fold}"
-        bundle = fit(config, part, run_dir=folder, resume=resume, device=device, cache_dir=cache_dir, progress=told)
+        bundle = fit(config, part, run_dir=run_dir / f"fold-{fold}", progress=told, **how)
         held_out.append((bundle, part.subset("test")))
     shared: dict[str, Any] = {"out": run_dir / "evaluation", "title": f"{folds}-fold cross-validation"}
     result, areas = None, list[float]()
@@ -173,6 +180,35 @@ def cross_validate(
     masks, page = evaluate_mask_parts(held_out, split="test", device=device, progress=progress, **shared)
     whole = SplitResult(page) if result is None else result
     return CrossResult(replace(whole, masks=masks, mask_report=page), areas, _fold_dice(masks, held_out))
+
+
+def _plan(config: Config, manifest: Manifest, *, folds: int) -> list[Manifest]:
+    """The splits of all folds; what cannot be trained, chosen on or judged is said before the first is trained."""
+    parts = []
+    for fold in range(folds):
+        part = fold_split(manifest, fold, folds=folds, config=config.split, targets=config.targets)
+        try:
+            validation_rows(config, part)
+        except LabelError as error:
+            raise LabelError(f"Fold {fold + 1} of {folds}: {error}", key=error.key) from None
+        parts.append(part)
+    for target in config.targets:
+        lone = sum(not _has_classes(part.subset("test").labels(target)) for part in parts)
+        if lone:
+            _LOGGER.warning(
+                "%d of %d folds hold out one class only of target %r: figures are of all folds together, and those "
+                "that compare classes are undefined in such a fold.",
+                lone,
+                folds,
+                target.name,
+            )
+    return parts
+
+
+def _has_classes(labels: npt.NDArray[np.float32]) -> bool:
+    """Whether some column has two known values."""
+    columns = labels.reshape(len(labels), -1).T
+    return any(np.unique(column[~np.isnan(column)]).size > 1 for column in columns)
 
 
 def _certain(result: SplitResult | None) -> SplitResult:
@@ -224,6 +260,15 @@ def _fold_dice(masks: SegmentationEvaluation, held_out: Sequence[tuple[Bundle, M
     for row in masks.cases:
         dice[row.structure][fold_of[row.image_id]].append(row.figures.dice)
     return {name: [_mean(values) for values in folds] for name, folds in dice.items()}
+
+
+def _rounded(values: list[float]) -> list[float | None]:
+    return [_or_none(round(value, 4)) for value in values]
+
+
+def _or_none(value: float) -> float | None:
+    """A figure for JSON, None where it is undefined."""
+    return None if np.isnan(value) else value
 
 
 def _mean(values: list[float]) -> float:

@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 
 from lepton_vision.config import Config
-from lepton_vision.errors import ManifestError
+from lepton_vision.errors import ConfigError, LabelError, ManifestError
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
 from lepton_vision.pipeline import run_study
 from lepton_vision.repeats import cross_validate, run_seeds
+from lepton_vision.scoring import score
 
 CONFIG = Config().override(
     "preprocess.size=[16, 16]",
@@ -83,13 +84,85 @@ def test_folds_without_validation_train_on_everybody_else(source: Path, tmp_path
     assert result["seeds"]["0"]["auroc"]["n"] == 48
 
 
-def test_without_validation_nothing_can_be_chosen(source: Path, tmp_path: Path) -> None:
-    """Not the epoch, and not the operating point that a test split is judged at: found before training."""
+def test_without_validation_no_epoch_can_be_chosen(source: Path, tmp_path: Path) -> None:
+    """The true reason, and the setting that goes without, before training."""
     config = CONFIG.override("split.val=0")
-    with pytest.raises(ManifestError, match="rows in the val split"):
+    with pytest.raises(ManifestError, match=r"rows in the val split.*Set train\.keep=last"):
         run_seeds(config, source, run_dir=tmp_path / "best", seeds=[0], folds=3)
-    with pytest.raises(ManifestError, match="rows in the val split"):
-        run_study(config.override("train.keep=last"), source, run_dir=tmp_path / "study")
+    with pytest.raises(ManifestError, match=r"rows in the val split.*Set train\.keep=last"):
+        run_study(config, source, run_dir=tmp_path / "study")
+    learnt = config.override("train.keep=last", "evaluation.unit=patient", "evaluation.aggregation=learnt")
+    with pytest.raises(ConfigError, match="fitted on validation"):
+        run_study(learnt, source, run_dir=tmp_path / "learnt")
+    assert not list(tmp_path.rglob("metrics.jsonl"))
+
+
+def official(source: Path, *, labelled: bool) -> Manifest:
+    """The study with the official parts train (32 images) and test (16), the latter with labels or without."""
+    manifest = Manifest.load(source)
+    frame = manifest.frame.assign(split=["train"] * 32 + ["test"] * 16)
+    frame["label"] = frame["label"].where((frame.index < 32) | labelled)
+    return Manifest(frame, manifest.root, manifest.label_columns)
+
+
+@pytest.mark.parametrize("unit", ["image", "patient"])
+def test_official_parts_without_validation_are_judged_at_a_stated_point(
+    source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, unit: str
+) -> None:
+    config = CONFIG.override("split.val=0", "train.keep=last", f"evaluation.unit={unit}")
+    result = run_study(config, official(source, labelled=True), run_dir=tmp_path / "run")
+    evaluation = result.test.evaluation
+    assert evaluation is not None
+    assert (evaluation.n, evaluation.operating_point.thresholds) == (16 if unit == "image" else 8, {"label": (0.5,)})
+    assert (evaluation.operating_point.chosen_on, evaluation.operating_point.n) == (None, 0)
+    assert "decisions are at a stated probability of 0.5" in caplog.text
+    assert "stated by hand" in result.test.report.read_text(encoding="utf-8")
+    assert score(result.bundle, source, tmp_path / "scores").scored == 48
+
+
+def test_an_official_test_part_without_labels_is_said_before_training_and_predicted(
+    source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    official(source, labelled=False).save(tmp_path / "m.parquet")
+    said: list[str] = []
+
+    def listen(stage: str, _done: int, _total: int, _note: str) -> None:
+        if stage == "train" and not said:
+            said.append(caplog.text)
+
+    result = run_seeds(CONFIG, tmp_path / "m.parquet", run_dir=tmp_path / "run", seeds=[0], progress=listen)
+    assert "The test split (16 images) has no label for target 'label'" in said[0]
+    assert result["auroc_mean"] is None
+    assert result["seeds"]["0"]["auroc"]["reason"] == "no labelled sample"
+    predicted = pd.read_csv(tmp_path / "run/seed-0/evaluation/predictions.csv", comment="#")
+    assert len(predicted) == 16
+    json.dumps(result, allow_nan=False)
+
+
+def test_a_study_without_a_test_part_is_refused_before_training(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"rows in the test split.*split\.test"):
+        run_study(CONFIG.override("split.test=0"), source, run_dir=tmp_path / "run")
+    assert not list(tmp_path.rglob("metrics.jsonl"))
+
+
+def test_folds_of_one_patient_are_judged_together(
+    source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = Manifest.load(source).select(np.arange(8))
+    manifest.save(tmp_path / "few.parquet")
+    config = CONFIG.override("split.val=0", "train.keep=last", "train.batch_size=4")
+    result = run_seeds(config, tmp_path / "few.parquet", run_dir=tmp_path / "run", seeds=[0], folds=4)
+    row = result["seeds"]["0"]
+    assert (row["auroc"]["n"], row["fold_auroc"], row["fold_mean_auroc"]) == (8, [None] * 4, None)
+    assert 0.0 <= result["auroc_mean"] <= 1.0
+    assert "4 of 4 folds hold out one class only of target 'label'" in caplog.text
+    json.dumps(result, allow_nan=False)
+
+
+def test_a_fold_whose_validation_lacks_a_class_is_said_before_the_first(source: Path, tmp_path: Path) -> None:
+    Manifest.load(source).select(np.arange(8)).save(tmp_path / "few.parquet")
+    with pytest.raises(LabelError, match=r"Fold 1 of 4|Split 'val'"):
+        run_seeds(CONFIG, tmp_path / "few.parquet", run_dir=tmp_path / "run", seeds=[0], folds=4)
     assert not list(tmp_path.rglob("metrics.jsonl"))
 
 

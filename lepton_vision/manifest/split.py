@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +22,9 @@ from lepton_vision.manifest.near import connect, near_pairs
 from lepton_vision.manifest.patients import warn_unknown
 from lepton_vision.manifest.schema import COLUMNS, objects
 from lepton_vision.manifest.table import Manifest
-from lepton_vision.types import SPLITS, Target
+from lepton_vision.types import SPLITS, Split, Target
 
+_LOGGER = logging.getLogger(__name__)
 _MOST_VALUES = 64  # distinct values of a column that are balanced; beyond it only the most frequent
 
 
@@ -61,7 +63,7 @@ def split_manifest(
 
     Raises:
         LeakageError: given splits share a patient.
-        LabelError: a split would have, or has, one class only.
+        LabelError: a split would have, or has, one class only, or no label; a given test split may have no label.
         ManifestError: no usable row, too few patients, or splits given for a part of the rows only.
 
     Example:
@@ -86,7 +88,7 @@ def split_manifest(
     else:
         split = _draw(usable, settings, targets=targets)
     result = _with_column(manifest, "split", values=split)
-    check_classes(result, targets)
+    check_classes(result, targets, is_given=bool(given.notna().any()))
     if settings.folds:
         folded = _with_folds(manifest, settings, targets=targets)  # of the splits as they were given
         result = replace(result, frame=result.frame.assign(fold=folded.frame["fold"]))
@@ -113,7 +115,7 @@ def fold_split(
     Raises:
         ManifestError: no folds, no such fold, or too few patients.
         LeakageError: a patient stands in two folds.
-        LabelError: a split would have one class only.
+        LabelError: train or val would have one class only; a fold itself may, as folds are judged together.
     """
     settings, targets = _settings(manifest, config, targets=targets)
     if folds:
@@ -141,7 +143,7 @@ def fold_split(
         purpose=f"fold {fold}",
     )
     result = _with_column(manifest, "split", values=split)
-    check_classes(result, targets)
+    check_classes(result, targets, splits=("train", "val"))  # held-out parts are judged together
     return result
 
 
@@ -171,14 +173,18 @@ def shared_patients(frame: pd.DataFrame, *, column: str) -> npt.NDArray[np.int64
     return placed.index[counts.to_numpy() > 1].to_numpy(dtype=np.int64)
 
 
-def check_classes(manifest: Manifest, targets: Sequence[Target]) -> None:
+def check_classes(
+    manifest: Manifest, targets: Sequence[Target], *, is_given: bool = False, splits: Sequence[Split] = SPLITS
+) -> None:
     """Refuse a split whose labelled rows all have one class, or that has no label at all.
+
+    A given test split without labels, as challenges have it, is said and kept.
 
     Raises:
         LabelError: names target, split and class.
     """
     for target in targets:
-        for split in SPLITS:
+        for split in splits:
             part = manifest.subset(split)
             if not len(part):
                 continue
@@ -186,6 +192,13 @@ def check_classes(manifest: Manifest, targets: Sequence[Target]) -> None:
             columns = labels.reshape(len(part), -1)
             seen = [np.unique(column[~np.isnan(column)]) for column in columns.T]
             if max(len(values) for values in seen) >= 2:
+                continue
+            if is_given and split == "test" and not any(len(values) for values in seen):
+                _LOGGER.warning(
+                    "The given test split (%d images) has no label for target %r: it can be predicted, not judged.",
+                    len(part),
+                    target.name,
+                )
                 continue
             has_class = target.kind != "multilabel" and len(seen[0]) == 1
             what = f"only class {target.classes[int(seen[0][0])]!r}" if has_class else "no class with both values"

@@ -180,10 +180,28 @@ def test_one_class_only_in_a_split_is_refused(make_manifest: Make) -> None:
     with pytest.raises(LabelError, match=r"'test' .* only class '1'"):
         split_manifest(make_manifest(y=[0, 1, 1, 1], split=split), SplitConfig(val=0), targets=[Y])
     with pytest.raises(LabelError, match="no label at all"):
-        split_manifest(make_manifest(y=[0, 1, None, None], split=split), SplitConfig(val=0), targets=[Y])
+        split_manifest(make_manifest(y=[None, None, 0, 1], split=split), SplitConfig(val=0), targets=[Y])
     config = Config(targets=(Y,), split=SplitConfig(val=0))
     with pytest.raises(LabelError, match="'test'"):
         split_manifest(make_manifest(y=[0, 1, 1, 1], split=split), config)
+
+
+def test_a_given_test_part_without_labels_is_kept_and_said(
+    make_manifest: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    split = ["train"] * 4 + ["test"] * 2
+    manifest = make_manifest(y=[0, 1, 0, 1, None, None], split=split, patient_id=list("abcdef"))
+    assert split_manifest(manifest, SplitConfig(val=0), targets=[Y]).frame["split"].tolist() == split
+    assert "The given test split (2 images) has no label for target 'y'" in caplog.text
+
+
+def test_a_fold_of_one_patient_holds_one_class(make_manifest: Make) -> None:
+    manifest = make_manifest(y=[0, 0, 1, 1, 0, 0, 1, 1], patient_id=list("aabbccdd"))
+    held_out = [fold_split(manifest, k, folds=4, config=SplitConfig(val=0)).subset("test") for k in range(4)]
+    assert [set(part.frame["y"]) for part in held_out].count({0}) == 2
+    few = make_manifest(y=[0, 0, 1], patient_id=list("abc"))
+    with pytest.raises(LabelError, match="Split 'train'"):  # where the only one of its class is held out
+        _ = [fold_split(few, k, folds=3, config=SplitConfig(val=0)) for k in range(3)]
 
 
 def test_too_few_patients_or_no_image_are_refused(make_manifest: Make) -> None:
