@@ -22,6 +22,7 @@ from lepton_vision.manifest.schema import objects
 from lepton_vision.manifest.split import shared_patients
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.manifest.values import narrow_ranges
+from lepton_vision.manifest.words import UNKNOWN_WORDS, without
 from lepton_vision.types import SPLITS, Target
 
 _LOGGER = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ def audit_manifest(manifest: Manifest, config: AuditConfig | Config | None = Non
     targets, questions = _targets(manifest, config)
     frame = manifest.frame[manifest.is_ok]
     columns = _label_columns(manifest, targets)
+    frame = frame.assign(**{name: without(frame[name], UNKNOWN_WORDS) for name in columns})
     findings = [*_patient_leaks(frame), *_identical(frame, label_columns=columns)]
     if settings.near_duplicates:
         findings += _near(manifest, frame, label_columns=columns, distance=settings.near_distance)

@@ -88,3 +88,10 @@ def test_what_is_proposed_can_be_a_label(make_manifest: Make) -> None:
     manifest = make_manifest(("size", "a", "b"), size=[1.5, 2.5, 3.5], a=[0, 1, 0], b=["x", "y", "z"])
     with pytest.raises(LabelError, match=r"several label columns: \['a', 'b'\]"):
         infer_targets(manifest)
+
+
+def test_the_unknown_contradicts_no_label(make_manifest: Make) -> None:
+    same = {"pixel_hash": ["h", "h"], "phash": ["0" * 16, "0" * 16]}
+    for value, kinds in (("unknown", set()), ("no", {"conflict"})):
+        found = audit_manifest(make_manifest(y=["yes", value], **same)).findings
+        assert {finding.kind for finding in found} & {"conflict"} == kinds
