@@ -96,6 +96,10 @@ class MultilabelMeasures:
         is_mean = find_class(name, self._parts, whole=self._macro) is None and not name.endswith("_micro")
         return left_out(self._parts, self.averaged, name.removesuffix("_weighted")) if is_mean else ""
 
+    def withheld(self, name: str) -> str:
+        """Return why a figure of the ranking of a class, or their mean, has no bootstrap interval."""
+        return withheld(self._parts, name, averaged=self.averaged)
+
     def reason(self, name: str) -> str:
         """Why a figure is undefined; for a figure over the classes, of the first class that lacks it."""
         found = find_class(name, self._parts, whole=self._macro)
@@ -221,6 +225,10 @@ class MulticlassMeasures:
         figure = self._averaged_figure(name)
         return "" if figure is None else left_out(self._parts, self.averaged, figure)
 
+    def withheld(self, name: str) -> str:
+        """Return why a figure of the ranking of a class, or their mean, has no bootstrap interval."""
+        return withheld(self._parts, name, averaged=self.averaged)
+
     def _averaged_figure(self, name: str) -> str | None:
         """Figure of the classes that ``name`` is a mean of; None where it is no mean."""
         if find_class(name, self._parts) is not None:
@@ -284,6 +292,17 @@ def left_out(parts: Mapping[str, BinaryMeasures], averaged: Averaged, figure: st
         if not is_in
     ]
     return f"mean of {int(averaged[figure].sum())} of {len(parts)} classes, without {', '.join(absent)}"
+
+
+def withheld(parts: Mapping[str, BinaryMeasures], name: str, *, averaged: Averaged) -> str:
+    """Say why a figure of the ranking has no interval: of its class, or of the first class of a mean that has none."""
+    figure = name.removesuffix("_weighted")
+    if figure in averaged:
+        asked = zip(parts.items(), averaged[figure], strict=True)
+        reasons = [f"{one.withheld(figure)} ({k})" for (k, one), is_in in asked if is_in and one.withheld(figure)]
+        return reasons[0] if reasons else ""
+    found = find_class(name, parts)
+    return "" if found is None else found[0].withheld(found[1])
 
 
 def averages(

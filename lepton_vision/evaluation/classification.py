@@ -262,13 +262,18 @@ def figures_of(
     others = measures.analytic(settings.confidence)
     figures = bootstrap_figures(measures, Bootstrap.of(settings))
     return {
-        name: replace(figure, others=others.get(name, ()), reason=_with_caveat(figure, measures.caveat(name)))
+        name: replace(_with_notes(name, figure, measures), others=others.get(name, ()))
         for name, figure in figures.items()
     }
 
 
-def _with_caveat(figure: Figure, caveat: str) -> str:
-    return figure.reason if np.isnan(figure.value) else "; ".join(text for text in (caveat, figure.reason) if text)
+def _with_notes(name: str, figure: Figure, measures: ClassMeasures) -> Figure:
+    """The figure with its caveat, and without an interval that would rest on one patient."""
+    if np.isnan(figure.value):
+        return figure
+    if reason := measures.withheld(name):
+        figure = replace(figure, low=np.nan, high=np.nan, reason=reason, method="")
+    return replace(figure, reason="; ".join(text for text in (measures.caveat(name), figure.reason) if text))
 
 
 def _provenance(predictions: Predictions, settings: EvaluationConfig) -> dict[str, Any]:

@@ -36,6 +36,7 @@ BINARY_FIGURES = (
     "prevalence",
 )
 AT_PREVALENCE = ("ppv_at_prevalence", "npv_at_prevalence")
+RANKED = ("auroc", "average_precision", "partial_auroc")
 DECIDED = frozenset(BINARY_FIGURES[BINARY_FIGURES.index("sensitivity") : BINARY_FIGURES.index("brier")] + AT_PREVALENCE)
 """Figures of decisions: undefined without an operating point."""
 _PROPORTIONS = ("sensitivity", "specificity", "ppv", "npv", "accuracy")
@@ -191,6 +192,16 @@ class BinaryMeasures:
         """Return what must be said beside a figure: nothing."""
         del name
         return ""
+
+    def withheld(self, name: str) -> str:
+        """Return why a figure of the ranking has no bootstrap interval; "" where it has one.
+
+        Resampling one patient tells nothing of how others with the class would score.
+        """
+        if name not in RANKED or not self.has_both() or self.units < 2:
+            return ""
+        fewest = min(np.unique(self._unit[self._truth == label]).size for label in (0, 1))
+        return "no interval: one class has one patient only" if fewest < 2 else ""
 
     @property
     def question(self) -> AurocQuestion:

@@ -141,6 +141,22 @@ def test_means_are_over_the_classes_that_are_there_and_say_so(
     assert [message.split(",")[0] for message in caplog.messages] == ["Target 'organ'", "Target 'signs'"]
 
 
+def test_one_positive_patient_gives_no_interval_of_the_ranking(random_predictions: Make) -> None:
+    predictions = random_predictions(n=60, patients=30, unknown=0.0)
+    sick, organ, first = predictions.y_true["sick"], predictions.y_true["organ"], predictions.patient_id[0]
+    is_first = predictions.patient_id == first
+    sick[:], organ[organ == 2] = is_first, 1  # type: ignore[index]
+    organ[is_first] = 2  # type: ignore[index]
+    figures = evaluate(predictions, operating_point=POINT).figures
+    for target, name in (("sick", "auroc"), ("sick", "partial_auroc"), ("organ", "auroc_brain"), ("organ", "auroc")):
+        one = figures[target][name]
+        assert np.isfinite(one.value)
+        assert np.isnan([one.low, one.high]).all()
+        assert one.reason.startswith("no interval: one class has one patient only")
+    assert np.isfinite(figures["sick"]["specificity"].low)
+    assert np.isfinite(figures["organ"]["auroc_lung"].low)
+
+
 def test_a_class_without_an_operating_point_has_no_figure_of_decisions(random_predictions: Make) -> None:
     predictions = random_predictions(unknown=0.0)
     point = OperatingPoint({"sick": (float("nan"),), "signs": (0.3, float("nan"), 0.6)}, "stated")
