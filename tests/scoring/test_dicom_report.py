@@ -87,8 +87,9 @@ def test_a_finding_without_an_operating_point_has_a_probability_and_no_outcome(
     path = write_report(said, tmp_path / "sr.dcm", source=slice_file, info=INFO)
     assert complaints(path) == []
     rare, covid = srread(path).content.get_image_measurement_groups()
-    assert ([float(one.value) for one in rare.get_measurements()], rare.get_qualitative_evaluations()) == ([0.25], [])
-    assert len(covid.get_qualitative_evaluations()) == 1
+    presence = highdicom.sr.CodedConcept("705057003", "SCT", "Presence")
+    assert [float(one.value) for one in rare.get_measurements()] == [0.25]
+    assert [len(one.get_qualitative_evaluations(presence)) for one in (rare, covid)] == [0, 1]
 
 
 def test_the_same_scores_give_the_same_bytes_and_others_another_object(slice_file: Path, tmp_path: Path) -> None:
