@@ -64,7 +64,8 @@ def read_npz(path: Path, *, member: str | None, frame: int | None, name: str | N
         check_size(*values.shape, limits=limits)
     is_color = values.ndim == 3 and values.shape[2] in (1, 3)
     pixels = np.moveaxis(values, 2, 0) if is_color else values[None]
-    result = np.ascontiguousarray(pixels, dtype=np.float32)
+    with np.errstate(over="ignore"):  # float64 beyond float32: refused below
+        result = np.ascontiguousarray(pixels, dtype=np.float32)
     if values.dtype.kind == "f" and not np.isfinite(result).all():
         raise ReadError("The image holds NaN or infinite pixels. Remove or replace them.", reason="non_finite")
     return Image(
@@ -125,7 +126,7 @@ def _value_range(values: npt.NDArray[Any]) -> tuple[float, float]:
     if values.dtype.kind == "f":
         return float(values.min()), float(values.max())
     limits = np.iinfo(values.dtype)
-    return float(limits.min), float(limits.max)
+    return float(np.float32(limits.min)), float(np.float32(limits.max))  # as the pixels are rounded
 
 
 def _open(path: Path) -> zipfile.ZipFile:

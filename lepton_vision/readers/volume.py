@@ -293,4 +293,4 @@ def _value_range(pixels: Pixels, grid: _Grid) -> tuple[float, float]:
         return float(pixels.min()), float(pixels.max())
     limits = np.iinfo(grid.dtype)
     low, high = sorted(end * grid.slope + grid.intercept for end in (int(limits.min), int(limits.max)))
-    return low, high
+    return float(np.float32(low)), float(np.float32(high))  # as the voxels are rounded

@@ -73,3 +73,11 @@ def test_real_numbers_and_column_order(tmp_path: Path) -> None:
     with pytest.raises(ReadError) as caught:
         read_image(path, frame=1, member="train_images")
     assert caught.value.reason == "non_finite"
+
+
+@pytest.mark.parametrize("kind", ["i1", "u2", "i4", "u4", "i8"])
+def test_the_range_holds_the_ends_of_every_type_of_number(tmp_path: Path, kind: str) -> None:
+    limits = np.iinfo(kind)
+    np.savez(tmp_path / "x.npz", images=np.array([[[limits.min, limits.max]]], dtype=kind))
+    image = read_image(tmp_path / "x.npz")
+    assert image.value_range == (image.pixels.min(), image.pixels.max())
