@@ -56,8 +56,9 @@ def read_traits(dataset: Dataset, *, frames: int) -> list[tuple[str, ...]]:
     """Values of ``TRAITS`` for each frame, "" where the header does not say."""
     found = {key: _joined(dataset, tags) for key, tags in _TEXT.items()}
     found["type"] = "\\".join((*texts(dataset, "ImageType"), *texts(dataset, "ComplexImageComponent")))
+    there = dataset.keys()  # a look-up takes a tenth of that of pydicom
     for key, (tag, keyword) in _BINARY.items():
-        if dataset.get_item(tag) is not None:
+        if tag in there:
             found[key] = "\\".join(f"{value:g}" for value in numbers(dataset, keyword))
     found["b"] = found.get("b") or _private_b(dataset)
     top = tuple(found.get(trait.key, "") for trait in TRAITS)
@@ -75,7 +76,7 @@ def _joined(dataset: Dataset, tags: Sequence[int]) -> str:
 
 def _stored(dataset: Dataset, tag: int) -> str:
     """Text of an element without conversion; numbers that are written differently are the same."""
-    element: Any = dataset.get_item(tag)
+    element: Any = dataset.get_item(tag) if tag in dataset.keys() else None  # noqa: SIM118  without conversion
     content = None if element is None else element.value
     if content is None:
         return ""
@@ -89,7 +90,7 @@ def _stored(dataset: Dataset, tag: int) -> str:
 
 def _private_b(dataset: Dataset) -> str:
     for tag, creator, name in _PRIVATE_B:
-        element: Any = dataset.get_item(tag)
+        element: Any = dataset.get_item(tag) if tag in dataset.keys() else None  # noqa: SIM118  without conversion
         if element is None or not _stored(dataset, creator).upper().startswith(name):
             continue
         content = element.value
