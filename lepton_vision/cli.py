@@ -20,6 +20,7 @@ from lepton_vision.cli_score import score
 from lepton_vision.cli_statistics import compare, plan
 
 _INTERRUPTED = 130
+_CHANNELS = "Of NIfTI: components in order (flair,t1w), or endings of the files of a case (_0000,_0001 or t1w=_0000)."
 _INCLUDE = "Samples too: segmentation, localizer, secondary_capture, parametric_map, dose, mask_file; with commas."
 _TILT = "With --volumes, a tilted gantry: refuse the series, or shear it straight."
 _GAPS = "With --volumes, missing slices: refuse the series, or fill them in by interpolation."
@@ -69,6 +70,7 @@ def scan(
     workers: Annotated[int | None, typer.Option(min=0, help="Processes; default one per core.")] = None,
     volumes: Annotated[bool, typer.Option("--volumes", help="Each DICOM series is one row.")] = False,
     include: Annotated[str, typer.Option(help=_INCLUDE)] = "",
+    channels: Annotated[str, typer.Option(help=_CHANNELS)] = "",
     patient_from: PatientFrom = None,
     tilt: Annotated[str, typer.Option(help=_TILT)] = "refuse",
     gaps: Annotated[str, typer.Option(help=_GAPS)] = "refuse",
@@ -86,6 +88,7 @@ def scan(
             workers=workers,
             volumes=volumes,
             include=split_names(include),
+            channels=split_names(channels),
             patient_from=patient_from,
             tilt=tilt,  # type: ignore[arg-type]
             gaps=gaps,  # type: ignore[arg-type]

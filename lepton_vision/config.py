@@ -197,6 +197,12 @@ class Config(Section):
         """
         return Config.from_dict({**self.to_dict(), "targets": list(targets)})
 
+    @model_validator(mode="after")
+    def _count_components(self) -> Config:
+        count = 1 if self.volume is None else max(1, len(self.volume.channels))
+        object.__setattr__(self, "preprocess", self.preprocess.of_components(count))  # frozen, and not yet out
+        return self
+
     @property
     def channels(self) -> int:
         """C of the network's input: those of an image, with ``volume.view`` 2.5d of each slice seen at once."""

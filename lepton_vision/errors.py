@@ -111,6 +111,8 @@ class ReadError(LeptonError):
             "units",  # a window in HU on pixels that are not HU
             "no_window",  # the header carries no window and the configuration refuses to choose one
             "channels",  # another number of channels than the model takes
+            "missing_channel",  # a case without one of the files of its channels
+            "channel_grid",  # channels of different size or place
             "mask_size",  # a mask of another size than its image
             "mask_spacing",  # … of another spacing
             "mask_orientation",  # … whose axes point elsewhere

@@ -365,6 +365,7 @@ def scan_source(
     workers: int | None = None,
     volumes: bool = False,
     include: Collection[str] = (),
+    channels: Collection[str] = (),
     patient_from: str | None = None,
     gaps: GapChoice = "refuse",
     tilt: TiltChoice = "refuse",
@@ -376,5 +377,5 @@ def scan_source(
         manifest = Manifest.load(source)
         return manifest if patient_from is None else manifest.with_patients(patient_from)
     told = None if progress is None else lambda done, total: progress("scan", done, total, "")
-    how: dict[str, Any] = {"volumes": volumes, "include": include, "gaps": gaps, "tilt": tilt, "progress": told}
-    return Manifest.scan(source, labels=labels, workers=workers, patient_from=patient_from, **how)
+    how: dict[str, Any] = {"volumes": volumes, "include": include, "channels": channels, "gaps": gaps, "tilt": tilt}
+    return Manifest.scan(source, labels=labels, workers=workers, patient_from=patient_from, progress=told, **how)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from lepton_vision.types import Backbone as Backbone
 from lepton_vision.types import ObjectKind, Window
@@ -53,17 +53,36 @@ class PreprocessConfig(Section):
     std: tuple[float, ...] = (0.25,)
     """Divides after the mean: one figure, or one per channel; below 0 it turns black and white (mean 1, std -1)."""
 
+    _components: int = PrivateAttr(default=1)
+
+    @property
+    def components(self) -> int:
+        """Channels of a file, each seen through all windows: those of ``volume.channels``."""
+        return self._components
+
     @property
     def channels(self) -> int:
         """Channels of the network's input."""
-        return len(self.windows) * (3 if self.color == "rgb" else 1)
+        return len(self.windows) * (3 if self.color == "rgb" else 1) * self._components
+
+    def of_components(self, count: int) -> PreprocessConfig:
+        """Return a copy for files of so many channels.
+
+        Raises:
+            ValueError: mean or std of another number of channels, or colour of several.
+        """
+        if count > 1 and self.color == "rgb":
+            raise ValueError("color rgb is for files of one channel: with volume.channels set gray")
+        copy = self.model_copy()
+        copy._components = count
+        for key in ("mean", "std"):
+            figures = len(getattr(self, key))
+            if figures not in (1, copy.channels):
+                raise ValueError(f"{key} needs 1 or {copy.channels} figures, received {figures}")
+        return copy
 
     @model_validator(mode="after")
     def _check_constants(self) -> PreprocessConfig:
-        for key in ("mean", "std"):
-            count = len(getattr(self, key))
-            if count not in (1, self.channels):
-                raise ValueError(f"{key} needs 1 or {self.channels} figures, received {count}")
         if 0 in self.std:
             raise ValueError("std must not be 0")
         return self
@@ -124,6 +143,10 @@ class VolumeConfig(Section):
     label of its volume, see ``aggregate``, or its own where the mask gives it (a target with ``mask_values`` beside
     ``segmentation``). slices: a 2-D encoder on every slice, pooled by attention (multiple-instance learning,
     arXiv:1802.04712)."""
+    channels: tuple[str, ...] = ()
+    """Several channels of a NIfTI volume, each windowed by itself: names of the components of a file of 4 axes in their
+    order ([flair, t1w, t1gd, t2w]), or endings of the files of a case ([_0000, _0001], or {flair: _0000, t1w: _0001}).
+    (): one channel."""
     context: Annotated[int, Field(ge=0, le=15)] = 1
     """With 2.5d: neighbours on each side: 1 makes three slices. At the border the last slice is repeated."""
     context_step: PositiveInt = 1
@@ -153,6 +176,21 @@ class VolumeConfig(Section):
     """A DICOM series of a tilted gantry: refused, or sheared straight in ``run``, ``predict`` and ``score``."""
     gaps: GapChoice = "refuse"
     """A DICOM series with missing slices or single uneven steps: refused, or interpolated at even distances."""
+
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _as_endings(cls, value: Any) -> Any:
+        return tuple(f"{name}={ending}" for name, ending in value.items()) if isinstance(value, dict) else value
+
+    @field_validator("channels")
+    @classmethod
+    def _check_channels(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        is_file = ["=" in name or name.startswith(("_", "-", ".")) for name in value]
+        if len(set(value)) < len(value) or any(not name or "," in name or "/" in name for name in value):
+            raise ValueError("channels: each has a name of its own, without commas")
+        if len(set(is_file)) > 1 or len(value) == 1:
+            raise ValueError("channels are two or more, all components of a file, or all files (_0000, t1=_0001)")
+        return value
 
     @model_validator(mode="after")
     def _check_window(self) -> VolumeConfig:

@@ -9,6 +9,8 @@ from lepton_vision.config import Config, VolumeConfig
 from lepton_vision.errors import ReadError
 from lepton_vision.inference.predictions import Failure
 from lepton_vision.inference.samples import Outcome, Sample, list_files
+from lepton_vision.readers.channels import first_files, named_channels
+from lepton_vision.readers.content import is_folder
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import read_image, require_image
 from lepton_vision.readers.series_list import group_series
@@ -26,19 +28,21 @@ def list_volumes(
 
     Args:
         named: a file, a folder, or several of both.
-        volume: says which series are repaired; None repairs none.
+        volume: says which series are repaired, and the channels of NIfTI files; None: none.
     """
     series, others = group_series(list_files(named))
     choices = {} if volume is None else {"tilt": volume.tilt, "gaps": volume.gaps}
     repair = ",".join(name for name, choice in choices.items() if choice != "refuse")
     listed = [SampleAddress(one.folder, one.member, repair=repair) for one in series]
-    return listed + [SampleAddress(path) for path in others]
+    channels = () if volume is None else volume.channels
+    return listed + [SampleAddress(path, named_channels(path, channels)) for path in first_files(others, channels)]
 
 
 def read_volume(address: SampleAddress, config: Config) -> Outcome:
     """Read one volume, ready for a network that gives one prediction for all of it."""
     volume = config.volume or VolumeConfig()
-    series, dash, suffix = (address.member or "").partition("-")
+    is_series = address.member is not None and is_folder(address.path)
+    series, dash, suffix = (address.member or "").partition("-") if is_series else ("", "", "")
     failed = pseudonym("image", series or address.path.as_posix()) + dash + suffix
     try:
         image = read_image(address.path, member=address.member, frame=address.frame, **address.repairs)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from lepton_vision.config import VolumeConfig
 from lepton_vision.errors import ManifestError
 from lepton_vision.manifest.join import SPLIT_WORDS, join_labels
 from lepton_vision.manifest.layouts import are_layout, attach_named, find_masks, mask_records, tell_masks
@@ -20,12 +21,13 @@ from lepton_vision.manifest.left_out import CAPTURE, check_include, hint, take_l
 from lepton_vision.manifest.lost import tell_images
 from lepton_vision.manifest.masks import attach_masks
 from lepton_vision.manifest.patients import name_patients, warn_unknown
-from lepton_vision.manifest.record import BASE, LABEL, Record
+from lepton_vision.manifest.record import BASE, LABEL, Record, Rules
 from lepton_vision.manifest.schema import COLUMNS, conform, objects
 from lepton_vision.manifest.series import Job, describe_series, split_series
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.manifest.tables import read_table, source_of
 from lepton_vision.manifest.workers import describe_all
+from lepton_vision.readers.channels import first_files, suffixes_of
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.series import check_repairs
 from lepton_vision.readers.series_list import FoundSeries
@@ -42,6 +44,7 @@ def scan_folder(
     workers: int | None = None,
     volumes: bool = False,
     include: Collection[str] = (),
+    channels: Collection[str] = (),
     patient_from: str | None = None,
     gaps: GapChoice = "refuse",
     tilt: TiltChoice = "refuse",
@@ -71,6 +74,8 @@ def scan_folder(
         volumes: whether DICOM series are samples, rather than their slices.
         include: what else than images are samples, see ``config.ScanConfig.include``; without it such files are
             rejected rows that say what they are.
+        channels: of NIfTI files, see ``config.VolumeConfig.channels``; the files of a case are one row, and the column
+            ``member`` holds the channels.
         patient_from: whose an image is, in place of what headers and table say: a column of the label table, or a
             regular expression of the relative path (see ``patients.name_patients``). Where images
             name no patient, a warning says what looks as if it did.
@@ -90,11 +95,10 @@ def scan_folder(
     table = None if labels is None else read_table(labels, patient_from=patient_from)
     root = folder if folder.is_dir() else folder.parent
     jobs, unusable = _list_jobs(folder, root, left_out=source_of(labels))
-    kinds = check_include(include)
-    masks = {} if "mask_file" in kinds else find_masks(relative for _, relative in jobs)
-    jobs = [job for job in jobs if job[1] not in masks]
+    rules = Rules(check_include(include), VolumeConfig(channels=tuple(channels)).channels)
+    jobs, masks = _choose_jobs(jobs, rules)
     how: dict[str, Any] = {"workers": workers, "repairs": {"gaps": gaps, "tilt": tilt}, "progress": progress}
-    records = _describe(jobs, root, volumes=volumes, include=kinds, **how)
+    records = _describe(jobs, root, volumes=volumes, rules=rules, **how)
     records += [*mask_records(masks), *unusable]
     _check_usable(records)
     tell_left_out(records)
@@ -118,25 +122,35 @@ def _describe(
     *,
     volumes: bool,
     workers: int | None,
-    include: frozenset[str],
+    rules: Rules,
     repairs: Mapping[str, Any],
     progress: Callable[[int, int], None] | None,
 ) -> list[Record]:
     """Rows of the series, then of the other files."""
 
-    def describe_some(some: Sequence[FoundSeries | Job], *, include: Collection[str], **how: Any) -> list[list[Record]]:
+    def describe_some(some: Sequence[FoundSeries | Job], *, rules: Rules, **how: Any) -> list[list[Record]]:
         series = [one for one in some if isinstance(one, FoundSeries)]
         files = [one for one in some if not isinstance(one, FoundSeries)]
-        rows = [describe_series(one, root=root, include=include, **repairs) for one in series]
-        return rows + list(describe_all(files, workers=workers, include=include, **how))
+        rows = [describe_series(one, root=root, include=rules.include, **repairs) for one in series]
+        return rows + list(describe_all(files, workers=workers, rules=rules, **how))
 
     series: list[FoundSeries] = []
     if volumes:
         series, jobs = split_series(jobs)
     listed: list[FoundSeries | Job] = [*series, *jobs]
-    described = describe_some(listed, include=include, progress=progress)
-    take_lone_captures(described, listed, again=partial(describe_some, include=include | {CAPTURE}))
+    described = describe_some(listed, rules=rules, progress=progress)
+    more = replace(rules, include=rules.include | {CAPTURE})
+    take_lone_captures(described, listed, again=partial(describe_some, rules=more))
     return [record for records in described for record in records]
+
+
+def _choose_jobs(jobs: list[Job], rules: Rules) -> tuple[list[Job], dict[str, tuple[str, ...]]]:
+    """Files to read, one for each case of several, and the masks among the others, see ``find_masks``."""
+    is_asked = "mask_file" in rules.include
+    masks = {} if is_asked else find_masks((job[1] for job in jobs), endings=suffixes_of(rules.channels))
+    jobs = [job for job in jobs if job[1] not in masks]
+    firsts = set(first_files((Path(path) for path, _ in jobs), rules.channels))
+    return [job for job in jobs if Path(job[0]) in firsts], masks
 
 
 def _list_jobs(folder: Path, root: Path, *, left_out: Path | None) -> tuple[list[tuple[str, str]], list[Record]]:

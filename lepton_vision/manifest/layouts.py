@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -30,7 +30,7 @@ _CHANNEL: Final = re.compile(r"_\d{4}$")  # of nnU-Net's images, not of its mask
 _SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".dcm", ".nii", ".npy"})
 
 
-def find_masks(paths: Iterable[str]) -> dict[str, tuple[str, ...]]:
+def find_masks(paths: Iterable[str], *, endings: Collection[str] = ()) -> dict[str, tuple[str, ...]]:
     """Tell masks from images by their names alone.
 
     A mask stands beside its image and is called after it (``scan_mask.png``, ``scan_mask_1.png``, ``scan-label.nii``),
@@ -40,6 +40,7 @@ def find_masks(paths: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
     Args:
         paths: of files, relative to the folder of the scan, with forward slashes.
+        endings: of the names of images that are channels of one.
 
     Returns:
         By path of each mask, the paths of its images: several where an image has several files, as nnU-Net's channels.
@@ -52,6 +53,9 @@ def find_masks(paths: Iterable[str]) -> dict[str, tuple[str, ...]]:
         near[_folder(path.parent), stem].append(path.as_posix())
         if _CHANNEL.search(stem) and path.parent.name.lower() in {*_IMAGE_FOLDERS, *_NNUNET.values()}:
             here[_folder(path), _CHANNEL.sub("", stem)].append(path.as_posix())
+        for ending in endings:
+            if stem.endswith(ending):
+                here[_folder(path), stem.removesuffix(ending)].append(path.as_posix())
     found: dict[str, tuple[str, ...]] = {}
     for path, stem in stems.items():
         named = _NAMED.fullmatch(stem)
@@ -62,7 +66,7 @@ def find_masks(paths: Iterable[str]) -> dict[str, tuple[str, ...]]:
         if named and _TELLING.search(path.parent.name):
             images = images or near.get((_folder(path.parent), short), [])
         if images or _NNUNET.keys() & {part.lower() for part in path.parts[:-1]}:
-            found[path.as_posix()] = tuple(images)
+            found[path.as_posix()] = tuple(dict.fromkeys(images))
     return found
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from lepton_vision.errors import ReadError
 from lepton_vision.manifest.hashes import perceptual_hash, pixel_hash
 from lepton_vision.manifest.values import value_facts
+from lepton_vision.readers.channels import named_channels
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import FileFacts, probe, read_image
 from lepton_vision.readers.npz import npz_members
@@ -27,6 +28,22 @@ LABEL: Final = "label:"  # prefix of label values that a file brings itself
 Record = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a scan takes for a sample.
+
+    Attributes:
+        include: kinds of objects that are samples too, see ``config.ScanConfig``.
+        channels: of NIfTI files, see ``config.VolumeConfig``.
+    """
+
+    include: frozenset[str] = frozenset()
+    channels: tuple[str, ...] = ()
+
+
+NO_RULES: Final = Rules()
+
+
 def begin_worker() -> None:
     """Set up a worker process: Ctrl-C is the parent's business, and each process uses one core."""
     import signal
@@ -35,33 +52,34 @@ def begin_worker() -> None:
     cv2.setNumThreads(1)
 
 
-def describe_files(jobs: Sequence[tuple[str, str]], include: Collection[str] = ()) -> list[list[Record]]:
+def describe_files(jobs: Sequence[tuple[str, str]], rules: Rules = NO_RULES) -> list[list[Record]]:
     """Rows of several files, each given as (path, path relative to the root)."""
-    return [describe_file(path, relative, include=include) for path, relative in jobs]
+    return [describe_file(path, relative, rules=rules) for path, relative in jobs]
 
 
-def describe_file(path: str, relative: str, *, include: Collection[str] = ()) -> list[Record]:
+def describe_file(path: str, relative: str, *, rules: Rules = NO_RULES) -> list[Record]:
     """Rows of one file: one for a still image or a volume, one per frame or array entry otherwise; never raises.
 
     Values that are unknown are left out. A file that cannot be read, or that is of an ``object_kind`` which is not to
     be included, is one row with status "rejected" and the reason.
     """
     place = Path(path)
+    member = named_channels(place, rules.channels)
     try:
         arrays = _official_arrays(place)
         if arrays:
             return [record for split in arrays for record in _describe_array(place, relative, split=split)]
-        facts = probe(place)
+        facts = probe(place, member=member)
     except ReadError as error:
         image_id = pseudonym("image", relative)
         return [_rejected({"image_id": image_id, BASE: image_id, "path": relative}, error.reason)]
-    common = _common(facts, place, relative=relative)
+    common = _common(facts, place, relative=relative) | ({} if member is None else {"member": member})
     kind = common.get("object_kind")
-    if kind is not None and kind not in include:
+    if kind is not None and kind not in rules.include:
         return [_rejected(common, kind)]
     if facts.frames <= 1 or facts.source_format == "nifti":
         try:
-            return [common | _describe_pixels(read_image(place, name=relative))]
+            return [common | _describe_pixels(read_image(place, member=member, name=relative))]
         except ReadError as error:
             return [_rejected(common, error.reason)]
     return _describe_frames(place, relative, facts=facts, common=common)

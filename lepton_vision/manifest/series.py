@@ -100,5 +100,6 @@ def with_repairs(config: Config, manifest: Manifest) -> Config:
 
 def scan_settings(config: Config) -> dict[str, Any]:
     """What a configuration says about a scan, as ``scan_source`` takes it."""
-    repairs = {} if config.volume is None else {"gaps": config.volume.gaps, "tilt": config.volume.tilt}
-    return {"volumes": config.volume is not None, "include": config.scan.include, **repairs}
+    names = () if config.volume is None else ("channels", "gaps", "tilt")
+    own = {name: getattr(config.volume, name) for name in names}
+    return {"volumes": config.volume is not None, "include": config.scan.include, **own}

@@ -69,6 +69,7 @@ class Manifest:
         workers: int | None = None,
         volumes: bool = False,
         include: Collection[str] = (),
+        channels: Collection[str] = (),
         patient_from: str | None = None,
         gaps: GapChoice = "refuse",
         tilt: TiltChoice = "refuse",
@@ -78,7 +79,8 @@ class Manifest:
         from lepton_vision.manifest.build import scan_folder
 
         how: dict[str, Any] = {"workers": workers, "volumes": volumes, "include": include, "progress": progress}
-        return scan_folder(folder, labels=labels, patient_from=patient_from, gaps=gaps, tilt=tilt, **how)
+        how |= {"channels": channels, "gaps": gaps, "tilt": tilt}
+        return scan_folder(folder, labels=labels, patient_from=patient_from, **how)
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:

@@ -108,7 +108,8 @@ class Bundle:
         if self.config.segmentation is not None:
             facts["segmentation"] = [plain["segmentation"], list(self.config.segmentation.names)]
         if self.config.volume is not None:
-            facts["volume"] = plain["volume"]
+            later = () if self.config.volume.channels else ("channels",)  # older bundles lack it
+            facts["volume"] = {key: value for key, value in plain["volume"].items() if key not in later}
         return fingerprint(facts)
 
     def _later_design(self) -> dict[str, Any]:

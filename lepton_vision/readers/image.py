@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 from lepton_vision.errors import ReadError
 from lepton_vision.readers import dicom, raster, series, volume
+from lepton_vision.readers.channels import read_case, suffixes_of
 from lepton_vision.readers.content import Content, is_folder, open_content
 from lepton_vision.readers.facts import FileFacts, RawIds
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
@@ -44,7 +46,7 @@ def read_image(
         path: the file, or the folder of a series (see ``series.read_series``).
         frame: number of one frame, page, slice or npz entry, from 0; the result is 2-D.
         member: name of the array in an npz file, e.g. "train_images", or pseudonymous id of a series in a folder;
-            needed where there are several.
+            needed where there are several. Of NIfTI its channels with commas between them, see ``volume.channels``.
         name: stands for the path in the image id of a file without identifiers of its own.
         gaps: of a series in a folder, see ``series.read_series``.
         tilt: the same.
@@ -152,7 +154,10 @@ def _read_other(
     if kind == "npz":
         return raster.read_npz(path, member=member, frame=frame, name=name, limits=limits)
     if kind in ("nifti", "gzip"):
-        return volume.read_nifti(stream, path=path, name=name, frame=frame, limits=limits)
+        channels = tuple(member.split(",")) if member else ()
+        if suffixes_of(channels):
+            return read_case(path, channels, read=partial(read_image, frame=frame, name=name, limits=limits))
+        return volume.read_nifti(stream, path=path, name=name, frame=frame, limits=limits, channels=channels)
     return raster.read_raster(stream, kind=kind, path=path, name=name, frame=frame, limits=limits)
 
 
@@ -176,7 +181,9 @@ def probe(path: str | Path, *, member: str | None = None, limits: Limits = DEFAU
         if kind == "npz":
             return raster.probe_npz(path, member=member, limits=limits)
         if kind in ("nifti", "gzip"):
-            return volume.probe_nifti(stream, path=path, limits=limits)
+            channels = tuple(member.split(",")) if member else ()
+            channels = () if suffixes_of(channels) else channels
+            return volume.probe_nifti(stream, path=path, limits=limits, channels=channels)
         return raster.probe_raster(stream, kind=kind, path=path, limits=limits)
 
 

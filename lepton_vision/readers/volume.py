@@ -42,11 +42,17 @@ class _Grid:
     spacing_mm: tuple[float, float, float] | None
     geometry: Geometry | None
     window: Window | None
+    components: int = 1
+
+    @property
+    def step(self) -> int:
+        """Bytes from one component to the next; those of a component lie together."""
+        depth, rows, columns = self.shape
+        return depth * rows * columns * self.dtype.itemsize
 
     @property
     def end(self) -> int:
-        depth, rows, columns = self.shape
-        return self.offset + depth * rows * columns * self.dtype.itemsize
+        return self.offset + self.components * self.step
 
 
 def is_nifti(head: bytes) -> bool:
@@ -59,13 +65,15 @@ def is_nifti(head: bytes) -> bool:
     return head[:4] in (second, second[::-1]) and head[4:8] in (b"n+2\0", b"ni2\0")
 
 
-def read_nifti(stream: BinaryIO, *, path: Path, name: str | None, frame: int | None, limits: Limits) -> Image:
+def read_nifti(
+    stream: BinaryIO, *, path: Path, name: str | None, frame: int | None, limits: Limits, channels: Sequence[str] = ()
+) -> Image:
     """Read an open NIfTI file, gzipped or not; see ``image.read_image``. A frame is a slice along the third axis."""
-    grid = _read_grid(stream)
+    grid = _check_components(_read_grid(stream), channels)
     depth, rows, columns = grid.shape
     if frame is not None and not 0 <= frame < depth:
         raise ReadError(f"Expected a slice from 0 to {depth - 1}. Received: {frame}.", reason="no_frame")
-    check_size(depth if frame is None else 1, rows, columns, limits=limits)
+    check_size(grid.components, depth if frame is None else 1, rows, columns, limits=limits)
     if grid.end > limits.max_bytes:
         raise ReadError(f"The file holds more than {limits.max_bytes} bytes of voxels.", reason="too_large")
     wanted = range(depth) if frame is None else range(frame, frame + 1)
@@ -76,7 +84,7 @@ def read_nifti(stream: BinaryIO, *, path: Path, name: str | None, frame: int | N
     if geometry is not None and not is_volume:
         geometry = geometry.plane(wanted.start)
     return Image(
-        pixels=pixels[None] if is_volume else pixels,
+        pixels=pixels if is_volume else pixels[:, 0],
         spacing_mm=spacing if is_volume or spacing is None else spacing[1:],
         geometry=geometry,
         units="US",
@@ -89,10 +97,10 @@ def read_nifti(stream: BinaryIO, *, path: Path, name: str | None, frame: int | N
     )
 
 
-def probe_nifti(stream: BinaryIO, *, path: Path, limits: Limits) -> FileFacts:
+def probe_nifti(stream: BinaryIO, *, path: Path, limits: Limits, channels: Sequence[str] = ()) -> FileFacts:
     """Header facts of an open NIfTI file; see ``image.probe``."""
     del limits  # only the header is inflated
-    grid = _read_grid(stream)
+    grid = _check_components(_read_grid(stream), channels)
     depth, rows, columns = grid.shape
     return FileFacts(
         source_format="nifti",
@@ -131,6 +139,24 @@ def read_nifti_header(path: Path) -> NiftiHeader:
         return NiftiHeader(header, grid.shape, grid.geometry)
 
 
+def _check_components(grid: _Grid, channels: Sequence[str]) -> _Grid:
+    """Refuse components (a fourth axis) that nobody has named, or another number of them."""
+    if grid.components == max(1, len(channels)):
+        return grid
+    size = (*reversed(grid.shape), *([grid.components] if grid.components > 1 else []))
+    if not channels:
+        raise ReadError(
+            f"Expected a NIfTI image of 2 or 3 axes with one number per voxel. Received shape {size}. Name its "
+            "components by volume.channels (scan --channels), e.g. [flair, t1w, t1gd, t2w], or split it into volumes.",
+            reason="unsupported",
+        )
+    raise ReadError(
+        f"Expected a NIfTI image with the {len(channels)} components {', '.join(channels)} (volume.channels). Received "
+        f"shape {size}. Name as many channels as there are components.",
+        reason="channels",
+    )
+
+
 def _facts(grid: _Grid) -> dict[str, str | int | float | None]:
     spacing = grid.spacing_mm or (None, None, None)
     return {**no_facts(), "spacing_row_mm": spacing[1], "spacing_column_mm": spacing[2]}
@@ -166,13 +192,16 @@ def _parse(header: Any) -> _Grid:
     dtype = np.dtype(header.get_data_dtype())
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
+    components = 1
+    if len(shape) == 4 or (len(shape) == 5 and shape[3] == 1):  # in the fifth axis a vector (nifti1.h, dim[5])
+        shape, components = shape[:3], shape[-1]
     if not 2 <= len(shape) <= 3 or dtype.kind not in "uif" or dtype.itemsize > 8:
         raise ReadError(
             f"Expected a NIfTI image of 2 or 3 axes with one number per voxel. Received shape {shape}, type {dtype}. "
             "Split it into volumes.",
             reason="unsupported",
         )
-    if min(shape) < 1:
+    if min(*shape, components) < 1:
         raise ReadError("The NIfTI header announces an empty image.", reason="corrupt")
     columns, rows, depth = (*shape, 1)[:3]
     slope, intercept = header.get_slope_inter()
@@ -186,6 +215,7 @@ def _parse(header: Any) -> _Grid:
         spacing_mm=_spacing(header) if geometry is None else _three(geometry.spacing_mm),
         geometry=geometry,
         window=_window(header),
+        components=components,
     )
 
 
@@ -234,11 +264,15 @@ def _window(header: Any) -> Window | None:
 
 
 def _read_voxels(stream: BinaryIO, grid: _Grid, *, wanted: range) -> npt.NDArray[Any]:
-    """(F, H, W) stored values."""
-    _, rows, columns = grid.shape
+    """(C, F, H, W) stored values."""
+    depth, rows, columns = grid.shape
     size = rows * columns * grid.dtype.itemsize
-    data = _read_range(stream, first=grid.offset + wanted.start * size, count=len(wanted) * size)
-    return np.frombuffer(data, dtype=grid.dtype).reshape(len(wanted), rows, columns)
+    if len(wanted) == depth:
+        data = _read_range(stream, first=grid.offset, count=grid.components * grid.step)
+    else:
+        firsts = [grid.offset + number * grid.step + wanted.start * size for number in range(grid.components)]
+        data = b"".join(_read_range(stream, first=first, count=len(wanted) * size) for first in firsts)
+    return np.frombuffer(data, dtype=grid.dtype).reshape(grid.components, len(wanted), rows, columns)
 
 
 def _read_range(stream: BinaryIO, *, first: int, count: int, is_partial_allowed: bool = False) -> bytes:

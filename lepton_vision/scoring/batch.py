@@ -139,8 +139,8 @@ def score(
     refuse_share(max_failures)
     asked = Sides.asked(masks, mask_format, reports=reports, codes=report_codes, heat_maps=heat_maps)
     sides = asked.checked(bundle, output)
-    is_volume, barred = bundle.config.volume is not None, [output, *sides.folders]
-    found = require_inputs(inputs, volumes=is_volume, leave_out=barred, limits=limits)
+    barred = [output, *sides.folders]
+    found = require_inputs(inputs, config=bundle.config, leave_out=barred, limits=limits)
     if path_map is not None:
         write_path_map(found, path_map)
     summary = score_into(

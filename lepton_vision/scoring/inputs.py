@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lepton_vision.config import Config
 from lepton_vision.errors import ReadError, ScoringError
+from lepton_vision.readers.channels import agreed_channels, first_files, named_channels
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import read_image, read_named
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_bytes
@@ -98,6 +100,7 @@ class Input:
         *,
         limits: Limits = DEFAULT_LIMITS,
         is_whole: bool = True,
+        channels: Sequence[str] = (),
         gaps: GapChoice = "refuse",
         tilt: TiltChoice = "refuse",
     ) -> Image:
@@ -106,6 +109,7 @@ class Input:
         Args:
             limits: what it may cost.
             is_whole: False leaves out what only masks need, facts and geometry.
+            channels: of NIfTI files, see ``config.VolumeConfig``; a row of a manifest names its own.
             gaps: of a series, see ``readers.read_series``.
             tilt: the same.
 
@@ -120,7 +124,9 @@ class Input:
         with self._file(limits=limits) as path:
             if place.frame is None:
                 _check_file(path, limits=limits)
-            member = place.member or None if place.kind == "row" else None
+            is_row = place.kind == "row"
+            row = place.member or None
+            member = agreed_channels(path, channels, row=row) if is_row else named_channels(path, channels)
             name = None if place.kind in ("file", "row") else place.identity
             how: dict[str, Any] = {"frame": place.frame, "member": member, "name": name, "limits": limits}
             repairs = SampleAddress(path, repair=place.repair).repairs
@@ -241,6 +247,7 @@ def list_inputs(
     named: str | Path | Iterable[str | Path],
     *,
     volumes: bool,
+    channels: Sequence[str] = (),
     leave_out: Sequence[Path] = (),
     limits: Limits = DEFAULT_LIMITS,
 ) -> Inputs:
@@ -250,6 +257,7 @@ def list_inputs(
         named: files, folders, glob patterns, manifests, archives, DICOMDIRs and URLs, see ``list_places``.
         volumes: files, members of archives and objects of one DICOM series are one input, or one for each volume in it;
             of a series that lies in plain files, only those are looked at. What is no slice of it is one by itself.
+        channels: files of these endings that lie together are one input, see ``config.VolumeConfig.channels``.
         leave_out: folders whose files are left out.
         limits: caps on archives.
 
@@ -267,13 +275,14 @@ def list_inputs(
     packed, rest = group_packed(rest, known=[one.series_id for one in series], limits=limits)
     strays = [Place(path.as_posix(), "left_out", reason=reason) for one in series for path, reason in one.left_out]
     strays += [place for one in packed for place in one.left_out]
-    return Inputs.of([*(Place(path.as_posix()) for path in others), *rest, *strays], [*series, *packed])
+    firsts = first_files(others, channels)
+    return Inputs.of([*(Place(path.as_posix()) for path in firsts), *rest, *strays], [*series, *packed])
 
 
 def require_inputs(
     named: str | Path | Iterable[str | Path] | Inputs,
     *,
-    volumes: bool,
+    config: Config,
     leave_out: Sequence[Path] = (),
     limits: Limits = DEFAULT_LIMITS,
 ) -> Inputs:
@@ -283,7 +292,9 @@ def require_inputs(
         ScoringError: there are none.
     """
     if not isinstance(named, Inputs):
-        named = list_inputs(named, volumes=volumes, leave_out=leave_out, limits=limits)
+        volume = config.volume
+        channels = () if volume is None else volume.channels
+        named = list_inputs(named, volumes=volume is not None, channels=channels, leave_out=leave_out, limits=limits)
     if not len(named):
         raise ScoringError(
             "Expected files to score. Received: none. Check the path; hidden files do not count.", key="inputs"

@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from lepton_vision.errors import ScoringError
 from lepton_vision.files import write_atomic
-from lepton_vision.readers.image import probe
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
 from lepton_vision.readers.volume import NiftiHeader, read_nifti_header
 from lepton_vision.scoring.dicom_results import SegmentationInfo, write_segmentation
@@ -87,7 +86,7 @@ def write_mask(
         return write_segmentation(
             labels, path, image=image, source=source, structures=structures, series=series, info=info, limits=limits
         )
-    data = _png(labels) if suffix == ".png" else _nifti(labels, image=image, header=_source_header(source, limits))
+    data = _png(labels) if suffix == ".png" else _nifti(labels, image=image, header=_source_header(source, image))
     write_atomic(path, gzip.compress(data, mtime=0) if suffix == ".nii.gz" else data)
     return path
 
@@ -104,11 +103,11 @@ def _png(labels: Labels) -> bytes:
     return data.getvalue()
 
 
-def _source_header(source: Source | None, limits: Limits) -> NiftiHeader | None:
-    """Header of the source where it is one NIfTI file."""
-    if not isinstance(source, str | Path) or Path(source).is_dir():
+def _source_header(source: Source | None, image: Image) -> NiftiHeader | None:
+    """Header of the source where it is a NIfTI file; of several channels, that of the first."""
+    if image.source_format != "nifti" or not isinstance(source, str | Path):
         return None
-    return read_nifti_header(Path(source)) if probe(source, limits=limits).source_format == "nifti" else None
+    return read_nifti_header(Path(source))
 
 
 def _nifti(labels: Labels, *, image: Image, header: NiftiHeader | None) -> bytes:

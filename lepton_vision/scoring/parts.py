@@ -70,7 +70,7 @@ def list_run(
     """Find the inputs of a whole run once, for all its parts; arguments as for ``score``."""
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
     barred = [Path(one) for one in (output, masks, reports) if one is not None]
-    return require_inputs(inputs, volumes=bundle.config.volume is not None, leave_out=barred, limits=limits)
+    return require_inputs(inputs, config=bundle.config, leave_out=barred, limits=limits)
 
 
 def score_part(

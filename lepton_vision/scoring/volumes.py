@@ -103,7 +103,7 @@ class VolumeScorer:
         """Read and prepare one volume, in any thread; every failure becomes a reason."""
         started, version = time.perf_counter(), source.version()
         try:
-            image = source.read(limits=self._limits, **self._repairs)
+            image = source.read(limits=self._limits, channels=self._volume.channels, **self._repairs)
             require_image(image, include=self._config.scan.include)
             grid = grid_of(image, self._volume)
             whole = preprocess_view(image, self._config.preprocess, self._volume)

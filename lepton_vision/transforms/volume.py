@@ -9,7 +9,7 @@ for that, rounded once to uint16. Everything follows from the file and the confi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -90,12 +90,13 @@ def preprocess_volume(image: Image, config: PreprocessConfig, volume: VolumeConf
     """Turn, window and resample one volume; the result is what the cache keeps.
 
     Args:
-        image: pixels (C, D, H, W) float32 in modality units, C = 1 (gray) or 3 (RGB).
+        image: pixels (C, D, H, W) float32 in modality units, C = 1 (gray), 3 (RGB) or those of ``volume.channels``.
         config: windows and colour.
         volume: spacing.
 
     Returns:
-        (C', D, H, W) uint16 on ``grid_of(image, volume)``, 0 black to 65535 white; C' = ``config.channels``.
+        (C', D, H, W) uint16 on ``grid_of(image, volume)``, 0 black to 65535 white; C' = ``config.channels``:
+        the windows of the first channel of the file, then those of the next.
 
     Raises:
         ReadError: as ``grid_of``, and ``channels``, ``units`` or ``no_window`` as for ``preprocess_image``.
@@ -108,11 +109,25 @@ def preprocess_volume(image: Image, config: PreprocessConfig, volume: VolumeConf
     grid = grid_of(image, volume)
     copies = 3 if config.color == "rgb" and image.channels == 1 else 1
     out = np.empty((config.channels, *grid.size), np.uint16)
-    for number, whole in enumerate(display_planes(image, config)):
+    planes = (plane for part in _channels(image, config) for plane in display_planes(part, config))
+    for number, whole in enumerate(planes):
         scaled = resize_volume(turn(whole, grid), size=grid.size) * np.float32(LEVELS)
         scaled += np.float32(0.5)  # truncation on assignment then rounds to nearest
         out[number * copies : (number + 1) * copies] = scaled
     return out
+
+
+def _channels(image: Image, config: PreprocessConfig) -> list[Image]:
+    """Each channel that the configuration names as an image of its own: its window depends on no other."""
+    if config.components == 1 and not (image.source_format == "nifti" and image.channels > 1):
+        return [image]
+    if image.channels != config.components:
+        raise ReadError(
+            f"Expected a volume of {config.components} channels (volume.channels). Received: {image.channels}. Scan "
+            "with these channels, or name those that the files have.",
+            reason="channels",
+        )
+    return [replace(image, pixels=image.pixels[number : number + 1]) for number in range(image.channels)]
 
 
 def preprocess_slices(image: Image, config: PreprocessConfig, volume: VolumeConfig) -> UInt16Pixels:

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from lepton_vision.config import Config, VolumeConfig
 from lepton_vision.errors import LeptonError, ReadError
 from lepton_vision.manifest.table import Manifest
+from lepton_vision.readers.channels import agreed_channels, channel_files
 from lepton_vision.readers.image import read_image
 from lepton_vision.transforms.mask_rows import MaskRows
 from lepton_vision.transforms.masks import read_structures
@@ -148,7 +149,8 @@ class VolumeDataset(Dataset[Batch]):
     def _prepare(self, row: int) -> Prepared:
         address = self.locate(row)
         try:
-            image = read_image(address.path, frame=address.frame, member=address.member, **address.repairs)
+            member = agreed_channels(address.path, self.volume.channels, row=address.member)
+            image = read_image(address.path, frame=address.frame, member=member, **address.repairs)
             grid = grid_of(image, self.volume)
             pixels = preprocess_view(image, self.config.preprocess, self.volume)
         except ReadError as error:
@@ -191,9 +193,10 @@ class VolumeDataset(Dataset[Batch]):
     def _sources(self, row: int) -> list[str]:
         places = [self.locate(row), None if self.masks is None else self.masks.locate(row)]
         return [
-            f"{place.path.absolute()} {place.member} {place.frame} {place.repair} {source_version(place.path)}"
+            f"{place.path.absolute()} {place.member} {place.frame} {place.repair} {source_version(path)}"
             for place in places
             if place is not None
+            for path in channel_files(place.path, (place.member or "").split(",")) or [place.path]
         ]
 
     def _sample(self, row: int, seed: int | None) -> tuple[UInt16Pixels | Pixels, StoredMask | None]:
