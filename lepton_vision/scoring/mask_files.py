@@ -119,7 +119,9 @@ def _nifti(labels: Labels, *, image: Image, header: NiftiHeader | None) -> bytes
     new = kind.header_class()
     is_whole = header is not None and (labels.ndim == 3 or header.shape[0] == 1)
     if header is not None and is_whole:
-        array = _on_stored_grid(labels, image=image, header=header).T.reshape(header.header.get_data_shape())
+        stored = header.header.get_data_shape()
+        axes = 3 if max(stored[3:], default=1) > 1 else len(stored)  # a mask has no components
+        array = _on_stored_grid(labels, image=image, header=header).T.reshape(stored[:axes])
         new.set_data_shape(array.shape)  # before the places: it resets steps
         for name in _PLACE:
             new[name] = header.header[name]

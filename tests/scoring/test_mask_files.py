@@ -456,3 +456,15 @@ def test_a_colour_mask_is_refused(tmp_path: Path) -> None:
     Pillow.fromarray(np.zeros((4, 5, 3), np.uint8)).save(tmp_path / "m.png")
     with pytest.raises(ScoringError, match="Received: 3 channels"):
         export(tmp_path / "m.png", tmp_path / "o.png", tmp_path / "m.png")
+
+
+def test_the_mask_of_a_file_of_components_lies_on_its_grid_without_them(tmp_path: Path) -> None:
+    affine = np.array([[0.0, -2.0, 0.0, 5.0], [1.0, 0.0, 0.0, 6.0], [0.0, 0.0, 3.0, 7.0], [0.0, 0.0, 0.0, 1.0]])
+    labels = np.random.default_rng(0).integers(0, 3, (4, 5, 6)).astype(np.uint8)
+    source = tmp_path / "image.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.stack([labels, labels], axis=-1).astype(np.int16), affine), source)
+    image = read_image(source, member="t1,t2")
+    write_mask(image.pixels[0].astype(np.uint8), tmp_path / "mask.nii.gz", image=image, source=source)
+    mask = nibabel.load(tmp_path / "mask.nii.gz")
+    assert np.array_equal(np.asarray(mask.dataobj), labels)
+    assert np.allclose(mask.affine, affine)
