@@ -464,7 +464,8 @@ def test_the_mask_of_a_file_of_components_lies_on_its_grid_without_them(tmp_path
     source = tmp_path / "image.nii.gz"
     nibabel.save(nibabel.Nifti1Image(np.stack([labels, labels], axis=-1).astype(np.int16), affine), source)
     image = read_image(source, member="t1,t2")
-    write_mask(image.pixels[0].astype(np.uint8), tmp_path / "mask.nii.gz", image=image, source=source)
+    parts = {"image": image, "source": source, "structures": ("a", "b")}
+    write_mask(image.pixels[0].astype(np.uint8), tmp_path / "mask.nii.gz", **parts)
     mask = nibabel.load(tmp_path / "mask.nii.gz")
     assert np.array_equal(np.asarray(mask.dataobj), labels)
     assert np.allclose(mask.affine, affine)
