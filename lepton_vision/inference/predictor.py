@@ -85,7 +85,7 @@ def predict(
         total = len(dataset)
         outcomes = read_ahead(range(total), lambda row: read_row(dataset, row), workers=workers, depth=2 * size)
     elif config.volume is not None:
-        places = list_volumes(images, volume=config.volume)
+        places = list_volumes(images, volume=config.volume, include=config.scan.include)
         total = len(places)
         outcomes = read_ahead(places, lambda place: read_volume(place, config), workers=workers, depth=2 * size)
     else:

@@ -23,7 +23,7 @@ from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import autocast, choose_device, choose_precision, suited_format
 from lepton_vision.readers.identity import pseudonym
-from lepton_vision.readers.image import read_image
+from lepton_vision.readers.image import read_image, require_image
 from lepton_vision.readers.mask import LabelMap
 from lepton_vision.transforms.preprocess import UInt16Pixels, to_input
 from lepton_vision.transforms.rows import RowTable
@@ -156,7 +156,8 @@ def predict_volume_masks(
         table = RowTable.of(images)
         jobs = [(table.locate(row), table.image_id(row), int(table.index[row])) for row in range(len(table))]
     else:
-        jobs = [(address, "", -1) for address in list_volumes(images, volume=segmenter.config.volume)]
+        config = segmenter.config
+        jobs = [(one, "", -1) for one in list_volumes(images, volume=config.volume, include=config.scan.include)]
     outcomes = read_ahead(jobs, lambda job: _read(*job, segmenter.config), workers=workers, depth=2)
     for done, outcome in enumerate(outcomes, start=1):
         if isinstance(outcome, Failure):
@@ -178,10 +179,13 @@ def _probabilities(segmenter: VolumeSegmenter, ready: _Ready) -> Pixels | None:
         return None
 
 
-def _read(address: SampleAddress, image_id: str, row: int, config: Config) -> _Ready | Failure:
+def _read(address: SampleAddress | Failure, image_id: str, row: int, config: Config) -> _Ready | Failure:
+    if isinstance(address, Failure):
+        return address
     volume = config.volume or VolumeConfig()
     try:
         image = read_image(address.path, member=address.member, frame=address.frame, **address.repairs)
+        require_image(image, include=config.scan.include)
         grid = grid_of(image, volume)
         pixels = preprocess_view(image, config.preprocess, volume)
     except ReadError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from lepton_vision.config import Config, VolumeConfig
@@ -20,26 +20,35 @@ from lepton_vision.types import SampleAddress
 
 
 def list_volumes(
-    named: str | Path | Sequence[str | Path], *, volume: VolumeConfig | None = None
-) -> list[SampleAddress]:
+    named: str | Path | Sequence[str | Path], *, volume: VolumeConfig | None = None, include: Collection[str] = ()
+) -> list[SampleAddress | Failure]:
     """Return where the volumes lie: DICOM series first (the folder and the id of the series), then all other files.
 
-    A file that is no volume is in the list: it ends as a failure.
+    A file that is no volume is in the list: it ends as a failure. What lies in a series and is no slice of it is a
+    failure at once.
 
     Args:
         named: a file, a folder, or several of both.
         volume: says which series are repaired, and the channels of NIfTI files; None: none.
+        include: kinds of objects that are read by themselves where they are no slices, see ``config.ScanConfig``.
     """
     series, others = group_series(list_files(named))
     choices = {} if volume is None else {"tilt": volume.tilt, "gaps": volume.gaps}
     repair = ",".join(name for name, choice in choices.items() if choice != "refuse")
-    listed = [SampleAddress(one.folder, one.member, repair=repair) for one in series]
     channels = () if volume is None else volume.channels
-    return listed + [SampleAddress(path, named_channels(path, channels)) for path in first_files(others, channels)]
+    strays = [stray for one in series for stray in one.left_out]
+    files = [*first_files(others, channels), *(path for path, reason in strays if reason in include)]
+    return [
+        *(SampleAddress(one.folder, one.member, repair=repair) for one in series),
+        *(SampleAddress(path, named_channels(path, channels)) for path in files),
+        *(Failure(pseudonym("image", path.as_posix()), reason) for path, reason in strays if reason not in include),
+    ]
 
 
-def read_volume(address: SampleAddress, config: Config) -> Outcome:
+def read_volume(address: SampleAddress | Failure, config: Config) -> Outcome:
     """Read one volume, ready for a network that gives one prediction for all of it."""
+    if isinstance(address, Failure):
+        return address
     volume = config.volume or VolumeConfig()
     is_series = address.member is not None and is_folder(address.path)
     series, dash, suffix = (address.member or "").partition("-") if is_series else ("", "", "")

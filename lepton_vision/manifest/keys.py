@@ -13,6 +13,7 @@ from lepton_vision.errors import ManifestError
 from lepton_vision.manifest.paths import match_paths, stem_of
 from lepton_vision.manifest.patients import id_text, plain_name
 from lepton_vision.manifest.words import is_unknown, words
+from lepton_vision.readers.channels import case_path
 from lepton_vision.readers.identity import pseudonym
 
 # Spellings of key columns, without case, blanks, "_" and "-", by kind: those that name one image before those that name
@@ -73,6 +74,17 @@ class _Scanned:
     frame: pd.DataFrame
     base_ids: Sequence[str]
     root: Path
+
+    def places(self) -> dict[Any, list[int]]:
+        """Rows by path, and by the name of a case of several files; masks, which may be called as images, by none."""
+        is_mask = self.frame["reason"].eq("mask_file").fillna(False)
+        paths = self.frame["path"].astype(object).where(~is_mask, None)
+        members = self.frame["member"].astype(object).where(self.frame["source_format"].eq("nifti"), None)
+        cases = [
+            case_path(PurePosixPath(path), member.split(",")) if isinstance(member, str) and path else None
+            for path, member in zip(paths, members, strict=True)
+        ]
+        return places_of(list(paths), [case and case.as_posix() for case in cases])
 
 
 def find_keys(columns: Sequence[Any] | pd.Index[Any], *, patient_from: str | None = None) -> list[Key]:
@@ -162,7 +174,7 @@ def _rows(scanned: _Scanned, kind: str, texts: Sequence[str]) -> list[list[int]]
     """Rows of the manifest that each row of the label table names."""
     frame = scanned.frame
     if kind == "path":
-        return match_paths(places_of(list(frame["path"])), texts, root=scanned.root)
+        return match_paths(scanned.places(), texts, root=scanned.root)
     if kind == "image_id":
         places = places_of([*scanned.base_ids], list(frame["image_id"]))
         return [places.get(text, []) for text in texts]
@@ -178,7 +190,7 @@ def _by_name(scanned: _Scanned, key: Key, texts: Sequence[str]) -> list[Match]:
     if key.kind == "path":
         return []
     names = texts if key.kind in _ONE_IMAGE else ["" if text.isdecimal() else text for text in texts]
-    rows = match_paths(places_of(list(scanned.frame["path"])), names, root=scanned.root) if any(names) else []
+    rows = match_paths(scanned.places(), names, root=scanned.root) if any(names) else []
     return [Match(Key("path", key.name), rows)]
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from lepton_vision.config import Config
 from lepton_vision.errors import ReadError
 from lepton_vision.manifest.hashes import perceptual_hash, pixel_hash
-from lepton_vision.manifest.record import BASE, Record
+from lepton_vision.manifest.record import BASE, Record, Rules, describe_file
 from lepton_vision.manifest.schema import FACT_COLUMNS
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.manifest.values import value_facts
@@ -44,16 +44,20 @@ def describe_series(
 ) -> list[Record]:
     """Return the row of one volume of a series, and a rejected one of each file that was left out; never raises.
 
-    ``path`` is the smallest folder that holds all files of the series, relative to the root, and ``member`` the
-    pseudonymous id of the volume in it. Slices that form no volume are a row with status "rejected" and the reason, and
-    so is a series of objects that are not to be included, see ``record.describe_file``. ``repair`` says what was
-    repaired, as asked for: see ``read_series``.
+    A file that was left out is a sample by itself where its kind is included. ``path`` is the smallest folder that
+    holds all files of the series, relative to the root, and ``member`` the pseudonymous id of the volume in it. Slices
+    that form no volume are a row with status "rejected" and the reason, and so is a series of objects that are not to
+    be included, see ``record.describe_file``. ``repair`` says what was repaired, as asked for: see ``read_series``.
     """
     own = series.image_id
     path = series.folder.relative_to(root).as_posix()
     record: Record = {"image_id": own, BASE: own, "path": path, "member": series.member, "status": "ok"}
     record |= {"series_id": series.series_id, "source_format": "dicom"}
-    left_out = [_left_out(path, root=root, reason=reason, series=series) for path, reason in series.left_out]
+    left_out = [
+        row
+        for path, reason in series.left_out
+        for row in _left_out(path, root=root, reason=reason, series=series, include=include)
+    ]
     try:
         facts = probe(series.files[0])
         record |= {name: getattr(facts, name) for name in _COMMON if getattr(facts, name) is not None}
@@ -75,18 +79,14 @@ def describe_series(
     return [record | ({"phash": perceptual} if perceptual else {}), *left_out]
 
 
-def _left_out(path: Path, *, root: Path, reason: str, series: FoundSeries) -> Record:
+def _left_out(path: Path, *, root: Path, reason: str, series: FoundSeries, include: Collection[str]) -> list[Record]:
+    """Rows of a file that is no slice of its series: rejected, or those of the file by itself."""
     relative = path.relative_to(root).as_posix()
+    if reason in include:
+        return describe_file(str(path), relative, rules=Rules(frozenset(include)))
     own = pseudonym("image", relative)
-    return {
-        "image_id": own,
-        BASE: own,
-        "path": relative,
-        "status": "rejected",
-        "reason": reason,
-        "series_id": series.series_id,
-        "source_format": "dicom",
-    }
+    record: Record = {"image_id": own, BASE: own, "path": relative, "status": "rejected", "reason": reason}
+    return [record | {"series_id": series.series_id, "source_format": "dicom"}]
 
 
 def with_repairs(config: Config, manifest: Manifest) -> Config:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Final
+from pathlib import Path, PurePath
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from lepton_vision.types import FloatArray, Geometry, Image
 _STARTS: Final = ("_", "-", ".")
 _ENDS: Final = (".nii.gz", ".nii")
 _TOLERANCE: Final = 1e-3  # mm
+_AnyPath = TypeVar("_AnyPath", bound=PurePath)
 
 
 def suffixes_of(channels: Sequence[str]) -> tuple[str, ...]:
@@ -27,7 +28,7 @@ def suffixes_of(channels: Sequence[str]) -> tuple[str, ...]:
     return tuple(found) if channels and all(is_file) else ()
 
 
-def split_name(path: Path) -> tuple[str, str]:
+def split_name(path: PurePath) -> tuple[str, str]:
     """Name of a NIfTI file before and from ``.nii``; the second is "" for a file of another name."""
     for end in _ENDS:
         if path.name.lower().endswith(end):
@@ -59,10 +60,17 @@ def agreed_channels(path: Path, channels: Sequence[str], *, row: str | None) -> 
 
 def channel_files(path: Path, channels: Sequence[str]) -> tuple[Path, ...]:
     """The files of the case that one of them belongs to, in the order of the channels; () where it is no such file."""
-    suffixes, (stem, end) = suffixes_of(channels), split_name(path)
-    own = max((suffix for suffix in suffixes if end and stem.endswith(suffix)), key=len, default="")
+    case = case_path(path, channels)
+    stem, end = split_name(case or path)
+    return tuple(path.with_name(f"{stem}{suffix}{end}") for suffix in suffixes_of(channels)) if case else ()
+
+
+def case_path(path: _AnyPath, channels: Sequence[str]) -> _AnyPath | None:
+    """Path of one of the files of a case without what names its channel; None where it is no such file."""
+    stem, end = split_name(path)
+    own = max((suffix for suffix in suffixes_of(channels) if end and stem.endswith(suffix)), key=len, default="")
     case = stem.removesuffix(own)
-    return tuple(path.with_name(f"{case}{suffix}{end}") for suffix in suffixes) if own and case else ()
+    return path.with_name(case + end) if own and case else None
 
 
 def first_files(paths: Iterable[Path], channels: Sequence[str]) -> list[Path]:

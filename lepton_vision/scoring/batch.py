@@ -35,7 +35,14 @@ from lepton_vision.scoring.mask_folder import MaskFormat
 from lepton_vision.scoring.path_map import write_path_map
 from lepton_vision.scoring.sides import OpenSides, Sides
 from lepton_vision.scoring.sink import SHARD_ROWS, ShardFormat, ShardSink, recorded_engine
-from lepton_vision.scoring.summary import FailureLimit, ScoreSummary, check_failures, refuse_share, summarize
+from lepton_vision.scoring.summary import (
+    FailureLimit,
+    ScoreSummary,
+    check_failures,
+    refuse_share,
+    summarize,
+    tell_left_out,
+)
 from lepton_vision.scoring.volumes import VolumeScorer, engine_name
 from lepton_vision.sections import GapChoice, TiltChoice
 
@@ -75,8 +82,9 @@ def score(
 
     A bundle of images gives a row per file, and per frame of a file of several. A bundle of volumes gives a row per
     volume of a DICOM series, wherever its files lie, and per other file; probabilities are those of ``predict``. Files
-    of a series that are no slices of it (copies, localizers, pictures without a place) get a row with the status
-    "left_out", which is no failure. ``repair`` says what was repaired in a series.
+    of a series that are no slices of it (copies, localizers, pictures without a place), objects that are no images to
+    classify (see ``include``) and DICOM files without pixels get a row with the status "left_out", which is no failure.
+    ``repair`` says what was repaired in a series.
 
     With ``masks``, rows get the size of each structure, ``<structure>_ml`` of a volume or ``<structure>_mm2`` of an
     image (NaN where the spacing in the patient is not known), and ``mask``, the name of a file in that folder, or
@@ -155,6 +163,7 @@ def score(
         stop=FailureLimit(max_failures, len(found)),
         progress=progress,
     )
+    tell_left_out(summary)
     check_failures(summary, max_failures)
     return summary
 
@@ -308,7 +317,7 @@ def _run(
         with quiet:  # once for all: if each file enters it, that takes a twentieth of the time of reading one
             for item in items:
                 scorer.add(item)
-                failures, done = failures + bool(item.reason), done + 1
+                failures, done = failures + bool(item.reason and item.status == "failed"), done + 1
                 if progress is not None:
                     progress(done, len(inputs), failures)
                 check()

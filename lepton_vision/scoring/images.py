@@ -18,7 +18,7 @@ from lepton_vision.readers.limits import Limits
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.mask_folder import MaskFolder
 from lepton_vision.scoring.report_folder import ReportFolder
-from lepton_vision.scoring.rows import Row, Values, decide, distances_of, ids_of, reason_of, without_pixels
+from lepton_vision.scoring.rows import Row, Values, decide, distances_of, ids_of, reason_of, status_of, without_pixels
 from lepton_vision.scoring.sink import ShardSink
 from lepton_vision.transforms.masks import restore_mask
 from lepton_vision.transforms.preprocess import preprocess_image
@@ -35,6 +35,11 @@ class ReadImages:
     images: tuple[Image, ...] = ()
     pixels: tuple[UInt16Pixels, ...] = ()
     reason: str = ""
+
+    @property
+    def status(self) -> str:
+        """That of its row where it has no image."""
+        return status_of(self.reason, is_stray=self.source.is_left_out)
 
 
 class _Seen(NamedTuple):
@@ -139,7 +144,7 @@ class ImageScorer:
         for item in group:
             facts = self._facts | item.source.ids() | {"source_version": item.version}
             if item.reason:
-                self._sink.append([facts | {"status": "failed", "reason": item.reason, "seconds": item.seconds}])
+                self._sink.append([facts | {"status": item.status, "reason": item.reason, "seconds": item.seconds}])
                 continue
             share = item.seconds / len(item.images)
             rows = []

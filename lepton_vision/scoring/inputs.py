@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ReadError, ScoringError
-from lepton_vision.readers.channels import agreed_channels, first_files, named_channels
+from lepton_vision.readers.channels import agreed_channels, channel_files, first_files, named_channels
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import read_image, read_named
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_bytes
@@ -39,17 +39,23 @@ class Input:
         path: the file, or the smallest folder that holds the series; of a member of an archive, the archive.
         series: the series, or None.
         place: where the file lies; None for a series.
+        channels: of NIfTI files, see ``config.VolumeConfig``; a row of a manifest names its own.
     """
 
     path_id: str
     path: Path
     series: FoundSeries | PackedSeries | None = None
     place: Place | None = None
+    channels: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The file, or those of the series; the archives of a packed one."""
-        return (self.path,) if self.series is None else self.series.files
+        """The file, those of its case, or those of the series; the archives of a packed one."""
+        if self.series is not None:
+            return self.series.files
+        is_row = self.place is not None and self.place.kind == "row"
+        names = self.place.member.split(",") if self.place is not None and is_row else self.channels
+        return channel_files(self.path, names) or (self.path,)
 
     @property
     def frame(self) -> int | None:
@@ -109,7 +115,7 @@ class Input:
         Args:
             limits: what it may cost.
             is_whole: False leaves out what only masks need, facts and geometry.
-            channels: of NIfTI files, see ``config.VolumeConfig``; a row of a manifest names its own.
+            channels: of the model; a row of a manifest names its own, and they must agree.
             gaps: of a series, see ``readers.read_series``.
             tilt: the same.
 
@@ -154,14 +160,22 @@ class Inputs:
         path_ids: (N,) uint64, the hexadecimal digits of each ``Input.path_id`` as a number.
         places: texts of ``Place``.
         series: where volumes are scored.
+        channels: see ``Input``.
     """
 
     path_ids: npt.NDArray[np.uint64]
     places: TextColumn
     series: Sequence[FoundSeries | PackedSeries] = ()
+    channels: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, places: Iterable[Place], series: Sequence[FoundSeries | PackedSeries] = ()) -> Inputs:
+    def of(
+        cls,
+        places: Iterable[Place],
+        series: Sequence[FoundSeries | PackedSeries] = (),
+        *,
+        channels: Sequence[str] = (),
+    ) -> Inputs:
         """Pack them; a place that was named before is left out.
 
         Raises:
@@ -179,7 +193,7 @@ class Inputs:
         kept = _first_of_each(path_ids, packed, first=len(series))
         if not kept.all():
             packed = TextColumn.of(packed[int(k)] for k in np.flatnonzero(kept[len(series) :]))
-        return cls(path_ids[kept], packed, series)
+        return cls(path_ids[kept], packed, series, tuple(channels))
 
     def __len__(self) -> int:
         return len(self.path_ids)
@@ -189,7 +203,7 @@ class Inputs:
         of_series, of_places = wanted[: len(self.series)], wanted[len(self.series) :]
         series = [self.series[int(k)] for k in np.flatnonzero(of_series)]
         places = TextColumn.of(self.places[int(k)] for k in np.flatnonzero(of_places))
-        return Inputs(self.path_ids[wanted], places, series)
+        return Inputs(self.path_ids[wanted], places, series, self.channels)
 
     def __iter__(self) -> Iterator[Input]:
         for number, path_id in enumerate(self.path_ids):
@@ -201,7 +215,7 @@ class Inputs:
 
     def _place(self, number: int, path_id: int) -> Input:
         place = Place.of_text(self.places[number])
-        return Input(f"{path_id:016x}", Path(place.path), None, place)
+        return Input(f"{path_id:016x}", Path(place.path), None, place, self.channels)
 
 
 def _check_file(path: Path, *, limits: Limits) -> None:
@@ -248,6 +262,7 @@ def list_inputs(
     *,
     volumes: bool,
     channels: Sequence[str] = (),
+    include: Collection[str] = (),
     leave_out: Sequence[Path] = (),
     limits: Limits = DEFAULT_LIMITS,
 ) -> Inputs:
@@ -258,6 +273,8 @@ def list_inputs(
         volumes: files, members of archives and objects of one DICOM series are one input, or one for each volume in it;
             of a series that lies in plain files, only those are looked at. What is no slice of it is one by itself.
         channels: files of these endings that lie together are one input, see ``config.VolumeConfig.channels``.
+        include: kinds of objects that are inputs of their own where they are no slices of the series they lie in, see
+            ``config.ScanConfig``.
         leave_out: folders whose files are left out.
         limits: caps on archives.
 
@@ -273,10 +290,11 @@ def list_inputs(
     series, others = group_series(plain, limits=limits)
     rest = [place for place in places if place.kind != "file" or place.reason]
     packed, rest = group_packed(rest, known=[one.series_id for one in series], limits=limits)
-    strays = [Place(path.as_posix(), "left_out", reason=reason) for one in series for path, reason in one.left_out]
+    strays = [Place(path.as_posix(), reason=reason) for one in series for path, reason in one.left_out]
     strays += [place for one in packed for place in one.left_out]
-    firsts = first_files(others, channels)
-    return Inputs.of([*(Place(path.as_posix()) for path in firsts), *rest, *strays], [*series, *packed])
+    strays = [replace(p, reason="") if p.reason in include else replace(p, kind="left_out") for p in strays]
+    firsts = [Place(path.as_posix()) for path in first_files(others, channels)]
+    return Inputs.of([*firsts, *rest, *strays], [*series, *packed], channels=channels)
 
 
 def require_inputs(
@@ -294,7 +312,8 @@ def require_inputs(
     if not isinstance(named, Inputs):
         volume = config.volume
         channels = () if volume is None else volume.channels
-        named = list_inputs(named, volumes=volume is not None, channels=channels, leave_out=leave_out, limits=limits)
+        how: dict[str, Any] = {"channels": channels, "include": config.scan.include, "leave_out": leave_out}
+        named = list_inputs(named, volumes=volume is not None, limits=limits, **how)
     if not len(named):
         raise ScoringError(
             "Expected files to score. Received: none. Check the path; hidden files do not count.", key="inputs"

@@ -170,7 +170,7 @@ def _volumes(slices: list[tuple[Place, Plane]], series: PackedSeries, *, limits:
     for suffix, files in volume_files(division, [(place, plane.frame) for place, plane in slices]):
         parts.append(replace(series, places=files.files, suffix=suffix, frames=files.frames))
     strays = {slices[k][0]: reason for k, reason in division.left_out.items()}
-    left_out = tuple(replace(place, kind="left_out", reason=reason) for place, reason in strays.items())
+    left_out = tuple(replace(place, reason=reason) for place, reason in strays.items())
     return [replace(parts[0], left_out=left_out), *parts[1:]]
 
 

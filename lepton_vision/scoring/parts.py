@@ -44,7 +44,14 @@ from lepton_vision.scoring.sink import (
     refuse_other_job,
     scored_ids,
 )
-from lepton_vision.scoring.summary import FailureLimit, ScoreSummary, check_failures, refuse_share, summarize
+from lepton_vision.scoring.summary import (
+    FailureLimit,
+    ScoreSummary,
+    check_failures,
+    refuse_share,
+    summarize,
+    tell_left_out,
+)
 
 
 def part_inputs(inputs: Inputs, *, part: int, parts: int) -> Inputs:
@@ -243,6 +250,7 @@ def merge_parts(
                 "finished. Score those parts again, then merge again; all other rows are in the folder.",
                 path=output,
             )
+    tell_left_out(summary)
     check_failures(summary, max_failures)
     return summary
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,11 @@ from lepton_vision.novelty import Features
 from lepton_vision.scoring.schema import NOVELTY
 from lepton_vision.set_rules import SetRule, answer_sets
 from lepton_vision.targets import output_stems, probability_names, set_names
-from lepton_vision.types import Image, OperatingPoint, Target
+from lepton_vision.types import Image, ObjectKind, OperatingPoint, Target
 
 Row = dict[str, Any]
+# What lies beside images and is none to classify; any other reason is a failure.
+_LEFT_OUT = frozenset({*get_args(ObjectKind), "no_pixels"})
 Values = dict[str, npt.NDArray[np.floating[Any]]]
 
 _ZERO = np.float32(0.0).tobytes()
@@ -28,6 +30,11 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, ReadError):
         return error.reason
     return "too_large" if isinstance(error, MemoryError) else f"unexpected:{type(error).__name__}"
+
+
+def status_of(reason: str, *, is_stray: bool) -> str:
+    """Status of an input without a score, "failed" or "left_out"; ``is_stray``: a file of a series, no slice of it."""
+    return "left_out" if is_stray or reason in _LEFT_OUT else "failed"
 
 
 def without_pixels(image: Image) -> Image:

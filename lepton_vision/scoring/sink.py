@@ -168,7 +168,7 @@ class ShardSink:
         done: the inputs that had rows when the folder was opened.
         scored: rows on disk with status "ok".
         failed: those that failed, by reason.
-        left_out: those of files that are no slices of the series they lie in, by reason.
+        left_out: those of what is no image to classify, or no slice of the series it lies in, by reason.
         masked: rows on disk that name a mask.
         unmasked: rows on disk that say why there is none, by reason.
         mask_ids: image ids of the rows that named a mask when the folder was opened.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from lepton_vision.errors import ScoringError, TooManyFailuresError
 from lepton_vision.scoring.sink import ShardSink
+from lepton_vision.types import ObjectKind
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,8 @@ class ScoreSummary:
         engine: runtime of the probabilities; None without targets.
         engine_difference: its largest difference from torch in float32 on a calibration batch; None for torch.
         cases: rows of series, studies and patients in ``_cases`` of the folder, see ``cases.write_cases``.
-        left_out: rows of files that are no slices of the series they lie in, counted by reason: no failures.
+        left_out: rows of what is no image to classify, or no slice of the series it lies in, counted by reason: no
+            failures.
     """
 
     output: Path
@@ -139,6 +144,19 @@ def check_failures(summary: ScoreSummary, max_failures: float) -> None:
             f"Expected at most {max_failures:.1%} failed rows. Received: {share:.1%} ({counts}). "
             "All rows are written; look at their reasons, or raise max_failures.",
             facts=summary.to_dict(),
+        )
+
+
+def tell_left_out(summary: ScoreSummary) -> None:
+    """Warn of objects that were not scored, and say how they would be."""
+    kinds = [reason for reason in summary.left_out if reason in get_args(ObjectKind)]
+    if kinds:
+        shown = ", ".join(f"{kind}: {summary.left_out[kind]}" for kind in kinds)
+        _LOGGER.warning(
+            "Not scored, as no images to classify: %s. --include %s scores them, too (include=…), with --no-resume or "
+            "into another folder.",
+            shown,
+            ",".join(kinds),
         )
 
 

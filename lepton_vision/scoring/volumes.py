@@ -26,7 +26,7 @@ from lepton_vision.readers.series import repairs_of
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.mask_folder import MaskFolder
 from lepton_vision.scoring.report_folder import ReportFolder
-from lepton_vision.scoring.rows import Row, Values, decide, distances_of, ids_of, reason_of, without_pixels
+from lepton_vision.scoring.rows import Row, Values, decide, distances_of, ids_of, reason_of, status_of, without_pixels
 from lepton_vision.scoring.sink import ShardSink
 from lepton_vision.transforms.preprocess import to_input
 from lepton_vision.transforms.volume import Grid, grid_of, preprocess_view, restore_mask
@@ -59,6 +59,11 @@ class ReadVolume:
     grid: Grid | None = None
     columns: Row | None = None
     reason: str = ""
+
+    @property
+    def status(self) -> str:
+        """That of its row where it has no image."""
+        return status_of(self.reason, is_stray=self.source.is_left_out)
 
 
 class VolumeScorer:
@@ -117,8 +122,7 @@ class VolumeScorer:
         """Take one volume: its mask is written at once, its row reaches the sink once a batch is full."""
         if item.image is None:
             facts = self._facts | item.source.ids() | {"source_version": item.version}
-            status = "left_out" if item.source.is_left_out else "failed"
-            self._sink.append([facts | {"status": status, "reason": item.reason, "seconds": item.seconds}])
+            self._sink.append([facts | {"status": item.status, "reason": item.reason, "seconds": item.seconds}])
             self._sink.flush_due()
             return
         started = time.perf_counter()

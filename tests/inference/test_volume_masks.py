@@ -19,6 +19,7 @@ from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.network import make_network
 from lepton_vision.readers.image import read_image
+from lepton_vision.types import SampleAddress
 from tests.manifest.dicom_series import write_series
 from tests.transforms.volumes import planted_volumes, volume_config
 
@@ -82,7 +83,7 @@ def test_rows_and_files_have_the_same_masks_and_failures_their_reasons(manifest:
     assert found[0].labels.shape == (4, 9, 8)
     assert isinstance(found[1], Failure)
     assert found[1].reason == "not_an_image"
-    assert [address.member is None for address in list_volumes(tmp_path)] == [False, True]
+    assert [isinstance(one, SampleAddress) and one.member is None for one in list_volumes(tmp_path)] == [False, True]
 
 
 def test_left_and_right_are_exchanged_where_asked_for_and_allowed(manifest: Manifest) -> None:

@@ -180,3 +180,17 @@ def test_of_two_columns_of_paths_the_one_that_matches_joins(tmp_path: Path) -> N
 def test_a_coarser_key_never_stands_in_for_rows_of_images(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"'path' or 'PatientID'"):
         scanned(tmp_path, ["a.png", "b.png"], "path,PatientID,y\nx.png,a,0\nz.png,a,1\n")
+
+
+def test_a_file_name_of_an_image_is_not_that_of_its_mask(tmp_path: Path) -> None:
+    """Images and masks of the same names in two folders, and a table of file names alone."""
+    for number in range(3):
+        write_picture(
+            tmp_path / "masks" / f"{number}.png", np.eye(*picture(0, size=(12, 10)).shape[:2], dtype=np.uint8) * 255
+        )
+    manifest = scanned(tmp_path, [f"images/{n}.png" for n in range(3)], "image,label\n0.png,a\n1.png,b\n2.png,a\n")
+    assert values_of(manifest, "label") == ["a", "b", "a"]
+    (tmp_path / "masks").rename(tmp_path / "img" / "masks")
+    again = scan_folder(tmp_path / "img", labels=tmp_path / "labels.csv", workers=1)
+    assert values_of(again.ok, "label") == ["a", "b", "a"]
+    assert values_of(again.ok, "mask_path") == ["masks/0.png", "masks/1.png", "masks/2.png"]

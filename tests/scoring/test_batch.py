@@ -21,7 +21,7 @@ from lepton_vision.inference.engine import Engine, Examined
 from lepton_vision.inference.streams import streams_here
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.models.bundle_files import _checksum
-from lepton_vision.scoring import batch, images, inputs
+from lepton_vision.scoring import batch, images, inputs, merge_parts, score_part
 from lepton_vision.scoring.batch import score
 from lepton_vision.scoring.rows import decide
 from lepton_vision.types import OperatingPoint, Target
@@ -209,15 +209,28 @@ _OBJECTS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_what_is_no_image_has_no_probability_unless_training_took_it_in(bundle: Bundle, tmp_path: Path) -> None:
+def test_what_is_no_image_has_no_probability_unless_training_took_it_in(
+    bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """The bundle says what is scored, a flag says otherwise."""
     for name, elements in _OBJECTS.items():
         (tmp_path / "inbox").mkdir(exist_ok=True)
         header(random_labels(ROWS, COLUMNS), **elements).save_as(
             tmp_path / "inbox" / f"{name}.dcm", enforce_file_format=True
         )
+    report = header(random_labels(ROWS, COLUMNS), SOPClassUID="1.2.840.10008.5.1.4.1.1.88.33", Modality="SR")
+    del report.PixelData, report.Rows, report.Columns
+    report.save_as(tmp_path / "inbox" / "report.dcm", enforce_file_format=True)
     summary = score(bundle, tmp_path / "inbox", tmp_path / "out")
-    assert (summary.scored, summary.failed) == (1, {"localizer": 1, "secondary_capture": 1, "segmentation": 1})
+    assert (summary.scored, summary.failed) == (1, {})
+    assert summary.left_out == {"localizer": 1, "secondary_capture": 1, "segmentation": 1, "no_pixels": 1}
+    assert (read(tmp_path / "out")["status"] == "left_out").sum() == 4
+    assert "--include localizer,secondary_capture,segmentation" in caplog.text
+    by_table: dict[str, Any] = {"max_failures": 0.0, "file_format": "csv"}
+    assert score(bundle, tmp_path / "inbox", tmp_path / "csv", **by_table).left_out == summary.left_out
+    assert score(bundle, tmp_path / "inbox", tmp_path / "csv", **by_table).new_rows == 0
+    assert score_part(bundle, tmp_path / "inbox", tmp_path / "all", part=0, parts=1, max_failures=0.0)
+    assert merge_parts(bundle, tmp_path / "all", max_failures=0.0).left_out == summary.left_out
     assert read(tmp_path / "out")["sick_probability"].notna().sum() == 1
     trained = bundle.with_include(["secondary_capture"])
     assert trained.bundle_id == bundle.bundle_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from lepton_vision.config import Config
-from lepton_vision.errors import ConfigError, ReadError
+from lepton_vision.errors import ConfigError, ReadError, ScoringError
 from lepton_vision.inference import predict
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.scoring.batch import score
@@ -109,3 +110,25 @@ def test_names_of_endings_are_taken_too_and_bundles_without_keep_their_id() -> N
     assert named.volume.channels == ("t1=_0000", "t2=_0001")
     assert Config.from_dict(named.to_dict()).preprocess == named.preprocess
     assert named.override("volume.channels=[]").channels == 1
+
+
+def test_a_case_changes_where_any_of_its_files_does(kind: str, tmp_path: Path) -> None:
+    bundle = random_bundle(config(kind).model_copy(update={"targets": (SICK, ORGAN)}))
+    Manifest.scan(tmp_path / "data", channels=SPECS[kind], workers=1).save(tmp_path / "manifest.parquet")
+    inputs = {"out": tmp_path / "data", "out2": tmp_path / "manifest.parquet"}
+    for name, named in inputs.items():
+        score(bundle, named, tmp_path / name)
+    last = sorted((tmp_path / "data").glob("c1*"))[-1]
+    nib.save(nib.load(last), last)
+    os.utime(last, (1, 1))
+    for name, named in inputs.items():
+        with pytest.raises(ScoringError, match="1 that have changed"):
+            score(bundle, named, tmp_path / name)
+
+
+@pytest.mark.parametrize("ending", ["", ".nii.gz"])
+def test_a_label_table_names_the_case(kind: str, ending: str, tmp_path: Path) -> None:
+    table = pd.DataFrame({"image": [f"c{number}{ending}" for number in range(4)], "sick": [0, 1, 0, 1]})
+    manifest = Manifest.scan(tmp_path / "data", labels=table, channels=SPECS[kind], workers=1)
+    assert manifest.ok.frame["sick"].tolist() == [0, 1, 0]
+    assert manifest.label_notes == ()

@@ -453,7 +453,7 @@ def test_values_without_a_name_or_with_two_are_refused(
 
 
 def test_a_colour_mask_is_refused(tmp_path: Path) -> None:
-    Pillow.fromarray(np.zeros((4, 5, 3), np.uint8)).save(tmp_path / "m.png")
+    Pillow.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3)).save(tmp_path / "m.png")
     with pytest.raises(ScoringError, match="Received: 3 channels"):
         export(tmp_path / "m.png", tmp_path / "o.png", tmp_path / "m.png")
 

@@ -68,12 +68,30 @@ def test_each_volume_of_a_series_has_a_row_and_what_is_no_slice_has_one_too(
     assert [name.rpartition("-")[2] for name in ok[0]["image_id"]] == ["echo1", "echo2"]
     assert ok[0]["series_id"].nunique() == 1
     assert sorted(tables[0].loc[tables[0]["status"] == "left_out", "reason"]) == ["copy", "localizer", "no_position"]
-    assert sorted(predict(bundle, study, device="cpu").image_id) == list(ok[0]["image_id"])
+    predicted = predict(bundle, study, device="cpu")
+    assert sorted(predicted.image_id) == list(ok[0]["image_id"])
+    assert sorted(one.reason for one in predicted.failures) == ["copy", "localizer", "no_position"]
     manifest = Manifest.scan(study, volumes=True, workers=1)
     assert sorted(manifest.ok.frame["image_id"]) == list(ok[0]["image_id"])
     assert sorted(manifest.frame["reason"].dropna()) == ["copy", "localizer", "no_position"]
     again = score(bundle, study, tmp_path / "out-", device="cpu")
     assert (again.new_rows, again.left_out) == (0, {"copy": 1, "localizer": 1, "no_position": 1})
+
+
+def test_a_localizer_among_the_slices_is_taken_in_by_itself_where_that_is_asked_for(
+    bundle: Bundle, study: Path, tmp_path: Path
+) -> None:
+    own = bundle.with_include(["localizer"])
+    for named in (study, pack(study, tmp_path / "study.zip")):
+        summary = score(own, named, tmp_path / f"out-{named.suffix}", device="cpu")
+        assert (summary.rows, summary.scored, summary.failed) == (5, 3, {})
+        assert summary.left_out == {"copy": 1, "no_position": 1}
+    manifest = Manifest.scan(study, volumes=True, workers=1, include=["localizer"])
+    assert manifest.rejected == {"copy": 1, "no_position": 1}
+    frame = manifest.ok.frame
+    assert frame.loc[frame["object_kind"] == "localizer", "path"].tolist() == ["scout.dcm"]
+    reasons = [one.reason for one in predict(own, study, device="cpu").failures]
+    assert reasons.count("localizer") == 0
 
 
 def test_tilt_and_gaps_are_repaired_where_asked_for_and_the_row_says_so(bundle: Bundle, tmp_path: Path) -> None:
