@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -196,6 +197,14 @@ class Config(Section):
             ConfigError: names that clash, or a mapping that names none of them.
         """
         return Config.from_dict({**self.to_dict(), "targets": list(targets)})
+
+    @model_validator(mode="after")
+    def _share_unknown(self) -> Config:
+        if self.segmentation is not None:
+            known = self.segmentation.unknown_value
+            targets = (replace(one, mask_unknown=known) if one.mask_values else one for one in self.targets)
+            object.__setattr__(self, "targets", tuple(targets))  # frozen, and not yet out
+        return self
 
     @model_validator(mode="after")
     def _count_components(self) -> Config:

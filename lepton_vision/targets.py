@@ -27,6 +27,9 @@ class Target:
         is_lateral: left and right mean something for this target, so images are never flipped left–right.
         mask_values: of a binary target that has no column of its own: an image is positive where its mask holds any of
             these values, negative where it holds none, unknown where it has no mask.
+        mask_unknown: with ``mask_values``, the value of masks where nobody knows: an image whose mask holds it, and
+            none of ``mask_values``, is unknown. "auto": 255, unless that is one of ``mask_values``; None: no value says
+            so. Beside a segmentation head it is always ``segmentation.unknown``.
         uncertain: what a label counts as that looks uncertain (-1, as in CheXpert, or a word such as "equivocal"):
             "unknown", or of binary and multilabel targets "positive" or "negative"; None refuses such labels.
 
@@ -43,6 +46,7 @@ class Target:
     column: str | None = None
     is_lateral: bool = False
     mask_values: tuple[int, ...] = ()
+    mask_unknown: int | Literal["auto"] | None = "auto"
     uncertain: Uncertain | None = None
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from lepton_vision.errors import EvaluationError, ReadError
 from lepton_vision.evaluation.segmentation import MaskCase
 from lepton_vision.geometry import grid_gap, is_same_spacing
 from lepton_vision.inference.predictions import Failure
-from lepton_vision.readers.mask import NOISE, is_laid, read_drawn
+from lepton_vision.readers.mask import NOISE, is_laid, read_drawn, turn_to
 from lepton_vision.types import Image, SampleAddress
 
 
@@ -39,8 +39,9 @@ def load_cases(
     """Read one case after the other; geometry is the truth's.
 
     A file that cannot be read becomes a Failure with the reason code, and so does a prediction that lies elsewhere in
-    the patient than its truth (``prediction: geometry``, and how far away). A prediction without a spacing,
-    orientation or place of its own (PNG, npz) is taken to lie on the truth's grid.
+    the patient than its truth (``prediction: geometry``, and how far away). A prediction of the same voxels in another
+    axis order is turned; one without a spacing, orientation or place of its own (PNG, npz) is taken to lie on the
+    truth's grid.
 
     Raises:
         EvaluationError: a colour image, values that are no whole numbers, or a prediction of another shape, spacing or
@@ -83,7 +84,9 @@ def _load(row: MaskRow) -> MaskCase | Failure:
 
 
 def read_masks(row: MaskRow) -> dict[str, Image]:
-    """Read truth and prediction; a DICOM Segmentation lies on the image of the row, or else on the other mask.
+    """Read truth and prediction, this in the axis order of the truth (see ``mask.turn_to``).
+
+    A DICOM Segmentation lies on the image of the row, or else on the other mask.
 
     Raises:
         ReadError: with the path of the mask that cannot be read.
@@ -100,7 +103,7 @@ def read_masks(row: MaskRow) -> dict[str, Image]:
             "'image'. Received: none.",
             key="image",
         )
-    return found
+    return found | {"prediction": turn_to(found["prediction"], found["truth"])}
 
 
 def read_labels(image: Image, name: str) -> npt.NDArray[np.int32]:

@@ -18,7 +18,7 @@ from lepton_vision.errors import LabelError, ManifestError
 from lepton_vision.manifest.class_counts import find_problem
 from lepton_vision.manifest.doubts import is_number, not_classes, question, uncertain_values
 from lepton_vision.manifest.words import BLANKS, UNCERTAIN_WORDS, folded, is_unknown
-from lepton_vision.types import Split, Target, TargetKind, Uncertain
+from lepton_vision.types import UNKNOWN, Split, Target, TargetKind, Uncertain
 
 if TYPE_CHECKING:
     from lepton_vision.manifest.table import Manifest
@@ -61,9 +61,11 @@ def label_array(frame: pd.DataFrame, target: Target) -> npt.NDArray[np.float32]:
 
 
 def _presence(values: pd.Series[Any], target: Target) -> npt.NDArray[np.float32]:
-    """(N,) 1 where a mask holds one of the target's values, 0 where it holds none, NaN where there is no mask."""
+    """(N,) 1 where a mask holds one of the target's values, 0 where it is known to hold none, else NaN."""
     wanted = {str(value) for value in target.mask_values}
-    found = [math.nan if pd.isna(text) else float(bool(wanted & set(str(text).split(",")))) for text in values]
+    unknown = str(UNKNOWN if target.mask_unknown == "auto" else target.mask_unknown)
+    held: list[set[str]] = [set() if pd.isna(text) else set(str(text).split(",")) for text in values]
+    found = [1.0 if wanted & one else 0.0 if one and unknown not in one else math.nan for one in held]
     return np.asarray(found, dtype=np.float32)
 
 

@@ -16,7 +16,7 @@ from lepton_vision.errors import ManifestError, ReadError
 from lepton_vision.manifest.hashes import pixel_hash
 from lepton_vision.manifest.schema import objects
 from lepton_vision.readers.image import read_image
-from lepton_vision.readers.mask import check_grid, is_laid, read_mask
+from lepton_vision.readers.mask import check_grid, is_laid, read_mask, turn_to
 from lepton_vision.types import Image, SampleAddress
 
 _COLUMNS: Final = ("mask_path", "mask_member", "mask_values", "mask_hash")
@@ -117,10 +117,11 @@ def _describe(job: _Job) -> tuple[str, str] | str:
     """Values and hash of a mask, or the reason why it cannot be used."""
     try:
         mask = read_mask(job.mask.path, member=job.mask.member, frame=job.mask.frame, on=job.image)
-        _check_size(mask, job)
         if mask.spacing_mm is not None and not is_laid(mask):
             image = read_image(job.image.path, member=job.image.member, frame=job.image.frame, **job.image.repairs)
+            mask = turn_to(mask, image)
             check_grid(mask, image)
+        _check_size(mask, job)
     except ReadError as error:
         return error.reason if error.reason.startswith("mask_") else f"mask_{error.reason}"
     values = np.unique(mask.pixels).astype(int)

@@ -66,10 +66,11 @@ def _plain(text: str) -> str:
 
 
 def stem_of(path: str) -> str:
-    """A path without the suffix of its file."""
+    """A path without the suffix of its file; the scanned folder itself (a series in it) is "."."""
     lower = path.lower()
     double = next((end for end in _DOUBLE if lower.endswith(end)), None)
-    return path[: -len(double)] if double else str(PurePosixPath(path).with_suffix(""))
+    pure = PurePosixPath(path)
+    return path[: -len(double)] if double else str(pure.with_suffix("") if pure.name else pure)
 
 
 def _ends(whole: Mapping[str, list[str]], asked: set[str]) -> dict[str, list[str]]:

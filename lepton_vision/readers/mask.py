@@ -14,6 +14,7 @@ from lepton_vision.readers.content import is_folder, open_content
 from lepton_vision.readers.image import read_image
 from lepton_vision.readers.label_raster import KINDS, one_channel, stored_labels
 from lepton_vision.readers.limits import DEFAULT_LIMITS
+from lepton_vision.readers.orient import reorient
 from lepton_vision.readers.segmentations import open_segmentation, read_segmentation
 from lepton_vision.types import Image, SampleAddress
 
@@ -36,7 +37,8 @@ def read_mask(
         member: array of an npz file; all of its entries where ``frame`` is None.
         frame: one frame of it; the result is 2-D. Frames of a Segmentation are found by their place instead.
         on: image that the mask belongs to. A Segmentation is laid on its voxels; None takes the planes that its frames
-            lie on. Other masks are returned as they are, see ``check_grid``.
+            lie on. Other masks are turned to its axes where it is an Image, see ``turn_to``, and not compared with it,
+            see ``check_grid``.
 
     Returns:
         Image with pixels (1, H, W) or (1, D, H, W), whole numbers from 0 to 255 as the file has them: indices of a
@@ -91,9 +93,23 @@ def read_drawn(
     image = read_image(path, member=member, frame=frame)
     if image.source_format in KINDS:
         return stored_labels(image, path, frame=frame)
+    if isinstance(on, Image):
+        image = turn_to(image, on)
     if image.facts.get("photometric") == "MONOCHROME1" and image.units != "HU":  # was turned to be looked at
         image = replace(image, pixels=np.float32(sum(image.value_range)) - image.pixels)
     return one_channel(image)
+
+
+def turn_to(mask: Image, image: Image) -> Image:
+    """Turn a mask of the same voxels in another axis order to that of its image, exactly; any other stays as it is."""
+    have, want = mask.geometry, image.geometry
+    if have is None or want is None or not (mask.is_volume and image.is_volume) or have.orientation == want.orientation:
+        return mask
+    turned = reorient(mask, want.orientation)
+    shape = image.pixels.shape[1:]
+    if turned.geometry is None or turned.pixels.shape[1:] != shape or grid_gap(turned.geometry, want, shape=shape):
+        return mask
+    return turned
 
 
 def is_laid(mask: Image) -> bool:

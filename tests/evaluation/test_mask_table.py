@@ -110,6 +110,14 @@ def test_a_prediction_without_geometry_lies_on_the_truths_grid(tmp_path: Path, p
     assert (figures["dice"].value, figures["hd95_mm"].value) == (0.75, 0.5)
 
 
+def test_a_prediction_in_another_axis_order_is_turned(tmp_path: Path, pair: tuple[str, str]) -> None:
+    shifted = nibabel.Nifti1Image(volume(1), np.diag([*ZOOMS, 1.0]))
+    shifted.as_reoriented([[2, -1], [0, 1], [1, -1]]).to_filename(tmp_path / "turned.nii")
+    path = table(tmp_path, ("i0", "p", pair[0], "turned.nii"))
+    figures = evaluate_mask_table(path, out=tmp_path / "out", structures=STRUCTURES).figures["a"]
+    assert (figures["dice"].value, figures["hd95_mm"].value) == (0.75, 0.5)
+
+
 def test_a_broken_file_is_a_row_with_a_reason(tmp_path: Path, pair: tuple[str, str]) -> None:
     (tmp_path / "broken.nii").write_bytes((tmp_path / pair[1]).read_bytes()[:400])
     (tmp_path / "empty.nii").write_bytes(b"")

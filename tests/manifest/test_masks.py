@@ -14,6 +14,7 @@ from PIL import Image as PilImage
 from lepton_vision.config import Config
 from lepton_vision.errors import ManifestError, ReadError
 from lepton_vision.manifest import Manifest
+from lepton_vision.manifest.schema import conform
 from lepton_vision.readers import read_image
 from lepton_vision.readers.mask import check_grid, read_mask
 from lepton_vision.transforms import make_loader
@@ -62,6 +63,28 @@ def test_masks_become_facts_of_their_rows(study: Path) -> None:
 def test_a_label_may_come_from_the_mask(study: Path) -> None:
     labels = Manifest.scan(study, labels=study / "labels.csv").labels(SICK)
     np.testing.assert_array_equal(labels, [1.0, 0.0, np.nan, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "labels"),
+    [
+        (None, [1, 1, 0, np.nan, np.nan, 0]),  # 255 where nothing else is said
+        ({"structures": {"core": 2}}, [1, 1, 0, np.nan, np.nan, 0]),
+        ({"structures": {"core": 2}, "unknown": 7}, [1, 1, 0, 0, 0, np.nan]),
+        ({"structures": {"core": 2}, "unknown": None}, [1, 1, 0, 0, 0, 0]),
+        ({"structures": {"core": 2, "rim": 255}}, [1, 1, 0, 0, 0, 0]),
+    ],
+)
+def test_a_mask_that_is_unknown_gives_no_negative_label(
+    segmentation: dict[str, object] | None, labels: list[float]
+) -> None:
+    sick = {"name": "sick", "kind": "binary", "classes": ["no", "yes"], "mask_values": [2]}
+    config = Config.from_dict({"targets": [sick], "segmentation": segmentation})
+    held = ["0,2", "2,255", "0", "255", "0,255", "0,7"]
+    table = pd.DataFrame({"image_id": list("abcdef"), "path": list("abcdef"), "mask_values": held})
+    manifest = Manifest(conform(table, label_columns=()), Path())
+    np.testing.assert_array_equal(manifest.labels(config.targets[0]), labels)
+    assert Config.from_dict(config.to_dict()) == config
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
@@ -143,6 +166,29 @@ def gap_of(mask: Path, image: Path) -> str:
     except ReadError as error:
         return str(error)
     return ""
+
+
+@pytest.mark.parametrize("codes", ["LAS", "PIR", "SAL"])
+def test_a_mask_in_another_axis_order_is_turned_to_its_image(tmp_path: Path, codes: str) -> None:
+    """The same voxels, turned by nibabel: what is learnt from is the mask as it was drawn on the image."""
+    values = np.random.default_rng(0).normal(size=(6, 5, 4)).astype(np.float32)
+    truth = (values > 1).astype(np.uint8) * 2
+    save_nifti(tmp_path / "images/a.nii.gz", values, AFFINE)
+    orientations = nibabel.orientations
+    way = orientations.ornt_transform(orientations.axcodes2ornt("RAS"), orientations.axcodes2ornt(codes))
+    turned = nibabel.Nifti1Image(truth, AFFINE).as_reoriented(way)
+    save_nifti(tmp_path / "labels/a.nii.gz", np.asarray(turned.dataobj), turned.affine)
+    table = pd.DataFrame({"file": ["images/a.nii.gz"], "mask": ["labels/a.nii.gz"]})
+    manifest = Manifest.scan(tmp_path, labels=table)
+    assert manifest.frame[["status", "mask_values"]].values.tolist() == [["ok", "0,2"]]
+    image = read_image(tmp_path / "images/a.nii.gz")
+    found = read_mask(tmp_path / "labels/a.nii.gz", on=image)
+    np.testing.assert_array_equal(found.pixels[0], truth.transpose(2, 1, 0))
+    check_grid(found, image)
+    config = Config().override("segmentation.structures={core: 2}", "volume.view=3d", "volume.patch=[4, 5, 6]")
+    loaded = next(iter(make_loader(manifest, config)))
+    shown = nibabel.as_closest_canonical(nibabel.Nifti1Image(truth, AFFINE)).get_fdata()[::-1, ::-1]  # RAS to LPS
+    np.testing.assert_array_equal(loaded.masks[0], (shown > 0).transpose(2, 1, 0))  # type: ignore[index]
 
 
 @pytest.mark.parametrize(("digits", "refused"), [(None, 0), (2, 0), (0, 40)])
