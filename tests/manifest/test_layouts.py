@@ -44,7 +44,45 @@ LAYOUTS = {
     "DRIVE": {
         "training/images/21_training.tif": None,
         "training/mask/21_training_mask.gif": ("training/images/21_training.tif",),
+        "training/1st_manual/21_manual1.gif": ("training/images/21_training.tif",),
+        "training/1st_manual/22_manual1.gif": (),
     },
+    "BraTS": {
+        "B_000/B_000_flair.nii.gz": None,
+        "B_000/B_000_t1.nii.gz": None,
+        "B_000/B_000_seg.nii.gz": (),  # the names say of which case, not on which of its images
+        "B_001/B_001_t1.nii.gz": None,
+        "B_001/B_001_seg.nii.gz": ("B_001/B_001_t1.nii.gz",),
+    },
+    "KiTS": {
+        "case_00000/imaging.nii.gz": None,
+        "case_00000/segmentation.nii.gz": ("case_00000/imaging.nii.gz",),
+        "case_00001/t1.nii.gz": None,
+        "case_00001/t2.nii.gz": None,
+        "case_00001/mask.nii.gz": (),
+    },
+    "LiTS": {"volume-0.nii": None, "segmentation-0.nii": ("volume-0.nii",), "volume-10.nii": None},
+    "BTCV": {"img/img0001.nii.gz": None, "label/label0001.nii.gz": ("img/img0001.nii.gz",)},
+    "TotalSegmentator": {
+        "s0000/ct.nii.gz": None,
+        "s0000/segmentations/liver.nii.gz": ("s0000/ct.nii.gz",),
+        "s0000/segmentations/spleen.nii.gz": ("s0000/ct.nii.gz",),
+    },
+    "VOC": {"JPEGImages/a.jpg": None, "SegmentationClass/a.png": ("JPEGImages/a.jpg",)},
+    "OpenMMLab": {"img_dir/train/a.jpg": None, "ann_dir/train/a.png": ("img_dir/train/a.jpg",)},
+    "Carvana": {"train_images/a.jpg": None, "train_masks/a_mask.gif": ("train_images/a.jpg",)},
+    "Montgomery": {
+        "CXR_png/M_1_0.png": None,
+        "ManualMask/leftMask/M_1_0.png": ("CXR_png/M_1_0.png",),
+        "ManualMask/rightMask/M_1_0.png": ("CXR_png/M_1_0.png",),
+    },
+    "COVID-QU-Ex": {
+        "Train/COVID-19/images/c_1.png": None,
+        "Train/COVID-19/infection masks/c_1.png": ("Train/COVID-19/images/c_1.png",),
+        "Train/Normal/images/n_1.png": None,
+        "Train/Normal/lung masks/n_1.png": ("Train/Normal/images/n_1.png",),
+    },
+    "labels in the names": {"a/img_0001_label_3.png": None, "a/img_0002_label_0.png": None},
     "folders": {
         "train/images/a/1.png": None,
         "train/Masks/a/1.png": ("train/images/a/1.png",),
@@ -63,6 +101,8 @@ LAYOUTS = {
         "seg/leg_seg.png": None,
         "notes/1_mask.txt": None,
         "notes/1.txt": None,
+        "with_mask/1.png": None,
+        "without_mask/1.png": None,
     },
 }
 
@@ -81,6 +121,10 @@ def test_masks_are_found_by_their_names(layout: str) -> None:
         (("mask", "no_mask"), False),
         (("seg", "normal"), False),
         (("images", "benign"), False),
+        (("train_images", "train_masks"), True),
+        (("train_images", "test_masks"), False),
+        (("with_mask", "without_mask"), False),
+        (("CXR_png", "ManualMask"), True),
     ],
 )
 def test_folders_of_a_layout_are_no_classes(folders: tuple[str, ...], is_layout: bool) -> None:
