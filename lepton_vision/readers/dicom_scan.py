@@ -27,7 +27,7 @@ _MOST_BYTES = 2**16  # of a header that is scanned; CT and MR have 2 to 10 kB
 _VRS = frozenset(str(vr).encode() for vr in VR if len(vr) == 2)
 _LONG_VRS = frozenset(str(vr).encode() for vr in EXPLICIT_VR_LENGTH_32 if len(vr) == 2)
 _OF_CHARACTER_SET = frozenset({b"SH", b"LO", b"ST", b"LT", b"UC", b"UT", b"PN"})  # PS3.5 6.2: read by (0008,0005)
-_TEXT_VRS = frozenset({b"UI", b"LO"})
+_TEXT_VRS = frozenset({b"AS", b"CS", b"DA", b"LO", b"SH", b"UI"})
 _IS_PLAIN_TEXT = re.compile(rb"[ -\[\]-~]*\0*").fullmatch  # printable, and no backslash, which parts values
 _SHORT, _LONG = struct.Struct("<HH2sH"), struct.Struct("<I")
 _TRANSFER_SYNTAX = 0x00020010
@@ -151,16 +151,21 @@ class _Unread(NamedTuple):
 
 
 class _Text(NamedTuple):
-    """An element of plain text; ``value`` as pydicom gives it, but for blanks at its ends."""
+    """An element of plain text; ``value`` as pydicom gives it."""
 
     value: str
 
+    @property
+    def is_empty(self) -> bool:
+        """As pydicom says."""
+        return not self.value
+
 
 def _plain(element: Element) -> Any:
-    """An element of one file: text without anything to convert as it is, anything else by pydicom where asked for."""
+    """An element: text without anything to convert as it is, anything else by pydicom where asked for."""
     _, vr, content = element
     if vr in _TEXT_VRS and _IS_PLAIN_TEXT(content):
-        return _Text(content.rstrip(b"\0").decode("ascii"))
+        return _Text(content.rstrip(b"\0 ").decode("ascii"))
     return _Unread(_raw(element))
 
 
@@ -169,10 +174,10 @@ def _converted(elements: tuple[Element, ...]) -> dict[int, Any]:
     """The elements by tag, converted; a value that cannot be is left as it is, and tried again by who asks for it."""
     found: dict[int, Any] = {}
     for element in elements:
-        raw = _raw(element)
-        found[element[0]] = _Unread(raw)
-        with suppress(Exception):
-            found[element[0]] = _convert(raw)
+        plain = found[element[0]] = _plain(element)
+        if isinstance(plain, _Unread):
+            with suppress(Exception):
+                found[element[0]] = _convert(plain.raw)
     return found
 
 
