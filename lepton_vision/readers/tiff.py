@@ -71,9 +71,15 @@ def probe_tiff(data: bytes) -> TiffFacts:
     """Count the images of a TIFF file; pages of a smaller copy or of a mask are none.
 
     Raises:
-        ReadError: reason ``corrupt``, ``truncated`` or ``unsupported``.
+        ReadError: reason ``corrupt``, ``truncated`` or ``unsupported``, also of a page that could not be read.
     """
-    return _facts(_pages(data))
+    pages = _pages(data)
+    for page in pages:
+        _check_samples(page)
+        if page.planes == 1:
+            _check_segments(data, page)
+            _decoder(page)
+    return _facts(pages)
 
 
 def read_tiff(data: bytes, *, frame: int | None, limits: Limits) -> Decoded:
@@ -88,7 +94,9 @@ def read_tiff(data: bytes, *, frame: int | None, limits: Limits) -> Decoded:
     wanted = wanted_pages(facts.frames, frame=frame)
     chosen = [pages[0]] if pages[0].planes > 1 else [pages[number] for number in wanted]
     for page in chosen:
-        _check_page(page, count=len(wanted), limits=limits)
+        rows, columns, samples = page.entry.imagelength, page.entry.imagewidth, page.entry.samplesperpixel
+        check_size(int(rows), int(columns), len(wanted), int(samples), limits=limits)
+        _check_samples(page)
     if any(page.samples != chosen[0].samples for page in chosen):
         raise ReadError(
             "The pages of the file differ in the type of their samples. Read single pages (frame=i).", reason="geometry"
@@ -167,10 +175,9 @@ def _planes(file: Any, data: bytes) -> int:
     return max(planes, 1)
 
 
-def _check_page(page: _Page, *, count: int, limits: Limits) -> None:
-    """Refuse what is too large, and samples that are neither one gray nor three of colour."""
+def _check_samples(page: _Page) -> None:
+    """Refuse samples that are neither one gray nor three of colour."""
     entry = page.entry
-    check_size(int(entry.imagelength), int(entry.imagewidth), count, int(entry.samplesperpixel), limits=limits)
     extra = [int(one) for one in entry.extrasamples]
     colors = int(entry.samplesperpixel) - len(extra)
     if not page.is_color and (colors != 1 or any(one not in (1, 2) for one in extra)):
@@ -183,22 +190,36 @@ def _check_page(page: _Page, *, count: int, limits: Limits) -> None:
 
 def _read_page(data: bytes, page: _Page) -> tuple[npt.NDArray[Any], str]:
     """(H, W) or (H, W, 3) stored values of a page, larger is brighter, and the package that decoded them."""
-    entry = page.entry
     _check_segments(data, page)
+    decoder = _decoder(page)
+    if decoder == "pillow":
+        values = _by_pillow(data, page)
+        is_wide = page.bits == 32 and page.kind == "unsigned"
+        return values.view(np.uint32) if is_wide else values, _name(decoder)
+    values = _by_tifffile(data, page) if decoder == "tifffile" else _by_opencv(data, page)
+    return _turn(values, page), _name(decoder)
+
+
+def _decoder(page: _Page) -> Literal["pillow", "tifffile", "opencv"]:
+    """Package that decodes a page, by its kind alone.
+
+    Raises:
+        ReadError: reason ``unsupported``.
+    """
+    entry = page.entry
     is_whole = page.bits in (8, 16, 32, 64) and entry.photometric in (_WHITE_ZERO, _BLACK_ZERO, _RGB)
     is_gray = entry.photometric == _BLACK_ZERO and entry.samplesperpixel == 1
     is_known = entry.compression in _BY_PILLOW and not (entry.parent.is_bigtiff and entry.parent.byteorder == ">")
     if is_known and page.kind == "unsigned" and (page.bits <= 8 or (page.bits in (12, 16) and is_gray)):
-        return _by_pillow(data, page), _name("pillow")
+        return "pillow"
     if is_whole and entry.predictor in (1, 2) and entry.compression in (_NONE, *_DEFLATE):
-        return _turn(_by_tifffile(data, page), page), _name("tifffile")
+        return "tifffile"
     is_interleaved = entry.planarconfig == 1 or entry.samplesperpixel == 1  # OpenCV 5.0.0 leaves planes unwritten
     is_deep = page.bits >= (32 if page.kind == "real" else 16) or (page.bits == 8 and entry.photometric != _WHITE_ZERO)
     if is_whole and is_interleaved and is_deep and entry.compression in (_LZW, _PACKBITS, *_DEFLATE):
-        return _turn(_by_opencv(data, page), page), _name("opencv")
+        return "opencv"
     if is_known and is_gray and page.bits in (16, 32) and entry.parent.byteorder == "<":
-        values = _by_pillow(data, page)
-        return values.view(np.uint32) if page.kind == "unsigned" else values, _name("pillow")
+        return "pillow"
     raise _unsupported(page)
 
 

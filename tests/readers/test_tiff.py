@@ -298,3 +298,17 @@ def test_a_sound_file_of_another_kind_is_refused_by_its_name(
     assert error.reason == "unsupported"
     assert what in str(error)
     assert "damaged" not in str(error)
+    with pytest.raises(ReadError, match=what) as caught:  # a scan must not call it sound
+        probe(tmp_path / "x.tif")
+    assert caught.value.reason == "unsupported"
+
+
+def test_a_scan_sees_that_strips_are_missing(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "x.tif") as file:
+        file.write(some("u2"), **GRAY)
+        directory = file._fh.tell()
+    data = (tmp_path / "x.tif").read_bytes()
+    assert directory == len(data)  # the strip ends the file
+    (tmp_path / "x.tif").write_bytes(data[:-20])
+    with pytest.raises(ReadError, match="ends too early"):
+        probe(tmp_path / "x.tif")
