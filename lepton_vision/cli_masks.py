@@ -30,6 +30,9 @@ def evaluate(
     tolerance_mm: Annotated[float, typer.Option(help="For --masks: surfaces so far apart agree.")] = 1.0,
     lesions: Annotated[str, typer.Option(help="For --masks: structures to count lesion by lesion.")] = "",
     min_iou: Annotated[float, typer.Option(help="For --lesions: IoU of a hit; 0 for any shared voxel.")] = 0.0,
+    unknown: Annotated[
+        int | None, typer.Option(help="For --masks: value of the truth where nobody knows; not judged there.")
+    ] = None,
     about: Annotated[
         Path | None, typer.Option(help="YAML with what only a human can say; its keys stand in the checklists.")
     ] = None,
@@ -58,7 +61,7 @@ def evaluate(
     answers = None if about is None else read_about(about)
     with Console(quiet=as_json) as console:
         if masks is not None:
-            result = _evaluate_masks(masks, out, structures, tolerance_mm, lesions, min_iou, console)
+            result = _evaluate_masks(masks, out, structures, tolerance_mm, lesions, min_iou, unknown, console)
         elif predictions is not None:
             settings = _settings(Config(), unit, aggregate, assignments)
             result = _figures(*_evaluate_table(predictions, out, threshold, settings, validation, answers))
@@ -90,7 +93,14 @@ def _figures(evaluation: Any, report: Path) -> dict[str, Any]:
 
 
 def _evaluate_masks(
-    table: Path, out: Path, structures: str, tolerance_mm: float, lesions: str, min_iou: float, console: Any
+    table: Path,
+    out: Path,
+    structures: str,
+    tolerance_mm: float,
+    lesions: str,
+    min_iou: float,
+    unknown: int | None,
+    console: Any,
 ) -> dict[str, Any]:
     from lepton_vision.evaluation.mask_table import evaluate_mask_table, parse_structures
     from lepton_vision.mask_study import plain_figures
@@ -103,6 +113,7 @@ def _evaluate_masks(
         tolerance_mm=tolerance_mm,
         lesions=tuple(split_names(lesions)),
         min_iou=min_iou,
+        unknown=unknown,
         progress=lambda done, total: console.progress("evaluate", done, total, ""),
     )
     report = write_table_report(evaluation, table, out / "report.html")

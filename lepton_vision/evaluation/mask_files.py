@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,9 +35,9 @@ class MaskRow(NamedTuple):
 
 
 def load_cases(
-    rows: Sequence[MaskRow], *, progress: Callable[[int, int], None] | None = None
+    rows: Sequence[MaskRow], *, unknown: int | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Iterator[MaskCase | Failure]:
-    """Read one case after the other; geometry is the truth's.
+    """Read one case after the other; geometry is the truth's. Where the truth is ``unknown``, both are background.
 
     A file that cannot be read becomes a Failure with the reason code, and so does a prediction that lies elsewhere in
     the patient than its truth (``prediction: geometry``, and how far away). A prediction of the same voxels in another
@@ -49,14 +50,14 @@ def load_cases(
     """
     for number, row in enumerate(rows):
         try:
-            yield _load(row)
+            yield _load(row, unknown=unknown)
         except EvaluationError as error:
             raise EvaluationError(str(error), row=number, key=error.key) from None
         if progress is not None:
             progress(number + 1, len(rows))
 
 
-def _load(row: MaskRow) -> MaskCase | Failure:
+def _load(row: MaskRow, *, unknown: int | None) -> MaskCase | Failure:
     try:
         images = read_masks(row)
     except ReadError as error:
@@ -80,7 +81,10 @@ def _load(row: MaskRow) -> MaskCase | Failure:
         gap = grid_gap(prediction.geometry, truth.geometry, shape=case.truth.shape)
         if gap is not None:
             return Failure(row.image_id, f"prediction: geometry ({gap.text})")
-    return case
+    if unknown is None:
+        return case
+    is_known = labels["truth"] != unknown
+    return replace(case, truth=np.where(is_known, case.truth, 0), prediction=np.where(is_known, case.prediction, 0))
 
 
 def read_masks(row: MaskRow) -> dict[str, Image]:

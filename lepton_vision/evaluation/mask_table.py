@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def evaluate_mask_table(
     tolerance_mm: float = 1.0,
     lesions: Sequence[str] = (),
     min_iou: float = 0.0,
+    unknown: int | None = None,
     config: EvaluationConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SegmentationEvaluation:
@@ -50,19 +52,26 @@ def evaluate_mask_table(
         tolerance_mm: of the surface Dice.
         lesions: structures whose components are counted.
         min_iou: IoU of a lesion hit.
+        unknown: value of the truth where nobody knows what is there: such voxels count neither for nor against. None:
+            no value says so.
         config: replicates, confidence and seed.
         progress: called with (done, total).
 
     Raises:
-        EvaluationError: see ``read_mask_table``, ``mask_files.load_cases``, ``segmentation.evaluate_masks`` and
-            ``segmentation.check_occurrence``.
+        EvaluationError: ``unknown`` is a value of a structure, or 0; see ``read_mask_table``,
+            ``mask_files.load_cases``, ``segmentation.evaluate_masks`` and ``segmentation.check_occurrence``.
 
     Example:
         >>> evaluate_mask_table("masks.csv", out="result", structures={"liver": 1})  # doctest: +SKIP
     """
+    values = {value for group in structures.values() for value in ([group] if isinstance(group, int) else group)}
+    if unknown is not None and unknown in {0, *values}:
+        raise EvaluationError(
+            f"Expected a value of no structure for what is unknown, and not 0. Received: {unknown}.", key="unknown"
+        )
     rows = read_mask_table(table)
     evaluation = evaluate_masks(
-        load_cases(rows, progress=progress),
+        load_cases(rows, unknown=unknown, progress=progress),
         structures=structures,
         tolerance_mm=tolerance_mm,
         lesions=lesions,
@@ -70,6 +79,8 @@ def evaluate_mask_table(
         config=config,
     )
     check_occurrence(evaluation)
+    if unknown is not None:
+        evaluation = replace(evaluation, provenance={**evaluation.provenance, "unknown": unknown})
     write_mask_results(evaluation, out)
     return evaluation
 

@@ -25,6 +25,7 @@ from lepton_vision.types import Figure
 _LOGGER = logging.getLogger(__name__)
 LabelArray = npt.NDArray[np.integer[Any]] | BoolArray
 Structures = Mapping[str, int | tuple[int, ...]]
+_VOID = " A value of a table's truth that means that nobody knows: --unknown (evaluate_mask_table: unknown)."
 
 
 @dataclass(frozen=True, eq=False)
@@ -356,7 +357,7 @@ def _check_values(case: MaskCase, structures: Structures, *, row: int) -> None:
             raise EvaluationError(
                 f"Unknown values in the {name} of case {row} (from 0). Expected: 0, "
                 f"{', '.join(map(str, sorted(known)))}. Received: {shown}. Name every value that stands in the masks "
-                "as a structure, or correct the masks.",
+                f"as a structure, or correct the masks.{_VOID if name == 'truth' else ''}",
                 row=row,
                 key=name,
             )

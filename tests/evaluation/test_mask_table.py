@@ -118,6 +118,19 @@ def test_a_prediction_in_another_axis_order_is_turned(tmp_path: Path, pair: tupl
     assert (figures["dice"].value, figures["hd95_mm"].value) == (0.75, 0.5)
 
 
+def test_where_the_truth_is_unknown_nothing_is_judged(tmp_path: Path, pair: tuple[str, str]) -> None:
+    truth = volume()
+    truth[5, 2:6, 1:3] = 255  # where the shifted prediction has its false column
+    path = table(tmp_path, ("i0", "p", nifti(tmp_path / "void.nii", truth), pair[1]))
+    found = evaluate_mask_table(path, out=tmp_path / "out", structures=STRUCTURES, unknown=255)
+    assert found.figures["a"]["dice"].value == pytest.approx(2 * 3 / (4 + 3))  # columns
+    assert json.loads((tmp_path / "out" / "figures.json").read_text()) == found.to_dict()
+    with pytest.raises(EvaluationError, match=r"Received: 255.*--unknown"):
+        evaluate_mask_table(path, out=tmp_path / "out", structures=STRUCTURES)
+    with pytest.raises(EvaluationError, match=r"not 0\. Received: 2"):
+        evaluate_mask_table(path, out=tmp_path / "out", structures=STRUCTURES, unknown=2)
+
+
 def test_a_broken_file_is_a_row_with_a_reason(tmp_path: Path, pair: tuple[str, str]) -> None:
     (tmp_path / "broken.nii").write_bytes((tmp_path / pair[1]).read_bytes()[:400])
     (tmp_path / "empty.nii").write_bytes(b"")
