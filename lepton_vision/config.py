@@ -305,7 +305,9 @@ def fingerprint(values: Any) -> str:
 
 def nearest(name: str, valid: list[str]) -> str:
     """End of a message that names the nearest valid name, or all of them where none is near."""
+    plain = {one.casefold(): one for one in reversed(valid)}
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
+    close = close or [plain[one] for one in difflib.get_close_matches(name.casefold(), list(plain), n=1, cutoff=0.6)]
     return f"Did you mean {close[0]!r}?" if close else f"Expected one of: {', '.join(sorted(valid))}."
 
 
@@ -332,7 +334,8 @@ def _explain(error: ValidationError) -> ConfigError:
         if isinstance(received, bool):
             shown += " YAML reads no, yes, on and off as booleans: put quotes around the word."
         told = first["msg"].removeprefix("Value error, ")
-        message = f"Configuration key {key or 'as a whole'}: {told}{'' if told[-1] in '.?' else '.'}{shown}"
+        place_in_words = f"Configuration key {key}" if key else "Configuration"
+        message = f"{place_in_words}: {told}{'' if told[-1] in '.?' else '.'}{shown}"
     more = f" ({len(problems) - 1} more problems.)" if len(problems) > 1 else ""
     return ConfigError(message + more, key=key)
 

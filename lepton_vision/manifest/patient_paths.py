@@ -11,7 +11,16 @@ from typing import Final
 _MOST_PATHS: Final = 20_000  # looked at; neighbours in sorted order are of one patient
 _WORDS: Final = "patient|participant|subject|volunteer|person|subj|pat|sub|mrn|pid|pt|case|p"
 _WORD: Final = re.compile(rf"(?<![A-Za-z0-9])((?:{_WORDS})[-_ ]?)(\d+)", re.IGNORECASE)
-_SCHEMES: Final = ("TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}", "sub-[A-Za-z0-9]+")  # of TCGA, and of BIDS where names hold letters
+_SCHEMES: Final = (  # of TCGA, BIDS where names hold letters, CBIS-DDSM, and OASIS
+    "TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}",
+    "sub-[A-Za-z0-9]+",
+    r"P_\d{5}",
+    r"OAS(?:[12]_|3)\d{4}",
+)
+_SESSION: Final = re.compile(  # behind a patient in the name of a folder, as in S001_visit2
+    r"(?<=\d)[-_. ](?:ses|session|visit|scan|study|mr|ct|day|week|month|year|time|tp|t|v)[-_]?\d+(?![A-Za-z0-9]).*",
+    re.IGNORECASE,
+)
 _NO_PATIENT: Final = re.compile(
     "study|series|session|ses|visit|view|slice|frame|fold|class|images?|img|scan|part|batch|grade|stage|label|folder|set"
     "|phase|day|month|year|time|t|v|level|birads|train|test|val|copy|version|file"
@@ -61,12 +70,21 @@ def _by_folder(paths: Sequence[str]) -> list[str]:
     found = []
     depth = max((path.count("/") for path in paths), default=0)
     for level in range(depth):
-        names = [path.split("/")[level] for path in paths if path.count("/") > level]
+        whole = [path.split("/")[level] for path in paths if path.count("/") > level]
+        names = [_SESSION.sub("", name) for name in whole]
         template = _template(names, total=len(paths))
         few = 2 if template is not None and template != r"\d+" else _FEW
         if template is not None and len(set(names)) > few:
-            found.append(f"(?:^|/)({template})/")
+            pattern = f"({template})" if whole != names else f"({template})/"
+            anywhere = f"(?:^|/){pattern}"
+            found.append(anywhere if _levels(anywhere, paths) == {level} else f"^(?:[^/]+/){{{level}}}{pattern}")
     return found
+
+
+def _levels(pattern: str, paths: Sequence[str]) -> set[int]:
+    """How many folders stand before what a pattern finds in the paths."""
+    found = map(re.compile(pattern).search, paths)
+    return {match.string.count("/", 0, match.start(1)) for match in found if match}
 
 
 def _by_file_name(paths: Sequence[str]) -> list[str]:

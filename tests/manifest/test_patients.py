@@ -160,6 +160,10 @@ def test_the_warning_names_the_flag_where_nothing_looks_like_a_patient(
         ([f"case_{p:03}.nii.gz" for p in range(9)], r"case_\d+"),
         ([f"IM-{p:04}-{v:04}.png" for p in range(9) for v in range(2)], r"(?:^|/)(IM-\d+)[-_. ][^/]*$"),
         ([f"images/{p:08}_{v:03}.png" for p in range(9) for v in range(2)], r"(?:^|/)(\d+)[-_. ][^/]*$"),
+        ([f"Calc-Test_P_{p:05}_{v}/1.3.6/1-1.png" for p in range(9) for v in ("CC", "MLO")], r"P_\d{5}"),
+        ([f"OAS1_{p:04}_MR{v}/1.png" for p in range(9) for v in "12"], r"OAS(?:[12]_|3)\d{4}"),
+        ([f"S{p:03}_visit{v}/1.png" for p in range(9) for v in "12"], r"(?:^|/)(S\d+)"),
+        ([f"{p % 2}/{p:03}/{v}.png" for p in range(20) for v in "12"], r"^(?:[^/]+/){1}(\d+)/"),
         ([f"grade{p % 4}/{p}.png" for p in range(20)], None),
         ([f"{p % 5}/{p}.png" for p in range(20)], None),
         ([f"slice{p}_{v}.png" for p in range(9) for v in "ab"], None),
@@ -170,3 +174,8 @@ def test_the_warning_names_the_flag_where_nothing_looks_like_a_patient(
 )
 def test_parts_of_paths_that_look_like_a_patient(paths: list[str], pattern: str | None) -> None:
     assert suggest_pattern(paths) == pattern
+
+
+def test_a_column_in_other_letters_is_named(chexpert: Path) -> None:
+    with pytest.raises(ManifestError, match=r"Did you mean 'mrn'\?"):
+        Manifest.scan(chexpert / "img", labels=chexpert / "labels.csv").with_patients("MRN")
