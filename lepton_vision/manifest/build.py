@@ -101,7 +101,7 @@ def scan_folder(
     records = _describe(jobs, root, volumes=volumes, rules=rules, **how)
     records += [*mask_records(masks), *unusable]
     _check_usable(records)
-    tell_left_out(records)
+    tell_left_out(records, volumes=volumes)
     _make_unique(records)
     manifest, unnamed = _assemble(records, root, table=table, patient_from=patient_from)
     warn_unknown(manifest.frame)

@@ -15,6 +15,7 @@ from lepton_vision.types import ObjectKind
 
 CAPTURE: Final = "secondary_capture"
 _REPAIRS: Final = {"tilt": "--tilt shear", "missing_slices": "--gaps fill"}
+_NEVER_VOLUMES: Final = "localizer"
 _KINDS: Final = get_args(ObjectKind)
 _LOGGER = logging.getLogger(__name__)
 _Job = TypeVar("_Job")
@@ -62,13 +63,18 @@ def take_lone_captures(
     )
 
 
-def tell_left_out(records: Sequence[Record]) -> None:
-    """Warn of what was left out."""
-    told = {*_KINDS} - {"mask_file"}  # of which ``layouts.tell_masks`` tells
-    counts = Counter(record["reason"] for record in records if record.get("reason") in told)
+def tell_left_out(records: Sequence[Record], *, volumes: bool) -> None:
+    """Warn of what was left out; of files that lie in a series ``series_list`` has told."""
+    kinds = [record["reason"] for record in records if "reason" in record and record.get("object_kind")]
+    counts = Counter(kind for kind in kinds if kind in _KINDS)
     if counts:
-        shown = ", ".join(f"{reason}: {count}" for reason, count in counts.most_common())
-        _LOGGER.warning("Left out as no images to classify: %s. %s", shown, hint(counts))
+        shown = ", ".join(f"{kind}: {count}" for kind, count in counts.most_common())
+        _LOGGER.warning("Left out as no images to classify: %s. %s", shown, hint(may_include(counts, volumes=volumes)))
+
+
+def may_include(kinds: Collection[str], *, volumes: bool) -> list[str]:
+    """Those of some kinds that can be samples: the planes of a localizer form no volume."""
+    return [kind for kind in kinds if not (volumes and kind == _NEVER_VOLUMES)]
 
 
 def with_kinds(config: Config, manifest: Manifest) -> Config:
@@ -89,4 +95,6 @@ def hint(reasons: Collection[str]) -> str:
     repairs = " ".join(flag for reason, flag in _REPAIRS.items() if reason in reasons)
     words = [f"--include {kinds} takes them in (include=…, scan.include)."] if kinds else []
     words += [f"{repairs} repairs such series (volume.tilt, volume.gaps)."] if repairs else []
+    if "geometry" in reasons:
+        words.append("--gaps fill repairs series in which single steps, as the last one, differ (volume.gaps).")
     return " ".join(words)

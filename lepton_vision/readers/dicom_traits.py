@@ -26,6 +26,7 @@ _TEXT = {
     "acquisition": (0x00200012,),
     "time": (0x0008002A, 0x00080022, 0x00080032),  # Acquisition DateTime, Date, Time
 }
+_CONTENT_TIME = (0x00080023, 0x00080033)  # Content Date, Time: where no acquisition is timed
 _BINARY = {
     "b": (0x00189087, "DiffusionBValue"),
     "direction": (0x00189089, "DiffusionGradientOrientation"),
@@ -55,6 +56,7 @@ _MACROS = {
 def read_traits(dataset: Dataset, *, frames: int) -> list[tuple[str, ...]]:
     """Values of ``TRAITS`` for each frame, "" where the header does not say."""
     found = {key: _joined(dataset, tags) for key, tags in _TEXT.items()}
+    found["time"] = found["time"] or _joined(dataset, _CONTENT_TIME)
     found["type"] = "\\".join((*texts(dataset, "ImageType"), *texts(dataset, "ComplexImageComponent")))
     there = dataset.keys()  # a look-up takes a tenth of that of pydicom
     for key, (tag, keyword) in _BINARY.items():

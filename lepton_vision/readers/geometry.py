@@ -76,7 +76,7 @@ def stack_planes(planes: Sequence[Plane], *, gaps: GapChoice = "refuse", tilt: T
     shifts = offsets @ ways.T / first.spacing_mm
     traits = [planes[k].traits for k in order]
     _check_duplicates(distances, shifts, traits=traits)
-    _check_one_pass(traits, distances)
+    _check_one_pass(traits, distances, is_swept=planes[0].modality == "CT")
     angle = _check_line(distances, shifts, spacing_mm=first.spacing_mm, tilt=tilt)
     grid = plan_grid(distances, gaps=gaps)
     used = (grid.places > -1.0) & (grid.places < grid.depth)
@@ -151,9 +151,9 @@ def _check_duplicates(distances: FloatArray, shifts: FloatArray, *, traits: Sequ
     )
 
 
-def _check_one_pass(traits: Sequence[tuple[str, ...]], distances: FloatArray) -> None:
+def _check_one_pass(traits: Sequence[tuple[str, ...]], distances: FloatArray, *, is_swept: bool) -> None:
     """Refuse slices of several acquisitions that lie between each other."""
-    found = mixed_traits(traits, distances)
+    found = mixed_traits(traits, distances, is_swept=is_swept)
     if found:
         counts = ", ".join(
             f"{len({values[k] for values in traits})} kinds of {words_of([k])} between each other" for k in found

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Generic, NamedTuple, TypeVar
 
+import numpy as np
+
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.geometry import stack_planes
 from lepton_vision.readers.plane import Plane
-from lepton_vision.readers.traits import TRAITS, VISITS, differing, rank
+from lepton_vision.readers.traits import TIME, TRAITS, VISITS, differing, rank, sweeps
 
 _File = TypeVar("_File", bound=Hashable)
 _FEWEST = 2  # slices of a volume
@@ -156,6 +158,9 @@ def _candidates(planes: Sequence[Plane]) -> Iterator[list[Part]]:
     chosen = [which for count in range(1, _MOST_TRAITS + 1) for which in combinations(varying, count)]
     for which in chosen:
         yield _parts(planes, {k: ranks[k] for k in which})
+    runs = _runs(planes, varying)
+    if runs:
+        yield _parts(planes, {TIME: runs})
     for visit in VISITS:
         if visit not in varying:
             continue
@@ -164,6 +169,15 @@ def _candidates(planes: Sequence[Plane]) -> Iterator[list[Part]]:
                 found = _visits(planes, {k: ranks[k] for k in which}, ranks[visit])
                 if found is not None:
                     yield _parts(planes, {**{k: ranks[k] for k in which}, visit: found})
+
+
+def _runs(planes: Sequence[Plane], varying: Sequence[int]) -> list[int]:
+    """Which run of the scanner each slice is of, where its times tell; empty where they do not."""
+    ways = planes[0].orientation
+    if TIME not in varying or ways is None or planes[0].modality != "CT":
+        return []
+    positions = np.array([plane.position_mm for plane in planes])
+    return sweeps([plane.traits[TIME] for plane in planes], positions @ np.cross(ways[1], ways[0]))
 
 
 def _parts(planes: Sequence[Plane], ranks: dict[int, list[int]]) -> list[Part]:

@@ -48,6 +48,7 @@ TRAITS = (
 )
 # Their order is that of time: the n-th value at each place belongs to the n-th visit, whatever the values are.
 VISITS = tuple(k for k, trait in enumerate(TRAITS) if trait.key in ("phase", "trigger", "acquisition", "time"))
+TIME = next(k for k, trait in enumerate(TRAITS) if trait.key == "time")
 _MOST_PHASES, _FEWEST_SLICES = 3, 3
 
 
@@ -75,13 +76,14 @@ def differing(traits: Sequence[tuple[str, ...]]) -> list[int]:
     return list(found.values())
 
 
-def mixed_traits(traits: Sequence[tuple[str, ...]], distances: FloatArray) -> list[int]:
+def mixed_traits(traits: Sequence[tuple[str, ...]], distances: FloatArray, *, is_swept: bool) -> list[int]:
     """Which traits say that slices at places of their own, sorted by ``distances`` (N,), are of several acquisitions.
 
     A value that a single slice has says nothing: some scanners number or time each slice. Neither does a run of the
-    scanner that went on where another one ended.
+    scanner that went on where another one ended. ``is_swept``: the scanner takes neighbours one after the other (CT;
+    MR may take every other slice first), so that times tell runs apart, see ``sweeps``.
     """
-    found = []
+    found = [TIME] if is_swept and all(traits) and sweeps([trait[TIME] for trait in traits], distances) else []
     for k in differing(traits):
         kind, values = TRAITS[k].kind, [trait[k] for trait in traits]
         counts = Counter(values)
@@ -94,6 +96,39 @@ def mixed_traits(traits: Sequence[tuple[str, ...]], distances: FloatArray) -> li
             continue
         found.append(k)
     return found
+
+
+def sweeps(times: Sequence[str], distances: FloatArray) -> list[int]:
+    """Number, from 1, of the run through the patient in which each slice was taken, up or down.
+
+    Args:
+        times: of the slices.
+        distances: (N,) their places along the normal.
+
+    Returns:
+        Empty where there is one run, or many, or where they are no volumes that lie between each other.
+    """
+    ranks = np.array(rank(times))
+    for sign in (1.0, -1.0):  # slices of one moment lie in the order of the run
+        order = np.lexsort((sign * distances, ranks))
+        runs = _stretches(distances[order])
+        labels = np.empty(len(runs), dtype=int)
+        labels[order] = runs
+        parts = [np.sort(distances[labels == label]) for label in range(1, max(runs) + 1)]
+        if len(parts) == 1 or not _are_phases(parts):
+            return []
+    along = labels[np.argsort(distances, kind="stable")]
+    return labels.tolist() if np.count_nonzero(np.diff(along)) >= len(parts) else []
+
+
+def _stretches(distances: FloatArray) -> list[int]:
+    """Number of the stretch of even steps, up or down, that each distance belongs to."""
+    labels, usual = [1], 0.0
+    for step in np.diff(distances).tolist():
+        is_new = usual != 0.0 and abs(step - usual) > 0.1 * abs(usual)
+        labels.append(labels[-1] + is_new)
+        usual = 0.0 if is_new else usual or step
+    return labels
 
 
 def _are_phases(parts: Sequence[FloatArray]) -> bool:

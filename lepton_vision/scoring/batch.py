@@ -163,7 +163,7 @@ def score(
         stop=FailureLimit(max_failures, len(found)),
         progress=progress,
     )
-    tell_left_out(summary)
+    tell_left_out(summary, volumes=bundle.config.volume is not None)
     check_failures(summary, max_failures)
     return summary
 

@@ -250,7 +250,7 @@ def merge_parts(
                 "finished. Score those parts again, then merge again; all other rows are in the folder.",
                 path=output,
             )
-    tell_left_out(summary)
+    tell_left_out(summary, volumes=bundle.config.volume is not None)
     check_failures(summary, max_failures)
     return summary
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lepton_vision.errors import ScoringError, TooManyFailuresError
+from lepton_vision.manifest.left_out import may_include
 from lepton_vision.scoring.sink import ShardSink
 from lepton_vision.types import ObjectKind
 
@@ -147,17 +148,14 @@ def check_failures(summary: ScoreSummary, max_failures: float) -> None:
         )
 
 
-def tell_left_out(summary: ScoreSummary) -> None:
+def tell_left_out(summary: ScoreSummary, *, volumes: bool) -> None:
     """Warn of objects that were not scored, and say how they would be."""
     kinds = [reason for reason in summary.left_out if reason in get_args(ObjectKind)]
     if kinds:
         shown = ", ".join(f"{kind}: {summary.left_out[kind]}" for kind in kinds)
-        _LOGGER.warning(
-            "Not scored, as no images to classify: %s. --include %s scores them, too (include=…), with --no-resume or "
-            "into another folder.",
-            shown,
-            ",".join(kinds),
-        )
+        asked = ",".join(may_include(kinds, volumes=volumes))
+        remedy = f" --include {asked} scores them, too (include=…), with --no-resume or into another folder."
+        _LOGGER.warning("Not scored, as no images to classify: %s.%s", shown, remedy if asked else "")
 
 
 def refuse_share(max_failures: float) -> None:

@@ -80,7 +80,8 @@ def test_what_is_no_image_is_a_rejected_row(study: Path, volumes: bool, caplog: 
     assert manifest.rejected == {"localizer": 2, "no_pixels": 2, "secondary_capture": 2, "segmentation": 2}
     finding = next(one for one in audit_manifest(manifest).findings if one.kind == "rejected")
     assert all(text in finding.message for text in ("localizer: 2", "segmentation: 2", "secondary_capture: 2"))
-    assert "--include segmentation,localizer,secondary_capture" in caplog.text
+    kinds = "segmentation,secondary_capture" if volumes else "segmentation,localizer,secondary_capture"
+    assert f"--include {kinds} takes them in" in caplog.text  # the planes of a localizer are no volume
 
 
 def test_what_is_asked_for_is_a_sample(study: Path) -> None:

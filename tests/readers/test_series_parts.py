@@ -109,6 +109,56 @@ def test_several_elements_and_the_order_of_visits_tell_volumes_apart(
     assert volumes(write(visits)) == {"-time1": [0, 1, 2], "-time2": [10, 11, 12]}
 
 
+def clock(second: int) -> str:
+    return f"10{second // 60:02}{second % 60:02}"
+
+
+# Second at which each slice of two or three passes was taken, by pass and place.
+_PASSES: dict[str, Callable[[int, int], int]] = {
+    "one moment for each pass": lambda which, k: 600 * which,
+    "a moment for each slice": lambda which, k: 600 * which + 2 * k,
+    "there and back": lambda which, k: 600 * which + 2 * (k if which % 2 == 0 else 9 - k),
+    "up one time, up again": lambda which, k: 60 - 20 * which + k,
+}
+
+
+@pytest.mark.parametrize("keyword", ["AcquisitionTime", "ContentTime"])
+@pytest.mark.parametrize("times", _PASSES.values(), ids=_PASSES)
+@pytest.mark.parametrize(("passes", "offset"), [(2, 2.5), (2, 0.0), (3, 1.5)])
+def test_times_tell_the_passes_of_a_ct_apart(
+    write: Callable[..., Path], keyword: str, times: Callable[[int, int], int], passes: int, offset: float
+) -> None:
+    folder = write([
+        (10 * which + k, 5.0 * k + which * offset, {"Modality": "CT", keyword: clock(times(which, k))})
+        for k in range(6) for which in range(passes)
+    ])  # fmt: skip
+    found = volumes(folder)
+    assert all(name.startswith("-time") for name in found)
+    assert sorted(found.values()) == [[10 * which + k for k in range(6)] for which in range(passes)]
+
+
+# Modality, and second at which each of 12 slices was taken.
+_ONE_PASS: dict[str, tuple[str, Callable[[int], int]]] = {
+    "up": ("CT", lambda k: k),
+    "down": ("CT", lambda k: 100 - k),
+    "rotations of four": ("CT", lambda k: k // 4),
+    "rotations of four, down": ("CT", lambda k: 100 - k // 4),
+    "rotations of two, down": ("CT", lambda k: 100 - k // 2),
+    "beds from the other end": ("CT", lambda k: k if k < 6 else 60 + 12 - k),
+    "second bed first": ("CT", lambda k: k + (60 if k < 6 else 0)),
+    "every other one first": ("MR", lambda k: k // 2 + 600 * (k % 2)),
+    "two concatenations": ("MR", lambda k: 600 * (k % 2)),
+}
+
+
+@pytest.mark.parametrize(("modality", "times"), _ONE_PASS.values(), ids=_ONE_PASS)
+def test_times_of_one_pass_do_not_divide_it(
+    write: Callable[..., Path], modality: str, times: Callable[[int], int]
+) -> None:
+    elements = [{"Modality": modality, "AcquisitionTime": clock(times(k))} for k in range(12)]
+    assert volumes(write([(k, 2.0 * k, elements[k]) for k in range(12)])) == {"": list(range(12))}
+
+
 @pytest.mark.parametrize(("change", "text"), [
     ({"AcquisitionNumber": 7}, "They differ in acquisition number."),
     ({}, "Nothing in their headers tells them apart."),
