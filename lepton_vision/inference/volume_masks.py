@@ -151,6 +151,7 @@ def predict_volume_masks(
     Yields:
         A mask, or a Failure with a reason code; rejected rows of a manifest come first.
     """
+    jobs: list[tuple[SampleAddress | Failure, str, int]]
     if isinstance(images, Manifest):
         yield from rejected_rows(images)
         table = RowTable.of(images)
