@@ -110,7 +110,7 @@ def _job(frame: pd.DataFrame, row: int, *, mask: SampleAddress, root: Path) -> _
 
 def _has_frames(mask: SampleAddress) -> bool:
     """Whether a mask file may hold several frames; a still image beside one frame of a file is taken whole."""
-    return mask.member is not None or mask.path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".bmp")
+    return mask.member is not None or mask.path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 
 
 def _describe(job: _Job) -> tuple[str, str] | str:

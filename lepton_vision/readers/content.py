@@ -15,6 +15,7 @@ from lepton_vision.readers.dicom_header import is_dicom
 from lepton_vision.readers.limits import guard, quiet
 
 _HEAD_BYTES = 1024
+_GIF = (b"GIF87a", b"GIF89a")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +34,19 @@ class Content:
 
 
 @contextmanager
-def open_content(path: Path, *, what: str) -> Iterator[Content]:
+def open_content(path: Path, *, what: str, takes_gif: bool = False) -> Iterator[Content]:
     """Open a file; whatever fails inside becomes a ReadError that carries the path and quotes no header.
 
     Args:
         path: the file.
         what: first words of the message of an unforeseen failure, e.g. "Cannot read the file".
+        takes_gif: whether "gif" is a format too, as it is of masks.
     """
     try:
         with quiet, guard(what, reason="corrupt"), _open(path) as stream:
             head = stream.read(_HEAD_BYTES)
             stream.seek(0)
-            yield Content(stream, head, sniff(head))
+            yield Content(stream, head, "gif" if takes_gif and head.startswith(_GIF) else sniff(head))
     except ReadError as error:
         # The same error, with the place and without a chain that could quote a header.
         raise ReadError(str(error), reason=error.reason, path=path) from None

@@ -1,4 +1,4 @@
-"""Labels of PNG, JPEG and TIFF files: the numbers that are stored, not what a screen shows.
+"""Labels of PNG, JPEG, TIFF and GIF files: the numbers that are stored, not what a screen shows.
 
 A palette's index is the label, whatever its colour; 1, 2 and 4 bits are 0 to 1, 3 and 15 and not stretched to 255; a
 TIFF file of 8 bits in which white is zero is not turned. Of 1 bit, white is 1 and black 0, since programs disagree on
@@ -7,10 +7,11 @@ which of the two they store as zero, and never on which is drawn.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,10 @@ from PIL import Image as Pillow
 
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.content import open_content
+from lepton_vision.readers.dicom_header import stored_path
+from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.limits import Limits, check_bytes, check_size
+from lepton_vision.readers.pages import open_picture
 from lepton_vision.types import Image
 
 KINDS = ("png", "jpeg", "tiff")
@@ -59,6 +64,29 @@ def stored_labels(image: Image, path: Path, *, frame: int | None) -> Image:
     if is_lossy:
         _check_lossy(image)
     return image
+
+
+def read_gif(stream: BinaryIO, *, path: Path, limits: Limits) -> Image:
+    """The indices of a GIF file of one picture.
+
+    Raises:
+        ReadError: as ``image.read_image``; reason ``unsupported`` where it moves.
+    """
+    check_bytes(stream.seek(0, os.SEEK_END), limits=limits)
+    stream.seek(0)
+    with open_picture(stream.read(limits.max_bytes), kind="gif") as picture:
+        check_size(picture.height, picture.width, limits=limits)
+        if getattr(picture, "n_frames", 1) > 1:
+            raise ReadError("Expected a mask of one picture. Received: a GIF file that moves.", reason="unsupported")
+        values = np.asarray(picture)
+    if values.ndim != 2:
+        raise ReadError("Expected a GIF file of indices. Received: colours.", reason="mask_values")
+    return Image(
+        pixels=values[None].astype(np.float32),
+        value_range=(0.0, 255.0),
+        image_id=pseudonym("image", stored_path(path)),
+        source_format="gif",
+    )
 
 
 def one_channel(image: Image) -> Image:

@@ -12,7 +12,7 @@ from lepton_vision.errors import ReadError
 from lepton_vision.geometry import grid_gap, is_same_spacing
 from lepton_vision.readers.content import is_folder, open_content
 from lepton_vision.readers.image import read_image
-from lepton_vision.readers.label_raster import KINDS, one_channel, stored_labels
+from lepton_vision.readers.label_raster import KINDS, one_channel, read_gif, stored_labels
 from lepton_vision.readers.limits import DEFAULT_LIMITS
 from lepton_vision.readers.orient import reorient
 from lepton_vision.readers.segmentations import open_segmentation, read_segmentation
@@ -33,7 +33,7 @@ def read_mask(
     """Read a mask as an Image, and make sure that it holds labels.
 
     Args:
-        path: what ``read_image`` reads, or a DICOM Segmentation.
+        path: what ``read_image`` reads, a DICOM Segmentation, or a GIF file of one picture.
         member: array of an npz file; all of its entries where ``frame`` is None.
         frame: one frame of it; the result is 2-D. Frames of a Segmentation are found by their place instead.
         on: image that the mask belongs to. A Segmentation is laid on its voxels; None takes the planes that its frames
@@ -76,8 +76,10 @@ def read_drawn(
     """
     path = Path(path)
     if not is_folder(path):
-        with open_content(path, what="Cannot read the mask") as content:
+        with open_content(path, what="Cannot read the mask", takes_gif=True) as content:
             found = None
+            if content.kind == "gif":
+                return read_gif(content.stream, path=path, limits=DEFAULT_LIMITS)
             if content.kind == "dicom":
                 found = open_segmentation(content.stream, head=content.head, limits=DEFAULT_LIMITS)
             if found is not None:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image as Pillow
 
 from lepton_vision.errors import ReadError
+from lepton_vision.readers import read_image
 from lepton_vision.readers.mask import read_mask
 
 LABELS = np.array([[0, 1, 1, 0, 0], [1, 3, 2, 0, 3], [0, 0, 0, 2, 1]], np.uint8)
@@ -90,6 +91,26 @@ def test_palettes_of_tiff_files_and_of_pillow(tmp_path: Path) -> None:
     for name in ("a.png", "a.tif"):
         picture.save(tmp_path / name)
         assert found(tmp_path / name) == LABELS.tolist()
+
+
+def test_a_gif_file_is_a_mask_by_its_indices(tmp_path: Path) -> None:
+    """Those of a file written byte by byte: 2 x 2 pixels of two bits, 1 3 / 0 2 (GIF89a, LZW without a table)."""
+    palette = bytes(range(12))
+    codes = [4, 1, 3, 0, 2, 5]  # clear, four indices, end; three bits each, four for the last two
+    bits = sum(code << place for code, place in zip(codes, (0, 3, 6, 9, 12, 16), strict=True))
+    data = bits.to_bytes(3, "little")
+    head = b"GIF89a" + struct.pack("<HHBBB", 2, 2, 0b1000_0001, 0, 0) + palette
+    block = b"," + struct.pack("<HHHHB", 0, 0, 2, 2, 0) + bytes([2, len(data)]) + data + b"\0"
+    path = tmp_path / "a.gif"
+    path.write_bytes(head + block + b";")
+    assert found(path) == [[1, 3], [0, 2]]
+    path.write_bytes(head + block + block + b";")
+    with pytest.raises(ReadError, match="moves") as caught:
+        read_mask(path)
+    assert caught.value.reason == "unsupported"
+    with pytest.raises(ReadError) as caught:
+        read_image(path)
+    assert caught.value.reason == "not_an_image"
 
 
 def test_white_is_zero_says_how_labels_are_shown(tmp_path: Path) -> None:
