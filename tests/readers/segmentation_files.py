@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 SERIES = "1.2.3.10"
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -62,7 +62,14 @@ def blobs(count: int = 6, *, segments: int = 2) -> np.ndarray:
 
 
 def write_seg(
-    path: Path, sources: Sequence[Dataset], pixels: np.ndarray, *, segments: int = 2, kind: str = "BINARY", **more: Any
+    path: Path,
+    sources: Sequence[Dataset],
+    pixels: np.ndarray,
+    *,
+    segments: int = 2,
+    kind: str = "BINARY",
+    is_rle: bool = False,
+    **more: Any,
 ) -> Path:
     import highdicom  # takes a second
 
@@ -91,5 +98,7 @@ def write_seg(
         device_serial_number="1",
         **more,
     )
+    if is_rle:  # by pydicom itself: GDCM, which may be its first choice, ends the process at frames of odd size
+        made.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
     made.save_as(path)
     return path

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import RLELossless
 
 from lepton_vision.errors import ReadError
 from lepton_vision.readers import read_image
@@ -26,7 +25,7 @@ highdicom = pytest.importorskip("highdicom")
     [
         ("BINARY", {}),
         ("BINARY", {"omit_empty_frames": False}),
-        ("LABELMAP", {"transfer_syntax_uid": RLELossless}),
+        ("LABELMAP", {"is_rle": True}),
         ("FRACTIONAL", {}),
         ("LABELMAP", {}),
         ("LABELMAP", {"omit_empty_frames": False}),
