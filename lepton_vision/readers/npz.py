@@ -98,9 +98,13 @@ def _sizes(shape: tuple[int, ...]) -> tuple[int, int]:
     """H and W of an array of images (N, H, W), (N, H, W, C) or (N, D, H, W)."""
     if len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3)):
         return shape[1], shape[2]
-    if len(shape) == 4:
+    if len(shape) == 4 and shape[3] not in (2, 4):  # with alpha: no volume is 2 or 4 voxels wide
         return shape[2], shape[3]
-    raise ReadError(f"Expected an array of images (N, H, W[, 3]). Received shape: {shape}.", reason="unsupported")
+    raise ReadError(
+        f"Expected an array of images (N, H, W[, 3]) or volumes (N, D, H, W). Received shape: {shape}. Drop an alpha "
+        "channel, and give a single image an axis of its own.",
+        reason="unsupported",
+    )
 
 
 def _choose(path: Path, member: str | None) -> str:

@@ -81,3 +81,13 @@ def test_the_range_holds_the_ends_of_every_type_of_number(tmp_path: Path, kind: 
     np.savez(tmp_path / "x.npz", images=np.array([[[limits.min, limits.max]]], dtype=kind))
     image = read_image(tmp_path / "x.npz")
     assert image.value_range == (image.pixels.min(), image.pixels.max())
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_alpha_is_not_taken_for_the_width_of_a_volume(tmp_path: Path, channels: int) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, images=RNG.integers(0, 256, (3, 8, 6, channels), dtype=np.uint8))
+    for read in (probe, lambda file: read_image(file, frame=0)):
+        with pytest.raises(ReadError, match="alpha") as caught:
+            read(path)
+        assert caught.value.reason == "unsupported"
