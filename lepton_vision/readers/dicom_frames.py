@@ -44,7 +44,10 @@ def peek_frame(file: DicomFile, *, frames: int, most: int) -> bytes:
     """First bytes of the first frame, of a file that holds all of them; raises as ``frame_bytes``."""
     groups = _group(file, frames=frames)
     _check_count(groups, frames=frames, least=frames)
-    return _content(file.stream, groups[0][0], most=most)
+    head = b""
+    for fragment in groups[0]:  # the first may end inside the header of the frame
+        head += _content(file.stream, fragment, most=most - len(head))
+    return head
 
 
 def _check_count(groups: list[list[Fragment]], *, frames: int, least: int) -> None:
