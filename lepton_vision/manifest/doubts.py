@@ -16,9 +16,10 @@ _FEW: Final = 10  # so many values are classes however few rows each has
 _ROWS_EACH: Final = 3  # with more values, the mean number of rows below which they are ids, text or measurements
 _LONGEST: Final = 100  # letters of a class
 _DATE: Final = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}( .*)?")
+_AGE: Final = re.compile(r"\d{3}[DWMY]")  # DICOM's AS
 _SAME: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("true", "yes", "y", "1", "positive", "pos", "present"), "1"),
-    **dict.fromkeys(("false", "no", "n", "0", "negative", "neg", "absent"), "0"),
+    **dict.fromkeys(("true", "yes", "y", "1", "positive", "pos", "present", "ja", "oui", "si", "sí"), "1"),
+    **dict.fromkeys(("false", "no", "n", "0", "negative", "neg", "absent", "nein", "non"), "0"),
 }
 _CODES: Final = frozenset(["-9", "-99", "-999", "-9999", "9", "88", "99", "888", "999", "9999"])
 
@@ -30,9 +31,11 @@ def not_classes(counts: Mapping[str, int]) -> str:
         counts: rows by value, unknown ones left out.
     """
     values, rows = list(counts), sum(counts.values())
-    numbers = [float(value) for value in values if is_number(value)]
+    numbers = [number for value in values if (number := _number(value)) is not None]
     if len(values) < 2:
         return ""
+    if all(_AGE.fullmatch(value) for value in values):
+        return f"{len(values)} different ages"
     if all(_DATE.fullmatch(value) for value in values):
         return f"{len(values)} different dates"
     if len(numbers) == len(values) and not all(number.is_integer() for number in numbers):
@@ -70,6 +73,12 @@ def question(counts: Mapping[str, int]) -> str:
             f"holds several findings in one cell, between {separator!r}. Write one column of 0 and 1 for each finding "
             "in the label table, for a multilabel target"
         )
+    others = sorted(set(counts) - {"0", "1"})
+    if len(counts) == 3 and len(others) == 1 and _number(others[0]) is None:
+        return (
+            f"holds {others[0][:40]!r} in {counts[others[0]]} rows beside 0 and 1. Leave these cells blank in the "
+            "label table where it means unknown"
+        )
     codes = sorted(set(counts) & _CODES)
     if codes and len(set(counts) - set(codes)) == 2 and set(counts) - set(codes) == {"0", "1"}:
         return (
@@ -93,11 +102,22 @@ def is_number(text: str) -> bool:
         return False
 
 
+def _number(text: str) -> float | None:
+    """A number, also with a decimal comma or with commas between thousands; None for other text."""
+    if is_number(text):
+        return float(text)
+    for plain in (re.sub(r",(?=\d{3}(?!\d))", "", text), text.replace(",", ".")):
+        if is_number(plain):
+            return float(plain)
+    return None
+
+
 def _key(value: str) -> str:
     """What two spellings of one class share: no case, white space, mark at the end, or format of a number."""
     text = unicodedata.normalize("NFKC", value)
     text = "".join(letter for letter in text if letter.isprintable()).casefold().strip(" .,;:!?'\"")
     text = re.sub(r"(?<=[^\W\d_])[\s_-]+(?=[^\W\d_])", " ", text)
+    text = re.sub(r"(?<=[^\W\d_])[\s_-](?=\d)", "", text)  # "grade 1" and "grade1"
     number = text.replace(",", ".")
     return repr(float(number)) if is_number(number) else text
 

@@ -14,20 +14,22 @@ from lepton_vision.errors import ManifestError
 from lepton_vision.manifest.keys import KEYS, Key, match_key, near_misses
 from lepton_vision.manifest.lost import lost_rows
 from lepton_vision.manifest.patients import id_text, is_identifier, plain_name, pseudonymous
-from lepton_vision.manifest.schema import COLUMNS, FACT_COLUMNS, plain_column
+from lepton_vision.manifest.schema import COLUMNS, FACT_COLUMNS, objects, plain_column
 from lepton_vision.manifest.spare import findings_of, is_spare, left_out
 from lepton_vision.manifest.words import UNKNOWN_WORDS, is_unknown, without
 
 _MASKS: Final = frozenset({"mask", "maskpath", "maskfile", "segmentation", "segmentationpath", "segmentationfile"})
 # Never copied into a manifest.
 _PRIVATE: Final = frozenset(
-    {"patientname", "patientsname", "patientbirthdate", "birthdate", "dateofbirth", "dob", "accessionnumber"}
+    {"patientname", "patientsname", "patientbirthdate", "patientbirth", "birthdate", "dateofbirth", "dob"}
+    | {"accessionnumber"}
 )
 SPLIT_WORDS: Final = {
     "train": "train",
     "training": "train",
     "val": "val",
     "valid": "val",
+    "validate": "val",
     "validation": "val",
     "test": "test",
     "testing": "test",
@@ -65,7 +67,8 @@ def join_labels(
     """Add the columns of a label table to the rows that its key names.
 
     ``patient_id`` of the table replaces that of the files (as a pseudonym), as do ``split``, ``fold`` and header facts
-    (``site``, ``sex`` …); ``mask`` names the file of a mask (see ``masks``). UID columns that are not the key, and
+    (``site``, ``sex`` …); ``modality`` only where a file says none, and ``frame``, from 0, says which image of a file
+    of several is meant. ``mask`` names the file of a mask (see ``masks``). UID columns that are not the key, and
     columns that name a person, are left out; columns named as a patient's number (``mrn``, ``case_id`` …) are kept as
     pseudonyms and are no labels. Columns of facts (age, view, an index …, see ``spare``) are joined and are no labels
     either; columns without a name and those of boxes are left out. Cells such as "mass|cyst" become a column of 0 and 1
@@ -85,8 +88,9 @@ def join_labels(
     """
     match = match_key(table, frame=frame, base_ids=base_ids, root=root, patient_from=patient_from)
     carried, spare = _carried(table, key=match.key, patient_from=patient_from)
-    chosen = _one_row_each(carried.drop(columns=list(spare)), match.rows, key=match.key.name)
-    lost = [row for row, places in enumerate(match.rows) if not places]
+    rows = _of_frames(table, match.rows, frame=frame)
+    chosen = _one_row_each(carried.drop(columns=list(spare)), rows, key=match.key.name)
+    lost = [row for row, places in enumerate(rows) if not places]
     joined, labels = _attach(frame, carried, chosen=chosen)
     is_unnamed = np.ones(len(frame), dtype=bool)
     is_unnamed[list(chosen)] = False
@@ -98,6 +102,29 @@ def join_labels(
         lost_rows(lost, rows=len(table), near=near, key=match.key.name),
         frozenset(frame.loc[is_unnamed, "image_id"].dropna()),
     )
+
+
+def _of_frames(table: pd.DataFrame, rows: list[list[int]], *, frame: pd.DataFrame) -> list[list[int]]:
+    """The rows that a column ``frame`` leaves of files with several images; of other files it says nothing.
+
+    Raises:
+        ManifestError: a frame that a file does not have, as where frames are counted from 1.
+    """
+    if "frame" not in table.columns or frame["frame"].isna().all():
+        return rows
+    own, kept = objects(frame["frame"]), []
+    for row, (places, value) in enumerate(zip(rows, table["frame"], strict=True)):
+        frames = [place for place in places if own[place] is not None]
+        wanted = [place for place in frames if id_text(value) == str(own[place])]
+        if frames and not is_unknown(value) and not wanted:
+            raise ManifestError(
+                f"Row {row} of the label table names frame {id_text(value)[:20]} of a file with {len(frames)} usable "
+                "frames. Expected their numbers from 0 in the column 'frame'; rename it where it says something else.",
+                row=row,
+                key="frame",
+            )
+        kept.append(wanted or places)
+    return kept
 
 
 def _carried(table: pd.DataFrame, *, key: Key, patient_from: str | None) -> tuple[pd.DataFrame, set[str]]:
@@ -119,9 +146,9 @@ def _carried(table: pd.DataFrame, *, key: Key, patient_from: str | None) -> tupl
             columns["mask_path"] = table[name]
         elif plain == "split":
             columns["split"] = [_split(value) for value in table[name]]
-        elif name in _OVERRIDES:
+        elif name in _OVERRIDES or name == "modality":
             columns[name] = without(table[name], UNKNOWN_WORDS)
-        elif name in COLUMNS and name != "frame":
+        elif name in COLUMNS:
             raise ManifestError(
                 f"The column {name!r} of the label table has the name of a manifest column. Rename it.", key=name
             )
@@ -160,7 +187,7 @@ def _split(value: Any) -> str | None:
     if text not in SPLIT_WORDS:
         raise ManifestError(
             f"The column split of the label table holds {text[:40]!r}. Expected train, val or test "
-            "(or training, valid, validation, testing), or nothing.",
+            "(or training, valid, validate, validation, testing), or nothing.",
             key="split",
         )
     return SPLIT_WORDS[text]
@@ -204,7 +231,7 @@ def _attach(
     labels: dict[str, Any] = {}
     for name in carried.columns:
         if name in COLUMNS:
-            given = aligned[name].notna()
+            given = aligned[name].notna() & (result[name].isna() if name == "modality" else True)
             values = result[name].astype(object)
             values[given] = aligned.loc[given, name].astype(object)
             result[name] = values

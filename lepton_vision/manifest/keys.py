@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import pandas as pd
 
 from lepton_vision.errors import ManifestError
+from lepton_vision.manifest.lost import hint_at
 from lepton_vision.manifest.paths import match_paths, stem_of
 from lepton_vision.manifest.patients import id_text, plain_name
 from lepton_vision.manifest.words import is_unknown, words
@@ -30,6 +31,7 @@ KEYS: Final[dict[str, frozenset[str]]] = {
     "study": frozenset({"studyinstanceuid", "studyuid"}),
     "patient": frozenset({"patientid", "patient", "subjectid", "subject"}),
 }
+_ID: Final = ("path", "patient")  # what a column "id" may hold, where no other column is a key
 _ONE_IMAGE: Final = ("path", "image", "image_id")
 _EXPECTED: Final = {
     "path": "paths relative to the scanned folder, or file names that occur once",
@@ -99,6 +101,7 @@ def find_keys(columns: Sequence[Any] | pd.Index[Any], *, patient_from: str | Non
         if kind == "patient" and patient_from is not None:
             names = [patient_from]
         found += [Key(kind, name) for name in names]
+    found = found or [Key(kind, str(column)) for column in columns if plain_name(column) == "id" for kind in _ID]
     if not found:
         raise ManifestError(
             "The label table has no key column. Expected one of: path, file, SOPInstanceUID, SeriesInstanceUID, "
@@ -139,11 +142,13 @@ def match_key(
             return best
         if doubts:
             raise doubts[0]
-    tried = " or ".join(repr(key.name) for key in keys)
+    tried = " or ".join(dict.fromkeys(repr(key.name) for key in keys))
     expected = "; ".join(f"in {key.name!r} {_EXPECTED[key.kind]}" for key in keys)
+    paths = [str(path) for path in frame["path"]]
+    hints = "".join(hint_at(near_misses(list(table[key.name]), paths)) for key in keys if key.kind == "path")
     raise ManifestError(
         f"None of the {len(table)} rows of the label table matches a file by the column {tried}. Expected {expected}. "
-        "Correct that column, or scan the folder that the table belongs to.",
+        f"Correct that column, or scan the folder that the table belongs to.{hints}",
         key=keys[0].name,
     )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 # Words that say "finding absent". A column of two words where exactly one is here leaves no doubt about the positive.
 NEGATIVE_WORDS: Final = frozenset(
     {"no", "none", "normal", "negative", "neg", "benign", "healthy", "control", "absent", "false", "noncovid"}
+    | {"nein", "non", "nee", "nej", "negativ", "negatif", "négatif", "negativo", "gesund", "sain", "sano"}
 )
+_DASHES: Final = frozenset("-–—")  # "negative" beside "+"
 LABEL_NAMES: Final = ("label", "target", "y", "class")
 _LOGGER = logging.getLogger(__name__)
 # Words that leave "none" no meaning but "nothing written", as Python writes it.
@@ -172,11 +175,13 @@ def infer_targets(manifest: Manifest) -> tuple[Target, ...]:
     column = _label_column(manifest)
     counts = _counts(manifest, column)
     values = sorted(counts, key=_order)
-    name = "".join(c if c.isalnum() and c.isascii() else "_" for c in column) or "label"
+    name = _name_of(column)
     named = None if name == column else column
     if len(values) < 2:
+        taken = [text for value in manifest.ok.frame[column].dropna().unique() if is_unknown(text := _canonical(value))]
+        hint = f" {taken[:5]} count as unknown, unless the configuration names them as classes." if taken else ""
         raise LabelError(
-            f"Column {column!r} holds {len(values)} class among the usable rows: {values}. Expected at least 2.",
+            f"Column {column!r} holds {len(values)} class among the usable rows: {values}. Expected at least 2.{hint}",
             key=column,
         )
     _check_values(column, counts, name=name)
@@ -260,16 +265,19 @@ def require_labels(part: Manifest, targets: Sequence[Target], *, split: Split) -
 
 def is_negative_word(value: str) -> bool:
     """Whether a class name says that the finding is absent: a word of ``NEGATIVE_WORDS``, or "non…", "no …"."""
+    if value.strip() in _DASHES:
+        return True
     word = value.strip().lower().replace("_", " ").replace("-", " ")
     return word.replace(" ", "") in NEGATIVE_WORDS or word.startswith(("non ", "no ", "not "))
 
 
 def _counts(manifest: Manifest, column: str) -> Counter[str]:
-    """Usable rows by value of a label column, the unknown left out."""
+    """Usable rows by value of a label column, the unknown left out; a dash beside "+" is a class."""
     counts: Counter[str] = Counter()
     for value, count in manifest.frame.loc[manifest.is_ok, column].value_counts().items():
         counts[_canonical(value)] += int(count)
-    for value in [value for value in counts if is_unknown(value)]:
+    dashes = _DASHES if any(re.fullmatch(r"\d?\++", value) for value in counts) else frozenset[str]()
+    for value in [value for value in counts if is_unknown(value) and value not in dashes]:
         del counts[value]
     return Counter({value: n for value, n in counts.items() if not _is_nothing(value, list(counts))})
 
@@ -296,12 +304,28 @@ def _label_column(manifest: Manifest) -> str:
         asked = f"-1 looks like an uncertain label. {_ASK_UNCERTAIN}" if is_unsure else "For example:"
         snippet = f"{asked}\n{_snippet('findings', findings, kind='multilabel', uncertain=is_unsure)}"
     else:
-        snippet = "For example:\n" + _snippet("label", ["negative", "positive"], column=(likely or columns)[0])
+        snippet = f"For example:\n{_example(counts, likely or columns)}"
     raise LabelError(
         f"The manifest has several label columns: {(likely or list(columns))[:12]}. Name what to predict in the "
         f"configuration. {snippet}",
         key="targets",
     )
+
+
+def _example(counts: Mapping[str, Counter[str]], columns: Sequence[str]) -> str:
+    """YAML of a target of the first of these columns that leaves no doubt about its classes, or of the first one."""
+    clear = [name for name in columns if not question(counts[name]) and not uncertain_values(list(counts[name]))]
+    column = (clear or columns)[0]
+    values = sorted(counts[column], key=_order)
+    negatives = [value for value in values if is_negative_word(value)]
+    classes = negatives + [value for value in values if value not in negatives] if len(values) == 2 else values
+    named = len(values) > 1 and column in clear and not not_classes(counts[column])
+    return _snippet(_name_of(column), classes if named else ["negative", "positive"], column=column)
+
+
+def _name_of(column: str) -> str:
+    """Name of a target of a column."""
+    return "".join(c if c.isalnum() and c.isascii() else "_" for c in column) or "label"
 
 
 def _order(value: str) -> tuple[int, float, str]:

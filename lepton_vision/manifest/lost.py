@@ -45,11 +45,15 @@ def lost_rows(lost: Sequence[int], *, rows: int, near: Mapping[str, int], key: s
     if not lost:
         return ""
     shown = ", ".join(map(str, lost[:5])) + (" …" if len(lost) > 5 else "")
-    hints = "".join(f" But for {what}, {count} of them would." for what, count in near.items() if count)
     return (
         f"{len(lost)} of {rows} rows of the label table match no file by the column {key!r}, so their labels are lost "
-        f"(counted from 0: {shown}).{hints}"
+        f"(counted from 0: {shown}).{hint_at(near)}"
     )
+
+
+def hint_at(near: Mapping[str, int]) -> str:
+    """End of a message about rows that match no file: what would have to be the same."""
+    return "".join(f" But for {what}, {count} of them would." for what, count in near.items() if count)
 
 
 def tell_images(manifest: Manifest, unnamed: frozenset[str]) -> Manifest:

@@ -26,7 +26,7 @@ _WHO: Final = "(?:patient|subject|subj|participant|person|individual|case|proban
 _NUMBER: Final = "(?:id|ids|number|num|no|nr|code|key|identifier|uid|hash|anon|index)"
 _IDENTIFIER: Final = re.compile(
     rf"(?:[a-z]*{_WHO}{_NUMBER}|{_NUMBER}{_WHO}|(?:medical)?record(?:number|no|id)|hospital(?:number|no|id)"
-    r"|mrn|pid|ptid|ptno|patid|patno|patnr|eid|empi|participant|volunteer|subj)"
+    r"|id|lesionid|mrn|pid|ptid|ptno|patid|patno|patnr|eid|empi|participant|volunteer|subj)"
 )
 _PERHAPS: Final = frozenset({"case", "person", "individual", "proband", "pat"})  # which may be a label too
 
@@ -152,4 +152,6 @@ def _may_name(frame: pd.DataFrame, name: str) -> bool:
         return False
     count = frame[name].nunique()
     is_many = count > max(2, len(frame) / 20)
+    if plain_name(name) == "id" and count == len(frame):  # of the images
+        return False
     return bool(count and (is_identifier(name) or (plain_name(name) in _PERHAPS and is_many)))

@@ -137,17 +137,26 @@ def plain_column(values: pd.Series[Any]) -> pd.Series[Any]:
     if pd.api.types.is_bool_dtype(kind):
         return values.astype("boolean")
     if pd.api.types.is_integer_dtype(kind):
-        return values.astype("Int64")
+        return _whole(values)
     if pd.api.types.is_float_dtype(kind):
         return _floats(values)
     inferred = pd.api.types.infer_dtype(values, skipna=True)
     if inferred == "boolean":
         return values.astype("boolean")
     if inferred == "integer":
-        return values.astype("Int64")
+        return _whole(values)
     if inferred in ("floating", "mixed-integer-float"):
         return _floats(values)
     return _text(values)
+
+
+def _whole(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Whole numbers as Int64; as text where one is longer, as numbers of studies are that were made from UIDs."""
+    if str(values.dtype).lower().startswith("int"):
+        return values.astype("Int64")
+    known = values.dropna()
+    is_long = len(known) > 0 and max(int(known.max()), -int(known.min())) >= 2**63
+    return _text(values.astype(object).map(str, na_action="ignore")) if is_long else values.astype("Int64")
 
 
 def objects(values: pd.Series[Any]) -> npt.NDArray[np.object_]:

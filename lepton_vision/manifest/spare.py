@@ -18,7 +18,8 @@ _Y: Final = frozenset(["y", "ymin", "y1", "yc", "bboxy"])
 _SIZE: Final = frozenset(["w", "h", "width", "height", "xmax", "ymax", "x2", "y2", "bboxw", "bboxh"])
 # Spellings without case and marks; such columns stay in the manifest, for subgroups, or to be named as a column.
 _FACTS: Final = words("""
-    index, level0, row, rownumber, rowid, rowindex, age, ageyears, ageapprox, ageband, agegroup, patientage,
+    index, level0, row, rownumber, rowid, rowindex, side, eye, leftright, leftorrightbreast, imageview, abnormalityid,
+    age, ages, ageyears, ageapprox, ageband, agegroup, patientage,
     patientageyears, sex, gender, patientsex, patientgender, patientweight, patientsize, race, ethnicity, ethnicgroup,
     view, viewposition, projection, frontallateral, appa, imagelaterality, followup, studydate, studytime, seriesdate,
     acquisitiondate, acquisitiontime, contentdate, date, time, year, studyid, seriesid, studydescription,
@@ -27,11 +28,12 @@ _FACTS: Final = words("""
     height, originalimagewidth, originalimageheight, imagewidth, imageheight, pixelspacing, slicethickness,
     numberofimages, imagecount, filesize, filelocation, imagedir, collection, 3rdpartyanalysis, datadescriptionuri,
     sopclassname, sopclassuid, downloadtimestamp, license, radid, reader, readerid, annotator, bbox, boundingbox, boxes,
-    encodedpixels, rle, viewcodesequencecodemeaning, procedurecodesequencecodemeaning,
+    encodedpixels, rle, report, reportid, methodlabel, methodprojection, pediatric, croppedimagefilepath,
+    roimaskfilepath, viewcodesequencecodemeaning, procedurecodesequencecodemeaning,
     patientorientationcodesequencecodemeaning
 """)
 # Columns that the files themselves say: those of a table are left out.
-MEASURED: Final = frozenset(["study_id", "series_id", "modality", "rows", "columns", "frames"])
+MEASURED: Final = frozenset(["study_id", "series_id", "frame", "rows", "columns", "frames"])
 
 
 def left_out(names: Sequence[str]) -> set[str]:
@@ -49,7 +51,7 @@ def is_unnamed(name: str) -> bool:
 
 def is_spare(name: str) -> bool:
     """Whether a column holds facts about patient, image or file, by its name; NIH's has half a bracket."""
-    return _plain(name) in _FACTS or name.count("[") != name.count("]")
+    return _plain(name).removesuffix("dicom") in _FACTS or name.count("[") != name.count("]")
 
 
 def findings_of(values: pd.Series[Any]) -> dict[str, pd.Series[Any]]:

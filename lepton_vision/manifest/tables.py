@@ -31,9 +31,7 @@ def read_table(labels: str | Path | pd.DataFrame, *, patient_from: str | None = 
         ManifestError: no such file, not readable, empty, or a column name that stands twice.
     """
     if isinstance(labels, pd.DataFrame):
-        table = labels.reset_index(drop=True)
-        _check_columns([str(column) for column in table.columns], path=None)
-        return _with_nulls(table.set_axis([str(column) for column in table.columns], axis="columns"))
+        return _finished(labels, path=None)
     path = Path(labels)
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".tsv", ".txt", ".parquet"):
@@ -57,13 +55,21 @@ def read_table(labels: str | Path | pd.DataFrame, *, patient_from: str | None = 
             "every row.",
             path=path,
         ) from None
+    return _finished(table, path=path)
+
+
+def _finished(table: pd.DataFrame, *, path: Path | None) -> pd.DataFrame:
+    """The table with its named index as columns, names without white space, rows numbered, and blank cells as nulls."""
+    named = [name for name in table.index.names if name is not None and name not in table.columns]
+    table = table.reset_index(level=named).reset_index(drop=True) if named else table.reset_index(drop=True)
+    names = [str(column).strip() for column in table.columns]
+    _check_columns([name for name in names if name], path=path)
     if not len(table):
         raise ManifestError("The label table has no rows.", path=path)
-    return _with_nulls(table.reset_index(drop=True))
-
-
-def _with_nulls(table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(**{str(name): without(table[name], BLANKS) for name in table.columns})
+    table = table.set_axis(names, axis="columns")
+    return table.loc[:, [bool(name) for name in names]].assign(
+        **{name: without(table[name], BLANKS) for name in names if name}
+    )
 
 
 def _read_csv(path: Path, *, patient_from: str | None) -> pd.DataFrame:
@@ -78,7 +84,7 @@ def _read_csv(path: Path, *, patient_from: str | None) -> pd.DataFrame:
     _check_columns([name.strip() for name in header if name.strip()], path=path)  # pandas numbers those without a name
     # Ids such as 0012 are text; pandas would make them numbers.
     ids = {name: str for name in header if _is_id(name) or name.strip() == patient_from}
-    table: pd.DataFrame = pd.read_csv(
+    return pd.read_csv(
         io.StringIO(text, newline=""),
         sep=separator,
         dtype=ids,
@@ -87,7 +93,6 @@ def _read_csv(path: Path, *, patient_from: str | None) -> pd.DataFrame:
         skipinitialspace=True,
         index_col=False,
     )
-    return table.set_axis([str(column).strip() for column in table.columns], axis="columns")
 
 
 def _is_id(name: str) -> bool:

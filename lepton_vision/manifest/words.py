@@ -30,7 +30,8 @@ UNKNOWN_WORDS: Final = BLANKS | words("""
 # What looks as if a reader could not decide; -1 is CheXpert's. It is never read without being told how.
 UNCERTAIN_WORDS: Final = words("""
     -1, uncertain, unsure, equivocal, indeterminate, inconclusive, undetermined, possible, possibly, maybe,
-    questionable, doubtful, not sure, unclear
+    questionable, doubtful, not sure, unclear, unklar, fraglich, unsicher, incertain, incertaine, douteux, douteuse,
+    incierto, incierta, dudoso, dudosa
 """)
 
 

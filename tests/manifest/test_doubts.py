@@ -30,6 +30,10 @@ Make = Callable[..., Manifest]
         (["mass", "cyst", "cyst, mass"], "several findings in one cell, between ','"),
         (["0", "1", "9"], "9 beside 0 and 1"),
         (["0", "1", "-99"], "-99 beside 0 and 1"),
+        (["0", "1", "x"], r"'x' in 1 rows beside 0 and 1"),
+        (["grade1", "Grade 1", "grade 2"], "'grade1' .* and 'Grade 1'"),
+        (["4a", "4A", "3"], "'4a' .* and '4A'"),
+        (["ja", "yes", "nein"], "'ja' .* and 'yes'"),
     ],
 )
 def test_what_must_be_asked(make_manifest: Make, values: list[Any], shown: str) -> None:
@@ -63,6 +67,9 @@ def test_what_is_no_doubt(make_manifest: Make, values: list[str]) -> None:
         ([20 + k for k in range(45)] * 4, "45 different numbers"),
         ([20 + k for k in range(15)], "15 different values in 15 rows"),
         ([f"acc{k}" for k in range(30)], "30 different values in 30 rows"),
+        (["0,5", "1,5", "2,5"], "numbers with decimals"),
+        ([f"{k},{100 + k}" for k in range(1, 25)], "24 different numbers"),
+        (["061Y", "045Y", "033Y"], "ages"),
         (["2020-01-01", "2021-05-06", "2022-01-01"], "dates"),
         (["normal chest. " * 10, "mass in the left lung. " * 9], "text of up to"),
     ],
@@ -95,3 +102,23 @@ def test_the_unknown_contradicts_no_label(make_manifest: Make) -> None:
     for value, kinds in (("unknown", set()), ("no", {"conflict"})):
         found = audit_manifest(make_manifest(y=["yes", value], **same)).findings
         assert {finding.kind for finding in found} & {"conflict"} == kinds
+
+
+@pytest.mark.parametrize(
+    ("values", "classes"),
+    [(["+", "-"], ("-", "+")), (["-", "1+", "2+"], ("-", "1+", "2+")), (["ja", "nein"], ("nein", "ja"))],
+)
+def test_signs_and_words_that_say_absent(make_manifest: Make, values: list[str], classes: tuple[str, ...]) -> None:
+    (target,) = infer_targets(make_manifest(y=values))
+    assert target.classes == classes
+
+
+def test_a_lone_class_beside_words_for_the_unknown_names_them(make_manifest: Make) -> None:
+    with pytest.raises(LabelError, match=r"\['pos'\].*\['-'\] count as unknown, unless the configuration names them"):
+        infer_targets(make_manifest(y=["pos", "-"]))
+
+
+def test_what_is_proposed_has_the_classes_of_its_column(make_manifest: Make) -> None:
+    values = {"stage": ["I", "II", "IIIa"], "side": ["A", "A", "B"]}
+    with pytest.raises(LabelError, match=r"name: stage\n    kind: multiclass\n    classes: \['I', 'II', 'IIIa'\]"):
+        infer_targets(make_manifest(("stage", "side"), **values))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image as Pillow
 
 from lepton_vision.errors import ManifestError
 from lepton_vision.manifest.build import scan_folder
@@ -54,6 +55,39 @@ def test_files_without_a_row_are_unknown_and_the_count_of_unmatched_rows_is_kept
     assert manifest.frame["y"].isna().sum() == 23
     loaded = type(manifest).load(manifest.save(tmp_path / "m.csv"))
     assert loaded.unmatched_labels == 2
+
+
+def test_a_split_called_validate_as_that_of_mimic_is_known(study: Path) -> None:
+    table = pd.DataFrame({"path": ["p00/0.png", "p01/0.png"], "y": [0, 1], "split": ["validate", "train"]})
+    frame = scan_folder(study, labels=table, workers=1).frame.set_index("path")
+    assert frame.loc[["p00/0.png", "p01/0.png"], "split"].tolist() == ["val", "train"]
+
+
+def test_whole_numbers_of_any_length_and_dates_of_birth_of_padchest(study: Path) -> None:
+    number = 20536686640136348236148679891455886468
+    table = pd.DataFrame({"path": ["p00/0.png"], "y": [1], "code": [number], "PatientBirth": [1960.0]})
+    frame = scan_folder(study, labels=table, workers=1).frame
+    assert frame.set_index("path").loc["p00/0.png", "code"] == str(number)
+    assert "PatientBirth" not in frame.columns
+
+
+def test_a_modality_of_the_table_serves_files_that_name_none(study: Path) -> None:
+    table = pd.DataFrame({"path": ["p00/0.png", "p01/0.png"], "modality": ["CT", "MR"]})
+    frame = scan_folder(study, labels=table, workers=1).frame.set_index("path")
+    assert frame.loc[["p00/0.png", "p01/0.png"], "modality"].tolist() == ["CT", "MR"]
+
+
+def test_a_column_frame_chooses_one_image_of_a_file_and_says_nothing_of_others(tmp_path: Path) -> None:
+    pages = [Pillow.fromarray(np.full((8, 8), 40 * k, np.uint8)) for k in range(3)]
+    pages[0].save(tmp_path / "cine.tif", save_all=True, append_images=pages[1:])
+    pages[1].save(tmp_path / "still.png")
+    table = pd.DataFrame({"path": ["cine.tif", "cine.tif", "still.png"], "frame": [0, 2, 57], "y": [0, 1, 1]})
+    frame = scan_folder(tmp_path, labels=table, workers=1).frame
+    found = {(row.path, row.frame if pd.notna(row.frame) else None): row.y for row in frame.itertuples()}
+    assert found.pop(("cine.tif", 1)) is pd.NA
+    assert found == {("cine.tif", 0): 0, ("cine.tif", 2): 1, ("still.png", None): 1}
+    with pytest.raises(ManifestError, match="names frame 3 of a file with 3 usable frames"):
+        scan_folder(tmp_path, labels=table.assign(frame=[1, 3, 1]), workers=1)
 
 
 def test_no_match_at_all_is_refused(study: Path) -> None:
@@ -142,6 +176,16 @@ def test_utf_16_of_either_order_is_read(study: Path) -> None:
         path = study / "labels.txt"
         path.write_bytes(mark + "path\ty\r\np00/0.png\tpneumonía\r\n".encode(encoding))
         assert labels_of(study, path)["p00/0.png"] == "pneumonía"
+
+
+def test_a_named_index_and_names_with_blanks_are_read_alike_from_each_kind_of_table(
+    study: Path, tmp_path: Path
+) -> None:
+    table = pd.DataFrame({" y ": [1]}, index=pd.Index(["p00/0.png"], name="path"))
+    table.to_parquet(tmp_path / "t.parquet")
+    table.to_csv(tmp_path / "t.csv")
+    for one in (table, tmp_path / "t.parquet", tmp_path / "t.csv"):
+        assert labels_of(study, one)["p00/0.png"] == 1
 
 
 def test_parquet_tables_join(study: Path, tmp_path: Path) -> None:
