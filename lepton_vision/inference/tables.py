@@ -16,12 +16,14 @@ from lepton_vision.config import PreprocessConfig, nearest
 from lepton_vision.errors import EvaluationError
 from lepton_vision.files import write_atomic
 from lepton_vision.inference.predictions import Failure, Predictions, as_text
+from lepton_vision.manifest.words import is_unknown
 from lepton_vision.types import FloatArray, SampleAddress, Target
 
 Columns = dict[str, list[Any]]
 
 _METADATA_KEY = b"lepton_vision_predictions"
 _VERSION = 1
+_TRUTH: dict[str, int] = {"true": 1, "false": 0}  # as pandas writes booleans
 _SUFFIXES = (".csv", ".parquet")
 
 
@@ -278,13 +280,16 @@ def _column(columns: Columns, name: str) -> list[Any]:
 
 
 def _numbers(columns: Columns, name: str) -> FloatArray:
-    """Turn a column into float64; an empty label is NaN, an empty probability is refused later as NaN."""
+    """Turn a column into float64; an unknown label is NaN, an unknown probability is refused later as NaN."""
     values = _column(columns, name)
     numbers = np.empty(len(values), dtype=np.float64)
     for row, value in enumerate(values):
-        is_empty = value is None or (isinstance(value, str) and not value.strip())
+        is_empty = value is None or (isinstance(value, str) and is_unknown(value))
+        is_word = isinstance(value, str) and name.startswith("y_true")
         try:
-            numbers[row] = math.nan if is_empty else float(value)
+            numbers[row] = (
+                math.nan if is_empty else float(_TRUTH.get(value.strip().lower(), value) if is_word else value)
+            )
         except (TypeError, ValueError):
             raise EvaluationError(
                 f"The column {name!r} needs numbers. Received text in row {row} (from 0). Labels are 0 and 1 or a "

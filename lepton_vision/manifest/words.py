@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def words(text: str) -> frozenset[str]:
@@ -37,12 +38,18 @@ UNCERTAIN_WORDS: Final = words("""
 
 def is_blank(value: Any) -> bool:
     """Whether a cell is empty: a null of any kind, white space, or a word of ``BLANKS``."""
-    return bool(pd.isna(value)) or (isinstance(value, str) and folded(value) in BLANKS)
+    return folded(value) in BLANKS if isinstance(value, str) else _is_null(value)
 
 
 def is_unknown(value: Any) -> bool:
     """Whether a cell says nothing: blank, or a word of ``UNKNOWN_WORDS``."""
-    return bool(pd.isna(value)) or (isinstance(value, str) and folded(value) in UNKNOWN_WORDS)
+    return folded(value) in UNKNOWN_WORDS if isinstance(value, str) else _is_null(value)
+
+
+def _is_null(value: Any) -> bool:
+    import pandas as pd  # tables of predictions are read without it
+
+    return bool(pd.isna(value))
 
 
 def folded(text: str) -> str:
@@ -52,6 +59,8 @@ def folded(text: str) -> str:
 
 def without(values: pd.Series[Any], words: frozenset[str]) -> pd.Series[Any]:
     """The values with nulls in place of these words; a column without such words as it was."""
+    import pandas as pd
+
     if not (pd.api.types.is_object_dtype(values) or isinstance(values.dtype, pd.StringDtype | pd.CategoricalDtype)):
         return values
     texts = [value for value in values.dropna().unique() if isinstance(value, str) and folded(value) in words]

@@ -271,3 +271,13 @@ def test_loading_a_table_needs_neither_torch_nor_pandas(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("word", "label"), [("NULL", None), ("n/a", None), ("unknown", None), ("True", 1.0), ("1.0", 1.0)]
+)
+def test_words_of_other_tools_for_labels(tmp_path: Path, word: str, label: float | None) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text(f"image_id,patient_id,y_true,y_prob\na,A,0,0.5\nb,B,{word},0.2\n")
+    found = Predictions.load(path).y_true["y"][1]
+    assert np.isnan(found) if label is None else found == label
