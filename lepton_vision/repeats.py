@@ -186,11 +186,12 @@ def _plan(config: Config, manifest: Manifest, *, folds: int) -> list[Manifest]:
     """The splits of all folds; what cannot be trained, chosen on or judged is said before the first is trained."""
     parts = []
     for fold in range(folds):
-        part = fold_split(manifest, fold, folds=folds, config=config.split, targets=config.targets)
         try:
+            part = fold_split(manifest, fold, folds=folds, config=config.split, targets=config.targets)
             validation_rows(config, part)
         except LabelError as error:
-            raise LabelError(f"Fold {fold + 1} of {folds}: {error}", key=error.key) from None
+            way = " With split.val=0 and train.keep=last no validation is needed." if config.split.val > 0 else ""
+            raise LabelError(f"Fold {fold + 1} of {folds}: {error}{way}", key=error.key) from None
         parts.append(part)
     for target in config.targets:
         lone = sum(not _has_classes(part.subset("test").labels(target)) for part in parts)

@@ -35,7 +35,7 @@ _WHAT: Final[dict[tuple[str, str], str]] = {
     ("leakage", "patient"): "patients in two splits",
     ("leakage", "identical"): "groups of identical images in two splits",
     ("leakage", "near"): "groups of near-identical images in two splits",
-    ("duplicate", ""): "groups of identical images in one split",
+    ("duplicate", ""): "groups of identical images",
     ("conflict", ""): "groups of identical images with different labels",
     ("conflict", "near"): "groups of near-identical images with different labels",
 }

@@ -178,37 +178,43 @@ def check_classes(
 ) -> None:
     """Refuse a split whose labelled rows all have one class, or that has no label at all.
 
-    A given test split without labels, as challenges have it, is said and kept.
+    A given test split without labels, as challenges have it, is said and kept; and a given val split of which some
+    target can be judged, as training says what the others lack.
 
     Raises:
         LabelError: names target, split and class.
     """
-    for target in targets:
-        for split in splits:
-            part = manifest.subset(split)
-            if not len(part):
-                continue
-            labels = part.labels(target)
-            columns = labels.reshape(len(part), -1)
-            seen = [np.unique(column[~np.isnan(column)]) for column in columns.T]
-            if max(len(values) for values in seen) >= 2:
-                continue
-            if is_given and split == "test" and not any(len(values) for values in seen):
-                _LOGGER.warning(
-                    "The given test split (%d images) has no label for target %r: it can be predicted, not judged.",
-                    len(part),
-                    target.name,
-                )
-                continue
-            has_class = target.kind != "multilabel" and len(seen[0]) == 1
-            what = f"only class {target.classes[int(seen[0][0])]!r}" if has_class else "no class with both values"
-            what = what if any(len(values) for values in seen) else "no label at all"
-            raise LabelError(
-                f"Split {split!r} ({len(part)} rows) has {what} for target {target.name!r}. "
-                f"Expected at least two classes in each split: add patients, change split.seed or "
-                "the shares split.val and split.test, or correct the given split.",
-                key=target.name,
-            )
+    for split in splits:
+        part = manifest.subset(split)
+        found = (_class_fault(part, target, split=split, is_given=is_given) for target in targets if len(part))
+        faults = [fault for fault in found if fault is not None]
+        if faults and (len(faults) == len(targets) or not (is_given and split == "val")):
+            raise faults[0]
+
+
+def _class_fault(part: Manifest, target: Target, *, split: Split, is_given: bool) -> LabelError | None:
+    """What is wrong with the labels of one target in a split."""
+    labels = part.labels(target)
+    columns = labels.reshape(len(part), -1)
+    seen = [np.unique(column[~np.isnan(column)]) for column in columns.T]
+    if max(len(values) for values in seen) >= 2:
+        return None
+    if is_given and split == "test" and not any(len(values) for values in seen):
+        _LOGGER.warning(
+            "The given test split (%d images) has no label for target %r: it can be predicted, not judged.",
+            len(part),
+            target.name,
+        )
+        return None
+    has_class = target.kind != "multilabel" and len(seen[0]) == 1
+    what = f"only class {target.classes[int(seen[0][0])]!r}" if has_class else "no class with both values"
+    what = what if any(len(values) for values in seen) else "no label at all"
+    return LabelError(
+        f"Split {split!r} ({len(part)} rows) has {what} for target {target.name!r}. "
+        f"Expected at least two classes in each split: add patients, change split.seed or "
+        "the shares split.val and split.test, or correct the given split.",
+        key=target.name,
+    )
 
 
 def _settings(

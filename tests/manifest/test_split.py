@@ -195,6 +195,15 @@ def test_a_given_test_part_without_labels_is_kept_and_said(
     assert "The given test split (2 images) has no label for target 'y'" in caplog.text
 
 
+def test_a_given_val_part_needs_one_target_that_can_be_judged(make_manifest: Make) -> None:
+    split, other = ["train"] * 4 + ["val"] * 2, Target("z", "binary", ("0", "1"))
+    one = make_manifest(y=[0, 1, 0, 1, 0, 1], z=[0, 1, 0, 1, None, None], split=split, patient_id=list("abcdef"))
+    assert split_manifest(one, SplitConfig(), targets=[Y, other]).frame["split"].tolist() == split
+    none = make_manifest(y=[0, 1, 0, 1, 0, 0], z=[0, 1, 0, 1, None, None], split=split, patient_id=list("abcdef"))
+    with pytest.raises(LabelError, match="Split 'val'"):
+        split_manifest(none, SplitConfig(), targets=[Y, other])
+
+
 def test_a_fold_of_one_patient_holds_one_class(make_manifest: Make) -> None:
     manifest = make_manifest(y=[0, 0, 1, 1, 0, 0, 1, 1], patient_id=list("aabbccdd"))
     held_out = [fold_split(manifest, k, folds=4, config=SplitConfig(val=0)).subset("test") for k in range(4)]
