@@ -112,8 +112,8 @@ def check_test(config: Config, manifest: Manifest) -> None:
 
 def _unjudged(part: Manifest, target: Target, *, split: str) -> str:
     return (
-        f"The {split} split ({len(part)} images) has no label for target {target.name!r}: predictions are written, and "
-        "there is nothing to judge them by."
+        f"The {split} split ({len(part)} images) has no label for target {target.name!r}: it can be "
+        "predicted, not judged."
     )
 
 

@@ -201,7 +201,7 @@ def _class_fault(part: Manifest, target: Target, *, split: Split, is_given: bool
         return None
     if is_given and split == "test" and not any(len(values) for values in seen):
         _LOGGER.warning(
-            "The given test split (%d images) has no label for target %r: it can be predicted, not judged.",
+            "The test split (%d images) has no label for target %r: it can be predicted, not judged.",
             len(part),
             target.name,
         )

@@ -192,7 +192,7 @@ def test_a_given_test_part_without_labels_is_kept_and_said(
     split = ["train"] * 4 + ["test"] * 2
     manifest = make_manifest(y=[0, 1, 0, 1, None, None], split=split, patient_id=list("abcdef"))
     assert split_manifest(manifest, SplitConfig(val=0), targets=[Y]).frame["split"].tolist() == split
-    assert "The given test split (2 images) has no label for target 'y'" in caplog.text
+    assert "The test split (2 images) has no label for target 'y'" in caplog.text
 
 
 def test_a_given_val_part_needs_one_target_that_can_be_judged(make_manifest: Make) -> None:
