@@ -38,6 +38,7 @@ from lepton_vision.results import Model, write_results
 from lepton_vision.types import Progress
 
 _LOGGER = logging.getLogger(__name__)
+_FEW = 100  # replicates of a bootstrap whose intervals nobody sees
 
 
 def run_seeds(
@@ -230,9 +231,8 @@ def _pool_classes(
 ) -> tuple[SplitResult, list[float]]:
     """Evaluate the predictions of all folds together, and the first target's AUROC in each; note the look."""
     point, first = stated_point(config.targets, threshold=0.5), config.targets[0].name
-    areas = [
-        evaluate(part, operating_point=point, config=config.evaluation).figures[first]["auroc"].value for part in found
-    ]
+    plain = config.evaluation.model_copy(update={"replicates": _FEW})  # the intervals of single folds are not shown
+    areas = [evaluate(part, operating_point=point, config=plain).figures[first]["auroc"].value for part in found]
     pooled = Predictions.concat(found)
     evaluation = evaluate(pooled, operating_point=point, config=config.evaluation)
     looks = _note_look(held_out, manifest, out.parent, names_of(evaluation.figures))
