@@ -200,7 +200,7 @@ def test_a_missing_package_names_its_extra(bundle: Bundle, monkeypatch: pytest.M
     package, module = {"openvino": ("openvino", "openvino_runtime"), "onnx": ("onnxruntime", "onnx_runtime")}[engine]
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, f"lepton_vision.inference.{module}", raising=False)
-    with pytest.raises(ConfigError, match=rf"pip install 'lepton-vision\[{engine}\]'"):
+    with pytest.raises(ConfigError, match=rf"pip install -e '\.\[{engine}\]'"):
         load_engine(bundle, engine=engine)
 
 

@@ -253,6 +253,6 @@ def test_without_ray_its_extra_is_named(
     from lepton_vision.scoring import score_on_ray
 
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ConfigError, match=r"pip install 'lepton-vision\[ray\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[ray\]'"):
         score_on_ray(bundle, inbox, tmp_path / "out", **HOW)
     assert "RAY_USAGE_STATS_ENABLED" not in os.environ
