@@ -41,6 +41,8 @@ Validate = Callable[["AnyNetwork"], Mapping[str, float]]
 Log = Callable[[dict[str, Any]], None]
 
 _LOGGER = logging.getLogger(__name__)
+# Below it, channels last, the gradient of a strided 1 x 1 convolution overwrites memory on a CPU (torch 2.14.1).
+_NARROW = 8
 # On an accelerator, reading a figure waits for the queue to drain: losses are looked at every so many steps.
 _STEPS_BETWEEN_READS = 20
 _SMALLEST_SCALE = 1.0  # GradScaler starts at 65536: below this the gradients themselves are broken
@@ -135,6 +137,8 @@ def make_stepper(
         class_weights: by target name, see ``LossWeights.classes``.
     """
     train = config.train
+    if config.model.width < _NARROW:
+        train = train.model_copy(update={"channels_last": False})
     model.to(world.device)
     if train.channels_last:
         model.to(memory_format=suited_format(model.dims + 2))

@@ -24,6 +24,9 @@ from tiny import (
 )
 
 from lepton_vision.errors import ConfigError, TrainingError
+from lepton_vision.models import build_model
+from lepton_vision.training.distributed import World
+from lepton_vision.training.loop import make_stepper
 
 
 def rows_of(run_dir: Path) -> list[dict[str, Any]]:
@@ -220,6 +223,16 @@ def test_non_finite_loss_names_the_place_and_keeps_the_last_good_checkpoint(tmp_
     kept = torch.load(tmp_path / "checkpoints/last.pt", weights_only=True)
     assert kept["position"]["step"] == 2
     assert all(torch.isfinite(value).all() for value in kept["parts"]["model"].values())
+
+
+@pytest.mark.parametrize(("width", "is_last"), [(4, False), (8, True)])
+def test_narrow_networks_keep_channels_first(width: int, is_last: bool) -> None:
+    """With fewer than 8 channels the backward pass of torch 2.14.1 ended the process on a CPU ("double free")."""
+    config = tiny_config(f"model.width={width}")
+    stepper = make_stepper(build_model(config), config, world=World(0, 1, torch.device("cpu")))
+    weight = dict(stepper.model.named_parameters())["encoder.layer1.0.conv1.weight"]
+    assert stepper.config.channels_last is is_last
+    assert weight.is_contiguous(memory_format=torch.channels_last) is is_last
 
 
 def test_bf16_and_channels_last_learn_too(tmp_path: Path) -> None:
