@@ -110,7 +110,7 @@ def predict_masks(
         total = len(table)
         outcomes = read_ahead(range(total), lambda k: _read_row(table, k, preprocess), workers=workers, depth=size)
     else:
-        files = list_files(images)
+        files = list_files(images, include=bundle.config.scan.include)
         total = len(files)
         outcomes = read_ahead(files, lambda path: _read_file(Path(path), preprocess), workers=workers, depth=size)
     yield from _examine(outcomes, engine, total=total, progress=progress)

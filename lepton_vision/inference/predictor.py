@@ -89,7 +89,7 @@ def predict(
         total = len(places)
         outcomes = read_ahead(places, lambda place: read_volume(place, config), workers=workers, depth=2 * size)
     else:
-        files = list_files(images)
+        files = list_files(images, include=config.scan.include)
         total = len(files)
         outcomes = read_ahead(files, lambda path: read_file(path, config), workers=workers, depth=2 * size)
     runtime = Engine(bundle, engine=engine, device=device, precision=precision, batch_size=size)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from lepton_vision.config import Config
 from lepton_vision.errors import ReadError
 from lepton_vision.inference.predictions import Failure
+from lepton_vision.manifest.layouts import find_masks, may_be_mask
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import read_image, require_image
@@ -28,6 +30,7 @@ from lepton_vision.transforms.rows import TextColumn
 from lepton_vision.transforms.volume_dataset import VolumeDataset
 from lepton_vision.types import Image, SampleAddress
 
+_LOGGER = logging.getLogger(__name__)
 UInt16Pixels = npt.NDArray[np.uint16]
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
@@ -141,21 +144,40 @@ class PathList(Sequence[Path]):
         return Path(self._texts[found]) if isinstance(found, int) else [Path(self._texts[k]) for k in found]
 
 
-def list_files(named: str | Path | Sequence[str | Path], *, leave_out: Path | Sequence[Path] = ()) -> PathList:
+def list_files(
+    named: str | Path | Sequence[str | Path],
+    *,
+    leave_out: Path | Sequence[Path] = (),
+    include: Collection[str] = (),
+) -> PathList:
     """Return the files named, absolute, in the order given, each once; a folder stands for the files below it, sorted.
 
-    Hidden files and folders (a leading dot) are what tools leave behind, not scans. A file that does not exist stays
-    in the list: it ends as a failure.
+    Hidden files and folders (a leading dot) are what tools leave behind, not scans, and files of a folder that are
+    masks of others by their names (see ``layouts.find_masks``) are no images; a warning counts these. A file that does
+    not exist stays in the list: it ends as a failure.
 
     Args:
         named: a file, a folder, or several of both.
         leave_out: folders whose files are left out (an output folder inside an input folder).
+        include: "mask_file" among them takes masks for images.
     """
     folders = [leave_out] if isinstance(leave_out, Path) else leave_out
     barred = frozenset(folder.absolute() for folder in folders)
     entries = [named] if isinstance(named, str | Path) else named
     places = (os.path.normpath(Path(entry).expanduser().absolute()) for entry in entries)
-    found = (file for place in places for file in (walk_folder(place, barred) if os.path.isdir(place) else (place,)))  # noqa: PTH112
+    takes_masks = "mask_file" in include
+
+    def below(folder: str) -> Iterator[str]:
+        masks = frozenset[str]() if takes_masks else named_masks(folder, barred)
+        if masks:
+            _LOGGER.warning(
+                "%d files are masks of images by their names and are left out (scan.include: [mask_file] takes them "
+                "for images, as does naming them one by one).",
+                len(masks),
+            )
+        yield from (file for file in walk_folder(folder, barred) if file not in masks)
+
+    found = (file for place in places for file in (below(place) if os.path.isdir(place) else (place,)))  # noqa: PTH112
     return PathList(found if len(entries) < 2 else _once(found))  # one folder holds each file once
 
 
@@ -173,6 +195,14 @@ def walk_folder(folder: str, barred: frozenset[Path]) -> Iterator[str]:
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and Path(place, name) not in barred)
         yield from (os.path.join(place, name) for name in sorted(files) if not name.startswith("."))  # noqa: PTH118
+
+
+def named_masks(folder: str, barred: frozenset[Path]) -> frozenset[str]:
+    """Paths of the files below a folder that are masks of others by their names."""
+    if not any(may_be_mask(file[len(folder) :]) for file in walk_folder(folder, barred)):
+        return frozenset()
+    files = {Path(file).relative_to(folder).as_posix(): file for file in walk_folder(folder, barred)}
+    return frozenset(files[path] for path in find_masks(files))
 
 
 def read_ahead(jobs: Iterable[_Job], read: Callable[[_Job], _Result], *, workers: int, depth: int) -> Iterator[_Result]:

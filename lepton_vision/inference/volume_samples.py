@@ -32,7 +32,7 @@ def list_volumes(
         volume: says which series are repaired, and the channels of NIfTI files; None: none.
         include: kinds of objects that are read by themselves where they are no slices, see ``config.ScanConfig``.
     """
-    series, others = group_series(list_files(named))
+    series, others = group_series(list_files(named, include=include))
     choices = {} if volume is None else {"tilt": volume.tilt, "gaps": volume.gaps}
     repair = ",".join(name for name, choice in choices.items() if choice != "refuse")
     channels = () if volume is None else volume.channels

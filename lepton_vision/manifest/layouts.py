@@ -32,6 +32,7 @@ _SCAN: Final = re.compile(r"(?:images?|img|imaging|volume|vol|scan)(?P<stem>[ _.
 _TELLING: Final = re.compile(_WORDS, re.IGNORECASE)
 _OF_IMAGES: Final = re.compile(r"(?<![a-z])(?:images?|imgs?)(?![a-z])")
 _OF_MASKS: Final = re.compile(r"(?<![a-z])(?:masks?|labels?|segmentations?|annotations?|ground_?truth)(?![a-z])")
+_HINT: Final = re.compile("mask|seg|label|gt|truth|annot|manual|ann_dir", re.IGNORECASE)  # in the path of every mask
 _CHANNEL: Final = re.compile(r"_\d{4}$")  # of nnU-Net's images, not of its masks
 _SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".dcm", ".nii", ".npy"})
 
@@ -59,6 +60,11 @@ def find_masks(paths: Iterable[str], *, endings: Collection[str] = ()) -> dict[s
     names = _index(stems, endings=endings)
     found = {path: names.images_of(path, stem) for path, stem in stems.items()}
     return {path.as_posix(): tuple(dict.fromkeys(images)) for path, images in found.items() if images is not None}
+
+
+def may_be_mask(path: str) -> bool:
+    """Whether a path holds a word that masks are told by; quick, for long lists of which most hold none."""
+    return _HINT.search(path) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -282,6 +282,8 @@ def list_inputs(
         ScoringError: two inputs of one path id.
     """
     found = list_places(named, leave_out=leave_out, limits=limits)
+    if "mask_file" in include:
+        found = (replace(place, reason="") if place.reason == "mask_file" else place for place in found)
     if not volumes:
         return Inputs.of(found)
     once = Inputs.of(found).places  # a slice that is named twice must not stand twice in its series

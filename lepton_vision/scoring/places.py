@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from lepton_vision.errors import ManifestError, ReadError
-from lepton_vision.inference.samples import walk_folder
+from lepton_vision.inference.samples import named_masks, walk_folder
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.archives import is_archive, list_members
 from lepton_vision.readers.dicomdir import is_dicomdir, list_dicomdir
@@ -103,11 +103,11 @@ def list_places(
     """Find what is named, in the order given; a place that is named twice comes twice (``Inputs.of`` keeps one).
 
     Args:
-        named: a file, a folder (the files below it, sorted, hidden ones left out), a glob pattern (``**`` for any
-            depth), a manifest (.parquet, .csv: its usable rows; ids of it that are no pseudonyms get one; another table
-            is one place), an archive (.zip, .tar,
-            .tar.gz, .tgz: its members, also where it lies in a folder), a DICOMDIR, a URL (an object, a prefix or a
-            pattern), or several of these.
+        named: a file, a folder (the files below it, sorted, hidden ones left out; masks of others by their names with
+            the reason "mask_file"), a glob pattern (``**`` for any depth), a manifest (.parquet, .csv: its usable rows;
+            ids of it that are no pseudonyms get one; another table is one place), an archive (.zip, .tar, .tar.gz,
+            .tgz: its members, also where it lies in a folder), a DICOMDIR, a URL (an object, a prefix or a pattern), or
+            several of these.
         leave_out: folders whose files are left out.
         limits: caps on archives.
 
@@ -141,8 +141,9 @@ def _expand(name: str, barred: frozenset[Path], *, limits: Limits) -> Iterator[P
 
 def _of_path(path: str, barred: frozenset[Path], *, limits: Limits) -> Iterator[Place]:
     if os.path.isdir(path):  # noqa: PTH112
+        masks = named_masks(path, barred)
         for file in walk_folder(path, barred):
-            yield from _of_file(file, limits=limits)
+            yield from (Place(file, reason="mask_file"),) if file in masks else _of_file(file, limits=limits)
     elif path.lower().endswith((".parquet", ".csv")) and os.path.exists(path):  # noqa: PTH110
         try:
             manifest = Manifest.load(path)

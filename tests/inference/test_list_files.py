@@ -69,3 +69,14 @@ def test_several_folders_are_left_out(folder: Path) -> None:
     found = list_files(folder, leave_out=[folder / "out", folder / "masks"])
     assert {path.parent.name for path in found}.isdisjoint({"out", "masks"})
     assert len(found) == len(list_files(folder, leave_out=folder / "out")) - 1
+
+
+def test_masks_of_a_folder_are_no_images_and_are_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("images/c.png", "masks/c.png"):
+        (folder / name).parent.mkdir()
+        (folder / name).write_bytes(b"x")
+    found = list_files(folder, leave_out=folder / "out")
+    assert [path.name for path in found] == ["1.dcm", "3.png", "2.dcm", "c.png"]
+    assert "1 files are masks of images by their names" in caplog.text
+    assert len(list_files(folder, leave_out=folder / "out", include=["mask_file"])) == 5
+    assert len(list_files(folder / "masks")) == 1

@@ -17,6 +17,7 @@ import pytest
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, ScoringError
+from lepton_vision.inference import predict
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.readers.limits import DEFAULT_LIMITS
@@ -253,3 +254,20 @@ def test_a_table_that_is_no_manifest_is_one_failed_row(bundle: Bundle, tmp_path:
     rows = rows_of(bundle, table, tmp_path / "out")
     assert list(rows["status"]) == ["failed"]
     assert list(rows["reason"]) == ["not_an_image"]
+
+
+def test_masks_beside_images_are_left_out_of_a_folder_and_taken_in_where_asked_for(
+    bundle: Bundle, inbox: Path, tmp_path: Path
+) -> None:
+    """The layout of BUSI: `Doe_0.png` and `Doe_0_mask.png`."""
+    mask = inbox / "Doe_0_mask.png"
+    cv2.imwrite(str(mask), np.zeros((40, 30), np.uint8))
+    summary = score(bundle, inbox, tmp_path / "out", device="cpu", engine="torch")
+    assert (summary.scored, dict(summary.left_out), dict(summary.failed)) == (5, {"mask_file": 1}, {})
+    rows = pd.read_parquet(tmp_path / "out")
+    assert rows.loc[rows["status"] == "left_out", "sick_probability"].isna().all()
+    asked = score(bundle, inbox, tmp_path / "all", device="cpu", engine="torch", include=("mask_file",))
+    assert (asked.scored, dict(asked.left_out)) == (6, {})
+    assert score(bundle, mask, tmp_path / "named", device="cpu", engine="torch").scored == 1
+    assert len(predict(bundle, inbox, device="cpu")) == 5
+    assert len(predict(bundle.with_include(["mask_file"]), inbox, device="cpu")) == 6
