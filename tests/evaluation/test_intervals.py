@@ -136,9 +136,9 @@ def test_a_perfect_proportion_gets_wilsons_interval_over_patients() -> None:
 def test_dropped_replicates_are_told() -> None:
     rng = np.random.default_rng(0)
     truth = np.zeros(30)
-    truth[0] = 1.0  # missing in (29/30)^30 = 36 % of the replicates
+    truth[:2] = 1.0  # missing in (28/30)^30 = 13 % of the replicates
     figures = evaluate(single(truth, rng.random(30), [f"p{k}" for k in range(30)]), operating_point=POINT).figures
-    assert figures["sick"]["auroc"].reason.startswith("interval from the 6")
+    assert figures["sick"]["auroc"].reason.startswith("interval from the 8")
     assert figures["sick"]["auroc"].low <= figures["sick"]["auroc"].value
     assert figures["sick"]["brier"].reason == ""
 
@@ -337,12 +337,14 @@ def test_bca_is_the_default_and_withheld_where_a_figure_is_biased_rather_than_sk
 def test_bca_that_does_not_exist_falls_back_and_says_so() -> None:
     rng = np.random.default_rng(0)
     truth = np.zeros(30)
-    truth[:2] = 1.0  # both of one patient: without it there is no AUROC
+    truth[:2] = 1.0  # both of one patient: without it there is no sensitivity
     patients = ["p0", "p0", *(f"p{k}" for k in range(2, 30))]
     result = evaluate(single(truth, rng.random(30), patients), operating_point=POINT)
-    figure = result.figures["sick"]["auroc"]
+    figure = result.figures["sick"]["sensitivity"]
     assert figure.method == "percentile"
     assert "BCa does not exist" in figure.reason
+    assert result.figures["sick"]["auroc"].reason == "no interval: one class has one patient only"
+    assert np.isnan(result.figures["sick"]["auroc"].low)
     assert result.figures["sick"]["brier"].method == "bca"
     assert result.provenance["intervals"] == "BCa bootstrap over patients"
 
