@@ -213,10 +213,10 @@ def test_what_is_no_image_has_no_probability_unless_training_took_it_in(
     bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The bundle says what is scored, a flag says otherwise."""
-    for name, elements in _OBJECTS.items():
+    for number, elements in enumerate(_OBJECTS.values()):  # a name such as segmentation.dcm would tell
         (tmp_path / "inbox").mkdir(exist_ok=True)
         header(random_labels(ROWS, COLUMNS), **elements).save_as(
-            tmp_path / "inbox" / f"{name}.dcm", enforce_file_format=True
+            tmp_path / "inbox" / f"{number}.dcm", enforce_file_format=True
         )
     report = header(random_labels(ROWS, COLUMNS), SOPClassUID="1.2.840.10008.5.1.4.1.1.88.33", Modality="SR")
     del report.PixelData, report.Rows, report.Columns
