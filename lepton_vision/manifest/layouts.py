@@ -99,6 +99,8 @@ class _Names:
             images = images or self.near.get((_folder(path.parent), short), [])
         if images or self._is_below_images(path) or _NNUNET.keys() & {part.lower() for part in path.parts[:-1]}:
             return images or self._only(self.plain.get(_folder(path.parent), []))
+        if path.suffix.lower() == ".dcm":  # its header says what it is
+            return None
         around = self.starts.get((folder, short), []) if named else self.plain.get(folder, []) if led else []
         if led and led["stem"]:
             around = []
