@@ -232,7 +232,7 @@ def test_a_temperature_that_cannot_be_is_refused(bundle: Bundle, temperatures: d
     [
         {"sick": (0.5,)},
         {"sick": (0.5, 0.5), "organ": (), "signs": (0.5, 0.5)},
-        {"sick": (float("nan"),), "organ": (), "signs": (0.5, 0.5)},
+        {"sick": (float("inf"),), "organ": (), "signs": (0.5, 0.5)},
     ],
 )
 def test_an_operating_point_of_another_model_is_refused(bundle: Bundle, thresholds: dict[str, Any]) -> None:
