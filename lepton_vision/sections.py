@@ -103,7 +103,8 @@ class ModelConfig(Section):
 
     backbone: Backbone = "resnet18"
     weights: str = "none"
-    """"none" (random), "imagenet" (torchvision's download or cache) or a local file (.pt, .pth, .safetensors, .npz)."""
+    """"none" (random), "imagenet" (torchvision's download or cache) or a local file of torch (.pt, .pth.tar, .ckpt …),
+    safetensors or NumPy (.npz): a state dict, or a checkpoint that holds one."""
     init_from: str | None = None
     """Folder of a bundle whose encoder is the start; excludes ``weights``."""
     keep_heads: bool = False

@@ -6,6 +6,7 @@ Every tensor of the encoder is found, or the load fails: there is no silent rand
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from lepton_vision.models.weight_files import read_tensors
 _LOG = logging.getLogger(__name__)
 _STEM = "conv1.weight"
 _MARK = "layer1.0.conv1.weight"  # every ResNet has it, and no other tensor's name ends with it
+_NUMBERED = "4.0.conv1.weight"  # the same where a ResNet's parts are numbered, as of nn.Sequential(*resnet.children())
+_PARTS = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+# Not taken where another network is beside them: slow copies (MoCo, EMA, SWA), and students, whose teachers are used.
+_COPIES = re.compile(r"(^|[._])(encoder_k|ema|swa|averaged|momentum|target|student)([._]|$)")
 
 
 def load_weights(encoder: Encoder, source: str) -> str:
@@ -30,9 +35,11 @@ def load_weights(encoder: Encoder, source: str) -> str:
 
     Args:
         encoder: on the CPU.
-        source: "imagenet", or the path of a .pt, .pth, .safetensors or .npz file with torchvision's names, plain or
-            wrapped ("state_dict", "model" …), with or without a prefix ("module.", "encoder." …). Files of MedicalNet
-            (arXiv:1904.00625) are such files, for networks on volumes.
+        source: "imagenet", or the path of a file of torch, safetensors or NumPy with torchvision's names, or with the
+            numbers that a Sequential of a ResNet's parts has; plain or inside a checkpoint ("state_dict", "model" …),
+            with or without a prefix ("module.", "encoder." …). Files of MedicalNet (arXiv:1904.00625) are such files,
+            for networks on volumes. Of a network and its slow copy (EMA, momentum) the network is taken, of student and
+            teacher the teacher.
 
     Raises:
         WeightsError: no such file, no connection and no cached copy, a damaged file, one that holds more than tensors,
@@ -118,6 +125,11 @@ def _fill(encoder: Encoder, tensors: Mapping[str, Tensor], *, said: str, path: P
 def _encoder_part(tensors: Mapping[str, Tensor], path: Path | None) -> tuple[dict[str, Tensor], list[str]]:
     """Return the encoder's tensors under torchvision's names, and the names of what is left."""
     prefixes = [name.removesuffix(_MARK) for name in tensors if name.endswith(_MARK)]
+    is_numbered = not prefixes
+    if is_numbered:
+        prefixes = [name.removesuffix(_NUMBERED) for name in tensors if f".{name}".endswith(f".{_NUMBERED}")]
+    copies = [prefix for prefix in prefixes if _COPIES.search(prefix)] if len(prefixes) > 1 else []
+    prefixes = [prefix for prefix in prefixes if prefix not in copies] or prefixes
     if len(prefixes) != 1:
         found = (
             f"{len(prefixes)} of them ({', '.join(map(repr, prefixes))})" if prefixes else f"{_first(list(tensors))}"
@@ -130,9 +142,18 @@ def _encoder_part(tensors: Mapping[str, Tensor], path: Path | None) -> tuple[dic
         )
     prefix = prefixes[0]
     inside = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    if is_numbered:
+        inside = {_named(name): tensor for name, tensor in inside.items()}
     kept = {torchvision_name(name): tensor for name, tensor in inside.items() if _is_encoder(torchvision_name(name))}
-    dropped = [name for name in tensors if not name.startswith(prefix)]
+    dropped = [f"{copy}*" for copy in copies]
+    dropped += [name for name in tensors if not name.startswith((prefix, *copies))]
     return kept, dropped + [name for name in inside if not _is_encoder(torchvision_name(name))]
+
+
+def _named(name: str) -> str:
+    """Return torchvision's name of a numbered part."""
+    part, dot, rest = name.partition(".")
+    return _PARTS.get(part, part) + dot + rest
 
 
 def _is_encoder(name: str) -> bool:

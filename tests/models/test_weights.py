@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import gzip
 import io
 import pickle
+import subprocess
+import sys
 import urllib.error
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,10 +78,6 @@ def test_common_wrappings_and_prefixes_are_taken_off(
         loaded = {key: loaded, "epoch": 7}
     torch.save(loaded, tmp_path / "start.pt")
     encoder = Encoder("resnet18", channels=3)
-    if wrapping[:1] == ("checkpoint",):
-        with pytest.raises(WeightsError, match=r"under one of the keys state_dict"):
-            load_weights(encoder, str(tmp_path / "start.pt"))
-        return
     assert "head.weight" in load_weights(encoder, str(tmp_path / "start.pt"))
     assert_loaded(encoder, state)
 
@@ -129,9 +130,103 @@ def test_a_deeper_network_is_not_cut_short_but_named(tmp_path: Path, deeper: str
 
 
 def test_two_networks_in_one_file_are_refused(tmp_path: Path, state: State) -> None:
-    both = {f"{role}.{name}": tensor for role in ("student", "teacher") for name, tensor in state.items()}
+    both = {f"{role}.{name}": tensor for role in ("left", "right") for name, tensor in state.items()}
     torch.save(both, tmp_path / "start.pt")
     with pytest.raises(WeightsError, match=r"2 of them"):
+        load_weights(Encoder("resnet18", channels=3), str(tmp_path / "start.pt"))
+
+
+def numbered(state: State) -> State:
+    """Names of ``nn.Sequential(*resnet.children())``, asked of torch."""
+    network = torchvision.models.resnet18()
+    network.load_state_dict(state)
+    return dict(torch.nn.Sequential(*list(network.children())[:-1]).state_dict())
+
+
+@pytest.mark.parametrize(
+    "name", ["best.pth.tar", "last.ckpt", "pytorch_model.bin", "checkpoint_best", "model.PT", "resnet.model"]
+)
+def test_what_a_file_is_called_does_not_matter(tmp_path: Path, state: State, name: str) -> None:
+    torch.save(
+        {"epoch": 3, "best_acc1": torch.tensor(71.2), "metric": np.float64(0.7), "state_dict": state}, tmp_path / name
+    )
+    encoder = Encoder("resnet18", channels=3)
+    said = load_weights(encoder, str(tmp_path / name))
+    assert said == f"file {name}: 120 tensors; dropped best_acc1, fc.bias, fc.weight"
+    assert_loaded(encoder, state)
+
+
+CHECKPOINTS: dict[str, Callable[[State, State], Any]] = {
+    "Lightning": lambda state, other: {
+        "pytorch-lightning_version": "2.4.0",
+        "state_dict": {f"model.{k}": v for k, v in state.items()} | {"criterion.pos_weight": torch.ones(1)},
+        "hyper_parameters": {"lr": 0.1},
+    },
+    "EMA beside it": lambda state, other: {
+        "state_dict": state,
+        "state_dict_ema": other,
+        "optimizer": {"state": {0: other}},
+    },
+    "EMA alone": lambda state, other: {"model_ema": {f"module.{k}": v for k, v in state.items()}},
+    "MoCo": lambda state, other: {
+        "state_dict": {f"module.encoder_q.{k}": v for k, v in state.items()}
+        | {f"module.encoder_k.{k}": v for k, v in other.items()}
+    },
+    "DINO": lambda state, other: {
+        "student": {f"module.backbone.{k}": v for k, v in other.items()},
+        "teacher": {f"backbone.{k}": v for k, v in state.items()},
+    },
+    "numbered": lambda state, other: {f"backbone.{k}": v for k, v in numbered(state).items()},
+    "numbered twice": lambda state, other: {"model": {f"0.{k}": v for k, v in numbered(state).items()}, "opt": {}},
+}
+
+
+@pytest.mark.parametrize("kind", sorted(CHECKPOINTS))
+def test_checkpoints_of_other_tools(tmp_path: Path, state: State, kind: str) -> None:
+    other = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    torch.save(CHECKPOINTS[kind](state, other), tmp_path / "start.pt")
+    encoder = Encoder("resnet18", channels=3)
+    said = load_weights(encoder, str(tmp_path / "start.pt"))
+    assert_loaded(encoder, state)
+    copies = {
+        "EMA beside it": "state_dict_ema.*",
+        "MoCo": "state_dict.module.encoder_k.*",
+        "DINO": "student.module.backbone.*",
+    }
+    assert copies.get(kind, "120 tensors") in said
+
+
+def test_a_foreign_class_is_named_with_the_command_that_converts(tmp_path: Path, state: State) -> None:
+    torch.save({"state_dict": state, "args": argparse.Namespace(lr=0.1)}, tmp_path / "OLD")
+    with pytest.raises(WeightsError, match=r"argparse.Namespace") as caught:
+        load_weights(Encoder("resnet18", channels=3), str(tmp_path / "OLD"))
+    command = str(caught.value).split('python -c "')[1].split('"')[0]
+    subprocess.run([sys.executable, "-c", command], cwd=tmp_path, check=True)
+    encoder = Encoder("resnet18", channels=3)
+    load_weights(encoder, str(tmp_path / "NEW.pt"))
+    assert_loaded(encoder, state)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\x89HDF\r\n\x1a\n", "Keras"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"<!DOCTYPE html>", "web page"),
+        (gzip.compress(b"weights"), "Unpack"),
+    ],
+)
+def test_what_is_no_file_of_weights_is_told(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "start.pt").write_bytes(content)
+    with pytest.raises(WeightsError, match=said):
+        load_weights(Encoder("resnet18", channels=3), str(tmp_path / "start.pt"))
+
+
+def test_a_torchscript_archive_is_told(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls its own format old
+        torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / "start.pt"))
+    with pytest.raises(WeightsError, match=r"TorchScript"):
         load_weights(Encoder("resnet18", channels=3), str(tmp_path / "start.pt"))
 
 
