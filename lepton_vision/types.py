@@ -366,8 +366,8 @@ class Figure:
         n: number of labelled samples behind it.
         reason: why it is undefined, or a caveat about its interval; empty where there is nothing to say.
         method: of the interval: "percentile" or "bca" (bootstraps over patients), "wilson" …; empty where unstated.
-        others: intervals by other methods: "delong" or, where patients have several images, "obuchowski" for an AUROC;
-            "wilson" and "clopper_pearson" for a proportion.
+        others: intervals by other methods: "delong_logit_t" and "delong" or, where patients have several images,
+            "obuchowski_logit_t" and "obuchowski" for an AUROC; "wilson" and "clopper_pearson" for a proportion.
     """
 
     value: float

@@ -2,9 +2,10 @@
 
 All rest on one binary question per class (one against the rest). Names: ``<figure>_<class>`` is of one class. Over the
 classes, ``macro`` is the plain mean, ``weighted`` the mean weighted by how often each class is true, ``micro`` the
-figure of all (sample, class) pairs as one binary question; all as scikit-learn has them. A class that lacks samples,
-or an operating point, is left out of the means that it would leave undefined, in every replicate alike; ``caveat``
-says so.
+figure of all (sample, class) pairs as one binary question. Where every class is true, false and called somewhere, all
+are scikit-learn's. Elsewhere scikit-learn takes an undefined figure of a class for 0; here a class that lacks samples,
+or an operating point, is left out of the means that it would leave undefined, in every replicate alike (``caveat`` says
+so), and the PPV of a class that is there but never called leaves its mean undefined.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ _DEFAULT = Extent()
 class MultilabelMeasures:
     """Figures of K independent binary questions: each class by name, and means over the classes.
 
-    A name without a class is the plain mean (macro); a mean is undefined where the figure of any of its classes is.
+    A name without a class is the plain mean (macro) over the classes in ``averaged``; it is undefined where the figure
+    of one of those is.
 
     Args:
         truth: (N, K) float64 of 0, 1 and NaN (unknown: left out for that class).
@@ -175,7 +177,7 @@ class MulticlassMeasures:
         cells[np.arange(self.n), label * k + called] = 1.0
         columns = [-np.log(chance), ((prob - self._is_class) ** 2).sum(axis=1)]
         self._sums = unit_sums(np.column_stack([cells, *columns]), unit, units=units)
-        # A class that is called, but not there, has an F1 of 0.
+        # A class that is called, but not there, has an F1 of 0, which no sample could raise: it is left out.
         found = judged(self._parts, AVERAGED) | {"f1": self._is_class.any(axis=0)}
         self.averaged = found if averaged is None else averaged
 
@@ -267,7 +269,8 @@ def judged(parts: Mapping[str, BinaryMeasures], names: Sequence[str]) -> dict[st
     """By figure, which of the K classes its means are over.
 
     Left out are those that leave it undefined because samples of the class, or of the rest, or an operating point are
-    missing, whatever the model says; a class that is never called leaves a mean undefined.
+    missing. A class without a positive sample that is called all the same has a PPV and an F1 of 0, which count. A
+    class that has samples and is never called leaves the mean of the PPV undefined.
     """
     ones = {name: part.values(np.ones((1, part.units))) for name, part in parts.items()}
     return {
@@ -359,5 +362,4 @@ def _of_mean_auroc(questions: Sequence[AurocQuestion], confidence: float) -> tup
         return ()
     units = max(int(one.unit.max()) for one in questions) + 1
     is_clustered = any(np.unique(one.unit).size < one.unit.size for one in questions)
-    low, high = mean_auroc(questions, units=units).interval(confidence=confidence)
-    return (Interval("obuchowski" if is_clustered else "delong", low, high),) if np.isfinite(low) else ()
+    return mean_auroc(questions, units=units).intervals(confidence=confidence, is_clustered=is_clustered)

@@ -55,7 +55,7 @@ class Evaluation:
             average_precision (one class against the rest, mean), accuracy, balanced_accuracy, mcc, log_loss, brier,
             f1_macro …, ``_micro``, ``_weighted`` and ``auroc_<class>`` …. Ordinal: kappa_quadratic and class_error
             beside these. A figure carries its bootstrap interval, and others in ``Figure.others``: DeLong's (or
-            Obuchowski's, where patients have several images) of an AUROC, Wilson's and Clopper–Pearson's.
+            Obuchowski's) of an AUROC, see ``AurocCovariance.intervals``, Wilson's and Clopper–Pearson's of proportions.
         curves: by target name, one ClassCurves for the positive class of a binary target, K otherwise.
         confusion: by target name, counts, rows truth, columns decision: (2, 2) for binary, (K, K) for multiclass
             and ordinal, (K, 2, 2) for multilabel; all 0 for a class without an operating point.

@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.ranking import BoolArray, IntArray
-from lepton_vision.types import FloatArray
+from lepton_vision.types import FloatArray, Interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,21 @@ class AurocCovariance:
         return auroc_interval(
             float(self.auroc[k]), float(self.covariance[k, k]), confidence=confidence, units=self.units
         )
+
+    def intervals(self, *, confidence: float, is_clustered: bool) -> tuple[Interval, ...]:
+        """Both intervals of the first AUROC by name; none where it is 0 or 1, or one unit holds a class.
+
+        ``delong_logit_t`` is ``interval``. ``delong`` is the paper's own, AUROC ± z × standard error, cut at 0 and 1,
+        as other software gives it; it is too high, and covers too little, where the AUROC is high and cases are few.
+        Where patients have several images both are named after Obuchowski, whose variance they then take.
+        """
+        low, high = self.interval(confidence=confidence)
+        if not np.isfinite(low):
+            return ()
+        name, auroc = "obuchowski" if is_clustered else "delong", float(self.auroc[0])
+        half = float(ndtri(0.5 + confidence / 2)) * float(self.covariance[0, 0]) ** 0.5
+        plain = Interval(name, max(auroc - half, 0.0), min(auroc + half, 1.0))
+        return Interval(f"{name}_logit_t", low, high), plain
 
 
 def auroc_covariance(is_positive: BoolArray, scores: FloatArray, *, unit: IntArray | None = None) -> AurocCovariance:

@@ -214,8 +214,8 @@ class BinaryMeasures:
             return ()
         unit = np.unique(self._unit, return_inverse=True)[1].astype(np.intp)
         is_clustered = int(unit.max()) + 1 < self.n
-        low, high = auroc_covariance(is_positive, self._prob[:, None], unit=unit).interval(confidence=confidence)
-        return (Interval("obuchowski" if is_clustered else "delong", low, high),) if np.isfinite(low) else ()
+        found = auroc_covariance(is_positive, self._prob[:, None], unit=unit)
+        return found.intervals(confidence=confidence, is_clustered=is_clustered)
 
     def reason(self, name: str) -> str:
         """Why a figure is undefined."""

@@ -38,8 +38,10 @@ class SurfaceDistances:
         """The larger of the two directed percentiles [mm], each interpolated linearly between order statistics.
 
         This is ``monai.metrics.HausdorffDistanceMetric(percentile=95)``; 100 gives the Hausdorff distance
-        (Huttenlocher et al., IEEE TPAMI 15:850, 1993). Other tools pool both directions before they take the
-        percentile: their figure is at most this one.
+        (Huttenlocher et al., IEEE TPAMI 15:850, 1993). Tools differ: MedPy pools both directions before it takes the
+        percentile, which is lower where one direction is much worse than the other, and can be higher on surfaces of
+        few voxels; DeepMind's ``compute_robust_hausdorff`` weighs distances by area (``surface_area``) and takes the
+        larger direction.
         """
         return float(max(np.percentile(self.truth_mm, percentile), np.percentile(self.prediction_mm, percentile)))
 

@@ -73,7 +73,9 @@ HEADLINES: Mapping[TargetKind, tuple[str, ...]] = {
 BY_CLASS = ("auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "prevalence")
 
 METHOD_NAMES: Mapping[str, str] = {
+    "delong_logit_t": "DeLong, logit scale, t",
     "delong": "DeLong",
+    "obuchowski_logit_t": "Obuchowski, logit scale, t",
     "obuchowski": "Obuchowski",
     "wilson": "Wilson",
     "clopper_pearson": "Clopper–Pearson",

@@ -119,13 +119,31 @@ def test_evaluation_carries_it_beside_the_bootstrap(random_predictions: Make) ->
     predictions = random_predictions(unknown=0.0, n=500, patients=150)
     figures = evaluate(predictions, operating_point=POINT, config=EvaluationConfig(replicates=2000)).figures
     for figure in (figures["sick"]["auroc"], figures["organ"]["auroc_lung"], figures["signs"]["auroc_mass"]):
-        (other,) = figure.others
-        assert other.method == "obuchowski"
-        assert (other.low, other.high) == pytest.approx((figure.low, figure.high), abs=0.012)
-    assert figures["sick"]["auroc"].to_dict()["intervals"]["obuchowski"] == list(figures["sick"]["auroc"].others[0][1:])
+        assert [one.method for one in figure.others] == ["obuchowski_logit_t", "obuchowski"]
+        for other in figure.others:
+            assert (other.low, other.high) == pytest.approx((figure.low, figure.high), abs=0.012)
+    stored = figures["sick"]["auroc"].to_dict()["intervals"]
+    assert stored == {one.method: [one.low, one.high] for one in figures["sick"]["auroc"].others}
     ids = predictions.image_id
     alone = Predictions(predictions.targets, ids, ids, ids, predictions.y_true, predictions.y_prob)
-    assert evaluate(alone, operating_point=POINT).figures["sick"]["auroc"].others[0].method == "delong"
+    found = evaluate(alone, operating_point=POINT).figures["sick"]["auroc"]
+    assert [one.method for one in found.others] == ["delong_logit_t", "delong"]
+
+
+@pytest.mark.parametrize("shift", [0.3, 2.5])
+def test_plain_delong_is_the_estimate_and_its_standard_error(shift: float) -> None:
+    rng = np.random.default_rng(3)
+    truth = np.arange(40) < 15
+    score = rng.normal(size=40) + shift * truth
+    found = auroc_covariance(truth, score[:, None])
+    named = {one.method: one for one in found.intervals(confidence=0.9, is_clustered=False)}
+    first, second = ([*part.values()] for part in components(truth, score))
+    error = (np.var(first, ddof=1) / 15 + np.var(second, ddof=1) / 25) ** 0.5
+    area = roc_auc_score(truth, score)
+    ends = area - stats.norm.ppf(0.95) * error, min(area + stats.norm.ppf(0.95) * error, 1.0)
+    assert (named["delong"].low, named["delong"].high) == pytest.approx(ends, rel=1e-9)
+    assert (named["delong_logit_t"].low, named["delong_logit_t"].high) == found.interval(confidence=0.9)
+    assert not auroc_covariance(truth, truth[:, None].astype(float)).intervals(confidence=0.9, is_clustered=False)
 
 
 def test_few_patients_widen_the_interval_by_students_t() -> None:
@@ -178,7 +196,7 @@ def test_means_over_classes_carry_it(random_predictions: Make) -> None:
     figures = evaluate(predictions, operating_point=POINT, config=EvaluationConfig(replicates=1000)).figures
     for name in ("auroc", "auroc_micro"):
         for figure in (figures["organ"][name], figures["signs"][name]):
-            (other,) = figure.others
-            assert other.method == "obuchowski"
-            assert (other.low, other.high) == pytest.approx((figure.low, figure.high), abs=0.012), name
+            assert [one.method for one in figure.others] == ["obuchowski_logit_t", "obuchowski"]
+            for other in figure.others:
+                assert (other.low, other.high) == pytest.approx((figure.low, figure.high), abs=0.012), name
     assert [one.method for one in figures["signs"]["sensitivity_micro"].others] == ["wilson", "clopper_pearson"]

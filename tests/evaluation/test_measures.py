@@ -20,6 +20,8 @@ from lepton_vision.evaluation.ranking import Ranking
 from lepton_vision.inference import Predictions
 from lepton_vision.types import OperatingPoint, Target
 
+MULTILABEL = Target("signs", "multilabel", ("edema", "mass", "air"))
+
 POINT = OperatingPoint({"sick": (0.4,), "signs": (0.3, 0.5, 0.6)}, "stated")
 Make = Callable[..., Predictions]
 
@@ -247,6 +249,33 @@ def test_multilabel_means_over_classes_against_scikit_learn(random_predictions: 
     }
     for name, value in expected.items():
         assert figures[f"{name}_{average}"].value == pytest.approx(value, abs=1e-12), name
+
+
+@pytest.mark.parametrize("is_called", [True, False])
+def test_means_with_a_class_that_is_not_there_against_scikit_learn(is_called: bool) -> None:
+    """Scikit-learn takes what is undefined for 0; here it is in no mean, unless a call makes it 0."""
+    rng = np.random.default_rng(0)
+    truth, prob = (rng.random((60, 3)) < 0.4).astype(float), rng.random((60, 3))
+    truth[:, 2] = 0.0
+    prob[:, 2] *= 1.0 if is_called else 0.2
+    ids = np.array([f"i{k}" for k in range(60)])
+    predictions = Predictions((MULTILABEL,), ids, ids, ids, {"signs": truth}, {"signs": prob})
+    figures, called = evaluate(predictions, operating_point=POINT).figures["signs"], prob >= np.array([0.3, 0.5, 0.6])
+    scores = {"sensitivity": metrics.recall_score, "ppv": metrics.precision_score, "f1": metrics.f1_score}
+    for name, score in scores.items():
+        total = 3 * score(truth, called, average="macro", zero_division=0.0)
+        is_in = is_called and name != "sensitivity"
+        assert figures[name].value == pytest.approx(total / (3 if is_in else 2), abs=1e-12), name
+        assert ("mean of 2 of 3 classes" in figures[name].reason) == (not is_in)
+
+
+def test_a_class_that_is_there_and_never_called_leaves_the_mean_of_the_ppv_undefined() -> None:
+    truth, ids = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]), np.array(["a", "b"])
+    prob = np.array([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1]])
+    predictions = Predictions((MULTILABEL,), ids, ids, ids, {"signs": truth}, {"signs": prob})
+    figures = evaluate(predictions, operating_point=POINT).figures["signs"]
+    assert np.isnan(figures["ppv"].value)
+    assert figures["f1"].value == pytest.approx(2 / 3)
 
 
 def test_ordinal_figures_against_scikit_learn(random_predictions: Make) -> None:

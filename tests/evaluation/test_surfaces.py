@@ -77,6 +77,20 @@ def test_the_95th_percentile_by_hand_is_the_larger_direction() -> None:
     assert found.surface_dice(tolerance_mm=0.0) == 40 / 41
 
 
+def test_the_pooled_percentile_of_other_tools_can_be_lower_or_higher() -> None:
+    """By hand: MedPy's figure is numpy's percentile of the distances of both directions together."""
+    few = np.array([[0, 1, 1]], dtype=np.bool_), np.array([[1, 0, 1]], dtype=np.bool_)
+    found = surface_distances(*few)  # 1 and 0 both ways: rank 0.95 of 1, and rank 2.85 of 0, 0, 1, 1
+    assert found.hausdorff_mm() == pytest.approx(0.95)
+    assert np.percentile([1, 0, 1, 0], 95) == 1.0
+    truth = np.zeros((1, 60), dtype=np.bool_)
+    truth[0, :30] = True
+    prediction = truth.copy()
+    prediction[0, 39:41] = True  # 10 and 11 from the truth: 2 of 32 distances one way, of 62 both ways
+    assert surface_distances(truth, prediction).hausdorff_mm() == pytest.approx(10 * 0.45)  # rank 29.45 of 0 … 31
+    assert np.percentile([0] * 60 + [10, 11], 95) == 0.0
+
+
 def test_a_distance_equal_to_the_tolerance_is_within_it_in_spite_of_rounding() -> None:
     truth = np.zeros((1, 9), dtype=np.bool_)
     prediction = truth.copy()

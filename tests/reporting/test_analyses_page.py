@@ -82,8 +82,10 @@ def test_looks_at_the_test_split_are_counted_and_many_are_a_caution(binary: Eval
 
 def test_other_intervals_stand_beside_the_bootstrap(binary: Evaluation) -> None:
     words = Page(render_report(binary)).words
-    (delong, *_) = binary.figures["covid"]["auroc"].others
-    assert f"{delong.low:.3f} – {delong.high:.3f}" in words
+    student, delong = binary.figures["covid"]["auroc"].others
+    name = "DeLong" if delong.method == "delong" else "Obuchowski"
+    assert f"{name}, logit scale, t {student.low:.3f} – {student.high:.3f}" in words
+    assert f"{name} {delong.low:.3f} – {delong.high:.3f}" in words
     assert "Clopper–Pearson" in words
 
 
