@@ -1,12 +1,17 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, under names that stay in their folder."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+_NAME_SIGNS = frozenset("._-+=,() ")  # beside letters and digits
+_NAME_BYTES = 160  # file systems take 255, and suffixes follow
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}  # Windows
 
 
 @contextlib.contextmanager
@@ -51,3 +56,21 @@ def sync_folder(folder: str | Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def file_name(identifier: str) -> str:
+    """Name of a file, without suffix, for an id or name from a table or bundle: it never leads out of its folder.
+
+    A plain identifier is its own name. Any other (with a slash, a leading dot, a control character, too long …) gets a
+    name made of its hash, so that two of them never share one.
+
+    Example:
+        >>> file_name("case-7"), file_name("../../etc/passwd")
+        ('case-7', 'id-3754d6cb3a38e118')
+    """
+    is_plain = all(sign.isalnum() or sign in _NAME_SIGNS for sign in identifier)
+    is_usual = identifier[:1] not in ("", ".", "-", " ") and identifier[-1] not in (".", " ")
+    is_short = len(identifier.encode("utf-8", "replace")) <= _NAME_BYTES
+    if is_plain and is_usual and is_short and identifier.partition(".")[0].upper() not in _RESERVED:
+        return identifier
+    return f"id-{hashlib.sha256(identifier.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"

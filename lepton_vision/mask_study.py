@@ -17,6 +17,7 @@ from lepton_vision.evaluation.lesions import LesionScores, score_lesions
 from lepton_vision.evaluation.mask_table import write_mask_results
 from lepton_vision.evaluation.segmentation import MaskCase, SegmentationEvaluation, evaluate_masks
 from lepton_vision.evaluation.surfaces import BoolArray
+from lepton_vision.files import file_name
 from lepton_vision.head_study import HeadFigures, LabelledMask, compare_heads
 from lepton_vision.inference.masks import MaskPrediction, predict_masks
 from lepton_vision.inference.predictions import Failure
@@ -201,7 +202,7 @@ def _case(
     except ReadError as error:
         return Failure(found.image_id, f"truth: {error.reason}")
     suffix = ".png" if found.labels.ndim == 2 else ".nii.gz" if found.image.spacing_mm is not None else ".npz"
-    path = folder / f"{found.image_id}{suffix}"
+    path = folder / f"{file_name(found.image_id)}{suffix}"
     if suffix == ".npz":  # NIfTI needs a spacing
         np.savez_compressed(path, images=found.labels[None])
     else:

@@ -179,6 +179,16 @@ def test_the_written_masks_give_the_same_figures_to_another_reader(
             assert float(rows[image_id]["dice"]) == pytest.approx(2 * (truth & (found == 1)).sum() / size, abs=1e-5)
 
 
+def test_ids_of_a_manifest_never_lead_out_of_the_folder(joint: Bundle, manifest: Manifest, tmp_path: Path) -> None:
+    part = manifest.subset("test")
+    ids = [f"../../../escape-{row}" if row % 2 else f"{tmp_path}/absolute-{row}" for row in range(len(part))]
+    part = dataclasses.replace(part, frame=part.frame.assign(image_id=ids))
+    evaluate_mask_parts([(joint, part)], out=tmp_path / "a" / "b" / "out")
+    written = list(tmp_path.rglob("*.png"))
+    assert {path.parent for path in written} == {tmp_path / "a" / "b" / "out" / "predicted"}
+    assert len(written) == len(part)
+
+
 def test_validation_is_what_the_masks_of_the_bundle_give(joint: Bundle, manifest: Manifest) -> None:
     """At the network's size, pooled, against a count from ``predict_masks``, which works at the image's size."""
     both = size = 0

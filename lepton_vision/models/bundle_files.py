@@ -10,6 +10,7 @@ import hashlib
 import json
 import secrets
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,12 @@ def _read(folder: Path, name: str) -> bytes:
             )
         raise BundleError("There is no such bundle. Name the folder that `train` wrote.", path=folder)
     try:
+        if not stat.S_ISREG((folder / name).lstat().st_mode):
+            raise BundleError(
+                f"Expected {name} to be a file of the bundle's own. Received: a link, folder, device or pipe. Copy the "
+                "bundle with its files in it.",
+                path=folder,
+            )
         return (folder / name).read_bytes()
     except FileNotFoundError:
         raise BundleError(

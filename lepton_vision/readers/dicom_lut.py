@@ -17,6 +17,7 @@ from lepton_vision.readers.dicom_palette import table_bytes
 from lepton_vision.readers.limits import guard
 from lepton_vision.types import Pixels, VoiLut, Window, WindowFunction
 
+_PARTS = ("LUTDescriptor", "LUTData")
 _FUNCTIONS: dict[str, WindowFunction] = {"LINEAR_EXACT": "LINEAR_EXACT", "SIGMOID": "SIGMOID"}
 
 
@@ -73,7 +74,7 @@ def modality_values(
     """
     if layout.is_float and not np.isfinite(stored).all():
         raise ReadError("The image holds NaN or infinite pixels. Remove or replace them.", reason="non_finite")
-    tables = items(dataset, "ModalityLUTSequence")
+    tables = _tables(dataset, "ModalityLUTSequence")
     if tables:
         table = read_table(tables[0], is_signed=layout.is_signed)
         index = np.clip(stored.astype(np.int64) - table.first, 0, len(table.entries) - 1)
@@ -133,6 +134,16 @@ def _strict_number(dataset: Dataset, keyword: str, *, default: float) -> float:
     return found
 
 
+def _tables(dataset: Dataset, keyword: str) -> list[Dataset]:
+    """Items of a sequence of lookup tables, without those that hold no part of one: writers leave empty items."""
+    return [item for item in items(dataset, keyword) if any(_is_filled(item, part) for part in _PARTS)]
+
+
+def _is_filled(item: Dataset, keyword: str) -> bool:
+    """Whether an element is there with a value, of whatever kind."""
+    return keyword in item and not item[keyword].is_empty
+
+
 def read_table(item: Dataset, *, is_signed: bool) -> LookupTable:
     """Parse LUT Descriptor and LUT Data (PS3.3 C.11.1.1.1).
 
@@ -162,7 +173,7 @@ def read_window(dataset: Dataset, *, frame: int, smallest: float) -> Window | Vo
         smallest: smallest modality value; below zero, table positions are signed.
     """
     source = macro(dataset, "FrameVOILUTSequence", frame=frame) or dataset
-    tables = items(source, "VOILUTSequence") or items(dataset, "VOILUTSequence")
+    tables = _tables(source, "VOILUTSequence") or _tables(dataset, "VOILUTSequence")
     if tables:
         table = read_table(tables[0], is_signed=smallest < 0)
         values = table.entries.astype(np.float32) / np.float32((1 << table.bits) - 1)

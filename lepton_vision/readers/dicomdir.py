@@ -22,7 +22,7 @@ def list_dicomdir(path: str | Path, *, limits: Limits = DEFAULT_LIMITS) -> list[
     """Paths of the files that a DICOMDIR refers to, in its order, each once; those that are missing too.
 
     File ids are upper case; where a disc was copied to lower case, the files are found as well. Ids that lead out of
-    the folder of the DICOMDIR are left out.
+    the folder of the DICOMDIR, also by a link on the way, are left out.
 
     Raises:
         ReadError: it cannot be read, or refers to nothing (reason ``empty``).
@@ -36,7 +36,9 @@ def list_dicomdir(path: str | Path, *, limits: Limits = DEFAULT_LIMITS) -> list[
         check_bytes(path.stat().st_size, limits=cap)
         header = open_dicom(content.stream, head=content.head, limits=cap).dataset
         ids = [_components(record.get("ReferencedFileID")) for record in items(header, "DirectoryRecordSequence")]
-    found = dict.fromkeys(_resolve(path.parent, parts) for parts in ids if parts)
+    root = path.parent.resolve()
+    places = (_resolve(path.parent, parts) for parts in ids if parts)
+    found = dict.fromkeys(place for place in places if _stays_below(place, root))
     if not found:
         raise ReadError("The DICOMDIR refers to no file.", reason="empty", path=path)
     return list(found)
@@ -48,6 +50,14 @@ def _components(value: object) -> list[str]:
     parts = [value] if isinstance(value, str) else [str(part) for part in value]  # type: ignore[attr-defined]
     is_safe = all(part not in ("", ".", "..") and not set(part) & set("/\\\0") for part in parts)
     return parts if is_safe else []
+
+
+def _stays_below(place: Path, root: Path) -> bool:
+    """Whether a path ends below the root once links are followed; what cannot be followed does not."""
+    try:
+        return place.resolve().is_relative_to(root)
+    except (OSError, RuntimeError, ValueError):  # a loop of links, or a name that no file can have
+        return False
 
 
 def _resolve(folder: Path, parts: list[str]) -> Path:

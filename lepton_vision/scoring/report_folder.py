@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lepton_vision.errors import ScoringError
-from lepton_vision.files import write_atomic
+from lepton_vision.files import file_name, write_atomic
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.limits import Limits
 from lepton_vision.scoring.dicom_cam import HeatMaps, RgbPixels, heat_map_bytes, overlay
@@ -61,7 +61,7 @@ def report_job(bundle: Bundle, codes: Mapping[str, Code]) -> dict[str, Any]:
 def report_files(image_id: str, bundle: Bundle) -> list[str]:
     """Names of the files that may belong to one report, heat maps first."""
     findings = [name for target in bundle.targets for name in output_names(target.name, bundle)]
-    return [*(f"{image_id}.cam-{finding}.dcm" for finding in findings), f"{image_id}.sr.dcm"]
+    return [*(f"{image_id}.cam-{file_name(finding)}.dcm" for finding in findings), f"{image_id}.sr.dcm"]
 
 
 class ReportFolder:
@@ -113,7 +113,7 @@ class ReportFolder:
             with source.on_disk(limits=self._limits) as files:
                 report = report_bytes(said, source=files, info=self._info, series=series, **how)
                 for finding, picture in self._pictures(said, pixels):
-                    made[f"{image.image_id}.cam-{finding}.dcm"] = heat_map_bytes(
+                    made[f"{image.image_id}.cam-{file_name(finding)}.dcm"] = heat_map_bytes(
                         picture, finding=finding, bundle_id=self._bundle.bundle_id, source=files, **how
                     )
         except ScoringError as error:  # the source is of a kind that no report can refer to: in words, no code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 from collections.abc import Callable
@@ -55,6 +56,26 @@ def test_what_was_saved_comes_back_bit_by_bit(bundle: Bundle, folder: Path) -> N
     assert re.fullmatch(r"[0-9a-f]{16}", loaded.bundle_id)
     assert sorted(path.name for path in folder.iterdir()) == ["bundle.json", "weights.safetensors"]
     assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "weights.safetensors"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "device", "folder"])
+def test_files_that_are_links_or_devices_are_refused(folder: Path, tmp_path: Path, name: str, kind: str) -> None:
+    place = folder / name
+    place.rename(tmp_path / name)
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to("/dev/zero" if kind == "device" else tmp_path / name)
+    with pytest.raises(BundleError, match="link, folder, device or pipe"):
+        Bundle.load(folder)
+
+
+def test_a_bundle_behind_a_link_is_read(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "latest").symlink_to(folder, target_is_directory=True)
+    assert Bundle.load(tmp_path / "latest").bundle_id == Bundle.load(folder).bundle_id
 
 
 def test_the_network_predicts_what_the_trained_one_did(bundle: Bundle, folder: Path, config: Config) -> None:

@@ -222,6 +222,23 @@ def test_voi_lookup_table_comes_before_the_window(make_dicom: Make, as_words: bo
     np.testing.assert_allclose(apply_window(read_image(path).pixels[0], window), expected, atol=1e-7)
 
 
+@pytest.mark.parametrize("keyword", ["ModalityLUTSequence", "VOILUTSequence"])
+@pytest.mark.parametrize("elements", [{}, {"LUTDescriptor": None}, {"LUTExplanation": "none"}])
+def test_an_empty_item_of_a_lookup_table_is_none(make_dicom: Make, keyword: str, elements: dict[str, object]) -> None:
+    plain = {"WindowCenter": "7", "WindowWidth": "9", "RescaleSlope": "2", "RescaleIntercept": "-1"}
+    image = read_image(make_dicom(GRAY, **{keyword: Sequence([item(**elements)])}, **plain))
+    np.testing.assert_array_equal(image.pixels[0], GRAY.astype(np.float32) * 2 - 1)
+    assert image.window == Window(7.0, 9.0)
+
+
+def test_half_a_lookup_table_is_refused(make_dicom: Make) -> None:
+    table = item(LUTDescriptor=[4, 0, 16])
+    table["LUTDescriptor"].VR = "US"
+    with pytest.raises(ReadError) as caught:
+        read_image(make_dicom(GRAY, ModalityLUTSequence=Sequence([table])))
+    assert caught.value.reason == "corrupt"
+
+
 @pytest.mark.parametrize(("width", "function"), [("0", "LINEAR"), ("-5", "SIGMOID"), ("", "LINEAR")])
 def test_unusable_window_is_none(make_dicom: Make, width: str, function: str) -> None:
     path = make_dicom(GRAY, WindowCenter="1", WindowWidth=width, VOILUTFunction=function)

@@ -243,6 +243,14 @@ def test_a_dicomdir_gives_the_files_it_refers_to(tmp_path: Path) -> None:
     (tmp_path / "images" / "a1").write_bytes(b"x")
     found = [one.path for one in list_inputs(tmp_path / "DICOMDIR", volumes=False)]
     assert found == [tmp_path / "images" / "a1", tmp_path / "IMAGES" / "B2"]
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.mkdir()
+    (outside / "B2").write_bytes(b"x")
+    (tmp_path / "images" / "a1").unlink()
+    (tmp_path / "images" / "a1").symlink_to(outside / "B2")
+    (tmp_path / "IMAGES").symlink_to(outside, target_is_directory=True)
+    places = [one.place for one in list_inputs(tmp_path / "DICOMDIR", volumes=False)]
+    assert [place.reason for place in places if place is not None] == ["empty"]  # both ids lead out by a link
     (tmp_path / "DICOMDIR").write_bytes(b"damaged")
     places = [one.place for one in list_inputs(tmp_path / "DICOMDIR", volumes=False)]
     assert [place.reason for place in places if place is not None] == ["not_an_image"]
