@@ -6,37 +6,64 @@ keeps the configuration that made it; ``fingerprint`` names it.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from lepton_vision.errors import ConfigError
-from lepton_vision.sections import AuditConfig as AuditConfig
+from lepton_vision.errors import ConfigError, unknown_key, valid_keys
+from lepton_vision.errors import nearest as nearest
 from lepton_vision.sections import AugmentConfig as AugmentConfig
 from lepton_vision.sections import AugmentPreset as AugmentPreset
 from lepton_vision.sections import Backbone as Backbone
-from lepton_vision.sections import CacheConfig as CacheConfig
 from lepton_vision.sections import EvaluationConfig as EvaluationConfig
 from lepton_vision.sections import ModelConfig as ModelConfig
 from lepton_vision.sections import PositiveInt
 from lepton_vision.sections import PreprocessConfig as PreprocessConfig
-from lepton_vision.sections import ScanConfig as ScanConfig
 from lepton_vision.sections import Section as Section
 from lepton_vision.sections import SplitConfig as SplitConfig
 from lepton_vision.sections import TrainConfig as TrainConfig
 from lepton_vision.sections import VolumeConfig as VolumeConfig
 from lepton_vision.sections import WindowName as WindowName
 from lepton_vision.targets import check_names
-from lepton_vision.types import UNKNOWN, Target
+from lepton_vision.types import UNKNOWN, ObjectKind, Target
 
 MaskValue = Annotated[int, Field(ge=1, le=255)]
+
+
+class ScanConfig(Section):
+    """Which files become samples."""
+
+    include: tuple[ObjectKind, ...] = ()
+    """What else than images a scan takes for samples: DICOM segmentations, localizers (scouts), secondary captures
+    (screens, reports of dose, converted pictures), parametric maps, grids of dose; files that are masks by their names.
+    Scoring takes in what training did. Secondary captures are taken in without being named where a scan finds no other
+    DICOM image."""
+
+
+class AuditConfig(Section):
+    """What is searched for before training, and what leakage leads to."""
+
+    on_leakage: Literal["stop", "drop_train", "allow"] = "stop"
+    """drop_train removes the training (then validation) copy of a duplicate; patients in two splits always stop."""
+    near_duplicates: bool = True
+    """Look for images that are almost the same in two splits, beside identical ones."""
+    near_distance: Annotated[int, Field(ge=0, le=16)] = 4
+    """Largest Hamming distance of the 64-bit perceptual hash of a candidate pair, then compared pixel by pixel."""
+
+
+class CacheConfig(Section):
+    """Preprocessed images kept in one memory-mapped file, shared by all workers."""
+
+    folder: str | None = None
+    """None: a folder beside the run."""
+    max_gb: Annotated[float, Field(ge=0.0)] = 8.0
+    """Rows above the bound are decoded each time; 0 turns the cache off."""
 
 
 class SegmentationConfig(Section):
@@ -61,6 +88,7 @@ class SegmentationConfig(Section):
     (``models.evidence``) and its loss does not reach the mask, which is bit for bit what it would be alone: for a label
     that says whether a structure is there. Images without a mask teach the classifier's few weights only."""
     loss: Literal["dice_ce", "dice", "ce"] = "dice_ce"
+    """Of the masks: soft Dice, cross-entropy (ce), or their sum."""
     weight: Annotated[float, Field(gt=0.0)] = 1.0
     """Factor of the mask's loss; the targets' are ``train.target_weights``."""
     roi_margin: Annotated[float, Field(ge=0.0)] = 0.1
@@ -137,20 +165,29 @@ class Config(Section):
     """
 
     targets: tuple[Target, ...] = ()
-    """Empty: taken from the manifest where it leaves no doubt."""
+    """What is predicted for a whole image; empty: taken from the manifest where it leaves no doubt."""
     scan: ScanConfig = ScanConfig()
+    """Which files become samples."""
     preprocess: PreprocessConfig = PreprocessConfig()
+    """From an image to the network's input."""
     augment: AugmentConfig = AugmentConfig()
+    """Random changes of training images."""
     model: ModelConfig = ModelConfig()
+    """The network, and what it starts from."""
     segmentation: SegmentationConfig | None = None
-    """None: no segmentation head."""
+    """A head that predicts masks; None: there is none."""
     volume: VolumeConfig | None = None
-    """None: every image is a 2-D sample."""
+    """Whole volumes as samples; None: every image is a 2-D sample."""
     train: TrainConfig = TrainConfig()
+    """The training loop."""
     split: SplitConfig = SplitConfig()
+    """How patients are divided."""
     audit: AuditConfig = AuditConfig()
+    """What is searched for before training."""
     cache: CacheConfig = CacheConfig()
+    """Where prepared images are kept."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    """Choices on validation, and figures of the test."""
 
     @model_validator(mode="after")
     def _check_targets(self) -> Config:
@@ -225,10 +262,7 @@ class Config(Section):
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Config:
         """Check plain values; raise one ConfigError that names the key, the nearest valid one and what was expected."""
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise _explain(error) from None
+        return cls.model_validate(values)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Config:
@@ -278,15 +312,15 @@ class Config(Section):
             *sections, last = key.strip().split(".")
             place = values
             for section in sections:
-                if section in place and place[section] is None and _valid_keys([section]):
+                if section in place and place[section] is None and valid_keys(Config, [section]):
                     place[section] = {}  # an optional section comes to life with its first key
                 inner = place.get(section)
                 if not isinstance(inner, dict):
-                    raise ConfigError(_unknown_key(section, list(place)), key=key)
+                    raise ConfigError(unknown_key(section, list(place)), key=key)
                 place = inner
-            known = _valid_keys(sections)  # none where names are free, as in train.target_weights
+            known = valid_keys(Config, sections)  # none where names are free, as in train.target_weights
             if known and last not in known:
-                raise ConfigError(_unknown_key(last, known), key=key)
+                raise ConfigError(unknown_key(last, known), key=key)
             place[last] = yaml.safe_load(text)
         return Config.from_dict(values)
 
@@ -301,53 +335,3 @@ def fingerprint(values: Any) -> str:
     """First 16 hexadecimal digits of the SHA-256 of plain values as canonical JSON."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def nearest(name: str, valid: list[str]) -> str:
-    """End of a message that names the nearest valid name, or all of them where none is near."""
-    plain = {one.casefold(): one for one in reversed(valid)}
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
-    close = close or [plain[one] for one in difflib.get_close_matches(name.casefold(), list(plain), n=1, cutoff=0.6)]
-    return f"Did you mean {close[0]!r}?" if close else f"Expected one of: {', '.join(sorted(valid))}."
-
-
-def _unknown_key(key: str, valid: list[str]) -> str:
-    return f"Unknown configuration key {key!r}. {nearest(key, valid)}"
-
-
-_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
-
-
-def _explain(error: ValidationError) -> ConfigError:
-    """Turn the first pydantic error into one sentence; the others are counted."""
-    problems = error.errors()
-    first = min(problems, key=lambda problem: problem["type"] not in _UNKNOWN)  # a misspelt key explains a missing one
-    place = [str(part) for part in first["loc"]]
-    key = ".".join(place)
-    if first["type"] in _UNKNOWN:
-        message = (
-            f"In {'.'.join(place[:-1]) or 'the configuration'}: {_unknown_key(place[-1], _valid_keys(place[:-1]))}"
-        )
-    else:
-        received = first.get("input")
-        shown = "" if isinstance(received, dict | BaseModel) else f" Received: {received!r}."
-        if isinstance(received, bool):
-            shown += " YAML reads no, yes, on and off as booleans: put quotes around the word."
-        told = first["msg"].removeprefix("Value error, ")
-        place_in_words = f"Configuration key {key}" if key else "Configuration"
-        message = f"{place_in_words}: {told}{'' if told[-1] in '.?' else '.'}{shown}"
-    more = f" ({len(problems) - 1} more problems.)" if len(problems) > 1 else ""
-    return ConfigError(message + more, key=key)
-
-
-def _valid_keys(place: list[str]) -> list[str]:
-    """Keys that the section at ``place`` knows."""
-    model: Any = Config
-    for part in place:
-        if part.isdigit() or not hasattr(model, "model_fields"):
-            continue
-        annotation = model.model_fields[part].annotation
-        model = next((a for a in get_args(annotation) if isinstance(a, type)), annotation)
-    if hasattr(model, "model_fields"):
-        return list(model.model_fields)
-    return list(getattr(model, "__dataclass_fields__", {}))

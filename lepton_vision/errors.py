@@ -7,9 +7,11 @@ identifier from a header: ``path`` is for the caller, who decides what may be pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 
 class LeptonError(Exception):
@@ -40,6 +42,10 @@ class LeptonError(Exception):
 
 class ConfigError(LeptonError):
     """A configuration that cannot be used: unknown key, wrong type, contradicting values."""
+
+
+class InvalidValueError(ConfigError, ValueError):
+    """A value that a target, a window or a section of a configuration cannot have."""
 
 
 class MissingExtraError(ConfigError):
@@ -187,3 +193,61 @@ class TooManyFailuresError(ScoringError):
     def __init__(self, message: str, *, facts: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.facts = dict(facts or {})
+
+
+def nearest(name: str, valid: Sequence[str]) -> str:
+    """End of a message that names the nearest valid name, or all of them where none is near."""
+    plain = {one.casefold(): one for one in reversed(valid)}
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
+    close = close or [plain[one] for one in difflib.get_close_matches(name.casefold(), list(plain), n=1, cutoff=0.6)]
+    return f"Did you mean {close[0]!r}?" if close else f"Expected one of: {', '.join(sorted(valid))}."
+
+
+def unknown_key(key: str, valid: Sequence[str]) -> str:
+    """Message about a configuration key that there is not."""
+    return f"Unknown configuration key {key!r}. {nearest(key, valid)}"
+
+
+def valid_keys(model: Any, place: Sequence[str]) -> list[str]:
+    """Keys that the section at ``place`` of a configuration class knows; none where names are free."""
+    for part in place:
+        if part.isdigit() or not hasattr(model, "model_fields"):
+            continue
+        annotation = model.model_fields[part].annotation
+        model = next((a for a in get_args(annotation) if isinstance(a, type)), annotation)
+    return list(getattr(model, "model_fields", None) or getattr(model, "__dataclass_fields__", {}))
+
+
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+
+
+def explain_validation(problems: Sequence[Mapping[str, Any]], model: Any) -> ConfigError:
+    """Turn the first of pydantic's errors on a configuration class into one sentence; the others are counted."""
+    first = min(problems, key=lambda problem: problem["type"] not in _UNKNOWN)  # a misspelt key explains a missing one
+    place = [str(part) for part in first["loc"] if "[" not in str(part)]  # a union names its members there
+    key = ".".join(place)
+    if first["type"] in _UNKNOWN:
+        where = ".".join(place[:-1]) or "the configuration"
+        message = f"In {where}: {unknown_key(place[-1], valid_keys(model, place[:-1]))}"
+    else:
+        received = first.get("input")
+        is_section = isinstance(received, dict) or hasattr(received, "model_fields")
+        shown = "" if is_section else f" Received: {received!r}."
+        if isinstance(received, bool):
+            shown += " YAML reads no, yes, on and off as booleans: put quotes around the word."
+        told = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "literal_error":
+            told = nearest(str(received), re.findall("'([^']+)'", first["ctx"]["expected"]))
+        place_in_words = f"Configuration key {key}" if key else "Configuration"
+        message = f"{place_in_words}: {told}{'' if told[-1] in '.?' else '.'}{shown}"
+    more = f" ({len(problems) - 1} more problems.)" if len(problems) > 1 else ""
+    return ConfigError(message + more, key=key)
+
+
+def describe_keys(described: type, core: Any, handler: Any) -> dict[str, Any]:
+    """JSON schema of a class, with what ``Attributes`` of its docstring says of each key (a hook of pydantic)."""
+    schema: dict[str, Any] = handler.resolve_ref_schema(handler(core))
+    for name, key in schema["properties"].items():
+        said = re.search(rf"^ *{name}: (.+(?:\n {{12,}}.+)*)", described.__doc__ or "", re.MULTILINE)
+        key["description"] = "" if said is None else " ".join(said[1].split())
+    return schema

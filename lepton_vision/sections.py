@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
+from lepton_vision.errors import InvalidValueError, explain_validation
 from lepton_vision.types import Backbone as Backbone
-from lepton_vision.types import ObjectKind, Window
+from lepton_vision.types import Window
 from lepton_vision.types import WindowName as WindowName
 
 GapChoice = Literal["refuse", "fill"]
@@ -20,19 +21,47 @@ Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 class Section(BaseModel):
-    """Frozen; an unknown key is an error."""
+    """Frozen; an unknown key is an error. ``help`` and the JSON schema tell what every key means."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise explain_validation(error.errors(), type(self)) from None
 
-class ScanConfig(Section):
-    """Which files become samples."""
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # sections inside are not checked one by one
 
-    include: tuple[ObjectKind, ...] = ()
-    """What else than images a scan takes for samples: DICOM segmentations, localizers (scouts), secondary captures
-    (screens, reports of dose, converted pictures), parametric maps, grids of dose; files that are masks by their names.
-    Scoring takes in what training did. Secondary captures are taken in without being named where a scan finds no other
-    DICOM image."""
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """Check plain values, as the constructor does."""
+        try:
+            return super().model_validate(obj, **options)
+        except ValidationError as error:
+            raise explain_validation(error.errors(), cls) from None
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)
+        keys = (f"    {name}: {' '.join((key.description or '').split())}" for name, key in cls.model_fields.items())
+        cls.__doc__ = "\n".join([cls.__doc__ or "", "", "Attributes:", *keys])
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        try:
+            super().__setattr__(name, value)
+        except ValidationError:
+            raise InvalidValueError(
+                f"A configuration is frozen. Make a changed copy: config.override('section.{name}=value').", key=name
+            ) from None
+
+    def __repr__(self) -> str:
+        """What differs from the defaults."""
+        defaults = {name: key.get_default(call_default_factory=True) for name, key in type(self).model_fields.items()}
+        changed = (f"{name}={value!r}" for name, value in self if value != defaults[name])
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    __str__ = __repr__
 
 
 class PreprocessConfig(Section):
@@ -92,6 +121,7 @@ class AugmentConfig(Section):
     """Random changes of training images."""
 
     preset: AugmentPreset = "light"
+    """Kind of changes: those of a modality (xray, ct, mr, ultrasound, photo), light ones that suit most, or none."""
     strength: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
     """Multiplies every range of the preset; 0 turns it off."""
     flip: bool | None = None
@@ -102,6 +132,7 @@ class ModelConfig(Section):
     """Which network, and what it starts from."""
 
     backbone: Backbone = "resnet18"
+    """Encoder: a ResNet of torchvision by its name, or resnet10."""
     weights: str = "none"
     """"none" (random), "imagenet" (torchvision's download or cache) or a local file of torch (.pt, .pth.tar, .ckpt …),
     safetensors or NumPy (.npz): a state dict, or a checkpoint that holds one."""
@@ -115,6 +146,7 @@ class ModelConfig(Section):
     """instance: each sample is normalised by itself (arXiv:1607.08022). For training from random weights in batches of
     a few volumes, from which a batch norm cannot learn figures that hold for others."""
     dropout: Fraction = 0.0
+    """Share of the pooled features that is set to 0 at random before the heads, in training."""
     width: PositiveInt = 64
     """Channels of the first stage; the others follow (2, 4, 8 times). Pretrained weights have 64."""
     members: Annotated[int, Field(ge=1, le=16)] = 1
@@ -218,17 +250,23 @@ class TrainConfig(Section):
     """The training loop."""
 
     epochs: PositiveInt = 20
+    """Times that training goes over the train split."""
     batch_size: PositiveInt = 32
+    """Images, or patches of volumes, that a network sees at once."""
     lr: Annotated[float, Field(gt=0.0)] = 1e-3
     """Peak rate of AdamW for the heads (and for the encoder times ``encoder_lr_scale``)."""
     encoder_lr_scale: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    """Learning rate of the encoder, as a part of ``lr``."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
     """Not applied to norms and biases."""
     warmup_epochs: Annotated[float, Field(ge=0.0)] = 1.0
+    """Epochs in which the learning rate rises from 0 to its peak, before the cosine."""
     min_lr_scale: Fraction = 0.01
     """The cosine ends at this share of the peak."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
+    """Probability taken from the true class and spread over all classes in the loss."""
     class_weights: Literal["none", "balanced"] = "none"
+    """balanced: rare classes count more in the loss, by the inverse of how often they stand in the train split."""
     sampling: Literal["shuffle", "balanced", "patients"] = "shuffle"
     """shuffle: every image once. balanced: drawn so that each class of the first target comes equally often. patients:
     drawn so that each patient comes equally often, whatever the number of images, as where volumes of 40 slices and of
@@ -242,6 +280,7 @@ class TrainConfig(Section):
     """fixed: the losses are added with their weights. uncertainty: each is also scaled by a learnt variance of its task
     (arXiv:1705.07115)."""
     accumulate_steps: PositiveInt = 1
+    """Batches whose gradients are added up before each step of the optimiser."""
     clip_norm: Annotated[float, Field(ge=0.0)] = 1.0
     """Largest gradient norm; 0 turns clipping off."""
     ema_decay: Fraction = 0.0
@@ -264,13 +303,17 @@ class TrainConfig(Section):
     patience: Annotated[int, Field(ge=0)] = 0
     """Stop after so many epochs without a better figure; 0 never stops early. One that is undefined does not count."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Numbers that the network computes in; auto: bf16 where the device is fast at it, fp16 on old GPUs, else fp32."""
     channels_last: bool = True
+    """Keep images as (B, H, W, C) in memory, which is faster for convolutions; figures stay the same."""
     compile: bool = False
+    """Compile the network with ``torch.compile``: minutes at the start, faster steps afterwards."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Loader processes; 0 loads in the training process."""
     checkpoint_seconds: Annotated[float, Field(ge=0.0)] = 60.0
     """At most so long between two checkpoints inside an epoch; 0 writes one after every step."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of the weights at the start, the order of the images and their random changes."""
 
     @model_validator(mode="after")
     def _check_keep(self) -> TrainConfig:
@@ -285,11 +328,13 @@ class SplitConfig(Section):
     val: Fraction = 0.15
     """0 sets nobody apart, for folds of a few patients with ``train.keep`` last: nothing is chosen or calibrated."""
     test: Fraction = 0.15
+    """Share of the patients whose images are the test split, seen once at the end."""
     folds: Annotated[int, Field(ge=0)] = 0
     """Above 1: also write k patient-grouped folds."""
     balance_by: tuple[str, ...] = ("site",)
     """Columns whose distribution is kept alike between the parts, beside the labels; absent ones are ignored."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of the draw of patients."""
 
     @model_validator(mode="after")
     def _check_fractions(self) -> SplitConfig:
@@ -300,33 +345,17 @@ class SplitConfig(Section):
         return self
 
 
-class AuditConfig(Section):
-    """What is searched for before training, and what leakage leads to."""
-
-    on_leakage: Literal["stop", "drop_train", "allow"] = "stop"
-    """drop_train removes the training (then validation) copy of a duplicate; patients in two splits always stop."""
-    near_duplicates: bool = True
-    near_distance: Annotated[int, Field(ge=0, le=16)] = 4
-    """Largest Hamming distance of the 64-bit perceptual hash of a candidate pair, then compared pixel by pixel."""
-
-
-class CacheConfig(Section):
-    """Preprocessed images kept in one memory-mapped file, shared by all workers."""
-
-    folder: str | None = None
-    """None: a folder beside the run."""
-    max_gb: Annotated[float, Field(ge=0.0)] = 8.0
-    """Rows above the bound are decoded each time; 0 turns the cache off."""
-
-
 class EvaluationConfig(Section):
     """Validation choices and test figures."""
 
     criterion: Literal["sensitivity", "specificity", "youden", "cost", "ppv"] = "sensitivity"
     """What the operating point is chosen by, see ``evaluation.operating_point.Criterion``."""
     min_sensitivity: Share = 0.95
+    """With criterion sensitivity: smallest sensitivity that the threshold has on validation."""
     min_specificity: Share = 0.95
+    """With criterion specificity: smallest specificity that the threshold has on validation."""
     min_ppv: Share = 0.5
+    """With criterion ppv: smallest positive predictive value that the threshold has on validation."""
     cost_ratio: PositiveFloat = 1.0
     """With criterion cost: what a missed positive costs, in false alarms."""
     calibrate: bool = True
@@ -343,8 +372,11 @@ class EvaluationConfig(Section):
     subgroup_min_patients: PositiveInt = 20
     """A subgroup with fewer patients is marked as small and takes no part in the tests for gaps."""
     replicates: Annotated[int, Field(ge=100)] = 1000
+    """Bootstrap samples of the patients behind each interval."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    """Of the intervals: 0.95 gives 95 % intervals."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of the bootstrap."""
     interval: Literal["percentile", "bca"] = "bca"
     """Of the bootstrap over patients; bca corrects bias and skewness (Efron, JASA 82:171, 1987) and for few
     patients; percentile does neither, and holds the truth too seldom below some hundred patients."""

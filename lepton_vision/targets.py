@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
+
+from lepton_vision.errors import InvalidValueError, describe_keys, nearest
 
 TargetKind = Literal["binary", "multiclass", "multilabel", "ordinal"]
 Uncertain = Literal["unknown", "positive", "negative"]
@@ -50,25 +52,46 @@ class Target:
     uncertain: Uncertain | None = None
 
     def __post_init__(self) -> None:
+        self._check_kind()
         smallest = {"binary": 2, "multiclass": 2, "multilabel": 1, "ordinal": 2}[self.kind]
         is_count_valid = len(self.classes) == 2 if self.kind == "binary" else len(self.classes) >= smallest
         if not is_count_valid:
             exactly = "exactly 2" if self.kind == "binary" else f"at least {smallest}"
-            raise ValueError(f"A {self.kind} target needs {exactly} classes. Received: {len(self.classes)}.")
+            raise InvalidValueError(f"A {self.kind} target needs {exactly} classes. Received: {len(self.classes)}.")
         if len(set(self.classes)) != len(self.classes):
-            raise ValueError(f"Target {self.name!r} names a class twice: {list(self.classes)}.")
+            raise InvalidValueError(f"Target {self.name!r} names a class twice: {list(self.classes)}.")
         if self.kind != "binary" and (means := [name for name in self.classes if name in MEANS]):
-            raise ValueError(
+            raise InvalidValueError(
                 f"Target {self.name!r}: {means[0]!r} is the name of a mean over classes. Rename the class."
             )
         if self.kind != "binary" and (taken := [name for name in self.classes if name.startswith("at_prevalence")]):
-            raise ValueError(f"Target {self.name!r}: {taken[0]!r} begins as a figure does. Rename the class.")
-        if not self.name.replace("_", "a").isalnum():
-            raise ValueError(f"A target name is letters, digits and underscores. Received: {self.name!r}.")
+            raise InvalidValueError(f"Target {self.name!r}: {taken[0]!r} begins as a figure does. Rename the class.")
+        if not (isinstance(self.name, str) and self.name.replace("_", "a").isalnum()):
+            raise InvalidValueError(f"A target name is letters, digits and underscores. Received: {self.name!r}.")
         if self.mask_values and (self.kind != "binary" or self.column is not None or min(self.mask_values) < 1):
-            raise ValueError("mask_values, above 0, is for a binary target without a column.")
+            raise InvalidValueError("mask_values, above 0, is for a binary target without a column.")
         if self.uncertain not in (None, "unknown") and self.is_exclusive:
-            raise ValueError(f"uncertain: {self.uncertain} is for binary and multilabel targets; others take unknown.")
+            raise InvalidValueError(
+                f"uncertain: {self.uncertain} is for binary and multilabel targets; others take unknown."
+            )
+
+    def _check_kind(self) -> None:
+        if self.kind not in get_args(TargetKind):
+            kinds = list(get_args(TargetKind))
+            expected = f"Expected one of: {', '.join(kinds)}. Received: {self.kind!r}."
+            near = nearest(str(self.kind), kinds)
+            raise InvalidValueError(f"{expected} {near}" if near.startswith("Did") else expected, key="kind")
+        is_group = isinstance(self.classes, Sequence) and not isinstance(self.classes, str)
+        if not is_group or not all(isinstance(name, str) for name in self.classes):
+            raise InvalidValueError(
+                f"The classes of a target are texts, such as ('no', 'yes'). Received: {self.classes!r}.", key="classes"
+            )
+        object.__setattr__(self, "classes", tuple(self.classes))
+        if self.uncertain not in (None, *get_args(Uncertain)):
+            allowed = ", ".join(get_args(Uncertain))
+            raise InvalidValueError(f"uncertain is one of: {allowed}. Received: {self.uncertain!r}.", key="uncertain")
+
+    __get_pydantic_json_schema__ = classmethod(describe_keys)
 
     @property
     def positive(self) -> str:
@@ -121,7 +144,9 @@ def check_names(targets: Sequence[Target], structures: Sequence[str] = ()) -> No
         for name, owner in named:
             before = seen.setdefault(name.casefold(), owner)
             if before != owner:
-                raise ValueError(f"two {what} would be called {name!r}: those of {before} and {owner}. Rename one")
+                raise InvalidValueError(
+                    f"two {what} would be called {name!r}: those of {before} and {owner}. Rename one"
+                )
 
 
 def _columns(targets: Sequence[Target], structures: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from lepton_vision.errors import InvalidValueError, describe_keys
 from lepton_vision.geometry import FloatArray as FloatArray
 from lepton_vision.geometry import Geometry as Geometry
 from lepton_vision.geometry import Vector as Vector
@@ -93,13 +94,17 @@ class Window:
     function: WindowFunction = "LINEAR"
 
     def __post_init__(self) -> None:
+        if self.function not in (known := get_args(WindowFunction)):
+            raise InvalidValueError(f"Expected one of the functions {', '.join(known)}. Received: {self.function!r}.")
         smallest = 1.0 if self.function == "LINEAR" else 0.0
         is_valid = self.width >= 1.0 if self.function == "LINEAR" else self.width > 0.0
         if not (np.isfinite(self.center) and np.isfinite(self.width) and is_valid):
-            raise ValueError(
+            raise InvalidValueError(
                 f"A {self.function} window needs a finite center and a width of at least {smallest:g}. "
                 f"Received: center={self.center}, width={self.width}."
             )
+
+    __get_pydantic_json_schema__ = classmethod(describe_keys)
 
 
 @dataclass(frozen=True, slots=True)

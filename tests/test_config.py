@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import pydoc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lepton_vision.config import Config, fingerprint
-from lepton_vision.errors import ConfigError
+from lepton_vision.config import Config, PreprocessConfig, TrainConfig, fingerprint
+from lepton_vision.errors import ConfigError, LeptonError
 from lepton_vision.types import Target, Window
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
@@ -157,3 +159,53 @@ def test_the_shipped_configurations_load(path: Path) -> None:
     config = Config.from_yaml(path)
     has_folders_of_classes = path.stem == "png"  # its targets are the names of folders
     assert bool(config.targets or config.segmentation) != has_folders_of_classes
+
+
+def test_every_key_is_described_in_the_schema_and_in_help() -> None:
+    schema = Config.model_json_schema()
+    parts = {"Config": schema, **schema["$defs"]}
+    keys = [(part, name, key) for part, one in parts.items() for name, key in one.get("properties", {}).items()]
+    assert {"Target", "Window", "TrainConfig", "ScanConfig"} <= set(parts)
+    assert len(keys) > 100
+    assert [(part, name) for part, name, key in keys if len(key.get("description", "").split()) < 2] == []
+    shown = pydoc.plain(pydoc.render_doc(TrainConfig))
+    for name, key in parts["TrainConfig"]["properties"].items():
+        assert f"{name}: {' '.join(key['description'].split())[:60]}" in shown
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: Config(train={"epoch": 3}), "Did you mean 'epochs'?"),
+        (lambda: Config(trian={"epochs": 3}), "Did you mean 'train'?"),
+        (lambda: TrainConfig(epoch=3), "Did you mean 'epochs'?"),
+        (lambda: Config.model_validate({"train": {"epoch": 3}}), "Did you mean 'epochs'?"),
+        (lambda: PreprocessConfig(windows=["lungs"]), "Did you mean 'lung'?"),
+        (lambda: Config(model={"backbone": "resnet19"}), "Did you mean 'resnet18'?"),
+        (lambda: Target("x", "regression", ("a", "b")), "binary, multiclass, multilabel, ordinal"),
+        (lambda: Target("x", "multi-label", ("a", "b")), "Did you mean 'multilabel'?"),
+        (lambda: Target("x", "binary", "ab"), "('no', 'yes')"),
+        (lambda: Target("x", "binary", None), "('no', 'yes')"),
+        (lambda: Target("x", "binary", ("a", "b"), uncertain="maybe"), "unknown, positive, negative"),
+        (lambda: Window(40, 400, "LINER"), "LINEAR_EXACT"),
+        (lambda: setattr(Config().train, "epochs", 3), "epochs=value"),
+    ],
+)
+def test_values_made_in_python_are_refused_in_one_sentence(make: Callable[[], object], expected: str) -> None:
+    with pytest.raises(LeptonError) as caught:
+        make()
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "http" not in str(caught.value)
+
+
+def test_the_text_of_a_configuration_is_what_differs_from_the_defaults() -> None:
+    config = Config(train={"epochs": 3}, preprocess={"windows": [Window(40, 400)]})
+    assert repr(Config()) == "Config()"
+    assert repr(config.train) == str(config.train) == "TrainConfig(epochs=3)"
+    names = {"Config": Config, "TrainConfig": TrainConfig, "PreprocessConfig": PreprocessConfig, "Window": Window}
+    assert eval(repr(config), names) == config
+
+
+def test_classes_given_as_a_list_are_kept_as_a_tuple() -> None:
+    assert Target("x", "binary", ["a", "b"]) == Target("x", "binary", ("a", "b"))  # type: ignore[arg-type]
