@@ -18,7 +18,7 @@ import numpy as np
 
 from lepton_vision.errors import ConfigError, LeptonError, MissingExtraError, ScoringError
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.identity import key_check
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
 from lepton_vision.scoring.batch import Progress, Settings
 from lepton_vision.scoring.dicom_results import Code
@@ -158,11 +158,11 @@ class _Task:
     sides: Sides
     settings: Settings
     stop: FailureLimit
-    key_mark: str = field(default_factory=lambda: _key_mark())
+    key_check: str = field(default_factory=key_check)
 
     def run(self, part: int) -> dict[str, int]:
         """Score one part; return how many inputs it has and how many rows failed."""
-        if _key_mark() != self.key_mark:
+        if key_check() != self.key_check:
             raise ConfigError(
                 "Expected the same key of pseudonymous ids on all machines. Received: another one. Set "
                 "LEPTON_VISION_ID_KEY to one secret text everywhere.",
@@ -172,11 +172,6 @@ class _Task:
         how: dict[str, Any] = {"sides": self.sides, "settings": self.settings, "limits": self.limits, "stop": self.stop}
         summary = score_share(own, self.output, part_name(part, self.parts), bundle=self.bundle, **how)
         return {"inputs": len(own), "failed": sum(summary.failed.values())}
-
-
-def _key_mark() -> str:
-    """A word that tells two keys apart and says nothing about them."""
-    return pseudonym("path", "key of this machine")
 
 
 class _Actor:

@@ -11,13 +11,14 @@ import numpy as np
 from lepton_vision.config import nearest
 from lepton_vision.errors import ConfigError, ScoringError
 from lepton_vision.models.bundle import Bundle
+from lepton_vision.readers.identity import key_check
 from lepton_vision.readers.limits import Limits
 from lepton_vision.scoring.dicom_results import SegmentationInfo, check_info
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.label_maps import Labels
 from lepton_vision.scoring.mask_files import write_mask
 from lepton_vision.scoring.rows import Row, reason_of
-from lepton_vision.scoring.sink import hold_job_folder
+from lepton_vision.scoring.sink import ID_KEY, hold_job_folder
 from lepton_vision.types import Image
 
 MaskFormat = Literal["auto", "nifti", "png", "dicom"]
@@ -76,7 +77,7 @@ def measure(labels: Labels, image: Image, *, structures: int) -> list[float]:
 
 def mask_job(bundle: Bundle, mask_format: MaskFormat) -> dict[str, Any]:
     """Return what must be the same for all masks of a folder."""
-    return {"version": _VERSION, "masks": mask_format, "bundle_id": bundle.bundle_id}
+    return {"version": _VERSION, "masks": mask_format, "bundle_id": bundle.bundle_id, ID_KEY: key_check()}
 
 
 class MaskFolder:

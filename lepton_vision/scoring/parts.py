@@ -23,6 +23,7 @@ import numpy as np
 from lepton_vision.config import nearest
 from lepton_vision.errors import ConfigError, ScoringError
 from lepton_vision.models.bundle import Bundle
+from lepton_vision.readers.identity import key_check
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
 from lepton_vision.scoring.batch import Progress, Settings, score_into
 from lepton_vision.scoring.cases import write_cases
@@ -34,6 +35,7 @@ from lepton_vision.scoring.part_files import PartFiles, part_files, read_shard, 
 from lepton_vision.scoring.rows import Row
 from lepton_vision.scoring.sides import PARTS, Sides
 from lepton_vision.scoring.sink import (
+    ID_KEY,
     JOB_FILE,
     ShardFormat,
     ShardSink,
@@ -175,6 +177,8 @@ def plan_run(bundle: Bundle, output: Path, *, sides: Sides) -> Sides:
         ScoringError: see ``score``; or one of the folders is that of another job.
     """
     sides = sides.checked(bundle, output)
+    for folder in (output, *(output / PARTS).glob("*-of-*")):  # a machine with a key of its own is told at once
+        refuse_other_job(folder, {ID_KEY: key_check()}, what="output folder")
     refuse_other_job(output, {"bundle_id": bundle.bundle_id} | sides.job(), what="output folder")
     sides.refuse_other_jobs(bundle)
     return sides
@@ -266,6 +270,8 @@ def bring_together(
     """Merge the parts that are there, finished or not; of ``sides``, the folders count."""
     started = time.perf_counter()
     parts = sorted(path for path in (output / PARTS).glob("*-of-*") if (path / JOB_FILE).exists())
+    for folder in parts:
+        refuse_other_job(folder, {ID_KEY: key_check()}, what="output folder")
     shards = [shard for folder in parts for shard in sorted(folder.glob("part-*.parquet"))]
     job = _job(parts, output)
     if not shards and not all_shards(output):

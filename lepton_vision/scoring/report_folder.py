@@ -11,13 +11,14 @@ import numpy as np
 from lepton_vision.errors import ScoringError
 from lepton_vision.files import file_name, write_atomic
 from lepton_vision.models.bundle import Bundle
+from lepton_vision.readers.identity import key_check
 from lepton_vision.readers.limits import Limits
 from lepton_vision.scoring.dicom_cam import HeatMaps, RgbPixels, heat_map_bytes, overlay
 from lepton_vision.scoring.dicom_report import ReportInfo, Statement, check_report, report_bytes
 from lepton_vision.scoring.dicom_results import Code
 from lepton_vision.scoring.inputs import Input
 from lepton_vision.scoring.rows import Row, reason_of
-from lepton_vision.scoring.sink import hold_job_folder
+from lepton_vision.scoring.sink import ID_KEY, hold_job_folder
 from lepton_vision.targets import output_stems
 from lepton_vision.transforms.preprocess import UInt16Pixels
 from lepton_vision.types import Image
@@ -55,7 +56,7 @@ def output_names(target: str, bundle: Bundle) -> list[str]:
 def report_job(bundle: Bundle, codes: Mapping[str, Code]) -> dict[str, Any]:
     """Return what must be the same for all reports of a folder."""
     stated = {name: list(code) for name, code in codes.items()}
-    return {"version": 1, "reports": "dicom", "bundle_id": bundle.bundle_id, "codes": stated}
+    return {"version": 1, "reports": "dicom", "bundle_id": bundle.bundle_id, "codes": stated, ID_KEY: key_check()}
 
 
 def report_files(image_id: str, bundle: Bundle) -> list[str]:

@@ -23,11 +23,13 @@ import pyarrow.parquet as pq
 
 from lepton_vision.errors import ScoringError
 from lepton_vision.files import write_atomic
+from lepton_vision.readers.identity import ENVIRONMENT_KEY, key_check
 from lepton_vision.scoring.done import DoneInputs, Words
 
 ShardFormat = Literal["parquet", "csv"]
 SHARD_ROWS, SHARD_SECONDS = 2048, 60.0  # whatever comes first: what a killed run has to do again
 JOB_FILE = "_job.json"  # readers of tables pass over names that begin with an underscore
+ID_KEY = "id_key"  # of a job: the check value of the key that its ids are made with
 _LOCK, _VERSION = ".lock", 2
 _HOLDS = {
     "output folder": ("rows", ", or start over with resume off"),
@@ -97,10 +99,18 @@ def refuse_other_job(folder: Path, job: Mapping[str, Any], *, what: str) -> None
     """Refuse a folder whose record, if there is one, names another job; ``what`` is a key of ``_HOLDS``.
 
     Raises:
-        ScoringError: it does.
+        ScoringError: it does, or its ids were made with another key.
     """
     record = folder / JOB_FILE
     differing = other_keys(job, json.loads(record.read_text(encoding="utf-8"))) if record.exists() else []
+    if ID_KEY in differing:
+        raise ScoringError(
+            f"The {what} holds {_HOLDS[what][0]} whose ids were made with another key: the same files would get other "
+            f"ids, and stand in it twice. Set {ENVIRONMENT_KEY} to the text that it was begun with, the same in every "
+            "container and on every machine (or keep the home folder with the key file), or name another folder.",
+            path=folder,
+            key=ENVIRONMENT_KEY,
+        )
     if differing:
         held, advice = _HOLDS[what]
         raise ScoringError(
@@ -112,8 +122,8 @@ def refuse_other_job(folder: Path, job: Mapping[str, Any], *, what: str) -> None
 
 
 def other_keys(job: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """Return in which keys a job is another one than that on record."""
-    return [key for key in job if found.get(key) != job[key]]
+    """Return in which keys a job is another one than that on record; an old record does not tell the key of its ids."""
+    return [key for key in job if found.get(key) != job[key] and not (key == ID_KEY and key not in found)]
 
 
 def recorded_engine(folder: Path) -> str | None:
@@ -186,7 +196,7 @@ class ShardSink:
         resume: bool,
         shard_rows: int = SHARD_ROWS,
     ) -> None:
-        self.folder, self.schema, self._job = folder, schema, {"version": _VERSION, **job}
+        self.folder, self.schema, self._job = folder, schema, {"version": _VERSION, ID_KEY: key_check(), **job}
         self._format: ShardFormat = job["format"]
         self._rows: list[dict[str, Any]] = []
         self._failed_rows, self._shard_rows = 0, shard_rows

@@ -12,7 +12,7 @@ import pytest
 
 from lepton_vision.errors import ConfigError
 from lepton_vision.readers import identity
-from lepton_vision.readers.identity import ENVIRONMENT_KEY, key_path, pseudonym, pseudonyms
+from lepton_vision.readers.identity import ENVIRONMENT_KEY, key_check, key_path, pseudonym, pseudonyms
 
 
 @pytest.fixture
@@ -40,6 +40,14 @@ def test_several_are_those_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
         found = pseudonyms({"series": "1.2", "study": None, "patient": " P1\0", "image": ""})
         expected = {"series": pseudonym("series", "1.2"), "study": None, "patient": pseudonym("patient", "P1")}
         assert found == expected | {"image": None}
+
+
+def test_the_check_value_is_of_the_key_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENVIRONMENT_KEY, "secret of a ward")
+    found = key_check()
+    assert found == hmac.new(b"secret of a ward", b"key\0which key", "sha256").hexdigest()[:16]
+    monkeypatch.setenv(ENVIRONMENT_KEY, "secret of another")
+    assert key_check() != found
 
 
 def test_unknown_kind_is_refused() -> None:

@@ -73,6 +73,36 @@ def test_every_input_is_a_row_with_probabilities_or_a_reason(bundle: Bundle, inb
     assert rows.loc[rows["status"] == "failed", "sick_probability"].isna().all()
 
 
+def test_a_folder_of_ids_of_another_key_is_refused(
+    bundle: Bundle, inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score(bundle, inbox, tmp_path / "out", batch_size=4)
+    record = tmp_path / "out" / "_job.json"
+    assert "key of the tests" not in record.read_text()
+    with monkeypatch.context() as patch:
+        patch.setenv("LEPTON_VISION_ID_KEY", "key of another container")
+        with pytest.raises(ScoringError, match=r"made with another key.*LEPTON_VISION_ID_KEY"):
+            score(bundle, inbox, tmp_path / "out", batch_size=4)
+        with pytest.raises(ScoringError, match="made with another key"):
+            score_part(bundle, inbox, tmp_path / "out", part=0, parts=2)
+    assert len(read(tmp_path / "out")) == 13
+    job = json.loads(record.read_text())
+    job.pop("id_key")  # a folder that an older version began
+    record.write_text(json.dumps(job))
+    assert score(bundle, inbox, tmp_path / "out", batch_size=4).new_rows == 0
+
+
+def test_parts_of_two_keys_are_told_at_once(
+    bundle: Bundle, inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score_part(bundle, inbox, tmp_path / "out", part=0, parts=2)
+    monkeypatch.setenv("LEPTON_VISION_ID_KEY", "key of another machine")
+    with pytest.raises(ScoringError, match="made with another key"):
+        score_part(bundle, inbox, tmp_path / "out", part=1, parts=2)
+    with pytest.raises(ScoringError, match="made with another key"):
+        merge_parts(bundle, tmp_path / "out")
+
+
 def test_steps_side_by_side_give_the_rows_of_one_after_the_other(
     bundle: Bundle, inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
