@@ -18,6 +18,7 @@ from lepton_vision.manifest.values import narrow_image, narrow_ranges
 from lepton_vision.models import Bundle
 from lepton_vision.models.bundle_files import is_bundle
 from lepton_vision.readers import read_image
+from lepton_vision.readers.content import is_folder
 from lepton_vision.readers.series_list import SeriesFacts, describe_found, group_series
 from lepton_vision.types import SPLITS, Split, Target, VoiLut, Window
 
@@ -121,7 +122,8 @@ def list_series(folder: str | Path) -> dict[str, Any]:
     Returns:
         ``series``, each volume with ``series`` (pseudonymous id, the ``member`` and ``series=`` of other functions),
         ``modality``, ``slices``, and ``size`` (D x H x W) and ``spacing_mm`` or the ``reason`` why it is no volume;
-        ``left_out`` counts files of these series that are no slices, by reason; ``other_files`` what is of no series.
+        ``left_out`` counts files of these series that are no slices, by reason; ``other_files`` what is of no series,
+        and ``folders_not_listed`` folders that may not be entered.
 
     Raises:
         ReadError: the folder is not there.
@@ -132,9 +134,11 @@ def list_series(folder: str | Path) -> dict[str, Any]:
             "Expected a folder. Received: a file, or nothing. Check the path.", reason="missing", path=folder
         )
     found, others = group_series(list_files(folder))
+    unlisted = sum(map(is_folder, others))
     lines = [_series_line(describe_found(one)) for one in found]
     left_out = Counter(reason for one in found for _, reason in one.left_out)
-    facts = {"kind": "folder", "series": lines, "other_files": len(others)}
+    facts = {"kind": "folder", "series": lines, "other_files": len(others) - unlisted}
+    facts |= {"folders_not_listed": unlisted} if unlisted else {}
     return facts | ({"left_out": dict(left_out)} if left_out else {})
 
 

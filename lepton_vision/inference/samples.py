@@ -22,6 +22,7 @@ from lepton_vision.errors import ReadError
 from lepton_vision.inference.predictions import Failure
 from lepton_vision.manifest.layouts import find_masks, may_be_mask
 from lepton_vision.manifest.table import Manifest
+from lepton_vision.readers.folders import FolderKey, walk_folder
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import read_image, require_image
 from lepton_vision.transforms.dataset import ImageDataset
@@ -152,9 +153,10 @@ def list_files(
 ) -> PathList:
     """Return the files named, absolute, in the order given, each once; a folder stands for the files below it, sorted.
 
-    Hidden files and folders (a leading dot) are what tools leave behind, not scans, and files of a folder that are
-    masks of others by their names (see ``layouts.find_masks``) are no images; a warning counts these. A file that does
-    not exist stays in the list: it ends as a failure.
+    Folders are walked as in a scan, see ``readers.folders.walk_folder``. Hidden files and folders (a leading dot) are
+    what tools leave behind, not scans, and files of a folder that are masks of others by their names (see
+    ``layouts.find_masks``) are no images; a warning counts these. A file that does not exist, and a folder that cannot
+    be listed, stay in the list: they end as failures.
 
     Args:
         named: a file, a folder, or several of both.
@@ -167,15 +169,17 @@ def list_files(
     places = (os.path.normpath(Path(entry).expanduser().absolute()) for entry in entries)
     takes_masks = "mask_file" in include
 
+    seen = set[FolderKey]()
+
     def below(folder: str) -> Iterator[str]:
-        masks = frozenset[str]() if takes_masks else named_masks(folder, barred)
+        masks = frozenset[str]() if takes_masks else named_masks(folder, barred, seen=seen)
         if masks:
             _LOGGER.warning(
                 "%d files are masks of images by their names and are left out (scan.include: [mask_file] takes them "
                 "for images, as does naming them one by one).",
                 len(masks),
             )
-        yield from (file for file in walk_folder(folder, barred) if file not in masks)
+        yield from (file for file in walk_folder(folder, leave_out=barred, seen=seen) if file not in masks)
 
     found = (file for place in places for file in (below(place) if os.path.isdir(place) else (place,)))  # noqa: PTH112
     return PathList(found if len(entries) < 2 else _once(found))  # one folder holds each file once
@@ -190,18 +194,15 @@ def _once(texts: Iterable[str]) -> Iterator[str]:
             yield text
 
 
-def walk_folder(folder: str, barred: frozenset[Path]) -> Iterator[str]:
-    """Paths of the files below a folder, sorted; hidden ones, and those below ``barred`` folders, left out."""
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and Path(place, name) not in barred)
-        yield from (os.path.join(place, name) for name in sorted(files) if not name.startswith("."))  # noqa: PTH118
+def named_masks(folder: str, barred: frozenset[Path], *, seen: Collection[FolderKey]) -> frozenset[str]:
+    """Paths of the files below a folder that are masks of others by their names; ``seen`` were listed before."""
 
+    def listed() -> Iterator[str]:
+        return walk_folder(folder, leave_out=barred, seen=set(seen))
 
-def named_masks(folder: str, barred: frozenset[Path]) -> frozenset[str]:
-    """Paths of the files below a folder that are masks of others by their names."""
-    if not any(may_be_mask(file[len(folder) :]) for file in walk_folder(folder, barred)):
+    if not any(may_be_mask(file[len(folder) :]) for file in listed()):
         return frozenset()
-    files = {Path(file).relative_to(folder).as_posix(): file for file in walk_folder(folder, barred)}
+    files = {Path(file).relative_to(folder).as_posix(): file for file in listed()}
     return frozenset(files[path] for path in find_masks(files))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from lepton_vision.manifest.table import Manifest
 from lepton_vision.manifest.tables import read_table, source_of
 from lepton_vision.manifest.workers import describe_all
 from lepton_vision.readers.channels import first_files, suffixes_of
+from lepton_vision.readers.folders import walk_folder
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.series import check_repairs
 from lepton_vision.readers.series_list import FoundSeries
@@ -157,7 +158,7 @@ def _list_jobs(folder: Path, root: Path, *, left_out: Path | None) -> tuple[list
     """Files to read, and rejected rows of what cannot even be named or opened."""
     if not folder.exists():
         raise ManifestError("The folder to scan does not exist. Give a folder of images or an .npz file.", path=folder)
-    paths = _walk(folder) if folder.is_dir() else iter([folder])
+    paths = map(Path, walk_folder(folder)) if folder.is_dir() else iter([folder])
     skipped = left_out.resolve() if left_out is not None else None
     jobs: list[tuple[str, str]] = []
     unusable: list[Record] = []
@@ -165,35 +166,17 @@ def _list_jobs(folder: Path, root: Path, *, left_out: Path | None) -> tuple[list
         if skipped is not None and path.name == skipped.name and path.resolve() == skipped:
             continue
         relative = path.relative_to(root).as_posix()
-        if relative.encode("utf-8", "replace").decode() != relative or path.is_dir():
+        is_folder = os.path.isdir(path)  # noqa: PTH112  no error where its folder cannot be entered
+        if relative.encode("utf-8", "replace").decode() != relative or is_folder:
             shown = relative.encode("utf-8", "replace").decode()
             image_id = pseudonym("image", relative)
             record = {"image_id": image_id, BASE: image_id, "path": shown, "status": "rejected"}
-            unusable.append(record | {"reason": "missing" if path.is_dir() else "unsupported"})
+            unusable.append(record | {"reason": "missing" if is_folder else "unsupported"})
             continue
         jobs.append((str(path), relative))
-    if not jobs:
+    if not jobs and not unusable:
         raise ManifestError("The folder holds no file. Expected images (hidden files do not count).", path=folder)
     return jobs, unusable
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """Visible files in sorted order; a folder that cannot be listed is given itself."""
-    seen: set[tuple[int, int]] = set()
-    unlisted: list[Path] = []
-
-    def remember(error: OSError) -> None:
-        unlisted.append(Path(error.filename))
-
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=remember):
-        status = Path(place).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        yield from (Path(place) / name for name in sorted(files) if not name.startswith("."))
-    yield from sorted(unlisted)
 
 
 def _check_usable(records: list[Record]) -> None:

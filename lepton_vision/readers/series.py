@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from lepton_vision.readers.copies import is_copy
 from lepton_vision.readers.dicom import dicom_planes, read_dicom
 from lepton_vision.readers.dicom_header import stored_path
 from lepton_vision.readers.dicom_padding import mark_padding
+from lepton_vision.readers.folders import walk_folder
 from lepton_vision.readers.geometry import Plane, Stack, stack_planes
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_size, guard
@@ -224,14 +224,12 @@ def list_slices(source: str | Path | Sequence[str | Path], *, limits: Limits) ->
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Visible files below a folder, sorted; a folder that cannot be listed is an error, not a gap."""
+    """Visible files below a folder, see ``walk_folder``; a folder that cannot be listed is an error, not a gap."""
 
     def refuse(error: OSError) -> None:
         raise ReadError(f"Cannot list a folder: {error.strerror}.", reason="missing", path=folder) from None
 
-    for place, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(found for found in folders if not found.startswith("."))
-        yield from (Path(place, found) for found in sorted(names) if not found.startswith("."))
+    yield from map(Path, walk_folder(folder, on_error=refuse))
 
 
 def _choose(slices: list[Slice], *, series: str | None) -> list[Slice]:

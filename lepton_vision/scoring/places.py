@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,10 +10,11 @@ from pathlib import Path
 from typing import Literal, cast
 
 from lepton_vision.errors import ManifestError, ReadError
-from lepton_vision.inference.samples import named_masks, walk_folder
+from lepton_vision.inference.samples import named_masks
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.archives import is_archive, list_members
 from lepton_vision.readers.dicomdir import is_dicomdir, list_dicomdir
+from lepton_vision.readers.folders import FolderKey, match_paths, walk_folder
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.limits import Limits
 from lepton_vision.readers.remote import is_url, list_objects
@@ -103,11 +103,11 @@ def list_places(
     """Find what is named, in the order given; a place that is named twice comes twice (``Inputs.of`` keeps one).
 
     Args:
-        named: a file, a folder (the files below it, sorted, hidden ones left out; masks of others by their names with
-            the reason "mask_file"), a glob pattern (``**`` for any depth), a manifest (.parquet, .csv: its usable rows;
-            ids of it that are no pseudonyms get one; another table is one place), an archive (.zip, .tar, .tar.gz,
-            .tgz: its members, also where it lies in a folder), a DICOMDIR, a URL (an object, a prefix or a pattern), or
-            several of these.
+        named: a file, a folder (the files below it, as a scan sees them, see ``folders.walk_folder``; masks of others
+            by their names with the reason "mask_file"), a glob pattern (``**`` for any depth), a manifest (.parquet,
+            .csv: its usable rows; ids of it that are no pseudonyms get one; another table is one place), an archive
+            (.zip, .tar, .tar.gz, .tgz: its members, also where it lies in a folder), a DICOMDIR, a URL (an object, a
+            prefix or a pattern), or several of these.
         leave_out: folders whose files are left out.
         limits: caps on archives.
 
@@ -120,29 +120,30 @@ def list_places(
     """
     barred = frozenset(folder.absolute() for folder in leave_out)
     entries = [named] if isinstance(named, str | Path) else named
+    seen = set[FolderKey]()
     for entry in entries:
-        yield from _expand(str(entry), barred, limits=limits)
+        yield from _expand(str(entry), barred, seen=seen, limits=limits)
 
 
-def _expand(name: str, barred: frozenset[Path], *, limits: Limits) -> Iterator[Place]:
+def _expand(name: str, barred: frozenset[Path], *, seen: set[FolderKey], limits: Limits) -> Iterator[Place]:
     if is_url(name):
         yield from (Place(url, "object") for url in list_objects(name))
         return
     path = os.path.normpath(Path(name).expanduser().absolute())
     if any(sign in path for sign in "*?[") and not os.path.lexists(path):
-        found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207  keeps texts
+        found = match_paths(path)
         if found:
             for one in found:
                 if Path(one) not in barred:
-                    yield from _of_path(one, barred, limits=limits)
+                    yield from _of_path(one, barred, seen=seen, limits=limits)
             return
-    yield from _of_path(path, barred, limits=limits)
+    yield from _of_path(path, barred, seen=seen, limits=limits)
 
 
-def _of_path(path: str, barred: frozenset[Path], *, limits: Limits) -> Iterator[Place]:
+def _of_path(path: str, barred: frozenset[Path], *, seen: set[FolderKey], limits: Limits) -> Iterator[Place]:
     if os.path.isdir(path):  # noqa: PTH112
-        masks = named_masks(path, barred)
-        for file in walk_folder(path, barred):
+        masks = named_masks(path, barred, seen=seen)
+        for file in walk_folder(path, leave_out=barred, seen=seen):
             yield from (Place(file, reason="mask_file"),) if file in masks else _of_file(file, limits=limits)
     elif path.lower().endswith((".parquet", ".csv")) and os.path.exists(path):  # noqa: PTH110
         try:

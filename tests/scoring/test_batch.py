@@ -19,12 +19,14 @@ from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, ScoringError, TooManyFailuresError
 from lepton_vision.inference.engine import Engine, Examined
 from lepton_vision.inference.streams import streams_here
+from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.models.bundle_files import _checksum
 from lepton_vision.scoring import batch, images, inputs, merge_parts, score_part
 from lepton_vision.scoring.batch import score
 from lepton_vision.scoring.rows import decide
 from lepton_vision.types import OperatingPoint, Target
+from tests.readers.test_folders import refuse
 from tests.scoring.dicom_series import COLUMNS, ROWS, header, random_labels
 
 SICK = Target("sick", "binary", ("no", "yes"))
@@ -71,6 +73,25 @@ def test_every_input_is_a_row_with_probabilities_or_a_reason(bundle: Bundle, inb
     assert good["threshold"].eq(0.5).all()
     assert good["organ_class"].isin(["a", "b", "c"]).all()
     assert rows.loc[rows["status"] == "failed", "sick_probability"].isna().all()
+
+
+def test_linked_folders_and_those_that_cannot_be_entered_are_rows_as_in_a_scan(
+    bundle: Bundle, inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "archive").mkdir()
+    cv2.imwrite(str(tmp_path / "archive" / "far.png"), np.arange(1200, dtype=np.uint8).reshape(40, 30))
+    (inbox / "patient").symlink_to(tmp_path / "archive", target_is_directory=True)
+    (inbox / "circle").symlink_to(inbox, target_is_directory=True)
+    (inbox / "locked").mkdir()
+    refuse(inbox / "locked", monkeypatch)
+    scanned = Manifest.scan(inbox).frame
+    counts = scanned["status"].replace("rejected", "failed").value_counts().to_dict()
+    assert counts == {"ok": 12, "failed": 3}
+    for place, name in ((inbox, "whole"), (f"{inbox}/**", "pattern"), ([inbox / "patient", inbox], "several")):
+        score(bundle, place, tmp_path / name, batch_size=8)
+        rows = read(tmp_path / name)
+        assert rows["status"].value_counts().to_dict() == counts
+        assert (rows["reason"] == "missing").sum() == (scanned["reason"] == "missing").sum() == 1
 
 
 def test_a_folder_of_ids_of_another_key_is_refused(
