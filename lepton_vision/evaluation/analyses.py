@@ -57,9 +57,11 @@ class CalibrationStatistics:
         figures: by name. ``slope``: of the logistic recalibration logit P(y) = a + b logit(p), 1 is ideal, below 1 the
             model is too sure (Cox 1958). ``intercept``: calibration-in-the-large, a with b fixed at 1, 0 is ideal,
             above 0 the risks are too low (Van Calster 2016). ``observed_expected``: positives over the sum of the
-            probabilities. ``ece``: expected calibration error. ``brier_reliability``, ``brier_resolution``,
-            ``brier_uncertainty``: Murphy's decomposition over the bins (1973), Brier ≈ reliability - resolution +
-            uncertainty.
+            probabilities. ``ece``, ``debiased_ece``, ``chance_ece``: expected calibration error, see
+            ``calibration_error.CalibrationError``. ``ici``, ``e50``, ``e90``: mean, median and 90th percentile of the
+            distance from a smooth curve, see ``calibration_curve.curve_distances``. ``brier_reliability``,
+            ``brier_resolution``, ``brier_uncertainty``: Murphy's decomposition over the bins (1973), Brier ≈
+            reliability - resolution + uncertainty.
     """
 
     class_name: str

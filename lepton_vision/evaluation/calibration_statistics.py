@@ -1,4 +1,4 @@
-"""How far probabilities are from the truth: calibration slope and intercept, reliability curve, Brier decomposition."""
+"""How far probabilities are from the truth: line, calibration errors, reliability curve, Brier decomposition."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 
 from lepton_vision.calibrators import logits
 from lepton_vision.evaluation.analyses import CalibrationBin, CalibrationStatistics
+from lepton_vision.evaluation.calibration_curve import Groups, curve_distances
+from lepton_vision.evaluation.calibration_error import calibration_error
 from lepton_vision.evaluation.curves import equal_mass_bins
 from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures
 from lepton_vision.evaluation.logistic import fit_lines, fit_offsets
@@ -14,15 +16,8 @@ from lepton_vision.evaluation.ranking import ratio
 from lepton_vision.types import FloatArray
 
 GROUPS = 512
-_FIGURES = (
-    "slope",
-    "intercept",
-    "observed_expected",
-    "ece",
-    "brier_reliability",
-    "brier_resolution",
-    "brier_uncertainty",
-)
+_LINE = ("slope", "intercept", "observed_expected")
+_BRIER = ("brier_reliability", "brier_resolution", "brier_uncertainty")
 
 
 def calibration_statistics(question: Question, bootstrap: Bootstrap) -> CalibrationStatistics:
@@ -42,7 +37,12 @@ def calibration_statistics(question: Question, bootstrap: Bootstrap) -> Calibrat
     bins = tuple(
         CalibrationBin(float(predicted), figures[f"bin_{k}"]) for k, predicted in enumerate(measures.mean_prob)
     )
-    own = {name: figures[name] for name in _FIGURES}
+    own = {name: figures[name] for name in _LINE}
+    own |= calibration_error(
+        question.is_positive.astype(np.float64), question.prob, unit=question.unit, confidence=bootstrap.confidence
+    ).figures()
+    own |= curve_distances(measures.groups, confidence=bootstrap.confidence, lacking=question.missing())
+    own |= {name: figures[name] for name in _BRIER}
     return CalibrationStatistics(question.class_name, question.n, int(question.is_positive.sum()), bins, own)
 
 
@@ -69,6 +69,13 @@ class _Measures:
             question.unit, group, units=question.units, groups=self._groups, columns=columns[:, :2]
         )
 
+    @property
+    def groups(self) -> Groups:
+        """Samples gathered by their log odds, for a curve."""
+        weight, positive = np.asarray(self._in_groups.sum(axis=0)).reshape(2, self._groups)
+        is_clustered = np.unique(self._question.unit).size < self.n
+        return Groups(self._x, weight, positive, self._in_groups if is_clustered else None)
+
     def values(self, counts: FloatArray) -> dict[str, FloatArray]:
         """Figures by name, (R,) each."""
         weight, positive = (counts @ self._in_groups).reshape(len(counts), 2, self._groups).transpose(1, 0, 2)
@@ -80,7 +87,6 @@ class _Measures:
             "slope": fit_lines(self._x, weight, positive)[1],
             "intercept": fit_offsets(self._x, weight, positive),
             "observed_expected": ratio(positives, expected.sum(axis=1)),
-            "ece": ratio(np.abs(observed - expected).sum(axis=1), total),
             "brier_reliability": ratio((n * (mean - share) ** 2).sum(axis=1), total),
             "brier_resolution": ratio((n * (share - prevalence[:, None]) ** 2).sum(axis=1), total),
             "brier_uncertainty": prevalence * (1.0 - prevalence),

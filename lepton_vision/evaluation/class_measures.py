@@ -11,13 +11,15 @@ so), and the PPV of a class that is there but never called leaves its mean undef
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from lepton_vision.evaluation.calibration_error import mean_error
 from lepton_vision.evaluation.delong import AurocQuestion, mean_auroc
 from lepton_vision.evaluation.measures import BinaryMeasures, Extent, unit_sums
 from lepton_vision.evaluation.ranking import BoolArray, IntArray, ratio
-from lepton_vision.types import FloatArray, Interval
+from lepton_vision.types import Figure, FloatArray, Interval
 
 AVERAGED = ("auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1")
 Averaged = Mapping[str, BoolArray]
@@ -92,6 +94,10 @@ class MultilabelMeasures:
     def analytic(self, confidence: float) -> dict[str, tuple[Interval, ...]]:
         """Intervals without resampling: of each class, of the mean AUROC, and of what is pooled over the classes."""
         return analytic(self._parts, micro=self._micro, confidence=confidence, averaged=self.averaged)
+
+    def calibration(self, confidence: float) -> dict[str, Figure]:
+        """Figures of the calibration error, of each class and as means over the classes."""
+        return calibration(self._parts, confidence=confidence, is_over=self.averaged["ece"], caveat=self.caveat("ece"))
 
     def caveat(self, name: str) -> str:
         """Return which classes a mean is without; "" where it has all."""
@@ -221,6 +227,10 @@ class MulticlassMeasures:
     def analytic(self, confidence: float) -> dict[str, tuple[Interval, ...]]:
         """Intervals without resampling: of each class, of the mean AUROC, and of what is pooled over the classes."""
         return analytic(self._parts, micro=self._micro, confidence=confidence, averaged=self.averaged)
+
+    def calibration(self, confidence: float) -> dict[str, Figure]:
+        """Figures of the calibration error, of each class against the rest and as means over the classes."""
+        return calibration(self._parts, confidence=confidence, is_over=np.ones(len(self._classes), dtype=np.bool_))
 
     def caveat(self, name: str) -> str:
         """Return which classes a mean is without; "" where it has all."""
@@ -355,6 +365,16 @@ def analytic(
     asked = [part.question for part, is_over in zip(parts.values(), averaged["auroc"], strict=True) if is_over]
     found["auroc"] = _of_mean_auroc(asked, confidence) if asked else ()
     return {name: ends for name, ends in found.items() if ends}
+
+
+def calibration(
+    parts: Mapping[str, BinaryMeasures], *, confidence: float, is_over: BoolArray, caveat: str = ""
+) -> dict[str, Figure]:
+    """Figures of the calibration error: their means over the classes, then ``<figure>_<class>``."""
+    found = {name: part.calibration_error(confidence) for name, part in parts.items()}
+    means = mean_error([one for one, is_in in zip(found.values(), is_over, strict=True) if is_in]).figures()
+    means = {k: replace(one, reason="; ".join(filter(None, (caveat, one.reason)))) for k, one in means.items()}
+    return means | {f"{k}_{name}": figure for name, one in found.items() for k, figure in one.figures().items()}
 
 
 def _of_mean_auroc(questions: Sequence[AurocQuestion], confidence: float) -> tuple[Interval, ...]:

@@ -261,10 +261,8 @@ def figures_of(
     measures = measures_of(part, target, thresholds=thresholds, extent=extent, averaged=averaged)
     others = measures.analytic(settings.confidence)
     figures = bootstrap_figures(measures, Bootstrap.of(settings))
-    return {
-        name: replace(_with_notes(name, figure, measures), others=others.get(name, ()))
-        for name, figure in figures.items()
-    }
+    figures = {k: replace(_with_notes(k, figure, measures), others=others.get(k, ())) for k, figure in figures.items()}
+    return figures | measures.calibration(settings.confidence)
 
 
 def _with_notes(name: str, figure: Figure, measures: ClassMeasures) -> Figure:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lepton_vision.evaluation.calibration_error import CalibrationError, calibration_error
 from lepton_vision.evaluation.curves import equal_mass_bins
 from lepton_vision.evaluation.delong import AurocQuestion, auroc_covariance
 from lepton_vision.evaluation.intervals import clustered_proportion
 from lepton_vision.evaluation.ranking import BoolArray, IntArray, Ranking, ratio
-from lepton_vision.types import FloatArray, Interval
+from lepton_vision.types import Figure, FloatArray, Interval
 
 BINARY_FIGURES = (
     "auroc",
@@ -187,6 +188,14 @@ class BinaryMeasures:
         if not self.is_decided:
             return found
         return found | {name: clustered_proportion(*parts[name], confidence=confidence) for name in _PROPORTIONS}
+
+    def calibration_error(self, confidence: float) -> CalibrationError:
+        """Calibration error of the class, of which no bootstrap gives an interval."""
+        return calibration_error(self._truth, self._prob, unit=self._unit, confidence=confidence)
+
+    def calibration(self, confidence: float) -> dict[str, Figure]:
+        """Figures of the calibration error, by name."""
+        return self.calibration_error(confidence).figures()
 
     def caveat(self, name: str) -> str:
         """Return what must be said beside a figure: nothing."""

@@ -47,6 +47,16 @@ TERMS: Mapping[str, Term] = {
     "brier": Term("Brier score", "Mean squared error of the probability; 0 is perfect.", is_share=False),
     "log_loss": Term("Log loss", "Penalty for being sure and wrong, in nats; 0 is perfect.", is_share=False),
     "ece": Term("Calibration error", "Mean gap between said and seen (ECE, equal mass); 0 is perfect.", is_share=False),
+    "debiased_ece": Term(
+        "Calibration error without chance",
+        "The gap that is left when what chance adds to it is taken off.",
+        is_share=False,
+    ),
+    "chance_ece": Term(
+        "Calibration error of chance",
+        "What perfect probabilities would give on so few or many images: more than 0, as shares of few images scatter.",
+        is_share=False,
+    ),
     "prevalence": Term("Prevalence", "Share of positive images in this sample."),
 }
 
@@ -60,7 +70,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("kappa_quadratic", "class_error"),
         ),
     ),
-    ("Trust in the probabilities", ("brier", "log_loss", "ece")),
+    ("Trust in the probabilities", ("brier", "log_loss", "ece", "debiased_ece", "chance_ece")),
     ("Sample", ("prevalence",)),
 )
 
@@ -106,7 +116,9 @@ READING: Mapping[str, str] = {
     "calibration": (
         "Slope 1 and intercept 0 mean that the probabilities can be taken at their word. A slope below 1: the "
         "model is too sure. An intercept above 0: the probabilities are too low on the whole. Observed over "
-        "expected compares the positives with the sum of the probabilities."
+        "expected compares the positives with the sum of the probabilities. An ECE above what chance alone gives "
+        "means that probabilities are off; the interval is where the true error lies. ICI, E50 and E90 are mean, "
+        "median and 90th percentile of how far the probabilities are from a smooth calibration curve; 0 is perfect."
     ),
     "benefit": (
         "Net benefit counts true positives and takes off the false ones, weighed by what a threshold says about "
@@ -138,6 +150,11 @@ ANALYSIS_NAMES: Mapping[str, str] = {
     "in_the_large": "Intercept, slope fixed at 1 (ideal 0)",
     "observed_expected": "Observed over expected (ideal 1)",
     "ece": "Calibration error (ECE)",
+    "debiased_ece": "ECE without what chance adds",
+    "chance_ece": "ECE that chance alone gives",
+    "ici": "Mean distance from the curve (ICI)",
+    "e50": "Median distance (E50)",
+    "e90": "90 % of the distances are below (E90)",
     "brier_reliability": "Brier: reliability (0 is best)",
     "brier_resolution": "Brier: resolution (more is better)",
     "brier_uncertainty": "Brier: uncertainty (of the sample)",

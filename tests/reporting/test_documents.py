@@ -83,7 +83,8 @@ def test_items_are_answered_from_the_run(binary: Evaluation) -> None:
 def test_the_card_holds_every_figure_and_says_what_is_open(binary: Evaluation) -> None:
     text = render_card(full_run(binary), about={"intended_use": "Triage | <b>only</b>"})
     for figure in binary.figures["covid"].values():
-        assert f"{figure.value:.3f} ({figure.low:.3f} – {figure.high:.3f})".replace("-", "−") in text
+        interval = "" if figure.low != figure.low else f" ({figure.low:.3f} – {figure.high:.3f})"
+        assert f"{figure.value:.3f}{interval}".replace("-", "−") in text
     assert "What the model is for. Triage \\| &lt;b>only&lt;/b>" in text
     assert "Who is to use it. **Open** (`intended_users`)" in text
     assert "weights.pt" in text
