@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lepton_vision.cli_options import Device, Json, check_choice, parse_codes, print_facts, split_names
+from lepton_vision.cli_options import Device, Json, check_choice, parse_codes, parse_columns, print_facts, split_names
 
 
 def evaluate(
@@ -22,6 +22,7 @@ def evaluate(
         Path | None, typer.Option(help="With --external: folder of the internal evaluation to compare with.")
     ] = None,
     predictions: Annotated[Path | None, typer.Option(help="CSV: image_id, patient_id, y_true, y_prob.")] = None,
+    columns: Annotated[str, typer.Option(help="For --predictions: image_id=file,y_prob=score, …")] = "",
     threshold: Annotated[float, typer.Option(help="Operating point for --predictions.")] = 0.5,
     masks: Annotated[
         Path | None, typer.Option(help="CSV: image_id, patient_id, truth, prediction[, image, volume_id] (files).")
@@ -64,7 +65,7 @@ def evaluate(
             result = _evaluate_masks(masks, out, structures, tolerance_mm, lesions, min_iou, unknown, console)
         elif predictions is not None:
             settings = _settings(Config(), unit, aggregate, assignments)
-            result = _figures(*_evaluate_table(predictions, out, threshold, settings, validation, answers))
+            result = _figures(*_evaluate_table(predictions, out, threshold, settings, validation, answers, columns))
         else:
             scope = _scope(bundle, by, external, reference, answers)
             changes = unit, aggregate, assignments
@@ -135,7 +136,13 @@ def _settings(config: Any, unit: str | None, aggregate: str | None, assignments:
 
 
 def _evaluate_table(
-    predictions: Path, out: Path, threshold: float, settings: Any, validation: Path | None, about: dict[str, str] | None
+    predictions: Path,
+    out: Path,
+    threshold: float,
+    settings: Any,
+    validation: Path | None,
+    about: dict[str, str] | None,
+    columns: str,
 ) -> tuple[Any, Path]:
     from lepton_vision.errors import ConfigError
     from lepton_vision.evaluation import evaluate, fit_aggregation
@@ -145,12 +152,13 @@ def _evaluate_table(
 
     if not 0.0 <= threshold <= 1.0:
         raise ConfigError(f"--threshold is a probability from 0 to 1. Received: {threshold:g}.", key="threshold")
-    table = Predictions.load(predictions)
+    named = parse_columns(columns)
+    table = Predictions.load(predictions, columns=named)
     learnt = None
     if settings.aggregation == "learnt" and settings.unit != "image":
         if validation is None:
             raise ConfigError("--aggregate learnt needs --validation: predictions to fit it on.", key="validation")
-        learnt = fit_aggregation(Predictions.load(validation), unit=settings.unit)
+        learnt = fit_aggregation(Predictions.load(validation, columns=named), unit=settings.unit)
     point = stated_point(table.targets, threshold=threshold)
     evaluation = evaluate(table, operating_point=point, config=settings, aggregation=learnt)
     evaluation = note_table_look(evaluation, table, out, table=predictions)

@@ -33,6 +33,16 @@ def split_names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def parse_columns(text: str) -> dict[str, str]:
+    """Read ``image_id=file,y_prob=score``: our names of columns, and those of a table."""
+    from lepton_vision.errors import ConfigError
+
+    pairs = [part.partition("=") for part in split_names(text)]
+    if any(not (ours.strip() and equals and theirs.strip()) for ours, equals, theirs in pairs):
+        raise ConfigError(f"Expected columns as image_id=file,y_prob=score. Received: {text!r}.", key="columns")
+    return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+
+
 def parse_codes(option: str, texts: Sequence[str]) -> dict[str, tuple[str, str, str]]:
     """Read ``liver=10200004,SCT,Liver``; the meaning may hold commas."""
     from lepton_vision.errors import ConfigError

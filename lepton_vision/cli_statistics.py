@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lepton_vision.cli_options import Json, check_choice, print_facts, split_names
+from lepton_vision.cli_options import Json, check_choice, parse_columns, print_facts, split_names
 
 if TYPE_CHECKING:
     from lepton_vision.config import EvaluationConfig
     from lepton_vision.evaluation import Aggregation
+    from lepton_vision.inference import Predictions
 
 
 def compare(
@@ -21,6 +22,9 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder for comparison.json and comparison.html.")],
     threshold: Annotated[float, typer.Option(help="Operating point of the first model.")] = 0.5,
     threshold_b: Annotated[float | None, typer.Option(help="Of the second; default the same.")] = None,
+    names: Annotated[str, typer.Option(help="What the page calls the models: first,second.")] = "",
+    columns: Annotated[str, typer.Option(help="Of the first table: image_id=file,y_prob=score, …")] = "",
+    columns_b: Annotated[str, typer.Option(help="Of the second.")] = "",
     margin: Annotated[float | None, typer.Option(help="Of non-inferiority, for every endpoint.")] = None,
     endpoints: Annotated[str, typer.Option(help="Figures to adjust for, with commas; default by kind.")] = "",
     unit: Annotated[str, typer.Option(help="image, series, study or patient.")] = "image",
@@ -38,8 +42,9 @@ def compare(
     from lepton_vision.config import Config
     from lepton_vision.evaluation import compare as compare_models
     from lepton_vision.files import write_atomic
-    from lepton_vision.inference import Predictions
+    from lepton_vision.inference.tables import load_pair
     from lepton_vision.pipeline import stated_point
+    from lepton_vision.reporting import write_comparison
 
     check_choice("unit", unit, ("image", "series", "study", "patient"))
     check_choice("aggregate", aggregate, ("mean", "max", "noisy_or", "learnt"))
@@ -51,9 +56,11 @@ def compare(
         f"evaluation.replicates={replicates}",
         f"evaluation.seed={seed}",
     )
-    tables = Predictions.load(first), Predictions.load(second)
+    tables = load_pair((first, second), columns=(parse_columns(columns), parse_columns(columns_b)))
+    called = _model_names(names, (first, second), tables)
     limits = _probability("threshold", threshold), _probability("threshold-b", threshold_b, default=threshold)
     points = [stated_point(table.targets, threshold=limit) for table, limit in zip(tables, limits, strict=True)]
+    fitted = _fitted(validation, validation_b, settings.evaluation)
     result = compare_models(
         *tables,
         operating_point=points[0],
@@ -61,17 +68,48 @@ def compare(
         endpoints=split_names(endpoints) or None,
         margin=margin,
         config=settings.evaluation,
-        aggregations=_fitted(validation, validation_b, settings.evaluation),
+        aggregations=fitted,
     )
     out.mkdir(parents=True, exist_ok=True)
-    facts = result.to_dict()
+    facts = {"names": list(called), **result.to_dict()}
     write_atomic(out / "comparison.json", json.dumps(facts, indent=1))
-    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>Comparison</title>{result._repr_html_()}</html>"
-    write_atomic(out / "comparison.html", page)
+    units = _in_units(tables, settings.evaluation, fitted)
+    write_comparison(result, out / "comparison.html", predictions=units, names=called)
     shown = {name: _endpoints(part) for name, part in facts["targets"].items()}
     counts = {"n": result.n, "n_patients": result.n_patients}
     counts |= {key: value for key, value in result.provenance.items() if key == "unknown_patient"}
     print_facts({**counts, "targets": shown, "comparison": str(out / "comparison.json")}, as_json=as_json)
+
+
+def _model_names(stated: str, paths: tuple[Path, Path], tables: tuple[Predictions, Predictions]) -> tuple[str, str]:
+    """What was stated; else the names of the files, where these tell the models apart; else the bundles."""
+    from lepton_vision.errors import ConfigError
+
+    names = split_names(stated)
+    if stated and (len(names) != 2 or names[0] == names[1]):
+        raise ConfigError(
+            f"Expected two different names, as in --names ours,theirs. Received: {stated!r}.", key="names"
+        )
+    if names:
+        return names[0], names[1]
+    bundles = [f"bundle {(table.bundle_id or '')[:8]}" for table in tables]
+    for first, second in ([path.stem for path in paths], bundles):
+        if first != second and "predictions" not in (first, second):
+            return first, second
+    return "first model", "second model"
+
+
+def _in_units(
+    tables: tuple[Predictions, Predictions], settings: EvaluationConfig, fitted: tuple[Aggregation, Aggregation] | None
+) -> tuple[Predictions, Predictions]:
+    """The predictions of what was compared: those of images, or of the units that they were joined to."""
+    from lepton_vision.evaluation import aggregate
+
+    if settings.unit == "image":
+        return tables
+    how, fits = settings.aggregation, fitted or (None, None)
+    joined = [aggregate(one, unit=settings.unit, method=how, learnt=fit) for one, fit in zip(tables, fits, strict=True)]
+    return joined[0], joined[1]
 
 
 def _fitted(

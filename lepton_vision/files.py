@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +13,36 @@ from typing import BinaryIO
 _NAME_SIGNS = frozenset("._-+=,() ")  # beside letters and digits
 _NAME_BYTES = 160  # file systems take 255, and suffixes follow
 _RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}  # Windows
+
+# A spreadsheet computes a cell that begins so (OWASP, "CSV Injection"), and hides an apostrophe before it.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def guarded(text: str) -> str:
+    """Text of a CSV cell that a spreadsheet shows as it is; what is a number stays one.
+
+    Example:
+        >>> guarded("=1+1"), guarded("-1.5"), guarded("'-x")
+        ("'=1+1", '-1.5', "''-x")
+    """
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def unguarded(text: str) -> str:
+    """What ``guarded`` was given."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def csv_bytes(text: str) -> bytes:
+    """UTF-8, with a mark where a spreadsheet would otherwise take letters beyond ASCII for others."""
+    return text.encode("utf-8" if text.isascii() else "utf-8-sig")
+
+
+def sidecar(path: str | Path) -> Path:
+    """Where what is known of a whole CSV file stands: ``predictions.csv.json`` beside ``predictions.csv``."""
+    path = Path(path)
+    return path.with_name(f"{path.name}.json")
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ from lepton_vision.training.distributed import is_main_process
 from lepton_vision.training.features import FixedStages, UpperPart
 from lepton_vision.transforms import make_loader
 from lepton_vision.transforms.presets import may_flip
-from lepton_vision.types import Batch, Progress, Split
+from lepton_vision.types import Batch, Progress, Split, short_repr
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +70,8 @@ class StudyResult:
     folder: Path
     test: SplitResult
     seconds: float
+
+    __repr__ = short_repr
 
 
 def fit(
@@ -243,6 +245,8 @@ class SplitResult:
     evaluation: Evaluation | None = None
     masks: SegmentationEvaluation | None = None
     mask_report: Path | None = None
+
+    __repr__ = short_repr
 
 
 def evaluate_bundle(

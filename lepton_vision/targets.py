@@ -1,18 +1,50 @@
-"""What a model predicts for a whole image."""
+"""What a model predicts for a whole image, and the text of results in a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from html import unescape
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from lepton_vision.errors import InvalidValueError, describe_keys, nearest
+
+if TYPE_CHECKING:
+    import torch
 
 TargetKind = Literal["binary", "multiclass", "multilabel", "ordinal"]
 Uncertain = Literal["unknown", "positive", "negative"]
 EXCLUSIVE: tuple[TargetKind, ...] = ("multiclass", "ordinal")
 """Kinds of which exactly one class is true: probabilities sum to one, and the largest wins."""
 MEANS = ("macro", "micro", "weighted")
+
+
+_MOST_LINES, _WIDEST = 28, 160
+
+
+def short_repr(value: Any) -> str:
+    """Text of a result: what its ``_repr_html_`` shows, or its fields, arrays by their shape; at most 28 lines."""
+    if hasattr(value, "_repr_html_"):
+        page = re.sub(r"</(?:tr|p|caption)>", "\n", value._repr_html_()).replace("</th>", "  ").replace("</td>", "  ")
+        lines = [unescape(re.sub(r"<[^>]+>", "", line)).strip() for line in page.split("\n")]
+    else:
+        shown = [f"{one.name}={_brief(getattr(value, one.name))}" for one in fields(value) if one.repr]
+        lines = [f"{type(value).__name__}(", *(f"  {line}," for line in shown), ")"]
+    lines = [line if len(line) <= _WIDEST else f"{line[: _WIDEST - 1]}…" for line in lines if line]
+    more = len(lines) - _MOST_LINES
+    return "\n".join([*lines[: _MOST_LINES - 1], f"… {more + 1} more lines"] if more > 0 else lines)
+
+
+def _brief(value: Any) -> str:
+    if hasattr(value, "shape"):
+        return f"{tuple(value.shape)} {value.dtype}" if hasattr(value, "dtype") else f"table {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name!r}: {_brief(one)}' for name, one in value.items())}}}"
+    if isinstance(value, list | tuple) and len(value) > 8:
+        return f"{len(value)} values"
+    is_result = hasattr(value, "_repr_html_") or getattr(type(value), "__repr__", None) is short_repr
+    return f"<{type(value).__name__}>" if is_result else " ".join(repr(value).split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +146,27 @@ class Target:
         if self.mask_values:
             return ("mask_values",)
         return self.classes if self.kind == "multilabel" else (self.column or self.name,)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutput:
+    """What ``forward`` of every network returns, in training and in scoring.
+
+    Attributes:
+        logits: by target name, (B, 1) for binary, (B, K) otherwise; before sigmoid or softmax.
+        mask_logits: (B, 1 + M, H, W) or (B, 1 + M, D, H, W), background first, before the softmax; None where the
+            network has no segmentation head.
+        features: (B, F) float32 pooled features that the heads saw; None where there are no heads, or they are not
+            known (another runtime). Of an ensemble, those of its members side by side, (B, K F).
+        members: what each member of an ensemble says, in training, where each has its own loss; () otherwise.
+    """
+
+    logits: dict[str, torch.Tensor]
+    mask_logits: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+    members: tuple[ModelOutput, ...] = ()
+
+    __repr__ = short_repr
 
 
 def output_stems(target: Target) -> list[str]:

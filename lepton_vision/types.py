@@ -22,9 +22,11 @@ from lepton_vision.geometry import FloatArray as FloatArray
 from lepton_vision.geometry import Geometry as Geometry
 from lepton_vision.geometry import Vector as Vector
 from lepton_vision.targets import EXCLUSIVE as EXCLUSIVE
+from lepton_vision.targets import ModelOutput as ModelOutput
 from lepton_vision.targets import Target as Target
 from lepton_vision.targets import TargetKind as TargetKind
 from lepton_vision.targets import Uncertain as Uncertain
+from lepton_vision.targets import short_repr as short_repr
 
 if TYPE_CHECKING:
     import torch
@@ -119,6 +121,8 @@ class VoiLut:
     values: Pixels
     first: float
 
+    __repr__ = short_repr
+
 
 _REPAIRS = {"tilt": "shear", "gaps": "fill"}
 
@@ -210,6 +214,8 @@ class Image:
         """Whether ``pixels`` has a depth axis."""
         return self.pixels.ndim == 4
 
+    __repr__ = short_repr
+
     def _repr_html_(self) -> str:
         shape = " x ".join(str(n) for n in self.pixels.shape)
         low, high = (float(self.pixels.min()), float(self.pixels.max())) if self.pixels.size else (np.nan, np.nan)
@@ -246,6 +252,8 @@ class Batch:
     image_ids: tuple[str, ...]
     masks: torch.Tensor | None = None
 
+    __repr__ = short_repr
+
     def to(self, device: torch.device | str, *, memory_format: torch.memory_format | None = None) -> Batch:
         """Move images (to ``memory_format``), labels and masks to ``device``; ids and index stay where they are."""
         images = self.images.to(device, non_blocking=True)
@@ -260,25 +268,6 @@ class Batch:
         labels = {name: label.pin_memory() for name, label in self.labels.items()}
         masks = None if self.masks is None else self.masks.pin_memory()
         return replace(self, images=self.images.pin_memory(), labels=labels, masks=masks)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelOutput:
-    """What ``forward`` of every network returns, in training and in scoring.
-
-    Attributes:
-        logits: by target name, (B, 1) for binary, (B, K) otherwise; before sigmoid or softmax.
-        mask_logits: (B, 1 + M, H, W) or (B, 1 + M, D, H, W), background first, before the softmax; None where the
-            network has no segmentation head.
-        features: (B, F) float32 pooled features that the heads saw; None where there are no heads, or they are not
-            known (another runtime). Of an ensemble, those of its members side by side, (B, K F).
-        members: what each member of an ensemble says, in training, where each has its own loss; () otherwise.
-    """
-
-    logits: dict[str, torch.Tensor]
-    mask_logits: torch.Tensor | None = None
-    features: torch.Tensor | None = None
-    members: tuple[ModelOutput, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, pat
 from lepton_vision.evaluation.measures import unit_sums
 from lepton_vision.evaluation.ranking import IntArray, ratio
 from lepton_vision.evaluation.surfaces import BoolArray
-from lepton_vision.types import Figure, FloatArray
+from lepton_vision.types import Figure, FloatArray, short_repr
 
 CELLS = ("positive_mask", "positive_empty", "negative_mask", "negative_empty")
 """Cells of a cross table: what the label says, then what the mask says."""
@@ -65,6 +65,8 @@ class HeadAgreement:
             "tables": {name: dict(table) for name, table in self.tables.items()},
             "provenance": dict(self.provenance),
         }
+
+    __repr__ = short_repr
 
     def _repr_html_(self) -> str:
         caption = f"Label and mask · {self.n} cases of {self.n_patients} patients · {self.confidence:.0%} intervals"

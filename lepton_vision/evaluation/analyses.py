@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lepton_vision.types import Figure, FloatArray
+from lepton_vision.types import Figure, FloatArray, short_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,8 @@ class Band:
     value: FloatArray
     low: FloatArray
     high: FloatArray
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ class DecisionCurve:
     treat_all: Band
     gain: Band
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, eq=False)
 class ConformalSets:
@@ -154,6 +158,8 @@ class Abstention:
     risk: Band
     aurc: Figure
     referrals: tuple[Referral, ...]
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,6 +292,8 @@ class Analyses:
     abstention: Mapping[str, tuple[Abstention, ...]] | None = None
     subgroups: tuple[SubgroupColumn, ...] | None = None
     external: External | None = None
+
+    __repr__ = short_repr
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, named as the attributes; an undefined number is None."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from lepton_vision.evaluation.intervals import Bootstrap, draw_counts
 from lepton_vision.evaluation.ranking import BoolArray, IntArray
-from lepton_vision.types import FloatArray
+from lepton_vision.types import FloatArray, short_repr
 
 GRID = 101
 _POINTS = 200  # thresholds of a replicate's curve
@@ -32,6 +32,8 @@ class CurveBands:
     sensitivity: FloatArray
     precision: FloatArray
     confidence: float
+
+    __repr__ = short_repr
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -25,7 +25,7 @@ from lepton_vision.evaluation.units import Aggregation, aggregate, count_unknown
 from lepton_vision.inference.predictions import Predictions
 from lepton_vision.ledger import Ledger, names_of
 from lepton_vision.set_rules import SetRule
-from lepton_vision.types import Figure, FloatArray, OperatingPoint, Target
+from lepton_vision.types import Figure, FloatArray, OperatingPoint, Target, short_repr
 
 if TYPE_CHECKING:
     from lepton_vision.evaluation.external import Site
@@ -100,7 +100,6 @@ class Evaluation:
             }
             for target in self.targets
         }
-        preprocess = None if self.preprocess is None else self.preprocess.model_dump(mode="json")
         return {
             "split": self.split,
             "n": self.n,
@@ -109,25 +108,26 @@ class Evaluation:
             "confidence": self.confidence,
             "operating_point": self.operating_point.to_dict(),
             "targets": targets,
-            "preprocess": preprocess,
+            "preprocess": None if self.preprocess is None else self.preprocess.model_dump(mode="json"),
             "provenance": dict(self.provenance),
             "analyses": self.analyses.to_dict(),
         }
 
+    __repr__ = short_repr
+
     def _repr_html_(self) -> str:
-        split, point = escape(str(self.split or "unknown")), escape(self.operating_point.criterion)
         cases = {"study": "studies", "series": "series"}.get(unit := self.provenance.get("unit", "image"), f"{unit}s")
         parts = [
-            f"<p>Evaluation · split {split} · {self.n} {cases} of {self.n_patients} patients · operating point {point} "
-            f"· {self.confidence:.0%} intervals</p>"
+            f"<p>Evaluation · split {escape(self.split or 'unknown')} · {self.n} {cases} of {self.n_patients} patients"
+            f" · operating point {escape(self.operating_point.criterion)} · {self.confidence:.0%} intervals</p>"
         ]
         for target in self.targets:
             rows = "".join(
                 f"<tr><th>{escape(name)}</th><td>{escape(str(figure))}</td><td>{figure.n}</td></tr>"
                 for name, figure in self.figures[target.name].items()
             )
-            head = "<tr><th>figure</th><th>value [interval]</th><th>n</th></tr>"
-            parts.append(f"<table><caption>{escape(target.name)} ({target.kind})</caption>{head}{rows}</table>")
+            rows = f"<tr><th>figure</th><th>value [interval]</th><th>n</th></tr>{rows}"
+            parts.append(f"<table><caption>{escape(target.name)} ({target.kind})</caption>{rows}</table>")
         return "".join(parts)
 
 

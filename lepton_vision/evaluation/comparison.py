@@ -23,7 +23,7 @@ from lepton_vision.evaluation.paired_tests import PairedTest, compare_draws, com
 from lepton_vision.evaluation.ranking import BoolArray
 from lepton_vision.evaluation.units import Aggregation, aggregate, count_unknown
 from lepton_vision.inference.predictions import Predictions
-from lepton_vision.types import Figure, FloatArray, Interval, OperatingPoint, Target, TargetKind
+from lepton_vision.types import Figure, FloatArray, Interval, OperatingPoint, Target, TargetKind, short_repr
 
 ENDPOINTS: Mapping[TargetKind, tuple[str, ...]] = {
     "binary": ("auroc", "sensitivity", "specificity"),
@@ -119,6 +119,8 @@ class Comparison:
             "targets": targets,
             "provenance": dict(self.provenance),
         }
+
+    __repr__ = short_repr
 
     def _repr_html_(self) -> str:
         split = escape(str(self.split or "unknown"))

@@ -11,7 +11,7 @@ from lepton_vision.evaluation.bands import CurveBands
 from lepton_vision.evaluation.intervals import wilson
 from lepton_vision.evaluation.ranking import BoolArray, IntArray, ratio
 from lepton_vision.evaluation.thresholds import ThresholdTable, threshold_table
-from lepton_vision.types import FloatArray
+from lepton_vision.types import FloatArray, short_repr
 
 RELIABILITY_BINS = 10
 HISTOGRAM_BINS = 20
@@ -32,6 +32,8 @@ class RocCurve:
     sensitivity: FloatArray
     threshold: FloatArray
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, eq=False)
 class PrecisionRecallCurve:
@@ -49,6 +51,8 @@ class PrecisionRecallCurve:
     recall: FloatArray
     precision: FloatArray
     threshold: FloatArray
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,8 @@ class Histogram:
     edges: FloatArray
     negatives: IntArray
     positives: IntArray
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, eq=False)

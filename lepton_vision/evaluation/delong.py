@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.ranking import BoolArray, IntArray
-from lepton_vision.types import FloatArray, Interval
+from lepton_vision.types import FloatArray, Interval, short_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +28,8 @@ class AurocCovariance:
     auroc: FloatArray
     covariance: FloatArray
     units: int
+
+    __repr__ = short_repr
 
     def interval(self, k: int = 0, *, confidence: float = 0.95) -> tuple[float, float]:
         """Interval of the k-th AUROC, see ``auroc_interval``."""

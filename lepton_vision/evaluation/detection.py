@@ -14,7 +14,7 @@ from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, patient_units
 from lepton_vision.evaluation.lesions import LesionScores
 from lepton_vision.evaluation.ranking import IntArray, ratio
-from lepton_vision.types import Figure, FloatArray
+from lepton_vision.types import Figure, FloatArray, short_repr
 
 # The seven rates of LUNA16 (Setio et al., Medical Image Analysis 42:1, 2017).
 FROC_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -61,6 +61,8 @@ class Froc:
             "curve": points,
             "provenance": dict(self.provenance),
         }
+
+    __repr__ = short_repr
 
     def _repr_html_(self) -> str:
         head = "<tr><th>figure</th><th>value [interval]</th><th>lesions</th></tr>"

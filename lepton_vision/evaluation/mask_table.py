@@ -21,7 +21,8 @@ from lepton_vision.evaluation.segmentation import (
     evaluate_masks,
 )
 from lepton_vision.files import write_atomic
-from lepton_vision.inference.tables import columns_present, csv_cell, split_csv
+from lepton_vision.inference.column_names import columns_present
+from lepton_vision.inference.tables import csv_cell, split_csv
 
 COLUMNS = ("image_id", "patient_id", "truth", "prediction")
 IMAGE_COLUMN = "image"  # may be left out: the evaluation does not need it, pictures do

@@ -15,6 +15,7 @@ from lepton_vision.config import nearest
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.delong import auroc_interval
 from lepton_vision.evaluation.intervals import wilson
+from lepton_vision.types import short_repr
 
 PlannedFigure = Literal["auroc", "sensitivity", "specificity", "accuracy"]
 VarianceModel = Literal["hanley_mcneil", "obuchowski"]
@@ -52,6 +53,8 @@ class SamplePlan:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
+
+    __repr__ = short_repr
 
     def _repr_html_(self) -> str:
         rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in self.to_dict().items())

@@ -19,7 +19,7 @@ from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.agreement import Shares, bootstrap_facts, figures_table
 from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, patient_units
 from lepton_vision.evaluation.surfaces import ROUNDING_MM, BoolArray
-from lepton_vision.types import Figure, FloatArray
+from lepton_vision.types import Figure, FloatArray, short_repr
 
 Spacing = tuple[float, ...]
 _Case = tuple[npt.NDArray[np.floating], BoolArray, Spacing | None]
@@ -60,6 +60,8 @@ class PointingGame:
         plain: dict[str, Any] = {name: getattr(self, name) for name in names}
         plain["figures"] = {name: figure.to_dict() for name, figure in self.figures.items()}
         return plain | {"provenance": dict(self.provenance)}
+
+    __repr__ = short_repr
 
     def _repr_html_(self) -> str:
         caption = (

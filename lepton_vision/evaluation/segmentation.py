@@ -20,7 +20,7 @@ from lepton_vision.evaluation.mask_volumes import pool_slices
 from lepton_vision.evaluation.masks import STATUSES, CaseFigures, check_geometry, check_tolerance, compare_masks
 from lepton_vision.evaluation.surfaces import BoolArray, bounding_box
 from lepton_vision.inference.predictions import Failure
-from lepton_vision.types import Figure
+from lepton_vision.types import Figure, short_repr
 
 _LOGGER = logging.getLogger(__name__)
 LabelArray = npt.NDArray[np.integer[Any]] | BoolArray
@@ -54,6 +54,8 @@ class MaskCase:
     spacing_mm: tuple[float, ...] | None = None
     patient_id: str = ""
     volume_id: str = ""
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         for name in ("truth", "prediction"):
@@ -135,6 +137,8 @@ class SegmentationEvaluation:
         plain = self.figures[structure][name].to_dict() | {"statistic": STATISTICS[name]}
         reasons = self.undefined[structure].get(name, {})
         return plain | ({"n_undefined": sum(reasons.values()), "undefined": dict(reasons)} if reasons else {})
+
+    __repr__ = short_repr
 
     def _repr_html_(self) -> str:
         parts = [

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import KDTree
 
-from lepton_vision.types import FloatArray
+from lepton_vision.types import FloatArray, short_repr
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -33,6 +33,8 @@ class SurfaceDistances:
 
     truth_mm: FloatArray
     prediction_mm: FloatArray
+
+    __repr__ = short_repr
 
     def hausdorff_mm(self, *, percentile: float = 95.0) -> float:
         """The larger of the two directed percentiles [mm], each interpolated linearly between order statistics.

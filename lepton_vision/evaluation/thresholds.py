@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lepton_vision.evaluation.ranking import BoolArray, IntArray, ratio
-from lepton_vision.types import FloatArray
+from lepton_vision.types import FloatArray, short_repr
 
 LARGEST_TABLE = 400  # thresholds: each score of a small study, and finer than any screen for a large one
 
@@ -33,6 +33,8 @@ class ThresholdTable:
     positives: int
     negatives: int
     is_complete: bool
+
+    __repr__ = short_repr
 
     @property
     def sensitivity(self) -> FloatArray:

@@ -24,7 +24,7 @@ from lepton_vision.readers.mask import LabelMap
 from lepton_vision.transforms.masks import restore_mask, restore_share
 from lepton_vision.transforms.preprocess import UInt16Pixels, preprocess_image, to_input
 from lepton_vision.transforms.rows import RowTable
-from lepton_vision.types import Image, Pixels, SampleAddress
+from lepton_vision.types import Image, Pixels, SampleAddress, short_repr
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +48,8 @@ class MaskPrediction:
     share: Callable[[int], Pixels]
     row: int = -1
     probabilities: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from lepton_vision.config import PreprocessConfig, nearest
 from lepton_vision.errors import EvaluationError
 from lepton_vision.ledger import Ledger
-from lepton_vision.types import SPLITS, FloatArray, SampleAddress, Target
+from lepton_vision.types import SPLITS, FloatArray, SampleAddress, Target, short_repr
 
 TextArray = npt.NDArray[np.str_]
 
@@ -201,6 +201,9 @@ class Predictions:
     def save(self, path: str | Path) -> Path:
         """Write ``.csv`` or ``.parquet`` atomically; every float comes back bit for bit.
 
+        What is known of the whole table (targets, bundle, split) stands in ``PATH.json`` beside a CSV; without it the
+        targets are taken from the columns.
+
         Raises:
             EvaluationError: another suffix, two columns of one name, or the file cannot be written.
         """
@@ -209,20 +212,26 @@ class Predictions:
         return save_predictions(self, path)
 
     @classmethod
-    def load(cls, path: str | Path, *, targets: Sequence[Target] | None = None) -> Predictions:
+    def load(
+        cls, path: str | Path, *, targets: Sequence[Target] | None = None, columns: Mapping[str, str] | None = None
+    ) -> Predictions:
         """Read what ``save`` wrote, or the plain ``image_id, patient_id, y_true, y_prob`` of any other tool.
 
         Args:
             path: a ``.csv`` or ``.parquet`` file.
             targets: what the columns mean; None takes it from the file. A file of another tool with ``y_true`` and
                 ``y_prob`` becomes one binary target ``y`` with the classes 0 and 1. An empty ``y_true`` is unknown.
+            columns: names in a table of another tool, by ours: ``{"image_id": "file", "y_prob": "score"}``. Usual ones
+                (``inference.column_names``) are known.
 
         Raises:
             EvaluationError: no such file, a missing column (the nearest one is named), or values as for the class.
         """
         from lepton_vision.inference.tables import load_predictions
 
-        return load_predictions(path, targets=targets)
+        return load_predictions(path, targets=targets, columns=columns)
+
+    __repr__ = short_repr
 
     def _repr_html_(self) -> str:
         facts = {"samples": self.n, "failed": len(self.failures), "split": self.split, "bundle": self.bundle_id}

@@ -28,7 +28,7 @@ from lepton_vision.transforms.dataset import ImageDataset
 from lepton_vision.transforms.masks import overlap_counts
 from lepton_vision.transforms.preprocess import to_input
 from lepton_vision.transforms.volume_dataset import VolumeDataset, make_volume_dataset
-from lepton_vision.types import Batch, FloatArray, ModelOutput, Target
+from lepton_vision.types import Batch, FloatArray, ModelOutput, Target, short_repr
 
 Progress = Callable[[int, int], None]  # progress(done, total), in rows or files
 
@@ -252,6 +252,8 @@ class Findings:
 
     predictions: Predictions | None
     overlap: npt.NDArray[np.int64] | None
+
+    __repr__ = short_repr
 
 
 def examine_network(

@@ -29,7 +29,7 @@ from lepton_vision.transforms.dataset import ImageDataset
 from lepton_vision.transforms.preprocess import preprocess_image
 from lepton_vision.transforms.rows import TextColumn
 from lepton_vision.transforms.volume_dataset import VolumeDataset
-from lepton_vision.types import Image, SampleAddress
+from lepton_vision.types import Image, SampleAddress, short_repr
 
 _LOGGER = logging.getLogger(__name__)
 UInt16Pixels = npt.NDArray[np.uint16]
@@ -58,6 +58,8 @@ class Sample:
     pixels: UInt16Pixels
     row: int = -1
     study_id: str = ""
+
+    __repr__ = short_repr
 
 
 # What one row or one file becomes: an image, the images of a file of several frames, or a failure.

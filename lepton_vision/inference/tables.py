@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lepton_vision.config import PreprocessConfig, nearest
+from lepton_vision.config import PreprocessConfig
 from lepton_vision.errors import EvaluationError
-from lepton_vision.files import write_atomic
+from lepton_vision.files import csv_bytes, guarded, sidecar, unguarded, write_atomic
+from lepton_vision.inference.column_names import Columns, columns_present, completed, names_of, renamed
 from lepton_vision.inference.predictions import Failure, Predictions, as_text
 from lepton_vision.manifest.words import is_unknown
 from lepton_vision.types import FloatArray, SampleAddress, Target
-
-Columns = dict[str, list[Any]]
 
 _METADATA_KEY = b"lepton_vision_predictions"
 _VERSION = 1
@@ -33,11 +33,12 @@ def save_predictions(predictions: Predictions, path: str | Path) -> Path:
     _check_suffix(path)
     columns = _to_columns(predictions)
     facts = _facts(predictions)
-    content = (
-        _parquet_bytes(predictions, columns, facts=facts) if path.suffix == ".parquet" else _csv_bytes(columns, facts)
-    )
+    is_parquet = path.suffix == ".parquet"
+    content = _parquet_bytes(predictions, columns, facts=facts) if is_parquet else _csv_bytes(columns)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not is_parquet:
+            write_atomic(sidecar(path), json.dumps(facts, indent=1))
         write_atomic(path, content)
     except OSError as error:
         raise EvaluationError(
@@ -47,20 +48,61 @@ def save_predictions(predictions: Predictions, path: str | Path) -> Path:
     return path
 
 
-def load_predictions(path: str | Path, *, targets: Sequence[Target] | None) -> Predictions:
+def load_predictions(
+    path: str | Path, *, targets: Sequence[Target] | None, columns: Mapping[str, str] | None = None
+) -> Predictions:
     """Read a table, checked column by column."""
+    with naming(path):
+        found, facts = read_columns(path)
+        return predictions_of(renamed(found, columns, targets=targets or targets_of(facts)), facts, targets=targets)
+
+
+def load_pair(
+    paths: tuple[Path, Path], *, columns: tuple[Mapping[str, str] | None, Mapping[str, str] | None] = (None, None)
+) -> tuple[Predictions, Predictions]:
+    """Read the tables of two tools on the same images.
+
+    What a table of another tool does not say is that of the other table: the targets, and by ``image_id`` the patients
+    and labels.
+    """
+    read = [read_columns(path) for path in paths]
+    targets = targets_of(read[0][1]) or targets_of(read[1][1]) or None
+    tables = []
+    for path, names, (found, _) in zip(paths, columns, read, strict=True):
+        with naming(path):
+            tables.append(renamed(found, names, targets=targets or ()))
+    tables = [completed(tables[0], tables[1]), completed(tables[1], tables[0])]
+    loaded = []
+    for path, table, (_, facts) in zip(paths, tables, read, strict=True):
+        with naming(path):
+            loaded.append(predictions_of(table, facts, targets=targets))
+    return loaded[0], loaded[1]
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Add the table to the errors about it."""
+    try:
+        yield
+    except EvaluationError as error:
+        raise EvaluationError(str(error), path=path, row=error.row, key=error.key) from None
+
+
+def read_columns(path: str | Path) -> tuple[Columns, dict[str, Any]]:
+    """Cells by column, and our facts about the whole table; both as they stand in the file."""
     path = Path(path)
     _check_suffix(path)
     try:
-        columns, facts = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+        return _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     except OSError as error:
         raise EvaluationError(
             f"Cannot read the predictions: {error.strerror or 'no valid file'}. Give a CSV or Parquet file.", path=path
         ) from None
-    try:
-        return _from_columns(columns, facts, targets=targets)
-    except EvaluationError as error:
-        raise EvaluationError(str(error), path=path, row=error.row, key=error.key) from None
+
+
+def targets_of(facts: Mapping[str, Any]) -> tuple[Target, ...]:
+    """Targets that the facts of a table name; none where it is another tool's."""
+    return tuple(Target(**spec | {"classes": tuple(spec["classes"])}) for spec in facts.get("targets", ()))
 
 
 def _check_suffix(path: Path) -> None:
@@ -70,23 +112,13 @@ def _check_suffix(path: Path) -> None:
         )
 
 
-def _names(target: Target, is_only: bool) -> tuple[list[str], list[str]]:
-    """Columns of the labels and of the probabilities of one target."""
-    if target.kind == "binary":
-        return (["y_true"], ["y_prob"]) if is_only else ([f"y_true_{target.name}"], [f"y_prob_{target.name}"])
-    prob = [f"y_prob_{target.name}_{name}" for name in target.classes]
-    if target.is_exclusive:
-        return [f"y_true_{target.name}"], prob
-    return [f"y_true_{target.name}_{name}" for name in target.classes], prob
-
-
 def _to_columns(predictions: Predictions) -> Columns:
     columns: Columns = {name: getattr(predictions, name).tolist() for name in predictions.ids}
     if not predictions.names_patient.all():
         columns["patient_known"] = predictions.names_patient.astype(int).tolist()
     columns["split"] = [predictions.split] * predictions.n
     for target in predictions.targets:
-        names = _names(target, len(predictions.targets) == 1)
+        names = names_of(target, len(predictions.targets) == 1)
         for kind_names, values in zip(names, (predictions.y_true, predictions.y_prob), strict=True):
             table = values[target.name].reshape(predictions.n, len(kind_names))
             for k, name in enumerate(kind_names):
@@ -114,22 +146,21 @@ def _facts(predictions: Predictions) -> dict[str, Any]:
     }
 
 
-def _csv_bytes(columns: Columns, facts: dict[str, Any]) -> bytes:
+def _csv_bytes(columns: Columns) -> bytes:
     text = io.StringIO()
-    text.write("# " + json.dumps(facts, ensure_ascii=True) + "\n")
     writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180; with "\n" alone a bare "\r" in an id is not quoted
-    writer.writerow(columns)
+    writer.writerow(guarded(name) for name in columns)
     writer.writerows(zip(*([csv_cell(value) for value in values] for values in columns.values()), strict=True))
-    return text.getvalue().encode()
+    return csv_bytes(text.getvalue())
 
 
 def csv_cell(value: Any) -> str:
-    """Text of a cell: empty where unknown; every float comes back bit for bit."""
+    """Text of a cell: empty where unknown; every float comes back bit for bit, and no text is a formula."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    return (
-        repr(float(value)) if isinstance(value, float) else str(value)
-    )  # repr is the shortest text that reads back exactly
+    if isinstance(value, float):
+        return repr(float(value))  # the shortest text that reads back exactly
+    return guarded(value) if isinstance(value, str) else str(value)
 
 
 def _parquet_bytes(predictions: Predictions, columns: Columns, *, facts: dict[str, Any]) -> bytes:
@@ -161,14 +192,25 @@ def _read_csv(path: Path) -> tuple[Columns, dict[str, Any]]:
         raise EvaluationError(
             "The predictions are not UTF-8 text. Save the table as CSV in UTF-8.", path=path
         ) from None
-    facts: dict[str, Any] = {}
-    while text.startswith("#"):
+    beside, facts = sidecar(path), dict[str, Any]()
+    if beside.is_file():
+        facts = _parse_facts(beside.read_bytes().decode("utf-8", errors="replace"), path)
+    while text.startswith("#"):  # as tables of before began, and some of other tools do
         comment, _, text = text.partition("\n")
         facts = _parse_facts(comment[1:], path) or facts
     header, body = split_csv(text, path)
     if not header:
         raise EvaluationError("The predictions are empty. Expected a header and one row for each image.", path=path)
-    return {name: [row[k] for row in body] for k, name in enumerate(header)}, facts
+    header = [unguarded(name) for name in header]
+    targets = targets_of(facts)
+    named = {name for target in targets for part in names_of(target, len(targets) == 1) for name in part}
+    if beside.is_file() and named - set(header):
+        raise EvaluationError(
+            f"{beside.name} beside the table tells of columns that the table does not have, so it belongs to another "
+            "one. Remove it.",
+            path=path,
+        )
+    return {name: [unguarded(row[k]) for row in body] for k, name in enumerate(header)}, facts
 
 
 def split_csv(text: str, path: Path) -> tuple[list[str], list[list[str]]]:
@@ -177,7 +219,9 @@ def split_csv(text: str, path: Path) -> tuple[list[str], list[list[str]]]:
     Raises:
         EvaluationError: a column that stands twice, or a row of another length than the header.
     """
-    header, *body = [row for row in csv.reader(io.StringIO(text, newline="")) if row] or [[]]
+    first = io.StringIO(text, newline="").readline()
+    separator = "," if "," in first else max(",;\t", key=first.count)  # with ";" or tabs as some spreadsheets write it
+    header, *body = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row] or [[]]
     header = [name.strip() for name in header]
     if len(set(header)) != len(header):
         raise EvaluationError("The header names a column twice. Remove one of them.", path=path)
@@ -220,7 +264,8 @@ def _parse_facts(text: str, path: Path) -> dict[str, Any]:
     return facts
 
 
-def _from_columns(columns: Columns, facts: dict[str, Any], *, targets: Sequence[Target] | None) -> Predictions:
+def predictions_of(columns: Columns, facts: Mapping[str, Any], *, targets: Sequence[Target] | None) -> Predictions:
+    """Make predictions of columns that have our names, checked one by one."""
     image_id = as_text(_column(columns, "image_id"))
     if "patient_id" not in columns:
         raise EvaluationError(
@@ -228,12 +273,10 @@ def _from_columns(columns: Columns, facts: dict[str, Any], *, targets: Sequence[
             f"{columns_present(columns, 'patient_id')} With one image for each patient, copy image_id to patient_id.",
             key="patient_id",
         )
-    if targets is None:
-        targets = [Target(**spec | {"classes": tuple(spec["classes"])}) for spec in facts.get("targets", ())]
-    found = tuple(targets) or _infer_targets(columns)
+    found = tuple(targets_of(facts) if targets is None else targets) or _infer_targets(columns)
     y_true, y_prob = {}, {}
     for target in found:
-        names = _names(target, len(found) == 1)
+        names = names_of(target, len(found) == 1)
         true, prob = (np.column_stack([_numbers(columns, name) for name in part]) for part in names)
         y_true[target.name] = true if target.kind == "multilabel" else true[:, 0]
         y_prob[target.name] = prob[:, 0] if target.kind == "binary" else prob
@@ -268,14 +311,13 @@ def _infer_targets(columns: Columns) -> tuple[Target, ...]:
     return tuple(found) or (Target("y", "binary", ("0", "1")),)
 
 
-def columns_present(columns: Iterable[str], name: str) -> str:
-    """End of a message about a missing column: the nearest one that is there, or all of them."""
-    return nearest(name, list(columns)).replace("Expected one of", "Columns present")
-
-
 def _column(columns: Columns, name: str) -> list[Any]:
     if name not in columns:
-        raise EvaluationError(f"The column {name!r} is missing. {columns_present(columns, name)}", key=name)
+        raise EvaluationError(
+            f"The column {name!r} is missing. {columns_present(columns, name)} Expected image_id, patient_id, y_true "
+            f"and y_prob. Say which column it is: --columns {name}=COLUMN (columns= in Python).",
+            key=name,
+        )
     return columns[name]
 
 
@@ -300,7 +342,7 @@ def _numbers(columns: Columns, name: str) -> FloatArray:
     return numbers
 
 
-def _split(columns: Columns, facts: dict[str, Any]) -> str | None:
+def _split(columns: Columns, facts: Mapping[str, Any]) -> str | None:
     values = sorted({str(value) for value in columns.get("split", ()) if value not in (None, "")})
     if len(values) > 1:
         raise EvaluationError(

@@ -14,7 +14,8 @@ import pandas as pd
 from lepton_vision.config import nearest
 from lepton_vision.errors import LeakageError, ManifestError
 from lepton_vision.files import atomic_file
-from lepton_vision.types import SPLITS
+from lepton_vision.manifest.storage import table_csv
+from lepton_vision.types import SPLITS, short_repr
 
 Kind = Literal[
     "leakage",  # a patient or an image in two splits
@@ -39,7 +40,6 @@ _WHAT: Final[dict[tuple[str, str], str]] = {
     ("conflict", ""): "groups of identical images with different labels",
     ("conflict", "near"): "groups of near-identical images with different labels",
 }
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # beginnings of a cell that a spreadsheet would compute
 _PLACE: Final = ("image_id", "path", "member", "frame", "split")
 _EXAMPLES: Final = 3
 _EXAMPLE_ROWS: Final = 4
@@ -232,7 +232,7 @@ class Audit:
                 if path.suffix.lower() == ".parquet":
                     table.to_parquet(file, index=False)
                 else:
-                    file.write(table.map(_plain_cell).to_csv(index=False, lineterminator="\r\n").encode())
+                    file.write(table_csv(table))
         except OSError as error:
             raise ManifestError(
                 f"Cannot write the findings: {error.strerror or type(error).__name__}. Nothing was written. "
@@ -240,6 +240,8 @@ class Audit:
                 path=path,
             ) from None
         return path
+
+    __repr__ = short_repr
 
     def _repr_html_(self) -> str:
         head = "<tr><th>severity</th><th>kind</th><th>what</th><th>rows</th></tr>"
@@ -255,11 +257,6 @@ def splits_of(values: pd.Series[Any]) -> tuple[str, ...]:
     """The splits that occur, in their order."""
     present = set(values.dropna())
     return tuple(name for name in SPLITS if name in present)
-
-
-def _plain_cell(value: Any) -> Any:
-    """A cell that no spreadsheet computes."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _remedy(found: Sequence[Finding]) -> str:

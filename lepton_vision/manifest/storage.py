@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -14,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lepton_vision.errors import ManifestError
-from lepton_vision.files import atomic_file
-from lepton_vision.manifest.schema import COLUMNS, STRING
+from lepton_vision.files import atomic_file, csv_bytes, guarded, sidecar, unguarded
+from lepton_vision.manifest.schema import COLUMNS, IDENTITY_COLUMNS, STRING
 
 VERSION: Final = 1
 _KEY: Final = b"lepton_vision_manifest"
@@ -48,15 +47,24 @@ def write(
         metadata = {**(table.schema.metadata or {}), _KEY: json.dumps(facts).encode()}
         pq.write_table(table.replace_schema_metadata(metadata), file)
 
-    def write_csv(file: BinaryIO) -> None:
-        file.write(f"# {json.dumps(facts)}\n".encode())
-        text = frame.to_csv(index=False, lineterminator="\n")
-        if "\r" in text:  # which pandas does not quote, and reads as the end of a row
-            text = frame.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        file.write(text.encode())
-
-    _write_whole(path, write_parquet if suffix == ".parquet" else write_csv)
+    if suffix == ".parquet":
+        _write_whole(path, write_parquet)
+    else:
+        _write_whole(sidecar(path), lambda file: file.write(json.dumps(facts, indent=1).encode()))
+        _write_whole(path, lambda file: file.write(table_csv(frame)))
     return path
+
+
+def table_csv(frame: pd.DataFrame) -> bytes:
+    """A table as CSV whose cells no spreadsheet computes."""
+    safe = frame.set_axis([guarded(str(name)) for name in frame.columns], axis="columns")
+    texts = [name for name in safe.columns if not pd.api.types.is_numeric_dtype(safe[name].dtype)]
+    safe = safe.assign(**{name: safe[name].astype("object").map(_safe, na_action="ignore") for name in texts})
+    return csv_bytes(safe.to_csv(index=False, lineterminator="\r\n"))  # with "\n" pandas leaves a bare "\r" unquoted
+
+
+def _safe(value: Any) -> Any:
+    return guarded(value) if isinstance(value, str) else value
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -152,17 +160,46 @@ def _read_parquet(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 
 def _read_csv(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    with path.open("r", encoding="utf-8", newline="") as file:
+    with path.open("r", encoding="utf-8-sig", newline="") as file:
         first = file.readline()
-        if not first.startswith("# {"):
-            raise ValueError("no facts")
-        facts = json.loads(first[2:])
+        if first.startswith("# {"):  # as manifests of before began
+            facts = json.loads(first[2:])
+        else:
+            file.seek(0)
+            facts = json.loads(sidecar(path).read_text(encoding="utf-8")) if sidecar(path).is_file() else {}
         # Decimal figures are read as text and turned by Python's own float(): pandas' parser may miss the last bit.
-        floats = [name for name, kind in facts["dtypes"].items() if kind == "float64"]
-        dtypes = {name: STRING if name in floats else _DTYPES[kind] for name, kind in facts["dtypes"].items()}
+        kinds = facts.get("dtypes") or {name: _dtype_name(dtype) for name, dtype in COLUMNS.items()}
+        floats = [name for name, kind in kinds.items() if kind == "float64"]
+        dtypes = {name: STRING if name in floats else _DTYPES[kind] for name, kind in kinds.items()}
+        dtypes = {guarded(name): kind for name, kind in dtypes.items()}
         frame = pd.read_csv(file, dtype=dtypes, keep_default_na=False, na_values=[""])
-    for name in floats:
+    frame = frame.set_axis([unguarded(str(name)) for name in frame.columns], axis="columns")
+    for name in (name for name in frame.columns if not pd.api.types.is_numeric_dtype(frame[name].dtype)):
+        frame[name] = frame[name].astype("object").map(unguarded, na_action="ignore").astype(STRING)
+    for name in (name for name in floats if name in frame.columns):
         frame[name] = frame[name].astype("object").fillna("nan").map(float).astype("float64")
     if not {"image_id", "path"} <= set(frame.columns) & set(COLUMNS):
         raise ValueError("no manifest")
-    return frame, facts
+    return frame, facts or _facts_of(frame, path)
+
+
+def _facts_of(frame: pd.DataFrame, path: Path) -> dict[str, Any]:
+    """What a manifest without the file beside it tells: images lie below its folder, other columns are labels.
+
+    Raises:
+        ValueError: this is a table of something else.
+        ManifestError: the images are elsewhere.
+    """
+    if not set(IDENTITY_COLUMNS) <= set(frame.columns):
+        raise ValueError("no manifest")
+    if len(frame) and not (path.resolve().parent / str(frame["path"].iloc[0])).exists():
+        raise ManifestError(
+            f"{sidecar(path).name} says where the images of this manifest are. Found: none beside it. Put it there, "
+            "put the manifest into the folder of the images, or scan again.",
+            path=path,
+        )
+    return {
+        "version": VERSION,
+        "root": path.resolve().parent.as_posix(),
+        "label_columns": [name for name in frame.columns if name not in COLUMNS],
+    }

@@ -20,7 +20,7 @@ from lepton_vision.manifest.labels import label_array
 from lepton_vision.manifest.patients import name_patients
 from lepton_vision.manifest.schema import conform
 from lepton_vision.sections import GapChoice, TiltChoice
-from lepton_vision.types import SPLITS, SampleAddress, Split, Target
+from lepton_vision.types import SPLITS, SampleAddress, Split, Target, short_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +198,8 @@ class Manifest:
             text = table[name].astype("object").map(str, na_action="ignore").fillna("\x00")
             digest.update(("\x1f".join(text) + "\x1e").encode())
         return digest.hexdigest()[:16]
+
+    __repr__ = short_repr
 
     def _repr_html_(self) -> str:
         ok = self.ok.frame

@@ -24,7 +24,7 @@ from lepton_vision.models.network import AnyNetwork, empty_network
 from lepton_vision.models.provenance import complete_provenance, tensors_sha256, without_paths
 from lepton_vision.novelty import Novelty
 from lepton_vision.set_rules import SetRule
-from lepton_vision.types import OperatingPoint, Target
+from lepton_vision.types import OperatingPoint, Target, short_repr
 
 _NOVELTY = "novelty."  # tensors of that prefix are none of the network
 _STEM = "encoder.stem.conv1.weight"
@@ -310,6 +310,8 @@ class Bundle:
             raise BundleError(f"Expected weights for {facts['channels']} channels. Received: {bundle.channels}.")
         bundle._check_state(empty_network(bundle.config, channels=bundle.channels, targets=bundle.targets))
         return bundle
+
+    __repr__ = short_repr
 
     def _repr_html_(self) -> str:
         point = self.operating_point

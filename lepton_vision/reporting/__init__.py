@@ -8,6 +8,7 @@ from lepton_vision._lazy import resolver
 
 if TYPE_CHECKING:
     from lepton_vision.reporting.card import write_report as write_report
+    from lepton_vision.reporting.comparison_page import write_comparison as write_comparison
     from lepton_vision.reporting.mask_card import write_segmentation_report as write_segmentation_report
     from lepton_vision.reporting.overlays import NoOverlay as NoOverlay
     from lepton_vision.reporting.overlays import Overlay as Overlay
@@ -25,6 +26,7 @@ _HOMES = {
     "plot_reliability": "plots",
     "plot_roc": "plots",
     "plot_scores": "plots",
+    "write_comparison": "comparison_page",
     "write_report": "card",
     "write_segmentation_report": "mask_card",
 }

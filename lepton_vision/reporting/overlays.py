@@ -16,7 +16,7 @@ from lepton_vision.evaluation.masks import check_geometry
 from lepton_vision.evaluation.surfaces import BoolArray, bounding_box
 from lepton_vision.readers.window import apply_window, percentile_window
 from lepton_vision.reporting.gallery import Thumbnail, encode_picture
-from lepton_vision.types import Pixels, VoiLut, Window
+from lepton_vision.types import Pixels, VoiLut, Window, short_repr
 
 HIT, MISSED, FALSE = (86, 180, 233), (240, 228, 66), (213, 94, 0)
 """sRGB of voxels in both masks, in the truth only, in the prediction only: sky blue, yellow and vermilion of Okabe and
@@ -75,6 +75,8 @@ class Overlay:
     spacing_mm: tuple[float, ...] | None = None
     dice: float = math.nan
     window: Window | VoiLut | None = None
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if self.truth.dtype != np.bool_ or self.prediction.dtype != np.bool_:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from lepton_vision.errors import ScoringError
+from lepton_vision.files import guarded
 from lepton_vision.scoring.inputs import Inputs
 from lepton_vision.scoring.packed_series import PackedSeries
 
@@ -30,18 +31,19 @@ def write_path_map(inputs: Inputs, target: str | Path) -> None:
     target = Path(target)
     try:
         handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with os.fdopen(handle, "w", newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             target.chmod(0o600)
             writer = csv.writer(file)
             writer.writerow(_COLUMNS)
             for one in inputs:
                 place = one.place
                 if isinstance(one.series, PackedSeries):
-                    writer.writerows([one.path_id, each.path, each.member, "", "", ""] for each in one.series.places)
+                    rows = [(one.path_id, each.path, each.member, "", "", "") for each in one.series.places]
                 elif place is None:
-                    writer.writerows([one.path_id, path.as_posix(), "", "", "", ""] for path in one.files)
+                    rows = [(one.path_id, path.as_posix(), "", "", "", "") for path in one.files]
                 else:
                     frame = "" if place.frame is None else place.frame
-                    writer.writerow([one.path_id, place.path, place.member, frame, place.image_id, place.patient_id])
+                    rows = [(one.path_id, place.path, place.member, frame, place.image_id, place.patient_id)]
+                writer.writerows([guarded("" if cell is None else str(cell)) for cell in row] for row in rows)
     except OSError as error:
         raise ScoringError(f"Cannot write the path map: {error.strerror}. Name another file.", path=target) from None

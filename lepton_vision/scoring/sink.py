@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lepton_vision.errors import ScoringError
-from lepton_vision.files import write_atomic
+from lepton_vision.files import csv_bytes, guarded, unguarded, write_atomic
 from lepton_vision.readers.identity import ENVIRONMENT_KEY, key_check
 from lepton_vision.scoring.done import DoneInputs, Words
 
@@ -158,10 +158,19 @@ def scored_ids(folder: Path) -> Words:
 
 def _texts(shard: Path, column: str) -> list[str]:
     if shard.suffix == ".csv":
-        with shard.open(newline="", encoding="utf-8") as file:
-            return [row[column] for row in csv.DictReader(file)]
+        with shard.open(newline="", encoding="utf-8-sig") as file:
+            return [unguarded(row[column]) for row in csv.DictReader(file)]
     texts: list[str] = pq.read_table(shard, columns=[column])[column].to_pylist()
     return texts
+
+
+def _guarded(table: pa.Table) -> pa.Table:
+    """The table with texts that no spreadsheet computes."""
+    for k, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            cells = [cell if cell is None else guarded(cell) for cell in table[k].to_pylist()]
+            table = table.set_column(k, field, pa.array(cells, field.type))
+    return table
 
 
 class ShardSink:
@@ -250,8 +259,10 @@ class ShardSink:
                 masks = ["image_id", "mask", "mask_reason"] if "mask" in self.schema.names else []
                 yield from pq.read_table(shard, columns=[*_FACTS, *masks]).to_pylist()
             else:
-                with shard.open(newline="", encoding="utf-8") as file:
-                    yield from csv.DictReader(file)
+                with shard.open(newline="", encoding="utf-8-sig") as file:
+                    yield from (
+                        {name: unguarded(cell or "") for name, cell in row.items()} for row in csv.DictReader(file)
+                    )
         except (OSError, pa.ArrowException):
             raise ScoringError(
                 "A shard in the output folder is damaged. Delete it and run again: its inputs are scored anew.",
@@ -310,7 +321,8 @@ class ShardSink:
         else:
             from pyarrow import csv as arrow_csv
 
-            arrow_csv.write_csv(table, sink)
+            arrow_csv.write_csv(_guarded(table), sink)
+            return csv_bytes(sink.getvalue().to_pybytes().decode("utf-8"))
         return bytes(sink.getvalue())
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from lepton_vision.errors import ScoringError, TooManyFailuresError
 from lepton_vision.manifest.left_out import may_include
 from lepton_vision.scoring.sink import ShardSink
-from lepton_vision.types import ObjectKind
+from lepton_vision.types import ObjectKind, short_repr
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -67,6 +67,8 @@ class ScoreSummary:
             counts |= {"cases": self.cases}
         counts |= {"new_rows": self.new_rows, "seconds": round(self.seconds, 3)}
         return counts | {"images_per_s": round(self.images_per_s, 2)}
+
+    __repr__ = short_repr
 
     def _repr_html_(self) -> str:
         cells = "".join(f"<tr><th>{key}</th><td>{value}</td></tr>" for key, value in self.to_dict().items())

@@ -15,6 +15,7 @@ from lepton_vision.training.checkpoint import CheckpointFolder, Origin, Position
 from lepton_vision.training.interrupt import StopWish
 from lepton_vision.training.optim import rate_at
 from lepton_vision.training.step import Stepper
+from lepton_vision.types import short_repr
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class FitResult:
     seconds: float
     device: str
     precision: str
+
+    __repr__ = short_repr
 
     def _repr_html_(self) -> str:
         rows = {"kept epoch (from 0)": str(self.epoch), "epochs": str(len(self.history))}

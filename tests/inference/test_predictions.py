@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -78,7 +79,7 @@ def test_a_file_brings_back_every_bit(tmp_path: Path, suffix: str) -> None:
     predictions = mixed()
     path = predictions.save(tmp_path / "new folder" / f"p{suffix}")
     assert_same(predictions, Predictions.load(path), with_addresses=suffix == ".parquet")
-    assert [file.name for file in path.parent.iterdir()] == [path.name]  # nothing temporary is left
+    assert {file.name for file in path.parent.iterdir()} - {"p.csv.json"} == {path.name}  # nothing temporary is left
 
 
 @settings(max_examples=60, deadline=None)
@@ -100,7 +101,7 @@ def test_any_probability_and_any_id_survive_csv(
 
 def test_the_csv_is_a_plain_table_for_other_tools(tmp_path: Path) -> None:
     predictions = binary([0, 1, np.nan], [0.1, 0.25, 1 / 3], split="test")
-    table = pd.read_csv(predictions.save(tmp_path / "p.csv"), comment="#")
+    table = pd.read_csv(predictions.save(tmp_path / "p.csv"))
     assert list(table) == ["image_id", "patient_id", "series_id", "split", "y_true", "y_prob"]
     assert table["y_prob"].tolist() == pytest.approx([0.1, 0.25, 1 / 3], abs=1e-15)
     assert table["y_true"].isna().tolist() == [False, False, True]
@@ -147,9 +148,9 @@ def test_targets_are_read_from_the_columns(tmp_path: Path) -> None:
     ("text", "words", "key"),
     [
         ("image_id,patient_id,y_true,y_porb\na,a,1,0.5\n", ["'y_prob' is missing", "'y_porb'"], "y_prob"),
-        ("image_id,patient_id,y_true,score\na,a,1,0.5\n", ["'y_prob' is missing", "score"], "y_prob"),
+        ("image_id,patient_id,y_true,y_pred\na,a,1,0.5\n", ["'y_prob' is missing", "y_pred"], "y_prob"),
         ("image_id,y_true,y_prob\na,1,0.5\n", ["'patient_id' is missing", "copy image_id"], "patient_id"),
-        ("id,patient_id,y_true,y_prob\na,a,1,0.5\n", ["'image_id' is missing"], "image_id"),
+        ("scan,patient_id,y_true,y_prob\na,a,1,0.5\n", ["'image_id' is missing"], "image_id"),
         ("image_id,patient_id,y_true,y_prob\na,a,1,1.5\n", ["[0, 1]", "1.5", "row 0"], "y"),
         ("image_id,patient_id,y_true,y_prob\na,a,1,\n", ["needs a probability of 'y'", "none in row 0"], "y"),
         ("image_id,patient_id,y_true,y_prob\na,a,2,0.5\n", ["0 or 1", "2"], "y"),
@@ -192,7 +193,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(EvaluationError, match="No space left"):
         binary([0], [0.25]).save(path)
     assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["p.csv"]
+    assert {file.name for file in tmp_path.iterdir()} == {"p.csv", "p.csv.json"}
 
 
 @pytest.mark.parametrize(
@@ -281,3 +282,59 @@ def test_words_of_other_tools_for_labels(tmp_path: Path, word: str, label: float
     path.write_text(f"image_id,patient_id,y_true,y_prob\na,A,0,0.5\nb,B,{word},0.2\n")
     found = Predictions.load(path).y_true["y"][1]
     assert np.isnan(found) if label is None else found == label
+
+
+def test_a_csv_says_the_same_with_and_without_the_file_beside_it(tmp_path: Path) -> None:
+    predictions = _binary(["a", "b", "c"], target="nodule")
+    path = predictions.save(tmp_path / "p.csv")
+    assert path.read_text(encoding="utf-8").startswith("image_id,patient_id")
+    assert Predictions.load(path).targets == predictions.targets
+    facts = json.loads((tmp_path / "p.csv.json").read_text(encoding="utf-8"))
+    assert facts["targets"][0]["name"] == "nodule"
+    (tmp_path / "p.csv.json").unlink()
+    alone = Predictions.load(path)
+    assert alone.targets[0].name == "y"
+    assert alone.y_prob["y"].tolist() == predictions.y_prob["nodule"].tolist()
+
+
+def test_tables_of_before_with_their_facts_in_the_first_line_are_read(tmp_path: Path) -> None:
+    predictions = _binary(["a", "b", "c"], target="nodule")
+    path = predictions.save(tmp_path / "p.csv")
+    facts = json.loads((tmp_path / "p.csv.json").read_text(encoding="utf-8"))
+    old = tmp_path / "old.csv"
+    old.write_bytes(b"# " + json.dumps(facts).encode() + b"\n" + path.read_bytes())
+    assert Predictions.load(old).targets == predictions.targets
+
+
+def test_the_file_beside_another_table_is_refused(tmp_path: Path) -> None:
+    path = _binary(["a", "b"], target="nodule").save(tmp_path / "p.csv")
+    path.write_text("image_id,patient_id,label,score\na,a,0,0.5\n")
+    with pytest.raises(EvaluationError, match=r"p\.csv\.json beside the table .* Remove it"):
+        Predictions.load(path)
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+a", "-a", "@a", "\ta", "\ra", "'=a", "''-a", "'a", "-1.5", "+3"])
+def test_no_cell_is_a_formula_and_every_id_comes_back(name: str, tmp_path: Path) -> None:
+    ids = np.array([name, "b"])
+    target = Target("t", "binary", ("no", "yes"))
+    truth, prob = {"t": np.array([0.0, 1.0])}, {"t": np.array([1e-300, 0.9])}
+    path = Predictions((target,), ids, ids, ids, truth, prob).save(tmp_path / "p.csv")
+    assert Predictions.load(path).image_id.tolist() == [name, "b"]
+    with path.open(newline="", encoding="utf-8") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    for cell in cells:
+        assert cell[:1] not in tuple("=+-@\t\r") or float(cell) == float(cell)
+
+
+def test_a_spreadsheet_reads_letters_beyond_ascii(tmp_path: Path) -> None:
+    ids = np.array(["Bär", "b"])
+    target, truth = Target("t", "binary", ("no", "yes")), {"t": np.array([0.0, 1.0])}
+    path = Predictions((target,), ids, ids, ids, truth, {"t": np.array([0.1, 0.9])}).save(tmp_path / "p.csv")
+    assert path.read_bytes().startswith(b"\xef\xbb\xbf")  # the mark that Excel knows UTF-8 by
+    assert pd.read_csv(path)["image_id"].tolist() == Predictions.load(path).image_id.tolist() == ["Bär", "b"]
+
+
+def _binary(ids: list[str], *, target: str) -> Predictions:
+    names, n = np.array(ids), len(ids)
+    truth, prob = {target: np.arange(n) % 2}, {target: np.linspace(0.1, 0.9, n)}
+    return Predictions((Target(target, "binary", ("no", "yes")),), names, names, names, truth, prob, split="test")

@@ -97,6 +97,9 @@ def test_a_manifest_that_moves_alone_still_finds_its_images(make_manifest: Make,
     manifest.save(tmp_path / "m.csv")
     (tmp_path / "deep" / "deeper").mkdir(parents=True)
     (tmp_path / "m.csv").rename(tmp_path / "deep" / "deeper" / "m.csv")
+    with pytest.raises(ManifestError, match=r"m\.csv\.json says where the images .* are"):
+        Manifest.load(tmp_path / "deep" / "deeper" / "m.csv")
+    (tmp_path / "m.csv.json").rename(tmp_path / "deep" / "deeper" / "m.csv.json")
     assert Manifest.load(tmp_path / "deep" / "deeper" / "m.csv").root == tmp_path / "images"
 
 
@@ -157,8 +160,8 @@ def test_a_newer_damaged_or_foreign_file_is_refused_without_its_path(
 ) -> None:
     path = rich(make_manifest).save(tmp_path / f"secret-name{suffix}")
     if suffix == ".csv":
-        text = path.read_text()
-        path.write_text(text.replace('"version": 1', '"version": 99', 1))
+        beside = path.with_name(f"{path.name}.json")
+        beside.write_text(beside.read_text().replace('"version": 1', '"version": 99', 1))
     else:
         table = pq.read_table(path)
         facts = json.loads(table.schema.metadata[b"lepton_vision_manifest"]) | {"version": 99}
@@ -166,6 +169,8 @@ def test_a_newer_damaged_or_foreign_file_is_refused_without_its_path(
     with pytest.raises(ManifestError, match="version 99") as newer:
         Manifest.load(path)
     content = path.read_bytes()
+    if suffix == ".csv":
+        beside.write_text(beside.read_text().replace('"version": 99', '"version": 1', 1))
     path.write_bytes(content[: len(content) // 4])
     with pytest.raises(ManifestError) as damaged:
         Manifest.load(path)
@@ -196,7 +201,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
     with pytest.raises(ManifestError, match="No space left on device"):
         make_manifest(y=[5, 6, 7]).save(path)
     assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
+    assert {one.name for one in tmp_path.iterdir()} - {"m.csv.json"} == {path.name}
 
 
 def test_the_summary_shows_counts_and_escapes_text(make_manifest: Make) -> None:
@@ -210,3 +215,31 @@ def test_labels_of_all_rows_come_in_manifest_order(make_manifest: Make) -> None:
     labels = manifest.labels(Target("y", "binary", ("well", "sick")))
     assert labels.dtype == np.float32
     np.testing.assert_array_equal(labels, np.array([1, np.nan, 0], dtype=np.float32))
+
+
+@pytest.mark.parametrize("has_facts", [True, False])
+def test_a_csv_is_a_plain_table_that_no_spreadsheet_computes(
+    make_manifest: Make, tmp_path: Path, has_facts: bool
+) -> None:
+    frame = make_manifest(y=[0, 1]).frame.assign(**{"=note": ["=1+1", "-x"]})
+    for name in frame["path"]:
+        (tmp_path / name).write_bytes(b"x")
+    path = Manifest(frame, root=tmp_path, label_columns=("y", "=note")).save(tmp_path / "m.csv")
+    table = pd.read_csv(path)
+    assert table["image_id"].tolist() == frame["image_id"].tolist()
+    assert table["'=note"].tolist() == ["'=1+1", "'-x"]
+    if not has_facts:
+        (tmp_path / "m.csv.json").unlink()
+    again = Manifest.load(path)
+    assert (again.root, again.label_columns) == (tmp_path, ("y", "=note"))
+    assert again.frame["=note"].tolist() == ["=1+1", "-x"]
+    assert again.frame["y"].tolist() == [0, 1]
+
+
+def test_a_csv_of_before_with_its_facts_in_the_first_line_is_read(make_manifest: Make, tmp_path: Path) -> None:
+    manifest = rich(make_manifest)
+    path = manifest.save(tmp_path / "m.csv")
+    facts = json.loads((tmp_path / "m.csv.json").read_text())
+    old = tmp_path / "old.csv"
+    old.write_bytes(f"# {json.dumps(facts)}\n".encode() + path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+    pd.testing.assert_frame_equal(Manifest.load(old).frame, manifest.frame)
