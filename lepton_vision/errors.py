@@ -85,7 +85,8 @@ class ReadError(LeptonError):
             "no_pixels",  # a valid DICOM object without pixel data
             "truncated",  # fewer bytes than the header promises
             "corrupt",  # header or codestream contradicts itself
-            "too_large",  # above the pixel or byte cap
+            "too_large",  # above the cap of pixels, bytes, memory, or parts
+            "too_slow",  # above the time that a file may take
             "unsupported",  # a valid file of a kind that we do not decode
             "encrypted",  # an archive, or a member of one, that needs a password
             "unsafe_member",  # a member of an archive that is a link or device, or whose name leads out of it

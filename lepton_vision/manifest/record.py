@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Any, Final
 
 import cv2
-import numpy as np
 import numpy.typing as npt
 
 from lepton_vision.errors import ReadError
 from lepton_vision.manifest.hashes import perceptual_hash, pixel_hash
 from lepton_vision.manifest.values import value_facts
 from lepton_vision.readers.channels import named_channels
+from lepton_vision.readers.content import begins_like_npz
+from lepton_vision.readers.frames import read_frames
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import FileFacts, probe, read_image
-from lepton_vision.readers.npz import npz_members
+from lepton_vision.readers.npz import npz_members, read_npz_table
 from lepton_vision.types import SPLITS, Image, Split
 
-# A file of several frames up to this many samples is decoded at once; a larger one frame by frame.
+# A file of several frames up to this many pixels is decoded at once; a larger one frame by frame.
 _AT_ONCE: Final = 2**26
+_COSTLY: Final = ("too_large", "too_slow")  # whoever refuses a file for these is not asked twice
 BASE: Final = "base_id"  # id of the file without frame; not kept in the manifest
 LABEL: Final = "label:"  # prefix of label values that a file brings itself
 
@@ -65,14 +67,17 @@ def describe_file(path: str, relative: str, *, rules: Rules = NO_RULES) -> list[
     """
     place = Path(path)
     member = named_channels(place, rules.channels)
+    unknown = {"image_id": pseudonym("image", relative), BASE: pseudonym("image", relative), "path": relative}
     try:
         arrays = _official_arrays(place)
         if arrays:
             return [record for split in arrays for record in _describe_array(place, relative, split=split)]
+    except ReadError as error:
+        return [_rejected(unknown, error.reason)]
+    try:
         facts = probe(place, member=member)
     except ReadError as error:
-        image_id = pseudonym("image", relative)
-        return [_rejected({"image_id": image_id, BASE: image_id, "path": relative}, error.reason)]
+        return [_rejected(unknown, _reason_of(place, member=member, told=error.reason))]
     common = _common(facts, place, relative=relative) | ({} if member is None else {"member": member})
     kind = common.get("object_kind")
     if kind is not None and kind not in rules.include:
@@ -83,6 +88,17 @@ def describe_file(path: str, relative: str, *, rules: Rules = NO_RULES) -> list[
         except ReadError as error:
             return [_rejected(common, error.reason)]
     return _describe_frames(place, relative, facts=facts, common=common)
+
+
+def _reason_of(path: Path, *, member: str | None, told: str) -> str:
+    """Why ``read_image`` refuses a file whose header was refused for the reason ``told``: all say the same."""
+    if told in _COSTLY:
+        return told
+    try:
+        read_image(path, member=member)
+    except ReadError as error:
+        return error.reason
+    return told
 
 
 def _common(facts: FileFacts, path: Path, *, relative: str) -> Record:
@@ -142,20 +158,12 @@ def _frames(path: Path, relative: str, *, facts: FileFacts) -> Iterator[Image | 
         else:
             yield from (replace(volume, pixels=volume.pixels[:, number]) for number in range(volume.pixels.shape[1]))
             return
-    for number in range(facts.frames):
-        try:
-            yield read_image(path, frame=number, name=relative)
-        except ReadError as error:
-            yield error.reason
+    yield from read_frames(path, count=facts.frames)
 
 
 def _official_arrays(path: Path) -> list[Split]:
     """Splits of a MedMNIST file, which names its arrays train_images, val_images and test_images; else none."""
-    try:
-        with path.open("rb") as stream:
-            if stream.read(4) != b"PK\x03\x04":
-                return []
-    except OSError:  # the reader names the reason
+    if not begins_like_npz(path):
         return []
     members = npz_members(path)
     return [split for split in SPLITS if f"{split}_images" in members]
@@ -191,11 +199,7 @@ def _array_labels(path: Path, *, split: Split, count: int) -> dict[str, npt.NDAr
     """Label columns of one official array: ``label``, or ``label_0`` … where an entry has several."""
     if f"{split}_labels" not in npz_members(path):
         return {}
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            values = np.asarray(arrays[f"{split}_labels"])
-    except (OSError, ValueError, KeyError, EOFError):
-        raise ReadError("The label array of the npz file cannot be read.", reason="corrupt", path=path) from None
+    values = read_npz_table(path, f"{split}_labels")
     values = values.reshape(len(values), -1)
     if len(values) != count or values.shape[1] == 0:
         raise ReadError(

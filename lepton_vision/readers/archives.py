@@ -204,7 +204,7 @@ def _open_archive(path: Path, *, size: int, limits: Limits) -> _Archive:
     stream: IO[bytes] = path.open("rb")
     try:
         if path.name.lower().endswith(".zip"):
-            _check_directory(stream)
+            check_directory(stream)
             zipped = zipfile.ZipFile(stream)
             return _Archive(stream, _zip_entries(zipped, size=size, limits=limits), zipped)
         if path.name.lower().endswith(("gz", "tgz")):
@@ -245,7 +245,7 @@ def _check_total(total: int, *, size: int, limits: Limits) -> None:
         )
 
 
-def _check_directory(stream: IO[bytes]) -> None:
+def check_directory(stream: IO[bytes]) -> None:
     """Refuse a zip whose directory would fill the memory: zipfile reads it as a whole (APPNOTE 4.3.16, 4.3.14)."""
     end = stream.seek(0, os.SEEK_END)
     stream.seek(max(0, end - 2**16 - 22))

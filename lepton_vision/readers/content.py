@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,10 @@ from typing import BinaryIO
 from lepton_vision.errors import ReadError
 from lepton_vision.readers import volume
 from lepton_vision.readers.dicom_header import is_dicom
-from lepton_vision.readers.limits import guard, quiet
+from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, guard, quiet
 
 _HEAD_BYTES = 1024
+_NPZ = b"PK\x03\x04"
 _GIF = (b"GIF87a", b"GIF89a")
 
 
@@ -26,27 +28,36 @@ class Content:
         stream: the file, at its start.
         head: its first 1024 bytes, or all of them.
         kind: format, see ``sniff``.
+        size: bytes in the file.
+        limits: what this file may cost, by its size.
     """
 
     stream: BinaryIO
     head: bytes
     kind: str
+    size: int
+    limits: Limits
 
 
 @contextmanager
-def open_content(path: Path, *, what: str, takes_gif: bool = False) -> Iterator[Content]:
+def open_content(
+    path: Path, *, what: str, limits: Limits = DEFAULT_LIMITS, takes_gif: bool = False
+) -> Iterator[Content]:
     """Open a file; whatever fails inside becomes a ReadError that carries the path and quotes no header.
 
     Args:
         path: the file.
         what: first words of the message of an unforeseen failure, e.g. "Cannot read the file".
+        limits: caps, for a file of usual size.
         takes_gif: whether "gif" is a format too, as it is of masks.
     """
     try:
         with quiet, guard(what, reason="corrupt"), _open(path) as stream:
             head = stream.read(_HEAD_BYTES)
             stream.seek(0)
-            yield Content(stream, head, "gif" if takes_gif and head.startswith(_GIF) else sniff(head))
+            size = os.fstat(stream.fileno()).st_size
+            kind = "gif" if takes_gif and head.startswith(_GIF) else sniff(head)
+            yield Content(stream, head, kind, size, limits.for_file(size))
     except ReadError as error:
         # The same error, with the place and without a chain that could quote a header.
         raise ReadError(str(error), reason=error.reason, path=path) from None
@@ -87,8 +98,18 @@ _MAGIC = (
     (b"II+\0\x08\0\0\0", "tiff"),  # BigTIFF
     (b"MM\0+\0\x08\0\0", "tiff"),
     (b"\x1f\x8b", "gzip"),
-    (b"PK\x03\x04", "npz"),
+    (_NPZ, "npz"),
 )
+
+
+def begins_like_npz(path: Path) -> bool:
+    """Whether a file may be an npz file, by its first bytes.
+
+    Raises:
+        ReadError: it cannot be opened, or is no file.
+    """
+    with _open(path) as stream:
+        return stream.read(len(_NPZ)) == _NPZ
 
 
 def is_folder(path: Path) -> bool:
@@ -101,15 +122,22 @@ def is_folder(path: Path) -> bool:
 
 def _open(path: Path) -> BinaryIO:
     try:
-        kind = stat.S_IFMT(path.stat().st_mode)
-        if kind == stat.S_IFDIR:
+        facts = path.stat()
+        if stat.S_ISDIR(facts.st_mode):
             raise ReadError(
                 "Expected a file. Received: a folder. A series is read as a whole: read_image(folder).",
                 reason="missing",
             )
-        if kind != stat.S_IFREG:
+        if not stat.S_ISREG(facts.st_mode):
             raise ReadError("Expected a regular file. Received: a device, pipe or socket.", reason="not_an_image")
-        return path.open("rb")
+        if not facts.st_size:  # some files of the kernel are regular, empty, and never end
+            raise ReadError("The file is empty. Copy it again.", reason="empty")
+        return open(path, "rb", opener=_open_at_once)
     except (OSError, ValueError) as error:
         text = error.strerror if isinstance(error, OSError) else "not a valid path"
         raise ReadError(f"Cannot open the file: {text}.", reason="missing") from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting: a pipe that took the place of the file meanwhile would never open."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

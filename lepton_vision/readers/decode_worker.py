@@ -6,6 +6,8 @@ hostile frame ends this process and nothing else.
 
 from __future__ import annotations
 
+import importlib
+import math
 import os
 import shutil
 import signal
@@ -18,11 +20,15 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, SecondaryCaptureImageStorage, generate_uid
 
+from lepton_vision.errors import ReadError
 from lepton_vision.readers.dicom_child import receive, send
 from lepton_vision.readers.dicom_decode import decode_with_pydicom, encapsulate_frame
 from lepton_vision.readers.dicom_layout import PixelLayout
+from lepton_vision.readers.pages import read_picture
 
 _LONGEST = 2**33
+_MODULES = {"simpleitk": "SimpleITK", "gdcm": "gdcm"}
+_BASE_MEMORY = 2 * 1024**3
 
 
 def main() -> None:
@@ -47,10 +53,14 @@ def main() -> None:
 
 def _answer(answers: IO[bytes], request: dict[str, Any], *, data: bytes) -> None:
     try:
+        if module := _MODULES.get(request.get("plugin", "")):
+            importlib.import_module(module)  # large, and no part of what a file may take
         _limit(request)
         pixels = np.ascontiguousarray(_decode(request, data))
     except ImportError as error:
         send(answers, {"error": type(error).__name__, "is_missing": True}, data=b"")
+    except ReadError as error:  # our own words
+        send(answers, {"error": str(error), "reason": error.reason}, data=b"")
     except BaseException as error:
         # Only the type: the text may quote the file.
         send(answers, {"error": type(error).__name__}, data=b"")
@@ -59,22 +69,33 @@ def _answer(answers: IO[bytes], request: dict[str, Any], *, data: bytes) -> None
 
 
 def _limit(request: dict[str, Any]) -> None:
-    """Lower the soft limits of this process; the processor time counts from now."""
+    """Lower the soft limits of this process: time and memory count from what it has used by now."""
     if sys.platform == "win32":
         return
     import resource
 
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = int(usage.ru_utime + usage.ru_stime + request["seconds"]) + 1
-    for kind, soft in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_AS, int(request["memory"]))):
+    seconds = math.ceil(usage.ru_utime + usage.ru_stime + request["seconds"]) + 1
+    for kind, soft in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_AS, _held_bytes() + int(request["memory"]))):
         hard = resource.getrlimit(kind)[1]
         resource.setrlimit(kind, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
+def _held_bytes() -> int:
+    """Address space of this process; a round number where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except OSError:
+        return _BASE_MEMORY
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def _decode(request: dict[str, Any], data: bytes) -> npt.NDArray[Any]:
+    if "picture" in request:
+        return read_picture(data, kind=request["picture"])
     layout = PixelLayout(**request["layout"])
-    if request["plugin"] == "gdcm":
-        return decode_with_pydicom(data, request["syntax"], plugin="gdcm", layout=layout)
+    if request["plugin"] != "simpleitk":
+        return decode_with_pydicom(data, request["syntax"], plugin=request["plugin"], layout=layout)
     return _decode_with_simpleitk(data, request["syntax"], layout=layout, folder=Path(request["folder"]))
 
 

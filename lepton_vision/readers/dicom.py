@@ -8,6 +8,7 @@ the rescale gives a physical quantity, and the photometric interpretation says o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -74,6 +75,12 @@ def read_dicom_pixels(stream: BinaryIO, *, head: bytes, frame: int | None, limit
     return _decode(file, frame=frame, limits=limits)[-1]
 
 
+def frame_reader(stream: BinaryIO, *, head: bytes, limits: Limits) -> Callable[[int], Image]:
+    """Reads single frames of an open DICOM file by their numbers, as ``read_dicom_pixels``."""
+    file = _open(stream, head=head, what="pixels", limits=limits)
+    return lambda number: _decode(file, frame=number, limits=limits)[-1]
+
+
 def read_named_dicom(
     stream: BinaryIO, *, head: bytes, path: Path, name: str | None, frame: int | None, limits: Limits
 ) -> Image:
@@ -111,7 +118,7 @@ def probe_dicom(stream: BinaryIO, *, head: bytes, path: Path, limits: Limits) ->
     with guard(_HEADER, reason="corrupt"):
         uid = text(file.dataset, "SOPInstanceUID")
         layout, found = _facts(file) if file.shared is None else _series_facts(_SharedHeader(file))
-        check_pixels(file, layout)
+        check_pixels(file, layout, limits=limits)
         return replace(found, image_id=pseudonym("image", uid or stored_path(path)), facts=dict(found.facts))
 
 

@@ -1,9 +1,10 @@
-"""Decode a frame in a disposable child process: for decoders that can crash the interpreter.
+"""Decode a frame in a disposable child process: for decoders that can crash the interpreter, or run away.
 
-GDCM aborts on some damaged files (measured: 16 of 5,000 mutants), and SimpleITK contains it. One warm child per
-process is kept, since starting one costs about a second; it is replaced after a crash, a timeout or any doubt. It is
-a fresh interpreter and no fork, so that threads of torch in the parent do no harm; it sees the compressed frame and
-its layout, never the header of the file.
+GDCM aborts on some damaged files (measured: 16 of 5,000 mutants), and SimpleITK contains it; JPEG 2000 and some kinds
+of TIFF can take minutes and gigabytes. Warm children are kept, one for each thread that decodes at once, since starting
+one costs about a second; one is replaced after a crash, a timeout or any doubt. It is a fresh interpreter and no fork,
+so that threads of torch in the parent do no harm; it sees the compressed frame and its layout, never the header of the
+file.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +35,6 @@ from lepton_vision.readers.limits import Limits
 _MODULE = "lepton_vision.readers.decode_worker"
 _START_SECONDS = 30.0  # a cold import of a decoder on a busy machine
 _ANSWER_SECONDS = 5.0  # above the processor time: waiting for a core
-_BASE_MEMORY = 2 * 1024**3
 _HEADER_BYTES = 4
 
 
@@ -44,7 +46,7 @@ def decode_isolated(data: bytes, syntax: str, *, plugin: str, layout: PixelLayou
         syntax: transfer syntax UID.
         plugin: "gdcm" or "simpleitk".
         layout: what the header says about the pixels.
-        limits: ``seconds`` of processor time and of wall time.
+        limits: ``seconds`` of processor time and of wall time, and ``memory``.
 
     Returns:
         (H, W) or (H, W, 3) stored values.
@@ -53,29 +55,44 @@ def decode_isolated(data: bytes, syntax: str, *, plugin: str, layout: PixelLayou
         ReadError: reason ``decoder_failed`` or ``decoder_missing``.
     """
     expected = layout.rows * layout.columns * layout.samples * max(layout.bits_allocated, 8) // 8
-    request = {
-        "syntax": syntax,
-        "plugin": plugin,
-        "layout": dataclasses.asdict(layout),
-        "seconds": limits.seconds,
-        "memory": _BASE_MEMORY + 8 * expected,
-    }
-    host = _hosts.setdefault(os.getpid(), _Host())  # a forked process must not talk to its parent's child
-    with host.lock:
-        answer, pixels = host.ask(request, data, seconds=limits.seconds, most=4 * expected)
+    request = {"syntax": syntax, "plugin": plugin, "layout": dataclasses.asdict(layout)}
+    return _ask(request, data, limits=limits, most=4 * expected, name=plugin)
+
+
+def decode_picture_isolated(data: bytes, *, kind: str, most: int, limits: Limits) -> npt.NDArray[Any]:
+    """Decode the first picture of a raster file by Pillow in a child of this process, see ``pages.decode_picture``.
+
+    Args:
+        data: the file.
+        kind: its format.
+        most: bytes that the picture may have.
+        limits: as for ``decode_isolated``.
+
+    Raises:
+        ReadError: as ``pages.read_picture``, and reason ``decoder_failed``.
+    """
+    return _ask({"picture": kind}, data, limits=limits, most=most, name="pillow")
+
+
+def _ask(request: dict[str, Any], data: bytes, *, limits: Limits, most: int, name: str) -> npt.NDArray[Any]:
+    """The array that a child makes of ``data``."""
+    request |= {"seconds": limits.seconds, "memory": limits.memory, "name": name}
+    with _lend_host() as host:
+        answer, pixels = host.ask(request, data, seconds=limits.seconds, most=most)
     if answer.get("is_missing"):
-        raise ReadError(f"The decoder {plugin} is not installed. Install it.", reason="decoder_missing")
+        raise ReadError(f"The decoder {name} is not installed. Install it.", reason="decoder_missing")
+    if "reason" in answer:
+        raise ReadError(answer["error"], reason=answer["reason"])
     if "error" in answer:
-        raise ReadError(f"The decoder {plugin} refused a frame ({answer['error']}).", reason="decoder_failed")
+        raise ReadError(f"The decoder {name} refused a frame ({answer['error']}).", reason="decoder_failed")
     values = np.frombuffer(pixels, dtype=np.dtype(answer["dtype"]))
     return values.reshape(answer["shape"])
 
 
 class _Host:
-    """The child of one process."""
+    """One child."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = ""
         self._end: int | None = None
@@ -99,7 +116,7 @@ class _Host:
                 return self.ask(request, data, seconds=seconds, most=most)
             how = f"ended by signal {-end}" if end is not None and end < 0 else f"ended with code {end}"
             raise ReadError(
-                f"The decoder {request['plugin']} crashed or ran out of time or memory (its process {how}).",
+                f"The decoder {request['name']} crashed or ran out of time or memory (its process {how}).",
                 reason="decoder_failed",
             ) from None
 
@@ -159,7 +176,32 @@ class _Host:
             self._folder = ""
 
 
-_hosts: dict[int, _Host] = {}
+class _Hosts:
+    """The children of one process: those that are idle, and as many at once as there are processors."""
+
+    def __init__(self) -> None:
+        self.idle: deque[_Host] = deque()
+        self._places = threading.BoundedSemaphore(os.cpu_count() or 1)
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[_Host]:
+        """Give the child that was used last, or a new one."""
+        with self._places:
+            try:
+                host = self.idle.pop()
+            except IndexError:
+                host = _Host()
+            try:
+                yield host
+            finally:
+                self.idle.append(host)
+
+
+_hosts: dict[int, _Hosts] = {}
+
+
+def _lend_host() -> contextlib.AbstractContextManager[_Host]:
+    return _hosts.setdefault(os.getpid(), _Hosts()).lend()  # a forked process must not talk to its parent's children
 
 
 def send(pipe: IO[bytes], header: dict[str, Any], *, data: Any) -> None:

@@ -17,13 +17,13 @@ from pydicom.pixels.processing import convert_color_space
 
 from lepton_vision import __version__
 from lepton_vision.errors import ReadError
-from lepton_vision.readers.codestream import check_agreement, parse_jpeg, parse_jpeg2000
+from lepton_vision.readers.codestream import check_agreement, check_scans, is_usual_jpeg2000, parse_jpeg, parse_jpeg2000
 from lepton_vision.readers.dicom_child import decode_isolated
 from lepton_vision.readers.dicom_frames import frame_bytes, peek_frame
-from lepton_vision.readers.dicom_header import DicomFile, inflate
+from lepton_vision.readers.dicom_header import DEFLATED, DicomFile, inflate
 from lepton_vision.readers.dicom_layout import PixelLayout
 from lepton_vision.readers.dicom_native import check_length, read_native, unpack_bits
-from lepton_vision.readers.limits import Limits, check_size, guard
+from lepton_vision.readers.limits import Clock, Limits, check_size, guard
 from lepton_vision.readers.versions import package_version
 
 Stored = npt.NDArray[Any]
@@ -56,6 +56,7 @@ _DEFLATED_FRAME = Route("numpy", "deflate")
 
 _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 _RLE_LOSSLESS = "1.2.840.10008.1.2.5"
+_MOST_HERE = 2**22  # samples of a JPEG 2000 frame that is decoded in this process; more take a third of a second
 _HEAD_BYTES = 2**14  # of a frame that is looked at and not decoded
 _ROUTES = {
     "1.2.840.10008.1.2.4.50": _PILLOW,
@@ -86,25 +87,41 @@ def read_stored(file: DicomFile, layout: PixelLayout, *, wanted: range, limits: 
     Raises:
         ReadError: any reason.
     """
-    check_size(len(wanted), layout.rows, layout.columns, layout.samples, limits=limits)
+    held = file.size if file.transfer_syntax == DEFLATED else 0
+    sizes = (len(wanted), layout.rows, layout.columns, layout.samples)
+    check_size(*sizes, limits=limits, itemsize=_bytes_beside(file, layout, frames=len(wanted)), held=held)
+    limits.check_frames(layout.frames, size=file.size)
     if file.is_native:
         with guard("Cannot read the pixel data", reason="corrupt"):
             return read_native(file, layout, wanted=wanted), package_version("numpy")
     _require_decoder(file.transfer_syntax)
     frames: list[Stored] = []
-    name = ""
+    name, clock = "", Clock(limits, frames=len(wanted))
     for data in frame_bytes(file, frames=layout.frames, wanted=wanted):
         frame, name = _decode(data, file.transfer_syntax, layout=layout, limits=limits)
         frames.append(frame)
+        clock.check()
     return (frames[0][None] if len(frames) == 1 else np.stack(frames)), name
 
 
-def check_pixels(file: DicomFile, layout: PixelLayout) -> None:
+def _bytes_beside(file: DicomFile, layout: PixelLayout, *, frames: int) -> int:
+    """Bytes that a sample takes while it is read, beside those of the float32 that it becomes."""
+    stored = layout.dtype.itemsize
+    if layout.photometric == "PALETTE COLOR":
+        return 8 + 3 * 2 + 2 * 4 + stored  # its index, and two colors more
+    if layout.photometric.startswith("YBR_FULL") and file.is_native:
+        return stored * 2 + 8  # float32 before and after the conversion
+    return stored if file.is_native or frames == 1 else 2 * stored  # frames, and the stack of them
+
+
+def check_pixels(file: DicomFile, layout: PixelLayout, *, limits: Limits) -> None:
     """Refuse pixel data that can be seen to be wrong without decoding them: their length, frames and first frame.
 
     Raises:
-        ReadError: reason ``truncated``, ``mismatch``, ``corrupt`` or ``unsupported``.
+        ReadError: reason ``truncated``, ``mismatch``, ``corrupt``, ``unsupported`` or ``too_large``.
     """
+    check_size(layout.rows, layout.columns, layout.samples, limits=limits)
+    limits.check_frames(layout.frames, size=file.size)
     if file.is_native:
         check_length(file, layout)
         return
@@ -134,6 +151,8 @@ def _decode(data: bytes, syntax: str, *, layout: PixelLayout, limits: Limits) ->
     """One frame, by the decoder of its syntax."""
     route = _route(syntax, data)
     _check_stream(data, route, layout=layout)
+    if route is _PILLOW:
+        check_scans(data, limits=limits)
     is_own = layout.bits_allocated == 1 and route is _RLE
     name = f"lepton-vision {__version__}" if is_own else package_version(route.package)
     with guard(f"The decoder {route.package} failed on a frame", reason="decoder_failed"):
@@ -141,7 +160,7 @@ def _decode(data: bytes, syntax: str, *, layout: PixelLayout, limits: Limits) ->
             frame = _decode_bits(data, route, layout=layout)
         elif route.stream == "deflate":
             frame = _decode_deflated(data, layout=layout)
-        elif route.is_isolated:
+        elif route.is_isolated or (route is _OPENJPEG and _may_run_away(data, layout)):
             frame = decode_isolated(data, syntax, plugin=route.plugin, layout=layout, limits=limits)
         else:
             frame = decode_with_pydicom(data, syntax, plugin=route.plugin, layout=layout)
@@ -149,6 +168,14 @@ def _decode(data: bytes, syntax: str, *, layout: PixelLayout, limits: Limits) ->
     if frame.shape != expected:
         raise ReadError(f"Expected a frame of {expected}. The decoder gave {frame.shape}.", reason="mismatch")
     return frame, name
+
+
+def _may_run_away(data: bytes, layout: PixelLayout) -> bool:
+    """Whether a JPEG 2000 frame might take longer than its budget: a large one, or one with unusually many parts.
+
+    Damage makes a sample cost up to a microsecond, ten times the usual.
+    """
+    return layout.rows * layout.columns * layout.samples > _MOST_HERE or not is_usual_jpeg2000(data)
 
 
 def _check_stream(data: bytes, route: Route, *, layout: PixelLayout) -> None:

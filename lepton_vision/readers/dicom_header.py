@@ -10,7 +10,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from pydicom import dcmread
 from pydicom.datadict import tag_for_keyword
@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import _read_file_meta_info, read_dataset, read_preamble
 
 from lepton_vision.errors import ReadError
+from lepton_vision.readers.dicom_bounds import UNSUSPICIOUS, MeteredStream, check_sequences
 from lepton_vision.readers.limits import Limits
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -33,6 +34,7 @@ _VRS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
 )
 _UNDEFINED = 0xFFFFFFFF
+_CHUNK = 2**22
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +112,18 @@ def open_dicom(stream: BinaryIO, *, head: bytes, limits: Limits) -> DicomFile:
         ReadError: reason ``too_large`` (a deflated data set above the cap), ``truncated`` or ``corrupt``.
     """
     is_part10 = head[128:132] == b"DICM"
+    source = stream
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    if size > UNSUSPICIOUS:
+        stream = _metered(source, limits)
     # pydicom itself would inflate 1 MB to 3 GB without asking, so the syntax is looked at first.
     read_preamble(stream, force=not is_part10)
     syntax = str(_read_file_meta_info(stream).get("TransferSyntaxUID") or "")
     if syntax == DEFLATED:
-        stream = io.BytesIO(inflate(stream.read(), wbits=-zlib.MAX_WBITS, cap=limits.max_bytes))
+        cap = min(limits.max_bytes, limits.memory // 2)
+        source = _inflate(source.read(), wbits=-zlib.MAX_WBITS, cap=cap)
+        stream = _metered(source, limits)
     if syntax == DEFLATED or (syntax.startswith(_IMPLICIT) and not _is_command(stream)):
         # What ``dcmread`` would do next; it would parse the group just read once more.
         dataset = read_dataset(stream, syntax == _IMPLICIT, syntax != _BIG_ENDIAN, stop_when=_is_at_pixels)
@@ -124,9 +133,15 @@ def open_dicom(stream: BinaryIO, *, head: bytes, limits: Limits) -> DicomFile:
     # As found by pydicom, which may not be what the meta header says.
     is_implicit, is_little = (bool(flag) for flag in dataset.original_encoding)
     _check_byte_order(dataset)
+    if source.tell() > UNSUSPICIOUS:
+        check_sequences(dataset, limits)
     if not syntax:
         syntax = _IMPLICIT if is_implicit else EXPLICIT if is_little else _BIG_ENDIAN
-    return lay_out(dataset, stream, syntax=syntax, is_implicit=is_implicit, is_little=is_little)
+    return lay_out(dataset, source, syntax=syntax, is_implicit=is_implicit, is_little=is_little)
+
+
+def _metered(stream: BinaryIO, limits: Limits) -> BinaryIO:
+    return cast(BinaryIO, MeteredStream(stream, limits))
 
 
 def lay_out(dataset: Dataset, stream: BinaryIO, *, syntax: str, is_implicit: bool, is_little: bool) -> DicomFile:
@@ -166,19 +181,33 @@ def inflate(data: bytes, *, wbits: int, cap: int) -> bytes:
     Raises:
         ReadError: reason ``too_large``, ``truncated`` or ``corrupt``.
     """
-    engine = zlib.decompressobj(wbits)
+    return _inflate(data, wbits=wbits, cap=cap).getvalue()
+
+
+def _inflate(data: bytes, *, wbits: int, cap: int) -> io.BytesIO:
+    """As ``inflate``, as a file at its start: what is large is never held twice."""
+    engine, result = zlib.decompressobj(wbits), io.BytesIO()
+    place, rest = 0, b""
     try:
-        result = engine.decompress(data, cap + 1)
+        while result.tell() <= cap and not engine.eof:
+            if not rest:  # by pieces: zlib copies what it has not taken in yet
+                place, rest = place + _CHUNK, data[place : place + _CHUNK]
+            piece = engine.decompress(rest, min(_CHUNK, cap + 1 - result.tell()))
+            result.write(piece)
+            rest = engine.unconsumed_tail
+            if not piece and not rest and place >= len(data):
+                break
     except zlib.error:
         raise ReadError("The deflated part of the file is damaged.", reason="corrupt") from None
-    if len(result) > cap:
+    if result.tell() > cap:
         raise ReadError(
             f"The deflated part of the file becomes more than {cap} bytes. "
-            "Raise Limits.max_bytes if the file can be trusted.",
+            "Raise Limits.max_bytes and Limits.memory if the file can be trusted.",
             reason="too_large",
         )
     if not engine.eof:
         raise ReadError("The deflated part of the file ends too early. Copy it again.", reason="truncated")
+    result.seek(0)
     return result
 
 

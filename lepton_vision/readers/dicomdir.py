@@ -32,9 +32,9 @@ def list_dicomdir(path: str | Path, *, limits: Limits = DEFAULT_LIMITS) -> list[
     """
     path = Path(path)
     cap = replace(limits, max_bytes=min(limits.max_bytes, _MOST_BYTES))
-    with open_content(path, what="Cannot read the DICOMDIR") as content:
-        check_bytes(path.stat().st_size, limits=cap)
-        header = open_dicom(content.stream, head=content.head, limits=cap).dataset
+    with open_content(path, what="Cannot read the DICOMDIR", limits=cap) as content:
+        check_bytes(content.size, limits=cap)
+        header = open_dicom(content.stream, head=content.head, limits=content.limits).dataset
         ids = [_components(record.get("ReferencedFileID")) for record in items(header, "DirectoryRecordSequence")]
     root = path.parent.resolve()
     places = (_resolve(path.parent, parts) for parts in ids if parts)

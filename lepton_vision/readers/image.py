@@ -50,7 +50,7 @@ def read_image(
         name: stands for the path in the image id of a file without identifiers of its own.
         gaps: of a series in a folder, see ``series.read_series``.
         tilt: the same.
-        limits: caps on pixels, inflated bytes and decoder time.
+        limits: what the file may cost, see ``Limits``.
 
     Returns:
         (C, H, W), or (C, D, H, W) for several frames read without ``frame``; float32 in HU for CT, rescaled values
@@ -65,11 +65,11 @@ def read_image(
     path = Path(path)
     if frame is None and is_folder(path):
         return series.read_series(path, series=member, gaps=gaps, tilt=tilt, name=name, limits=limits)
-    with open_content(path, what=_READ) as content:
+    with open_content(path, what=_READ, limits=limits) as content:
         if content.kind == "dicom":
             stream, head = content.stream, content.head
-            return dicom.read_dicom(stream, head=head, path=path, name=name, frame=frame, limits=limits)
-        return _read_other(content, path=path, frame=frame, member=member, name=name, limits=limits)
+            return dicom.read_dicom(stream, head=head, path=path, name=name, frame=frame, limits=content.limits)
+        return _read_other(content, path=path, frame=frame, member=member, name=name)
 
 
 def read_pixels(
@@ -95,10 +95,10 @@ def read_pixels(
     path = Path(path)
     if frame is None and member is None and is_folder(path):
         return series.read_series(path, limits=limits)
-    with open_content(path, what=_READ) as content:
+    with open_content(path, what=_READ, limits=limits) as content:
         if content.kind == "dicom":
-            return dicom.read_dicom_pixels(content.stream, head=content.head, frame=frame, limits=limits)
-        return _read_other(content, path=path, frame=frame, member=member, name=None, limits=limits)
+            return dicom.read_dicom_pixels(content.stream, head=content.head, frame=frame, limits=content.limits)
+        return _read_other(content, path=path, frame=frame, member=member, name=None)
 
 
 def read_named(
@@ -127,11 +127,11 @@ def read_named(
     path = Path(path)
     if frame is None and is_folder(path):
         return series.read_series(path, series=member, name=name, limits=limits)
-    with open_content(path, what=_READ) as content:
+    with open_content(path, what=_READ, limits=limits) as content:
         if content.kind == "dicom":
             stream, head = content.stream, content.head
-            return dicom.read_named_dicom(stream, head=head, path=path, name=name, frame=frame, limits=limits)
-        return _read_other(content, path=path, frame=frame, member=member, name=name, limits=limits)
+            return dicom.read_named_dicom(stream, head=head, path=path, name=name, frame=frame, limits=content.limits)
+        return _read_other(content, path=path, frame=frame, member=member, name=name)
 
 
 def require_image(image: Image, *, include: Collection[str]) -> Image:
@@ -146,11 +146,9 @@ def require_image(image: Image, *, include: Collection[str]) -> Image:
     return image
 
 
-def _read_other(
-    content: Content, *, path: Path, frame: int | None, member: str | None, name: str | None, limits: Limits
-) -> Image:
+def _read_other(content: Content, *, path: Path, frame: int | None, member: str | None, name: str | None) -> Image:
     """Everything but DICOM."""
-    stream, kind = content.stream, content.kind
+    stream, kind, limits = content.stream, content.kind, content.limits
     if kind == "npz":
         return raster.read_npz(path, member=member, frame=frame, name=name, limits=limits)
     if kind in ("nifti", "gzip"):
@@ -174,8 +172,8 @@ def probe(path: str | Path, *, member: str | None = None, limits: Limits = DEFAU
             or hold other frames. Pixels that cannot be decoded are not seen here.
     """
     path = Path(path)
-    with open_content(path, what="Cannot read the header") as content:
-        stream, kind = content.stream, content.kind
+    with open_content(path, what="Cannot read the header", limits=limits) as content:
+        stream, kind, limits = content.stream, content.kind, content.limits
         if kind == "dicom":
             return dicom.probe_dicom(stream, head=content.head, path=path, limits=limits)
         if kind == "npz":
@@ -196,7 +194,7 @@ def raw_ids(path: str | Path, *, limits: Limits = DEFAULT_LIMITS) -> RawIds:
     Raises:
         ReadError: the file is no image, or its header is damaged.
     """
-    with open_content(Path(path), what="Cannot read the header") as content:
+    with open_content(Path(path), what="Cannot read the header", limits=limits) as content:
         if content.kind == "dicom":
-            return dicom.raw_dicom_ids(content.stream, head=content.head, limits=limits)
+            return dicom.raw_dicom_ids(content.stream, head=content.head, limits=content.limits)
         return RawIds()

@@ -75,8 +75,8 @@ def read_gif(stream: BinaryIO, *, path: Path, limits: Limits) -> Image:
     check_bytes(stream.seek(0, os.SEEK_END), limits=limits)
     stream.seek(0)
     with open_picture(stream.read(limits.max_bytes), kind="gif") as picture:
-        check_size(picture.height, picture.width, limits=limits)
-        if getattr(picture, "n_frames", 1) > 1:
+        check_size(picture.height, picture.width, limits=limits, itemsize=2)
+        if getattr(picture, "is_animated", False):  # counting its frames would go through all of them
             raise ReadError("Expected a mask of one picture. Received: a GIF file that moves.", reason="unsupported")
         values = np.asarray(picture)
     if values.ndim != 2:

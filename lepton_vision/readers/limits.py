@@ -3,23 +3,50 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from typing import Any
 
 from pydicom import config as pydicom_config
 
-from lepton_vision.errors import LeptonError, ReadError
+from lepton_vision.errors import ConfigError, LeptonError, ReadError
+
+_SLOWEST = 4_000_000  # bytes a second: half of what JPEG 2000, the slowest of our decoders, takes on a busy core
+_GROWTH = 8  # bytes of memory for each byte of a large file: its pixels as stored and as float32, and as much again
+_FRAME_SECONDS = 0.001  # what a frame or entry may take at least: files of 100,000 small images exist
+_FRAME_BYTES = 64  # of the file for each frame; below _FEW_FRAMES blank ones may be packed as small as they come
+_FEW_FRAMES = 2**15
+
+
+def _setting(name: str, default: float) -> float:
+    """A number above 0 from the environment, where workers and child processes find it too."""
+    found = os.environ.get(name)
+    try:
+        value = default if found is None else float(found)
+        if 0.0 < value < float("inf"):
+            return value
+    except ValueError:
+        pass
+    raise ConfigError(f"Expected a number above 0 in {name}. Received: something else. Correct or unset it.", key=name)
+
+
+def _bytes_setting() -> int:
+    return int(_setting("LEPTON_VISION_FILE_MEMORY_GB", 1.0) * 2**30)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Caps that are checked before anything is decoded or inflated.
+    """What one file may cost: most of it is checked before anything is decoded or inflated.
+
+    Every file has a budget of time and memory. Those of a large file grow with it, see ``for_file``, so that the budget
+    stops what a small file can blow up to, and no honest volume.
 
     Attributes:
         max_pixels: samples (rows x columns x channels x frames) that one call may decode; above it, read single frames.
@@ -28,14 +55,61 @@ class Limits:
         max_archive_bytes: bytes that all members of one archive may become together.
         max_ratio: how many times its own size an archive may become, once that is more than 256 MiB. Blank images are
             deflated to a thousandth, so that small archives and single members may exceed it.
-        seconds: processor and wall time of a decoder that runs in a child process, for one frame.
+        seconds: processor time for one file. The setting LEPTON_VISION_FILE_SECONDS of the environment changes the
+            default of every command and of the workers that it starts.
+        memory: bytes that reading one file may take beside the process as it is; LEPTON_VISION_FILE_MEMORY_GB changes
+            the default.
     """
 
     max_pixels: int = 2**28
     max_bytes: int = 2**31
     max_archive_bytes: int = 2**35
     max_ratio: float = 100.0
-    seconds: float = 30.0
+    seconds: float = field(default_factory=partial(_setting, "LEPTON_VISION_FILE_SECONDS", 10.0))
+    memory: int = field(default_factory=_bytes_setting)
+
+    def for_file(self, size: int) -> Limits:
+        """Limits of a file of ``size`` bytes: a second for each 4 MB and 8 bytes for each byte, where that is more."""
+        if size <= self.seconds * _SLOWEST and size * _GROWTH <= self.memory:
+            return self
+        return replace(self, seconds=max(self.seconds, size / _SLOWEST), memory=max(self.memory, size * _GROWTH))
+
+    def check_frames(self, frames: int, *, size: int) -> None:
+        """Refuse more frames, pages or entries than a file of ``size`` bytes can hold: each costs time even if empty.
+
+        Raises:
+            ReadError: reason ``too_large``.
+        """
+        if frames > max(_FEW_FRAMES, size // _FRAME_BYTES):
+            raise ReadError(
+                f"The header announces {frames} images, the file has {size} bytes. Split the file.", reason="too_large"
+            )
+
+
+class Clock:
+    """Processor time of this thread since the clock was made, against what a file may take.
+
+    Args:
+        limits: of the file, see ``Limits.for_file``.
+        frames: images that are to be read from it.
+    """
+
+    def __init__(self, limits: Limits, *, frames: int = 1) -> None:
+        self._seconds = max(limits.seconds, frames * _FRAME_SECONDS)
+        self._end = time.thread_time() + self._seconds
+
+    def check(self) -> None:
+        """Refuse to go on once the time is used up.
+
+        Raises:
+            ReadError: reason ``too_slow``.
+        """
+        if time.thread_time() > self._end:
+            raise ReadError(
+                f"Reading the file takes more than {self._seconds:g} s. Set LEPTON_VISION_FILE_SECONDS (or "
+                "Limits.seconds) higher if it can be trusted.",
+                reason="too_slow",
+            )
 
 
 DEFAULT_LIMITS = Limits()
@@ -43,8 +117,14 @@ _OF_READERS = re.compile(r"(pydicom|highdicom|tifffile)(\.|$)")
 logging.getLogger("tifffile")  # known before the first TIFF, so that it is silent there too
 
 
-def check_size(*sizes: int, limits: Limits) -> None:
-    """Refuse sizes that are not positive, or whose product is above the cap.
+def check_size(*sizes: int, limits: Limits, itemsize: int = 0, held: int = 0) -> None:
+    """Refuse sizes that are not positive, or whose product is above the caps.
+
+    Args:
+        sizes: samples along each axis.
+        limits: of the file.
+        itemsize: bytes that each sample takes while it is read, beside the four of its float32; 0 where none is read.
+        held: bytes that are held already, such as the inflated file.
 
     Raises:
         ReadError: reason ``corrupt`` or ``too_large``.
@@ -58,6 +138,13 @@ def check_size(*sizes: int, limits: Limits) -> None:
         raise ReadError(
             f"Expected at most {limits.max_pixels} samples. The header announces {total}. "
             "Read single frames, or raise Limits.max_pixels if the file can be trusted.",
+            reason="too_large",
+        )
+    if (itemsize or held) and total * (4 + itemsize) + held > limits.memory:
+        raise ReadError(
+            f"Expected pixels that can be read in {limits.memory} bytes. The header announces {total} samples, which "
+            f"take {total * (4 + itemsize) + held}. Set LEPTON_VISION_FILE_MEMORY_GB (or Limits.memory) higher if the "
+            "file can be trusted.",
             reason="too_large",
         )
 

@@ -13,7 +13,6 @@ from lepton_vision.geometry import grid_gap, is_same_spacing
 from lepton_vision.readers.content import is_folder, open_content
 from lepton_vision.readers.image import read_image
 from lepton_vision.readers.label_raster import KINDS, one_channel, read_gif, stored_labels
-from lepton_vision.readers.limits import DEFAULT_LIMITS
 from lepton_vision.readers.orient import reorient
 from lepton_vision.readers.segmentations import open_segmentation, read_segmentation
 from lepton_vision.types import Image, SampleAddress
@@ -79,9 +78,9 @@ def read_drawn(
         with open_content(path, what="Cannot read the mask", takes_gif=True) as content:
             found = None
             if content.kind == "gif":
-                return read_gif(content.stream, path=path, limits=DEFAULT_LIMITS)
+                return read_gif(content.stream, path=path, limits=content.limits)
             if content.kind == "dicom":
-                found = open_segmentation(content.stream, head=content.head, limits=DEFAULT_LIMITS)
+                found = open_segmentation(content.stream, head=content.head, limits=content.limits)
             if found is not None:
                 if on is None and frame is not None:
                     raise ReadError(
@@ -91,7 +90,7 @@ def read_drawn(
                     )
                 if isinstance(on, SampleAddress):
                     on = read_image(on.path, member=on.member, frame=on.frame, **on.repairs)
-                return read_segmentation(found, on=on, limits=DEFAULT_LIMITS)
+                return read_segmentation(found, on=on, limits=content.limits)
     image = read_image(path, member=member, frame=frame)
     if image.source_format in KINDS:
         return stored_labels(image, path, frame=frame)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import threading
 import zipfile
 from collections import OrderedDict
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lepton_vision.errors import ReadError
+from lepton_vision.readers.archives import check_directory
 from lepton_vision.readers.dicom_header import stored_path
 from lepton_vision.readers.facts import FileFacts, no_facts
 from lepton_vision.readers.identity import pseudonym
@@ -20,6 +23,10 @@ from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_size, gua
 from lepton_vision.readers.versions import package_version
 from lepton_vision.types import Image
 
+_MOST_RATIO = 1032
+_MOST_MEMBERS = 4096
+_TABLE_BYTES = 2**28
+_CHUNK = 2**24
 _KEPT = 4  # arrays per process: the parts of one data set
 _loaded: OrderedDict[tuple[str, str, int, int], npt.NDArray[Any]] = OrderedDict()
 _lock = threading.Lock()
@@ -35,8 +42,20 @@ def npz_members(path: str | Path) -> dict[str, tuple[int, ...]]:
         shapes = {}
         for info in archive.infolist():
             if info.filename.endswith(".npy"):
-                shapes[info.filename.removesuffix(".npy")] = _header(archive, info)[0]
+                shapes[info.filename.removesuffix(".npy")] = _header(archive, info).shape
         return shapes
+
+
+def read_npz_table(path: str | Path, member: str, *, limits: Limits = DEFAULT_LIMITS) -> npt.NDArray[Any]:
+    """A small array of any shape, as of labels.
+
+    Raises:
+        ReadError: reason ``no_frame``, ``too_large``, ``corrupt`` …
+    """
+    path = Path(path)
+    with guard("The npz file cannot be read", reason="corrupt"):
+        capped = replace(limits, memory=min(limits.memory, _TABLE_BYTES))
+        return _read_array(path, member=member, limits=capped, is_table=True)
 
 
 def read_npz_frame(path: str | Path, member: str, *, frame: int, limits: Limits = DEFAULT_LIMITS) -> npt.NDArray[Any]:
@@ -80,9 +99,9 @@ def read_npz(path: Path, *, member: str | None, frame: int | None, name: str | N
 
 def probe_npz(path: Path, *, member: str | None, limits: Limits) -> FileFacts:
     """Header facts of one array; see ``image.probe``."""
-    del limits  # nothing is inflated but the first bytes
     member = _choose(path, member)
-    shape = npz_members(path)[member]
+    with guard("The npz file cannot be read", reason="corrupt"), _open(path) as archive:
+        shape = _check_member(archive, f"{member}.npy", size=path.stat().st_size, limits=limits).shape
     rows, columns = _sizes(shape)
     return FileFacts(
         source_format="npz",
@@ -135,17 +154,37 @@ def _value_range(values: npt.NDArray[Any]) -> tuple[float, float]:
 
 def _open(path: Path) -> zipfile.ZipFile:
     try:
+        with path.open("rb") as stream:
+            check_directory(stream)
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile:
         raise ReadError("The npz file is damaged or cut off. Copy it again.", reason="corrupt") from None
+    if len(archive.namelist()) > _MOST_MEMBERS:
+        archive.close()
+        raise ReadError(f"Expected at most {_MOST_MEMBERS} arrays in an npz file.", reason="too_large")
     if not any(name.endswith(".npy") for name in archive.namelist()):
         archive.close()
         raise ReadError("The zip file holds no numpy arrays.", reason="not_an_image")
     return archive
 
 
-def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Shape, column order, type, and length of the npy header."""
+@dataclass(frozen=True, slots=True)
+class _Array:
+    """Header of an array: ``start`` is the first byte of its values in the member."""
+
+    info: zipfile.ZipInfo
+    shape: tuple[int, ...]
+    is_fortran: bool
+    dtype: np.dtype[Any]
+    start: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all values."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Array:
     with archive.open(info) as stream:
         major, minor = np.lib.format.read_magic(stream)
         if (major, minor) == (1, 0):
@@ -154,7 +193,32 @@ def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[tuple[int,
             shape, is_fortran, dtype = np.lib.format.read_array_header_2_0(stream)
         else:
             raise ReadError("Expected version 1 or 2 of the npy format.", reason="unsupported")
-        return shape, is_fortran, dtype, stream.tell()
+        return _Array(info, shape, is_fortran, dtype, stream.tell())
+
+
+def _check_member(archive: zipfile.ZipFile, name: str, *, size: int, limits: Limits, is_table: bool = False) -> _Array:
+    """Header of one array of an archive of ``size`` bytes, once it is clear that the file can hold it."""
+    try:
+        info = archive.getinfo(name)
+    except KeyError:
+        raise ReadError("The npz file has no array of that name.", reason="no_frame") from None
+    array = _header(archive, info)
+    if not is_table:
+        _sizes(array.shape)
+    if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
+        raise ReadError("Expected an array of numbers.", reason="unsupported")
+    if not array.shape or min(array.shape) < 1:
+        raise ReadError("Expected an array with values. Received: an empty one.", reason="corrupt")
+    is_mapped = info.compress_type == zipfile.ZIP_STORED and not array.is_fortran
+    most = limits.max_bytes if is_mapped else min(limits.max_bytes, limits.memory)
+    if array.bytes > most:
+        raise ReadError(f"The array is larger than {most} bytes.", reason="too_large")
+    # Deflate makes at best 1,032 bytes of one: a header that says more lies, and nothing is set aside for it.
+    held = info.compress_size * (1 if info.compress_type == zipfile.ZIP_STORED else _MOST_RATIO)
+    if array.start + array.bytes > min(info.file_size, held):
+        raise ReadError("The array ends too early. Copy the file again.", reason="truncated")
+    limits.check_frames(array.shape[0], size=size)
+    return array
 
 
 def _load(path: Path, *, member: str, limits: Limits) -> npt.NDArray[Any]:
@@ -172,29 +236,20 @@ def _load(path: Path, *, member: str, limits: Limits) -> npt.NDArray[Any]:
         return array
 
 
-def _read_array(path: Path, *, member: str, limits: Limits) -> npt.NDArray[Any]:
+def _read_array(path: Path, *, member: str, limits: Limits, is_table: bool = False) -> npt.NDArray[Any]:
     with _open(path) as archive:
-        try:
-            info = archive.getinfo(f"{member}.npy")
-        except KeyError:
-            raise ReadError("The npz file has no array of that name.", reason="no_frame") from None
-        shape, is_fortran, dtype, header = _header(archive, info)
-        _sizes(shape)
-        if dtype.kind not in "buif" or dtype.itemsize > 8:
-            raise ReadError("Expected an array of numbers.", reason="unsupported")
-        count = 1
-        for size in shape:
-            count *= size
-        if count * dtype.itemsize > limits.max_bytes:
-            raise ReadError(f"The array is larger than {limits.max_bytes} bytes.", reason="too_large")
-        if info.compress_type == zipfile.ZIP_STORED and not is_fortran:
-            return np.memmap(path, dtype=dtype, mode="r", offset=_data_offset(path, info) + header, shape=shape)
-        with archive.open(info) as stream:
-            stream.read(header)
-            data = stream.read(count * dtype.itemsize)
-        if len(data) < count * dtype.itemsize:
-            raise ReadError("The array ends too early. Copy the file again.", reason="truncated")
-        return np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if is_fortran else "C")
+        array = _check_member(archive, f"{member}.npy", size=path.stat().st_size, limits=limits, is_table=is_table)
+        if array.info.compress_type == zipfile.ZIP_STORED and not array.is_fortran:
+            offset = _data_offset(path, array.info) + array.start
+            return np.memmap(path, dtype=array.dtype, mode="r", offset=offset, shape=array.shape)
+        values = np.empty(math.prod(array.shape), dtype=array.dtype)
+        with archive.open(array.info) as stream:
+            stream.read(array.start)
+            target = memoryview(values.view(np.uint8))
+            for place in range(0, array.bytes, _CHUNK):  # by pieces: zipfile would hold all of it twice
+                if stream.readinto(target[place : place + _CHUNK]) < min(_CHUNK, array.bytes - place):
+                    raise ReadError("The array ends too early. Copy the file again.", reason="truncated")
+        return values.reshape(array.shape, order="F" if array.is_fortran else "C")
 
 
 def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:

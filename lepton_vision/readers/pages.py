@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
+from PIL import UnidentifiedImageError
 
 from lepton_vision.errors import ReadError
 from lepton_vision.types import Pixels
@@ -84,6 +85,19 @@ def open_picture(data: bytes, *, kind: str) -> Pillow.Image:
         return Pillow.open(BytesIO(data), formats=(kind.upper(),))
     except Pillow.DecompressionBombError:
         raise ReadError("The image is larger than Pillow accepts.", reason="too_large") from None
+
+
+def read_picture(data: bytes, *, kind: str) -> npt.NDArray[Any]:
+    """(H, W) or (H, W, 3) of the first picture of a file, see ``decode_picture``.
+
+    Raises:
+        ReadError: as there; reason ``unsupported`` where Pillow finds no picture.
+    """
+    try:
+        with open_picture(data, kind=kind) as picture:
+            return decode_picture(picture, kind=kind)
+    except UnidentifiedImageError:
+        raise ReadError(f"The {kind.upper()} file is of a kind that cannot be read.", reason="unsupported") from None
 
 
 def decode_picture(picture: Pillow.Image, *, kind: str) -> npt.NDArray[Any]:

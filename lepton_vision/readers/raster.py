@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,19 +19,23 @@ from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
 from lepton_vision.errors import ReadError
-from lepton_vision.readers.codestream import parse_jpeg
+from lepton_vision.readers.codestream import check_scans, parse_jpeg
 from lepton_vision.readers.dicom_header import stored_path
 from lepton_vision.readers.facts import FileFacts, no_facts
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.limits import Limits, check_bytes, check_size, guard
 from lepton_vision.readers.npz import probe_npz, read_npz
 from lepton_vision.readers.pages import Decoded, Samples, arrange, decode_picture, open_picture, wanted_pages
-from lepton_vision.readers.tiff import TiffFacts, probe_tiff, read_tiff
+from lepton_vision.readers.tiff import TiffFacts, open_pages, probe_tiff, read_tiff
 from lepton_vision.readers.versions import package_version
 from lepton_vision.types import Image
 
 __all__ = ["probe_npz", "probe_raster", "read_npz", "read_raster"]
 
+_PNG_SAMPLES = {2: 3, 3: 3, 4: 2, 6: 4}  # by colour type; of a palette, what it becomes
+_NEEDED_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS")
+_FEW_CHUNKS = 2**14
+_CHUNK_BYTES = 256  # that a chunk of a file of many has on average: encoders write 8 KiB and more
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
@@ -41,11 +46,26 @@ def read_raster(
     data = _read_data(stream, kind=kind, limits=limits)
     with guard(f"The {kind.upper()} file cannot be decoded", reason="corrupt"):
         if kind == "tiff":
-            decoded = read_tiff(data, frame=frame, limits=limits)
+            decoded = read_tiff(data, open_pages(data, limits=limits), frame=frame, limits=limits)
         else:
             decoded = _read_picture(data, kind=kind, frame=frame, limits=limits)
-        pixels, value_range = arrange(decoded)
-    image_id = pseudonym("image", name or stored_path(path))
+        return _to_image(decoded, kind=kind, name=name or stored_path(path), frame=frame)
+
+
+def page_reader(stream: BinaryIO, *, limits: Limits) -> Callable[[int], Image]:
+    """Reads single pages of an open TIFF file by their numbers."""
+    data = _read_data(stream, kind="tiff", limits=limits)
+    pages = open_pages(data, limits=limits)
+
+    def read(number: int) -> Image:
+        return _to_image(read_tiff(data, pages, frame=number, limits=limits), kind="tiff", name="", frame=number)
+
+    return read
+
+
+def _to_image(decoded: Decoded, *, kind: str, name: str, frame: int | None) -> Image:
+    pixels, value_range = arrange(decoded)
+    image_id = pseudonym("image", name)
     return Image(
         pixels=pixels,
         value_range=value_range,
@@ -61,7 +81,7 @@ def probe_raster(stream: BinaryIO, *, kind: str, path: Path, limits: Limits) -> 
     data = _read_data(stream, kind=kind, limits=limits)
     with guard(f"The header of the {kind.upper()} file is damaged", reason="corrupt"):
         if kind == "tiff":
-            header = probe_tiff(data)
+            header = probe_tiff(data, limits=limits)
         else:
             with _open(data, kind=kind) as picture:
                 columns, rows = picture.size
@@ -85,13 +105,27 @@ def _read_data(stream: BinaryIO, *, kind: str, limits: Limits) -> bytes:
         if len(data) < 33 or data[12:16] != b"IHDR":
             raise ReadError("The PNG file ends inside its header.", reason="truncated")
         columns, rows = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-        check_size(rows, columns, limits=limits)
+        check_size(rows, columns, _PNG_SAMPLES.get(data[25], 1), limits=limits, itemsize=3 if data[24] == 16 else 2)
+        _check_chunks(data)
     elif kind == "jpeg":
         header = parse_jpeg(data)
-        check_size(header.rows, header.columns, header.samples, limits=limits)
+        # As decoded, as a copy of that, and the coefficients of a progressive one.
+        itemsize = 4 if header.process == 0xC2 else 2
+        check_size(header.rows, header.columns, header.samples, limits=limits, itemsize=itemsize)
+        check_scans(data, limits=limits)
         if header.precision != 8:
             raise ReadError(f"Expected a JPEG file of 8 bits. Received: {header.precision}.", reason="unsupported")
     return data
+
+
+def _check_chunks(data: bytes) -> None:
+    """Refuse a PNG file of very many chunks: Pillow takes microseconds for each, whatever it holds."""
+    place = 8
+    for _ in range(max(_FEW_CHUNKS, len(data) // _CHUNK_BYTES)):
+        if place + 12 > len(data):
+            return
+        place += 12 + int.from_bytes(data[place : place + 4], "big")
+    raise ReadError("The PNG file has too many chunks for its size. Save it again.", reason="too_large")
 
 
 def _open(data: bytes, *, kind: str) -> Pillow.Image:
@@ -119,16 +153,20 @@ def _read_picture(data: bytes, *, kind: str, frame: int | None, limits: Limits) 
 
 def _decode_deep(data: bytes, *, size: tuple[int, int]) -> npt.NDArray[Any]:
     """Color of 16 bits, which Pillow would cut to 8: by OpenCV, which in turn does not notice missing data."""
-    _check_png(data, size=size)
-    values = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    packed = _check_png(data, size=size)
+    values = cv2.imdecode(np.frombuffer(packed, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.ndim != 3:
         raise ReadError("The PNG file with 16-bit color is damaged.", reason="corrupt")
     return np.asarray(values[..., 0] if data[25] == 4 else values[..., 2::-1])
 
 
-def _check_png(data: bytes, *, size: tuple[int, int]) -> None:
-    """Refuse a PNG file with a damaged chunk or too little image data (libpng would leave the rest black)."""
-    place, packed = 8, []
+def _check_png(data: bytes, *, size: tuple[int, int]) -> bytes:
+    """Refuse a PNG file with a damaged chunk or too little image data (libpng would leave the rest black).
+
+    Returns:
+        The file without what libpng would inflate and nobody looks at: text and profiles.
+    """
+    place, packed, kept = 8, [], [data[:8]]
     while place + 12 <= len(data):
         length = int.from_bytes(data[place : place + 4], "big")
         chunk = data[place + 4 : place + 8 + length]
@@ -139,12 +177,15 @@ def _check_png(data: bytes, *, size: tuple[int, int]) -> None:
             raise ReadError("The PNG file is damaged (a checksum is wrong). Copy it again.", reason="corrupt")
         if chunk[:4] == b"IDAT":
             packed.append(chunk[4:])
+        if chunk[:4] in _NEEDED_CHUNKS:
+            kept.append(data[place : place + 12 + length])
         place += 12 + length
     expected = _png_length(data, size=size)
     engine = zlib.decompressobj()
     inflated = len(engine.decompress(b"".join(packed), expected + 1))
     if inflated < expected:
         raise ReadError("The PNG file ends too early. Copy it again.", reason="truncated")
+    return b"".join(kept)
 
 
 def _png_length(data: bytes, *, size: tuple[int, int]) -> int:

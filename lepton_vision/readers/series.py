@@ -212,10 +212,10 @@ def list_slices(source: str | Path | Sequence[str | Path], *, limits: Limits) ->
         is_strict, paths = True, iter([Path(path) for path in source])
     for path in paths:
         try:
-            with open_content(path, what="Cannot read the header") as content:
+            with open_content(path, what="Cannot read the header", limits=limits) as content:
                 if content.kind != "dicom":
                     raise ReadError("Expected a DICOM slice. Received: another format.", reason="not_an_image")
-                planes = dicom_planes(content.stream, head=content.head, limits=limits)
+                planes = dicom_planes(content.stream, head=content.head, limits=content.limits)
         except ReadError as error:
             if is_strict or error.reason not in NO_SLICE:
                 raise
@@ -298,12 +298,12 @@ def _decode(ordered: Sequence[Slice], stack: Stack, *, canvas: Canvas, limits: L
 
 def _read(path: Path, *, limits: Limits, marks_padding: bool) -> tuple[Image, float | None]:
     """One file; for a repair, with NaN for padding, and the value that stands for it."""
-    with open_content(path, what="Cannot read the file") as content:
-        image = read_dicom(content.stream, head=content.head, path=path, name=None, frame=None, limits=limits)
+    with open_content(path, what="Cannot read the file", limits=limits) as content:
+        image = read_dicom(content.stream, head=content.head, path=path, name=None, frame=None, limits=content.limits)
     if not marks_padding:
         return image, None
-    with open_content(path, what="Cannot read the file") as content:
-        pixels, value = mark_padding(image, content.stream, head=content.head, limits=limits)
+    with open_content(path, what="Cannot read the file", limits=limits) as content:
+        pixels, value = mark_padding(image, content.stream, head=content.head, limits=content.limits)
     return replace(image, pixels=pixels), value
 
 

@@ -155,10 +155,10 @@ def planes_of(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> list[Plane]:
     Raises:
         ReadError: its header cannot be read.
     """
-    with open_content(path, what="Cannot read the header") as content:
+    with open_content(path, what="Cannot read the header", limits=limits) as content:
         if content.kind != "dicom":
             return []
-        return dicom_planes(content.stream, head=content.head, limits=limits)
+        return dicom_planes(content.stream, head=content.head, limits=content.limits)
 
 
 def _walk_order(path: Path) -> tuple[tuple[bool, str], ...]:

@@ -69,8 +69,8 @@ def read_sources(
 
 
 def _read(path: Path, planes: tuple[Plane, ...], *, limits: Limits) -> SourceFile:
-    with open_content(path, what="Cannot read the header") as content:
-        header = open_dicom(content.stream, head=content.head, limits=limits).dataset
+    with open_content(path, what="Cannot read the header", limits=limits) as content:
+        header = open_dicom(content.stream, head=content.head, limits=content.limits).dataset
         missing = [keyword for keyword in _NEEDED if text(header, keyword) is None]
         if missing:
             raise ReadError(

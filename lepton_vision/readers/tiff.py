@@ -18,11 +18,12 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import UnidentifiedImageError
 
 from lepton_vision.errors import ReadError
-from lepton_vision.readers.limits import Limits, check_size, guard
-from lepton_vision.readers.pages import Decoded, Samples, decode_picture, open_picture, wanted_pages
+from lepton_vision.readers.dicom_child import decode_picture_isolated
+from lepton_vision.readers.limits import Clock, Limits, check_size, guard
+from lepton_vision.readers.pages import Decoded, Samples, read_picture, wanted_pages
+from lepton_vision.readers.tiff_bounds import check_directories
 from lepton_vision.readers.versions import package_version
 
 _ORIENTATION = 274
@@ -32,12 +33,13 @@ _WHITE_ZERO, _BLACK_ZERO, _RGB, _PALETTE, _MASK = 0, 1, 2, 3, 4
 _NONE, _LZW, _DEFLATE, _PACKBITS = 1, 5, (8, 32946), 32773
 # By libtiff as Pillow ships it: also CCITT, both JPEG, LZMA, Zstandard.
 _BY_PILLOW = (_NONE, 2, 3, 4, _LZW, 6, 7, *_DEFLATE, _PACKBITS, 34925, 50000)
+_PLAIN = (_NONE, _LZW, *_DEFLATE, _PACKBITS)  # of the others, some can take any time or memory
 _KINDS = {1: "unsigned", 2: "signed", 3: "real", 4: "unsigned"}  # SampleFormat; 4 is undefined, read as 1 (TIFF 6.0)
 _MODES = {"unsigned": "u", "signed": "i", "real": "f"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
+class Page:
     """One page of a file: its directory, how its samples are to be understood, and how many planes lie behind it."""
 
     entry: Any
@@ -46,14 +48,22 @@ class _Page:
 
     @property
     def bits(self) -> int:
+        """Bits of each sample."""
         return int(self.entry.bitspersample)
 
     @property
     def samples(self) -> Samples:
+        """Type of the samples once unpacked."""
         return Samples(max(self.bits, 8), self.kind)
 
     @property
+    def item_bytes(self) -> int:
+        """Bytes of an unpacked sample."""
+        return -(-self.bits // 8)
+
+    @property
     def is_color(self) -> bool:
+        """Whether it is neither of the two kinds of gray."""
         return self.entry.photometric not in (_WHITE_ZERO, _BLACK_ZERO)
 
 
@@ -67,13 +77,13 @@ class TiffFacts:
     bits: int
 
 
-def probe_tiff(data: bytes) -> TiffFacts:
+def probe_tiff(data: bytes, *, limits: Limits) -> TiffFacts:
     """Count the images of a TIFF file; pages of a smaller copy or of a mask are none.
 
     Raises:
         ReadError: reason ``corrupt``, ``truncated`` or ``unsupported``, also of a page that could not be read.
     """
-    pages = _pages(data)
+    pages = open_pages(data, limits=limits)
     for page in pages:
         _check_samples(page)
         if page.planes == 1:
@@ -82,21 +92,21 @@ def probe_tiff(data: bytes) -> TiffFacts:
     return _facts(pages)
 
 
-def read_tiff(data: bytes, *, frame: int | None, limits: Limits) -> Decoded:
-    """Decode one image of a TIFF file, or all of them.
+def read_tiff(data: bytes, pages: list[Page], *, frame: int | None, limits: Limits) -> Decoded:
+    """Decode one image of a TIFF file, or all of them, of its pages as ``open_pages`` gave them.
 
     Raises:
         ReadError: reason ``geometry`` where all are asked for and differ in size or type; ``corrupt``, ``truncated``,
             ``unsupported``, ``no_frame`` or ``too_large``.
     """
-    pages = _pages(data)
     facts = _facts(pages)
     wanted = wanted_pages(facts.frames, frame=frame)
     chosen = [pages[0]] if pages[0].planes > 1 else [pages[number] for number in wanted]
     for page in chosen:
         rows, columns, samples = page.entry.imagelength, page.entry.imagewidth, page.entry.samplesperpixel
-        check_size(int(rows), int(columns), len(wanted), int(samples), limits=limits)
+        check_size(int(rows), int(columns), len(wanted), int(samples), limits=limits, itemsize=2 * page.item_bytes)
         _check_samples(page)
+        _check_chunk(page, limits=limits)
     if any(page.samples != chosen[0].samples for page in chosen):
         raise ReadError(
             "The pages of the file differ in the type of their samples. Read single pages (frame=i).", reason="geometry"
@@ -104,7 +114,10 @@ def read_tiff(data: bytes, *, frame: int | None, limits: Limits) -> Decoded:
     if pages[0].planes > 1:
         planes, decoder = _read_planes(data, pages[0], wanted=wanted), _name("tifffile")
     else:
-        found = [_read_page(data, page) for page in chosen]
+        found, clock = [], Clock(limits, frames=len(chosen))
+        for page in chosen:
+            found.append(_read_page(data, page, limits=limits))
+            clock.check()
         planes, decoder = [values for values, _ in found], found[0][1]
     return Decoded(planes, chosen[0].samples, frames=facts.frames, decoder=decoder)
 
@@ -113,15 +126,21 @@ def _name(package: str) -> str:
     return f"opencv {cv2.__version__}" if package == "opencv" else package_version(package)
 
 
-def _facts(pages: Sequence[_Page]) -> TiffFacts:
+def _facts(pages: Sequence[Page]) -> TiffFacts:
     first = pages[0]
     frames = first.planes if first.planes > 1 else len(pages)
     return TiffFacts(frames, int(first.entry.imagelength), int(first.entry.imagewidth), first.samples.bits)
 
 
-def _pages(data: bytes) -> list[_Page]:
+def open_pages(data: bytes, *, limits: Limits) -> list[Page]:
+    """Pages of a file that are images.
+
+    Raises:
+        ReadError: reason ``corrupt``, ``truncated``, ``unsupported`` or ``too_large``.
+    """
     import tifffile  # takes a quarter of a second, and most runs read no TIFF
 
+    check_directories(data, limits=limits)
     with guard("The directory of the TIFF file is damaged", reason="corrupt"):
         file = tifffile.TiffFile(BytesIO(data))
         entries: list[Any] = list(file.pages)
@@ -131,7 +150,7 @@ def _pages(data: bytes) -> list[_Page]:
             _check_directory(data, entry)
         images = [one for one in entries if not (one.is_reduced or one.is_mask or one.photometric == _MASK)] or entries
         planes = _planes(file, data) if len(entries) == 1 else 1
-        return [_Page(entry, _kind(entry), planes) for entry in images]
+        return [Page(entry, _kind(entry), planes) for entry in images]
 
 
 def _check_directory(data: bytes, entry: Any) -> None:
@@ -175,7 +194,7 @@ def _planes(file: Any, data: bytes) -> int:
     return max(planes, 1)
 
 
-def _check_samples(page: _Page) -> None:
+def _check_samples(page: Page) -> None:
     """Refuse samples that are neither one gray nor three of colour."""
     entry = page.entry
     extra = [int(one) for one in entry.extrasamples]
@@ -188,19 +207,26 @@ def _check_samples(page: _Page) -> None:
         )
 
 
-def _read_page(data: bytes, page: _Page) -> tuple[npt.NDArray[Any], str]:
+def _check_chunk(page: Page, *, limits: Limits) -> None:
+    """Refuse tiles far larger than their page: decoders hold a whole one, whatever is seen of it."""
+    size = int(np.prod(page.entry.chunks, dtype=np.int64)) * page.item_bytes
+    if size > max(limits.memory // 8, 2 * page.entry.imagelength * page.entry.imagewidth * 4 * page.item_bytes):
+        raise ReadError("The tiles of the TIFF page are far larger than the page.", reason="too_large")
+
+
+def _read_page(data: bytes, page: Page, *, limits: Limits) -> tuple[npt.NDArray[Any], str]:
     """(H, W) or (H, W, 3) stored values of a page, larger is brighter, and the package that decoded them."""
     _check_segments(data, page)
     decoder = _decoder(page)
     if decoder == "pillow":
-        values = _by_pillow(data, page)
+        values = _by_pillow(data, page, limits=limits)
         is_wide = page.bits == 32 and page.kind == "unsigned"
         return values.view(np.uint32) if is_wide else values, _name(decoder)
     values = _by_tifffile(data, page) if decoder == "tifffile" else _by_opencv(data, page)
     return _turn(values, page), _name(decoder)
 
 
-def _decoder(page: _Page) -> Literal["pillow", "tifffile", "opencv"]:
+def _decoder(page: Page) -> Literal["pillow", "tifffile", "opencv"]:
     """Package that decodes a page, by its kind alone.
 
     Raises:
@@ -223,7 +249,7 @@ def _decoder(page: _Page) -> Literal["pillow", "tifffile", "opencv"]:
     raise _unsupported(page)
 
 
-def _unsupported(page: _Page) -> ReadError:
+def _unsupported(page: Page) -> ReadError:
     kinds = (page.entry.photometric, page.entry.compression)
     color, compression = (str(getattr(kind, "name", kind)) for kind in kinds)
     return ReadError(
@@ -233,22 +259,25 @@ def _unsupported(page: _Page) -> ReadError:
     )
 
 
-def _check_segments(data: bytes, page: _Page) -> None:
+def _check_segments(data: bytes, page: Page) -> None:
     """Refuse strips and tiles that lie outside the file: some decoders would leave them black."""
     ends = [start + count for start, count in zip(page.entry.dataoffsets, page.entry.databytecounts, strict=True)]
     if not ends or max(ends) > len(data):
         raise ReadError("The TIFF file ends too early. Copy it again.", reason="truncated")
 
 
-def _by_pillow(data: bytes, page: _Page) -> npt.NDArray[Any]:
+def _by_pillow(data: bytes, page: Page, *, limits: Limits) -> npt.NDArray[Any]:
+    entry, alone = page.entry, _alone(data, page)
     try:
-        with open_picture(_alone(data, page), kind="tiff") as picture:
-            return decode_picture(picture, kind="tiff")
-    except UnidentifiedImageError:
-        raise _unsupported(page) from None
+        if entry.compression in _PLAIN:
+            return read_picture(alone, kind="tiff")
+        most = 4 * int(entry.imagelength) * int(entry.imagewidth) * page.item_bytes
+        return decode_picture_isolated(alone, kind="tiff", most=most, limits=limits)
+    except ReadError as error:
+        raise _unsupported(page) if error.reason == "unsupported" else error from None
 
 
-def _by_opencv(data: bytes, page: _Page) -> npt.NDArray[Any]:
+def _by_opencv(data: bytes, page: Page) -> npt.NDArray[Any]:
     values = cv2.imdecode(np.frombuffer(_alone(data, page), np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.dtype(f"{_MODES[page.kind]}{page.bits // 8}"):
         raise _unsupported(page)
@@ -257,7 +286,7 @@ def _by_opencv(data: bytes, page: _Page) -> npt.NDArray[Any]:
     return np.asarray(values[..., 2::-1] if page.is_color else values[..., 0])
 
 
-def _by_tifffile(data: bytes, page: _Page) -> npt.NDArray[Any]:
+def _by_tifffile(data: bytes, page: Page) -> npt.NDArray[Any]:
     entry = page.entry
     _check_content(data, entry)
     values = np.asarray(entry.asarray(maxworkers=1)).reshape(entry.shaped)[
@@ -270,6 +299,8 @@ def _by_tifffile(data: bytes, page: _Page) -> npt.NDArray[Any]:
 def _check_content(data: bytes, entry: Any) -> None:
     """Refuse strips and tiles that hold more or less than the page: tifffile would pad, and inflate any size."""
     total, pieces = 0, zip(entry.dataoffsets, entry.databytecounts, strict=True)
+    if len(entry.dataoffsets) > int(np.prod(entry.chunked, dtype=np.int64)):
+        raise ReadError("The TIFF page lists more strips or tiles than it has.", reason="corrupt")
     largest = int(np.prod(entry.chunks, dtype=np.int64)) * entry.dtype.itemsize
     for start, count in pieces:
         if entry.compression == _NONE:
@@ -284,7 +315,7 @@ def _check_content(data: bytes, entry: Any) -> None:
         raise ReadError("The TIFF file ends too early. Copy it again.", reason="truncated")
 
 
-def _read_planes(data: bytes, page: _Page, *, wanted: range) -> list[npt.NDArray[Any]]:
+def _read_planes(data: bytes, page: Page, *, wanted: range) -> list[npt.NDArray[Any]]:
     """Planes that lie one behind the other, uncompressed, where the only page begins."""
     entry = page.entry
     is_simple = entry.compression == _NONE and entry.is_contiguous and entry.planarconfig == 1
@@ -300,13 +331,13 @@ def _read_planes(data: bytes, page: _Page, *, wanted: range) -> list[npt.NDArray
     return result
 
 
-def _turn(values: npt.NDArray[Any], page: _Page) -> npt.NDArray[Any]:
+def _turn(values: npt.NDArray[Any], page: Page) -> npt.NDArray[Any]:
     if page.entry.photometric != _WHITE_ZERO:
         return values
     return -values if page.kind == "real" else ~values
 
 
-def _alone(data: bytes, page: _Page) -> bytes:
+def _alone(data: bytes, page: Page) -> bytes:
     """The file with this page as its first, upright: Pillow and OpenCV would walk to it, and turn it by its tag."""
     entry, order = page.entry, page.entry.parent.byteorder
     tag = entry.tags.get(_ORIENTATION)

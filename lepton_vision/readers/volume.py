@@ -20,13 +20,17 @@ from lepton_vision.errors import ReadError
 from lepton_vision.readers.dicom_header import stored_path
 from lepton_vision.readers.facts import FileFacts, no_facts
 from lepton_vision.readers.identity import pseudonym
-from lepton_vision.readers.limits import Limits, check_size, guard, quiet
+from lepton_vision.readers.limits import Clock, Limits, check_size, guard, quiet
 from lepton_vision.readers.versions import package_version
 from lepton_vision.types import Geometry, Image, Pixels, Window
 
 _GZIP = b"\x1f\x8b"
 _HEADER_BYTES = 540  # of NIfTI-2; NIfTI-1 has 348
 _CHUNK = 1 << 20
+_BLOCK = 1 << 20  # bytes of voxels that are converted at once
+_BLOCK_HELD = 20 * _BLOCK  # what that takes: as stored, and two float64 of each
+_PIECE = 1 << 16  # bytes of a gzip stream that are taken at once: what follows the end of a part is copied
+_FEW_PARTS, _PART_BYTES = 1 << 12, 256
 _UNIT_MM = {1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units: meter, millimeter, micrometer; 0 unknown is taken as mm
 
 
@@ -73,11 +77,11 @@ def read_nifti(
     depth, rows, columns = grid.shape
     if frame is not None and not 0 <= frame < depth:
         raise ReadError(f"Expected a slice from 0 to {depth - 1}. Received: {frame}.", reason="no_frame")
-    check_size(grid.components, depth if frame is None else 1, rows, columns, limits=limits)
-    if grid.end > limits.max_bytes:
+    check_size(grid.components, depth if frame is None else 1, rows, columns, limits=limits, held=_BLOCK_HELD)
+    if grid.end > limits.max_bytes or grid.offset > limits.memory:
         raise ReadError(f"The file holds more than {limits.max_bytes} bytes of voxels.", reason="too_large")
     wanted = range(depth) if frame is None else range(frame, frame + 1)
-    pixels = _to_units(_read_voxels(stream, grid, wanted=wanted), grid)
+    pixels = _read_voxels(stream, grid, wanted=wanted, clock=Clock(limits))
     image_id = pseudonym("image", name or stored_path(path))
     is_volume = len(wanted) > 1
     spacing, geometry = grid.spacing_mm, grid.geometry
@@ -171,7 +175,7 @@ def _read_grid(stream: BinaryIO) -> _Grid:
 
 def _read_header(stream: BinaryIO) -> Any:
     """Header, by nibabel, of an open file; the stream is left at its start."""
-    head = _read_range(stream, first=0, count=_HEADER_BYTES, is_partial_allowed=True)
+    head = _read_head(stream)
     if not is_nifti(head):
         raise ReadError("The compressed file is no NIfTI image.", reason="not_an_image")
     is_second = head[4:7] in (b"n+2", b"ni2")
@@ -263,62 +267,87 @@ def _window(header: Any) -> Window | None:
     return Window((low + high) / 2.0, high - low, "LINEAR_EXACT")
 
 
-def _read_voxels(stream: BinaryIO, grid: _Grid, *, wanted: range) -> npt.NDArray[Any]:
-    """(C, F, H, W) stored values."""
+def _read_voxels(stream: BinaryIO, grid: _Grid, *, wanted: range, clock: Clock) -> Pixels:
+    """(C, F, H, W) values, by blocks: stored values and a float64 of them all would take three times the room."""
     depth, rows, columns = grid.shape
     size = rows * columns * grid.dtype.itemsize
-    if len(wanted) == depth:
-        data = _read_range(stream, first=grid.offset, count=grid.components * grid.step)
-    else:
-        firsts = [grid.offset + number * grid.step + wanted.start * size for number in range(grid.components)]
-        data = b"".join(_read_range(stream, first=first, count=len(wanted) * size) for first in firsts)
-    return np.frombuffer(data, dtype=grid.dtype).reshape(grid.components, len(wanted), rows, columns)
-
-
-def _read_range(stream: BinaryIO, *, first: int, count: int, is_partial_allowed: bool = False) -> bytes:
-    """Bytes of the file, inflated if it is gzipped; nothing beyond them is inflated."""
+    pixels = np.empty((grid.components, len(wanted), rows, columns), dtype=np.float32)
+    source, block = _Source(stream), max(1, _BLOCK // size)
+    for number in range(grid.components):
+        source.skip_to(grid.offset + number * grid.step + wanted.start * size)
+        for place in range(0, len(wanted), block):
+            target = pixels[number, place : place + block]
+            data = source.read(len(target) * size)
+            if len(data) < len(target) * size:
+                expected, received = pixels.size * grid.dtype.itemsize, (number * depth + place) * size + len(data)
+                raise ReadError(
+                    f"Expected {expected} bytes of voxels. Received: {received}. Copy it again.", reason="truncated"
+                )
+            _convert(np.frombuffer(data, dtype=grid.dtype).reshape(target.shape), grid, result=target)
+            clock.check()
     stream.seek(0)
-    if stream.read(2) != _GZIP:
-        stream.seek(first)
-        data = stream.read(count)
-    else:
-        stream.seek(0)
-        data = _inflate_range(stream, first=first, count=count)
-    stream.seek(0)
-    if len(data) < count and not is_partial_allowed:
-        raise ReadError(f"Expected {count} bytes of voxels. Received: {len(data)}. Copy it again.", reason="truncated")
-    return data
-
-
-def _inflate_range(stream: BinaryIO, *, first: int, count: int) -> bytes:
-    result = bytearray()
-    skipped, rest = 0, b""
-    engine = zlib.decompressobj(31)
-    try:
-        while len(result) < count:
-            rest = rest or stream.read(_CHUNK)
-            if not rest:
-                break
-            piece = engine.decompress(rest, _CHUNK)
-            rest = engine.unconsumed_tail
-            if engine.eof:  # gzip files may follow each other (bgzip)
-                rest, engine = engine.unused_data, zlib.decompressobj(31)
-            drop = min(len(piece), first - skipped)
-            skipped += drop
-            result += piece[drop : drop + count - len(result)]
-    except zlib.error:
-        raise ReadError("The gzip stream is damaged. Copy the file again.", reason="corrupt") from None
-    return bytes(result)
-
-
-def _to_units(voxels: npt.NDArray[Any], grid: _Grid) -> Pixels:
-    if grid.slope == 1.0 and grid.intercept == 0.0:
-        pixels = voxels.astype(np.float32)
-    else:
-        pixels = (voxels.astype(np.float64) * grid.slope + grid.intercept).astype(np.float32)
-    if not np.isfinite(pixels).all():
-        raise ReadError("The image holds NaN or infinite voxels. Remove or replace them.", reason="non_finite")
     return pixels
+
+
+def _convert(voxels: npt.NDArray[Any], grid: _Grid, *, result: Pixels) -> None:
+    if grid.slope != 1.0 or grid.intercept != 0.0:
+        voxels = voxels.astype(np.float64) * grid.slope + grid.intercept
+    np.copyto(result, voxels, casting="unsafe")
+    if not np.isfinite(result).all():
+        raise ReadError("The image holds NaN or infinite voxels. Remove or replace them.", reason="non_finite")
+
+
+class _Source:
+    """Bytes of the file, inflated if it is gzipped, from the first to the last; nothing beyond those is inflated."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        stream.seek(0)
+        self._is_packed = stream.read(2) == _GZIP
+        stream.seek(0)
+        self._stream, self._place = stream, 0
+        self._engine, self._rest, self._parts = zlib.decompressobj(31), b"", 0
+
+    def skip_to(self, place: int) -> None:
+        """Go on to a place; a file that ends before it has no more bytes."""
+        if not self._is_packed:
+            self._stream.seek(place)
+            return
+        while self._place < place and self.read(min(_CHUNK, place - self._place)):
+            pass
+
+    def read(self, count: int) -> bytes | bytearray:
+        """The next ``count`` bytes, fewer at the end."""
+        if not self._is_packed:
+            return self._stream.read(count)
+        result = bytearray()
+        try:
+            while len(result) < count and self._fill():
+                result += self._engine.decompress(self._rest, count - len(result))
+                self._rest = self._engine.unconsumed_tail
+                if self._engine.eof:  # gzip files may follow each other (bgzip)
+                    self._rest, self._engine = self._engine.unused_data, zlib.decompressobj(31)
+                    self._count_part()
+        except zlib.error:
+            raise ReadError("The gzip stream is damaged. Copy the file again.", reason="corrupt") from None
+        self._place += len(result)
+        return result
+
+    def _fill(self) -> bool:
+        self._rest = self._rest or self._stream.read(_PIECE)
+        return bool(self._rest)
+
+    def _count_part(self) -> None:
+        """Refuse a chain of gzip files that hold next to nothing: each costs time."""
+        self._parts += 1
+        if self._parts > _FEW_PARTS + self._place // _PART_BYTES:
+            raise ReadError("The gzip stream consists of too many parts. Pack it as one.", reason="too_large")
+
+
+def _read_head(stream: BinaryIO) -> bytes:
+    """First bytes of the file, for its header."""
+    head = bytes(_Source(stream).read(_HEADER_BYTES))
+    stream.seek(0)
+    return head
 
 
 def _value_range(pixels: Pixels, grid: _Grid) -> tuple[float, float]:

@@ -145,7 +145,7 @@ def _of_path(path: str, barred: frozenset[Path], *, seen: set[FolderKey], limits
         masks = named_masks(path, barred, seen=seen)
         for file in walk_folder(path, leave_out=barred, seen=seen):
             yield from (Place(file, reason="mask_file"),) if file in masks else _of_file(file, limits=limits)
-    elif path.lower().endswith((".parquet", ".csv")) and os.path.exists(path):  # noqa: PTH110
+    elif path.lower().endswith((".parquet", ".csv")) and os.path.isfile(path):  # noqa: PTH113
         try:
             manifest = Manifest.load(path)
         except ManifestError:
