@@ -15,7 +15,15 @@ import typer
 
 from lepton_vision.cli_export import export
 from lepton_vision.cli_masks import evaluate, export_mask
-from lepton_vision.cli_options import Device, Json, check_choice, print_facts, split_names, warnings_on_stderr
+from lepton_vision.cli_options import (
+    Device,
+    Json,
+    check_choice,
+    print_facts,
+    printable,
+    split_names,
+    warnings_on_stderr,
+)
 from lepton_vision.cli_score import score
 from lepton_vision.cli_statistics import compare, plan
 
@@ -293,7 +301,7 @@ def main() -> None:
         app(standalone_mode=True)
     except LeptonError as error:
         row = "" if error.row is None else f" (row {error.row})"
-        print(f"error: {error}{row}", file=sys.stderr)
+        print(printable(f"error: {error}{row}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except SystemExit as ending:
         if ending.code == _INTERRUPTED:  # typer turns Ctrl-C into this code without a word

@@ -60,6 +60,16 @@ def parse_codes(option: str, texts: Sequence[str]) -> dict[str, tuple[str, str, 
     return found
 
 
+def printable(text: str) -> str:
+    r"""A text in which nothing controls a terminal: colours, bells and moves of the cursor are shown as codes.
+
+    Example:
+        >>> printable("red: \x1b[31m")
+        'red: \\x1b[31m'
+    """
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else repr(sign)[1:-1] for sign in text)
+
+
 @contextmanager
 def warnings_on_stderr() -> Iterator[None]:
     """Print each distinct warning of the package as one line on stderr, with --json too."""
@@ -83,7 +93,7 @@ class _Warnings(logging.Handler):
         message = record.getMessage()
         if message not in self._said:
             self._said.add(message)
-            print(f"warning: {message}", file=sys.stderr, flush=True)
+            print(f"warning: {printable(message)}", file=sys.stderr, flush=True)
 
 
 def print_facts(values: dict[str, Any], *, as_json: bool) -> None:

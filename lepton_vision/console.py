@@ -20,6 +20,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from lepton_vision.cli_options import printable
+
 _NAMES = {
     "write": "Write study",
     "scan": "Scan",
@@ -40,13 +42,13 @@ class Console:
     def __init__(self, *, quiet: bool = False) -> None:
         self._console = RichConsole(stderr=True)
         self._progress = Progress(
-            TextColumn("{task.description:<12}"),
+            TextColumn("{task.description:<12}", markup=False),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[rate]}", markup=False),
+            TextColumn("{task.fields[note]}", markup=False),
             console=self._console,
             disable=not self._console.is_terminal,
         )
@@ -66,6 +68,7 @@ class Console:
 
     def progress(self, stage: str, done: int, total: int, note: str) -> None:
         """Move the bar of ``stage``; without a terminal, write a line at most every ten seconds."""
+        note = printable(note)
         name = _NAMES.get(stage, stage)
         pace = self._pace(stage, done)
         rate = "" if stage == "train" or not pace else f"{pace:.{1 if pace < 10 else 0}f}/s"  # its note has images/s
@@ -95,7 +98,7 @@ class Console:
         now, (last_name, last_time) = time.monotonic(), self._last
         if name != last_name or now - last_time > 10 or ends:
             self._last = (name, now)
-            self._console.print(f"{name}: {'  '.join(word for word in words if word)}", highlight=False)
+            self._console.print(f"{name}: {'  '.join(word for word in words if word)}", highlight=False, markup=False)
 
 
 def _duration(seconds: float) -> str:
@@ -109,7 +112,7 @@ def _duration(seconds: float) -> str:
 def show(values: Mapping[str, Any]) -> None:
     """Print facts as a two-column table on stdout; nested facts as indented rows, whole where no terminal cuts them."""
     table = Table(show_header=False, box=None, pad_edge=False)
-    rows = _flatten(values)
+    rows = [(printable(key), printable(value)) for key, value in _flatten(values)]
     for key, value in rows:
         table.add_row(escape(key), escape(value))  # names in square brackets are no markup
     console = RichConsole(soft_wrap=True)

@@ -107,3 +107,14 @@ def test_facts_are_a_line_each_without_what_is_empty(capsys: pytest.CaptureFixtu
         "thresholds  [0.3991]",
         "figure      0.500 (no interval)  n",
     ]
+
+
+def test_no_text_controls_the_terminal_or_is_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show({"maker [/x]": "ACME [/x] \x1b[2J\x07", "nested": {"[red]": "\x9b31m"}})
+    with Console() as told:
+        told.progress("train", 1, 1, "[/x] \x1b[2J")
+    shown = capsys.readouterr()
+    assert "\x1b[2J" not in shown.out + shown.err
+    assert "ACME [/x] \\x1b[2J\\x07" in shown.out
+    assert "\x9b" not in shown.out
+    assert "[/x] \\x1b[2J" in shown.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import pickle
 import re
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import tomllib
 from functools import cache
 from importlib.metadata import packages_distributions
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,41 @@ def test_no_text_names_an_install_from_an_index_that_does_not_have_the_package()
     texts = [*(ROOT / "lepton_vision").rglob("*.py"), ROOT / "README.md"]
     named = [path.name for path in texts if re.search(r"nstall '?lepton-vision\[", path.read_text(encoding="utf-8"))]
     assert named == []
+
+
+REPORTS = {
+    "onnx": "from lepton_vision.inference.engine_choice import load_engine\nload_engine(bundle, engine='onnx')",
+    "openvino": "from lepton_vision.inference.engine_choice import load_engine\nload_engine(bundle, engine='openvino')",
+    "int8": "import lepton_vision.inference.int8",
+    "remote": "import fsspec, s3fs",
+    "ray": DOORWAYS["ray"][1],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", sorted(REPORTS))
+def test_no_extra_writes_into_the_home_or_needs_a_network(extra: str, tmp_path: Path) -> None:
+    """In a network namespace without a route: only the loopback device is there."""
+    alone = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    try:
+        subprocess.run([*alone, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs unshare and ip, and the right to make a network namespace")
+    for module, (name, _) in DOORWAYS.items():
+        if name == extra and find_spec(module) is None:
+            pytest.skip(f"needs {module}")
+    code = f"""
+import lepton_vision as lv
+config = lv.Config(targets=(lv.Target("sick", "binary", ("no", "yes")),)).override("preprocess.size=[32, 32]")
+bundle = lv.Bundle(config=config, targets=config.targets, state=lv.build_model(config).state_dict())
+{REPORTS[extra]}
+import time; time.sleep(2)  # a report may be written by a thread
+"""
+    quiet = {"HOME": str(tmp_path), "LEPTON_VISION_ID_KEY": "k", "XDG_CACHE_HOME": "", "XDG_CONFIG_HOME": ""}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "RAY_"))}
+    done = subprocess.run(
+        [*alone, sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False, env=kept | quiet
+    )
+    assert done.returncode == 0, done.stderr
+    own = {".ray/auth_token"}  # by which the processes of a Ray cluster know each other
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} <= own

@@ -1,29 +1,37 @@
-"""Imports of Intel's packages without their reports: what is scored here is nobody else's business."""
+"""Imports of runtimes without their reports: what is scored here is nobody else's business."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from types import ModuleType
 from typing import cast
 
 _REPORTER = "openvino_telemetry"
+_ONNX_RUNTIME_SWITCH = "ORT_DISABLE_TELEMETRY"
 
 
 @contextlib.contextmanager
 def no_telemetry() -> Iterator[None]:
-    """Hide openvino_telemetry while openvino or nncf is imported.
+    """Hide openvino_telemetry, and switch off ONNX Runtime's reports, while one of them or nncf is imported.
 
-    Both send their use to a statistics service unless a file in the home says no; where the package is missing they
-    take an empty stand-in for the rest of the process.
+    openvino and nncf send their use to a statistics service unless a file in the home says no; where the package is
+    missing they take an empty stand-in for the rest of the process. ONNX Runtime writes an id of the device into the
+    home and looks up a host as it is imported, unless the environment says no at that moment.
     """
     modules = cast(dict[str, ModuleType | None], sys.modules)
-    kept = modules.get(_REPORTER)
+    kept, switch = modules.get(_REPORTER), os.environ.get(_ONNX_RUNTIME_SWITCH)
     modules[_REPORTER] = None  # an import of it raises ImportError (Python reference, 5.3.1)
+    os.environ[_ONNX_RUNTIME_SWITCH] = "1"
     try:
         yield
     finally:
+        if switch is None:
+            del os.environ[_ONNX_RUNTIME_SWITCH]
+        else:
+            os.environ[_ONNX_RUNTIME_SWITCH] = switch
         if kept is None:
             del modules[_REPORTER]
         else:

@@ -12,12 +12,15 @@ from torch import Tensor
 from lepton_vision.errors import MissingExtraError
 from lepton_vision.inference.exported import Exported
 from lepton_vision.inference.graphs import FEATURES, LogitGraph, ProbabilityGraph, example_images, to_onnx
+from lepton_vision.inference.no_telemetry import no_telemetry
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.types import ModelOutput, Pixels
 
 try:
     import onnx
-    import onnxruntime
+
+    with no_telemetry():
+        import onnxruntime
 except ImportError as error:
     raise MissingExtraError(error.name or "onnxruntime", extra="onnx", key="engine") from None
 

@@ -26,6 +26,7 @@ from lepton_vision.manifest.words import UNKNOWN_WORDS, without
 from lepton_vision.types import SPLITS, Target
 
 _LOGGER = logging.getLogger(__name__)
+_OFTEN_ANNOTATED = ("US", "XC", "ES", "GM", "OP", "SC")  # values of Modality (PS3.3 C.7.3.1.1.1)
 
 
 def audit_manifest(manifest: Manifest, config: AuditConfig | Config | None = None) -> Audit:
@@ -51,7 +52,7 @@ def audit_manifest(manifest: Manifest, config: AuditConfig | Config | None = Non
     findings = [*_patient_leaks(frame), *_identical(frame, label_columns=columns)]
     if settings.near_duplicates:
         findings += _near(manifest, frame, label_columns=columns, distance=settings.near_distance)
-    findings += _narrow(frame, config)
+    findings += [*_narrow(frame, config), *_burned_in(frame)]
     findings += [*questions, *_notes(manifest, frame), *_prevalence(manifest, targets), *_masks(manifest, config)]
     rank = {"error": 0, "warning": 1, "note": 2}
     findings.sort(key=lambda finding: rank[finding.severity])
@@ -205,6 +206,28 @@ def _notes(manifest: Manifest, frame: pd.DataFrame) -> list[Finding]:
 def _narrow(frame: pd.DataFrame, config: AuditConfig | Config | None) -> list[Finding]:
     preprocess = config.preprocess if isinstance(config, Config) else PreprocessConfig()
     return [Finding("narrow_range", "warning", one.message, one.rows) for one in narrow_ranges(frame, preprocess)]
+
+
+def _burned_in(frame: pd.DataFrame) -> list[Finding]:
+    """Images that say that text is in their pixels, and those of kinds that often have some and do not say "NO"."""
+    said = frame["burned_in_annotation"]
+    is_stated = (said == "YES").fillna(False)
+    is_usual = frame["modality"].isin(_OFTEN_ANNOTATED) | (frame["object_kind"] == "secondary_capture").fillna(False)
+    is_usual &= ~is_stated & ~(said == "NO").fillna(False)
+    what = "text in their pixels, which may name patients and give a label away"
+    found = []
+    if is_stated.any():
+        message = (
+            f"{int(is_stated.sum())} images say that they have {what}. Look at them, and leave them out or cover it."
+        )
+        found.append(Finding("burned_in", "warning", message, _positions(frame[is_stated])))
+    if is_usual.any():
+        message = (
+            f"{int(is_usual.sum())} images are of a kind that often has {what} (ultrasound, endoscopy, photographs, "
+            "secondary captures), and do not say that they have none. Look at some of them."
+        )
+        found.append(Finding("burned_in", "note", message, _positions(frame[is_usual])))
+    return found
 
 
 def _prevalence(manifest: Manifest, targets: Sequence[Target]) -> list[Finding]:

@@ -27,6 +27,7 @@ Kind = Literal[
     "unmatched_labels",
     "labels",  # what no target can be made of without being told how
     "narrow_range",  # images that use little of the range of values that they are shown by
+    "burned_in",  # text in the pixels, stated or usual for the kind of image
     "prevalence",
     "masks",  # values of masks, and structures that never occur in them
 ]
@@ -214,7 +215,7 @@ class Audit:
         return found.join(there, on="row")
 
     def save(self, path: str | Path) -> Path:
-        """Write ``to_frame`` as CSV or Parquet, by suffix; the file appears whole or not at all.
+        """Write ``to_frame`` as CSV or Parquet, by suffix; the file appears whole or not at all, with mode 0600.
 
         Text that a spreadsheet would take for a formula begins with an apostrophe in CSV.
 
@@ -228,7 +229,7 @@ class Audit:
             )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_file(path) as file:
+            with atomic_file(path, private=True) as file:  # paths may hold names of patients
                 if path.suffix.lower() == ".parquet":
                     table.to_parquet(file, index=False)
                 else:

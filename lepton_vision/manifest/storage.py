@@ -1,4 +1,4 @@
-"""Manifest tables on disk: Parquet or CSV with the same facts, whole or not there at all."""
+"""Manifest tables on disk: Parquet or CSV with the same facts, whole or not there at all, mode 0600."""
 
 from __future__ import annotations
 
@@ -102,10 +102,13 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _write_whole(path: Path, fill: Callable[[BinaryIO], None]) -> None:
-    """Fill a file that appears whole or not at all; trouble of the disk becomes one clear error."""
+    """Fill a file that appears whole or not at all, for its owner alone: paths may hold names of patients.
+
+    Trouble of the disk becomes one clear error.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as file:
+        with atomic_file(path, private=True) as file:
             fill(file)
     except OSError as error:
         raise ManifestError(

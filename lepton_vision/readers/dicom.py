@@ -33,6 +33,7 @@ from lepton_vision.readers.facts import Fact, FileFacts, RawIds
 from lepton_vision.readers.geometry import Plane, stack_frames
 from lepton_vision.readers.identity import pseudonym, pseudonyms
 from lepton_vision.readers.limits import Limits, check_size, guard
+from lepton_vision.readers.terms import known_term
 from lepton_vision.readers.window import reflect
 from lepton_vision.types import Geometry, Image, Pixels, VoiLut, Window
 
@@ -255,7 +256,7 @@ def _to_units(
 def _units(dataset: Dataset, *, kind: str | None) -> str:
     """Rescale Type; a CT image without it is in HU as soon as it has a rescale (PS3.3 C.8.2.1.1.5)."""
     if kind:
-        return kind.upper()[:16]
+        return known_term("Units", kind) or "US"
     if code(dataset, "Modality") == "CT" and "RescaleIntercept" in dataset:
         return "HU"
     return code(dataset, "Units") or "US"

@@ -13,8 +13,8 @@ from lepton_vision.readers.dicom_layout import PixelLayout
 from lepton_vision.readers.dicom_lut import macro
 from lepton_vision.readers.facts import Fact, RawIds
 from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.terms import Keyword, known_term
 
-_CODE = re.compile(r"[A-Z0-9_ ]{1,16}")  # VR CS: no room for a name in lower case or a sentence
 _AGE = re.compile(r"(\d{1,3})([DWMY]?)")  # VR AS has three digits and a unit; fewer, and bare years, are found as well
 _SNOMED = frozenset({"SCT", "SRT", "SNM3", "99SDM"})
 # View Position (PS3.3 C.8.11.5, C.8.11.7) by code of SNOMED CT and its older form (PS3.16 CID 4010, 4014).
@@ -55,8 +55,8 @@ def read_facts(dataset: Dataset, *, layout: PixelLayout, transfer_syntax: str) -
     return {
         "sex": _sex(dataset),
         "age_band": _age_band(dataset),
-        "manufacturer": _label(dataset, "Manufacturer"),
-        "model_name": _label(dataset, "ManufacturerModelName"),
+        "manufacturer": known_term("Manufacturer", text(dataset, "Manufacturer")),
+        "model_name": known_term("ManufacturerModelName", text(dataset, "ManufacturerModelName")),
         "site": pseudonym("site", site) if site else None,
         "kvp": number(dataset, "KVP"),
         "slice_thickness_mm": _slice_thickness(dataset),
@@ -64,7 +64,7 @@ def read_facts(dataset: Dataset, *, layout: PixelLayout, transfer_syntax: str) -
         "view_position": code(dataset, "ViewPosition") or _coded(dataset, "ViewCodeSequence", terms=_VIEWS),
         "laterality": _laterality(dataset),
         "photometric": layout.photometric,
-        "transfer_syntax": transfer_syntax,
+        "transfer_syntax": known_term("TransferSyntaxUID", transfer_syntax),
         "bits_stored": layout.bits_stored,
         "burned_in_annotation": code(dataset, "BurnedInAnnotation"),
         "object_kind": object_kind(dataset),
@@ -73,17 +73,9 @@ def read_facts(dataset: Dataset, *, layout: PixelLayout, transfer_syntax: str) -
     }
 
 
-def code(dataset: Dataset, keyword: str) -> str | None:
-    """A coded value in capitals (VR CS), or None where the text is anything else."""
-    found = text(dataset, keyword)
-    upper = found.upper() if found else ""
-    return upper if _CODE.fullmatch(upper) else None
-
-
-def _label(dataset: Dataset, keyword: str) -> str | None:
-    """A short printable text, e.g. the manufacturer's name."""
-    found = text(dataset, keyword)
-    return found if found and len(found) <= 64 and found.isprintable() else None
+def code(dataset: Dataset, keyword: Keyword) -> str | None:
+    """A coded value in capitals (VR CS), the category of one that the standard does not know, or None."""
+    return known_term(keyword, text(dataset, keyword))
 
 
 def _coded(dataset: Dataset, keyword: str, *, terms: dict[str, str]) -> str | None:

@@ -19,7 +19,7 @@ from typing import Literal, get_args
 
 from lepton_vision.errors import ConfigError
 
-IdKind = Literal["image", "series", "study", "patient", "path", "site"]
+IdKind = Literal["image", "series", "study", "patient", "path", "site", "term"]
 ENVIRONMENT_KEY = "LEPTON_VISION_ID_KEY"
 _KINDS = frozenset(get_args(IdKind))
 _KEY_BYTES = 32

@@ -113,8 +113,9 @@ class Clock:
 
 
 DEFAULT_LIMITS = Limits()
-_OF_READERS = re.compile(r"(pydicom|highdicom|tifffile)(\.|$)")
-logging.getLogger("tifffile")  # known before the first TIFF, so that it is silent there too
+_OF_READERS = re.compile(r"(pydicom|highdicom|tifffile|PIL|nibabel|pylibjpeg|openjpeg)(\.|$)")
+for _name in ("tifffile", "PIL.ImageFile", "PIL.PngImagePlugin", "PIL.TiffImagePlugin", "PIL.PcxImagePlugin"):
+    logging.getLogger(_name)  # known before the first file of its kind, so that it is silent there too
 
 
 def check_size(*sizes: int, limits: Limits, itemsize: int = 0, held: int = 0) -> None:
@@ -191,7 +192,7 @@ def guard(what: str, *, reason: str) -> Iterator[None]:
 
 
 def _loggers() -> tuple[logging.Logger, ...]:
-    """Loggers of pydicom, highdicom and tifffile, those of their modules included."""
+    """Loggers of the packages that read files, those of their modules included."""
     return _loggers_among(len(logging.Logger.manager.loggerDict))
 
 
@@ -203,7 +204,7 @@ def _loggers_among(_count: int) -> tuple[logging.Logger, ...]:
 
 
 class _Quiet:
-    """Silences pydicom, highdicom, tifffile and Pillow (whose warnings quote header values) while any thread is inside.
+    """Silences what reads files (warnings, and loggers at DEBUG, quote headers and texts) while any thread is inside.
 
     Counted, so that threads that overlap do not restore each other's settings; nothing is changed outside.
     """

@@ -122,7 +122,11 @@ def _build(picture: RgbPixels, header: Any, *, finding: str, bundle_id: str, fra
     capture.DerivationDescription = (
         f"Grad-CAM of {finding} by {PRODUCT} {__version__}, bundle {bundle_id}; no diagnosis"
     )
-    capture.BurnedInAnnotation = "NO"
+    said = str(header.get("BurnedInAnnotation") or "")
+    if said in ("YES", "NO"):  # the picture shows the image: nobody knows more than its header says
+        capture.BurnedInAnnotation = said
+    elif "BurnedInAnnotation" in capture:
+        del capture.BurnedInAnnotation
     capture.SourceImageSequence = [refer_to(header, frame=frame)]
     capture.ContentDate, capture.ContentTime = day, time  # type: ignore[assignment]
     forget_clock(capture, time=(day, time))

@@ -326,3 +326,24 @@ def test_covid_ct_official_parts_have_no_leak(shared: Path) -> None:
     manifest = scan_folder(folder, labels=folder / "index.csv", workers=1)
     assert (len(manifest), manifest.rejected, manifest.unmatched_labels) == (543, {}, 0)
     assert audit_manifest(manifest).leaks == ()
+
+
+def test_text_in_the_pixels_is_told(make_manifest: Callable[..., Manifest]) -> None:
+    manifest = make_manifest(
+        y=[0, 1, 0, 1, 0, 1],
+        modality=["CT", "US", "US", "XC", "CT", "OT"],
+        burned_in_annotation=["YES", None, "NO", None, None, "YES"],
+        object_kind=[None, None, None, None, "secondary_capture", None],
+    )
+    stated, usual = (one for one in audit_manifest(manifest).findings if one.kind == "burned_in")
+    assert (stated.severity, stated.rows) == ("warning", (0, 5))
+    assert stated.message.startswith("2 images say that they have text in their pixels")
+    assert (usual.severity, usual.rows) == ("note", (1, 3, 4))
+    plain = make_manifest(y=[0, 1], modality=["CT", "US"], burned_in_annotation=["NO", "NO"])
+    assert "burned_in" not in {one.kind for one in audit_manifest(plain).findings}
+
+
+@pytest.mark.parametrize("name", ["findings.csv", "findings.parquet"])
+def test_findings_are_for_their_owner_alone(make_manifest: Callable[..., Manifest], tmp_path: Path, name: str) -> None:
+    path = audit_manifest(make_manifest(y=[0, 1])).save(tmp_path / name)
+    assert path.stat().st_mode & 0o777 == 0o600

@@ -14,6 +14,7 @@ from lepton_vision.manifest.series import with_repairs
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.image import read_image
 from lepton_vision.readers.series_list import group_series
+from lepton_vision.readers.terms import known_term
 from lepton_vision.transforms import make_loader
 from tests.manifest.dicom_series import write_series
 from tests.transforms.volumes import write_nifti
@@ -47,7 +48,7 @@ def test_each_series_is_one_row_and_its_row_reads_it(study: Path) -> None:
     assert frame["frames"].tolist()[:3] == [5, 5, 5]
     assert frame["patient_id"][0] == frame["patient_id"][1] != frame["patient_id"][2]
     assert frame["patient_known"][:4].all()
-    assert frame["manufacturer"].tolist()[:3] == ["Maker"] * 3
+    assert frame["manufacturer"].tolist()[:3] == [known_term("Manufacturer", "Maker")] * 3
     text = frame.to_csv()
     assert "Doe" not in text
     assert str(study) not in text

@@ -243,3 +243,8 @@ def test_a_csv_of_before_with_its_facts_in_the_first_line_is_read(make_manifest:
     old = tmp_path / "old.csv"
     old.write_bytes(f"# {json.dumps(facts)}\n".encode() + path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
     pd.testing.assert_frame_equal(Manifest.load(old).frame, manifest.frame)
+
+
+@pytest.mark.parametrize("name", ["all.csv", "all.parquet"])
+def test_a_manifest_is_for_its_owner_alone(make_manifest: Make, tmp_path: Path, name: str) -> None:
+    assert make_manifest(y=[0, 1]).save(tmp_path / name).stat().st_mode & 0o777 == 0o600

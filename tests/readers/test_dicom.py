@@ -343,14 +343,14 @@ def test_age_bands(make_dicom: Make, elements: dict[str, str], band: str | None)
 
 
 def test_probe_agrees_with_read(make_dicom: Make) -> None:
-    path = make_dicom(GRAY, PatientSex="F", ViewPosition="PA", Manufacturer="ACME")
+    path = make_dicom(GRAY, PatientSex="F", ViewPosition="PA", Manufacturer="SIEMENS")
     facts, image = probe(path), read_image(path)
     assert (facts.rows, facts.columns, facts.frames) == (6, 8, 1)
     assert (facts.image_id, facts.series_id, facts.study_id, facts.patient_id, facts.modality) == (
         image.image_id, image.series_id, image.study_id, image.patient_id, image.modality,
     )  # fmt: skip
     assert facts.facts.items() <= image.facts.items()
-    assert (facts.facts["sex"], facts.facts["view_position"], facts.facts["manufacturer"]) == ("F", "PA", "ACME")
+    assert (facts.facts["sex"], facts.facts["view_position"], facts.facts["manufacturer"]) == ("F", "PA", "SIEMENS")
     assert facts.facts["burned_in_annotation"] is None
 
 

@@ -1,0 +1,143 @@
+"""Terms of DICOM that may leave a header as they stand; any other text becomes a pseudonymous category.
+
+Elements that describe an image can hold anything: a name typed into the body part, a patient number in the model of the
+device. A word that the standard or a maker's catalogue knows says nothing about a patient. What else stands there still
+sorts images, as ``other-`` and a keyed hash of it.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final, Literal
+
+from pydicom.uid import UID_dictionary
+
+from lepton_vision.readers.identity import pseudonym
+
+Keyword = Literal[
+    "Modality", "Units", "BodyPartExamined", "ViewPosition", "ImageLaterality", "Laterality", "FrameLaterality",
+    "BurnedInAnnotation", "PatientSex", "Manufacturer", "ManufacturerModelName", "TransferSyntaxUID",
+]  # fmt: skip
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_SIDES = _words("L R B U")
+# PS3.3: C.7.3.1.1.1 with retired terms; C.11.1.1.2 and C.8.9.1.1.3; C.8.7.1.1.2, C.8.11.5 and PS3.16 CID 4010, 4014.
+_TERMS: Final[dict[str, frozenset[str]]] = {
+    "Modality": _words("""
+        ANN AR ASMT AU BDUS BI BMD CFM CR CT CTPROTOCOL DG DMS DOC DX ECG EEG EMG EOG EPS ES FID GM HC HD IO IOL
+        IVOCT IVUS KER KO LEN LS MG MR M3D NM OAM OCT OP OPM OPR OPT OPTBSV OPTENF OPV OSS OT PA PLAN POS PR PT
+        PX REG RESP RF RG RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SEG SM SMR SR SRF
+        STAIN TEXTUREMAP TG US VA VIDD XA XAPROTOCOL XC AS CD CF CP CS DD DF DM DS EC FA FS HSPEC LP MA MS ST VF
+    """),
+    "Units": _words("""
+        OD HU US MGML Z_EFF ED EDW HU_MOD PCT CNTS NONE CM2 CM2ML PCNT CPS BQML MGMINML UMOLMINML MLMING MLG 1CM
+        UMOLML PROPCNTS PROPCPS MLMINML MLML GML STDDEV KEV
+    """)
+    | {"OD REL", "NORMALIZED", "DISPLAY"},
+    "ViewPosition": _words("""
+        AP PA LL RL LLD RLD LLO RLO LAO RAO LPO RPO LATERAL LAT OBLIQUE OBL AXIAL TANGENTIAL DECUBITUS SUPINE
+        PRONE ERECT CC MLO ML LM LMO FB SIO ISO XCC XCCL XCCM YX XY
+    """),
+    "ImageLaterality": _SIDES, "Laterality": _SIDES, "FrameLaterality": _SIDES,
+    "BurnedInAnnotation": frozenset(("YES", "NO")),
+    "PatientSex": frozenset("MFO"),
+}  # fmt: skip
+# Words of PS3.16 Annex L, Table L-1, and those between them.
+_BODY_PARTS: Final = _words("""
+    ABD ABDOMEN ABDOMENPELVIS ADRENAL AND ANKLE AORTA AORTIC ARCH ARM ARTERY ASCENDING AXILLA BACK BILE BLADDER
+    BODY BONE BOTH BOWEL BRAIN BREAST BRONCHUS BUTTOCK CALCANEUS CALF CAP CARDIAC CAROTID CEREBELLUM CEREBRAL
+    CERVICAL CERVIX CHEEK CHEST CHESTABDOMEN CHESTABDPELVIS CIRCLEOFWILLIS CLAVICLE COCCYX COLON CORD CORNEA
+    CORONARY CORONARYARTERY CSPINE CTSPINE DESCENDING DUCT DUODENUM EAR ELBOW ESOPHAGUS EXTREMITY EYE EYELID
+    FACE FEMORAL FEMUR FIBULA FINGER FOOT FOREARM GALLBLADDER GLAND HAND HEAD HEADNECK HEART HIP HIPS HUMERUS
+    IAC ILEUM ILIAC ILIUM INTERNAL JAW JAWBONE JEJUNUM JOINT KIDNEY KIDNEYS KNEE KNEES LARGE LARYNX LEFT LEG
+    LEGS LIVER LOWER LSPINE LSSPINE LUMBAR LUNG LUNGS MANDIBLE MAXILLA MEDIASTINUM MOUTH NECK NECKCHEST
+    NECKCHESTABDOMEN NECKCHESTABDPELV NOSE OF ORBIT ORBITS OVARY PANCREAS PARATHYROID PAROTID PATELLA PELV
+    PELVIS PENIS PHARYNX PROSTATE PULMONARY RADIUS RECTUM RENAL RIB RIBS RIGHT SACRUM SCALP SCAPULA SCLERA
+    SCROTUM SELLA SHOULDER SHOULDERS SI SINUS SINUSES SKIN SKULL SMALL SOFT SPINAL SPINE SPLEEN SSPINE STERNUM
+    STOMACH SUBMANDIBULAR TAIL TAP TEETH TEMPORAL TESTIS THE THIGH THORACIC THORAX THUMB THYMUS THYROID TIBIA
+    TISSUE TLSPINE TMJ TO TOE TONGUE TRACHEA TSPINE ULNA UNSPECIFIED UPPER URETER URETHRA UTERUS VAGINA VEIN
+    VERTEBRA VULVA W WHOLE WHOLEBODY WITH WITHOUT WO WRIST ZYGOMA
+""")
+_MAKERS: Final = _words("""
+    A ACUSON AG AGFA ALOKA ALPINION AMERICA AMICAS ANALOGIC ATL B BARCO BRAINLAB BRUKER BV CANON CARESTREAM CARL
+    CHINA CHISON CLARITY CO COMPANY COOK CORP CORPORATION DEL DETECTION DIAGNOSTIC DIGITAL DRAEGER DRGEM E EDAN
+    EIZO ELECTRIC ELECTRONICS ELEKTA ELSCINT EOS ESAOTE EUROPE FILM FILMS FISCHER FONAR FUJI FUJIFILM G GE
+    GENDEX GENERAL GENORAY GEVAERT GMBH GROUP HEALTH HEALTHCARE HEALTHINEERS HEIDELBERG HERMES HITACHI HOLOGIC
+    IMACTIS IMAGE IMAGES IMAGING INC INCORPORATED INSIGHTEC INSTRUMENTARIUM INSTRUMENTS INTERNATIONAL INTUITIVE
+    JAPAN K KG KODAK KONICA LIMITED LLC LODOX LORAD LTD LUMEDX MANUFACTURING MARCONI MEC MED MEDICAL MEDISO
+    MEDISON MEDITEC MERGE MINDRAY MINOLTA MITSUBISHI N NEUSOFT NIDEK NIKON NUCLEAR NV OFFIS OLYMPUS OPTICAL
+    OPTOVUE PHILIPS PHOTO PICKER PLANMECA PLANMED PRODUCTS QIICR QUANTEL RAY RAYENCE S SA SAMSUNG SECTRA
+    SHIMADZU SIEMENS SIRONA SOLUTIONS SONOSITE SOREDEX SPA SRL SUISSE SUPERSONIC SWISSRAY SYSTEM SYSTEMS
+    TECHNOLOGIES TECHNOLOGY TOMTEC TOPCON TOSHIBA TRIXELL ULTRASONIX ULTRASOUND UNITED USA V VARIAN VATECH
+    VIEWORKS VILLA VITREA WISONIC X XRAY ZEISS ZIEHM ZONARE
+""")
+_MODELS: Final = _words("""
+    ACHIEVA ADC AERA AFFINITI ALEXION ALLURA ALTIX AMBITION AMIRA APLIO AQUILION ARIETTA ARTIS AS ASPIRE ASTEION
+    AVANTO AXIOM AZURION B BIOGRAPH BRIGHTSPEED BRILLIANCE C CLEARVUE COMPACT CONCERTO CONFIDENCE CR CT CX D
+    DEFINITION DEFINITY DEFINIUM DIGITAL DIMENSIONS DISCOVERY DR DRIVE DRX DSTREAM DUO DX E ECHELON ECLIPSE EDGE
+    ELEVA ELITION EMOTION ENCORE EPIQ ESPREE ESSENTA ESSENTIAL EVO EVOLUTION EXCITE EXPERT FIRE FLASH FORCE
+    FREEDOM FUSION GE GEMINI GENESIS GENIUS GO GT GYROSCAN HARMONY HD HDX HDXT HEALTHCARE HISPEED HORIZON HP I
+    ICT IMPACT IMPAX INFINITY INFINIX INGENIA INGENUITY INNOVA INTERA INTUITION IQON IU JUPITER LIGHTNING
+    LIGHTSPEED LOGIQ LUMINOS LUNAR LX MAGNETOM MAMMOMAT MAX MEDICAL MG MILLENNIUM MINDRAY MOBILE MOBILETT MODEL
+    MR MRT MULTISTAR MX NEURO NM NOVA ONE OPEN OPTIMA PANORAMA PERFORM PERFORMANCE PERSPECTIVE PET PLUS POWER
+    PRECEDENCE PRECISION PRIME PRISMA PRO PROTEUS QUANTUM REVOLUTION RF RHAPSODE RX S SCENARIA SCINTRON SELECT
+    SELENIA SENOGRAPHE SENSATION SERIES SIEMENS SIGNA SKYLIGHT SKYRA SOLA SOMATOM SONATA SP SPECTRA SPIRIT
+    SPOTLIGHT SSD SUPRIA SYMBIA SYMPHONY SYNGO SYSTEM T TIGRE TIM TITAN TOMOSCAN TOUCH TRILLIUM TRIO TRIOTIM
+    TURBO ULTRA US VA VANTAGE VARICAM VB VCT VE VERIO VERSA VIDA VISION VISIONS VISTA VIVID VOLUSON W X XA XCEED
+    XL XR XT XTREME YSIO Z ZEUS
+""")
+_WORD = re.compile(r"[A-Z]+|\d+")
+_OF_WORDS: Final = {
+    "BodyPartExamined": (_BODY_PARTS, 0),
+    "Manufacturer": (_MAKERS, 0),
+    "ManufacturerModelName": (_MODELS, 3),
+}
+_ENUMERATED: Final = frozenset(("ImageLaterality", "Laterality", "FrameLaterality", "BurnedInAnnotation", "PatientSex"))
+_AS_WRITTEN: Final = frozenset(("Manufacturer", "ManufacturerModelName", "TransferSyntaxUID"))
+_SHOWN = re.compile(r"[A-Za-z0-9 _.,&/+()-]{1,64}")
+_PRIVATE_SYNTAXES: Final = frozenset(("1.2.840.113619.5.2", "1.3.46.670589.33.1.4.1"))  # GE, Philips
+
+
+def known_term(keyword: Keyword, text: str | None) -> str | None:
+    """Return a text of a header if it is made of known terms, in capitals where it is coded, else its category.
+
+    Args:
+        keyword: the element that the text stands in.
+        text: as it stands there.
+
+    Returns:
+        The term, or ``other-`` and 16 hexadecimal digits; None where there is no text, or one that an element of
+        enumerated values does not have.
+
+    Example:
+        >>> known_term("BodyPartExamined", "Chest"), known_term("Manufacturer", "SIEMENS")
+        ('CHEST', 'SIEMENS')
+        >>> known_term("BodyPartExamined", "jane doe")  # doctest: +ELLIPSIS
+        'other-...'
+    """
+    if not text:
+        return None
+    if not _is_known(keyword, text):
+        if keyword in _ENUMERATED:
+            return None
+        return f"other-{pseudonym('term', f'{keyword} {text}')}"
+    return text if keyword in _AS_WRITTEN else text.upper()
+
+
+@lru_cache(maxsize=4096)  # a study has few different ones
+def _is_known(keyword: Keyword, text: str) -> bool:
+    """Whether the whole text is a term, or made of known words."""
+    if keyword == "TransferSyntaxUID":
+        return text in UID_dictionary or text in _PRIVATE_SYNTAXES
+    if keyword not in _OF_WORDS:
+        return text.upper() in _TERMS[keyword]
+    words, digits = _OF_WORDS[keyword]
+    parts = _WORD.findall(text.upper())
+    return bool(_SHOWN.fullmatch(text)) and all(
+        len(part) <= digits if part.isdigit() else part in words for part in parts
+    )
