@@ -171,10 +171,13 @@ def _check(table: pd.DataFrame) -> None:
     ok = table["status"] == "ok"
     if not table["status"].isin(["ok", "rejected"]).all():
         raise ManifestError("Column 'status' holds 'ok' or 'rejected'. Received another value.", key="status")
-    splits = set(table["split"].dropna().unique())
-    if splits - set(SPLITS):
+    is_other = table["split"].notna() & ~table["split"].isin(SPLITS)
+    if is_other.any():  # whose text may be anything, a name too
+        row = int(table.index[is_other][0])
         raise ManifestError(
-            f"Column 'split' holds {', '.join(SPLITS)} or nothing. Received: {sorted(splits - set(SPLITS))}.",
+            f"Column 'split' holds {', '.join(SPLITS)} or nothing. Received: another value in {int(is_other.sum())} "
+            f"rows, the first in row {row}. Correct the column.",
+            row=row,
             key="split",
         )
     ids = table.loc[ok, "image_id"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import stat
 import subprocess
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ from lepton_vision.errors import ConfigError, ScoringError
 from lepton_vision.inference.cam import grad_cam
 from lepton_vision.models import Bundle
 from lepton_vision.readers import read_image
+from lepton_vision.readers.limits import DEFAULT_LIMITS
 from lepton_vision.scoring import score
+from lepton_vision.scoring.dicom_cam import heat_map_bytes
 from lepton_vision.transforms.preprocess import preprocess_image, to_input
 
 from .bundles import image_bundle, volume_bundle
@@ -157,6 +160,21 @@ def test_what_is_detected_has_a_heat_map_of_its_own(inbox: Path, tmp_path: Path)
     )
     assert again.rows == 6
     assert pd.read_parquet(tmp_path / "two")["report"].notna().sum() == 4
+
+
+@pytest.mark.parametrize("said", ["YES", "NO", None])
+def test_a_heat_map_says_of_burned_in_text_what_its_image_says(inbox: Path, tmp_path: Path, said: str | None) -> None:
+    source = pydicom.dcmread(next(path for path in sorted(inbox.iterdir()) if path.suffix == ".dcm"))
+    if said is None and "BurnedInAnnotation" in source:
+        del source.BurnedInAnnotation
+    elif said is not None:
+        source.BurnedInAnnotation = said
+    source.save_as(tmp_path / "source.dcm")
+    picture = np.zeros((int(source.Rows), int(source.Columns), 3), np.uint8)
+    data = heat_map_bytes(
+        picture, finding="sick", bundle_id="b", source=tmp_path / "source.dcm", frame=None, limits=DEFAULT_LIMITS
+    )
+    assert pydicom.dcmread(BytesIO(data)).get("BurnedInAnnotation") == said
 
 
 def test_heat_maps_are_refused_where_there_are_none(inbox: Path, tmp_path: Path) -> None:
