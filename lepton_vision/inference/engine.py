@@ -114,6 +114,11 @@ class Engine:
         return max(1, torch.get_num_threads() // self.streams)
 
     @property
+    def has_free_threads(self) -> bool:
+        """Whether a step may run on any number of processors: torch's may, other runtimes fix it as they load."""
+        return self.streams > 1 and isinstance(self._network, torch.nn.Module)
+
+    @property
     def name(self) -> str:
         """What made the probabilities, e.g. "torch 2.14.1 cpu bf16 batch 32"."""
         return f"{self._runtime} batch {self.batch_size}"

@@ -159,7 +159,7 @@ def probe(
                 )
             except ConfigError:
                 continue
-            found[name] = held.enter_context(closing(Streams(engine)))
+            found[name] = held.enter_context(closing(Streams(engine, way="streams")))
             _fill_streams(found[name], images)  # starts its threads, and what each of them needs
         seconds: dict[str, list[float]] = {name: [] for name in found}
         for _ in range(_PROBE_ROUNDS):

@@ -1,7 +1,7 @@
 """Scoring speed: ours from files to rows, its parts, MONAI and a plain loop, measured in turns in one run.
 
     python scripts/bench/score.py [--files 512] [--rounds 3] [--threads 2] [--workers 2] [--device cpu]
-        [--engines torch:auto]
+        [--engines torch:auto] [--beside 0]
 
 All score the same 512x512 16-bit CT slices with the same network, a ResNet-18 at 224x224 unless ``--backbone`` names
 another. "decode only" reads and preprocesses with the threads of a scoring run and no model; "model only" has
@@ -19,6 +19,9 @@ of a DataLoader, the plain loop one file after the other. Last comes the share o
 one step after the other in one thread of Python. Where the model alone keeps all cores busy, no overlap can hide what
 the other steps take.
 
+``--beside 2`` keeps as many other processes busy meanwhile, as on a machine that is shared, and runs torch from files
+to rows in each of its two ways alone too: in streams and step by step.
+
 On a GPU (``--device cuda``) all networks run there, with 64 images in a step of ours and of MONAI's unless
 ``--batch-size`` says otherwise, and MONAI's loader gives pinned memory. torch's defaults let convolutions of float32 be
 rounded to TF32 there; ours in fp32 does not.
@@ -30,11 +33,14 @@ import argparse
 import csv
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -48,6 +54,7 @@ from loader import write_slice
 
 import lepton_vision as lv
 from lepton_vision.inference.engine_choice import load_engine
+from lepton_vision.inference.pace import Way
 from lepton_vision.inference.samples import read_ahead
 from lepton_vision.inference.streams import Streams, streams_here
 from lepton_vision.int8_study import export_int8
@@ -68,6 +75,7 @@ from lepton_vision.transforms.preprocess import preprocess_image
 
 LOW, HIGH = -160.0, 240.0
 MODEL_ONLY = ("model only", "model only, step by step")
+ONE_WAY: dict[Way, str] = {"streams": "files to rows in streams", "steps": "files to rows step by step"}
 CENTER_WIDTH = {"center": 40.0, "width": 400.0, "function": "LINEAR_EXACT"}
 
 
@@ -142,10 +150,11 @@ class Ours:
     def __str__(self) -> str:
         return f"{self.engine.name} (loaded in {self.load_seconds:.1f} s)"
 
-    def whole(self) -> None:
+    def whole(self, way: Way | None = None) -> None:
         """Files to rows on disk, by the very function that users call, with a network that is loaded already."""
         loaded = patch.object(runs, "load_engine", return_value=self.engine)
-        with tempfile.TemporaryDirectory() as output, loaded:
+        one_way = patch.object(runs, "Streams", partial(Streams, way=way))
+        with tempfile.TemporaryDirectory() as output, loaded, one_way:
             lv.score(self.bundle, self.inbox, output, workers=self.workers, **self.how)
 
     def decode(self) -> None:
@@ -157,7 +166,7 @@ class Ours:
 
     def model(self) -> None:
         """Batches that lie in memory, as many at once as in a scoring run."""
-        with closing(Streams(self.engine)) as streams:
+        with closing(Streams(self.engine, way="streams")) as streams:
             for step in [streams.submit(self.engine.examine_pixels, batch) for batch in self.batches()]:
                 step.result()
 
@@ -196,6 +205,18 @@ class Ours:
         found["decode"] -= found["read"]
         found["preprocess"] = used(lambda: [preprocess_image(image, config, is_last_use=True) for image in images])
         return found | {"model": used(self.model), "write": used(write)}
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """Processes that compute without end."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: sum(range(10000))"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for one in others:
+            one.kill()
+            one.wait()
 
 
 def used(work: Callable[[], object]) -> float:
@@ -300,6 +321,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
     parser.add_argument("--engines", nargs="+", default=["torch:auto"], help="runtime:precision, or openvino:int8")
     parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--beside", type=int, default=0, help="other busy processes")
     parser.add_argument("--only-ours", action="store_true", help="leave out both comparisons")
     args = parser.parse_args()
     device = choose_device(args.device)
@@ -327,10 +349,13 @@ def main() -> None:
             paths |= {
                 f"{name}, {part}": run for part, run in zip(MODEL_ONLY, (ours.model, ours.model_by_step), strict=True)
             }
+            if args.beside and ours.engine.has_free_threads:
+                paths |= {f"{name}, {one_way}": partial(ours.whole, way) for way, one_way in ONE_WAY.items()}
         if not args.only_ours:
             paths["MONAI"] = monai_scoring(network, files, workers=args.monai_workers, batch_size=args.batch_size)
             paths["pydicom + torchvision"] = plain_scoring(network, files)
-        speeds = measure(paths, rounds=args.rounds, files=len(files))
+        with busy(args.beside):
+            speeds = measure(paths, rounds=args.rounds, files=len(files))
         shares = [ours.shares() for ours in several]
     threads = f"{args.threads} torch threads, {args.workers} readers, {args.rounds} rounds"
     print(f"{args.files} files, {threads}; {'; '.join(map(str, several))}")
@@ -364,6 +389,10 @@ def tell(speeds: dict[str, list[float]], engines: list[str]) -> None:
         others = (other for other in ("MONAI", "pydicom + torchvision") if other in speeds)
         times = "".join(f"; {ratio(speeds, whole, other):.1f} x {other} (target 3)" for other in others)
         print(f"{name}: {share:.0f} % of the slower part (target 90){times}")
+        ways = [speeds[f"{name}, {one_way}"] for one_way in ONE_WAY.values() if f"{name}, {one_way}" in speeds]
+        if ways:
+            shares = [found / max(both) for found, *both in zip(speeds[whole], *ways, strict=True)]
+            print(f"{name}: {statistics.median(shares):.2f} x the faster way (target 0.95)")
 
 
 if __name__ == "__main__":

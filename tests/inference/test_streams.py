@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future
 from contextlib import closing
-from threading import Barrier
+from threading import Barrier, Event, Timer
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import torch
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
+from lepton_vision.inference import pace
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.engine_choice import load_engine
 from lepton_vision.inference.streams import Streams, streams_here
@@ -77,3 +80,58 @@ def test_how_many(bundle: Bundle) -> None:
     assert Engine(bundle, engine="torch-compile", device="cpu", streams=2).streams == 1
     with pytest.raises(ConfigError, match=r"streams of at least 1. Received: 32 and 0"):
         Engine(bundle, streams=0)
+
+
+@pytest.mark.usefixtures("threads")
+def test_ways_change_without_running_side_by_side(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(bundle, device="cpu", precision="fp32", batch_size=4, streams=2)
+    monkeypatch.setattr(pace, "_compare", lambda window: iter_ways(window))
+    pixels = np.random.default_rng(0).integers(0, 65536, (64, 4, 1, 32, 32)).astype(np.uint16)
+    seen: list[int] = []
+
+    def look(images: np.ndarray) -> np.ndarray:
+        seen.append(torch.get_num_threads())
+        return engine.examine_pixels(images).probabilities["sick"]
+
+    with closing(Streams(engine, way="streams")) as streams:
+        alone = [streams.submit(look, one).result() for one in pixels]
+    assert set(seen) == {2}
+    seen.clear()
+    with closing(Streams(engine)) as streams:
+        running: deque[Future[np.ndarray]] = deque()
+        found = []
+        for one in pixels:
+            running.append(streams.submit(look, one))
+            if len(running) > 3:
+                found.append(running.popleft().result())
+        found += [one.result() for one in running]
+    np.testing.assert_array_equal(found, alone)  # to the bit
+    assert {2, 4} == set(seen)
+
+
+def test_closing_drops_steps_that_wait_for_those_of_the_other_way(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "_compare", lambda window: iter_ways(window))
+    streams, began, go = Streams(Engine(bundle, device="cpu", streams=2)), Event(), Event()
+
+    def wait() -> None:
+        began.set()
+        go.wait(timeout=60)
+
+    for _ in range(4):
+        streams.submit(lambda: None).result()
+    first = streams.submit(wait)
+    others = [streams.submit(wait) for _ in range(4)]
+    assert began.wait(timeout=60)
+    Timer(0.2, go.set).start()
+    streams.close()
+    assert first.done()
+    assert any(one.cancelled() for one in others)
+
+
+def iter_ways(window: int) -> Generator[pace.Ask, float, None]:
+    """The two ways in turn."""
+    while True:
+        yield pace.Ask("streams", window)
+        yield pace.Ask("steps", window)
