@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from lepton_vision.evaluation.external import Site
 from lepton_vision.inference import Predictions, predict
 from lepton_vision.inference.reference import measure_novelty
 from lepton_vision.inspection import data_flow
-from lepton_vision.ledger import Ledger
+from lepton_vision.ledger import Ledger, names_of
 from lepton_vision.manifest import Manifest
 from lepton_vision.manifest.labels import require_labels
 from lepton_vision.manifest.mask_values import check_monitor
@@ -207,10 +208,8 @@ def evaluate_classes(
     )
     told = None if progress is None else lambda done, total: progress("predict", done, total, "")
     predictions = predict(bundle, part, device=device, cache_dir=cache_dir, progress=told)
-    folder, is_own = Path(scope.run_dir or out), scope.run_dir is None
-    ledger = Ledger(folder, manifest.fingerprint, scope.command, makes_folder=is_own)
     evaluation = evaluate(
-        replace(predictions, ledger=ledger),
+        predictions,
         operating_point=point,
         config=settings,
         aggregation=learnt,
@@ -218,17 +217,31 @@ def evaluate_classes(
         columns=_aligned(columns, part, predictions),
         site=site,
     )
-    report = write_results(
-        evaluation,
-        predictions,
-        out,
-        title=title,
-        data_flow=data_flow(manifest, bundle.targets),
-        models=(Model(bundle),),
-        device=device,
-        about=scope.about,
-    )
+    with _looking(evaluation, predictions, scope=scope, manifest=manifest, out=Path(out)) as looks:
+        evaluation = replace(evaluation, provenance={**evaluation.provenance, **looks})
+        report = write_results(
+            evaluation,
+            predictions,
+            out,
+            title=title,
+            data_flow=data_flow(manifest, bundle.targets),
+            models=(Model(bundle),),
+            device=device,
+            about=scope.about,
+        )
     return evaluation, report
+
+
+def _looking(
+    evaluation: Evaluation, predictions: Predictions, *, scope: Scope, manifest: Manifest, out: Path
+) -> AbstractContextManager[Mapping[str, Any]]:
+    """Note a look at a test split once its results are written."""
+    if predictions.split != "test":
+        return nullcontext({})
+    is_own = scope.run_dir is None
+    ledger = Ledger(scope.run_dir or out, manifest.fingerprint, scope.command, makes_folder=is_own)
+    figures, cases = names_of(evaluation.figures), predictions.cases
+    return ledger.look(predictions.bundle_id, figures, cases=cases, is_external=scope.is_external)
 
 
 def _read_reference(folder: Path | None) -> Predictions | None:

@@ -148,7 +148,7 @@ def _evaluate_table(
     from lepton_vision.evaluation import evaluate, fit_aggregation
     from lepton_vision.inference import Predictions
     from lepton_vision.pipeline import stated_point
-    from lepton_vision.results import note_table_look, write_results
+    from lepton_vision.results import table_look, write_results
 
     if not 0.0 <= threshold <= 1.0:
         raise ConfigError(f"--threshold is a probability from 0 to 1. Received: {threshold:g}.", key="threshold")
@@ -161,8 +161,8 @@ def _evaluate_table(
         learnt = fit_aggregation(Predictions.load(validation, columns=named), unit=settings.unit)
     point = stated_point(table.targets, threshold=threshold)
     evaluation = evaluate(table, operating_point=point, config=settings, aggregation=learnt)
-    evaluation = note_table_look(evaluation, table, out, table=predictions)
-    return evaluation, write_results(evaluation, table, out, about=about)
+    with table_look(evaluation, table, out, table=predictions) as evaluation:
+        return evaluation, write_results(evaluation, table, out, about=about)
 
 
 def _scope(bundle: Any, by: str, external: bool, reference: Path | None, about: dict[str, str] | None) -> Any:

@@ -166,6 +166,10 @@ class BundleError(LeptonError):
     """A bundle folder that is incomplete, damaged, or of a newer format."""
 
 
+class MachineError(LeptonError):
+    """What this machine, or torch on it, cannot do: memory, open files, a process that was ended, a missing step."""
+
+
 class TrainingError(LeptonError):
     """Training cannot go on: non-finite loss, no checkpoint to resume, no labelled sample."""
 

@@ -23,11 +23,12 @@ class Look:
 
     Attributes:
         bundle_id: of the model.
-        manifest: fingerprint of the manifest, or of the cases and labels of a table of predictions; "" where unknown.
+        manifest: fingerprint of the manifest; "" where unknown.
         split: "test", or "unknown" for a table that does not say.
         command: what looked: "run", "run --folds 5", "evaluate", "evaluate --external", "evaluate --predictions",
             "write_report" ….
         figures: names of the figures that were computed, by target.
+        cases: digest of the cases and labels that were looked at; "" where unknown.
     """
 
     bundle_id: str
@@ -35,6 +36,7 @@ class Look:
     split: str
     command: str
     figures: Mapping[str, Sequence[str]]
+    cases: str = ""
 
     @property
     def is_external(self) -> bool:
@@ -47,8 +49,7 @@ class Looks:
     """What the ledger says after a look.
 
     Attributes:
-        count: looks at this split until now, this one included; of external looks and of tables without a split, those
-            at the same cases.
+        count: looks of this bundle at these cases until now, this one included.
         is_written: whether this one is in the ledger: not in a folder that cannot be written.
     """
 
@@ -78,15 +79,45 @@ class Ledger:
     makes_folder: bool = False
 
     def note(
-        self, bundle_id: str | None, figures: Mapping[str, Sequence[str]], *, is_external: bool = False
+        self,
+        bundle_id: str | None,
+        figures: Mapping[str, Sequence[str]],
+        *,
+        cases: str = "",
+        is_external: bool = False,
     ) -> dict[str, Any]:
         """Note a look at a test split, ours or another site's; facts for provenance."""
+        with self.look(bundle_id, figures, cases=cases, is_external=is_external) as facts:
+            return facts
+
+    @contextlib.contextmanager
+    def look(
+        self,
+        bundle_id: str | None,
+        figures: Mapping[str, Sequence[str]],
+        *,
+        cases: str = "",
+        is_external: bool = False,
+        split: str = "test",
+    ) -> Iterator[dict[str, Any]]:
+        """Give the facts of a look for provenance, and note it once its results are there: when the block has ended.
+
+        An error in the block is no look.
+
+        Args:
+            bundle_id: of the model, or a name for what another tool predicted.
+            figures: names of the figures, by target.
+            cases: digest of the cases and labels that were looked at (``Predictions.cases``); "" where unknown.
+            is_external: whether they are another site's.
+            split: "test" or "unknown".
+        """
         if self.makes_folder:
             with contextlib.suppress(OSError):  # said by ``Looks``; it stops nothing
                 self.folder.mkdir(parents=True, exist_ok=True)
         command = self.command + (" --external" if is_external else "")
-        look = Look(bundle_id or "another tool", self.manifest, "test", command, figures)
-        return record_look(self.folder, look).to_dict()
+        look = Look(bundle_id or "another tool", self.manifest, split, command, figures, cases)
+        yield count_look(self.folder, look).to_dict()
+        record_look(self.folder, look)
 
 
 def find_ledger(*places: str | Path) -> Path:
@@ -99,6 +130,17 @@ def find_ledger(*places: str | Path) -> Path:
             if (folder / LEDGER).is_file():
                 return folder
     return Path(places[-1])
+
+
+def count_look(folder: str | Path, look: Look) -> Looks:
+    """Count with the look that is about to be noted, and say whether it can be; nothing is written."""
+    path = Path(folder) / LEDGER
+    before = 0
+    with contextlib.suppress(OSError):
+        before = _count(path, look)
+    return Looks(
+        before + 1, is_written=path.parent.is_dir() and os.access(path if path.exists() else path.parent, os.W_OK)
+    )
 
 
 def record_look(folder: str | Path, look: Look) -> Looks:
@@ -156,18 +198,26 @@ def _line(look: Look) -> bytes:
         "split": look.split,
         "command": look.command,
         "figures": {name: list(figures) for name, figures in look.figures.items()},
+        "cases": look.cases,
     }
     return json.dumps(facts, separators=(",", ":")).encode() + b"\n"
 
 
 def _count(path: Path, look: Look) -> int:
-    """Looks like this one that are in the ledger."""
+    """Looks like this one that are in the ledger: by this bundle, at these cases."""
     found = 0
     for line in path.read_bytes().splitlines():
         with contextlib.suppress(ValueError, AttributeError):
             entry = json.loads(line)
+            is_alike = entry.get("split") == look.split and entry.get("bundle_id") == look.bundle_id
             is_external = "--external" in str(entry.get("command"))
-            is_same = entry.get("split") == look.split and is_external == look.is_external
-            is_by_cases = is_external or look.split == "unknown"
-            found += is_same and (not is_by_cases or entry.get("manifest") == look.manifest)
+            found += is_alike and is_external == look.is_external and _is_same_data(entry, look)
     return found
+
+
+def _is_same_data(entry: Mapping[str, Any], look: Look) -> bool:
+    """Whether both are at the same cases; where one does not know its cases, at the same manifest, as far as known."""
+    for key, value in (("cases", look.cases), ("manifest", look.manifest)):
+        if value and entry.get(key):
+            return bool(entry[key] == value)
+    return True

@@ -21,6 +21,7 @@ from lepton_vision.files import file_name
 from lepton_vision.head_study import HeadFigures, LabelledMask, compare_heads
 from lepton_vision.inference.masks import MaskPrediction, predict_masks
 from lepton_vision.inference.predictions import Failure
+from lepton_vision.inference.samples import warn_of_failures
 from lepton_vision.inspection import describe
 from lepton_vision.manifest import Manifest
 from lepton_vision.manifest.mask_values import check_truth
@@ -153,15 +154,22 @@ def _cases(
         table, patients = mask_table(manifest), manifest.frame["patient_id"].fillna("")
         volumes = volume_ids(manifest)
         rows = {int(row): place for place, row in enumerate(table.index)}
+        failed = list[Failure]()
         for found in predict_masks(bundle, manifest, device=device):
             before += 1
             if progress is not None:
                 progress("predict masks", before, total, "")
             if isinstance(found, Failure):
-                yield found
+                failed.append(found)
                 continue
             who = {"patient_id": str(patients.iloc[found.row]), "volume_id": volumes[found.row]}
-            yield _case(found, bundle, folder=folder, truth=table.locate(rows[found.row]), who=who, seen=seen)
+            case = _case(found, bundle, folder=folder, truth=table.locate(rows[found.row]), who=who, seen=seen)
+            if isinstance(case, Failure):
+                failed.append(case)
+            else:
+                yield case
+        warn_of_failures(failed, manifest, rejected=int((~manifest.is_ok).sum()))
+        yield from failed
 
 
 def _remember(case: MaskCase, found: MaskPrediction, bundle: Bundle, *, is_unknown: BoolArray, seen: _Seen) -> None:

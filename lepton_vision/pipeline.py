@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lepton_vision.case_points import stated_point as stated_point
 from lepton_vision.class_study import Scope, check_test, evaluate_classes, settle, subgroup_columns, validation_rows
 from lepton_vision.config import Config
-from lepton_vision.errors import ConfigError, ManifestError
+from lepton_vision.errors import ConfigError, ManifestError, TrainingError
 from lepton_vision.evaluation import Evaluation
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation, overlap_figures
 from lepton_vision.evaluation.validation import validation_figures
@@ -37,6 +38,7 @@ from lepton_vision.mask_study import evaluate_mask_parts
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.models.device import choose_device, choose_precision
 from lepton_vision.models.network import AnyNetwork
+from lepton_vision.models.troubles import explain_troubles
 from lepton_vision.sections import GapChoice, TiltChoice
 from lepton_vision.training import fit_model
 from lepton_vision.training.distributed import is_main_process
@@ -74,6 +76,7 @@ class StudyResult:
     __repr__ = short_repr
 
 
+@explain_troubles(TrainingError, further=" Go on with resume (--resume).")
 def fit(
     config: Config,
     manifest: Manifest,
@@ -290,15 +293,17 @@ def evaluate_bundle(
         )
         result = SplitResult(report, evaluation)
     if bundle.gives_masks and (result is None or part.frame["mask_values"].notna().any()):
-        masks, page = evaluate_mask_parts(
-            [(bundle, part)],
-            out=Path(out) / "masks",
-            split=split,
-            device=device,
-            title=title,
-            facts=_looks(result, bundle, manifest, split=split, folder=scope.run_dir or out, command=scope.command),
-            progress=progress,
-        )
+        looking = _looking(result, bundle, part, folder=scope.run_dir or out, command=scope.command)
+        with looking as facts:
+            masks, page = evaluate_mask_parts(
+                [(bundle, part)],
+                out=Path(out) / "masks",
+                split=split,
+                device=device,
+                title=title,
+                facts=facts,
+                progress=progress,
+            )
         whole = SplitResult(page) if result is None else result
         result = replace(whole, masks=masks, mask_report=page)
     if result is None:
@@ -306,16 +311,17 @@ def evaluate_bundle(
     return result
 
 
-def _looks(
-    result: SplitResult | None, bundle: Bundle, manifest: Manifest, *, split: Split, folder: str | Path, command: str
-) -> dict[str, Any]:
-    """How often the split was looked at: as counted with the classes, or counted now where there are masks alone."""
+def _looking(
+    result: SplitResult | None, bundle: Bundle, part: Manifest, *, folder: str | Path, command: str
+) -> AbstractContextManager[dict[str, Any]]:
+    """How often the split was looked at: as counted with the classes, or with masks alone, once they are written."""
     if result is not None and result.evaluation is not None:
-        return {key: value for key, value in result.evaluation.provenance.items() if key in ("test_looks", "ledger")}
-    if split != "test" or bundle.config.segmentation is None:
-        return {}
+        known = result.evaluation.provenance
+        return nullcontext({key: known[key] for key in ("test_looks", "ledger") if key in known})
+    if part.frame["split"].iloc[0] != "test" or bundle.config.segmentation is None:
+        return nullcontext({})
     figures = {"masks": list(bundle.config.segmentation.names)}
-    return Ledger(Path(folder), manifest.fingerprint, command, makes_folder=True).note(bundle.bundle_id, figures)
+    return Ledger(Path(folder), part.fingerprint, command, makes_folder=True).look(bundle.bundle_id, figures)
 
 
 def run_study(

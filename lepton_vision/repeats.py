@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -171,14 +172,15 @@ def cross_validate(
     result, areas = None, list[float]()
     if config.targets:
         found = [predict(bundle, part, device=device, cache_dir=cache_dir) for bundle, part in held_out]
-        found = [replace(one, ledger=None) for one in found]  # all folds together are one look, noted below
         result, areas = _pool_classes(found, config, held_out=held_out, manifest=manifest, device=device, **shared)
     if not held_out[0][0].gives_masks:
         return CrossResult(_certain(result), areas, {})
     shared["out"] /= "masks"
-    if result is None:
-        shared["facts"] = _note_look(held_out, manifest, run_dir, {"masks": held_out[0][0].require_masks().names})
-    masks, page = evaluate_mask_parts(held_out, split="test", device=device, progress=progress, **shared)
+    figures = {"masks": held_out[0][0].require_masks().names}
+    looking = _looking(held_out, manifest, run_dir, figures) if result is None else nullcontext({})
+    with looking as facts:
+        how = {"device": device, "progress": progress, "facts": facts}
+        masks, page = evaluate_mask_parts(held_out, split="test", **how, **shared)
     whole = SplitResult(page) if result is None else result
     return CrossResult(replace(whole, masks=masks, mask_report=page), areas, _fold_dice(masks, held_out))
 
@@ -235,23 +237,29 @@ def _pool_classes(
     areas = [evaluate(part, operating_point=point, config=plain).figures[first]["auroc"].value for part in found]
     pooled = Predictions.concat(found)
     evaluation = evaluate(pooled, operating_point=point, config=config.evaluation)
-    looks = _note_look(held_out, manifest, out.parent, names_of(evaluation.figures))
-    evaluation = replace(evaluation, provenance={**evaluation.provenance, **looks})
     flow = data_flow(manifest, config.targets)
     flow["splits"] = {
         f"fold {k + 1}, held out": count_split(part, config.targets, "test") for k, (_, part) in enumerate(held_out)
     }
     models = [Model(bundle, frozenset(part.frame["image_id"].astype(str))) for bundle, part in held_out]
-    report = write_results(evaluation, pooled, out, title=title, data_flow=flow, models=models, device=device)
+    figures, cases = names_of(evaluation.figures), pooled.cases
+    with _looking(held_out, manifest, out.parent, figures, cases=cases) as looks:
+        evaluation = replace(evaluation, provenance={**evaluation.provenance, **looks})
+        report = write_results(evaluation, pooled, out, title=title, data_flow=flow, models=models, device=device)
     return SplitResult(report, evaluation), areas
 
 
-def _note_look(
-    held_out: Sequence[tuple[Bundle, Manifest]], manifest: Manifest, folder: Path, figures: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
-    """Each cross-validation is one look at the held-out parts of its folds."""
+def _looking(
+    held_out: Sequence[tuple[Bundle, Manifest]],
+    manifest: Manifest,
+    folder: Path,
+    figures: Mapping[str, Sequence[str]],
+    *,
+    cases: str = "",
+) -> AbstractContextManager[dict[str, Any]]:
+    """Each cross-validation is one look at the held-out parts of its folds, noted when its results are written."""
     bundles, command = "+".join(bundle.bundle_id for bundle, _ in held_out), f"run --folds {len(held_out)}"
-    return Ledger(folder, manifest.fingerprint, command).note(bundles, figures)
+    return Ledger(folder, manifest.fingerprint, command).look(bundles, figures, cases=cases)
 
 
 def _fold_dice(masks: SegmentationEvaluation, held_out: Sequence[tuple[Bundle, Manifest]]) -> dict[str, list[float]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from lepton_vision.files import write_atomic
 from lepton_vision.inference import Predictions
 from lepton_vision.inference.explain import explain_samples
 from lepton_vision.inspection import describe
-from lepton_vision.ledger import Look, find_ledger, names_of, record_look
+from lepton_vision.ledger import Ledger, find_ledger, names_of
 from lepton_vision.models import Bundle
 from lepton_vision.readers.versions import package_version
 from lepton_vision.reporting import write_report
@@ -95,8 +96,11 @@ def _describe(models: Sequence[Model]) -> dict[str, Any]:
     return {"models": len(described), **own, **common}
 
 
-def note_table_look(evaluation: Evaluation, predictions: Predictions, out: str | Path, *, table: Path) -> Evaluation:
-    """Note a look at a table of predictions, and return the evaluation with how many there were.
+@contextlib.contextmanager
+def table_look(
+    evaluation: Evaluation, predictions: Predictions, out: str | Path, *, table: Path
+) -> Iterator[Evaluation]:
+    """Give the evaluation of a table of predictions with how many looks there were, and note it when the block ends.
 
     The ledger is that of the run whose folder holds the table or the output, where there is one; else it begins in the
     output folder. Looks at a validation or training split are not noted.
@@ -109,22 +113,21 @@ def note_table_look(evaluation: Evaluation, predictions: Predictions, out: str |
     """
     split = predictions.split or "unknown"
     if split not in ("test", "unknown"):
-        return evaluation
+        yield evaluation
+        return
     Path(out).mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    order = np.argsort(predictions.image_id)
-    for target in predictions.targets:  # the cases and their labels, not what a model says about them
-        digest.update(target.name.encode() + predictions.y_true[target.name][order].tobytes())
-    digest.update("\n".join(predictions.image_id[order].tolist()).encode())
-    look = Look(
-        predictions.bundle_id or "another tool",
-        digest.hexdigest()[:16],
-        split,
-        "evaluate --predictions",
-        names_of(evaluation.figures),
-    )
-    looks = record_look(find_ledger(table.parent, out), look).to_dict()
-    return replace(evaluation, provenance={**evaluation.provenance, "cases": look.manifest, **looks})
+    ledger = Ledger(find_ledger(table.parent, out), "", "evaluate --predictions")
+    figures, model = names_of(evaluation.figures), predictions.bundle_id or _name_of(predictions)
+    with ledger.look(model, figures, cases=predictions.cases, split=split) as looks:
+        yield replace(evaluation, provenance={**evaluation.provenance, "cases": predictions.cases, **looks})
+
+
+def _name_of(predictions: Predictions) -> str:
+    """Tell other tools' models apart by what they say."""
+    digest, order = hashlib.sha256(), np.argsort(predictions.image_id)
+    for target in predictions.targets:
+        digest.update(predictions.y_prob[target.name][order].tobytes())
+    return f"another tool {digest.hexdigest()[:8]}"
 
 
 def explain_cases(evaluation: Evaluation, models: Sequence[Model], *, device: str = "auto") -> HeatMaps:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from lepton_vision.class_study import Scope, settle
 from lepton_vision.cli import app
 from lepton_vision.config import Config
-from lepton_vision.errors import ConfigError, EvaluationError, LeptonError, ManifestError
+from lepton_vision.errors import ConfigError, EvaluationError, LeptonError, ManifestError, ReportError
 from lepton_vision.evaluation import compare, evaluate
 from lepton_vision.inference import predict
 from lepton_vision.manifest import Manifest
@@ -125,6 +125,19 @@ def test_every_look_at_test_is_counted_and_written(trained: Trained, tmp_path: P
     assert "test looks" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_a_result_that_cannot_be_written_is_no_look(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise ReportError("The disk is full.")
+
+    monkeypatch.setattr("lepton_vision.class_study.write_results", full)
+    scope = Scope(run_dir=tmp_path)
+    with pytest.raises(ReportError):
+        evaluate_bundle(trained.bundle, trained.manifest, split="test", out=tmp_path / "out", scope=scope)
+    assert not (tmp_path / "ledger.jsonl").exists()
+
+
 def test_without_a_run_the_ledger_lies_beside_the_figures_and_no_folder_stops_it(
     trained: Trained, tmp_path: Path
 ) -> None:
@@ -149,12 +162,14 @@ def test_ways_round_the_ledger_are_in_it_too(trained: Trained, tmp_path: Path) -
     assert not (tmp_path / "elsewhere" / "ledger.jsonl").exists()
     bundle, point = Bundle.load(trained.bundle.save(study / "bundle")), trained.bundle.operating_point
     test = predict(bundle, trained.manifest.subset("test"))
-    again = evaluate(test, operating_point=point)  # seen in a notebook, without a page
+    evaluate(test, operating_point=point)  # a library writes nothing that it is not asked to
+    assert len((study / "ledger.jsonl").read_text().splitlines()) == 2
+    again = evaluate(test, operating_point=point, notes_look=True)  # seen in a notebook, without a page
     assert again.provenance["test_looks"] == 3
     page = write_report(again, study / "report.html").read_text(encoding="utf-8")
     assert "This is look 3 at the test split" in page
-    compare(test, test, operating_point=point)
-    write_report(evaluate(replace(test, ledger=None), operating_point=point), study / "other.html")
+    compare(test, test, operating_point=point, notes_look=True)
+    write_report(evaluate(test, operating_point=point), study / "other.html")
     looks = [json.loads(line) for line in (study / "ledger.jsonl").read_text().splitlines()]
     assert [line["command"] for line in looks] == [
         "evaluate",

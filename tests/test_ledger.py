@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lepton_vision.ledger import Look, find_ledger, record_look
+from lepton_vision.ledger import Ledger, Look, find_ledger, record_look
 
 LOOK = Look("0123", "4567", "test", "evaluate", {"covid": ["auroc", "sensitivity"]})
 
@@ -29,19 +29,39 @@ def test_a_look_is_a_line_with_its_facts(tmp_path: Path) -> None:
         "split": "test",
         "command": "evaluate",
         "figures": {"covid": ["auroc", "sensitivity"]},
+        "cases": "",
     }
 
 
-def test_looks_add_up_over_bundles_and_sites_stay_apart(tmp_path: Path) -> None:
+def test_looks_of_one_bundle_at_the_same_data_add_up_and_others_stay_apart(tmp_path: Path) -> None:
     first = record_look(tmp_path, LOOK)
     before = (tmp_path / "ledger.jsonl").read_bytes()
-    again = record_look(tmp_path, replace(LOOK, bundle_id="trained again", command="run"))
-    assert (first.count, again.count) == (1, 2)
+    assert (first.count, record_look(tmp_path, replace(LOOK, command="run")).count) == (1, 2)
+    assert record_look(tmp_path, replace(LOOK, bundle_id="a neighbour")).count == 1
+    assert record_look(tmp_path, replace(LOOK, manifest="other data")).count == 1
     away = replace(LOOK, manifest="site b", command="evaluate --external")
     assert [record_look(tmp_path, away).count for _ in range(2)] == [1, 2]
     assert record_look(tmp_path, replace(away, manifest="site c")).count == 1
     assert record_look(tmp_path, LOOK).count == 3
     assert (tmp_path / "ledger.jsonl").read_bytes().startswith(before)
+
+
+def test_the_same_cases_are_the_same_data_whatever_manifest_holds_them(tmp_path: Path) -> None:
+    record_look(tmp_path, replace(LOOK, cases="c1"))
+    assert record_look(tmp_path, replace(LOOK, manifest="moved", cases="c1")).count == 2
+    assert record_look(tmp_path, replace(LOOK, cases="c2")).count == 1
+    assert record_look(tmp_path, LOOK).count == 3, "which cases is not known: both at this manifest count"
+
+
+def test_a_look_is_noted_once_its_results_are_there(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, "4567", "evaluate")
+    with pytest.raises(FileNotFoundError), ledger.look("0123", {}):
+        (tmp_path / "no results").read_text()
+    assert not (tmp_path / "ledger.jsonl").exists()
+    with ledger.look("0123", {}) as facts:
+        assert facts == {"test_looks": 1}
+        assert not (tmp_path / "ledger.jsonl").exists()
+    assert ledger.note("0123", {}) == {"test_looks": 2}
 
 
 def test_a_torn_line_is_left_alone_and_the_next_one_is_whole(tmp_path: Path) -> None:

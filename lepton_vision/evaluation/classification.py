@@ -140,13 +140,14 @@ def evaluate(
     set_rules: Mapping[str, tuple[SetRule, ...]] | None = None,
     columns: Mapping[str, Sequence[Any]] | None = None,
     site: Site | None = None,
+    notes_look: bool = False,
 ) -> Evaluation:
     """Compute every figure with its interval, the curves and the worst cases.
 
     Samples whose label is unknown are left out and counted. Intervals come from a bootstrap that resamples patients
     (see ``intervals.bootstrap_figures``). A figure that is undefined is NaN and carries the reason. Where
     ``config.unit`` is not "image", images are joined first (``units.aggregate``), and the operating point is one of
-    such units. Of the test split of a bundle that belongs to a run, the look is noted in the ledger of the run.
+    such units. Nothing is written, unless a look at a test split is to be noted.
 
     Args:
         predictions: of one split.
@@ -157,6 +158,8 @@ def evaluate(
         set_rules: of the bundle, fitted on validation; without them there are no sets of answers.
         columns: by column name, N values; figures are given by subgroup too (``subgroups.evaluate_subgroups``).
         site: where the predictions are of another site than the training (``external.compare_external``).
+        notes_look: of the test split of a bundle that belongs to a run, note the look in the ledger of the run
+            (``ledger.jsonl``); ``provenance["test_looks"]`` then says how many there were.
 
     Raises:
         EvaluationError: the operating point lacks a target, or has another number of thresholds than the target.
@@ -171,7 +174,7 @@ def evaluate(
     """
     from lepton_vision.evaluation.analysis import analyze  # which computes figures of subgroups with this module
 
-    settings, ledger = config or EvaluationConfig(), predictions.test_ledger
+    settings, whole = config or EvaluationConfig(), predictions
     if settings.unit != "image":
         site = _site_of_units(site, settings, aggregation=aggregation)
         columns = {name: join_values(one, predictions, unit=settings.unit) for name, one in (columns or {}).items()}
@@ -208,7 +211,8 @@ def evaluate(
         ),
     )
     _warn_of_means(found)
-    return found if ledger is None else _noted(found, ledger, is_external=site is not None)
+    ledger = whole.test_ledger if notes_look else None
+    return found if ledger is None else _noted(found, ledger, cases=whole.cases, is_external=site is not None)
 
 
 def _warn_of_means(found: Evaluation) -> None:
@@ -221,9 +225,9 @@ def _warn_of_means(found: Evaluation) -> None:
             )
 
 
-def _noted(found: Evaluation, ledger: Ledger, *, is_external: bool) -> Evaluation:
+def _noted(found: Evaluation, ledger: Ledger, *, cases: str, is_external: bool) -> Evaluation:
     """The evaluation with the look that it is."""
-    looks = ledger.note(found.provenance["bundle_id"], names_of(found.figures), is_external=is_external)
+    looks = ledger.note(found.provenance["bundle_id"], names_of(found.figures), cases=cases, is_external=is_external)
     return replace(found, provenance={**found.provenance, **looks})
 
 

@@ -155,6 +155,7 @@ def compare(
     margin: float | Mapping[str, float] | None = None,
     config: EvaluationConfig | None = None,
     aggregations: tuple[Aggregation, Aggregation] | None = None,
+    notes_look: bool = False,
 ) -> Comparison:
     """Compare two models on the same cases.
 
@@ -162,8 +163,8 @@ def compare(
     class DeLong's test with the covariance of both scores (Obuchowski's clustered form where patients have several
     images), of proportions McNemar's exact test (``paired_tests.compare_proportions``, which see for clusters), of all
     other figures from the bootstrap. Holm's adjustment is over the endpoints of all targets together. The second model
-    is non-inferior in a figure where the interval of b - a lies above -margin (below +margin for errors). Of a test
-    split, each bundle that belongs to a run has the look noted in its ledger.
+    is non-inferior in a figure where the interval of b - a lies above -margin (below +margin for errors). Nothing is
+    written, unless looks at a test split are to be noted.
 
     Args:
         predictions_a: of the first model.
@@ -175,6 +176,7 @@ def compare(
         config: as for ``evaluate``.
         aggregations: of the first and of the second model, each fitted on validation (``units.fit_aggregation``), where
             ``config.aggregation`` is "learnt".
+        notes_look: of a test split, note the look in the ledger of the run that each bundle belongs to.
 
     Raises:
         EvaluationError: other targets, cases or labels, an endpoint that is no figure, or a margin that is not above 0.
@@ -204,9 +206,10 @@ def compare(
     margins = {t.name: _margins(margin, chosen[t.name], found[t.name]) for t in targets}
     adjusted = holm({f"{t}.{name}": found[t][name][0].p_value for t, names in chosen.items() for name in names})
     is_known = np.any([pair[0].labelled(target) for target in targets], axis=0)
-    for ledger, bundle_id in dict.fromkeys((one.test_ledger, one.bundle_id) for one in (predictions_a, predictions_b)):
+    both = dict.fromkeys((one.test_ledger, one.bundle_id) for one in (predictions_a, predictions_b) if notes_look)
+    for ledger, bundle_id in both:
         if ledger is not None:
-            replace(ledger, command="compare() in Python").note(bundle_id, chosen)
+            replace(ledger, command="compare() in Python").note(bundle_id, chosen, cases=predictions_a.cases)
     return Comparison(
         targets,
         points,

@@ -28,6 +28,7 @@ from lepton_vision.models.device import (
     suited_format,
 )
 from lepton_vision.models.norms import fold_batch_norms
+from lepton_vision.models.troubles import explain_troubles
 from lepton_vision.transforms.preprocess import UInt16Pixels, to_input
 from lepton_vision.types import ModelOutput, Pixels
 
@@ -57,6 +58,7 @@ class Engine:
     Raises:
         ConfigError: an engine, device or precision that is not there, or a batch size below 1.
         BundleError: weights that do not fit their configuration.
+        MachineError: the memory is full, or the device fails; in use too.
 
     Example:
         >>> engine = Engine(Bundle.load("runs/ct-01/bundle"))  # doctest: +SKIP
@@ -94,7 +96,8 @@ class Engine:
         if self.device.type != "cpu" or engine != "torch":
             self.streams = 1
         self._runtime = runtime_name(self.device, self.precision, engine=engine)
-        network = bundle.network().to(self.device)
+        with explain_troubles():
+            network = bundle.network().to(self.device)
         self.device = next(network.parameters()).device  # with its number: another thread has another current GPU
         if self.precision != "fp32":  # float32 is what others are compared with
             for member in network.members:
@@ -151,7 +154,8 @@ class Engine:
     def _examine(self, count: int, run: Callable[[slice], Examined]) -> Examined:
         """Run steps of at most ``samples_per_step`` images, and join what they give."""
         step = self.samples_per_step
-        parts = [run(slice(k, k + step)) for k in range(0, count, step)]
+        with explain_troubles():
+            parts = [run(slice(k, k + step)) for k in range(0, count, step)]
         if not parts:
             shapes = {t.name: 0 if t.kind == "binary" else (0, t.outputs) for t in self.bundle.targets}
             return Examined({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, None)

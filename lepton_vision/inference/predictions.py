@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -47,7 +48,7 @@ class Predictions:
         preprocess: how the pixels were prepared, or None.
         failures: samples that could not be read.
         study_id: (N,) str, "" where unknown; None where nothing is known about studies.
-        ledger: where ``evaluate`` notes a look at a test split, or None. It is not saved.
+        ledger: where ``evaluate`` notes a look at a test split, where it is asked to, or None. It is not saved.
         patient_known: (N,) bool, False where ``patient_id`` stands for a study, series or file, as the patient is not
             known; None where each ``patient_id`` but "" is a patient.
 
@@ -99,6 +100,15 @@ class Predictions:
     def test_ledger(self) -> Ledger | None:
         """Where a look at them is noted; None where they are of no test split, or belong to no run."""
         return self.ledger if self.split == "test" else None
+
+    @property
+    def cases(self) -> str:
+        """16 hexadecimal digits for the images and their labels, in any order; not for what a model says of them."""
+        digest, order = hashlib.sha256(), np.argsort(self.image_id)
+        for target in self.targets:
+            digest.update(target.name.encode() + self.y_true[target.name][order].tobytes())
+        digest.update("\n".join(self.image_id[order].tolist()).encode())
+        return digest.hexdigest()[:16]
 
     @property
     def n(self) -> int:

@@ -17,7 +17,16 @@ from lepton_vision.errors import ConfigError, EvaluationError
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.predictions import Failure, Predictions, as_text
 from lepton_vision.inference.probabilities import to_probabilities
-from lepton_vision.inference.samples import Outcome, Sample, list_files, read_ahead, read_file, read_row, rejected_rows
+from lepton_vision.inference.samples import (
+    Outcome,
+    Sample,
+    list_files,
+    read_ahead,
+    read_file,
+    read_row,
+    rejected_rows,
+    warn_of_failures,
+)
 from lepton_vision.inference.volume_samples import list_volumes, read_volume
 from lepton_vision.ledger import Ledger
 from lepton_vision.manifest.table import Manifest
@@ -64,7 +73,7 @@ def predict(
 
     Returns:
         Predictions with the labels of the manifest where it has the columns of a target, unknown otherwise. Of a test
-        split they carry the ledger of the bundle's run, where ``evaluate`` and ``compare`` note that they look.
+        split they carry the ledger of the bundle's run, where ``evaluate`` and ``compare`` note a look if asked to.
 
     Raises:
         EvaluationError: a manifest of several splits, or probabilities that are not numbers.
@@ -188,6 +197,7 @@ def _of_manifest(
     found: _Found, bundle: Bundle, *, manifest: Manifest, index: npt.NDArray[np.int64], split: str | None
 ) -> Predictions:
     rows = index[[sample.row for sample in found.samples]] if found.samples else index[:0]
+    warn_of_failures(found.failures, manifest)
     table = manifest.frame
     labels = {target.name: _labels(manifest, target)[rows] for target in bundle.targets}
     return Predictions(

@@ -33,6 +33,7 @@ from lepton_vision.types import Image, SampleAddress, short_repr
 
 _LOGGER = logging.getLogger(__name__)
 UInt16Pixels = npt.NDArray[np.uint16]
+_NAMED = 5  # rows that a warning names
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
 
@@ -122,6 +123,29 @@ def frames_of(image: Image) -> list[Image]:
         )
         for k in range(image.pixels.shape[1])
     ]
+
+
+def warn_of_failures(failures: Sequence[Failure], manifest: Manifest, *, rejected: int = 0) -> None:
+    """Say which rows of a manifest are in no figure because they cannot be read, though they could be when scanned.
+
+    Args:
+        failures: of the rows of ``manifest``.
+        manifest: where they stand.
+        rejected: so many of them are rows that the scan rejected, which come first.
+    """
+    found = failures[rejected:]
+    if not found:
+        return
+    numbers = np.arange(len(manifest)) if manifest.numbers is None else manifest.numbers
+    rows = dict(zip(manifest.frame["image_id"].astype(str), numbers.tolist(), strict=True))
+    named = "; ".join(f"row {rows.get(one.image_id, '?')}, {one.image_id}: {one.reason}" for one in found[:_NAMED])
+    _LOGGER.warning(
+        "%d of %d rows cannot be read now and are in no figure (%s%s). Put the files back, or scan again.",
+        len(found),
+        int(manifest.is_ok.sum()),
+        named,
+        f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else "",
+    )
 
 
 class PathList(Sequence[Path]):

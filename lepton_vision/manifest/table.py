@@ -37,6 +37,7 @@ class Manifest:
         label_columns: columns that hold labels.
         unmatched_labels: rows of the label table that matched no file (0 without a table).
         label_notes: sentences about labels that were lost between the label table and the files.
+        numbers: (N,) row of each row in the manifest that this is a part of, from 0; None where it is a whole one.
 
     Raises:
         ManifestError: a column stands twice or is missing, or two ok rows share an ``image_id``.
@@ -53,6 +54,7 @@ class Manifest:
     label_columns: tuple[str, ...] = ()
     unmatched_labels: int = 0
     label_notes: tuple[str, ...] = ()
+    numbers: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frame", conform(self.frame, label_columns=self.label_columns))
@@ -158,7 +160,8 @@ class Manifest:
         if chosen.dtype == bool and chosen.shape != (len(self),):
             raise ManifestError(f"Expected a mask of {len(self)} values. Received: {chosen.size}.")
         positions = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
-        return replace(self, frame=self.frame.iloc[positions])
+        numbers = positions if self.numbers is None else self.numbers[positions]
+        return replace(self, frame=self.frame.iloc[positions], numbers=numbers)
 
     def locate(self, row: int) -> SampleAddress:
         """Where the pixels of one row lie."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,18 +61,18 @@ def write_report(
         >>> write_report(evaluation, "runs/ct-01/report.html")  # doctest: +SKIP
     """
     check_place(path)
-    evaluation = _with_looks(evaluation, Path(path).parent)
-    page = render_report(evaluation, title=title, data_flow=data_flow, provenance=provenance, maps=maps)
-    return write_page(path, page)
+    with _looking(evaluation, Path(path).parent) as looks:
+        evaluation = replace(evaluation, provenance={**evaluation.provenance, **looks})
+        page = render_report(evaluation, title=title, data_flow=data_flow, provenance=provenance, maps=maps)
+        return write_page(path, page)
 
 
-def _with_looks(evaluation: Evaluation, folder: Path) -> Evaluation:
-    """Note a look at a test split that nobody has noted, as in a notebook."""
+def _looking(evaluation: Evaluation, folder: Path) -> contextlib.AbstractContextManager[Mapping[str, Any]]:
+    """Note a look at a test split that nobody has noted, as in a notebook, once the page is there."""
     if evaluation.split != "test" or "test_looks" in evaluation.provenance:
-        return evaluation
+        return contextlib.nullcontext({})
     ledger = Ledger(find_ledger(folder), "", "write_report", makes_folder=True)
-    looks = ledger.note(evaluation.provenance.get("bundle_id"), names_of(evaluation.figures))
-    return replace(evaluation, provenance={**evaluation.provenance, **looks})
+    return ledger.look(evaluation.provenance.get("bundle_id"), names_of(evaluation.figures))
 
 
 def render_report(

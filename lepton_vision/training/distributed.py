@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,11 +14,13 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lepton_vision.errors import TrainingError
+from lepton_vision.errors import ConfigError, LeptonError, TrainingError
 
 T = TypeVar("T")
 # The other processes wait here while the first one validates.
 _PATIENCE = timedelta(hours=3)
+# What is heard of a process that has ended: by gloo, NCCL or the store.
+_PEERS = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|^Dist\w*Error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,10 @@ class World:
         if self.size > 1:
             distributed.all_reduce(value)
         return value
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Mean of ``value`` over all processes; of one process it is ``value`` itself."""
+        return value if self.size == 1 else self.total(value) / self.size
 
     def share(self, value: T) -> T:
         """What process 0 holds, in every process."""
@@ -111,17 +118,29 @@ def local_device(device: torch.device) -> torch.device:
 
 def start_group(device: torch.device) -> None:
     """Join the other processes: NCCL between GPUs, where each is told its own, and gloo elsewhere."""
+    how: dict[str, Any] = {"backend": "gloo"}
     if device.type == "cuda":
-        distributed.init_process_group("nccl", timeout=_PATIENCE, device_id=device)
-    else:
-        distributed.init_process_group("gloo", timeout=_PATIENCE)
+        how = {"backend": "nccl", "device_id": device}
+    try:
+        distributed.init_process_group(timeout=_PATIENCE, **how)
+    except (ValueError, RuntimeError) as error:
+        raise TrainingError(
+            f"Cannot join the other processes of this training ({type(error).__name__}). Start it with torchrun, which "
+            "says to each where they meet, and each training on a machine with a --master-port of its own; for a "
+            "single process unset WORLD_SIZE."
+        ) from error
 
 
 @contextlib.contextmanager
 def join_world(device: torch.device) -> Iterator[World]:
     """Join the other processes of ``torchrun`` (gloo on CPU, NCCL on CUDA) and leave them at the end.
 
-    A process group that stands already is used and left standing.
+    A process group that stands already is used and left standing. Where one process ends with an error, the others hear
+    of it at their next exchange, and end too.
+
+    Raises:
+        TrainingError: another process has ended, or the group cannot be joined.
+        ConfigError: more processes than GPUs.
 
     Example:
         >>> with join_world(torch.device("cpu")) as world:
@@ -135,11 +154,30 @@ def join_world(device: torch.device) -> Iterator[World]:
         return
     device = local_device(device)
     if device.type == "cuda":
+        _check_gpus(device)
         torch.cuda.set_device(device)
     if not stands:
         start_group(device)
     try:
         yield World(distributed.get_rank(), distributed.get_world_size(), device)
+    except Exception as error:
+        stands |= device.type == "cuda"  # to leave NCCL's group is to wait for processes that may wait for this one
+        if isinstance(error, LeptonError) or not _PEERS.search(f"{type(error).__name__} {error}"):
+            raise
+        raise TrainingError(
+            "Another process of this training has ended, and its own message says why (one without a message was ended "
+            "from outside, as where memory is full): all of them end. Mend that, and go on with resume (--resume)."
+        ) from error
     finally:
         if not stands:
             distributed.destroy_process_group()
+
+
+def _check_gpus(device: torch.device) -> None:
+    count = torch.cuda.device_count()
+    if (device.index or 0) >= count:
+        raise ConfigError(
+            f"Expected a GPU for each process of torchrun on this machine. Found: {count}, and one process too many. "
+            f"Use --nproc-per-node {count}.",
+            key="device",
+        )

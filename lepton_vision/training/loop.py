@@ -19,6 +19,8 @@ from lepton_vision.config import Config
 from lepton_vision.errors import TrainingError
 from lepton_vision.models.allocator import keep_freed_memory
 from lepton_vision.models.device import choose_device, choose_precision, suited_format
+from lepton_vision.models.troubles import explain_troubles
+from lepton_vision.training.batch_norms import check_batch_norms
 from lepton_vision.training.checkpoint import Best, CheckpointFolder, Origin
 from lepton_vision.training.distributed import World, join_world, local_device
 from lepton_vision.training.features import FixedStages, UpperPart, check_cached
@@ -96,10 +98,12 @@ def fit_model(
     chosen = choose_device(device)
     keep_freed_memory()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(explain_troubles(TrainingError, further=" Go on with resume (--resume)."))
         stack.enter_context(explain_full_memory(config.train, chosen))
         world = stack.enter_context(join_world(chosen))
         stack.enter_context(_leave_global_state(world.device))
         wish = stack.enter_context(listen_for_interrupt())
+        check_batch_norms(config, samples=len(train_loader.sampler))  # type: ignore[arg-type]
         folder, origin = CheckpointFolder(Path(run_dir)), Origin(config, data_fingerprint, world.size)
         classes = _class_weights(train_loader, config, config.targets or model.targets)
         stepper = make_stepper(model, config, world=world, class_weights=classes)
@@ -242,7 +246,8 @@ def _read(run: Run, unread: list[Taken]) -> None:
     if not unread:
         return
     position, scaler = run.position, run.stepper.scaler
-    figures = torch.stack([torch.stack((taken.loss, taken.norm)) for taken in unread]).tolist()
+    own = torch.stack([torch.stack((taken.loss, taken.norm)) for taken in unread])
+    figures = run.stepper.world.mean(own).tolist()  # so that all processes see the same, and decide alike
     for taken, (loss, norm) in zip(unread, figures, strict=True):
         if math.isfinite(loss) and math.isfinite(norm):
             position.loss_sum += loss * taken.images

@@ -1,4 +1,4 @@
-"""What a run says where a GPU has too little memory for it."""
+"""What a run says where a GPU, or the machine, has too little memory for it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from lepton_vision.errors import TrainingError
+from lepton_vision.models.troubles import is_memory_full
 
 if TYPE_CHECKING:
     from lepton_vision.config import TrainConfig
@@ -23,7 +24,9 @@ def explain_full_memory(config: TrainConfig, device: torch.device) -> Iterator[N
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not is_memory_full(error):
+            raise
         size, steps = config.batch_size, config.accumulate_steps
         half, doubled = max(1, size // 2), 2 * steps
         same = f"train.batch_size={half} with train.accumulate_steps={doubled} learns from as many images in a step"

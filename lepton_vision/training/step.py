@@ -103,8 +103,8 @@ def take_step(stepper: Stepper, batches: Sequence[Batch], *, forward: nn.Module,
         rate: learning rate of groups with ``lr_scale`` 1.
 
     Returns:
-        Loss () of this process' share, times the number of processes, and gradient norm () before clipping, of an
-        ensemble the largest of its members'; both stay on the device.
+        Loss () of this process' share, times the number of processes, whose mean over them is the loss; and gradient
+        norm () before clipping, of an ensemble the largest of its members'. Both stay on the device.
     """
     world, scaler, device = stepper.world, stepper.scaler, stepper.world.device
     counts = [count_known(batch.labels, stepper.targets, masks=batch.masks) for batch in batches]

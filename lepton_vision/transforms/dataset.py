@@ -136,8 +136,7 @@ class ImageDataset(Dataset[Batch]):
             image = read_pixels(address.path, frame=address.frame, member=address.member)
             pixels = preprocess_image(image, self.config)
         except ReadError as error:
-            error.path = error.path or address.path
-            raise
+            raise self.rows.unreadable(row, error) from error
         if self.cache is not None:
             self.cache.put(row, pixels)
         return pixels

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lepton_vision.config import PreprocessConfig, SegmentationConfig
+from lepton_vision.errors import ReadError
 from lepton_vision.manifest.mask_values import check_mask_values
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.mask import LabelMap
@@ -58,7 +59,12 @@ class MaskRows:
         if kept is not None:
             mask: LabelMap = kept[0].astype(np.uint8)
             return mask
-        mask = load_mask(address, self.segmentation, config=self.config, on=self.images.locate(row))
+        image = self.images.locate(row)
+        try:
+            mask = load_mask(address, self.segmentation, config=self.config, on=image)
+        except ReadError as error:
+            what = "" if error.path == image.path else ", its mask"
+            raise self.rows.unreadable(row, error, what=what) from error
         if self.cache is not None:
             self.cache.put(row, mask[None].astype(np.uint16))
         return mask
@@ -75,4 +81,5 @@ def mask_table(manifest: Manifest) -> RowTable:
         members=TextColumn.of_column(manifest.frame["mask_member"], images.index),
         frames=images.frames,
         repairs=TextColumn.of("" for _ in range(len(images))),
+        numbers=images.numbers,
     )

@@ -17,12 +17,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lepton_vision.errors import ManifestError
+from lepton_vision.errors import ManifestError, ReadError
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.types import SampleAddress
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_GONE = ("missing", "empty", "not_an_image", "truncated", "corrupt", "unreachable")  # a scan finds these
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ class RowTable:
         members: names of arrays inside .npz files; "" for other files.
         frames: (N,) int32 frame, -1 for a file that is one sample.
         repairs: what has to be repaired in a series, see ``SampleAddress.repair``.
+        numbers: (N,) int64 row of each row in the whole manifest, for messages.
     """
 
     root: Path
@@ -91,6 +95,7 @@ class RowTable:
     members: TextColumn
     frames: npt.NDArray[np.int32]
     repairs: TextColumn
+    numbers: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, manifest: Manifest) -> RowTable:
@@ -106,6 +111,7 @@ class RowTable:
             members=TextColumn.of_column(frame["member"], index),
             frames=frame["frame"].to_numpy(dtype=np.int32, na_value=-1)[index],
             repairs=TextColumn.of_column(frame["repair"], index),
+            numbers=index if manifest.numbers is None else manifest.numbers[index],
         )
 
     def __len__(self) -> int:
@@ -120,6 +126,13 @@ class RowTable:
         frame = int(self.frames[row])
         path, member = self.root / self.paths[row], self.members[row] or None
         return SampleAddress(path, member, None if frame < 0 else frame, self.repairs[row])
+
+    def unreadable(self, row: int, error: ReadError, *, what: str = "") -> ReadError:
+        """Return the error of one row that names it: file names may hold names of patients."""
+        text = f"Row {self.numbers[row]} (from 0) of the manifest, {self.image_id(row)}{what}: {error}"
+        if error.reason in _GONE:
+            text += " It could be read when the folder was scanned: put the file back, or scan again."
+        return ReadError(text, reason=error.reason, path=error.path or self.locate(row).path)
 
 
 def usable_rows(manifest: Manifest, *, what: str) -> RowTable:

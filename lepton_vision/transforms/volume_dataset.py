@@ -154,8 +154,7 @@ class VolumeDataset(Dataset[Batch]):
             grid = grid_of(image, self.volume)
             pixels = preprocess_view(image, self.config.preprocess, self.volume)
         except ReadError as error:
-            error.path = error.path or address.path
-            raise
+            raise self.rows.unreadable(row, error) from error
         mask = None
         place = None if self.masks is None else self.masks.locate(row)
         if place is not None and self.config.segmentation is not None:
@@ -167,7 +166,8 @@ class VolumeDataset(Dataset[Batch]):
                     mask = prepare_slice_mask(labels, grid, config=self.config.preprocess)
             except ReadError as error:
                 error.path = error.path or place.path
-                raise
+                what = "" if error.path == address.path else ", its mask"
+                raise self.rows.unreadable(row, error, what=what) from error
         structures = 0 if self.config.segmentation is None else len(self.config.segmentation.structures)
         points = find_points(np.zeros((0, 0, 0), np.uint8) if mask is None else mask, structures=structures)
         return Prepared(pixels, mask, points, grid.spacing_mm)

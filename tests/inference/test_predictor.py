@@ -83,7 +83,9 @@ def by_hand(bundle: Bundle, path: Path) -> dict[str, np.ndarray]:
     }
 
 
-def test_rows_in_order_and_the_broken_one_is_told(bundle: Bundle, folder: Path) -> None:
+def test_rows_in_order_and_the_broken_one_is_told(
+    bundle: Bundle, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     told: list[tuple[int, int]] = []
     predictions = predict(
         bundle,
@@ -97,6 +99,8 @@ def test_rows_in_order_and_the_broken_one_is_told(bundle: Bundle, folder: Path) 
     assert predictions.image_id.tolist() == [f"id{k}" for k in read]
     assert predictions.patient_id.tolist() == ["" if k == 0 else f"p{k // 2}" for k in read]
     assert [tuple(failure) for failure in predictions.failures] == [(f"id{BROKEN}", "truncated")]
+    named = f"1 of {N} rows cannot be read now and are in no figure (row {BROKEN}, id{BROKEN}: truncated)."
+    assert sum(named in message for message in caplog.messages) == 1
     assert (predictions.split, predictions.bundle_id) == ("val", bundle.bundle_id)
     assert predictions.preprocess == bundle.config.preprocess
     assert predictions.addresses is not None

@@ -12,6 +12,7 @@ import pytest
 import torch
 from tiny import TinyDataset, TinyNetwork, plain_descent, run_tiny, tiny_config, tiny_ensemble, tiny_loader
 
+from lepton_vision.errors import ConfigError, TrainingError
 from lepton_vision.training.distributed import join_world, local_device
 
 SCRIPT = Path(__file__).with_name("tiny.py")
@@ -57,8 +58,42 @@ def test_two_processes_equal_one_with_the_double_batch(
         torch.testing.assert_close(first["state"][name], value, rtol=1e-5, atol=1e-6)
         assert torch.equal(first["final"][name], second["final"][name])
         assert torch.equal(first["state"][name], second["state"][name])
-    rows = (tmp_path / "two/metrics.jsonl").read_text().splitlines()
-    assert [json.loads(row)["epoch"] for row in rows] == [0, 1], "process 0 alone writes"
+    two, one = (
+        [json.loads(row) for row in (tmp_path / f"{name}/metrics.jsonl").read_text().splitlines()]
+        for name in ("two", "one")
+    )
+    assert [row["epoch"] for row in two] == [0, 1], "process 0 alone writes"
+    assert [row["train_loss"] for row in two] == pytest.approx([row["train_loss"] for row in one], rel=1e-5)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_where_one_process_fails_the_others_end_with_a_message(tmp_path: Path, rank: int) -> None:
+    done = torchrun(tmp_path / "two", batch_size=4, fails_in=rank)
+    assert done.returncode != 0
+    assert "IndexError" in done.stderr, "the reason, of the process that failed"
+    assert "TrainingError: Another process of this training has ended" in done.stderr
+
+
+def test_a_killed_process_ends_the_others(tmp_path: Path) -> None:
+    done = torchrun(tmp_path / "two", batch_size=4, kill_at=1)
+    assert done.returncode != 0
+    assert "Signal 9" in done.stderr
+
+
+def test_processes_that_cannot_meet_are_told_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(TrainingError, match=r"Start it with torchrun"), join_world(torch.device("cpu")):
+        pass
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"--nproc-per-node 1"), join_world(torch.device("cuda")):
+        pass
 
 
 def test_norm_layers_that_saw_other_images_end_alike_in_all_processes(tmp_path: Path) -> None:

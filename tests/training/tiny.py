@@ -211,6 +211,8 @@ def main(run_dir: Path, options: dict[str, object]) -> None:
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     batch_size = int(options.get("batch_size", 4))
     dataset = TinyDataset(unknown=options.get("unknown", ()))
+    if rank == options.get("fails_in"):
+        dataset.values["finding"] = dataset.values["finding"][:3]  # rows behind these are gone
     loader = tiny_loader(dataset, batch_size=batch_size, rank=rank, world=world, workers=int(options.get("workers", 0)))
     config = tiny_config(*options.get("overrides", ()))
     arguments = {"resume": bool(options.get("resume", False)), "progress": progress}

@@ -200,5 +200,11 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     with pytest.raises(ReadError) as caught:
         list(make_loader(manifest, volume_config()))
     assert caught.value.path == path
+    assert str(caught.value).startswith(f"Row 1 (from 0) of the manifest, {manifest.frame['image_id'][1]}: ")
+    mask = manifest.root / manifest.frame["mask_path"][2]
+    mask.unlink()
+    part = manifest.select([3, 2])
+    with pytest.raises(ReadError, match=rf"^Row 2 .*, {part.frame['image_id'][1]}, its mask: .*scan again"):
+        list(make_loader(part, volume_config()))
     with pytest.raises(IndexError):
         VolumeDataset(manifest, volume_config()).batch([4])
