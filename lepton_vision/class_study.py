@@ -247,8 +247,9 @@ def _looking(
 def _read_reference(folder: Path | None) -> Predictions | None:
     if folder is None:
         return None
-    path = folder / "predictions.csv"
-    if not path.is_file():
+    places = [folder / "predictions.csv", folder / "predictions.parquet"]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
         raise EvaluationError(
             "The reference has no predictions.csv. Give the folder that `evaluate` or `run` wrote, e.g. "
             "runs/ct-01/evaluation.",

@@ -25,6 +25,8 @@ from lepton_vision.reporting.evidence import Run
 from lepton_vision.reporting.model_card import write_documents
 from lepton_vision.types import CaseKey, HeatMaps, Pixels
 
+_MOST_CELLS = 20_000_000  # of a CSV table: half a gigabyte
+
 
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -52,6 +54,8 @@ def write_results(
 ) -> Path:
     """Write ``predictions.csv``, ``figures.json``, ``report.html``, ``model_card.md`` and the checklists into ``out``.
 
+    Of very many classes the table is ``predictions.parquet``.
+
     Args:
         evaluation: what ``evaluate`` returned.
         predictions: what it was made of.
@@ -68,7 +72,7 @@ def write_results(
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    predictions.save(out / "predictions.csv")
+    predictions.save(out / table_name(predictions))
     write_atomic(out / "figures.json", json.dumps(evaluation.to_dict(), indent=1))
     facts = _describe(models)
     facts |= {key: value for key, value in evaluation.provenance.items() if key in ("cases", "test_looks", "ledger")}
@@ -79,6 +83,12 @@ def write_results(
     return write_report(
         evaluation, out / "report.html", title=title, data_flow=data_flow, provenance=facts or None, maps=maps
     )
+
+
+def table_name(predictions: Predictions) -> str:
+    """Name of the table of predictions among the results: Parquet where CSV would take gigabytes of text."""
+    cells = sum(values.size for values in predictions.y_prob.values())
+    return "predictions.parquet" if cells > _MOST_CELLS else "predictions.csv"
 
 
 def _describe(models: Sequence[Model]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from lepton_vision.evaluation.conformal import conformal_sets
 from lepton_vision.evaluation.decision_curve import decision_curve
 from lepton_vision.evaluation.external import Site, compare_external
 from lepton_vision.evaluation.intervals import Bootstrap
+from lepton_vision.evaluation.many_classes import SHOWN, are_many
 from lepton_vision.evaluation.questions import questions_of
 from lepton_vision.evaluation.subgroups import evaluate_subgroups
 from lepton_vision.inference.predictions import Predictions
@@ -35,12 +36,14 @@ def analyze(
         predictions: of one split.
         operating_point: thresholds for every binary and multilabel target.
         config: replicates, confidence and seed.
-        set_rules: of the bundle, by target name; without them there are no sets of answers.
+        set_rules: of the bundle, by target name; without them there are no sets of answers, nor with many classes
+            (``many_classes``), of which the first ones alone are analysed by class.
         columns: by column name, N values: subgroups by them.
         site: where the predictions are of another site.
     """
     bootstrap = Bootstrap.of(config)
-    questions = {target.name: questions_of(predictions, target) for target in predictions.targets}
+    many = {t.name for t in predictions.targets if t.is_exclusive and are_many(len(t.classes), predictions.n)}
+    questions = {t.name: questions_of(predictions, t)[: SHOWN if t.name in many else None] for t in predictions.targets}
     return Analyses(
         calibration={k: tuple(calibration_statistics(q, bootstrap) for q in asked) for k, asked in questions.items()},
         decision_curve={k: tuple(decision_curve(q, bootstrap) for q in asked) for k, asked in questions.items()},
@@ -53,7 +56,7 @@ def analyze(
         conformal={
             target.name: conformal_sets(predictions, target, rules=set_rules[target.name], bootstrap=bootstrap)
             for target in predictions.targets
-            if target.name in set_rules
+            if target.name in set_rules and target.name not in many
         }
         if set_rules
         else None,

@@ -14,6 +14,7 @@ from lepton_vision.types import FloatArray, SampleAddress, Target
 
 LARGEST_GALLERY = 12
 LARGEST_UNSURE = 6
+_AT_ONCE = 4096  # rows of many classes of which a copy is held
 _SMALLEST = 1e-7  # float32 probabilities saturate; a logit beyond ±16 carries no information
 
 
@@ -76,8 +77,9 @@ def unsure_cases(
     """
     prob = part.y_prob[target.name]
     if target.is_exclusive:
-        ordered = np.sort(prob, axis=1)
-        return tuple(_named(part, target, row) for row in _first(ordered[:, -1] - ordered[:, -2], count))
+        blocks = [np.partition(prob[at : at + _AT_ONCE], -2, axis=1)[:, -2:] for at in range(0, part.n, _AT_ONCE)]
+        two = np.concatenate(blocks) if blocks else np.zeros((0, 2))
+        return tuple(_named(part, target, row) for row in _first(two[:, 1] - two[:, 0], count))
     truth, prob = (values.reshape(part.n, target.outputs) for values in (part.y_true[target.name], prob))
     borders = np.asarray(thresholds).clip(_SMALLEST, 1.0 - _SMALLEST)
     distance = np.abs(logit(prob.clip(_SMALLEST, 1.0 - _SMALLEST)) - logit(borders))

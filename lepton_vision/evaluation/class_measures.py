@@ -179,10 +179,11 @@ class MulticlassMeasures:
             truths, prob.ravel(), unit=pairs, units=units, threshold=limit.ravel(), extent=extent
         )
         chance = prob[np.arange(self.n), label].clip(_EPS, 1.0 - _EPS)
-        cells = np.zeros((self.n, k * k))
-        cells[np.arange(self.n), label * k + called] = 1.0
-        columns = [-np.log(chance), ((prob - self._is_class) ** 2).sum(axis=1)]
-        self._sums = unit_sums(np.column_stack([cells, *columns]), unit, units=units)
+        is_called = called[:, None] == np.arange(k)
+        step = np.abs(label - called).astype(np.float64)
+        columns = [-np.log(chance), ((prob - self._is_class) ** 2).sum(axis=1), step, step**2]
+        whole = [self._is_class, is_called, self._is_class & is_called, np.column_stack(columns)]
+        self._sums = unit_sums(np.concatenate(whole, axis=1), unit, units=units)
         # A class that is called, but not there, has an F1 of 0, which no sample could raise: it is left out.
         found = judged(self._parts, AVERAGED) | {"f1": self._is_class.any(axis=0)}
         self.averaged = found if averaged is None else averaged
@@ -191,8 +192,8 @@ class MulticlassMeasures:
         """Figures over all classes, then ``<figure>_<class>``, (R,) each."""
         k = len(self._classes)
         sums = counts @ self._sums
-        cells = sums[:, : k * k].reshape(-1, k, k)
-        true, called, hits = cells.sum(axis=2), cells.sum(axis=1), np.trace(cells, axis1=1, axis2=2)
+        true, called, hits = sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k : 3 * k].sum(axis=1)
+        nats, square, step, step_square = sums[:, 3 * k :].T
         n = true.sum(axis=1)
         parts = {name: part.values(counts) for name, part in self._parts.items()}
         over = averages(parts, support=true.T, micro=self._micro.values(counts), averaged=self.averaged)
@@ -205,12 +206,14 @@ class MulticlassMeasures:
             "balanced_accuracy": macro(parts, "sensitivity", self.averaged),
             "f1_macro": macro(parts, "f1", self.averaged) * present,
             "mcc": ratio(hits * n - (true * called).sum(axis=1), np.sqrt(spread.clip(0.0))),
-            "log_loss": ratio(sums[:, k * k], n),
-            "brier": ratio(sums[:, k * k + 1], n),
+            "log_loss": ratio(nats, n),
+            "brier": ratio(square, n),
         }
         for name in ("specificity", "ppv", "npv"):
             figures[f"{name}_macro"] = macro(parts, name, self.averaged)
-        return figures | (_ordinal(cells) if self._is_ordinal else {}) | over | by_class(parts)
+        return (
+            figures | (_ordinal(true, called, step, step_square) if self._is_ordinal else {}) | over | by_class(parts)
+        )
 
     def size(self, name: str) -> int:
         """Samples in the denominator of a class's figure, all labelled samples otherwise."""
@@ -265,14 +268,12 @@ class MulticlassMeasures:
         return "a class is never called" if name.startswith(("ppv", "npv")) else "every sample is of one class"
 
 
-def _ordinal(cells: FloatArray) -> dict[str, FloatArray]:
-    """Agreement of called and true class for classes in order; ``cells`` is (R, K, K), rows truth."""
-    k = cells.shape[1]
-    steps = np.abs(np.arange(k)[:, None] - np.arange(k)[None, :]).astype(np.float64)
-    n = cells.sum(axis=(1, 2))
-    chance = np.einsum("ri,rj->rij", cells.sum(axis=2), cells.sum(axis=1))
-    seen, expected = (cells * steps**2).sum(axis=(1, 2)), ratio((chance * steps**2).sum(axis=(1, 2)), n)
-    return {"kappa_quadratic": 1.0 - ratio(seen, expected), "class_error": ratio((cells * steps).sum(axis=(1, 2)), n)}
+def _ordinal(true: FloatArray, called: FloatArray, step: FloatArray, step_square: FloatArray) -> dict[str, FloatArray]:
+    """Agreement of called and true class for classes in order; (R, K) counts of both, (R,) sums of their distances."""
+    place, n = np.arange(true.shape[1], dtype=np.float64), true.sum(axis=1)
+    # The distances that chance gives: (i - j)^2 over all pairs of a true and a called class.
+    chance = n * (true @ place**2 + called @ place**2) - 2.0 * (true @ place) * (called @ place)
+    return {"kappa_quadratic": 1.0 - ratio(step_square, ratio(chance, n)), "class_error": ratio(step, n)}
 
 
 def judged(parts: Mapping[str, BinaryMeasures], names: Sequence[str]) -> dict[str, BoolArray]:

@@ -20,6 +20,7 @@ from lepton_vision.evaluation.cases import WorstCase, unsure_cases, worst_cases
 from lepton_vision.evaluation.class_measures import Averaged, MulticlassMeasures, MultilabelMeasures
 from lepton_vision.evaluation.curves import ClassCurves, class_curves
 from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, patient_units
+from lepton_vision.evaluation.many_classes import SHOWN, ManyClassMeasures, are_many
 from lepton_vision.evaluation.measures import BinaryMeasures, Extent
 from lepton_vision.evaluation.units import Aggregation, aggregate, count_unknown, join_values
 from lepton_vision.inference.predictions import Predictions
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from lepton_vision.evaluation.external import Site
 
 CountArray = npt.NDArray[np.int64]
-ClassMeasures = BinaryMeasures | MulticlassMeasures | MultilabelMeasures
+ClassMeasures = BinaryMeasures | MulticlassMeasures | ManyClassMeasures | MultilabelMeasures
 Found = TypeVar("Found")
 _DEFAULT = Extent()
 _LOGGER = logging.getLogger(__name__)
@@ -266,6 +267,8 @@ def figures_of(
     others = measures.analytic(settings.confidence)
     figures = bootstrap_figures(measures, Bootstrap.of(settings))
     figures = {k: replace(_with_notes(k, figure, measures), others=others.get(k, ())) for k, figure in figures.items()}
+    if isinstance(measures, ManyClassMeasures):
+        figures = {name: _analytic_instead(figure) for name, figure in figures.items()}
     return figures | measures.calibration(settings.confidence)
 
 
@@ -276,6 +279,14 @@ def _with_notes(name: str, figure: Figure, measures: ClassMeasures) -> Figure:
     if reason := measures.withheld(name):
         figure = replace(figure, low=np.nan, high=np.nan, reason=reason, method="")
     return replace(figure, reason="; ".join(text for text in (measures.caveat(name), figure.reason) if text))
+
+
+def _analytic_instead(figure: Figure) -> Figure:
+    """A figure without a bootstrap interval with the first of the others, where there is one."""
+    if not figure.others or not np.isnan(figure.low):
+        return figure
+    first, *rest = figure.others
+    return replace(figure, low=first.low, high=first.high, method=first.method, reason="", others=tuple(rest))
 
 
 def _provenance(predictions: Predictions, settings: EvaluationConfig) -> dict[str, Any]:
@@ -309,8 +320,12 @@ def measures_of(
     unit, units = patient_units(part.patient_id)
     if target.kind == "binary":
         return BinaryMeasures(truth, prob, unit=unit, units=units, threshold=thresholds[0], extent=extent)
+    is_ordinal = target.kind == "ordinal"
+    if target.is_exclusive and are_many(len(target.classes), part.n):
+        return ManyClassMeasures(
+            truth, prob, unit=unit, units=units, classes=target.classes, is_ordinal=is_ordinal, averaged=averaged
+        )
     if target.is_exclusive:
-        is_ordinal = target.kind == "ordinal"
         return MulticlassMeasures(
             truth,
             prob,
@@ -365,13 +380,15 @@ def thresholds_of(point: OperatingPoint, target: Target) -> tuple[float, ...]:
 def _curves(
     part: Predictions, target: Target, *, thresholds: tuple[float, ...], settings: EvaluationConfig
 ) -> tuple[ClassCurves, ...]:
-    """One for the positive class of a binary target, else one per class."""
+    """One for the positive class of a binary target, else one per class; of many classes, of the first ones."""
     truth, prob = (
         values.reshape(part.n, target.outputs) if not target.is_exclusive else values
         for values in (part.y_true[target.name], part.y_prob[target.name])
     )
     curves = []
-    for k, name in enumerate((target.positive,) if target.kind == "binary" else target.classes):
+    classes = (target.positive,) if target.kind == "binary" else target.classes
+    is_many = target.is_exclusive and are_many(len(classes), part.n)
+    for k, name in enumerate(classes[: SHOWN if is_many else None]):
         known = np.ones(part.n, dtype=np.bool_) if target.is_exclusive else ~np.isnan(truth[:, k])
         is_positive = truth == k if target.is_exclusive else truth[known, k] > 0
         threshold = thresholds[k] if thresholds else None  # NaN is no line to draw, see ``threshold_table``

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -92,7 +92,7 @@ class AurocQuestion(NamedTuple):
     unit: IntArray
 
 
-def mean_auroc(questions: Sequence[AurocQuestion], *, units: int) -> AurocCovariance:
+def mean_auroc(questions: Iterable[AurocQuestion], *, units: int, count: int | None = None) -> AurocCovariance:
     """Estimate the variance of the plain mean of the AUROCs of several classes (macro, one against the rest).
 
     The structural components of DeLong's covariance are summed over the classes by patient before they are squared: a
@@ -103,6 +103,7 @@ def mean_auroc(questions: Sequence[AurocQuestion], *, units: int) -> AurocCovari
     Args:
         questions: one for each class, each with both answers.
         units: number of patients; ``unit`` of all questions counts the same ones.
+        count: number of questions, where they are made one at a time.
 
     Returns:
         One AUROC with its variance.
@@ -117,11 +118,14 @@ def mean_auroc(questions: Sequence[AurocQuestion], *, units: int) -> AurocCovari
         >>> float(found.auroc[0]), float(found.covariance[0, 0])
         (0.75, 0.125)
     """
+    if count is None:
+        questions = tuple(questions)
+        count = len(questions)
     areas, least, moved = [], units, np.zeros((units, 1))
     for one in questions:
         auroc, *sides = _components(one.is_positive, one.score[:, None], one.unit, units=units)
         for component, has_side in zip(sides[:2], sides[2:], strict=True):
-            moved += np.sqrt(_spread(int(has_side.sum()))) * component / len(questions)
+            moved += np.sqrt(_spread(int(has_side.sum()))) * component / count
             least = min(least, int(has_side.sum()))
         areas.append(float(auroc[0]))
     return AurocCovariance(np.array([np.mean(areas)]), moved.T @ moved, least)

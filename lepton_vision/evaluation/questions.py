@@ -55,9 +55,11 @@ def questions_of(predictions: Predictions, target: Target) -> tuple[Question, ..
         return (Question(target.positive, truth > 0, prob, unit, units),)
     found = []
     for k, name in enumerate(target.classes):
-        known = ~np.isnan(truth[:, k]) if target.kind == "multilabel" else np.ones(part.n, dtype=np.bool_)
-        is_positive = truth[known, k] > 0 if target.kind == "multilabel" else truth == k
-        found.append(Question(name, is_positive, prob[known, k], unit[known], units))
+        if target.is_exclusive:  # all known, and a view of the probabilities, as there may be a thousand classes
+            found.append(Question(name, truth == k, prob[:, k], unit, units))
+            continue
+        known = ~np.isnan(truth[:, k])
+        found.append(Question(name, truth[known, k] > 0, prob[known, k], unit[known], units))
     return tuple(found)
 
 

@@ -9,7 +9,8 @@ from lepton_vision.config import nearest
 from lepton_vision.errors import EvaluationError
 from lepton_vision.types import Target
 
-Columns = dict[str, list[Any]]
+Columns = dict[str, Any]
+"""Cells by column: lists, or arrays of numbers."""
 
 # Words that mean one thing only. A "prediction" may be a probability or a decision, so it is to be named.
 _ALIASES: dict[str, tuple[str, ...]] = {

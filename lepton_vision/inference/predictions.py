@@ -149,6 +149,8 @@ class Predictions:
         wanted = np.asarray(rows)
         if wanted.dtype == np.bool_ and wanted.shape != (self.n,):
             raise EvaluationError(f"A mask needs one value for each of the {self.n} samples. Received: {wanted.shape}.")
+        if wanted.dtype == np.bool_ and wanted.all():  # nothing to copy: a thousand classes take gigabytes
+            return replace(self, failures=()) if self.failures else self
         positions = np.flatnonzero(wanted) if wanted.dtype == np.bool_ else wanted.astype(np.intp)
         if positions.size and (positions.min() < 0 or positions.max() >= self.n):
             raise EvaluationError(

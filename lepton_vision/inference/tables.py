@@ -31,9 +31,9 @@ def save_predictions(predictions: Predictions, path: str | Path) -> Path:
     """Write a table beside ``path`` and rename it there, so that a reader never sees half of it."""
     path = Path(path)
     _check_suffix(path)
-    columns = _to_columns(predictions)
-    facts = _facts(predictions)
     is_parquet = path.suffix == ".parquet"
+    columns = _to_columns(predictions, as_arrays=is_parquet)
+    facts = _facts(predictions)
     content = _parquet_bytes(predictions, columns, facts=facts) if is_parquet else _csv_bytes(columns)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,8 @@ def _check_suffix(path: Path) -> None:
         )
 
 
-def _to_columns(predictions: Predictions) -> Columns:
+def _to_columns(predictions: Predictions, *, as_arrays: bool) -> Columns:
+    """Cells by column; numbers as arrays, which take a quarter of what lists take, or as lists."""
     columns: Columns = {name: getattr(predictions, name).tolist() for name in predictions.ids}
     if not predictions.names_patient.all():
         columns["patient_known"] = predictions.names_patient.astype(int).tolist()
@@ -126,7 +127,7 @@ def _to_columns(predictions: Predictions) -> Columns:
                     raise EvaluationError(
                         f"Two columns would be called {name!r}. Rename a target or a class.", key=name
                     )
-                columns[name] = table[:, k].tolist()
+                columns[name] = table[:, k] if as_arrays else table[:, k].tolist()
     return columns
 
 
@@ -245,7 +246,11 @@ def _read_parquet(path: Path) -> tuple[Columns, dict[str, Any]]:
         raise EvaluationError("The predictions are no valid Parquet file. Write them again.", path=path) from None
     content = (table.schema.metadata or {}).get(_METADATA_KEY)
     facts = {} if content is None else _parse_facts(content.decode(), path)
-    return {name: table[name].to_pylist() for name in table.column_names}, facts
+    columns = {
+        name: table[name].to_numpy() if pa.types.is_float64(table[name].type) else table[name].to_pylist()
+        for name in table.column_names
+    }
+    return columns, facts
 
 
 def _parse_facts(text: str, path: Path) -> dict[str, Any]:
@@ -324,6 +329,8 @@ def _column(columns: Columns, name: str) -> list[Any]:
 def _numbers(columns: Columns, name: str) -> FloatArray:
     """Turn a column into float64; an unknown label is NaN, an unknown probability is refused later as NaN."""
     values = _column(columns, name)
+    if isinstance(values, np.ndarray):
+        return np.asarray(values, dtype=np.float64)
     numbers = np.empty(len(values), dtype=np.float64)
     for row, value in enumerate(values):
         is_empty = value is None or (isinstance(value, str) and is_unknown(value))

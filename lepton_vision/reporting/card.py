@@ -149,7 +149,7 @@ def _section(evaluation: Evaluation, target: Target, position: int, *, maps: Hea
         by_class=class_charts(evaluation, target, name=anchor),
         confusions=view.confusion_tables(evaluation, target),
         plain=view.plain_numbers(evaluation, target),
-        n_hidden=max(0, len(evaluation.curves.get(target.name, ())) - LARGEST_GRID),
+        n_hidden=max(0, target.outputs - LARGEST_GRID),
         story=point_story(evaluation, target),
         explorers=make_explorers(evaluation, target, anchor=anchor),
         panels=target_panels(evaluation, target, anchor=anchor),

@@ -25,6 +25,7 @@ from lepton_vision.reporting.wording import (
 from lepton_vision.types import SPLITS, Figure, Target, TargetKind
 
 NOTHING = "–"
+_LARGEST_CONFUSION = 50  # classes: nobody reads a table of more, and a thousand make a page of 100 MB
 _UNKNOWN = Figure(math.nan, math.nan, math.nan, 0, "not computed")
 
 
@@ -175,7 +176,7 @@ def confusion_tables(evaluation: Evaluation, target: Target) -> list[Confusion]:
         return []
     table = np.asarray(counts)
     if target.kind != "multilabel":
-        return [_confusion("", target.classes, table)]
+        return [_confusion("", target.classes, table)] if len(table) <= _LARGEST_CONFUSION else []
     limits = evaluation.operating_point.thresholds.get(target.name, ())
     decided = [k for k in range(len(target.classes)) if k >= len(limits) or is_known(limits[k])]
     return [_confusion(target.classes[k], ("absent", "present"), table[k]) for k in decided]
