@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lepton_vision.errors import BundleError, ConfigError
-from lepton_vision.evaluation.classification import measures_of
+from lepton_vision.evaluation.target_measures import measures_of
 from lepton_vision.inference import Predictions, predict
 from lepton_vision.inference.export import Int8, Runtime, export_bundle
 from lepton_vision.manifest import Manifest

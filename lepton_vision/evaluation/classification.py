@@ -17,14 +17,15 @@ from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.analyses import Analyses
 from lepton_vision.evaluation.bands import curve_bands
 from lepton_vision.evaluation.cases import WorstCase, unsure_cases, worst_cases
-from lepton_vision.evaluation.class_measures import Averaged, MulticlassMeasures, MultilabelMeasures
+from lepton_vision.evaluation.class_measures import Averaged
 from lepton_vision.evaluation.curves import ClassCurves, class_curves
 from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, patient_units
 from lepton_vision.evaluation.many_classes import SHOWN, ManyClassMeasures, are_many
-from lepton_vision.evaluation.measures import BinaryMeasures, Extent
+from lepton_vision.evaluation.measures import Extent
+from lepton_vision.evaluation.target_measures import ClassMeasures, measures_of
 from lepton_vision.evaluation.units import Aggregation, aggregate, count_unknown, join_values
 from lepton_vision.inference.predictions import Predictions
-from lepton_vision.ledger import Ledger, names_of
+from lepton_vision.ledger import names_of
 from lepton_vision.set_rules import SetRule
 from lepton_vision.types import Figure, FloatArray, OperatingPoint, Target, short_repr
 
@@ -32,9 +33,7 @@ if TYPE_CHECKING:
     from lepton_vision.evaluation.external import Site
 
 CountArray = npt.NDArray[np.int64]
-ClassMeasures = BinaryMeasures | MulticlassMeasures | ManyClassMeasures | MultilabelMeasures
 Found = TypeVar("Found")
-_DEFAULT = Extent()
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -212,8 +211,7 @@ def evaluate(
         ),
     )
     _warn_of_means(found)
-    ledger = whole.test_ledger if notes_look else None
-    return found if ledger is None else _noted(found, ledger, cases=whole.cases, is_external=site is not None)
+    return _noted(found, whole, is_external=site is not None) if notes_look else found
 
 
 def _warn_of_means(found: Evaluation) -> None:
@@ -226,9 +224,12 @@ def _warn_of_means(found: Evaluation) -> None:
             )
 
 
-def _noted(found: Evaluation, ledger: Ledger, *, cases: str, is_external: bool) -> Evaluation:
-    """The evaluation with the look that it is."""
-    looks = ledger.note(found.provenance["bundle_id"], names_of(found.figures), cases=cases, is_external=is_external)
+def _noted(found: Evaluation, predictions: Predictions, *, is_external: bool) -> Evaluation:
+    """The evaluation with the look that it is, where that is one at a test split."""
+    ledger, model = predictions.test_ledger, found.provenance["bundle_id"]
+    if ledger is None:
+        return found
+    looks = ledger.note(model, names_of(found.figures), cases=predictions.cases, is_external=is_external)
     return replace(found, provenance={**found.provenance, **looks})
 
 
@@ -302,55 +303,6 @@ def _provenance(predictions: Predictions, settings: EvaluationConfig) -> dict[st
     if settings.unit != "image":
         facts["aggregation"] = settings.aggregation
     return facts if settings.prevalence is None else facts | {"stated_prevalence": settings.prevalence}
-
-
-def measures_of(
-    part: Predictions,
-    target: Target,
-    *,
-    thresholds: tuple[float, ...],
-    extent: Extent = _DEFAULT,
-    averaged: Averaged | None = None,
-) -> ClassMeasures:
-    """Figures of one target, ready for any weighting of the patients; ``part`` holds its labelled samples.
-
-    ``averaged`` says which classes means are over, so that figures of different samples can be compared.
-    """
-    truth, prob = part.y_true[target.name], part.y_prob[target.name]
-    unit, units = patient_units(part.patient_id)
-    if target.kind == "binary":
-        return BinaryMeasures(truth, prob, unit=unit, units=units, threshold=thresholds[0], extent=extent)
-    is_ordinal = target.kind == "ordinal"
-    if target.is_exclusive and are_many(len(target.classes), part.n):
-        return ManyClassMeasures(
-            truth, prob, unit=unit, units=units, classes=target.classes, is_ordinal=is_ordinal, averaged=averaged
-        )
-    if target.is_exclusive:
-        return MulticlassMeasures(
-            truth,
-            prob,
-            unit=unit,
-            units=units,
-            classes=target.classes,
-            is_ordinal=is_ordinal,
-            extent=extent,
-            averaged=averaged,
-        )
-    return MultilabelMeasures(
-        truth,
-        prob,
-        unit=unit,
-        units=units,
-        thresholds=thresholds,
-        classes=target.classes,
-        extent=extent,
-        averaged=averaged,
-    )
-
-
-def same_means(several: Sequence[ClassMeasures]) -> Averaged:
-    """Return the classes that the means of all of them are over."""
-    return {name: np.logical_and.reduce([one.averaged[name] for one in several]) for name in several[0].averaged}
 
 
 def thresholds_of(point: OperatingPoint, target: Target) -> tuple[float, ...]:

@@ -14,13 +14,14 @@ from scipy.stats import norm
 
 from lepton_vision.config import EvaluationConfig, nearest
 from lepton_vision.errors import EvaluationError
-from lepton_vision.evaluation.classification import ClassMeasures, measures_of, same_means, thresholds_of
+from lepton_vision.evaluation.classification import thresholds_of
 from lepton_vision.evaluation.delong import auroc_covariance
 from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, draw_figures, patient_units
 from lepton_vision.evaluation.measures import Extent
-from lepton_vision.evaluation.paired_cases import align
+from lepton_vision.evaluation.paired_cases import align, note_looks
 from lepton_vision.evaluation.paired_tests import PairedTest, compare_draws, compare_proportions, holm
 from lepton_vision.evaluation.ranking import BoolArray
+from lepton_vision.evaluation.target_measures import ClassMeasures, measures_of, same_means
 from lepton_vision.evaluation.units import Aggregation, aggregate, count_unknown
 from lepton_vision.inference.predictions import Predictions
 from lepton_vision.types import Figure, FloatArray, Interval, OperatingPoint, Target, TargetKind, short_repr
@@ -163,8 +164,7 @@ def compare(
     class DeLong's test with the covariance of both scores (Obuchowski's clustered form where patients have several
     images), of proportions McNemar's exact test (``paired_tests.compare_proportions``, which see for clusters), of all
     other figures from the bootstrap. Holm's adjustment is over the endpoints of all targets together. The second model
-    is non-inferior in a figure where the interval of b - a lies above -margin (below +margin for errors). Nothing is
-    written, unless looks at a test split are to be noted.
+    is non-inferior in a figure where the interval of b - a lies above -margin (below +margin for errors).
 
     Args:
         predictions_a: of the first model.
@@ -206,10 +206,8 @@ def compare(
     margins = {t.name: _margins(margin, chosen[t.name], found[t.name]) for t in targets}
     adjusted = holm({f"{t}.{name}": found[t][name][0].p_value for t, names in chosen.items() for name in names})
     is_known = np.any([pair[0].labelled(target) for target in targets], axis=0)
-    both = dict.fromkeys((one.test_ledger, one.bundle_id) for one in (predictions_a, predictions_b) if notes_look)
-    for ledger, bundle_id in both:
-        if ledger is not None:
-            replace(ledger, command="compare() in Python").note(bundle_id, chosen, cases=predictions_a.cases)
+    if notes_look:
+        note_looks(predictions_a, predictions_b, figures=chosen)
     return Comparison(
         targets,
         points,

@@ -11,13 +11,14 @@ from lepton_vision.config import EvaluationConfig
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.analyses import External, Recalibration, Shift
 from lepton_vision.evaluation.calibration_statistics import calibration_statistics
-from lepton_vision.evaluation.classification import figures_of, measures_of, same_means
+from lepton_vision.evaluation.classification import figures_of
 from lepton_vision.evaluation.differences import difference_figure
 from lepton_vision.evaluation.intervals import Bootstrap, Measures, bootstrap_figures, draw_counts
 from lepton_vision.evaluation.logistic import fit_lines
 from lepton_vision.evaluation.measures import Extent, unit_sums
 from lepton_vision.evaluation.questions import Question, questions_of
 from lepton_vision.evaluation.ranking import ratio
+from lepton_vision.evaluation.target_measures import measures_of, same_means
 from lepton_vision.inference.predictions import Predictions
 from lepton_vision.types import FloatArray, OperatingPoint, Target
 

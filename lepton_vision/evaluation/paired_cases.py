@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from lepton_vision.errors import EvaluationError
@@ -45,6 +48,13 @@ def align(first: Predictions, second: Predictions) -> Predictions:
                 differs.any(axis=1) if differs.ndim == 2 else differs, f"labels of {target.name!r}", key=target.name
             )
     return second
+
+
+def note_looks(first: Predictions, second: Predictions, *, figures: Mapping[str, Sequence[str]]) -> None:
+    """Note a look of both models at a test split in the ledgers of their runs, where they belong to one."""
+    for ledger, model in dict.fromkeys((one.test_ledger, one.bundle_id) for one in (first, second)):
+        if ledger is not None:
+            replace(ledger, command="compare() in Python").note(model, figures, cases=first.cases)
 
 
 def _refuse(differs: np.ndarray[tuple[int], np.dtype[np.bool_]], what: str, *, key: str) -> None:

@@ -12,11 +12,12 @@ import numpy.typing as npt
 from lepton_vision.config import EvaluationConfig
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.analyses import Gap, Subgroup, SubgroupColumn
-from lepton_vision.evaluation.classification import figures_of, measures_of
+from lepton_vision.evaluation.classification import figures_of
 from lepton_vision.evaluation.grouping import group_values
 from lepton_vision.evaluation.intervals import Bootstrap, Measures, draw_counts, patient_units
 from lepton_vision.evaluation.paired_tests import holm
 from lepton_vision.evaluation.ranking import BoolArray, IntArray
+from lepton_vision.evaluation.target_measures import measures_of
 from lepton_vision.inference.predictions import Predictions
 from lepton_vision.types import Figure, FloatArray, OperatingPoint, Target
 

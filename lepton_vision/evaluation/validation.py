@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lepton_vision.evaluation.classification import measures_of
 from lepton_vision.evaluation.questions import questions_of
+from lepton_vision.evaluation.target_measures import measures_of
 from lepton_vision.inference.predictions import Predictions
 
 

@@ -13,10 +13,10 @@ from sklearn import metrics
 
 from lepton_vision.config import EvaluationConfig
 from lepton_vision.evaluation import evaluate
-from lepton_vision.evaluation.classification import measures_of
 from lepton_vision.evaluation.intervals import draw_counts, patient_units
 from lepton_vision.evaluation.measures import BINARY_FIGURES, BinaryMeasures
 from lepton_vision.evaluation.ranking import Ranking
+from lepton_vision.evaluation.target_measures import measures_of
 from lepton_vision.inference import Predictions
 from lepton_vision.types import OperatingPoint, Target
 
