@@ -6,14 +6,16 @@ import json
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, norm
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from lepton_vision.cli import app
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation import plan_sample
-from lepton_vision.evaluation.planning import auroc_variance
+from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures
+from lepton_vision.evaluation.measures import BinaryMeasures
+from lepton_vision.evaluation.planning import PlannedFigure, _placement_moments, auroc_variance
 
 
 def test_hanley_and_mcneils_published_error() -> None:
@@ -40,12 +42,41 @@ def test_obuchowskis_variance_against_the_power_that_proc_publishes() -> None:
 
 
 def test_a_proportion_has_the_smallest_size_that_does() -> None:
-    plan = plan_sample("accuracy", expected=0.8, width=0.15)
-    widths = {
-        n: np.diff(binomtest(round(0.8 * n), n).proportion_ci(0.95, method="wilson"))[0] for n in range(5, 300, 5)
-    }
-    assert abs(min(n for n, width in widths.items() if width <= 0.15) - plan.n_images) <= 5
-    assert plan.high - plan.low <= 0.15
+    """Of many images the interval is the mean's with its standard error, by hand."""
+    plan = plan_sample("accuracy", expected=0.8, width=0.02)
+    assert plan.n_images == pytest.approx(4 * norm.ppf(0.975) ** 2 * 0.8 * 0.2 / 0.02**2, rel=0.002)
+    assert 0.0198 < plan.high - plan.low <= 0.02
+    assert plan.low < 0.8 < plan.high
+
+
+@pytest.mark.parametrize(
+    ("figure", "expected", "width", "prevalence"),
+    [("auroc", 0.9, 0.15, 0.25), ("sensitivity", 0.85, 0.25, 0.2), ("accuracy", 0.8, 0.2, 0.5)],
+)
+def test_studies_of_the_planned_size_get_the_promised_width(
+    figure: PlannedFigure, expected: float, width: float, prevalence: float
+) -> None:
+    n, widths = plan_sample(figure, expected=expected, width=width, prevalence=prevalence).n_images, []
+    for seed in range(30):
+        rng, truth = np.random.default_rng(seed), (np.arange(n) < round(n * prevalence)).astype(float)
+        scale = np.where(truth > 0, expected / (1 - expected), 1.0)
+        score = 1 - np.exp(-rng.exponential(size=n) * scale / 5)
+        call = np.where(rng.random(n) < expected, truth, 1 - truth) * 0.8 + 0.1
+        prob = score if figure == "auroc" else call
+        measures = BinaryMeasures(truth, prob, unit=np.arange(n), units=n, threshold=0.5)
+        found = bootstrap_figures(measures, Bootstrap(300))[figure]
+        widths.append(found.high - found.low)
+    assert np.mean(widths) == pytest.approx(width, rel=0.08)
+
+
+def test_how_exponential_scores_are_placed_against_simulation() -> None:
+    rng = np.random.default_rng(0)
+    below, above = np.exp(-rng.exponential(size=400_000) * 4.0), np.exp(-rng.exponential(size=400_000) / 4.0)
+    second, fourth = _placement_moments(0.8, model="hanley_mcneil")
+    assert second == pytest.approx((below.var(), above.var()), rel=0.01)
+    assert fourth == pytest.approx(
+        (((below - below.mean()) ** 4).mean(), ((above - above.mean()) ** 4).mean()), rel=0.02
+    )
 
 
 def test_positives_are_what_sensitivity_needs() -> None:
