@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export NO_ALBUMENTATIONS_UPDATE = 1
 
-.PHONY: demo smoke test test-fast lint types format bench clean
+.PHONY: demo smoke test test-fast lint types format bench clean distclean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
@@ -41,5 +41,8 @@ format: .venv/installed-dev
 bench: .venv/installed-dev  ## the tables of the README (minutes)
 	for script in scripts/bench/*.py; do .venv/bin/python $$script || exit 1; done
 
-clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache demo-run
+clean:  ## caches and the demo; the environment stays
+	rm -rf .pytest_cache .mypy_cache .ruff_cache demo-run
+
+distclean: clean  ## the environment too
+	rm -rf .venv

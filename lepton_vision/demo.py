@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lepton_vision.config import Config
-from lepton_vision.demo_study import SIZE
+from lepton_vision.demo_study import PATIENTS, SIZE
 from lepton_vision.demo_study import DemoStudy as DemoStudy
 from lepton_vision.demo_study import write_demo_study as write_demo_study
 from lepton_vision.errors import ConfigError, EvaluationError
@@ -40,7 +41,7 @@ def demo_config(*, epochs: int = 12, seed: int = 0) -> Config:
                 "monitor": "val_dice",
                 "seed": seed,
             },
-            "split": {"val": 0.2, "test": 0.25, "seed": seed},
+            "split": {"val": 0.2, "test": 0.3, "seed": seed},
         }
     )
 
@@ -71,22 +72,42 @@ def series_facts(folder: Path) -> dict[str, Any]:
     return {name: facts[name] for name in kept}
 
 
+_MARK, _WRITTEN = ".lepton-vision-demo", ("run", "scores", "study", "masks", "series", "inbox", "labels.csv")
+
+
+def _make_room(out: Path) -> None:
+    """Remove what an earlier demo wrote, which its mark tells; nothing else is ever removed."""
+    there = [name for name in _WRITTEN if (out / name).exists()]
+    if there and not (out / _MARK).is_file():
+        raise ConfigError(
+            f"Expected an empty folder for the demo, or that of an earlier one. Received: a folder with "
+            f"{', '.join(there)} of another origin. Name another folder.",
+            key="out",
+        )
+    for name in there:
+        if (out / name).is_dir() and not (out / name).is_symlink():
+            shutil.rmtree(out / name)
+        else:
+            (out / name).unlink()
+    out.mkdir(parents=True, exist_ok=True)
+    (out / _MARK).write_text("Made by `lepton-vision demo`, which replaces what it wrote here.\n", encoding="utf-8")
+
+
 def run_demo(
-    out: str | Path, *, patients: int = 120, seed: int = 0, epochs: int = 12, progress: Progress | None = None
+    out: str | Path, *, patients: int = PATIENTS, seed: int = 0, epochs: int = 12, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Write the study, go the whole way with it, read the series and score the inbox; return what the command prints.
 
+    What an earlier demo wrote into ``out`` is replaced.
+
     Raises:
-        ConfigError: ``out`` holds the demo of an earlier run.
+        ConfigError: ``out`` holds something of another origin under a name that the demo uses.
     """
     from lepton_vision.pipeline import run_study
     from lepton_vision.scoring import score
 
     started, out = time.perf_counter(), Path(out)
-    if (out / "run").exists() or (out / "study").exists():
-        raise ConfigError(
-            "Expected an empty folder for the demo. Received: one that holds a demo. Name another.", key="out"
-        )
+    _make_room(out)
     told = None if progress is None else lambda done, total: progress("write", done, total, "")
     study = write_demo_study(out, patients=patients, seed=seed, progress=told)
     config = demo_config(epochs=epochs, seed=seed)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from lepton_vision.config import SegmentationConfig
 from lepton_vision.errors import LabelError, ReadError
 from lepton_vision.evaluation.detection import froc
 from lepton_vision.evaluation.lesions import LesionScores, score_lesions
@@ -119,7 +118,7 @@ def evaluate_mask_parts(
     report = write_segmentation_report(
         evaluation,
         out / "report.html",
-        overlays=_overlays(evaluation, seen.places, segmentation=segmentation),
+        overlays=_overlays(evaluation, seen.places, bundle=first),
         froc=curves,
         agreement=heads.agreement,
         pointing=heads.pointing,
@@ -226,7 +225,7 @@ def _case(
 
 
 def _overlays(
-    evaluation: SegmentationEvaluation, places: dict[str, _Case], *, segmentation: SegmentationConfig
+    evaluation: SegmentationEvaluation, places: dict[str, _Case], *, bundle: Bundle
 ) -> Iterator[Overlay | NoOverlay]:
     """Best, median and worst case of each structure, read again one at a time."""
     dice = {(row.structure, row.image_id): row.figures.dice for row in evaluation.cases}
@@ -235,20 +234,18 @@ def _overlays(
             value = dice.get((structure, image_id), math.nan)
             case = places[image_id]
             try:
-                overlay = _read_overlay(case, structure, image_id=image_id, number=number, segmentation=segmentation)
+                overlay = _read_overlay(case, structure, image_id=image_id, number=number, bundle=bundle)
             except ReadError as error:
                 yield NoOverlay(structure, image_id, value, f"the case cannot be read again ({error.reason})")
                 continue
             yield replace(overlay, dice=value)
 
 
-def _read_overlay(
-    case: _Case, structure: str, *, image_id: str, number: int, segmentation: SegmentationConfig
-) -> Overlay:
+def _read_overlay(case: _Case, structure: str, *, image_id: str, number: int, bundle: Bundle) -> Overlay:
     image = read_image(case.image.path, member=case.image.member, frame=case.image.frame, **case.image.repairs)
-    truth = read_structures(case.truth, segmentation, on=image) == number
+    truth = read_structures(case.truth, bundle.require_masks(), on=image) == number
     prediction = labels_of(read_mask(case.prediction)) == number
-    return lay_over(Overlay(structure, image_id, truth, prediction), image)
+    return lay_over(Overlay(structure, image_id, truth, prediction), image, preprocess=bundle.config.preprocess)
 
 
 def mask_figures(evaluation: SegmentationEvaluation, report: Path) -> dict[str, Any]:

@@ -186,7 +186,8 @@ class Image:
         patient_id: pseudonymous id of the patient, or None where the file does not say.
         source_format: "dicom", "nifti", "png", "jpeg", "tiff", "npz" …
         decoder: name and version of what decoded the pixels, e.g. "pyjpegls 1.5.1".
-        facts: further header facts without patient data (photometric, transfer_syntax, laterality, frames …).
+        facts: further header facts without patient data (photometric, transfer_syntax, laterality, frames …);
+            ``orientation`` where W and H grow to, of an image that has no ``geometry``.
     """
 
     pixels: Pixels

@@ -62,7 +62,7 @@ EMPTY_RULES: dict[Status, dict[str, float | str]] = {
     "absent": dict.fromkeys(CASE_FIGURES[:6], _ABSENT),
 }
 _NO_SPACING = "pixel spacing unknown"
-_NO_THICKNESS = "no volume in 2-D"
+NO_THICKNESS = "no volume in 2-D"
 
 
 class VoxelCounts(NamedTuple):
@@ -249,7 +249,7 @@ def check_tolerance(tolerance_mm: float) -> None:
 def _volumes(voxels: VoxelCounts, *, spacing_mm: tuple[float, ...] | None) -> dict[str, float | str]:
     names = CASE_FIGURES[6:]
     if spacing_mm is None or len(spacing_mm) == 2:
-        return dict.fromkeys(names, _NO_SPACING if spacing_mm is None else _NO_THICKNESS)
+        return dict.fromkeys(names, _NO_SPACING if spacing_mm is None else NO_THICKNESS)
     voxel_ml = math.prod(spacing_mm) / 1000.0
     _, truth, prediction = voxels
     return dict(zip(names, (truth * voxel_ml, prediction * voxel_ml, (prediction - truth) * voxel_ml), strict=True))

@@ -34,6 +34,7 @@ SPLIT_WORDS: Final = {
     "test": "test",
     "testing": "test",
 }
+_SITES: Final = ("site", "institution", "institutionname", "hospital", "hospitalname", "center", "centre", "clinic")
 _OVERRIDES: Final = ("split", "fold", *FACT_COLUMNS)
 
 
@@ -134,6 +135,9 @@ def _carried(table: pd.DataFrame, *, key: Key, patient_from: str | None) -> tupl
     patients = _patient_column(table) if patient_from is None else patient_from
     dropped = left_out([str(name) for name in table.columns])
     never = _PRIVATE.union(*KEYS.values())
+    sites = [name for name in map(str, table.columns) if plain_name(name) in _SITES]
+    if len(sites) == 1:  # named as the table names them; sites of headers are pseudonyms
+        columns["site"] = without(table[sites[0]], UNKNOWN_WORDS)
     for name in map(str, table.columns):
         plain = plain_name(name)
         if name == patients and key != ("patient", name):
@@ -155,7 +159,7 @@ def _carried(table: pd.DataFrame, *, key: Key, patient_from: str | None) -> tupl
         elif is_identifier(name):  # kept so that patients can be named by it later
             columns[name] = plain_column(pd.Series(pseudonymous(table[name]), dtype=object))
             spare.add(name)
-        elif is_spare(name):
+        elif is_spare(name) or plain in _SITES:
             columns[name] = plain_column(without(table[name], UNKNOWN_WORDS))
             spare.add(name)
         else:

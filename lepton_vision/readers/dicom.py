@@ -27,7 +27,7 @@ from lepton_vision.readers.dicom_kinds import object_kind
 from lepton_vision.readers.dicom_layout import PixelLayout, read_layout
 from lepton_vision.readers.dicom_lut import modality_values, read_window
 from lepton_vision.readers.dicom_palette import expand_palette
-from lepton_vision.readers.dicom_planes import describe_slices, read_planes
+from lepton_vision.readers.dicom_planes import describe_slices, read_orientation, read_planes
 from lepton_vision.readers.dicom_scan import scan_dicom
 from lepton_vision.readers.facts import Fact, FileFacts, RawIds
 from lepton_vision.readers.geometry import Plane, stack_frames
@@ -277,7 +277,10 @@ def _describe(
     facts = read_facts(dataset, layout=layout, transfer_syntax=file.transfer_syntax)
     spacing, spacing_source = read_spacing(dataset, frame=wanted.start)
     facts |= {"spacing_source": spacing_source, "frames": layout.frames, **_more_facts(file, head=head)}
-    geometry = _geometry(dataset, layout=layout, wanted=wanted)
+    planes = read_planes(dataset, layout=layout, wanted=wanted)
+    geometry = planes[0].geometry if len(planes) == 1 else stack_frames(planes)
+    if geometry is None and (orientation := read_orientation(dataset, planes)):
+        facts |= {"orientation": orientation}
     return replace(
         image,
         spacing_mm=_whole_spacing(dataset, spacing, geometry=geometry, wanted=wanted),
@@ -285,12 +288,6 @@ def _describe(
         facts=facts,
         **_ids(dataset, name=name, wanted=wanted, one=is_one_of_many),
     )
-
-
-def _geometry(dataset: Dataset, *, layout: PixelLayout, wanted: range) -> Geometry | None:
-    """Place of one frame, or of all in the file's own order where that is a regular stack."""
-    planes = read_planes(dataset, layout=layout, wanted=wanted)
-    return planes[0].geometry if len(planes) == 1 else stack_frames(planes)
 
 
 def _whole_spacing(

@@ -11,19 +11,20 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from lepton_vision.readers.dicom_facts import code, raw_identifiers, read_spacing
-from lepton_vision.readers.dicom_header import items, numbers
+from lepton_vision.readers.dicom_header import items, numbers, texts
 from lepton_vision.readers.dicom_kinds import object_kind
 from lepton_vision.readers.dicom_layout import PixelLayout
 from lepton_vision.readers.dicom_traits import read_traits
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.plane import Plane
-from lepton_vision.types import FloatArray, Vector
+from lepton_vision.types import FloatArray, Geometry, Vector
 
 _LENGTH_TOLERANCE = 1e-2  # of a direction vector, before it is made a unit vector: headers are rounded
 # Each component is off by up to half a step, so along (1, 1, 1) / sqrt(3) a vector is by sqrt(3) / 2 of it: the normal
 # of two such by sqrt(2) times that, and the product of both by twice.
 _NORMAL_PER_STEP, _SKEW_PER_STEP = 1.2248, 1.7321
 _EXACT = 1e-6
+_TO_OURS = {"L": "L", "R": "R", "A": "A", "P": "P", "H": "S", "F": "I"}
 
 
 def describe_slices(dataset: Dataset, *, layout: PixelLayout) -> list[Plane]:
@@ -46,6 +47,22 @@ def describe_slices(dataset: Dataset, *, layout: PixelLayout) -> list[Plane]:
         )
         for plane in read_planes(dataset, layout=layout, wanted=range(layout.frames))
     ]
+
+
+def read_orientation(dataset: Dataset, planes: Sequence[Plane]) -> str | None:
+    """Where W and H grow, as ``Geometry.orientation`` has it, of an image whose place is not known; None if neither is.
+
+    From the direction of rows and columns, else Patient Orientation of a projection (PS3.3 C.7.6.1.1.1), whose first
+    letter is the main one; other words than those for people say nothing.
+    """
+    ways = {plane.orientation for plane in planes}
+    way = ways.pop() if len(ways) == 1 else None
+    if way is not None:
+        return Geometry((0.0, 0.0, 0.0), way, (1.0, 1.0)).orientation
+    said = texts(dataset, "PatientOrientation")
+    if len(said) != 2 or not all(word and set(word) <= set(_TO_OURS) for word in said):
+        return None
+    return "".join(_TO_OURS[word[0]] for word in said)
 
 
 def read_planes(dataset: Dataset, *, layout: PixelLayout, wanted: range) -> list[Plane]:

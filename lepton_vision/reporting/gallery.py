@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 
 import numpy as np
@@ -13,7 +13,7 @@ from lepton_vision.config import PreprocessConfig
 from lepton_vision.errors import LeptonError, ReadError
 from lepton_vision.readers.image import read_image
 from lepton_vision.transforms.preprocess import UInt16Pixels, preprocess_image
-from lepton_vision.types import Pixels, SampleAddress
+from lepton_vision.types import Image, Pixels, SampleAddress
 
 LARGEST_SIDE = 192
 """Pixels: enough to recognise a case, and 12 of them stay far below a megabyte."""
@@ -33,12 +33,35 @@ class Thumbnail:
         width: in pixels; 0 without a picture.
         height: in pixels; 0 without a picture.
         reason: why there is no picture, without a file name; "" otherwise.
+        sides: letters of the patient's sides at the left, right, upper and lower edge; () where they are not known.
     """
 
     uri: str
     width: int = 0
     height: int = 0
     reason: str = ""
+    sides: tuple[str, ...] = ()
+
+
+_OPPOSITE = {"L": "R", "R": "L", "P": "A", "A": "P", "H": "F", "F": "H"}
+
+
+def orientation_of(image: Image) -> str:
+    """Two letters, where W and H grow to, as ``Geometry.orientation`` has them; "" where nobody says."""
+    return str(image.facts.get("orientation") or "") if image.geometry is None else image.geometry.orientation[:2]
+
+
+def edge_marks(orientation: str) -> tuple[str, ...]:
+    """Letters at the left, right, upper and lower edge of a picture; H and F are head and feet.
+
+    Example:
+        >>> edge_marks("LP"), edge_marks("PI"), edge_marks("")
+        (('R', 'L', 'A', 'P'), ('A', 'P', 'H', 'F'), ())
+    """
+    if not orientation:
+        return ()
+    right, lower = orientation.replace("S", "H").replace("I", "F")
+    return _OPPOSITE[right], right, _OPPOSITE[lower], lower
 
 
 def make_thumbnail(
@@ -61,7 +84,8 @@ def make_thumbnail(
     except (LeptonError, OSError, ValueError) as error:  # the page must not fail for one picture
         return Thumbnail("", reason=f"the image cannot be read any more ({type(error).__name__})")
     is_rgb = preprocess is not None and preprocess.color == "rgb"
-    return _encode(pixels[:3] if is_rgb else pixels[:1], side)
+    sides = edge_marks(orientation_of(image))
+    return replace(_encode(pixels[:3] if is_rgb else pixels[:1], side), sides=sides)
 
 
 def make_heat(heat: Pixels, *, largest: float) -> Thumbnail:

@@ -24,7 +24,7 @@ class Case:
         case: which decision.
         picture: the image as the network saw it, or a reason.
         heat: where the evidence lies, or None.
-        badge: "missed", "false alarm", "confused" or "right".
+        badge: "missed", "false alarm", "confused" or "correct".
         truth: what is true.
         called: what was decided.
         of: class that ``probability`` is of.
@@ -115,7 +115,7 @@ def _case(
     names = () if target.is_exclusive else (case.class_name,) if target.kind == "binary" else target.classes
     place = names.index(case.class_name) if case.class_name in names else len(thresholds)
     threshold = thresholds[place] if place < len(thresholds) and view.is_known(thresholds[place]) else None
-    called, is_right = _decide(case, target, threshold=threshold)
+    called, is_correct = _decide(case, target, threshold=threshold)
     wrong = "confused" if target.is_exclusive else "missed" if case.y_true == 1 else "false alarm"
     heat = maps.get(CaseKey(case.image_id, target.name, case.class_name))
     percent = 100.0 * case.y_prob if view.is_known(case.y_prob) else 0.0
@@ -123,7 +123,7 @@ def _case(
         case,
         make_thumbnail(case.address, evaluation.preprocess, side=side),
         None if heat is None else make_heat(heat, largest=largest[target.name, case.class_name]),
-        "right" if is_right else wrong,
+        "correct" if is_correct else wrong,
         case.truth,
         called,
         case.truth if target.is_exclusive else case.class_name,
@@ -134,7 +134,7 @@ def _case(
 
 
 def _decide(case: WorstCase, target: Target, *, threshold: float | None) -> tuple[str, bool]:
-    """What was called, and whether that is right; without a threshold a case of the worst is a wrong one."""
+    """What was called, and whether that is correct; without a threshold a case of the worst is a wrong one."""
     if target.is_exclusive:
         return case.class_name, case.class_name == case.truth
     is_called = case.y_true != 1

@@ -9,7 +9,7 @@ from lepton_vision.evaluation.segmentation import SegmentationEvaluation
 from lepton_vision.reporting.charts import Chart, Key
 from lepton_vision.reporting.figures import SERIES, to_svg
 from lepton_vision.reporting.mask_figures import bland_altman_figure, froc_figure, spread_figure, volume_figure
-from lepton_vision.reporting.mask_view import show_mask_figure
+from lepton_vision.reporting.mask_view import has_sense, show_mask_figure
 from lepton_vision.reporting.mask_wording import MASK_READING
 from lepton_vision.reporting.view import is_known, number
 from lepton_vision.types import FloatArray
@@ -56,6 +56,8 @@ def volume_charts(evaluation: SegmentationEvaluation, structure: str, *, name: s
     is_there = np.isfinite(truth) & np.isfinite(prediction)
     truth, prediction = truth[is_there], prediction[is_there]
     titles = "Predicted and true volume", "Error of the volume (Bland–Altman)"
+    if not has_sense(evaluation, "volume_error_ml"):
+        return []
     if not truth.size:
         reasons = "; ".join(sorted(evaluation.undefined[structure].get("volume_error_ml", {})))
         return [Chart(title, "", (), "", f"Undefined: {reasons}.") for title in titles]

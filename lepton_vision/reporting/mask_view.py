@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from lepton_vision.evaluation.detection import Froc
 from lepton_vision.evaluation.mask_measures import STATISTICS
-from lepton_vision.evaluation.masks import EMPTY_RULES, STATUSES, CaseFigures
+from lepton_vision.evaluation.masks import EMPTY_RULES, NO_THICKNESS, STATUSES, CaseFigures
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation
 from lepton_vision.reporting.mask_wording import (
     MASK_GROUPS,
@@ -48,6 +48,12 @@ def mask_term(key: str, tolerance_mm: float) -> Term:
     return replace(words, name=f"Surface Dice at {tolerance_mm:g} mm") if key == "surface_dice" else words
 
 
+def has_sense(evaluation: SegmentationEvaluation, key: str) -> bool:
+    """Whether a figure is one of these cases: flat ones have no volume, and nothing is said of it."""
+    found = [name for figures in evaluation.undefined.values() for name in (figures.get(key) or {None: 0})]
+    return not found or any(reason != NO_THICKNESS for reason in found)
+
+
 def show_mask_figure(evaluation: SegmentationEvaluation, structure: str, key: str) -> Shown:
     """Format one figure of one structure."""
     figure = evaluation.figures[structure].get(key)
@@ -56,7 +62,7 @@ def show_mask_figure(evaluation: SegmentationEvaluation, structure: str, key: st
 
 def mask_headline(evaluation: SegmentationEvaluation, structure: str) -> list[Shown]:
     """Return the figures that the summary opens with; of slices of volumes, also the Dice by volume."""
-    shown = [show_mask_figure(evaluation, structure, key) for key in MASK_HEADLINES]
+    shown = [show_mask_figure(evaluation, structure, key) for key in MASK_HEADLINES if has_sense(evaluation, key)]
     if evaluation.by_volume is not None:
         shown.insert(1, replace(show_mask_figure(evaluation.by_volume, structure, "dice"), name="Dice by volume"))
     return shown
@@ -65,7 +71,7 @@ def mask_headline(evaluation: SegmentationEvaluation, structure: str) -> list[Sh
 def mask_groups(evaluation: SegmentationEvaluation, structure: str) -> list[tuple[str, list[MaskRowShown]]]:
     """Return all figures of a structure, in groups of one question each."""
     groups = []
-    left = list(evaluation.figures[structure])
+    left = [key for key in evaluation.figures[structure] if has_sense(evaluation, key)]
     for title, keys in (*MASK_GROUPS, ("Further figures", tuple(left))):
         found = [key for key in keys if key in left]
         left = [key for key in left if key not in found]
@@ -123,8 +129,9 @@ def _row(evaluation: SegmentationEvaluation, structure: str, key: str) -> MaskRo
 
 def overview_table(evaluation: SegmentationEvaluation) -> tuple[list[str], list[tuple[str, list[Shown]]]]:
     """Return column names and a row of figures for each structure."""
-    columns = [mask_term(key, evaluation.tolerance_mm).name for key in OVERVIEW]
-    rows = [(name, [show_mask_figure(evaluation, name, key) for key in OVERVIEW]) for name in evaluation.structures]
+    keys = [key for key in OVERVIEW if has_sense(evaluation, key)]
+    columns = [mask_term(key, evaluation.tolerance_mm).name for key in keys]
+    rows = [(name, [show_mask_figure(evaluation, name, key) for key in keys]) for name in evaluation.structures]
     return columns, rows
 
 
@@ -147,18 +154,22 @@ def worst_cases(evaluation: SegmentationEvaluation, structure: str) -> list[Case
     """Return the cases with the lowest Dice, lowest first; equal ones by id, as in ``evaluation.ranked``."""
     rows = [row for row in evaluation.cases if row.structure == structure and is_known(row.figures.dice)]
     rows.sort(key=lambda row: (row.figures.dice, row.image_id))
-    return [_case(row) for row in rows[:WORST_CASES]]
+    return [_case(row, _case_keys(evaluation)) for row in rows[:WORST_CASES]]
 
 
 def case_columns(evaluation: SegmentationEvaluation) -> list[str]:
     """Return the names of the columns of ``CaseShown.cells``."""
-    return [mask_term(key, evaluation.tolerance_mm).name for key in _CASE_COLUMNS]
+    return [mask_term(key, evaluation.tolerance_mm).name for key in _case_keys(evaluation)]
 
 
-def _case(row: CaseFigures) -> CaseShown:
+def _case_keys(evaluation: SegmentationEvaluation) -> list[str]:
+    return [key for key in _CASE_COLUMNS if has_sense(evaluation, key)]
+
+
+def _case(row: CaseFigures, keys: Sequence[str]) -> CaseShown:
     figures = row.figures
-    cells = tuple(number(getattr(figures, key)) for key in _CASE_COLUMNS)
-    reasons = dict.fromkeys(figures.reasons.values())
+    cells = tuple(number(getattr(figures, key)) for key in keys)
+    reasons = dict.fromkeys(reason for reason in figures.reasons.values() if reason != NO_THICKNESS)
     return CaseShown(row.image_id, STATUS_NAMES[figures.status][0], cells, "; ".join(reasons))
 
 
@@ -268,7 +279,8 @@ def _on_undefined(evaluation: SegmentationEvaluation) -> list[Note]:
     """Say once which figures are undefined; rates are left out, as the counts of statuses show what is missing."""
     by_names: dict[str, list[str]] = {}
     for structure, figures in evaluation.figures.items():
-        undefined = [key for key, one in figures.items() if not (is_known(one.value) or key.endswith("_rate"))]
+        unknown = [key for key, one in figures.items() if not (is_known(one.value) or key.endswith("_rate"))]
+        undefined = [key for key in unknown if has_sense(evaluation, key)]
         if undefined:
             names = ", ".join(mask_term(key, evaluation.tolerance_mm).name for key in undefined)
             by_names.setdefault(f"{names} {'is' if len(undefined) == 1 else 'are'} undefined", []).append(structure)

@@ -36,7 +36,7 @@ HEAD_TERMS: Mapping[str, Term] = {
     "agreement": Term("Label and mask agree", "Share of the cases: positive with a mask, or negative without one."),
     "mask_if_positive": Term("A mask under a positive label", "Share of the cases called positive."),
     "empty_if_negative": Term("No mask under a negative label", "Share of the cases called negative."),
-    "true_agreement": Term("Label and true mask agree", "The same against the truth: what the label gets right."),
+    "true_agreement": Term("Label and true mask agree", "The same against the truth: how often the label is correct."),
     "true_mask_if_positive": Term("A true mask under a positive label", "Share of the cases called positive."),
     "true_empty_if_negative": Term("No true mask under a negative label", "Share of the cases called negative."),
     "hit_rate": Term("Hottest point in the true mask", "Share of the cases with a mask where Grad-CAM points at it."),
@@ -80,7 +80,8 @@ MASK_READING: Mapping[str, str] = {
     "overlay": (
         "Ranked by the Dice of the whole case. A slice is the one where the true structure is largest, or the "
         "predicted one where there is no truth; a small structure is cut out and enlarged. The image is shown through "
-        "the window of its header, or from its darkest to its brightest half percent where there is none."
+        "the first window of the model; masks of another tool through the window of the header, or from its darkest to "
+        "its brightest half percent where there is none. Letters at the edges are sides of the patient."
     ),
 }
 

@@ -10,11 +10,13 @@ from typing import TypeVar
 
 import numpy as np
 
+from lepton_vision.config import PreprocessConfig
 from lepton_vision.errors import LeptonError, ReadError
 from lepton_vision.evaluation.mask_files import MaskRow, read_labels, read_masks
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation, structure_mask
 from lepton_vision.geometry import grid_gap, is_same_spacing
 from lepton_vision.readers import read_image
+from lepton_vision.reporting.gallery import orientation_of
 from lepton_vision.reporting.overlays import MOST_STRUCTURES, NoOverlay, Overlay
 from lepton_vision.transforms.preprocess import display_window, to_luma
 from lepton_vision.types import Geometry, Image
@@ -22,6 +24,7 @@ from lepton_vision.types import Geometry, Image
 _Read = TypeVar("_Read")
 # Which way W and H shall grow on the page: to the patient's left, back and feet, as radiologists look at slices.
 _SHOWN = "LPI"
+_TURNED = {"R": "L", "A": "P", "S": "I"}
 
 
 def read_overlays(rows: Sequence[MaskRow], evaluation: SegmentationEvaluation) -> Iterator[Overlay | NoOverlay]:
@@ -70,13 +73,20 @@ def _read(row: MaskRow, structure: str, *, value: int | tuple[int, ...]) -> Over
         raise _CannotDrawError(f"the image has no window to show it through ({error.reason})") from None
 
 
-def lay_over(overlay: Overlay, image: Image | None, *, geometry: Geometry | None = None) -> Overlay:
+def lay_over(
+    overlay: Overlay,
+    image: Image | None,
+    *,
+    geometry: Geometry | None = None,
+    preprocess: PreprocessConfig | None = None,
+) -> Overlay:
     """Put masks over their image, as a radiologist looks at it.
 
     Args:
         overlay: without an image.
         image: on the grid of the masks, or None.
         geometry: of the masks; None takes that of the image.
+        preprocess: of the model, whose first window the image is shown through; None takes the header's.
 
     Raises:
         ReadError: the image has no window and no range to show it through.
@@ -84,7 +94,8 @@ def lay_over(overlay: Overlay, image: Image | None, *, geometry: Geometry | None
     if image is not None:
         pixels = to_luma(image.pixels)[0] if image.channels == 3 else image.pixels[0]
         spacing = overlay.spacing_mm or image.spacing_mm
-        overlay = replace(overlay, image=pixels, spacing_mm=spacing, window=display_window(image))
+        overlay = replace(overlay, image=pixels, spacing_mm=spacing, window=display_window(image, preprocess))
+        overlay = replace(overlay, orientation=orientation_of(image))
         geometry = geometry or image.geometry
     return overlay if geometry is None else _turn(overlay, geometry)
 
@@ -124,6 +135,6 @@ def _turn(overlay: Overlay, geometry: Geometry) -> Overlay:
     way = geometry.orientation  # of W, H and D
     axes = tuple(axis for axis, letter in ((-1, way[0]), (-2, way[1])) if letter not in _SHOWN)
     image = None if overlay.image is None else np.flip(overlay.image, axes)
-    return replace(
-        overlay, truth=np.flip(overlay.truth, axes), prediction=np.flip(overlay.prediction, axes), image=image
-    )
+    turned = "".join(letter if letter in _SHOWN else _TURNED[letter] for letter in way[:2])
+    masks = {"truth": np.flip(overlay.truth, axes), "prediction": np.flip(overlay.prediction, axes)}
+    return replace(overlay, **masks, image=image, orientation=turned)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from lepton_vision.errors import ReportError
 from lepton_vision.evaluation.masks import check_geometry
 from lepton_vision.evaluation.surfaces import BoolArray, bounding_box
 from lepton_vision.readers.window import apply_window, percentile_window
-from lepton_vision.reporting.gallery import Thumbnail, encode_picture
+from lepton_vision.reporting.gallery import Thumbnail, edge_marks, encode_picture
 from lepton_vision.types import Pixels, VoiLut, Window, short_repr
 
 HIT, MISSED, FALSE = (86, 180, 233), (240, 228, 66), (213, 94, 0)
@@ -56,6 +56,7 @@ class Overlay:
         spacing_mm: distance of voxel centres along each axis, for the aspect ratio; None draws square voxels.
         dice: of the whole case, in [0, 1]; NaN where it is undefined.
         window: how the image is displayed; None is from its 0.5th to its 99.5th percentile.
+        orientation: two letters, where W and H grow to in the patient ("LP"); "" where it is not known.
 
     Raises:
         ReportError: masks that are no booleans, or an image of another shape.
@@ -75,6 +76,7 @@ class Overlay:
     spacing_mm: tuple[float, ...] | None = None
     dice: float = math.nan
     window: Window | VoiLut | None = None
+    orientation: str = ""
 
     __repr__ = short_repr
 
@@ -159,10 +161,11 @@ def draw_overlay(overlay: Overlay, *, side: int = LARGEST_SIDE) -> Drawn:
     base = np.zeros(size, np.uint8)
     if image is not None and window is not None:
         base = _show(image[part], window, size)
-    panels = [Panel("Image", _encode(base))] if image is not None else []
-    panels.append(Panel("Truth", _encode(_draw_contour(base, truth))))
-    panels.append(Panel("Prediction against truth", _encode(_paint(base, truth, prediction))))
-    return Drawn(tuple(panels), number, depth, share)
+    pictures = {"Image": base} if image is not None else {}
+    pictures |= {"Truth": _draw_contour(base, truth), "Prediction against truth": _paint(base, truth, prediction)}
+    sides = edge_marks(overlay.orientation)
+    panels = tuple(Panel(title, replace(_encode(pixels), sides=sides)) for title, pixels in pictures.items())
+    return Drawn(panels, number, depth, share)
 
 
 def _choose_part(mask: BoolArray) -> tuple[tuple[slice, slice], float]:

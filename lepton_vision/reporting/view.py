@@ -210,7 +210,7 @@ def plain_numbers(evaluation: Evaluation, target: Target) -> list[str]:
     if tn + fp:
         sentences.append(f"Of 100 that are not, {_of_100(fp, tn + fp)} are called {positive} by mistake.")
     if tp + fp and tp + fn:
-        sentences.append(f"Of 100 calls “{positive}”, {_of_100(tp, tp + fp)} are right, where as many {cases} are "
+        sentences.append(f"Of 100 calls “{positive}”, {_of_100(tp, tp + fp)} are correct, where as many {cases} are "
                          f"{positive} as here ({(tp + fn) / (tp + fn + tn + fp):.0%}).")  # fmt: skip
     return sentences
 

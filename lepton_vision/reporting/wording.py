@@ -28,10 +28,10 @@ TERMS: Mapping[str, Term] = {
     "average_precision": Term("Average precision", "Area under the precision–recall curve; chance is the prevalence."),
     "sensitivity": Term("Sensitivity", "Share of the positive images that were called positive."),
     "specificity": Term("Specificity", "Share of the negative images that were called negative."),
-    "ppv": Term("PPV", "Share of the calls “positive” that were right; holds at this prevalence only."),
-    "npv": Term("NPV", "Share of the calls “negative” that were right; holds at this prevalence only."),
-    "accuracy": Term("Accuracy", "Share of right decisions; easy to reach where one class is rare."),
-    "balanced_accuracy": Term("Balanced accuracy", "Mean over the classes of the share decided rightly."),
+    "ppv": Term("PPV", "Share of the calls “positive” that were correct; holds at this prevalence only."),
+    "npv": Term("NPV", "Share of the calls “negative” that were correct; holds at this prevalence only."),
+    "accuracy": Term("Accuracy", "Share of correct decisions; easy to reach where one class is rare."),
+    "balanced_accuracy": Term("Balanced accuracy", "Mean over the classes of the share decided correctly."),
     "f1": Term("F1", "Harmonic mean of sensitivity and PPV."),
     "f1_macro": Term("F1 (mean)", "Harmonic mean of sensitivity and PPV, averaged over the classes."),
     "partial_auroc": Term("Partial AUROC", "AUROC where false alarms are few, rescaled: 0.5 is chance, 1 is perfect."),
@@ -110,7 +110,7 @@ READING: Mapping[str, str] = {
         "model never learnt."
     ),
     "unsure": (
-        "Decisions nearest to the threshold, right or wrong: a little noise would have turned them. A reader "
+        "Decisions nearest to the threshold, correct or wrong: a little noise would have turned them. A reader "
         "should see such cases."
     ),
     "calibration": (

@@ -16,8 +16,9 @@ import pytest
 import torch
 from scipy import ndimage
 
-from lepton_vision.demo import _one_thread, demo_config, write_demo_study
+from lepton_vision.demo import _make_room, _one_thread, demo_config, write_demo_study
 from lepton_vision.demo_study import write_demo_series
+from lepton_vision.errors import ConfigError
 from lepton_vision.manifest import Manifest
 from lepton_vision.pipeline import run_study
 from lepton_vision.readers import read_image
@@ -33,7 +34,7 @@ PLANTED = "Demo^Patient", "DEMO-0-"
 def test_the_planted_finding_is_learnt_and_the_json_holds_the_contract(demo: Demo) -> None:
     keys = {"test_auroc", "low", "high", "n", "report", "bundle", "scores", "seconds", "dice", "mask_report", "series"}
     assert keys <= set(demo.result)
-    assert demo.result["test_auroc"] > 0.9
+    assert 0.8 < demo.result["test_auroc"] < 1.0  # hard enough to have wrong cases, and of few patients here
     assert demo.result["low"] <= demo.result["test_auroc"] <= demo.result["high"]
     for key in ("report", "bundle", "scores"):
         assert Path(demo.result[key]).exists()
@@ -41,7 +42,7 @@ def test_the_planted_finding_is_learnt_and_the_json_holds_the_contract(demo: Dem
 
 def test_the_masks_of_findings_are_learnt_and_have_a_page(demo: Demo) -> None:
     dice = demo.result["dice"]
-    assert dice["value"] > 0.5
+    assert dice["value"] > 0.3
     assert dice["low"] <= dice["value"] <= dice["high"]
     assert 0 < dice["n"] <= demo.result["n"] + 5  # of images with a finding, or a false one
     page = Path(demo.result["mask_report"])
@@ -238,3 +239,19 @@ def test_the_demo_gives_torchs_threads_back_whatever_happens() -> None:
     with pytest.raises(KeyboardInterrupt):
         stopped()
     assert (inside, torch.get_num_threads()) == ([1], before)
+
+
+def test_a_second_demo_takes_the_place_of_the_first_and_of_nothing_else(tmp_path: Path) -> None:
+    _make_room(tmp_path / "demo")
+    study = write_demo_study(tmp_path / "demo", patients=4)
+    (tmp_path / "demo" / "run").mkdir()
+    (tmp_path / "demo" / "notes.txt").write_text("mine")
+    _make_room(tmp_path / "demo")
+    assert not study.study.exists()
+    assert not study.labels.exists()
+    assert (tmp_path / "demo" / "notes.txt").read_text() == "mine"
+    other = tmp_path / "other" / "study"
+    other.mkdir(parents=True)
+    with pytest.raises(ConfigError, match="a folder with study of another origin"):
+        _make_room(tmp_path / "other")
+    assert other.is_dir()

@@ -250,3 +250,12 @@ def test_a_row_with_a_folder_takes_no_file_of_another_folder(study: Path) -> Non
     (study / "p00" / "0.png").rename(study / "p00" / "moved.png")
     found = labels_of(study, pd.DataFrame({"path": ["old/moved.png", "p01/0.png"], "y": [1, 0]}))
     assert {path: value for path, value in found.items() if value is not None} == {"p01/0.png": 0}
+
+
+@pytest.mark.parametrize("column", ["Site", "institution", "Hospital", "InstitutionName", "center"])
+def test_sites_of_the_table_are_named_as_it_names_them_and_are_no_label(column: str, study: Path) -> None:
+    table = pd.DataFrame({"path": ["p00/0.png", "p00/1.png"], column: ["North", "unknown"], "y": [0, 1]})
+    manifest = scan_folder(study, labels=table)
+    assert manifest.label_columns == ("y",)
+    assert manifest.frame["site"].tolist()[0] == "North"
+    assert manifest.frame["site"].isna().tolist()[1]

@@ -5,11 +5,15 @@ from __future__ import annotations
 import base64
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pydicom
+import pytest
 from PIL import Image as Picture
 
 from lepton_vision.config import PreprocessConfig
+from lepton_vision.demo_study import write_demo_series
 from lepton_vision.reporting.gallery import make_thumbnail
 from lepton_vision.types import SampleAddress
 
@@ -71,3 +75,37 @@ def test_what_cannot_be_shown_gives_its_reason_without_a_name(tmp_path: Path) ->
 def test_a_window_that_does_not_fit_gives_its_reason(tmp_path: Path) -> None:
     write(tmp_path / "a.png", (8, 8))
     assert "(units)" in make_thumbnail(SampleAddress(tmp_path / "a.png"), PreprocessConfig(windows=("lung",))).reason
+
+
+@pytest.mark.parametrize(
+    ("header", "sides"),
+    [
+        ({}, ("R", "L", "A", "P")),  # a plain axial slice, as radiologists look at it
+        ({"ImageOrientationPatient": [-1, 0, 0, 0, 1, 0]}, ("L", "R", "A", "P")),
+        ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, ("A", "P", "H", "F")),  # sagittal
+        ({"ImagePositionPatient": None}, ("R", "L", "A", "P")),
+        ({"ImageOrientationPatient": None, "PatientOrientation": ["L", "F"]}, ("R", "L", "H", "F")),
+        ({"ImageOrientationPatient": None, "PatientOrientation": ["AF", "R"]}, ("P", "A", "L", "R")),
+        ({"ImageOrientationPatient": None, "PatientOrientation": ["LE", "V"]}, ()),  # an animal's
+        ({"ImageOrientationPatient": None, "PatientOrientation": ["L"]}, ()),
+        ({"ImageOrientationPatient": None}, ()),
+    ],
+)
+def test_pictures_name_the_sides_of_the_patient_where_the_header_does(
+    header: dict[str, Any], sides: tuple[str, ...], tmp_path: Path
+) -> None:
+    write_demo_series(tmp_path, slices=1)
+    path = tmp_path / "IM0000.dcm"
+    dataset = pydicom.dcmread(path)
+    for keyword, value in header.items():
+        if value is None:
+            delattr(dataset, keyword)
+        else:
+            setattr(dataset, keyword, value)
+    dataset.save_as(path)
+    assert make_thumbnail(SampleAddress(path), PreprocessConfig(windows=("lung",))).sides == sides
+
+
+def test_files_that_know_no_patient_have_no_sides(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", (28, 28))
+    assert make_thumbnail(SampleAddress(tmp_path / "a.png"), None).sides == ()

@@ -248,3 +248,14 @@ def test_slices_are_shown_by_volume_too() -> None:
     assert volumes == [("vol-1", "5", "Present"), ("vol-0", "5", "Present")], "lowest Dice first"
     assert "Dice by volume" in text
     assert "By volume" not in render_segmentation_report(make_mask_evaluation(), split="test")
+
+
+def test_flat_images_have_no_panel_of_volumes() -> None:
+    truth = np.zeros((12, 12), np.uint8)
+    truth[3:8, 3:8] = 1
+    cases = [MaskCase(f"i{k}", truth, np.roll(truth, k, axis=1), (1.0, 1.0), patient_id=f"p{k}") for k in range(4)]
+    evaluation = evaluate_masks(cases, structures={"spot": 1}, config=EvaluationConfig(replicates=100))
+    page = Page(render_segmentation_report(evaluation))
+    assert "2-D" not in page.words
+    assert "Volume error" not in page.words.split("Rules for empty masks")[0]
+    assert "Bland" not in page.words

@@ -11,11 +11,12 @@ import pytest
 from mask_studies import SPACING, STRUCTURES, make_labels, save_nifti, write_table
 from PIL import Image as Picture
 
-from lepton_vision.config import EvaluationConfig
+from lepton_vision.config import EvaluationConfig, PreprocessConfig
 from lepton_vision.evaluation.mask_table import evaluate_mask_table, read_mask_table
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation
+from lepton_vision.readers import read_image
 from lepton_vision.reporting import overlay_files
-from lepton_vision.reporting.overlay_files import read_overlays
+from lepton_vision.reporting.overlay_files import lay_over, read_overlays
 from lepton_vision.reporting.overlays import NoOverlay, Overlay, draw_overlay
 from lepton_vision.types import Window
 
@@ -137,3 +138,16 @@ def test_real_volumes_are_drawn_over_their_images(shared: Path, tmp_path: Path) 
         drawn = draw_overlay(one)
         assert drawn.depth == label.shape[2]
         assert drawn.number == 1 + int((label == value).sum(axis=(0, 1)).argmax())
+
+
+def test_pictures_of_a_turned_slice_name_its_sides_and_take_the_window_of_the_model(tmp_path: Path) -> None:
+    """A NIfTI file whose rows grow to the right and front is shown with left at the right edge, and says so."""
+    values = np.zeros((2, 8, 6), np.float32)
+    image = read_image(tmp_path / save_nifti(tmp_path / "image.nii.gz", values))
+    mask = np.zeros((2, 8, 6), np.bool_)
+    shown = lay_over(Overlay("a", "i", mask, mask), image, preprocess=PreprocessConfig(windows=(Window(7, 10),)))
+    assert shown.orientation == "LP"
+    assert shown.window == Window(7, 10)
+    assert {panel.picture.sides for panel in draw_overlay(shown).panels} == {("R", "L", "A", "P")}
+    alone = draw_overlay(Overlay("a", "i", mask, mask))
+    assert {panel.picture.sides for panel in alone.panels} == {()}
