@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,13 +17,16 @@ def evaluate(
     bundle: Annotated[Path | None, typer.Option(help="Folder of a bundle.")] = None,
     manifest: Annotated[Path | None, typer.Option(help="Manifest with splits.")] = None,
     part: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
-    by: Annotated[str, typer.Option(help="With --bundle: columns for subgroups, e.g. sex,site.")] = "",
+    by: Annotated[list[str] | None, typer.Option(help="Columns for subgroups, e.g. sex,site; repeatable.")] = None,
     external: Annotated[bool, typer.Option("--external", help="With --bundle: another site's manifest.")] = False,
     reference: Annotated[
         Path | None, typer.Option(help="With --external: folder of the internal evaluation to compare with.")
     ] = None,
     predictions: Annotated[Path | None, typer.Option(help="CSV: image_id, patient_id, y_true, y_prob.")] = None,
     columns: Annotated[str, typer.Option(help="For --predictions: image_id=file,y_prob=score, …")] = "",
+    target: Annotated[
+        list[str] | None, typer.Option(help="For --predictions: [NAME:]kind=ordinal[,classes=a+b+c]; repeatable.")
+    ] = None,
     threshold: Annotated[float, typer.Option(help="Operating point for --predictions.")] = 0.5,
     masks: Annotated[
         Path | None, typer.Option(help="CSV: image_id, patient_id, truth, prediction[, image, volume_id] (files).")
@@ -57,17 +61,21 @@ def evaluate(
     modes = [bundle is not None or manifest is not None, predictions is not None, masks is not None]
     if modes.count(True) != 1 or (bundle is None) != (manifest is None):
         raise ConfigError("Give --bundle with --manifest, or --predictions alone, or --masks alone.", key="predictions")
-    if bundle is None and (by or external or reference is not None):
-        raise ConfigError("--by, --external and --reference go with --bundle and --manifest.", key="by")
+    if bundle is None and (external or reference is not None):
+        raise ConfigError("--external and --reference go with --bundle and --manifest.", key="external")
+    if (by and masks is not None) or (target and predictions is None):
+        raise ConfigError("--by goes with --bundle or --predictions, --target with --predictions.", key="by")
+    groups = ",".join(by or ())
     answers = None if about is None else read_about(about)
     with Console(quiet=as_json) as console:
         if masks is not None:
             result = _evaluate_masks(masks, out, structures, tolerance_mm, lesions, min_iou, unknown, console)
         elif predictions is not None:
             settings = _settings(Config(), unit, aggregate, assignments)
-            result = _figures(*_evaluate_table(predictions, out, threshold, settings, validation, answers, columns))
+            told = columns, target or (), groups
+            result = _figures(*_evaluate_table(predictions, out, threshold, settings, validation, answers, told))
         else:
-            scope = _scope(bundle, by, external, reference, answers)
+            scope = _scope(bundle, groups, external, reference, answers)
             changes = unit, aggregate, assignments
             result = _evaluate_split(bundle, manifest, part, out, device, scope, console, changes)
     print_facts(result, as_json=as_json)
@@ -142,25 +150,28 @@ def _evaluate_table(
     settings: Any,
     validation: Path | None,
     about: dict[str, str] | None,
-    columns: str,
+    told: tuple[str, Sequence[str], str],
 ) -> tuple[Any, Path]:
     from lepton_vision.errors import ConfigError
     from lepton_vision.evaluation import evaluate, fit_aggregation
     from lepton_vision.inference import Predictions
+    from lepton_vision.inference.stated_targets import stated_targets, table_subgroups
     from lepton_vision.pipeline import stated_point
     from lepton_vision.results import table_look, write_results
 
     if not 0.0 <= threshold <= 1.0:
         raise ConfigError(f"--threshold is a probability from 0 to 1. Received: {threshold:g}.", key="threshold")
-    named = parse_columns(columns)
-    table = Predictions.load(predictions, columns=named)
+    named = parse_columns(told[0])
+    targets = stated_targets(predictions, told[1], columns=named)
+    table = Predictions.load(predictions, columns=named, targets=targets)
+    groups = table_subgroups(predictions, split_names(told[2]), columns=named)
     learnt = None
     if settings.aggregation == "learnt" and settings.unit != "image":
         if validation is None:
             raise ConfigError("--aggregate learnt needs --validation: predictions to fit it on.", key="validation")
-        learnt = fit_aggregation(Predictions.load(validation, columns=named), unit=settings.unit)
+        learnt = fit_aggregation(Predictions.load(validation, columns=named, targets=targets), unit=settings.unit)
     point = stated_point(table.targets, threshold=threshold)
-    evaluation = evaluate(table, operating_point=point, config=settings, aggregation=learnt)
+    evaluation = evaluate(table, operating_point=point, config=settings, aggregation=learnt, columns=groups or None)
     with table_look(evaluation, table, out, table=predictions) as evaluation:
         return evaluation, write_results(evaluation, table, out, about=about)
 

@@ -239,10 +239,10 @@ def test_wrong_wishes_are_explained(trained: Trained, tmp_path: Path, options: l
     assert not (tmp_path / "out" / "figures.json").exists()
 
 
-def test_subgroups_need_a_bundle_and_a_column_before_training(trained: Trained, tmp_path: Path) -> None:
+def test_subgroups_need_a_column_before_anything_is_computed(trained: Trained, tmp_path: Path) -> None:
     table = tmp_path / "p.csv"
     table.write_text("image_id,patient_id,y_true,y_prob\na,a,0,0.2\nb,b,1,0.7\n")
-    with pytest.raises(ConfigError, match="go with --bundle"):
+    with pytest.raises(EvaluationError, match="No column 'sex' for subgroups"):
         CliRunner().invoke(
             app,
             ["evaluate", "--predictions", str(table), "--out", str(tmp_path / "o"), "--by", "sex"],

@@ -37,6 +37,21 @@ def names_of(target: Target, is_only: bool) -> tuple[list[str], list[str]]:
     return [f"y_true_{target.name}_{name}" for name in target.classes], prob
 
 
+def held_names(target: Target, table: Columns, *, is_only: bool) -> tuple[list[str], list[str]]:
+    """Columns of labels and probabilities that the table has: with the target's name, or plain ones of the only target.
+
+    Names that are not there are those of ``names_of``, for the message.
+    """
+    found: tuple[list[str], list[str]] = ([], [])
+    for names, kind, ours in zip(found, ("y_true", "y_prob"), names_of(target, is_only), strict=True):
+        per_class = target.kind == "multilabel" or (kind == "y_prob" and target.kind != "binary")
+        ends = [f"_{one}" for one in target.classes] if per_class else [""]
+        for own, end in zip(ours, ends, strict=True):
+            plain = [f"{kind}{end}"] if is_only or target.kind == "multilabel" else []
+            names.append(next((one for one in (f"{kind}_{target.name}{end}", *plain) if one in table), own))
+    return found
+
+
 def renamed(columns: Columns, stated: Mapping[str, str] | None, *, targets: Sequence[Target]) -> Columns:
     """Columns under our names: those that are ``stated``, and those that only one column can be.
 

@@ -16,7 +16,7 @@ import numpy as np
 from lepton_vision.config import PreprocessConfig
 from lepton_vision.errors import EvaluationError
 from lepton_vision.files import csv_bytes, guarded, sidecar, unguarded, write_atomic
-from lepton_vision.inference.column_names import Columns, columns_present, completed, names_of, renamed
+from lepton_vision.inference.column_names import Columns, columns_present, completed, held_names, names_of, renamed
 from lepton_vision.inference.predictions import Failure, Predictions, as_text
 from lepton_vision.manifest.words import is_unknown
 from lepton_vision.types import FloatArray, SampleAddress, Target
@@ -278,11 +278,12 @@ def predictions_of(columns: Columns, facts: Mapping[str, Any], *, targets: Seque
             f"{columns_present(columns, 'patient_id')} With one image for each patient, copy image_id to patient_id.",
             key="patient_id",
         )
-    found = tuple(targets_of(facts) if targets is None else targets) or _infer_targets(columns)
+    found = tuple(targets_of(facts) if targets is None else targets) or infer_targets(columns)
     y_true, y_prob = {}, {}
     for target in found:
-        names = names_of(target, len(found) == 1)
-        true, prob = (np.column_stack([_numbers(columns, name) for name in part]) for part in names)
+        names = held_names(target, columns, is_only=len(found) == 1)
+        words = {name: k for k, name in enumerate(target.classes)} if target.is_exclusive else _TRUTH
+        true, prob = (np.column_stack([_numbers(columns, one, words=words) for one in part]) for part in names)
         y_true[target.name] = true if target.kind == "multilabel" else true[:, 0]
         y_prob[target.name] = prob[:, 0] if target.kind == "binary" else prob
     preprocess = facts.get("preprocess")
@@ -303,7 +304,7 @@ def predictions_of(columns: Columns, facts: Mapping[str, Any], *, targets: Seque
     )
 
 
-def _infer_targets(columns: Columns) -> tuple[Target, ...]:
+def infer_targets(columns: Columns) -> tuple[Target, ...]:
     """Read the targets from the column names of another tool's table."""
     found = []
     for name in (name.removeprefix("y_true_") for name in columns if name.startswith("y_true_")):
@@ -313,6 +314,9 @@ def _infer_targets(columns: Columns) -> tuple[Target, ...]:
             found.append(Target(name, "binary", ("0", "1")))
         else:
             found.append(Target(name, "multiclass", classes))
+    classes = tuple(column.removeprefix("y_prob_") for column in columns if column.startswith("y_prob_"))
+    if not found and "y_prob" not in columns and len(classes) > 1:
+        return (Target("y", "multiclass", classes),)
     return tuple(found) or (Target("y", "binary", ("0", "1")),)
 
 
@@ -326,27 +330,33 @@ def _column(columns: Columns, name: str) -> list[Any]:
     return columns[name]
 
 
-def _numbers(columns: Columns, name: str) -> FloatArray:
+def _numbers(columns: Columns, name: str, *, words: Mapping[str, int] = _TRUTH) -> FloatArray:
     """Turn a column into float64; an unknown label is NaN, an unknown probability is refused later as NaN."""
     values = _column(columns, name)
     if isinstance(values, np.ndarray):
         return np.asarray(values, dtype=np.float64)
     numbers = np.empty(len(values), dtype=np.float64)
     for row, value in enumerate(values):
-        is_empty = value is None or (isinstance(value, str) and is_unknown(value))
         is_word = isinstance(value, str) and name.startswith("y_true")
+        is_class = is_word and value.strip() in words  # "none" may be a grade
+        is_empty = value is None or (isinstance(value, str) and is_unknown(value) and not is_class)
         try:
-            numbers[row] = (
-                math.nan if is_empty else float(_TRUTH.get(value.strip().lower(), value) if is_word else value)
-            )
+            numbers[row] = math.nan if is_empty else float(_label(value, words) if is_word else value)
         except (TypeError, ValueError):
             raise EvaluationError(
-                f"The column {name!r} needs numbers. Received text in row {row} (from 0). Labels are 0 and 1 or a "
-                "class index, empty where unknown.",
+                f"The column {name!r} needs numbers. Received text in row {row} (from 0). Labels are 0 and 1, a class "
+                "index or the name of a class, empty where unknown.",
                 row=row,
                 key=name,
             ) from None
     return numbers
+
+
+def _label(value: str, words: Mapping[str, int]) -> str | int:
+    """A number as it stands, a known word as its number; a class whose name is a number is meant by its index."""
+    text = value.strip()
+    is_number = text.replace(".", "", 1).isdigit()
+    return text if is_number else words.get(text, words.get(text.lower(), text))
 
 
 def _split(columns: Columns, facts: Mapping[str, Any]) -> str | None:
