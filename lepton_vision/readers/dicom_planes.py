@@ -25,6 +25,7 @@ _LENGTH_TOLERANCE = 1e-2  # of a direction vector, before it is made a unit vect
 _NORMAL_PER_STEP, _SKEW_PER_STEP = 1.2248, 1.7321
 _EXACT = 1e-6
 _TO_OURS = {"L": "L", "R": "R", "A": "A", "P": "P", "H": "S", "F": "I"}
+_MEASURES = {"between_mm": "SpacingBetweenSlices", "thickness_mm": "SliceThickness"}
 
 
 def describe_slices(dataset: Dataset, *, layout: PixelLayout) -> list[Plane]:
@@ -34,6 +35,7 @@ def describe_slices(dataset: Dataset, *, layout: PixelLayout) -> list[Plane]:
     patient_id = pseudonym("patient", ids.patient_id) if ids.patient_id else None
     instance = pseudonym("image", ids.sop_uid) if ids.sop_uid else None
     alone = read_traits(dataset, frames=1)[0] if layout.frames == 1 else ()
+    planes = read_planes(dataset, layout=layout, wanted=range(layout.frames))
     return [
         replace(
             plane,
@@ -44,9 +46,28 @@ def describe_slices(dataset: Dataset, *, layout: PixelLayout) -> list[Plane]:
             kind=object_kind(dataset),
             instance=instance,
             traits=plane.traits or alone,
+            **measures,
         )
-        for plane in read_planes(dataset, layout=layout, wanted=range(layout.frames))
+        for plane, measures in zip(planes, _read_measures(dataset, frames=len(planes)), strict=True)
     ]
+
+
+def _read_measures(dataset: Dataset, *, frames: int) -> list[dict[str, float | None]]:
+    """By frame of an MR, how far apart slices are and how thick, where the header says; nothing of other images."""
+    if code(dataset, "Modality") != "MR":
+        return [{}] * frames
+    own = items(dataset, "PerFrameFunctionalGroupsSequence")
+    shared = items(dataset, "SharedFunctionalGroupsSequence")[:1]
+    top = [dataset] if frames == 1 else []
+    found = []
+    for frame in range(frames):
+        groups = [*own[frame : frame + 1], *shared]
+        values = {
+            name: _look_up(groups, top, macro="PixelMeasuresSequence", keyword=keyword)
+            for name, keyword in _MEASURES.items()
+        }
+        found.append({name: one[0] if one and one[0] > 0.0 else None for name, one in values.items()})
+    return found
 
 
 def read_orientation(dataset: Dataset, planes: Sequence[Plane]) -> str | None:

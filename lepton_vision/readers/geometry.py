@@ -14,6 +14,7 @@ import numpy as np
 
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.alike import check_alike
+from lepton_vision.readers.passes import find_passes
 from lepton_vision.readers.plane import Plane as Plane
 from lepton_vision.readers.steps import plan_grid
 from lepton_vision.readers.traits import differing, mixed_traits, words_of
@@ -76,7 +77,7 @@ def stack_planes(planes: Sequence[Plane], *, gaps: GapChoice = "refuse", tilt: T
     shifts = offsets @ ways.T / first.spacing_mm
     traits = [planes[k].traits for k in order]
     _check_duplicates(distances, shifts, traits=traits)
-    _check_one_pass(traits, distances, is_swept=planes[0].modality == "CT")
+    _check_one_pass([planes[k] for k in order], distances)
     angle = _check_line(distances, shifts, spacing_mm=first.spacing_mm, tilt=tilt)
     grid = plan_grid(distances, gaps=gaps)
     used = (grid.places > -1.0) & (grid.places < grid.depth)
@@ -151,15 +152,18 @@ def _check_duplicates(distances: FloatArray, shifts: FloatArray, *, traits: Sequ
     )
 
 
-def _check_one_pass(traits: Sequence[tuple[str, ...]], distances: FloatArray, *, is_swept: bool) -> None:
-    """Refuse slices of several acquisitions that lie between each other."""
-    found = mixed_traits(traits, distances, is_swept=is_swept)
+def _check_one_pass(planes: Sequence[Plane], distances: FloatArray) -> None:
+    """Refuse slices, sorted by ``distances`` (N,), of several acquisitions that lie between each other."""
+    traits = [plane.traits for plane in planes]
+    found, passes = mixed_traits(traits, distances), find_passes(planes, distances)
+    doubt = "" if passes is None or found else passes.doubt
+    found = found if passes is None else sorted({*passes.traits, *found})
     if found:
         counts = ", ".join(
             f"{len({values[k] for values in traits})} kinds of {words_of([k])} between each other" for k in found
         )
         raise ReadError(
-            f"Expected the slices of one acquisition. Received: {counts}. Give the slices of one of them only.",
+            f"Expected the slices of one acquisition. Received: {counts}{doubt}. Give the slices of one of them only.",
             reason="mixed_slices",
         )
 

@@ -28,6 +28,8 @@ class Plane:
         rounding: angle [radian] that the normal may be off since the orientation has few decimals; 0 along the axes.
         instance: pseudonymous id of the SOP instance, or None.
         traits: values of ``traits.TRAITS``, "" where the header does not say.
+        between_mm: Spacing Between Slices, centers of neighbours of one acquisition, or None.
+        thickness_mm: Slice Thickness, or None.
     """
 
     rows: int
@@ -44,6 +46,8 @@ class Plane:
     rounding: float = 0.0
     instance: str | None = None
     traits: tuple[str, ...] = ()
+    between_mm: float | None = None
+    thickness_mm: float | None = None
 
     @property
     def geometry(self) -> Geometry | None:

@@ -12,8 +12,9 @@ import numpy as np
 
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.geometry import stack_planes
+from lepton_vision.readers.passes import find_passes
 from lepton_vision.readers.plane import Plane
-from lepton_vision.readers.traits import TIME, TRAITS, VISITS, differing, rank, sweeps
+from lepton_vision.readers.traits import TRAITS, VISITS, differing, rank
 
 _File = TypeVar("_File", bound=Hashable)
 _FEWEST = 2  # slices of a volume
@@ -158,9 +159,7 @@ def _candidates(planes: Sequence[Plane]) -> Iterator[list[Part]]:
     chosen = [which for count in range(1, _MOST_TRAITS + 1) for which in combinations(varying, count)]
     for which in chosen:
         yield _parts(planes, {k: ranks[k] for k in which})
-    runs = _runs(planes, varying)
-    if runs:
-        yield _parts(planes, {TIME: runs})
+    yield from _runs(planes)
     for visit in VISITS:
         if visit not in varying:
             continue
@@ -171,13 +170,15 @@ def _candidates(planes: Sequence[Plane]) -> Iterator[list[Part]]:
                     yield _parts(planes, {**{k: ranks[k] for k in which}, visit: found})
 
 
-def _runs(planes: Sequence[Plane], varying: Sequence[int]) -> list[int]:
-    """Which run of the scanner each slice is of, where its times tell; empty where they do not."""
+def _runs(planes: Sequence[Plane]) -> Iterator[list[Part]]:
+    """By the passes of the scanner, where they leave no doubt."""
     ways = planes[0].orientation
-    if TIME not in varying or ways is None or planes[0].modality != "CT":
-        return []
+    if ways is None:
+        return
     positions = np.array([plane.position_mm for plane in planes])
-    return sweeps([plane.traits[TIME] for plane in planes], positions @ np.cross(ways[1], ways[0]))
+    passes = find_passes(planes, positions @ np.cross(ways[1], ways[0]))
+    if passes is not None and passes.runs and not passes.doubt:
+        yield _parts(planes, {passes.traits[0]: passes.runs})
 
 
 def _parts(planes: Sequence[Plane], ranks: dict[int, list[int]]) -> list[Part]:

@@ -76,14 +76,13 @@ def differing(traits: Sequence[tuple[str, ...]]) -> list[int]:
     return list(found.values())
 
 
-def mixed_traits(traits: Sequence[tuple[str, ...]], distances: FloatArray, *, is_swept: bool) -> list[int]:
+def mixed_traits(traits: Sequence[tuple[str, ...]], distances: FloatArray) -> list[int]:
     """Which traits say that slices at places of their own, sorted by ``distances`` (N,), are of several acquisitions.
 
     A value that a single slice has says nothing: some scanners number or time each slice. Neither does a run of the
-    scanner that went on where another one ended. ``is_swept``: the scanner takes neighbours one after the other (CT;
-    MR may take every other slice first), so that times tell runs apart, see ``sweeps``.
+    scanner that went on where another one ended. What the order of times tells beyond, see ``passes.find_passes``.
     """
-    found = [TIME] if is_swept and all(traits) and sweeps([trait[TIME] for trait in traits], distances) else []
+    found = []
     for k in differing(traits):
         kind, values = TRAITS[k].kind, [trait[k] for trait in traits]
         counts = Counter(values)
@@ -92,46 +91,13 @@ def mixed_traits(traits: Sequence[tuple[str, ...]], distances: FloatArray, *, is
         runs = 1 + sum(a != b for a, b in pairwise(values))
         if kind != "contrast" and runs == len(counts):
             continue
-        if kind == "cycle" and not _are_phases([distances[np.array(values) == value] for value in counts]):
+        if kind == "cycle" and not are_phases([distances[np.array(values) == value] for value in counts]):
             continue
         found.append(k)
     return found
 
 
-def sweeps(times: Sequence[str], distances: FloatArray) -> list[int]:
-    """Number, from 1, of the run through the patient in which each slice was taken, up or down.
-
-    Args:
-        times: of the slices.
-        distances: (N,) their places along the normal.
-
-    Returns:
-        Empty where there is one run, or many, or where they are no volumes that lie between each other.
-    """
-    ranks = np.array(rank(times))
-    for sign in (1.0, -1.0):  # slices of one moment lie in the order of the run
-        order = np.lexsort((sign * distances, ranks))
-        runs = _stretches(distances[order])
-        labels = np.empty(len(runs), dtype=int)
-        labels[order] = runs
-        parts = [np.sort(distances[labels == label]) for label in range(1, max(runs) + 1)]
-        if len(parts) == 1 or not _are_phases(parts):
-            return []
-    along = labels[np.argsort(distances, kind="stable")]
-    return labels.tolist() if np.count_nonzero(np.diff(along)) >= len(parts) else []
-
-
-def _stretches(distances: FloatArray) -> list[int]:
-    """Number of the stretch of even steps, up or down, that each distance belongs to."""
-    labels, usual = [1], 0.0
-    for step in np.diff(distances).tolist():
-        is_new = usual != 0.0 and abs(step - usual) > 0.1 * abs(usual)
-        labels.append(labels[-1] + is_new)
-        usual = 0.0 if is_new else usual or step
-    return labels
-
-
-def _are_phases(parts: Sequence[FloatArray]) -> bool:
+def are_phases(parts: Sequence[FloatArray]) -> bool:
     """Whether slices of a few moments are volumes each: many moments of few slices are how one volume was scanned."""
     if len(parts) > _MOST_PHASES or min(map(len, parts)) < _FEWEST_SLICES:
         return False

@@ -263,3 +263,18 @@ def test_frames_of_an_enhanced_file_are_divided_too(
     )  # fmt: skip
     assert volumes(tmp_path / "e") == {f"{suffix}1": [0, 1, 2, 3], f"{suffix}2": [10, 11, 12, 13]}
     assert read_image(tmp_path / "e" / "e.dcm").geometry is None  # all frames together are no volume
+
+
+@pytest.mark.parametrize(("header", "expected"), [
+    ({"SpacingBetweenSlices": "5"}, {"-trigger1": [0, 1, 2, 3], "-trigger2": [10, 11, 12, 13]}),
+    ({"SliceThickness": "5"}, {"-trigger1": [0, 1, 2, 3], "-trigger2": [10, 11, 12, 13]}),
+    ({"SpacingBetweenSlices": "2.5", "SliceThickness": "5"}, {"": [0, 10, 1, 11, 2, 12, 3, 13]}),
+])  # fmt: skip
+def test_passes_with_a_trigger_time_for_each_slice_are_told_by_the_distance_of_neighbours(
+    write: Callable[..., Path], header: dict[str, Any], expected: dict[str, list[float]]
+) -> None:
+    slices = [
+        (10 * which + k, 5.0 * k + 2.5 * which, {"TriggerTime": str(300 * which + 11 * k), **header})
+        for which in (0, 1) for k in range(4)
+    ]  # fmt: skip
+    assert volumes(write(slices)) == expected
