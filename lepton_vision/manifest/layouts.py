@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -16,6 +16,7 @@ from lepton_vision.manifest.masks import attach_masks
 from lepton_vision.manifest.record import BASE, Record
 from lepton_vision.manifest.schema import objects
 from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.mask import united_member
 
 _LOGGER = logging.getLogger(__name__)
 _IMAGE_FOLDERS: Final = frozenset({"images", "image", "imgs", "img", "img_dir", "jpegimages", "cxr_png"})
@@ -33,6 +34,7 @@ _TELLING: Final = re.compile(_WORDS, re.IGNORECASE)
 _OF_IMAGES: Final = re.compile(r"(?<![a-z])(?:images?|imgs?)(?![a-z])")
 _OF_MASKS: Final = re.compile(r"(?<![a-z])(?:masks?|labels?|segmentations?|annotations?|ground_?truth)(?![a-z])")
 _HINT: Final = re.compile("mask|seg|label|gt|truth|annot|manual|ann_dir", re.IGNORECASE)  # in the path of every mask
+_NUMBER: Final = re.compile(r"(?<=[A-Za-z])[ _-]?\d+$")  # of a further mask of one image
 _CHANNEL: Final = re.compile(r"_\d{4}$")  # of nnU-Net's images, not of its masks
 _SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".dcm", ".nii", ".npy"})
 
@@ -197,12 +199,17 @@ def mask_records(masks: Iterable[str]) -> list[Record]:
 
 
 def attach_named(frame: pd.DataFrame, masks: Mapping[str, tuple[str, ...]], *, root: Path) -> pd.DataFrame:
-    """Give images the masks that are called after them: one each, and none where a name leaves a choice.
+    """Give images the masks that are called after them: none where a name leaves a choice.
 
+    Several of one image whose names differ in a number alone (``scan_mask.png``, ``scan_mask_1.png``) are one mask.
     A mask that cannot be used (see ``masks.attach_masks``) is left out; its image stays.
     """
-    counts = Counter(image for images in masks.values() for image in images)
-    own = {image: mask for mask, images in masks.items() for image in images if counts[image] == 1}
+    found: dict[str, list[str]] = defaultdict(list)
+    for mask in sorted(masks, key=lambda path: (len(path), path)):
+        for image in masks[mask]:
+            found[image].append(mask)
+    names = {image: {_NUMBER.sub("", _bare(mask)) for mask in parts} for image, parts in found.items()}
+    own = {image: _cell(parts) for image, parts in found.items() if len(names[image]) == 1}
     named = frame.assign(mask_path=pd.Series([own.get(path) for path in objects(frame["path"])], dtype=object))
     if named["mask_path"].isna().all():
         return frame
@@ -214,13 +221,24 @@ def attach_named(frame: pd.DataFrame, masks: Mapping[str, tuple[str, ...]], *, r
     return attached.assign(status=attached["status"].mask(is_refused, "ok"))
 
 
+def _bare(path: str) -> str:
+    place = PurePosixPath(path)
+    return place.with_name(_stem(place)).as_posix()
+
+
+def _cell(parts: Sequence[str]) -> str:
+    """How a label table would name a mask of these files."""
+    member = united_member([PurePosixPath(path).name for path in parts[1:]])
+    return parts[0] + (f"#{member}" if member else "")
+
+
 def tell_masks(frame: pd.DataFrame, masks: Mapping[str, tuple[str, ...]]) -> None:
     """Warn of files that were taken for masks, and of what became of them."""
     if masks:
         _LOGGER.warning(
             "%d files are masks by their names and no samples; %d images have one of them as their mask now (not where "
-            "an image has several, or the file is no usable mask). --include mask_file takes them for images, a column "
-            "mask of a label table says whose they are.",
+            "an image has several of other names, or the file is no usable mask). --include mask_file takes them for "
+            "images, a column mask of a label table says whose they are.",
             len(masks),
             int(frame["mask_path"].notna().sum()),
         )

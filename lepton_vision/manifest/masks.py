@@ -16,7 +16,7 @@ from lepton_vision.errors import ManifestError, ReadError
 from lepton_vision.manifest.hashes import pixel_hash
 from lepton_vision.manifest.schema import objects
 from lepton_vision.readers.image import read_image
-from lepton_vision.readers.mask import check_grid, is_laid, read_mask, turn_to
+from lepton_vision.readers.mask import check_grid, is_laid, mask_files, read_mask, turn_to
 from lepton_vision.types import Image, SampleAddress
 
 _COLUMNS: Final = ("mask_path", "mask_member", "mask_values", "mask_hash")
@@ -110,6 +110,8 @@ def _job(frame: pd.DataFrame, row: int, *, mask: SampleAddress, root: Path) -> _
 
 def _has_frames(mask: SampleAddress) -> bool:
     """Whether a mask file may hold several frames; a still image beside one frame of a file is taken whole."""
+    if len(mask_files(mask.path, mask.member)) > 1:
+        return False
     return mask.member is not None or mask.path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 
 
@@ -137,6 +139,10 @@ def _check_size(mask: Image, job: _Job) -> None:
 
 def _without_masks(frame: pd.DataFrame) -> pd.DataFrame:
     """Leave out rows whose file is the mask of another row."""
-    files = set(frame.loc[frame["mask_path"].notna(), "mask_path"])
+    named = frame.loc[frame["mask_path"].notna(), ["mask_path", "mask_member"]]
+    parts = (
+        mask_files(path, member) for path, member in zip(*map(objects, (named[name] for name in named)), strict=True)
+    )
+    files = {path.as_posix() for some in parts for path in some}
     is_mask = frame["path"].isin(files) & frame["mask_path"].isna()
     return frame.loc[~is_mask].reset_index(drop=True)

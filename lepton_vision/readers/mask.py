@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from lepton_vision.types import Image, SampleAddress
 
 LabelMap = npt.NDArray[np.uint8]
 _LARGEST = 255
+_FURTHER = "+/"  # before the name of each further file of a mask: no file's own name holds a slash
 NOISE = 1e-3  # what a rescale in float32 adds to a whole number
 
 
@@ -33,7 +35,8 @@ def read_mask(
 
     Args:
         path: what ``read_image`` reads, a DICOM Segmentation, or a GIF file of one picture.
-        member: array of an npz file; all of its entries where ``frame`` is None.
+        member: array of an npz file; all of its entries where ``frame`` is None. Or what ``united_member`` gives: a
+            voxel has the value that any of these masks has.
         frame: one frame of it; the result is 2-D. Frames of a Segmentation are found by their place instead.
         on: image that the mask belongs to. A Segmentation is laid on its voxels; None takes the planes that its frames
             lie on. Other masks are turned to its axes where it is an Image, see ``turn_to``, and not compared with it,
@@ -44,13 +47,17 @@ def read_mask(
         palette, stored bits, segment numbers.
 
     Raises:
-        ReadError: as ``read_image``; reason ``mask_values`` where it holds colours, fractions, or other numbers; of a
-            Segmentation as ``segmentations.read_segmentation``.
+        ReadError: as ``read_image``; reason ``mask_values`` where it holds colours, fractions, or other numbers, or
+            where two masks have different structures at one voxel; of a Segmentation as
+            ``segmentations.read_segmentation``.
 
     Example:
         >>> read_mask("labels/hippocampus_001.nii.gz").pixels.shape  # doctest: +SKIP
         (1, 35, 51, 35)
     """
+    first, *others = mask_files(path, member)
+    if others:
+        return _unite([read_mask(one, frame=frame, on=on) for one in (first, *others)])
     image = read_drawn(path, member=member, frame=frame, on=on)
     if image.channels != 1:
         raise ReadError(
@@ -59,6 +66,32 @@ def read_mask(
             reason="mask_values",
         )
     return replace(image, pixels=labels_of(image)[None].astype(np.float32))
+
+
+def united_member(names: Sequence[str]) -> str | None:
+    """Member of a mask that is made up of several files of one folder, behind the first; None where there is none."""
+    return "".join(f"{_FURTHER}{name}" for name in names) or None
+
+
+def mask_files(path: str | Path, member: str | None) -> tuple[Path, ...]:
+    """The files that a mask is made up of."""
+    names = member.split(_FURTHER)[1:] if member and member.startswith(_FURTHER) else []
+    return Path(path), *(Path(path).with_name(name) for name in names)
+
+
+def _unite(masks: Sequence[Image]) -> Image:
+    """One mask of several of one image: each voxel has the value that any of them has beside 0."""
+    first = masks[0]
+    pixels = first.pixels.copy()
+    for mask in masks[1:]:
+        check_grid(mask, first)
+        if ((pixels != mask.pixels) & (pixels > 0) & (mask.pixels > 0)).any():
+            raise ReadError(
+                "Expected masks of one image that agree. Received: two structures at one voxel. Draw one mask of both.",
+                reason="mask_values",
+            )
+        np.maximum(pixels, mask.pixels, out=pixels)
+    return replace(first, pixels=pixels)
 
 
 def read_drawn(

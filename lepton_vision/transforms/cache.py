@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from lepton_vision import __version__
 from lepton_vision.config import PreprocessConfig, fingerprint
+from lepton_vision.readers.mask import mask_files
 from lepton_vision.transforms.preprocess import UInt16Pixels
 from lepton_vision.transforms.rows import RowTable
 
@@ -169,11 +170,12 @@ def _names(rows: RowTable, config: PreprocessConfig, *, further: object) -> tupl
         if text in ("", last):  # no file, or a further frame of the last one
             continue
         last = text
-        try:
-            status = (rows.root / text).stat()
-            version.update(b"%d %d;" % (status.st_size, status.st_mtime_ns))
-        except OSError:
-            version.update(b"missing;")
+        for path in mask_files(rows.root / text, rows.members[row]):
+            try:
+                status = path.stat()
+                version.update(b"%d %d;" % (status.st_size, status.st_mtime_ns))
+            except OSError:
+                version.update(b"missing;")
     return which.hexdigest()[:16], version.hexdigest()[:16]
 
 

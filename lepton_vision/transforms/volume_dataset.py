@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from lepton_vision.errors import LeptonError, ReadError
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.channels import agreed_channels, channel_files
 from lepton_vision.readers.image import read_image
+from lepton_vision.readers.mask import mask_files
 from lepton_vision.transforms.mask_rows import MaskRows
 from lepton_vision.transforms.masks import read_structures
 from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, to_input
@@ -40,6 +41,14 @@ if TYPE_CHECKING:
 
 Key = int | tuple[int, int]
 _Slices = TypeVar("_Slices", UInt16Pixels, Pixels)
+
+
+class _Sample(NamedTuple):
+    """Pixels, uint16 or (augmented) float32 in [0, 1], and mask of one sample."""
+
+    pixels: UInt16Pixels | Pixels
+    mask: StoredMask | None = None
+    is_known: bool = False  # whether the mask of the slice in the middle is known all over
 
 
 class VolumeDataset(Dataset[Batch]):
@@ -127,7 +136,10 @@ class VolumeDataset(Dataset[Batch]):
             images, masks = fold_slabs(images), None if masks is None else masks[:, self.volume.context]
         labels = {name: torch.from_numpy(values[rows]) for name, values in self._labels.items()}
         if masks is not None and self.volume.view == "2.5d" and self.training:
-            labels |= {name: labels_of_slices(masks, numbers) for name, numbers in self._shown_by.items()}
+            is_known = torch.tensor([sample.is_known for sample in samples])
+            labels |= {
+                name: labels_of_slices(masks, numbers, is_known=is_known) for name, numbers in self._shown_by.items()
+            }
         ids = tuple(self.rows.image_id(int(row)) for row in rows)
         return Batch(images, labels, torch.from_numpy(self.rows.index[rows]), ids, masks)
 
@@ -196,34 +208,33 @@ class VolumeDataset(Dataset[Batch]):
             f"{place.path.absolute()} {place.member} {place.frame} {place.repair} {source_version(path)}"
             for place in places
             if place is not None
-            for path in channel_files(place.path, (place.member or "").split(",")) or [place.path]
+            for path in channel_files(place.path, (place.member or "").split(","))
+            or mask_files(place.path, place.member)
         ]
 
-    def _sample(self, row: int, seed: int | None) -> tuple[UInt16Pixels | Pixels, StoredMask | None]:
-        """Pixels, uint16 or (augmented) float32 in [0, 1], and mask of one sample."""
+    def _sample(self, row: int, seed: int | None) -> _Sample:
         volume, patch = self.load_volume(row), self.volume.patch
         if self.gives_wholes:
-            return volume.pixels, volume.mask
+            return _Sample(volume.pixels, volume.mask)
         if self.volume.view == "2.5d":
             return self._slab(volume, seed=seed)
         d, h, w = volume.pixels.shape[1:]
         if seed is None or not self.training:
             if self.masks is None:
-                return plain_sample(volume.pixels, self.volume), None
-            return cut_patch(
-                volume.pixels, volume.mask, middle=np.array([d - 1.0, h - 1.0, w - 1.0]) / 2.0, patch=patch
-            )
+                return _Sample(plain_sample(volume.pixels, self.volume))
+            middle = np.array([d - 1.0, h - 1.0, w - 1.0]) / 2.0
+            return _Sample(*cut_patch(volume.pixels, volume.mask, middle=middle, patch=patch))
         rng = np.random.default_rng(seed)
         if self.volume.view == "slices":
-            return self._bag(volume.pixels, seed=seed, rng=rng), None
+            return _Sample(self._bag(volume.pixels, seed=seed, rng=rng))
         middle = choose_center((d, h, w), patch, points=volume.points, foreground=self.volume.foreground, rng=rng)
         if self.augment is None:
-            return cut_patch(volume.pixels, volume.mask, middle=middle, patch=patch)
+            return _Sample(*cut_patch(volume.pixels, volume.mask, middle=middle, patch=patch))
         matrix, shift = self.augment.motion(rng, patch=patch, spacing_mm=volume.spacing_mm)
         pixels, mask = warp_patch(volume.pixels, volume.mask, middle=middle + shift, matrix=matrix, patch=patch)
-        return self.augment.change(pixels, seed), mask
+        return _Sample(self.augment.change(pixels, seed), mask)
 
-    def _slab(self, volume: Prepared, *, seed: int | None) -> tuple[UInt16Pixels | Pixels, StoredMask | None]:
+    def _slab(self, volume: Prepared, *, seed: int | None) -> _Sample:
         """A slice (C, S, H, W) with its neighbours, moved and changed alike, and their masks."""
         d, h, w = volume.pixels.shape[1:]
         place, rng = (d - 1) // 2, np.random.default_rng(seed)
@@ -234,13 +245,14 @@ class VolumeDataset(Dataset[Batch]):
             place = int(chosen[0])
         places = slab_places(place, d, volume=self.volume)
         pixels, mask = volume.pixels[:, places], None if volume.mask is None else volume.mask[places]
+        is_known = volume.mask is not None and not bool((volume.mask[place] == UNKNOWN).any())
         if seed is None or self.augment is None:
-            return pixels, mask
+            return _Sample(pixels, mask, is_known)
         size = (len(places), h, w)
         matrix, shift = self.augment.motion(rng, patch=size, spacing_mm=None, in_plane=True)
         middle = (np.asarray(size) - 1.0) / 2.0 + shift
         moved, labels = warp_patch(pixels, mask, middle=middle, matrix=matrix, patch=size)
-        return self.augment.change(moved, seed), labels
+        return _Sample(self.augment.change(moved, seed), labels, is_known)
 
     def _bag(self, pixels: UInt16Pixels, *, seed: int, rng: np.random.Generator) -> UInt16Pixels | Pixels:
         """Slices of a volume, moved and changed alike; padded with black ones."""
@@ -254,14 +266,12 @@ class VolumeDataset(Dataset[Batch]):
         moved, _ = warp_patch(chosen, None, middle=middle, matrix=matrix, patch=size)
         return fill_bag(self.augment.change(moved, seed), count)
 
-    def _stack(
-        self, samples: Sequence[tuple[UInt16Pixels | Pixels, StoredMask | None]]
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _stack(self, samples: Sequence[_Sample]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(B, C, D, H, W) float32, normalised, and (B, D, H, W) uint8."""
-        size = np.max([pixels.shape[1:] for pixels, _ in samples], axis=0)
+        size = np.max([sample.pixels.shape[1:] for sample in samples], axis=0)
         images = np.zeros((len(samples), self.config.preprocess.channels, *size), np.float32)
         masks = None if self.masks is None else np.full((len(samples), *size), UNKNOWN, np.uint8)
-        for place, (pixels, mask) in enumerate(samples):
+        for place, (pixels, mask, _) in enumerate(samples):
             d, h, w = pixels.shape[1:]
             white = np.float32(1.0 / LEVELS if pixels.dtype == np.uint16 else 1.0)
             np.multiply(pixels, white, out=images[place, :, :d, :h, :w], dtype=np.float32)

@@ -17,7 +17,7 @@ from lepton_vision.readers.mask import LabelMap
 from lepton_vision.transforms.masks import fit_mask
 from lepton_vision.transforms.preprocess import fit_boxes, resize_plane
 from lepton_vision.transforms.volume import Grid, prepare_mask, restore_shares
-from lepton_vision.types import UNKNOWN, Pixels, Target
+from lepton_vision.types import Pixels, Target
 
 
 def slab_places(place: npt.ArrayLike, depth: int, *, volume: VolumeConfig) -> npt.NDArray[np.int64]:
@@ -88,24 +88,26 @@ def structure_numbers(target: Target, segmentation: SegmentationConfig | None) -
     return numbers if held == set(target.mask_values) else ()
 
 
-def labels_of_slices(masks: torch.Tensor, numbers: Sequence[int]) -> torch.Tensor:
+def labels_of_slices(masks: torch.Tensor, numbers: Sequence[int], *, is_known: torch.Tensor) -> torch.Tensor:
     """Label of each slice from its own mask.
 
     Args:
         masks: (B, H, W) uint8 numbers of structures.
         numbers: of the structures that make a slice positive.
+        is_known: (B,) bool, whether the mask of the slice is known all over. Moved masks do not say: they are unknown
+            beyond the image too.
 
     Returns:
-        (B,) float32: 1 where a voxel of them is seen, 0 where none is, NaN where the mask is unknown altogether.
+        (B,) float32: 1 where a voxel of them is seen, 0 where none is and the mask is known, else NaN: they may lie
+        where it is not.
 
     Example:
-        >>> masks = torch.tensor([[[0, 2]], [[UNKNOWN, 1]], [[UNKNOWN, UNKNOWN]]], dtype=torch.uint8)
-        >>> labels_of_slices(masks, [2])
+        >>> masks = torch.tensor([[[255, 2]], [[0, 1]], [[255, 1]]], dtype=torch.uint8)
+        >>> labels_of_slices(masks, [2], is_known=torch.tensor([False, True, False]))
         tensor([1., 0., nan])
     """
     shown = torch.isin(masks, torch.tensor(numbers, dtype=masks.dtype)).flatten(1).any(dim=1)
-    is_known = (masks != UNKNOWN).flatten(1).any(dim=1)
-    return torch.where(is_known, shown.float(), torch.nan)
+    return torch.where(shown | is_known, shown.float(), torch.nan)
 
 
 def restore_slice_mask(prob: Pixels, grid: Grid, *, config: PreprocessConfig) -> LabelMap:

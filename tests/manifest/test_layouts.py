@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lepton_vision.config import Config
 from lepton_vision.errors import ManifestError
 from lepton_vision.manifest.labels import infer_targets
 from lepton_vision.manifest.layouts import are_layout, find_masks
 from lepton_vision.manifest.table import Manifest
+from lepton_vision.transforms import make_loader
 
 RNG = np.random.default_rng(0)
 LAYOUTS = {
@@ -157,7 +159,7 @@ def test_masks_are_no_images_and_each_image_has_its_own(busi: Path, caplog: pyte
     assert frame["label"].value_counts().to_dict() == {"benign": 3, "malignant": 3}
     masks = dict(zip(frame["path"], frame["mask_path"].fillna(""), strict=True))
     assert masks == {
-        "benign/benign (0).png": "",  # two masks: a choice
+        "benign/benign (0).png": "benign/benign (0)_mask.png",  # and a further one
         "benign/benign (1).png": "benign/benign (1)_mask.png",
         "benign/benign (2).png": "benign/benign (2)_mask.png",
         "malignant/malignant (0).png": "",  # of another size
@@ -165,10 +167,46 @@ def test_masks_are_no_images_and_each_image_has_its_own(busi: Path, caplog: pyte
         "malignant/malignant (2).png": "malignant/malignant (2)_mask.png",
     }
     assert frame["mask_values"].dropna().unique().tolist() == ["0,255"]
-    assert manifest.rejected.get("mask_file") == 2
+    assert frame["mask_member"].dropna().tolist() == ["+/benign (0)_mask_1.png"]
+    assert manifest.rejected == {}
     assert "7 files are masks by their names" in caplog.text
     assert "--include mask_file" in caplog.text
     assert len(Manifest.scan(busi, include=["mask_file"], workers=1).ok) == 13
+
+
+def test_several_masks_of_one_image_are_one(busi: Path) -> None:
+    config = Config.model_validate({"segmentation": {"structures": {"tumour": 255}, "unknown": None}})
+    config = config.override("preprocess.size=[16, 12]")
+
+    def trained_on(manifest: Manifest) -> np.ndarray:
+        dataset = make_loader(manifest, config, cache_dir=busi.parent / "cache").dataset
+        row = manifest.ok.frame["path"].tolist().index("benign/benign (0).png")
+        masks = dataset[row].masks
+        assert masks is not None
+        return np.asarray(masks)
+
+    low, high = np.zeros((16, 12), bool), np.zeros((16, 12), bool)
+    low[1:3, 1:4], high[9:12, 6:9] = True, True
+    write(busi / "benign" / "benign (0)_mask.png", low * 255)
+    write(busi / "benign" / "benign (0)_mask_1.png", high * 255)
+    manifest = Manifest.scan(busi, workers=1)
+    manifest = Manifest.load(manifest.save(busi.parent / "m.parquet"))
+    assert np.array_equal(trained_on(manifest)[0], low | high)
+    write(busi / "benign" / "benign (0)_mask_1.png", low * 255)  # the cache must see it
+    assert np.array_equal(trained_on(manifest)[0], low)
+    write(busi / "benign" / "benign (0)_mask_1.png", low * 100)
+    frame = Manifest.scan(busi, workers=1).ok.frame.set_index("path")
+    assert frame.loc["benign/benign (0).png", ["mask_path", "mask_member"]].isna().all()
+    write(busi / "benign" / "benign (0)_mask_1.png", high * 100)
+    frame = Manifest.scan(busi, workers=1).ok.frame.set_index("path")
+    assert frame.loc["benign/benign (0).png", "mask_values"] == "0,100,255"
+
+
+def test_masks_of_other_names_are_not_united(busi: Path) -> None:
+    path = busi / "benign" / "benign (0)_mask_1.png"
+    path.rename(path.with_name("benign (0)_seg.png"))
+    frame = Manifest.scan(busi, workers=1).ok.frame.set_index("path")
+    assert frame.loc["benign/benign (0).png", ["mask_path", "mask_member"]].isna().all()
 
 
 def test_a_label_table_says_whose_masks_they_are(busi: Path) -> None:

@@ -128,6 +128,37 @@ def test_a_slice_of_a_volume_without_a_mask_has_no_label_of_its_own(manifest: Ma
     assert dataset.batch([(1, 5)]).labels["c"].isnan().all()
 
 
+def test_a_slice_that_is_known_in_part_is_positive_or_unknown(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Voxels that nobody outlined may hold the structure; what lies beyond a turned image holds none."""
+    config = slab_config("volume.foreground=0.0", "augment.preset=mr").model_copy(
+        update={"targets": (Target("core", "binary", ("0", "1"), mask_values=(2,)),)}
+    )
+    dataset = make_loader(manifest, config, training=True).dataset
+    assert isinstance(dataset, VolumeDataset)
+    volume, augment = dataset.load_volume(1), dataset.augment
+    assert augment is not None
+    assert volume.mask is not None
+    mask = np.array(volume.mask)
+    mask[::2, 0] = UNKNOWN
+    monkeypatch.setattr(dataset, "load_volume", lambda _: replace(volume, mask=mask))
+    seen = set()
+    for seed in range(40):
+        dataset.augment = None
+        plain = dataset.batch([(1, seed)])
+        dataset.augment = augment
+        moved = dataset.batch([(1, seed)])
+        assert plain.masks is not None
+        assert moved.masks is not None
+        is_known = not bool((plain.masks == UNKNOWN).any())
+        for batch, masks in ((plain, plain.masks), (moved, moved.masks)):
+            label = 1.0 if bool((masks == 2).any()) else 0.0 if is_known else np.nan
+            np.testing.assert_equal(batch.labels["core"].item(), label)
+            seen.add((str(label), bool((masks == UNKNOWN).any())))
+    assert seen >= {("1.0", True), ("0.0", False), ("0.0", True), ("nan", True)}
+
+
 @pytest.mark.parametrize(("values", "expected"), [((1, 2), (1, 2)), ((2,), (2,)), ((3,), ()), ((2, 9), ())])
 def test_a_label_of_no_whole_structures_is_not_taken_from_the_slice(
     values: tuple[int, ...], expected: tuple[int, ...]
