@@ -18,6 +18,7 @@ from lepton_vision.types import Image
 NARROW: Final = 0.1  # of the range of values that a file could hold
 _FEWEST: Final = 0.01  # of all images: fewer of one kind are looked at by nobody's eye
 _OUTLIERS: Final = 0.001  # images with a burnt-in white or a single hot pixel
+_BYTE: Final = 255  # size of a range: an image of 8 bits is dark, but never one of fewer bits in a wider file
 _KIND: Final = ["source_format", "bits_stored", "header_window"]
 
 
@@ -46,10 +47,11 @@ def value_facts(image: Image) -> dict[str, Any]:
 
 
 def narrow_ranges(frame: pd.DataFrame, config: PreprocessConfig) -> list[NarrowRange]:
-    """Images whose values, all images of their kind together, are less than a tenth of the range they are shown by.
+    """Images whose values, all of them together, are less than a tenth of the range they are shown by.
 
-    Kinds are formats and depths. Constant images, rows without these figures (a manifest of an older version) and
-    images that another window than the full range is set for do not count.
+    Kinds are formats and depths: all images of one, else, of more than 8 bits, those that are so dark among others, as
+    one scanner writes 12 bits and another one 16. Constant images, rows without these figures (a manifest of an older
+    version) and images that another window than the full range is set for do not count.
 
     Args:
         frame: rows of a manifest that can be read.
@@ -59,12 +61,38 @@ def narrow_ranges(frame: pd.DataFrame, config: PreprocessConfig) -> list[NarrowR
     used = frame[kinds.isin(_shown_whole(config)).to_numpy(dtype=bool) & (frame["value_high"] > frame["value_low"])]
     found = []
     for _, group in used.groupby(_KIND, dropna=False, sort=False):
-        size = group["range_high"] - group["range_low"]
-        low = _quantile((group["value_low"] - group["range_low"]) / size, _OUTLIERS)
-        high = _quantile((group["value_high"] - group["range_low"]) / size, 1.0 - _OUTLIERS)
-        if high - low < NARROW and len(group) >= _FEWEST * len(frame):
-            found.append(NarrowRange(_sentence(group, low=low, high=high), tuple(int(row) for row in group.index)))
+        shares = _shares(group)
+        if not _is_narrow(shares):
+            shares = _alike(shares[(group["range_high"] - group["range_low"] > _BYTE).to_numpy(dtype=bool)])
+        if _is_narrow(shares) and len(shares) >= _FEWEST * len(frame):
+            rows = tuple(int(row) for row in shares.index)
+            found.append(NarrowRange(_sentence(group.loc[shares.index], shares), rows))
     return found
+
+
+def _shares(group: pd.DataFrame) -> pd.DataFrame:
+    """Lowest and highest value of each image as parts of the range of its file."""
+    size = group["range_high"] - group["range_low"]
+    return pd.DataFrame({side: (group[f"value_{side}"] - group["range_low"]) / size for side in ("low", "high")})
+
+
+def _span(shares: pd.DataFrame) -> tuple[float, float]:
+    return _quantile(shares["low"], _OUTLIERS), _quantile(shares["high"], 1.0 - _OUTLIERS)
+
+
+def _is_narrow(shares: pd.DataFrame) -> bool:
+    if shares.empty:
+        return False
+    low, high = _span(shares)
+    return high - low < NARROW
+
+
+def _alike(shares: pd.DataFrame) -> pd.DataFrame:
+    """The images among others that are narrow each and lie side by side; none where that is a single one."""
+    each = shares[shares["high"] - shares["low"] < NARROW]
+    middle = (each["low"] + each["high"]) / 2
+    near = each[(middle - middle.median()).abs() < NARROW / 2]
+    return near if len(near) > 1 else near.iloc[:0]
 
 
 def narrow_image(image: Image, config: PreprocessConfig) -> str | None:
@@ -87,7 +115,8 @@ def _quantile(values: pd.Series[Any], share: float) -> float:
     return float(np.quantile(values.to_numpy(), share, method="nearest"))
 
 
-def _sentence(group: pd.DataFrame, *, low: float, high: float) -> str:
+def _sentence(group: pd.DataFrame, shares: pd.DataFrame) -> str:
+    low, high = _span(shares)
     bits = group["bits_stored"].iloc[0]
     kind = str(group["source_format"].iloc[0]) + ("" if pd.isna(bits) else f", {int(bits)} bits")
     first, last = _quantile(group["value_low"], _OUTLIERS), _quantile(group["value_high"], 1.0 - _OUTLIERS)

@@ -123,3 +123,20 @@ def test_a_manifest_without_the_columns_says_nothing(tmp_path: Path) -> None:
     manifest = study(tmp_path / "in", *twelve_bits())
     columns = ["value_low", "value_high", "range_low", "range_high", "header_window"]
     assert messages(Manifest(manifest.frame.drop(columns=columns), tmp_path)) == []
+
+
+def test_twelve_bits_among_images_of_sixteen_are_found_and_counted(tmp_path: Path) -> None:
+    full = [RNG.integers(0, 65536, (16, 16)).astype(np.uint16) for _ in range(5)]
+    manifest = study(tmp_path / "in", *full[:2], *twelve_bits(3), *full[2:])
+    (found,) = [one for one in audit_manifest(manifest).findings if one.kind == "narrow_range"]
+    assert found.rows == (2, 3, 4)
+    assert found.message.startswith("3 of the images (png, 16 bits) hold values from 0 to 4095, where")
+    assert "0.00 to 0.06" in found.message
+    assert messages(manifest, windows("percentile")) == []
+    assert "3 of the images" in inspect_path(manifest.save(tmp_path / "m.parquet"))["narrow_range"]
+
+
+def test_dark_pictures_of_eight_bits_among_others_are_no_finding(tmp_path: Path) -> None:
+    bright = [RNG.integers(0, 256, (16, 16)).astype(np.uint8) for _ in range(4)]
+    dark = [RNG.integers(0, 9, (16, 16)).astype(np.uint8) for _ in range(4)]
+    assert messages(study(tmp_path, *bright, *dark)) == []
