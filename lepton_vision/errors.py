@@ -82,7 +82,7 @@ class ReadError(LeptonError):
             "missing",  # no such file, or no permission to read it
             "empty",  # zero bytes
             "not_an_image",  # content is none of the supported formats
-            "no_pixels",  # a valid DICOM object without pixel data
+            "no_pixels",  # a DICOM object of a kind that holds none: a report, a presentation state, a structure set
             "truncated",  # fewer bytes than the header promises
             "corrupt",  # header or codestream contradicts itself
             "too_large",  # above the cap of pixels, bytes, memory, or parts

@@ -17,7 +17,6 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
 
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.dicom_decode import check_pixels, read_stored
@@ -172,27 +171,15 @@ def dicom_planes(stream: BinaryIO, *, head: bytes, limits: Limits) -> list[Plane
     """Where each frame of an open DICOM file lies; nothing is decoded.
 
     Raises:
-        ReadError: as for ``read_dicom``; and ``truncated`` for a file without pixel data that tells their size or has
-            the SOP class of an image: a slice that was cut off, which must not count as something beside the slices.
+        ReadError: as for ``read_dicom``; ``truncated`` of a slice that was cut off, which must not count as something
+            beside the slices.
     """
     with guard(_HEADER, reason="corrupt"):
         file = open_dicom(stream, head=head, limits=limits)
-        if file.pixels is None and _promises_pixels(file.dataset):
-            raise ReadError(
-                "Expected the pixel data of a slice, which the header promises. Received: a file that ends before "
-                "them, or one they were taken out of. Export the series again.",
-                reason="truncated",
-            )
         layout = read_layout(file)
         # Each promised frame costs a plane, so a header that lies must not promise too many.
         check_size(layout.frames, layout.rows, layout.columns, limits=limits)
         return describe_slices(file.dataset, layout=layout)
-
-
-def _promises_pixels(dataset: Dataset) -> bool:
-    """Whether a header tells the size of an image, or is that of one of the kinds of images (PS3.6, A)."""
-    has_size = bool(number(dataset, "Rows") and number(dataset, "Columns"))
-    return has_size or "Image Storage" in UID(text(dataset, "SOPClassUID") or "").name
 
 
 def _decode(file: DicomFile, *, frame: int | None, limits: Limits) -> tuple[PixelLayout, range, Image]:

@@ -1,7 +1,7 @@
 """DICOM objects that hold pixels and yet are no image to classify, by their headers: part of the doorway to pydicom.
 
 What has no pixels (reports, presentation states, structure sets, plans, encapsulated documents, waveforms) is refused
-by its reader with reason ``no_pixels``.
+by its reader with reason ``no_pixels``, see ``is_document``.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Final
 
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
-from lepton_vision.readers.dicom_header import items, text, texts
+from lepton_vision.readers.dicom_header import items, number, text, texts
 
-_SOP: Final = "1.2.840.10008.5.1.4.1.1."
+_STANDARD: Final = "1.2.840.10008."
+_SOP: Final = f"{_STANDARD}5.1.4.1.1."
 _OF_CLASS: Final = {
     _SOP + "66.4": "segmentation",
     _SOP + "66.7": "segmentation",  # label map
@@ -41,6 +43,21 @@ def object_kind(dataset: Dataset) -> str | None:
     if _SCOUTS & types or _is_scout_by_frame(dataset):
         return "localizer"
     return "secondary_capture" if _SCREENS & types else found
+
+
+def is_document(dataset: Dataset) -> bool:
+    """Whether an object without pixels never had any: a report, a presentation state, a structure set, a DICOMDIR.
+
+    What tells the size of an image, has the class of one (PS3.6, A), or a class of the standard that is none, or none
+    at all, as where a file ends before it, was an image for all that is known.
+    """
+    if number(dataset, "Rows") and number(dataset, "Columns"):
+        return False
+    uid = UID(text(dataset, "SOPClassUID") or "")
+    if not uid:
+        return "DirectoryRecordSequence" in dataset
+    is_strange = uid.startswith(_STANDARD) and uid.name == uid
+    return "Image Storage" not in uid.name and not is_strange
 
 
 def _is_scout_by_frame(dataset: Dataset) -> bool:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.dicom_header import DicomFile, number, text
+from lepton_vision.readers.dicom_kinds import is_document
 
 _GRAY = frozenset({"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"})
 _COLOR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
@@ -90,12 +91,21 @@ def read_layout(file: DicomFile) -> PixelLayout:
     """Read and check the image pixel module.
 
     Raises:
-        ReadError: reason ``no_pixels``, ``corrupt`` or ``unsupported``.
+        ReadError: reason ``no_pixels`` of what holds none by its class, ``truncated`` of an image without them,
+            ``corrupt`` or ``unsupported``.
     """
     dataset = file.dataset
     rows, columns = number(dataset, "Rows"), number(dataset, "Columns")
-    if file.pixels is None or not rows or not columns:
-        raise ReadError("The DICOM object holds no image (no pixel data, Rows or Columns).", reason="no_pixels")
+    if file.pixels is None and is_document(dataset):
+        raise ReadError("The DICOM object is of a kind that holds no pixels.", reason="no_pixels")
+    if file.pixels is None:
+        raise ReadError(
+            "Expected the pixel data of an image, which the header promises. Received: a file that ends before them, "
+            "or one they were taken out of. Export it again.",
+            reason="truncated",
+        )
+    if not rows or not columns:
+        raise ReadError("Expected Rows and Columns above 0 beside pixel data. Received: none.", reason="corrupt")
     keyword = file.pixels.keyword
     samples = _integer(dataset, "SamplesPerPixel", default=1)
     bits_allocated = _FLOAT_BITS.get(keyword) or _integer(dataset, "BitsAllocated", default=0)

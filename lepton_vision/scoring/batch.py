@@ -83,7 +83,7 @@ def score(
     A bundle of images gives a row per file, and per frame of a file of several. A bundle of volumes gives a row per
     volume of a DICOM series, wherever its files lie, and per other file; probabilities are those of ``predict``. Files
     of a series that are no slices of it (copies, localizers, pictures without a place), objects that are no images to
-    classify (see ``include``) get a row with the status "left_out", which is no failure.
+    classify (see ``include``) and DICOM documents get a row with the status "left_out", which is no failure.
     ``repair`` says what was repaired in a series.
 
     With ``masks``, rows get the size of each structure, ``<structure>_ml`` of a volume or ``<structure>_mm2`` of an

@@ -18,9 +18,8 @@ from lepton_vision.targets import output_stems, probability_names, set_names
 from lepton_vision.types import Image, ObjectKind, OperatingPoint, Target
 
 Row = dict[str, Any]
-# What lies beside images and is none to classify; any other reason is a failure. A file without pixels is one, as it
-# may be an image that lost them.
-_LEFT_OUT = frozenset(get_args(ObjectKind))
+# What lies beside images and is none to classify; any other reason is a failure.
+_LEFT_OUT = frozenset({*get_args(ObjectKind), "no_pixels"})
 Values = dict[str, npt.NDArray[np.floating[Any]]]
 
 _ZERO = np.float32(0.0).tobytes()

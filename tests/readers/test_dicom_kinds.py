@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import uid
+from pydicom import dcmread, uid
 from pydicom.dataset import Dataset
 
 from lepton_vision.errors import ReadError
@@ -74,3 +74,35 @@ def test_an_enhanced_object_of_localizers_alone_is_one(make_dicom: Callable[...,
         PerFrameFunctionalGroupsSequence=groups,
     )
     assert probe(path).facts["object_kind"] == ("localizer" if len(set(frames)) == 1 else None)
+
+
+@pytest.mark.parametrize(("sop", "reason"), [
+    ("1.2.840.10008.5.1.4.1.1.88.33", "no_pixels"),  # Comprehensive SR
+    ("1.2.840.10008.5.1.4.1.1.11.1", "no_pixels"),  # Grayscale Softcopy Presentation State
+    ("1.2.840.10008.5.1.4.1.1.481.3", "no_pixels"),  # RT Structure Set
+    ("1.2.840.10008.5.1.4.1.1.104.1", "no_pixels"),  # Encapsulated PDF
+    ("1.2.840.10008.5.1.4.1.1.88.59", "no_pixels"),  # Key Object Selection
+    ("1.3.12.2.1107.5.9.1", "no_pixels"),  # a vendor's own, CSA Non-Image Storage
+    ("1.2.840.10008.5.1.4.1.1.2", "truncated"),  # CT
+    ("1.2.840.10008.5.1.4.1.1.4.1", "truncated"),  # Enhanced MR
+    ("1.2.840.10008.5.1.4.1.1.1.1", "truncated"),  # digital X-ray
+    ("1.2.840.10008.5.1.4.1.1.7", "truncated"),  # Secondary Capture
+    ("1.2.840.10008.5.1.4.1", "truncated"),  # cut off
+    (None, "truncated"),
+])  # fmt: skip
+@pytest.mark.parametrize("has_size", [False, True])
+def test_a_document_never_had_pixels_and_an_image_lost_them(
+    make_dicom: Callable[..., Path], sop: str | None, reason: str, has_size: bool
+) -> None:
+    path = make_dicom(PIXELS)
+    dataset = dcmread(path)
+    del dataset.PixelData, dataset.SOPClassUID
+    if not has_size:
+        del dataset.Rows, dataset.Columns
+    if sop is not None:
+        dataset.SOPClassUID = sop
+    dataset.save_as(path)
+    for call in (read_image, probe):
+        with pytest.raises(ReadError) as caught:
+            call(path)
+        assert caught.value.reason == ("truncated" if has_size else reason)

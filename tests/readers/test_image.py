@@ -29,8 +29,8 @@ from lepton_vision.readers.image import probe, raw_ids, read_image
         (b"\x89PNG\r\n\x1a\n", "truncated"),
         (b"\xff\xd8\xff\xe0", "truncated"),
         (b"II*\0", "corrupt"),
-        (bytes(128) + b"DICM", "no_pixels"),
-        (bytes(128) + b"DICM" + b"\xff" * 300, "no_pixels"),
+        (bytes(128) + b"DICM", "truncated"),
+        (bytes(128) + b"DICM" + b"\xff" * 300, "truncated"),
         # plausible first tags, implausible rest
         (b"\x08\x00\x05\x00CS" + b"\xff\xff" + bytes(300), "not_an_image"),
         (b"\x08\x00\x05\x00\x04\x00\x00\x00abcd" + b"zz" * 300, "not_an_image"),

@@ -272,10 +272,13 @@ def test_what_is_no_image_has_no_probability_unless_training_took_it_in(
     report = header(random_labels(ROWS, COLUMNS), SOPClassUID="1.2.840.10008.5.1.4.1.1.88.33", Modality="SR")
     del report.PixelData, report.Rows, report.Columns
     report.save_as(tmp_path / "inbox" / "report.dcm", enforce_file_format=True)
+    lost = header(random_labels(ROWS, COLUMNS))
+    del lost.PixelData
+    lost.save_as(tmp_path / "inbox" / "lost.dcm", enforce_file_format=True)
     summary = score(bundle, tmp_path / "inbox", tmp_path / "out")
-    assert (summary.scored, summary.failed) == (1, {"no_pixels": 1})
-    assert summary.left_out == {"localizer": 1, "secondary_capture": 1, "segmentation": 1}
-    assert (read(tmp_path / "out")["status"] == "left_out").sum() == 3
+    assert (summary.scored, summary.failed) == (1, {"truncated": 1})
+    assert summary.left_out == {"localizer": 1, "secondary_capture": 1, "segmentation": 1, "no_pixels": 1}
+    assert (read(tmp_path / "out")["status"] == "left_out").sum() == 4
     assert "--include localizer,secondary_capture,segmentation" in caplog.text
     by_table: dict[str, Any] = {"max_failures": 0.2, "file_format": "csv"}
     assert score(bundle, tmp_path / "inbox", tmp_path / "csv", **by_table).left_out == summary.left_out
