@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,7 +63,7 @@ def split_manifest(
 
     Raises:
         LeakageError: given splits share a patient.
-        LabelError: a split would have, or has, one class only, or no label; a given test split may have no label.
+        LabelError: a split would have one class only, or no label; given ones may, but for train.
         ManifestError: no usable row, too few patients, or splits given for a part of the rows only.
 
     Example:
@@ -88,7 +88,7 @@ def split_manifest(
     else:
         split = _draw(usable, settings, targets=targets)
     result = _with_column(manifest, "split", values=split)
-    check_classes(result, targets, is_given=bool(given.notna().any()))
+    check_classes(result, targets, given=set(given.dropna()))
     if settings.folds:
         folded = _with_folds(manifest, settings, targets=targets)  # of the splits as they were given
         result = replace(result, frame=result.frame.assign(fold=folded.frame["fold"]))
@@ -174,47 +174,47 @@ def shared_patients(frame: pd.DataFrame, *, column: str) -> npt.NDArray[np.int64
 
 
 def check_classes(
-    manifest: Manifest, targets: Sequence[Target], *, is_given: bool = False, splits: Sequence[Split] = SPLITS
+    manifest: Manifest, targets: Sequence[Target], *, given: Collection[str] = (), splits: Sequence[Split] = SPLITS
 ) -> None:
     """Refuse a split whose labelled rows all have one class, or that has no label at all.
 
-    A given test split without labels, as challenges have it, is said and kept; and a given val split of which some
-    target can be judged, as training says what the others lack.
+    A given val or test split is kept, whatever it has: it is said what cannot be judged.
 
     Raises:
         LabelError: names target, split and class.
     """
     for split in splits:
         part = manifest.subset(split)
-        found = (_class_fault(part, target, split=split, is_given=is_given) for target in targets if len(part))
-        faults = [fault for fault in found if fault is not None]
-        if faults and (len(faults) == len(targets) or not (is_given and split == "val")):
-            raise faults[0]
+        for target in targets if len(part) else ():
+            fault = _class_fault(part, target)
+            if fault and (split == "train" or split not in given):
+                raise LabelError(
+                    f"Split {split!r} ({len(part)} rows) has {fault} for target {target.name!r}. Expected at least two "
+                    "classes in each split: add patients, change split.seed or the shares split.val and split.test, or "
+                    "correct the given split.",
+                    key=target.name,
+                )
+            if fault:
+                _LOGGER.warning(
+                    "The given %s split (%d images) has %s for target %r: it can be predicted, not judged.",
+                    split,
+                    len(part),
+                    fault,
+                    target.name,
+                )
 
 
-def _class_fault(part: Manifest, target: Target, *, split: Split, is_given: bool) -> LabelError | None:
-    """What is wrong with the labels of one target in a split."""
+def _class_fault(part: Manifest, target: Target) -> str:
+    """What is wrong with the labels of one target, in words; "" where two classes are there."""
     labels = part.labels(target)
     columns = labels.reshape(len(part), -1)
     seen = [np.unique(column[~np.isnan(column)]) for column in columns.T]
-    if max(len(values) for values in seen) >= 2:
-        return None
-    if is_given and split == "test" and not any(len(values) for values in seen):
-        _LOGGER.warning(
-            "The test split (%d images) has no label for target %r: it can be predicted, not judged.",
-            len(part),
-            target.name,
-        )
-        return None
-    has_class = target.kind != "multilabel" and len(seen[0]) == 1
+    most = max(map(len, seen))
+    if most >= 2:
+        return ""
+    has_class = target.kind != "multilabel" and most == 1
     what = f"only class {target.classes[int(seen[0][0])]!r}" if has_class else "no class with both values"
-    what = what if any(len(values) for values in seen) else "no label at all"
-    return LabelError(
-        f"Split {split!r} ({len(part)} rows) has {what} for target {target.name!r}. "
-        f"Expected at least two classes in each split: add patients, change split.seed or "
-        "the shares split.val and split.test, or correct the given split.",
-        key=target.name,
-    )
+    return what if most else "no label"
 
 
 def _settings(
