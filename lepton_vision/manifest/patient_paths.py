@@ -23,9 +23,11 @@ _SESSION: Final = re.compile(  # behind a patient in the name of a folder, as in
 )
 _NO_PATIENT: Final = re.compile(
     "study|series|session|ses|visit|view|slice|frame|fold|class|images?|img|scan|part|batch|grade|stage|label|folder|set"
-    "|phase|day|month|year|time|t|v|level|birads|train|test|val|copy|version|file"
+    "|phase|day|month|year|time|t|v|level|birads|train|test|val|copy|version|file|shard|chunk|block|png|jpe?g|dicom|dcm"
 )
 _FEW: Final = 12  # numbered folders up to here are grades, months, batches …
+_SHARD: Final = 1000  # images in a numbered folder that is no patient
+_OWN_NAMES: Final = 200  # as many will do where no two images of the folders are called alike
 
 
 def suggest_pattern(paths: Sequence[str]) -> str | None:
@@ -74,11 +76,21 @@ def _by_folder(paths: Sequence[str]) -> list[str]:
         names = [_SESSION.sub("", name) for name in whole]
         template = _template(names, total=len(paths))
         few = 2 if template is not None and template != r"\d+" else _FEW
-        if template is not None and len(set(names)) > few:
+        if template is not None and len(set(names)) > few and not (template == r"\d+" and _are_shards(names, paths)):
             pattern = f"({template})" if whole != names else f"({template})/"
             anywhere = f"(?:^|/){pattern}"
             found.append(anywhere if _levels(anywhere, paths) == {level} else f"^(?:[^/]+/){{{level}}}{pattern}")
     return found
+
+
+def _are_shards(names: Sequence[str], paths: Sequence[str]) -> bool:
+    """Whether numbered folders hold so many images each that they divide a large set rather than patients.
+
+    The slices of patients are often called alike in each folder.
+    """
+    usual = sorted(Counter(names).values())[len(set(names)) // 2]
+    are_own = len({PurePosixPath(path).name for path in paths}) == len(paths)
+    return usual >= _SHARD or (usual >= _OWN_NAMES and are_own)
 
 
 def _levels(pattern: str, paths: Sequence[str]) -> set[int]:

@@ -164,6 +164,11 @@ def test_the_warning_names_the_flag_where_nothing_looks_like_a_patient(
         ([f"OAS1_{p:04}_MR{v}/1.png" for p in range(9) for v in "12"], r"OAS(?:[12]_|3)\d{4}"),
         ([f"S{p:03}_visit{v}/1.png" for p in range(9) for v in "12"], r"(?:^|/)(S\d+)"),
         ([f"{p % 2}/{p:03}/{v}.png" for p in range(20) for v in "12"], r"^(?:[^/]+/){1}(\d+)/"),
+        ([f"{p // 1000}/{p}_{v}.png" for p in range(10_000, 24_000) for v in "a"], None),  # parts of a large set
+        ([f"{p % 14}/{v:04}.png" for p in range(14) for v in range(1000)], None),
+        ([f"{p // 250}/{p}.png" for p in range(14 * 250)], None),
+        ([f"{p:03}/{v:03}.png" for p in range(14) for v in range(250)], r"(?:^|/)(\d+)/"),  # slices of a CT
+        ([f"shard_{p}/{v}.png" for p in range(14) for v in range(3)], None),
         ([f"grade{p % 4}/{p}.png" for p in range(20)], None),
         ([f"{p % 5}/{p}.png" for p in range(20)], None),
         ([f"slice{p}_{v}.png" for p in range(9) for v in "ab"], None),
