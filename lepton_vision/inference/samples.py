@@ -198,14 +198,15 @@ def list_files(
     seen = set[FolderKey]()
 
     def below(folder: str) -> Iterator[str]:
-        masks = frozenset[str]() if takes_masks else named_masks(folder, barred, seen=seen)
+        files = TextColumn.of(walk_folder(folder, leave_out=barred, seen=seen))
+        masks = frozenset[str]() if takes_masks else named_masks(files, folder=folder)
         if masks:
             _LOGGER.warning(
                 "%d files are masks of images by their names and are left out (scan.include: [mask_file] takes them "
                 "for images, as does naming them one by one).",
                 len(masks),
             )
-        yield from (file for file in walk_folder(folder, leave_out=barred, seen=seen) if file not in masks)
+        yield from (file for file in files if file not in masks)
 
     found = (file for place in places for file in (below(place) if os.path.isdir(place) else (place,)))  # noqa: PTH112
     return PathList(found if len(entries) < 2 else _once(found))  # one folder holds each file once
@@ -220,16 +221,12 @@ def _once(texts: Iterable[str]) -> Iterator[str]:
             yield text
 
 
-def named_masks(folder: str, barred: frozenset[Path], *, seen: Collection[FolderKey]) -> frozenset[str]:
-    """Paths of the files below a folder that are masks of others by their names; ``seen`` were listed before."""
-
-    def listed() -> Iterator[str]:
-        return walk_folder(folder, leave_out=barred, seen=set(seen))
-
-    if not any(may_be_mask(file[len(folder) :]) for file in listed()):
+def named_masks(files: TextColumn, *, folder: str) -> frozenset[str]:
+    """Those of the files below a folder that are masks of others by their names."""
+    if not any(may_be_mask(file[len(folder) :]) for file in files):
         return frozenset()
-    files = {Path(file).relative_to(folder).as_posix(): file for file in listed()}
-    return frozenset(files[path] for path in find_masks(files))
+    places = {Path(file).relative_to(folder).as_posix(): file for file in files}
+    return frozenset(places[path] for path in find_masks(places))
 
 
 def read_ahead(jobs: Iterable[_Job], read: Callable[[_Job], _Result], *, workers: int, depth: int) -> Iterator[_Result]:

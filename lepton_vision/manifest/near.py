@@ -86,12 +86,17 @@ def near_pairs(
         return np.asarray(differs & ((stacks[a] != stacks[b]) | (stacks[a] < 0)))
 
     def wanted() -> Iterator[Pairs]:  # those in two parts first, as there is a bound
-        for of_parts in (True, False) if codes.shape[1] else (True,):
-            for pairs in candidate_pairs(hashes, distance=distance):
-                a, b = pairs.T
-                is_copy = (pixels[a] == pixels[b]) & (pixels[a] >= 0)
-                chosen = is_apart(pairs) if of_parts else is_contradicting(pairs) & ~is_apart(pairs)
-                yield pairs[chosen & ~is_copy]
+        kept, room = list[Pairs](), 2 * _MOST_PAIRS if codes.shape[1] else 0  # more are not even counted
+        for pairs in candidate_pairs(hashes, distance=distance):
+            a, b = pairs.T
+            others = pairs[(pixels[a] != pixels[b]) | (pixels[a] < 0)]
+            chosen = is_apart(others)
+            yield others[chosen]
+            if room > 0:
+                others = others[~chosen]
+                kept.append(others[is_contradicting(others)])
+                room -= len(kept[-1])
+        yield from kept
 
     found = verify_pairs(wanted(), lambda place: load_thumbnail(manifest, int(rows[place])), count=len(rows))
     apart, contradicting = (found.same[select(found.same)] for select in (is_apart, is_contradicting))

@@ -142,8 +142,9 @@ def _expand(name: str, barred: frozenset[Path], *, seen: set[FolderKey], limits:
 
 def _of_path(path: str, barred: frozenset[Path], *, seen: set[FolderKey], limits: Limits) -> Iterator[Place]:
     if os.path.isdir(path):  # noqa: PTH112
-        masks = named_masks(path, barred, seen=seen)
-        for file in walk_folder(path, leave_out=barred, seen=seen):
+        files = TextColumn.of(walk_folder(path, leave_out=barred, seen=seen))
+        masks = named_masks(files, folder=path)
+        for file in files:
             yield from (Place(file, reason="mask_file"),) if file in masks else _of_file(file, limits=limits)
     elif path.lower().endswith((".parquet", ".csv")) and os.path.isfile(path):  # noqa: PTH113
         try:
