@@ -25,7 +25,7 @@ _LENGTH_TOLERANCE = 1e-2  # of a direction vector, before it is made a unit vect
 _NORMAL_PER_STEP, _SKEW_PER_STEP = 1.2248, 1.7321
 _EXACT = 1e-6
 _TO_OURS = {"L": "L", "R": "R", "A": "A", "P": "P", "H": "S", "F": "I"}
-_MEASURES = {"between_mm": "SpacingBetweenSlices", "thickness_mm": "SliceThickness"}
+_MEASURES = "SpacingBetweenSlices", "SliceThickness"
 
 
 def describe_slices(dataset: Dataset, *, layout: PixelLayout) -> list[Plane]:
@@ -46,28 +46,32 @@ def describe_slices(dataset: Dataset, *, layout: PixelLayout) -> list[Plane]:
             kind=object_kind(dataset),
             instance=instance,
             traits=plane.traits or alone,
-            **measures,
+            between_mm=between,
+            thickness_mm=thickness,
         )
-        for plane, measures in zip(planes, _read_measures(dataset, frames=len(planes)), strict=True)
+        for plane, (between, thickness) in zip(planes, _read_measures(dataset, frames=len(planes)), strict=True)
     ]
 
 
-def _read_measures(dataset: Dataset, *, frames: int) -> list[dict[str, float | None]]:
+def _read_measures(dataset: Dataset, *, frames: int) -> list[tuple[float | None, float | None]]:
     """By frame of an MR, how far apart slices are and how thick, where the header says; nothing of other images."""
     if code(dataset, "Modality") != "MR":
-        return [{}] * frames
+        return [(None, None)] * frames
     own = items(dataset, "PerFrameFunctionalGroupsSequence")
     shared = items(dataset, "SharedFunctionalGroupsSequence")[:1]
     top = [dataset] if frames == 1 else []
     found = []
     for frame in range(frames):
         groups = [*own[frame : frame + 1], *shared]
-        values = {
-            name: _look_up(groups, top, macro="PixelMeasuresSequence", keyword=keyword)
-            for name, keyword in _MEASURES.items()
-        }
-        found.append({name: one[0] if one and one[0] > 0.0 else None for name, one in values.items()})
+        between, thickness = (
+            _look_up(groups, top, macro="PixelMeasuresSequence", keyword=keyword) for keyword in _MEASURES
+        )
+        found.append((_above_0(between), _above_0(thickness)))
     return found
+
+
+def _above_0(values: tuple[float, ...]) -> float | None:
+    return values[0] if values and values[0] > 0.0 else None
 
 
 def read_orientation(dataset: Dataset, planes: Sequence[Plane]) -> str | None:
