@@ -19,6 +19,7 @@ from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.intervals import patient_units
 from lepton_vision.evaluation.ranking import IntArray
 from lepton_vision.inference.predictions import Predictions, TextArray
+from lepton_vision.readers.identity import original_id
 from lepton_vision.types import FloatArray, Target
 
 # Half mean and half maximum is what a fit is drawn to, with deviation 1: few units must not give wild weights.
@@ -34,7 +35,8 @@ def aggregate(
     "learnt". Exclusive classes (multiclass, ordinal) are rescaled to sum to one after "max", and have no "noisy_or".
     Labels: a binary or multilabel label is positive where any image of the unit is, negative where none is and at least
     one is known to be negative; exclusive labels must not differ within a unit. Images of an unknown label count for
-    the probability. An image whose unit is unknown ("") is a case of its own.
+    the probability. An image whose unit is unknown ("") is a case of its own. Copies of an image in one unit, which a
+    manifest tells by their ids, count once.
 
     Args:
         predictions: of images.
@@ -66,6 +68,7 @@ def aggregate(
             key="aggregation",
         )
     which, first = _group(predictions, unit)
+    kept = _without_copies(predictions, which)
     weights = {} if learnt is None else learnt.weights
     targets = predictions.targets
     ids = _ids(predictions, unit)[first]
@@ -78,7 +81,7 @@ def aggregate(
         study_id=None if predictions.study_id is None or unit == "patient" else predictions.study_id[first],
         y_true={t.name: _labels(predictions.y_true[t.name], which, target=t, unit=unit) for t in targets},
         y_prob={
-            t.name: join_probabilities(predictions.y_prob[t.name], which, t, method=method, weights=weights)
+            t.name: join_probabilities(predictions.y_prob[t.name][kept], which[kept], t, method=method, weights=weights)
             for t in targets
         },
         addresses=None,
@@ -132,10 +135,11 @@ def fit_aggregation(predictions: Predictions, *, unit: Unit) -> Aggregation:
             key="split",
         )
     which, first = _group(predictions, unit)
+    kept = _without_copies(predictions, which)
     weights: dict[str, tuple[tuple[float, ...], ...]] = {}
     for target in predictions.targets:
         truth = _labels(predictions.y_true[target.name], which, target=target, unit=unit)
-        mean, most = logit_features(predictions.y_prob[target.name], which, target)
+        mean, most = logit_features(predictions.y_prob[target.name][kept], which[kept], target)
         if target.is_exclusive:
             weights[target.name] = (_fit_exclusive(truth, mean, most, name=target.name),)
             continue
@@ -167,6 +171,14 @@ def _group(predictions: Predictions, unit: Unit) -> tuple[IntArray, IntArray]:
     rank = np.empty_like(order)
     rank[order] = np.arange(order.size)
     return rank[which].astype(np.intp), first[order].astype(np.intp)
+
+
+def _without_copies(predictions: Predictions, which: IntArray) -> IntArray:
+    """(K,) positions of the images, the first of several copies in one unit."""
+    originals = np.array([original_id(one) for one in predictions.image_id.tolist()], dtype=np.str_)
+    _, number = np.unique(originals, return_inverse=True)
+    _, first = np.unique(np.stack([which, number.astype(np.intp)]), axis=1, return_index=True)
+    return np.sort(first).astype(np.intp)
 
 
 def _same_patient(patient_id: TextArray, which: IntArray, *, first: IntArray, unit: Unit) -> TextArray:

@@ -29,7 +29,7 @@ from lepton_vision.manifest.tables import read_table, source_of
 from lepton_vision.manifest.workers import describe_all
 from lepton_vision.readers.channels import first_files, suffixes_of
 from lepton_vision.readers.folders import walk_folder
-from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.identity import id_of_copy, pseudonym
 from lepton_vision.readers.series import check_repairs
 from lepton_vision.readers.series_list import FoundSeries
 from lepton_vision.sections import GapChoice, TiltChoice
@@ -197,7 +197,7 @@ def _make_unique(records: list[Record]) -> None:
         if record["status"] != "ok":
             continue
         if record["image_id"] in seen:
-            record["image_id"] = f"{record['image_id']}-{pseudonym('path', record['path'])}"
+            record["image_id"] = id_of_copy(record["image_id"], pseudonym("path", record["path"]))
         seen.add(record["image_id"])
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ IdKind = Literal["image", "series", "study", "patient", "path", "site", "term"]
 ENVIRONMENT_KEY = "LEPTON_VISION_ID_KEY"
 _KINDS = frozenset(get_args(IdKind))
 _KEY_BYTES = 32
+_COPY = re.compile(r"([0-9a-f]{16}(?:-[a-z]*[0-9]{1,15})*)-[0-9a-f]{16}")
 _HOMES = ("XDG_CONFIG_HOME", "HOME", "APPDATA", "USERPROFILE")  # what ``key_path`` depends on
 
 
@@ -46,6 +48,22 @@ def pseudonyms(values: Mapping[IdKind, str | None]) -> dict[IdKind, str | None]:
     """``pseudonym`` of each value by its kind, None of None or an empty text; the key is looked up once."""
     key = _key()
     return {kind: _digest(key, kind, value) if value else None for kind, value in values.items()}
+
+
+def id_of_copy(image_id: str, path_id: str) -> str:
+    """Return the id of a further copy of an image in a table whose ids are unique; ``original_id`` undoes it."""
+    return f"{image_id}-{path_id}"
+
+
+def original_id(image_id: str) -> str:
+    """Return the id of the image that this is a copy of, or the id itself.
+
+    Example:
+        >>> original_id("0123456789abcdef-3-fedcba9876543210"), original_id("0123456789abcdef-3"), original_id("a-b")
+        ('0123456789abcdef-3', '0123456789abcdef-3', 'a-b')
+    """
+    found = _COPY.fullmatch(image_id)
+    return found[1] if found else image_id
 
 
 def key_check() -> str:

@@ -2,7 +2,8 @@
 
 Memory is bounded by ``ROWS_AT_ONCE`` rows, or by those of the largest series, study or patient, whatever the shards
 hold: units are divided by a hash of their id into as many parts as that takes, and the shards are read once for each
-part. Images are joined in the order of their path ids, so that a run that was killed and resumed gives the same bits.
+part. Copies of an image, rows of one image id, count once. Images are joined in the order of their path ids, so that a
+run that was killed and resumed gives the same bits.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from lepton_vision.aggregation import CASE_KEY, Aggregation, IntArray, Method, U
 from lepton_vision.errors import ScoringError
 from lepton_vision.files import atomic_file
 from lepton_vision.models.bundle import Bundle
+from lepton_vision.readers.identity import original_id
 from lepton_vision.scoring.rows import Row, Values, target_columns
 from lepton_vision.scoring.schema import NOVELTY, case_schema
 from lepton_vision.targets import probability_names
@@ -119,7 +121,16 @@ class _Shards:
             kept += (_of_part(pa.table(batch), f"{unit}_id", part=part, parts=parts) for batch in batches)
             table = pa.concat_tables(kept).combine_chunks()
             if len(table):
-                yield table.sort_by([(f"{unit}_id", "ascending"), ("path_id", "ascending"), ("frame", "ascending")])
+                table = table.sort_by([(f"{unit}_id", "ascending"), ("path_id", "ascending"), ("frame", "ascending")])
+                yield _without_copies(table, f"{unit}_id")
+
+
+def _without_copies(table: pa.Table, column: str) -> pa.Table:
+    """The first of the rows of one image in each unit: an image that was sent twice is no more evidence."""
+    pairs = zip(table[column].to_pylist(), map(original_id, table["image_id"].to_pylist()), strict=True)
+    seen: set[tuple[str, str]] = set()
+    is_first = [not (pair in seen or seen.add(pair)) for pair in pairs]
+    return table if all(is_first) else table.filter(pa.array(is_first))
 
 
 def _of_part(table: pa.Table, column: str, *, part: int, parts: int) -> pa.Table:
@@ -136,7 +147,7 @@ def _write(folder: Path, shards: _Shards, bundle: Bundle, *, unit: Unit, rule: C
     schema = case_schema(bundle.targets, unit=unit, has_novelty=has_novelty)
     ids = [name for name in schema.names if name.endswith("_id") and name != "bundle_id"]
     names = [name for target in bundle.targets for name in probability_names(target)]
-    columns = [*ids, "path_id", "frame", *names, *([NOVELTY[1]] if has_novelty else [])]
+    columns = [*ids, "image_id", "path_id", "frame", *names, *([NOVELTY[1]] if has_novelty else [])]
     written, parts = 0, shards.parts(unit, columns)
     first = next(parts, None)
     if first is None:

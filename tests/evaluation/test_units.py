@@ -166,3 +166,14 @@ def test_subgroups_of_patients_take_the_value_that_all_their_images_have() -> No
     (column,) = found.analyses.subgroups or ()
     assert [(one.value, one.n) for one in column.subgroups] == [("f", 19), ("m", 20)]
     assert column.n_unknown == 1
+
+
+@pytest.mark.parametrize(("method", "expected"), [("mean", 0.3), ("noisy_or", 1 - 0.9 * 0.5), ("max", 0.5)])
+def test_copies_of_an_image_count_once(method: str, expected: float) -> None:
+    one, other, place = "0123456789abcdef", "123456789abcdef0-2", "fedcba9876543210"
+    ids = np.array([one, other, f"{other}-{place}", "IM-0000000000000001"])
+    patients, truth = np.array(["p", "p", "p", "q"]), {"sick": np.array([0, 0, 1, 0])}
+    prob = {"sick": np.array([0.1, 0.5, 0.5, 0.2])}
+    cases = aggregate(Predictions((SICK,), ids, patients, ids, truth, prob), unit="patient", method=method)  # type: ignore[arg-type]
+    np.testing.assert_allclose(cases.y_prob["sick"], [expected, 0.2])
+    assert cases.y_true["sick"].tolist() == [1.0, 0.0]
