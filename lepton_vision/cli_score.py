@@ -42,6 +42,7 @@ Reports = Annotated[Path | None, typer.Option("--dicom-sr", help="Folder for DIC
 Codes = Annotated[list[str] | None, typer.Option("--sr-code", help=_CODES)]
 Cams = Annotated[bool, typer.Option("--dicom-cam", help="With --dicom-sr: Grad-CAM of what is detected, as pictures.")]
 Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Keep rows that are there, or start over.")]
+Retry = Annotated[bool, typer.Option("--retry-failed", help="Score again what failed; its old rows are set aside.")]
 Workers = Annotated[int, typer.Option(min=1, help="Threads that read ahead.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help=_BATCH)]
 Engine = Annotated[str, typer.Option(help=_ENGINES)]
@@ -76,6 +77,7 @@ def score(
     sr_code: Codes = None,
     dicom_cam: Cams = False,
     resume: Resume = True,
+    retry_failed: Retry = False,
     workers: Workers = 2,
     batch_size: BatchSize = None,
     engine: Engine = "auto",
@@ -111,7 +113,7 @@ def score(
     how |= {"batch_size": batch_size, "engine": engine, "precision": precision, "device": device}
     how |= {"file_format": file_format, "shard_rows": shard_rows, "path_map": path_map}
     how["include"] = None if include is None else split_names(include)
-    how |= {"gaps": gaps, "tilt": tilt}
+    how |= {"gaps": gaps, "tilt": tilt, "retry_failed": retry_failed}
     how["max_failures"] = 1.0 if max_failures is None else max_failures
     how["limits"] = _limits(max_file_gb, max_archive_gb, max_ratio=max_ratio, max_megapixels=max_megapixels)
     if on == "ray":

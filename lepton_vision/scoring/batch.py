@@ -28,7 +28,6 @@ from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, quiet
 from lepton_vision.readers.series import check_repairs
 from lepton_vision.scoring.cases import remove_cases, write_cases
 from lepton_vision.scoring.dicom_results import Code
-from lepton_vision.scoring.done import refuse_changed
 from lepton_vision.scoring.images import ImageScorer
 from lepton_vision.scoring.inputs import Inputs, require_inputs
 from lepton_vision.scoring.mask_folder import MaskFormat
@@ -43,6 +42,7 @@ from lepton_vision.scoring.summary import (
     summarize,
     tell_left_out,
 )
+from lepton_vision.scoring.superseded import supersede
 from lepton_vision.scoring.volumes import VolumeScorer, engine_name
 from lepton_vision.sections import GapChoice, TiltChoice
 
@@ -75,6 +75,7 @@ def score(
     include: Collection[str] | None = None,
     gaps: GapChoice | None = None,
     tilt: TiltChoice | None = None,
+    retry_failed: bool = False,
     limits: Limits = DEFAULT_LIMITS,
     progress: Progress | None = None,
 ) -> ScoreSummary:
@@ -108,7 +109,8 @@ def score(
             ``dicom_report.write_report``); not within ``output``.
         report_codes: by output (``covid``, ``signs_edema``), what the finding is: (value, scheme, meaning).
         heat_maps: with ``reports``, also Grad-CAM of each detected finding, as a Secondary Capture there.
-        resume: keep what is there and score only the inputs that have no row yet; False starts over.
+        resume: keep what is there and score only the inputs that have no row yet, or have changed since (size or time
+            of the file); False starts over. Rows that are replaced move to ``_superseded`` in the output folder.
         workers: threads that read ahead; so many volumes at most wait in memory.
         batch_size: images per step of the model; None is 32, and for volumes that of the training, as for ``predict``.
         device: "auto", "cpu", "cuda", "mps".
@@ -124,6 +126,7 @@ def score(
             is left out is a row with its kind for the reason.
         gaps: of series, "fill" or "refuse", see ``readers.read_series``; None is what the bundle was trained with.
         tilt: of series, "shear" or "refuse"; the same.
+        retry_failed: whether inputs whose row failed are scored again.
         limits: what an input may cost; one above it is a row with the reason ``too_large``.
         progress: called with (inputs done, all inputs, failed inputs).
 
@@ -131,8 +134,7 @@ def score(
         Counts over the whole folder, and time and rows of this run.
 
     Raises:
-        ScoringError: no inputs, no operating point, inputs that changed since they were scored, or a folder that
-            cannot be used or is full.
+        ScoringError: no inputs, no operating point, or a folder that cannot be used or is full.
         ConfigError: masks of a bundle that predicts none, or in a format that cannot hold them.
         TooManyFailuresError: more than ``max_failures`` of the rows failed; every row so far is on disk.
 
@@ -142,7 +144,7 @@ def score(
     """
     bundle, output = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle), Path(output)
     bundle = bundle if include is None else bundle.with_include(include)
-    settings = Settings(workers, batch_size, device, precision, engine, shard_rows, gaps, tilt)
+    settings = Settings(workers, batch_size, device, precision, engine, shard_rows, gaps, tilt, retry_failed)
     settings.check()
     refuse_share(max_failures)
     asked = Sides.asked(masks, mask_format, reports=reports, codes=report_codes, heat_maps=heat_maps)
@@ -180,6 +182,7 @@ class Settings:
     shard_rows: int = SHARD_ROWS
     gaps: GapChoice | None = None
     tilt: TiltChoice | None = None
+    retry_failed: bool = False
 
     def check(self) -> None:
         """Refuse what cannot be.
@@ -226,6 +229,7 @@ def score_into(
     with ExitStack() as held:
         sink = ShardSink(output, schema, job=job, resume=resume, shard_rows=settings.shard_rows)
         held.enter_context(closing(sink))
+        replaced = supersede(sink, found, sides=sides, bundle=bundle, retry_failed=settings.retry_failed)
         beside, before = sides.open(bundle, taken=sink.mask_ids, limits=limits, held=held), sink.rows
         scorer = _scorer(bundle, sink, network, sides=beside, settings=settings, limits=limits, held=held)
         _run(found, sink, scorer, workers=settings.workers, stop=stop or FailureLimit(), progress=progress)
@@ -237,6 +241,7 @@ def score_into(
         new_rows=sink.rows - before,
         started=started,
         cases=cases,
+        replaced=replaced,
     )
 
 
@@ -299,7 +304,6 @@ def _run(
 ) -> None:
     """Read ahead in threads, score whole inputs in batches, write shards; stop where too many have failed."""
     is_done = sink.done.mark(inputs.path_ids)
-    refuse_changed(inputs, sink.done, is_done=is_done)
     pending = (one for one, known in zip(inputs, is_done, strict=True) if not known)  # no list: there may be millions
     done = int(is_done.sum())
     if done < len(inputs):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from lepton_vision.scoring.path_map import write_path_map
 from lepton_vision.scoring.sides import PARTS, Sides
 from lepton_vision.scoring.sink import ShardFormat, failed_rows, scored_ids
 from lepton_vision.scoring.summary import FailureLimit, ScoreSummary, refuse_share
+from lepton_vision.scoring.superseded import supersede_in
 
 INPUTS_PER_PART = 2048
 
@@ -105,8 +106,8 @@ def score_on_ray(
         include: see ``score``.
         limits: see ``score``.
         progress: called with (inputs done, all inputs, failed inputs of this run) as parts end.
-        settings: of ``score``: workers, batch_size, device, precision, engine, shard_rows. Name an engine: parts of
-            different engines are not merged.
+        settings: of ``score``: workers, batch_size, device, precision, engine, shard_rows, retry_failed. Name an
+            engine: parts of different engines are not merged.
 
     Raises:
         ConfigError: see ``score``; or an actor has another key.
@@ -131,6 +132,8 @@ def score_on_ray(
     merged: dict[str, Any] = {"masks": sides.masks, "reports": sides.reports, "file_format": file_format}
     if any((output / PARTS).glob("*/part-*.parquet")):
         bring_together(bundle, output, sides=sides, file_format=file_format, inputs=found)  # of a run that was killed
+    replaced = supersede_in(output, found, sides=sides, bundle=bundle, retry_failed=chosen.retry_failed)
+    chosen = replace(chosen, retry_failed=False)  # a part that goes on after a loss
     pending = found.keep(~np.isin(found.path_ids, scored_ids(output)))
     if len(pending):
         where, stop = cluster or Cluster(), FailureLimit(max_failures, len(found), failed_rows([output]))
@@ -143,7 +146,7 @@ def score_on_ray(
                 if progress is not None:
                     progress(done, len(found), failed)
                 stop.check(failed, rows=0)
-    return merge_parts(bundle, output, inputs=found, max_failures=max_failures, **merged)
+    return replace(merge_parts(bundle, output, inputs=found, max_failures=max_failures, **merged), replaced=replaced)
 
 
 @dataclass(frozen=True, slots=True)

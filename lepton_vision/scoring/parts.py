@@ -54,6 +54,7 @@ from lepton_vision.scoring.summary import (
     summarize,
     tell_left_out,
 )
+from lepton_vision.scoring.superseded import supersede_in
 
 
 def part_inputs(inputs: Inputs, *, part: int, parts: int) -> Inputs:
@@ -115,8 +116,8 @@ def score_part(
         max_failures: see ``score``: of the rows of all parts; what failed in others before this one began counts.
         limits: see ``score``.
         progress: see ``score``.
-        settings: of ``score``: workers, batch_size, device, precision, engine, shard_rows. The format of the rows is
-            chosen where they are merged.
+        settings: of ``score``: workers, batch_size, device, precision, engine, shard_rows, retry_failed. The
+            format of the rows is chosen where they are merged.
 
     Returns:
         Counts of this part; None where nothing is left to score in it.
@@ -136,6 +137,7 @@ def score_part(
     sides = plan_run(bundle, output, sides=asked)
     found = list_run(bundle, inputs, output, masks=masks, reports=reports, limits=limits)
     own = part_inputs(found, part=part, parts=parts)
+    supersede_in(output, own, sides=sides, bundle=bundle, retry_failed=chosen.retry_failed)
     own = own.keep(~np.isin(own.path_ids, scored_ids(output)))
     if not len(own):
         return None

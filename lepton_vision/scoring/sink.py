@@ -39,26 +39,28 @@ _HOLDS = {
 _FACTS = ("path_id", "status", "reason", "source_version")
 
 
-def hold_folder(folder: Path, *, what: str) -> IO[bytes]:
+def hold_folder(folder: Path, *, what: str, waits: bool = False) -> IO[bytes]:
     """Make a folder and hold it until the file that is returned is closed; ``what`` names it in messages.
+
+    Of two processes the second is refused, or waits until the first lets go.
 
     Raises:
         ScoringError: another process holds it, or it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return _lock_folder(folder)
+        return _lock_folder(folder, waits=waits)
     except OSError as error:
         raise ScoringError(
             f"Cannot write the {what}: {error.strerror}. Name a folder that can be written.", path=folder
         ) from None
 
 
-def _lock_folder(folder: Path) -> IO[bytes]:
+def _lock_folder(folder: Path, *, waits: bool) -> IO[bytes]:
     """Lock a folder, and remove what a killed run left half-written in it."""
     lock = (folder / _LOCK).open("wb")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
         for left_over in folder.glob(".*.tmp"):
             left_over.unlink()
     except BlockingIOError:
@@ -157,6 +159,9 @@ def scored_ids(folder: Path) -> Words:
 
 
 def _texts(shard: Path, column: str) -> list[str]:
+    """A column of a shard; nothing of one that another part has just emptied, see ``superseded``."""
+    if not shard.exists():
+        return []
     if shard.suffix == ".csv":
         with shard.open(newline="", encoding="utf-8-sig") as file:
             return [unguarded(row[column]) for row in csv.DictReader(file)]
@@ -182,6 +187,7 @@ class ShardSink:
         job: what must be the same for all rows of the folder (bundle id, format, masks); another job is refused.
         resume: keep the shards that are there; False removes them first.
         shard_rows: rows that make a shard due.
+        waits: for another process that holds the folder, in place of an error.
 
     Attributes:
         done: the inputs that had rows when the folder was opened.
@@ -204,12 +210,13 @@ class ShardSink:
         job: Mapping[str, Any],
         resume: bool,
         shard_rows: int = SHARD_ROWS,
+        waits: bool = False,
     ) -> None:
         self.folder, self.schema, self._job = folder, schema, {"version": _VERSION, ID_KEY: key_check(), **job}
         self._format: ShardFormat = job["format"]
         self._rows: list[dict[str, Any]] = []
         self._failed_rows, self._shard_rows = 0, shard_rows
-        self._lock = hold_folder(folder, what="output folder")
+        self._lock = hold_folder(folder, what="output folder", waits=waits)
         try:
             self._open(resume=resume)
         except BaseException:
@@ -230,18 +237,30 @@ class ShardSink:
             )
         else:
             write_atomic(job_file, json.dumps(self._job, indent=1))
+        self._written = time.monotonic()
+        self.read_shards()
+
+    def read_shards(self) -> None:
+        """Look again which inputs have rows.
+
+        Raises:
+            ScoringError: a shard is damaged, or an input stands twice.
+        """
         self.failed, self.left_out, self.scored = Counter[str](), Counter[str](), 0
         self.mask_ids, self.unmasked, self.masked = set[str](), Counter[str](), 0
-        self._written = time.monotonic()
-        ids, versions = array("Q"), array("Q")
+        ids, versions, failed = array("Q"), array("Q"), array("B")
+        shards = self.shards()
         for shard in shards:
             facts = list(self._read_facts(shard))
             known = {row["path_id"]: row["source_version"] or "0" for row in facts}
             ids.extend(int(one, 16) for one in known)
             versions.extend(int(one, 16) for one in known.values())
+            lost = {row["path_id"] for row in facts if row["status"] == "failed"}
+            failed.extend(one in lost for one in known)
             self.mask_ids.update(row["image_id"] for row in facts if row.get("mask"))
             self._count(facts)
-        self.done = DoneInputs.of(np.frombuffer(ids, np.uint64), np.frombuffer(versions, np.uint64))
+        marks = np.frombuffer(failed, np.bool_)
+        self.done = DoneInputs.of(np.frombuffer(ids, np.uint64), np.frombuffer(versions, np.uint64), marks)
         self._next = 1 + max((int(path.stem.removeprefix("part-")) for path in shards), default=-1)
 
     @property

@@ -34,6 +34,7 @@ class ScoreSummary:
         cases: rows of series, studies and patients in ``_cases`` of the folder, see ``cases.write_cases``.
         left_out: rows of what is no image to classify, or no slice of the series it lies in, counted by reason: no
             failures.
+        replaced: rows of failed or changed inputs that this run set aside, since it scored these again.
     """
 
     output: Path
@@ -48,6 +49,7 @@ class ScoreSummary:
     engine_difference: float | None = None
     cases: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
+    replaced: int = 0
 
     @property
     def images_per_s(self) -> float:
@@ -65,6 +67,7 @@ class ScoreSummary:
             counts |= {"engine": self.engine, "engine_difference": self.engine_difference}
         if self.cases:
             counts |= {"cases": self.cases}
+        counts |= {"replaced_rows": self.replaced} if self.replaced else {}
         counts |= {"new_rows": self.new_rows, "seconds": round(self.seconds, 3)}
         return counts | {"images_per_s": round(self.images_per_s, 2)}
 
@@ -83,6 +86,7 @@ def summarize(
     new_rows: int,
     started: float,
     cases: dict[str, int],
+    replaced: int = 0,
 ) -> ScoreSummary:
     """Count what a folder of shards holds; ``started`` is the time of ``perf_counter`` at which the run began."""
     return ScoreSummary(
@@ -98,6 +102,7 @@ def summarize(
         difference,
         cases,
         dict(sorted(sink.left_out.items())),
+        replaced,
     )
 
 

@@ -116,16 +116,12 @@ def test_inputs_whose_ids_collide_are_refused_not_lost(inbox: Path, monkeypatch:
     assert len(list_inputs([only, only, only], volumes=False)) == 1
 
 
-def test_a_changed_input_is_refused_at_resume(bundle: Bundle, inbox: Path, tmp_path: Path) -> None:
-    rows_of(bundle, inbox, tmp_path / "out")
+def test_an_input_that_is_gone_keeps_its_row(bundle: Bundle, inbox: Path, tmp_path: Path) -> None:
+    rows = rows_of(bundle, inbox, tmp_path / "out")
     (inbox / "new.png").write_bytes((inbox / "Doe_0.png").read_bytes())
-    (inbox / "Doe_2.png").write_bytes((inbox / "Doe_1.png").read_bytes())
-    before = pd.read_parquet(tmp_path / "out")
-    with pytest.raises(ScoringError, match=r"1 that have changed since.*--no-resume"):
-        score(bundle, inbox, tmp_path / "out", batch_size=4)
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out"), before)
     (inbox / "Doe_2.png").unlink()  # moved away once it was scored: no doubt about its row
-    assert score(bundle, inbox, tmp_path / "out", batch_size=4).new_rows == 1
+    summary = score(bundle, inbox, tmp_path / "out", batch_size=4)
+    assert (summary.new_rows, summary.rows, summary.replaced) == (1, len(rows) + 1, 0)
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])

@@ -1,0 +1,157 @@
+"""Rows of inputs that are scored again: moved out of the shards, so that readers of the scores see the newest alone.
+
+What was known of an input stays in ``_superseded`` of the output folder, told apart by ``source_version``. Rows leave
+before their inputs are scored again: they are written there first, then the shard without them takes the place of the
+old one, so that a run which is killed anywhere leaves each input with the rows of one version, or with none, and the
+next run scores those.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lepton_vision.errors import ScoringError
+from lepton_vision.files import sync_folder, write_atomic
+from lepton_vision.models.bundle import Bundle
+from lepton_vision.scoring.done import DoneInputs, Words
+from lepton_vision.scoring.inputs import Inputs
+from lepton_vision.scoring.report_folder import report_files
+from lepton_vision.scoring.rows import Row
+from lepton_vision.scoring.sides import Sides
+from lepton_vision.scoring.sink import JOB_FILE, ShardSink, all_shards
+
+FOLDER = "_superseded"  # readers of tables pass over names that begin with an underscore
+
+
+def outdated(inputs: Inputs, done: DoneInputs, *, retry_failed: bool) -> Words:
+    """Path ids of inputs whose rows are of a file that has changed since (by size or time), or failed where asked.
+
+    An input that could not even be looked at when it failed, and can be now, has changed.
+    """
+    found = array("Q")
+    for one, is_done in zip(inputs, done.mark(inputs.path_ids).tolist(), strict=True):
+        if is_done:
+            number = int(one.path_id, 16)
+            known, has_failed = done.version(number), done.has_failed(number)
+            now = one.version() if known or has_failed else None
+            if (now is not None and int(now, 16) != known) or (retry_failed and has_failed):
+                found.append(number)
+    return np.frombuffer(found, np.uint64)
+
+
+def supersede(sink: ShardSink, inputs: Inputs, *, sides: Sides, bundle: Bundle, retry_failed: bool) -> int:
+    """Move the rows of outdated inputs out of an open folder, with their masks and reports; return how many.
+
+    Raises:
+        ScoringError: the disk is full or the folder cannot be written.
+    """
+    ids = outdated(inputs, sink.done, retry_failed=retry_failed)
+    if not ids.size:
+        return 0
+    count = 0
+    try:
+        for shard in sink.shards():
+            for row in _move(shard, ids):
+                count += 1
+                _remove_files(row, sides=sides, bundle=bundle)
+    except OSError as error:
+        raise ScoringError(
+            f"Cannot set rows aside that are to be scored again: {error.strerror}. No row is lost; free space and run "
+            "again.",
+            path=sink.folder,
+        ) from None
+    sink.read_shards()
+    return count
+
+
+def supersede_in(output: Path, inputs: Inputs, *, sides: Sides, bundle: Bundle, retry_failed: bool) -> int:
+    """``supersede`` in a folder that nobody has opened, of a run in parts; it waits for another part that does so.
+
+    Raises:
+        ScoringError: see ``supersede``.
+    """
+    record = output / JOB_FILE
+    if not record.exists() or not all_shards(output):
+        return 0
+    job = json.loads(record.read_text(encoding="utf-8"))
+    with closing(ShardSink(output, sides.schema(bundle), job=job, resume=True, waits=True)) as sink:
+        return supersede(sink, inputs, sides=sides, bundle=bundle, retry_failed=retry_failed)
+
+
+def _move(shard: Path, ids: Words) -> list[Row]:
+    """Move rows of some inputs out of a shard; return them."""
+    old, rest, rows = (_divide_csv if shard.suffix == ".csv" else _divide_table)(shard, ids)
+    if rows:
+        folder = shard.parent / FOLDER
+        folder.mkdir(exist_ok=True)
+        for left_over in folder.glob(".*.tmp"):
+            left_over.unlink()
+        mark = hashlib.blake2b(old, digest_size=8).hexdigest()  # the same rows once more after a kill: the same file
+        write_atomic(folder / f"{shard.stem}-{mark}{shard.suffix}", old)
+        if rest is None:
+            shard.unlink()
+            sync_folder(shard.parent)
+        else:
+            write_atomic(shard, rest)
+    return rows
+
+
+def _divide_table(shard: Path, ids: Words) -> tuple[bytes, bytes | None, list[Row]]:
+    """A Parquet shard as what is moved and what stays, None where nothing does; and the rows that are moved."""
+    table = pq.read_table(shard)
+    is_old = _are_of([int(one, 16) for one in table["path_id"].to_pylist()], ids)
+    old, rest = table.filter(pa.array(is_old)), table.filter(pa.array(~is_old))
+    return _parquet(old), _parquet(rest) if len(rest) else None, old.to_pylist()
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def _divide_csv(shard: Path, ids: Words) -> tuple[bytes, bytes | None, list[Row]]:
+    """The same of a CSV shard; its lines stay as they are, to the byte."""
+    import csv
+
+    with shard.open(newline="", encoding="utf-8") as file:
+        head, *lines = _records(file)
+    rows: list[Row] = [{k: v or None for k, v in one.items()} for one in csv.DictReader([head, *lines])]
+    is_old = _are_of([int(str(row["path_id"]), 16) for row in rows], ids).tolist()
+    old, rest = ([line for line, was in zip(lines, is_old, strict=True) if was is side] for side in (True, False))
+    moved = [row for row, was in zip(rows, is_old, strict=True) if was]
+    return "".join([head, *old]).encode(), "".join([head, *rest]).encode() if rest else None, moved
+
+
+def _records(lines: Any) -> Iterator[str]:
+    """Lines of a CSV file, those of one record together: a text in quotes may hold ends of lines."""
+    record = ""
+    for line in lines:
+        record += line
+        if record.count('"') % 2 == 0:
+            yield record
+            record = ""
+
+
+def _are_of(path_ids: Sequence[int], ids: Words) -> npt.NDArray[np.bool_]:
+    return np.isin(np.array(path_ids, np.uint64), ids)
+
+
+def _remove_files(row: Row, *, sides: Sides, bundle: Bundle) -> None:
+    """Remove the mask and the report of a row that is none any more: they are of what the file was."""
+    if sides.masks is not None and row.get("mask"):
+        (sides.masks / row["mask"]).unlink(missing_ok=True)
+    if sides.reports is not None and row.get("report"):
+        for name in report_files(row["report"].removesuffix(".sr.dcm"), bundle):
+            (sides.reports / name).unlink(missing_ok=True)
