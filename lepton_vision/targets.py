@@ -8,6 +8,9 @@ from dataclasses import dataclass, fields
 from html import unescape
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
+import numpy as np
+import numpy.typing as npt
+
 from lepton_vision.errors import InvalidValueError, describe_keys, nearest
 
 if TYPE_CHECKING:
@@ -219,3 +222,18 @@ def _outputs(targets: Sequence[Target]) -> Iterator[tuple[str, str]]:
     yield from ((name, f"the network's {name}") for name in ("images", "features"))
     for target in targets:
         yield from ((name, f"the target {target.name!r}") for name in (target.name, f"{target.name}_logits"))
+
+
+def are_called(prob: npt.NDArray[np.floating[Any]] | float, threshold: npt.NDArray[np.float64] | float) -> Any:
+    """Tell which probabilities are called positive, bool of their shape: the one place where decisions are made.
+
+    Both are compared as float64: a threshold that is rounded to the float32 of a score may come to lie on its other
+    side. NaN, as probability or as threshold, is never called.
+
+    Example:
+        >>> bool(are_called(np.float32(0.4), 0.4)), bool(np.float32(0.4) >= 0.40000001)
+        (True, True)
+        >>> bool(are_called(np.float32(0.4), 0.40000001))
+        False
+    """
+    return np.asarray(prob, dtype=np.float64) >= np.asarray(threshold, dtype=np.float64)

@@ -11,6 +11,7 @@ from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, pat
 from lepton_vision.evaluation.questions import Question, band_of, grouped_sums, questions_of
 from lepton_vision.evaluation.ranking import BoolArray, IntArray, ratio
 from lepton_vision.inference.predictions import Predictions
+from lepton_vision.targets import are_called
 from lepton_vision.types import FloatArray, Target
 
 COVERAGES: FloatArray = np.arange(1, 101) / 100
@@ -49,7 +50,7 @@ def abstentions(
 
 
 def _decided(question: Question, threshold: float) -> _Measures:
-    is_wrong = (question.prob >= threshold) != question.is_positive
+    is_wrong = are_called(question.prob, threshold) != question.is_positive
     distance = np.abs(logits(question.prob) - logits(np.array(threshold)))
     return _Measures(is_wrong, distance, unit=question.unit, units=question.units)
 

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import logit
 
 from lepton_vision.inference.predictions import Predictions
+from lepton_vision.targets import are_called
 from lepton_vision.types import FloatArray, SampleAddress, Target
 
 LARGEST_GALLERY = 12
@@ -115,7 +116,7 @@ def _yes_or_no(part: Predictions, target: Target, *, thresholds: tuple[float, ..
     prob = part.y_prob[target.name].reshape(part.n, target.outputs)
     given = np.where(truth > 0, prob, 1.0 - prob)
     limits = np.asarray(thresholds)
-    is_wrong = ((prob >= limits) != (truth > 0)) & ~np.isnan(truth) & ~np.isnan(limits)
+    is_wrong = (are_called(prob, limits) != (truth > 0)) & ~np.isnan(truth) & ~np.isnan(limits)
     for cell in _first(np.where(is_wrong, given, np.inf).ravel(), count):
         yield _cell(part, target, *divmod(cell, target.outputs))
 

@@ -27,6 +27,7 @@ from lepton_vision.evaluation.units import Aggregation, aggregate, count_unknown
 from lepton_vision.inference.predictions import Predictions
 from lepton_vision.ledger import names_of
 from lepton_vision.set_rules import SetRule
+from lepton_vision.targets import are_called
 from lepton_vision.types import Figure, FloatArray, OperatingPoint, Target, short_repr
 
 if TYPE_CHECKING:
@@ -355,10 +356,10 @@ def _confusion(part: Predictions, target: Target, *, thresholds: tuple[float, ..
     truth, prob = part.y_true[target.name], part.y_prob[target.name]
     if target.kind == "binary":
         known = np.full(part.n, not np.isnan(thresholds[0]))
-        return _cells(truth[known], (prob >= thresholds[0])[known].astype(np.float64), classes=2)
+        return _cells(truth[known], are_called(prob, thresholds[0])[known].astype(np.float64), classes=2)
     if target.is_exclusive:
         return _cells(truth, prob.argmax(axis=1).astype(np.float64), classes=len(target.classes))
-    called = (prob >= np.asarray(thresholds)).astype(np.float64)
+    called = are_called(prob, np.asarray(thresholds)).astype(np.float64)
     tables = []
     for k in range(len(target.classes)):
         known = ~np.isnan(truth[:, k]) & ~np.isnan(thresholds[k])

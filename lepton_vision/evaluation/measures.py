@@ -15,6 +15,7 @@ from lepton_vision.evaluation.curves import equal_mass_bins
 from lepton_vision.evaluation.delong import AurocQuestion, auroc_covariance
 from lepton_vision.evaluation.intervals import clustered_proportion
 from lepton_vision.evaluation.ranking import BoolArray, IntArray, Ranking, ratio
+from lepton_vision.targets import are_called
 from lepton_vision.types import Figure, FloatArray, Interval
 
 BINARY_FIGURES = (
@@ -94,7 +95,7 @@ class BinaryMeasures:
         self._ranking = Ranking.of(truth > 0, prob, unit=unit)
         self.averaged: dict[str, BoolArray] = {}  # one class has no means
         self.is_decided = not bool(np.isnan(threshold).any())
-        called = prob >= threshold
+        called = are_called(prob, threshold)
         self._rows = {
             "sensitivity": truth > 0,
             "specificity": truth == 0,

@@ -23,7 +23,7 @@ from lepton_vision.models.device import (
     Precision,
     autocast,
     choose_device,
-    choose_precision,
+    decision_precision,
     fixed_kernels,
     suited_format,
 )
@@ -44,7 +44,7 @@ class Engine:
             the name of a file that ``export`` wrote (.xml, .onnx), on the CPU and for images without masks. None is
             compared with torch in float32 here: use ``engine_choice.load_engine``.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-        precision: "auto" (the fastest that the device does well), "fp32", "bf16" or "fp16".
+        precision: "auto" (see ``device.decision_precision``), "fp32", "bf16" or "fp16".
         batch_size: images per step. Another size may change a probability in its last bits. With ``volume.view`` 2.5d
             a step is one volume, and the network sees so many slices of it at once.
         streams: steps that may run at once on a CPU, called from as many threads (see ``Streams``).
@@ -91,7 +91,8 @@ class Engine:
             self._network, self._runtime, self.number_format = made
             return
         self.device = choose_device(device)
-        self.precision = choose_precision(precision, self.device)
+        has_runtimes = bundle.config.volume is None and not bundle.gives_masks
+        self.precision = decision_precision(precision, self.device, has_runtimes=has_runtimes)
         self.number_format = self.precision
         if self.device.type != "cpu" or engine != "torch":
             self.streams = 1

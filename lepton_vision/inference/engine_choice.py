@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import time
@@ -31,6 +32,8 @@ TOLERANCE = {"fp32": 1e-4, "fp16": 0.005, "bf16": 0.02, "int8": 0.1}
 
 _PACKAGES = {"torch": ("torch",), "openvino": ("openvino",), "onnx": ("onnx", "onnxruntime")}
 _PROBE_ROUNDS = 3
+_SAME = 1e-5  # what float32 may differ by from one runtime to another; a decision is as good as never so near
+_LOGGER = logging.getLogger(__name__)
 
 
 class _How(TypedDict):
@@ -58,8 +61,8 @@ def load_engine(
             torch, openvino and onnx here. What "auto" found is kept in the user's cache folder, by bundle, machine,
             batch size and versions.
         device: "auto", "cpu" …; runtimes other than torch run on the CPU.
-        precision: "auto", "fp32", "bf16" or "fp16"; "auto" is fp32 for runtimes other than torch, and for torch where
-            the fastest format differs by more than ``TOLERANCE``.
+        precision: "auto", "fp32", "bf16" or "fp16"; "auto" is fp32 on a CPU (see ``device.decision_precision``), and
+            for torch where the fastest format of a GPU differs by more than ``TOLERANCE``.
         batch_size: images per step.
         streams: steps that may run at once on a CPU, see ``Streams``.
 
@@ -108,6 +111,32 @@ def check_engine(engine: Engine) -> float:
             key="engine",
         )
     return difference
+
+
+def warn_of_difference(engine: Engine, *, device: str) -> None:
+    """Say how far probabilities are from those that ``evaluate`` computes on this device, where that may tell.
+
+    Args:
+        engine: that will score.
+        device: that was asked for.
+    """
+    if engine.difference is None or engine.bundle.config.volume is not None:
+        return
+    usual = Engine(engine.bundle, device=device, batch_size=engine.batch_size)
+    if usual.name == engine.name:
+        return
+    pixels = to_input(calibration_pixels(engine.bundle), engine.bundle.config.preprocess)
+    found, expected = engine.probabilities(pixels), usual.probabilities(pixels)
+    difference = max(float(np.abs(found[name] - expected[name]).max()) for name in expected)
+    if difference > _SAME:
+        _LOGGER.warning(
+            "Probabilities of %s differ by up to %.2g (on 8 images of noise) from those of %s, by which evaluate and "
+            "predict decide here: images that near the operating point may be called otherwise. Engine and precision "
+            "auto agree.",
+            engine.name,
+            difference,
+            usual.name,
+        )
 
 
 def calibration_pixels(bundle: Bundle) -> UInt16Pixels:

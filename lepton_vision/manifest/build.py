@@ -29,7 +29,7 @@ from lepton_vision.manifest.tables import read_table, source_of
 from lepton_vision.manifest.workers import describe_all
 from lepton_vision.readers.channels import first_files, suffixes_of
 from lepton_vision.readers.folders import walk_folder
-from lepton_vision.readers.identity import id_of_copy, pseudonym
+from lepton_vision.readers.identity import id_of_copy, path_id, pseudonym
 from lepton_vision.readers.series import check_repairs
 from lepton_vision.readers.series_list import FoundSeries
 from lepton_vision.sections import GapChoice, TiltChoice
@@ -103,6 +103,7 @@ def scan_folder(
     records += [*mask_records(masks), *unusable]
     _check_usable(records)
     tell_left_out(records, volumes=volumes)
+    _name_places(records, root)
     _make_unique(records)
     manifest, unnamed = _assemble(records, root, table=table, patient_from=patient_from)
     warn_unknown(manifest.frame)
@@ -190,6 +191,18 @@ def _check_usable(records: list[Record]) -> None:
     )
 
 
+def _name_places(records: list[Record], root: Path) -> None:
+    """Give each row the ``path_id`` that scores have of its file; of a series by the series, of an npz by the entry."""
+    top = os.path.normpath(root.absolute())
+    for record in records:
+        place = os.path.join(top, record["path"])  # noqa: PTH118  keeps texts
+        if record.get("source_format") == "npz" and "frame" in record:
+            place = f"{place}\0{record.get('member') or ''}\0{record['frame']}"
+        elif record.get("source_format") == "dicom" and "member" in record:
+            place = record["member"]
+        record["path_id"] = path_id(os.path.normpath(place))
+
+
 def _make_unique(records: list[Record]) -> None:
     """Give later copies of one SOP Instance UID an id of their own, made of the first id and the path."""
     seen: set[str] = set()
@@ -197,7 +210,7 @@ def _make_unique(records: list[Record]) -> None:
         if record["status"] != "ok":
             continue
         if record["image_id"] in seen:
-            record["image_id"] = id_of_copy(record["image_id"], pseudonym("path", record["path"]))
+            record["image_id"] = id_of_copy(record["image_id"], place=record["path_id"])
         seen.add(record["image_id"])
 
 

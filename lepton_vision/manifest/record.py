@@ -78,16 +78,16 @@ def describe_file(path: str, relative: str, *, rules: Rules = NO_RULES) -> list[
         facts = probe(place, member=member)
     except ReadError as error:
         return [_rejected(unknown, _reason_of(place, member=member, told=error.reason))]
-    common = _common(facts, place, relative=relative) | ({} if member is None else {"member": member})
+    common = _common(facts, relative=relative) | ({} if member is None else {"member": member})
     kind = common.get("object_kind")
     if kind is not None and kind not in rules.include:
         return [_rejected(common, kind)]
     if facts.frames <= 1 or facts.source_format == "nifti":
         try:
-            return [common | _describe_pixels(read_image(place, member=member, name=relative))]
+            return [_named(common, read_image(place, member=member))]
         except ReadError as error:
             return [_rejected(common, error.reason)]
-    return _describe_frames(place, relative, facts=facts, common=common)
+    return _describe_frames(place, facts=facts, common=common)
 
 
 def _reason_of(path: Path, *, member: str | None, told: str) -> str:
@@ -101,11 +101,9 @@ def _reason_of(path: Path, *, member: str | None, told: str) -> str:
     return told
 
 
-def _common(facts: FileFacts, path: Path, *, relative: str) -> Record:
-    """What all rows of a file share; a file without ids of its own is known by its relative path."""
-    own = facts.image_id
-    if facts.source_format != "dicom" or own == pseudonym("image", path.absolute().as_posix()):
-        own = pseudonym("image", relative)
+def _common(facts: FileFacts, *, relative: str) -> Record:
+    """What all rows of a file share."""
+    own = facts.image_id or pseudonym("image", relative)
     values: Record = {
         "image_id": own,
         BASE: own,
@@ -126,6 +124,13 @@ def _common(facts: FileFacts, path: Path, *, relative: str) -> Record:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def _named(common: Record, image: Image) -> Record:
+    """Row of an image that was read, by its own id, which the header alone may not tell."""
+    own = common[BASE] if common["source_format"] == "dicom" else image.image_id
+    whose = {} if common["patient_id"] != common["image_id"] else {"patient_id": own}
+    return common | {"image_id": own, BASE: own} | whose | _describe_pixels(image)
+
+
 def _describe_pixels(image: Image) -> Record:
     perceptual = perceptual_hash(image.pixels)
     return {
@@ -139,26 +144,38 @@ def _rejected(common: Record, reason: str) -> Record:
     return common | {"status": "rejected", "reason": reason}
 
 
-def _describe_frames(path: Path, relative: str, *, facts: FileFacts, common: Record) -> list[Record]:
+def _describe_frames(path: Path, *, facts: FileFacts, common: Record) -> list[Record]:
     """A row per frame; where the file as a whole cannot be decoded, each frame is tried by itself."""
     records = []
-    for number, image in enumerate(_frames(path, relative, facts=facts)):
+    for number, image in enumerate(_frames(path, facts=facts)):
         own = common | {"frame": number, "image_id": f"{common[BASE]}-{number}"}
-        records.append(own | _describe_pixels(image) if not isinstance(image, str) else _rejected(own, image))
+        if isinstance(image, str):
+            records.append(_rejected(own, image))
+        elif facts.source_format == "npz":
+            records.append(own | {"image_id": image.image_id} | _describe_pixels(image))
+        else:
+            records.append(own | _describe_pixels(image))
     return records
 
 
-def _frames(path: Path, relative: str, *, facts: FileFacts) -> Iterator[Image | str]:
+def _frames(path: Path, *, facts: FileFacts) -> Iterator[Image | str]:
     """Each frame, with pixels (C, H, W), or the reason why there is none."""
     if facts.frames * facts.rows * facts.columns <= _AT_ONCE:
         try:
-            volume = read_image(path, name=relative)
+            volume = read_image(path)
         except ReadError:  # one bad frame must not cost the others
             pass
         else:
             yield from (replace(volume, pixels=volume.pixels[:, number]) for number in range(volume.pixels.shape[1]))
             return
-    yield from read_frames(path, count=facts.frames)
+    if facts.source_format != "npz":
+        yield from read_frames(path, count=facts.frames)
+        return
+    for number in range(facts.frames):
+        try:
+            yield read_image(path, frame=number)
+        except ReadError as error:
+            yield error.reason
 
 
 def _official_arrays(path: Path) -> list[Split]:
@@ -178,7 +195,7 @@ def _describe_array(path: Path, relative: str, *, split: Split) -> list[Record]:
     records = []
     for number in range(facts.frames):
         own = f"{base}-{number}"
-        record = _common(facts, path, relative=relative) | {
+        record = _common(facts, relative=relative) | {
             "image_id": own,
             BASE: own,
             "patient_id": own,
@@ -188,8 +205,7 @@ def _describe_array(path: Path, relative: str, *, split: Split) -> list[Record]:
         }
         record |= {LABEL + name: values[number].item() for name, values in labels.items()}
         try:
-            image = read_image(path, member=member, frame=number, name=relative)
-            records.append(record | _describe_pixels(image))
+            records.append(_named(record, read_image(path, member=member, frame=number)))
         except ReadError as error:
             records.append(_rejected(record, error.reason))
     return records

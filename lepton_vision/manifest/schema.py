@@ -17,6 +17,7 @@ STRING: Final = pd.StringDtype("pyarrow")
 
 IDENTITY_COLUMNS: Final[Mapping[str, Any]] = {
     "image_id": STRING,  # pseudonymous, unique among ok rows
+    "path_id": STRING,  # pseudonymous, of the place at the scan, as in the rows of scores; null in other tables
     "patient_id": STRING,  # pseudonymous; where unknown, of the study, series or file (see patient_known)
     "patient_known": "boolean",
     "study_id": STRING,

@@ -86,6 +86,17 @@ def choose_precision(name: str, device: torch.device | str) -> Precision:
     raise ConfigError(f"Expected precision auto, fp32, bf16 or fp16. Received: {name!r}.", key="train.precision")
 
 
+def decision_precision(name: str, device: torch.device | str, *, has_runtimes: bool) -> Precision:
+    """Return the number format that probabilities and decisions are computed in.
+
+    As ``choose_precision``, but that "auto" is fp32 on a CPU where other runtimes (``has_runtimes``), which compute in
+    float32, may score for the same bundle: whatever runs it, a probability is the same to about 1e-6, and so is the
+    decision. Models that torch alone can run are computed in the fastest format by all commands.
+    """
+    is_cpu = torch.device(device).type == "cpu"
+    return choose_precision("fp32" if name == "auto" and is_cpu and has_runtimes else name, device)
+
+
 def autocast(device: torch.device | str, precision: Precision) -> contextlib.AbstractContextManager[None]:
     """Return the context in which a network runs with ``precision``: what stays float32 is not rounded to TF32.
 

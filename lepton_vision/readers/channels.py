@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from lepton_vision.errors import ReadError
+from lepton_vision.readers.identity import content_id
 from lepton_vision.types import FloatArray, Geometry, Image
 
 _STARTS: Final = ("_", "-", ".")
@@ -118,8 +119,11 @@ def read_case(path: Path, channels: Sequence[str], *, read: Callable[[Path], Ima
             )
     low, high = (pick(image.value_range[k] for image in images) for k, pick in enumerate((min, max)))
     window = first.window if all(image.window == first.window for image in images) else None
+    base, dash, frame = first.image_id.partition("-")
+    if base:
+        base = content_id(*(image.image_id.encode() for image in images))
     pixels = np.concatenate([image.pixels for image in images])
-    return replace(first, pixels=pixels, value_range=(low, high), window=window)
+    return replace(first, pixels=pixels, value_range=(low, high), window=window, image_id=base + dash + frame)
 
 
 def _is_same_place(image: Image, first: Image) -> bool:

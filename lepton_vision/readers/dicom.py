@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -21,7 +20,7 @@ from pydicom.dataset import Dataset
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.dicom_decode import check_pixels, read_stored
 from lepton_vision.readers.dicom_facts import code, raw_identifiers, read_depth_spacing, read_facts, read_spacing
-from lepton_vision.readers.dicom_header import DEFLATED, DicomFile, number, open_dicom, stored_path, text
+from lepton_vision.readers.dicom_header import DEFLATED, DicomFile, number, open_dicom, text
 from lepton_vision.readers.dicom_kinds import object_kind
 from lepton_vision.readers.dicom_layout import PixelLayout, read_layout
 from lepton_vision.readers.dicom_lut import modality_values, read_window
@@ -30,7 +29,7 @@ from lepton_vision.readers.dicom_planes import describe_slices, read_orientation
 from lepton_vision.readers.dicom_scan import scan_dicom
 from lepton_vision.readers.facts import Fact, FileFacts, RawIds
 from lepton_vision.readers.geometry import Plane, stack_frames
-from lepton_vision.readers.identity import pseudonym, pseudonyms
+from lepton_vision.readers.identity import content_id, pseudonym, pseudonyms
 from lepton_vision.readers.limits import Limits, check_size, guard
 from lepton_vision.readers.terms import known_term
 from lepton_vision.readers.window import reflect
@@ -41,16 +40,12 @@ _UNITS = "Cannot bring the pixels to modality units"
 _DARK_MAGIC = ((b"MZ", "MZ"), (b"\x7fELF", "ELF"), (b"#!", "script"))
 
 
-def read_dicom(
-    stream: BinaryIO, *, head: bytes, path: Path, name: str | None, frame: int | None, limits: Limits
-) -> Image:
+def read_dicom(stream: BinaryIO, *, head: bytes, frame: int | None, limits: Limits) -> Image:
     """Read an open DICOM file; see ``image.read_image``.
 
     Args:
         stream: the file, at its start.
         head: its first bytes.
-        path: where it lies; names the image where the header has no SOP Instance UID.
-        name: replaces the path as that name.
         frame: number of one frame, or None for all.
         limits: caps.
     """
@@ -63,7 +58,7 @@ def read_dicom(
             file,
             layout=layout,
             wanted=wanted,
-            name=name or stored_path(path),
+            stream=stream,
             head=head,
             is_one_of_many=frame is not None and layout.frames > 1,
         )
@@ -81,15 +76,13 @@ def frame_reader(stream: BinaryIO, *, head: bytes, limits: Limits) -> Callable[[
     return lambda number: _decode(file, frame=number, limits=limits)[-1]
 
 
-def read_named_dicom(
-    stream: BinaryIO, *, head: bytes, path: Path, name: str | None, frame: int | None, limits: Limits
-) -> Image:
+def read_named_dicom(stream: BinaryIO, *, head: bytes, frame: int | None, limits: Limits) -> Image:
     """Pixels of an open DICOM file and its ids, without facts and geometry; see ``image.read_named``."""
     file = _open(stream, head=head, what="ids", limits=limits)
     layout, wanted, image = _decode(file, frame=frame, limits=limits)
     with guard(_HEADER, reason="corrupt"):
         is_one_of_many = frame is not None and layout.frames > 1
-        ids = _ids(file.dataset, name=name or stored_path(path), wanted=wanted, one=is_one_of_many)
+        ids = _ids(file.dataset, stream=stream, wanted=wanted, one=is_one_of_many)
         return replace(image, facts={"object_kind": object_kind(file.dataset)}, **ids)
 
 
@@ -103,23 +96,30 @@ def _open(stream: BinaryIO, *, head: bytes, what: Literal["pixels", "ids", "fact
         return file
 
 
-def _ids(dataset: Dataset, *, name: str, wanted: range, one: bool) -> dict[str, Any]:
-    """Pseudonymous ids; ``one``: a single frame of a file of several."""
+def _ids(dataset: Dataset, *, stream: BinaryIO | None, wanted: range, one: bool) -> dict[str, Any]:
+    """Pseudonymous ids, of the file itself where it has no SOP Instance UID; ``one``: a single frame of several."""
     raw = raw_identifiers(dataset)
     others = pseudonyms({"series": raw.series_uid, "study": raw.study_uid, "patient": raw.patient_id})
-    image_id = pseudonym("image", raw.sop_uid or name)
+    image_id = "" if stream is None else _image_id(raw.sop_uid, stream)
     ids = {f"{kind}_id": found for kind, found in others.items()}
     return {"image_id": f"{image_id}-{wanted.start}" if one else image_id} | ids
 
 
-def probe_dicom(stream: BinaryIO, *, head: bytes, path: Path, limits: Limits) -> FileFacts:
+def _image_id(sop_uid: str | None, stream: BinaryIO) -> str:
+    if sop_uid:
+        return pseudonym("image", sop_uid)
+    stream.seek(0)
+    return content_id(stream.read())
+
+
+def probe_dicom(stream: BinaryIO, *, head: bytes, limits: Limits) -> FileFacts:
     """Header facts of an open DICOM file; see ``image.probe``."""
     file = _open(stream, head=head, what="facts", limits=limits)
     with guard(_HEADER, reason="corrupt"):
         uid = text(file.dataset, "SOPInstanceUID")
         layout, found = _facts(file) if file.shared is None else _series_facts(_SharedHeader(file))
         check_pixels(file, layout, limits=limits)
-        return replace(found, image_id=pseudonym("image", uid or stored_path(path)), facts=dict(found.facts))
+        return replace(found, image_id=_image_id(uid, stream), facts=dict(found.facts))
 
 
 def _facts(file: DicomFile) -> tuple[PixelLayout, FileFacts]:
@@ -128,7 +128,7 @@ def _facts(file: DicomFile) -> tuple[PixelLayout, FileFacts]:
     with guard(_UNITS, reason="corrupt"):  # of a single pixel: a rescale or table that cannot be applied
         pixel = np.zeros((1, 1, 1, layout.samples)[: 3 if layout.samples == 1 else 4], dtype=layout.dtype)
         _to_units(pixel, file.dataset, layout=layout, wanted=range(1))
-    ids = _ids(file.dataset, name="", wanted=range(1), one=False) | {"image_id": ""}
+    ids = _ids(file.dataset, stream=None, wanted=range(1), one=False)
     return layout, FileFacts(
         source_format="dicom",
         frames=layout.frames,
@@ -255,7 +255,7 @@ def _describe(
     *,
     layout: PixelLayout,
     wanted: range,
-    name: str,
+    stream: BinaryIO,
     head: bytes,
     is_one_of_many: bool,
 ) -> Image:
@@ -273,7 +273,7 @@ def _describe(
         spacing_mm=_whole_spacing(dataset, spacing, geometry=geometry, wanted=wanted),
         geometry=geometry,
         facts=facts,
-        **_ids(dataset, name=name, wanted=wanted, one=is_one_of_many),
+        **_ids(dataset, stream=stream, wanted=wanted, one=is_one_of_many),
     )
 
 

@@ -37,7 +37,8 @@ class FileFacts:
         frames: frames, pages, slices or npz entries; each can be read by its number.
         rows: H of a frame.
         columns: W of a frame.
-        image_id: pseudonymous id of the file; ``read_image(frame=i)`` appends ``-i``.
+        image_id: pseudonymous id of the file; ``read_image(frame=i)`` appends ``-i``. Empty of a NIfTI file, whose id
+            is of its voxels; entries of an npz file have ids of their own.
         series_id: pseudonymous id, or None.
         study_id: pseudonymous id, or None.
         patient_id: pseudonymous id, or None where the file does not say.

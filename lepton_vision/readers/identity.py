@@ -8,6 +8,7 @@ from a random file that is made once per user.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import hmac
 import os
 import re
@@ -16,7 +17,7 @@ import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 from lepton_vision.errors import ConfigError
 
@@ -26,6 +27,16 @@ _KINDS = frozenset(get_args(IdKind))
 _KEY_BYTES = 32
 _COPY = re.compile(r"([0-9a-f]{16}(?:-[a-z]*[0-9]{1,15})*)-[0-9a-f]{16}")
 _HOMES = ("XDG_CONFIG_HOME", "HOME", "APPDATA", "USERPROFILE")  # what ``key_path`` depends on
+
+
+class Digest(Protocol):
+    """What ``hashlib`` makes."""
+
+    def update(self, data: bytes | memoryview, /) -> None:
+        """Take more bytes."""
+
+    def hexdigest(self) -> str:
+        """Text of the digest."""
 
 
 def pseudonym(kind: IdKind, value: str) -> str:
@@ -50,9 +61,35 @@ def pseudonyms(values: Mapping[IdKind, str | None]) -> dict[IdKind, str | None]:
     return {kind: _digest(key, kind, value) if value else None for kind, value in values.items()}
 
 
-def id_of_copy(image_id: str, path_id: str) -> str:
-    """Return the id of a further copy of an image in a table whose ids are unique; ``original_id`` undoes it."""
-    return f"{image_id}-{path_id}"
+def content_id(*parts: bytes | memoryview) -> str:
+    """Return the id of an image whose file has no identifiers of its own: of what it holds, wherever it lies.
+
+    Args:
+        parts: bytes of the file, or of its header and its stored values.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return id_of_digest(digest)
+
+
+def id_of_digest(digest: Digest) -> str:
+    """Return ``content_id`` of what a SHA-256 digest was made of."""
+    return pseudonym("image", f"content {digest.hexdigest()}")
+
+
+def path_id(place: str) -> str:
+    """Return the id of a place: a file, a member of an archive, an entry of an npz file, see ``scoring.places``.
+
+    Blanks at the end, which other pseudonyms do not count, tell files apart.
+    """
+    text = place.rstrip("\0")
+    return pseudonym("path", place if text == text.rstrip() else f"{place}\0.")
+
+
+def id_of_copy(image_id: str, *, place: str) -> str:
+    """Return the id of a further copy in a table of unique ids, by its ``path_id``; ``original_id`` undoes it."""
+    return f"{image_id}-{place}"
 
 
 def original_id(image_id: str) -> str:

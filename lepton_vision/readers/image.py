@@ -35,7 +35,6 @@ def read_image(
     *,
     frame: int | None = None,
     member: str | None = None,
-    name: str | None = None,
     gaps: GapChoice = "refuse",
     tilt: TiltChoice = "refuse",
     limits: Limits = DEFAULT_LIMITS,
@@ -47,7 +46,6 @@ def read_image(
         frame: number of one frame, page, slice or npz entry, from 0; the result is 2-D.
         member: name of the array in an npz file, e.g. "train_images", or pseudonymous id of a series in a folder;
             needed where there are several. Of NIfTI its channels with commas between them, see ``volume.channels``.
-        name: stands for the path in the image id of a file without identifiers of its own.
         gaps: of a series in a folder, see ``series.read_series``.
         tilt: the same.
         limits: what the file may cost, see ``Limits``.
@@ -64,12 +62,11 @@ def read_image(
     """
     path = Path(path)
     if frame is None and is_folder(path):
-        return series.read_series(path, series=member, gaps=gaps, tilt=tilt, name=name, limits=limits)
+        return series.read_series(path, series=member, gaps=gaps, tilt=tilt, limits=limits)
     with open_content(path, what=_READ, limits=limits) as content:
         if content.kind == "dicom":
-            stream, head = content.stream, content.head
-            return dicom.read_dicom(stream, head=head, path=path, name=name, frame=frame, limits=content.limits)
-        return _read_other(content, path=path, frame=frame, member=member, name=name)
+            return dicom.read_dicom(content.stream, head=content.head, frame=frame, limits=content.limits)
+        return _read_other(content, path=path, frame=frame, member=member)
 
 
 def read_pixels(
@@ -98,7 +95,7 @@ def read_pixels(
     with open_content(path, what=_READ, limits=limits) as content:
         if content.kind == "dicom":
             return dicom.read_dicom_pixels(content.stream, head=content.head, frame=frame, limits=content.limits)
-        return _read_other(content, path=path, frame=frame, member=member, name=None)
+        return _read_other(content, path=path, frame=frame, member=member, is_named=False)
 
 
 def read_named(
@@ -106,7 +103,6 @@ def read_named(
     *,
     frame: int | None = None,
     member: str | None = None,
-    name: str | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Image:
     """Read what ``read_image`` reads, for those who want pixels and ids (scoring without masks).
@@ -118,7 +114,6 @@ def read_named(
         path: the file.
         frame: as for ``read_image``.
         member: as for ``read_image``.
-        name: as for ``read_image``.
         limits: as for ``read_image``.
 
     Raises:
@@ -126,12 +121,11 @@ def read_named(
     """
     path = Path(path)
     if frame is None and is_folder(path):
-        return series.read_series(path, series=member, name=name, limits=limits)
+        return series.read_series(path, series=member, limits=limits)
     with open_content(path, what=_READ, limits=limits) as content:
         if content.kind == "dicom":
-            stream, head = content.stream, content.head
-            return dicom.read_named_dicom(stream, head=head, path=path, name=name, frame=frame, limits=content.limits)
-        return _read_other(content, path=path, frame=frame, member=member, name=name)
+            return dicom.read_named_dicom(content.stream, head=content.head, frame=frame, limits=content.limits)
+        return _read_other(content, path=path, frame=frame, member=member)
 
 
 def require_image(image: Image, *, include: Collection[str]) -> Image:
@@ -146,17 +140,17 @@ def require_image(image: Image, *, include: Collection[str]) -> Image:
     return image
 
 
-def _read_other(content: Content, *, path: Path, frame: int | None, member: str | None, name: str | None) -> Image:
-    """Everything but DICOM."""
+def _read_other(content: Content, *, path: Path, frame: int | None, member: str | None, is_named: bool = True) -> Image:
+    """Everything but DICOM; its ids take time, and are left out where nobody asks for them."""
     stream, kind, limits = content.stream, content.kind, content.limits
     if kind == "npz":
-        return raster.read_npz(path, member=member, frame=frame, name=name, limits=limits)
+        return raster.read_npz(path, member=member, frame=frame, limits=limits, is_named=is_named)
     if kind in ("nifti", "gzip"):
         channels = tuple(member.split(",")) if member else ()
         if suffixes_of(channels):
-            return read_case(path, channels, read=partial(read_image, frame=frame, name=name, limits=limits))
-        return volume.read_nifti(stream, path=path, name=name, frame=frame, limits=limits, channels=channels)
-    return raster.read_raster(stream, kind=kind, path=path, name=name, frame=frame, limits=limits)
+            return read_case(path, channels, read=partial(read_image, frame=frame, limits=limits))
+        return volume.read_nifti(stream, frame=frame, limits=limits, channels=channels, is_named=is_named)
+    return raster.read_raster(stream, kind=kind, frame=frame, limits=limits, is_named=is_named)
 
 
 def probe(path: str | Path, *, member: str | None = None, limits: Limits = DEFAULT_LIMITS) -> FileFacts:
@@ -175,14 +169,14 @@ def probe(path: str | Path, *, member: str | None = None, limits: Limits = DEFAU
     with open_content(path, what="Cannot read the header", limits=limits) as content:
         stream, kind, limits = content.stream, content.kind, content.limits
         if kind == "dicom":
-            return dicom.probe_dicom(stream, head=content.head, path=path, limits=limits)
+            return dicom.probe_dicom(stream, head=content.head, limits=limits)
         if kind == "npz":
             return raster.probe_npz(path, member=member, limits=limits)
         if kind in ("nifti", "gzip"):
             channels = tuple(member.split(",")) if member else ()
             channels = () if suffixes_of(channels) else channels
-            return volume.probe_nifti(stream, path=path, limits=limits, channels=channels)
-        return raster.probe_raster(stream, kind=kind, path=path, limits=limits)
+            return volume.probe_nifti(stream, limits=limits, channels=channels)
+        return raster.probe_raster(stream, kind=kind, limits=limits)
 
 
 def raw_ids(path: str | Path, *, limits: Limits = DEFAULT_LIMITS) -> RawIds:

@@ -19,8 +19,6 @@ from PIL import Image as Pillow
 
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.content import open_content
-from lepton_vision.readers.dicom_header import stored_path
-from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.limits import Limits, check_bytes, check_size
 from lepton_vision.readers.pages import open_picture
 from lepton_vision.types import Image
@@ -84,7 +82,6 @@ def read_gif(stream: BinaryIO, *, path: Path, limits: Limits) -> Image:
     return Image(
         pixels=values[None].astype(np.float32),
         value_range=(0.0, 255.0),
-        image_id=pseudonym("image", stored_path(path)),
         source_format="gif",
     )
 

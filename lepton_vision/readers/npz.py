@@ -18,7 +18,7 @@ from lepton_vision.errors import ReadError
 from lepton_vision.readers.archives import check_directory
 from lepton_vision.readers.dicom_header import stored_path
 from lepton_vision.readers.facts import FileFacts, no_facts
-from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.identity import content_id
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_size, guard
 from lepton_vision.readers.versions import package_version
 from lepton_vision.types import Image
@@ -72,8 +72,8 @@ def read_npz_frame(path: str | Path, member: str, *, frame: int, limits: Limits 
     return np.asarray(array[frame])
 
 
-def read_npz(path: Path, *, member: str | None, frame: int | None, name: str | None, limits: Limits) -> Image:
-    """Read one image of an npz file; see ``image.read_image``."""
+def read_npz(path: Path, *, member: str | None, frame: int | None, limits: Limits, is_named: bool = True) -> Image:
+    """Read one image of an npz file; see ``image.read_image``. Without ``is_named`` it has no id."""
     member = _choose(path, member)
     with guard("The npz file cannot be read", reason="corrupt"):
         count = len(_load(path, member=member, limits=limits))
@@ -90,7 +90,7 @@ def read_npz(path: Path, *, member: str | None, frame: int | None, name: str | N
     return Image(
         pixels=result,
         value_range=_value_range(values),
-        image_id=f"{pseudonym('image', f'{name or stored_path(path)}#{member}')}-{frame or 0}",
+        image_id=content_id(f"{values.dtype.str} {values.shape} ".encode(), values.tobytes()) if is_named else "",
         source_format="npz",
         decoder=package_version("numpy"),
         facts=no_facts(),
@@ -108,9 +108,15 @@ def probe_npz(path: Path, *, member: str | None, limits: Limits) -> FileFacts:
         frames=shape[0],
         rows=rows,
         columns=columns,
-        image_id=pseudonym("image", f"{stored_path(path)}#{member}"),
+        image_id=_file_id(path),
         facts=no_facts(),
     )
+
+
+def _file_id(path: Path) -> str:
+    """Id of a file, by the checksums of its arrays; each entry has one of its own, by its values."""
+    with _open(path) as archive:
+        return content_id(repr([(one.filename, one.file_size, one.CRC) for one in archive.infolist()]).encode())
 
 
 def _sizes(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import cv2
@@ -20,9 +19,8 @@ from PIL import UnidentifiedImageError
 
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.codestream import check_scans, parse_jpeg
-from lepton_vision.readers.dicom_header import stored_path
 from lepton_vision.readers.facts import FileFacts, no_facts
-from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.identity import content_id
 from lepton_vision.readers.limits import Limits, check_bytes, check_size, guard
 from lepton_vision.readers.npz import probe_npz, read_npz
 from lepton_vision.readers.pages import Decoded, Samples, arrange, decode_picture, open_picture, wanted_pages
@@ -39,17 +37,15 @@ _CHUNK_BYTES = 256  # that a chunk of a file of many has on average: encoders wr
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
-def read_raster(
-    stream: BinaryIO, *, kind: str, path: Path, name: str | None, frame: int | None, limits: Limits
-) -> Image:
-    """Read an open PNG, JPEG or TIFF file; see ``image.read_image``."""
+def read_raster(stream: BinaryIO, *, kind: str, frame: int | None, limits: Limits, is_named: bool = True) -> Image:
+    """Read an open PNG, JPEG or TIFF file; see ``image.read_image``. Without ``is_named`` it has no id."""
     data = _read_data(stream, kind=kind, limits=limits)
     with guard(f"The {kind.upper()} file cannot be decoded", reason="corrupt"):
         if kind == "tiff":
             decoded = read_tiff(data, open_pages(data, limits=limits), frame=frame, limits=limits)
         else:
             decoded = _read_picture(data, kind=kind, frame=frame, limits=limits)
-        return _to_image(decoded, kind=kind, name=name or stored_path(path), frame=frame)
+        return _to_image(decoded, kind=kind, image_id=content_id(data) if is_named else "", frame=frame)
 
 
 def page_reader(stream: BinaryIO, *, limits: Limits) -> Callable[[int], Image]:
@@ -58,25 +54,24 @@ def page_reader(stream: BinaryIO, *, limits: Limits) -> Callable[[int], Image]:
     pages = open_pages(data, limits=limits)
 
     def read(number: int) -> Image:
-        return _to_image(read_tiff(data, pages, frame=number, limits=limits), kind="tiff", name="", frame=number)
+        return _to_image(read_tiff(data, pages, frame=number, limits=limits), kind="tiff", image_id="", frame=number)
 
     return read
 
 
-def _to_image(decoded: Decoded, *, kind: str, name: str, frame: int | None) -> Image:
+def _to_image(decoded: Decoded, *, kind: str, image_id: str, frame: int | None) -> Image:
     pixels, value_range = arrange(decoded)
-    image_id = pseudonym("image", name)
     return Image(
         pixels=pixels,
         value_range=value_range,
-        image_id=f"{image_id}-{frame}" if frame is not None and decoded.frames > 1 else image_id,
+        image_id=f"{image_id}-{frame}" if image_id and frame is not None and decoded.frames > 1 else image_id,
         source_format=kind,
         decoder=decoded.decoder,
         facts={**no_facts(), "bits_stored": decoded.samples.bits, "frames": decoded.frames},
     )
 
 
-def probe_raster(stream: BinaryIO, *, kind: str, path: Path, limits: Limits) -> FileFacts:
+def probe_raster(stream: BinaryIO, *, kind: str, limits: Limits) -> FileFacts:
     """Header facts of an open PNG, JPEG or TIFF file; see ``image.probe``."""
     data = _read_data(stream, kind=kind, limits=limits)
     with guard(f"The header of the {kind.upper()} file is damaged", reason="corrupt"):
@@ -91,7 +86,7 @@ def probe_raster(stream: BinaryIO, *, kind: str, path: Path, limits: Limits) -> 
         frames=header.frames,
         rows=header.rows,
         columns=header.columns,
-        image_id=pseudonym("image", stored_path(path)),
+        image_id=content_id(data),
         facts={**no_facts(), "bits_stored": header.bits},
     )
 

@@ -16,7 +16,6 @@ from lepton_vision.errors import ConfigError, ReadError
 from lepton_vision.readers.content import is_folder, open_content
 from lepton_vision.readers.copies import is_copy
 from lepton_vision.readers.dicom import dicom_planes, read_dicom
-from lepton_vision.readers.dicom_header import stored_path
 from lepton_vision.readers.dicom_padding import mark_padding
 from lepton_vision.readers.folders import walk_folder
 from lepton_vision.readers.geometry import Plane, Stack, stack_planes
@@ -47,7 +46,6 @@ def read_series(
     series: str | None = None,
     gaps: GapChoice = "refuse",
     tilt: TiltChoice = "refuse",
-    name: str | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Image:
     """Read the slices of a DICOM series into one volume.
@@ -66,7 +64,6 @@ def read_series(
             and slices at even distances where single ones, as the last one, have another.
         tilt: "shear" shifts the slices of a tilted gantry back, by linear interpolation, on a canvas that holds all of
             them; what no slice covers gets the padding value of the series, or its smallest value.
-        name: stands for the path in the image id of a series without identifiers of its own.
         limits: caps on pixels and decoder time; the whole volume counts.
 
     Returns:
@@ -85,7 +82,7 @@ def read_series(
     folder = Path(source) if isinstance(source, str | Path) else None
     try:
         slices, suffix = _find_volume(source, series=series, limits=limits)
-        return read_slices(slices, suffix=suffix, gaps=gaps, tilt=tilt, name=name, limits=limits)
+        return read_slices(slices, suffix=suffix, gaps=gaps, tilt=tilt, limits=limits)
     except ReadError as error:
         raise ReadError(str(error), reason=error.reason, path=error.path or folder) from None
 
@@ -106,7 +103,6 @@ def read_slices(
     suffix: str = "",
     gaps: GapChoice = "refuse",
     tilt: TiltChoice = "refuse",
-    name: str | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Image:
     """Read slices that are known to be one volume; ``suffix`` is what its id has behind that of its series."""
@@ -121,7 +117,7 @@ def read_slices(
         pixels=pixels,
         spacing_mm=geometry.spacing_mm,
         geometry=geometry,
-        image_id=pseudonym("image", middle.series_id or name or stored_path(first.path)) + suffix,
+        image_id=pseudonym("image", middle.series_id or middle.image_id) + suffix,
         facts={**middle.facts, **_facts(geometry, stack, count=len(slices))},
     )
 
@@ -299,7 +295,7 @@ def _decode(ordered: Sequence[Slice], stack: Stack, *, canvas: Canvas, limits: L
 def _read(path: Path, *, limits: Limits, marks_padding: bool) -> tuple[Image, float | None]:
     """One file; for a repair, with NaN for padding, and the value that stands for it."""
     with open_content(path, what="Cannot read the file", limits=limits) as content:
-        image = read_dicom(content.stream, head=content.head, path=path, name=None, frame=None, limits=content.limits)
+        image = read_dicom(content.stream, head=content.head, frame=None, limits=content.limits)
     if not marks_padding:
         return image, None
     with open_content(path, what="Cannot read the file", limits=limits) as content:

@@ -6,6 +6,7 @@ resampled; the fact ``orientation`` says where the stored axes point (e.g. "RAS"
 
 from __future__ import annotations
 
+import hashlib
 import io
 import zlib
 from collections.abc import Sequence
@@ -17,9 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lepton_vision.errors import ReadError
-from lepton_vision.readers.dicom_header import stored_path
 from lepton_vision.readers.facts import FileFacts, no_facts
-from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.identity import Digest, id_of_digest
 from lepton_vision.readers.limits import Clock, Limits, check_size, guard, quiet
 from lepton_vision.readers.versions import package_version
 from lepton_vision.types import Geometry, Image, Pixels, Window
@@ -70,9 +70,12 @@ def is_nifti(head: bytes) -> bool:
 
 
 def read_nifti(
-    stream: BinaryIO, *, path: Path, name: str | None, frame: int | None, limits: Limits, channels: Sequence[str] = ()
+    stream: BinaryIO, *, frame: int | None, limits: Limits, channels: Sequence[str] = (), is_named: bool = True
 ) -> Image:
-    """Read an open NIfTI file, gzipped or not; see ``image.read_image``. A frame is a slice along the third axis."""
+    """Read an open NIfTI file, gzipped or not; see ``image.read_image``. A frame is a slice along the third axis.
+
+    Its id is of header and voxels, the same with and without gzip; without ``is_named`` it has none.
+    """
     grid = _check_components(_read_grid(stream), channels)
     depth, rows, columns = grid.shape
     if frame is not None and not 0 <= frame < depth:
@@ -81,8 +84,13 @@ def read_nifti(
     if grid.end > limits.max_bytes or grid.offset > limits.memory:
         raise ReadError(f"The file holds more than {limits.max_bytes} bytes of voxels.", reason="too_large")
     wanted = range(depth) if frame is None else range(frame, frame + 1)
-    pixels = _read_voxels(stream, grid, wanted=wanted, clock=Clock(limits))
-    image_id = pseudonym("image", name or stored_path(path))
+    clock = Clock(limits)
+    digest = hashlib.sha256(repr(grid).encode())
+    is_whole = len(wanted) == depth
+    pixels = _read_voxels(stream, grid, wanted=wanted, clock=clock, digest=digest if is_named and is_whole else None)
+    if is_named and not is_whole:
+        _digest_voxels(stream, grid, digest=digest, clock=clock)
+    image_id = id_of_digest(digest) if is_named else ""
     is_volume = len(wanted) > 1
     spacing, geometry = grid.spacing_mm, grid.geometry
     if geometry is not None and not is_volume:
@@ -94,14 +102,14 @@ def read_nifti(
         units="US",
         value_range=_value_range(pixels, grid),
         window=grid.window,
-        image_id=f"{image_id}-{frame}" if frame is not None and depth > 1 else image_id,
+        image_id=f"{image_id}-{frame}" if is_named and frame is not None and depth > 1 else image_id,
         source_format="nifti",
         decoder=package_version("nibabel"),
         facts={**_facts(grid), "frames": depth, "orientation": None if geometry is None else geometry.orientation},
     )
 
 
-def probe_nifti(stream: BinaryIO, *, path: Path, limits: Limits, channels: Sequence[str] = ()) -> FileFacts:
+def probe_nifti(stream: BinaryIO, *, limits: Limits, channels: Sequence[str] = ()) -> FileFacts:
     """Header facts of an open NIfTI file; see ``image.probe``."""
     del limits  # only the header is inflated
     grid = _check_components(_read_grid(stream), channels)
@@ -111,7 +119,7 @@ def probe_nifti(stream: BinaryIO, *, path: Path, limits: Limits, channels: Seque
         frames=depth,
         rows=rows,
         columns=columns,
-        image_id=pseudonym("image", stored_path(path)),
+        image_id="",
         facts=_facts(grid),
     )
 
@@ -267,7 +275,18 @@ def _window(header: Any) -> Window | None:
     return Window((low + high) / 2.0, high - low, "LINEAR_EXACT")
 
 
-def _read_voxels(stream: BinaryIO, grid: _Grid, *, wanted: range, clock: Clock) -> Pixels:
+def _digest_voxels(stream: BinaryIO, grid: _Grid, *, digest: Digest, clock: Clock) -> None:
+    """Look at the stored voxels of all slices, by blocks: of an image whose id they are, and of which one is read."""
+    source, left = _Source(stream), grid.end - grid.offset
+    source.skip_to(grid.offset)
+    while left and (data := source.read(min(left, _BLOCK))):
+        digest.update(data)
+        left -= len(data)
+        clock.check()
+    stream.seek(0)
+
+
+def _read_voxels(stream: BinaryIO, grid: _Grid, *, wanted: range, clock: Clock, digest: Digest | None) -> Pixels:
     """(C, F, H, W) values, by blocks: stored values and a float64 of them all would take three times the room."""
     depth, rows, columns = grid.shape
     size = rows * columns * grid.dtype.itemsize
@@ -283,6 +302,8 @@ def _read_voxels(stream: BinaryIO, grid: _Grid, *, wanted: range, clock: Clock) 
                 raise ReadError(
                     f"Expected {expected} bytes of voxels. Received: {received}. Copy it again.", reason="truncated"
                 )
+            if digest is not None:
+                digest.update(data)
             _convert(np.frombuffer(data, dtype=grid.dtype).reshape(target.shape), grid, result=target)
             clock.check()
     stream.seek(0)

@@ -10,6 +10,7 @@ from lepton_vision.evaluation.classification import Evaluation
 from lepton_vision.reporting import view
 from lepton_vision.reporting.gallery import LARGEST_SIDE, Thumbnail, make_heat, make_thumbnail
 from lepton_vision.reporting.wording import READING
+from lepton_vision.targets import are_called
 from lepton_vision.types import CaseKey, HeatMaps, Target
 
 _MANY_PICTURES = 36
@@ -139,6 +140,6 @@ def _decide(case: WorstCase, target: Target, *, threshold: float | None) -> tupl
         return case.class_name, case.class_name == case.truth
     is_called = case.y_true != 1
     if threshold is not None and view.is_known(case.y_prob):
-        is_called = case.y_prob >= threshold
+        is_called = bool(are_called(case.y_prob, threshold))
     names = target.classes if target.kind == "binary" else ("absent", "present")
     return names[int(is_called)], is_called == (case.y_true == 1)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from lepton_vision.config import VolumeConfig
 from lepton_vision.errors import ScoringError
 from lepton_vision.inference.engine import Engine
-from lepton_vision.inference.engine_choice import load_engine
+from lepton_vision.inference.engine_choice import load_engine, warn_of_difference
 from lepton_vision.inference.samples import read_ahead
 from lepton_vision.inference.streams import Streams, streams_here
 from lepton_vision.inference.volume_masks import VolumeSegmenter
@@ -114,7 +114,7 @@ def score(
         workers: threads that read ahead; so many volumes at most wait in memory.
         batch_size: images per step of the model; None is 32, and for volumes that of the training, as for ``predict``.
         device: "auto", "cpu", "cuda", "mps".
-        precision: number format of the model; "auto" is the fastest that the device does well.
+        precision: number format of the model; "auto" is that by which ``evaluate`` decides, see ``load_engine``.
         engine: runtime of the model, see ``load_engine``; "auto" goes on with that which the folder was started with.
         file_format: "parquet" or "csv".
         shard_rows: rows after which a shard is written (at the latest after a minute, too): what a killed run has to
@@ -261,6 +261,7 @@ def _load(bundle: Bundle, settings: Settings, *, masks: bool) -> _Network:
             batch_size=settings.images_at_once(bundle),
             streams=1 if is_volume else streams_here(),
         )
+        warn_of_difference(engine, device=settings.device)
     if masks and is_volume:
         segmenter = VolumeSegmenter(bundle, device=settings.device, precision=settings.precision)
     return engine, segmenter

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from lepton_vision.config import Config
 from lepton_vision.errors import ReadError, ScoringError
 from lepton_vision.readers.channels import agreed_channels, channel_files, first_files, named_channels
-from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.identity import path_id
 from lepton_vision.readers.image import read_image, read_named
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_bytes
 from lepton_vision.readers.series_list import FoundSeries, group_series, read_found
@@ -133,8 +133,7 @@ class Input:
             is_row = place.kind == "row"
             row = place.member or None
             member = agreed_channels(path, channels, row=row) if is_row else named_channels(path, channels)
-            name = None if place.kind in ("file", "row") else place.identity
-            how: dict[str, Any] = {"frame": place.frame, "member": member, "name": name, "limits": limits}
+            how: dict[str, Any] = {"frame": place.frame, "member": member, "limits": limits}
             repairs = SampleAddress(path, repair=place.repair).repairs
             image = read_image(path, **how, **repairs) if is_whole or repairs else read_named(path, **how)
         return replace(image, **place.ids) if place.ids else image  # type: ignore[arg-type]
@@ -181,11 +180,11 @@ class Inputs:
         Raises:
             ScoringError: two inputs of one path id.
         """
-        words = array("Q", [int(_path_id(one.member), 16) for one in series])
+        words = array("Q", [int(path_id(one.member), 16) for one in series])
 
         def texts() -> Iterator[str]:
             for place in places:
-                words.append(int(_path_id(place.identity), 16))
+                words.append(int(path_id(place.identity), 16))
                 yield place.text
 
         packed = TextColumn.of(texts())
@@ -206,16 +205,16 @@ class Inputs:
         return Inputs(self.path_ids[wanted], places, series, self.channels)
 
     def __iter__(self) -> Iterator[Input]:
-        for number, path_id in enumerate(self.path_ids):
+        for number, word in enumerate(self.path_ids.tolist()):
             place = number - len(self.series)
-            yield self._series(number, int(path_id)) if place < 0 else self._place(place, int(path_id))
+            yield self._series(number, word) if place < 0 else self._place(place, word)
 
-    def _series(self, number: int, path_id: int) -> Input:
-        return Input(f"{path_id:016x}", self.series[number].folder, self.series[number])
+    def _series(self, number: int, word: int) -> Input:
+        return Input(f"{word:016x}", self.series[number].folder, self.series[number])
 
-    def _place(self, number: int, path_id: int) -> Input:
+    def _place(self, number: int, word: int) -> Input:
         place = Place.of_text(self.places[number])
-        return Input(f"{path_id:016x}", Path(place.path), None, place, self.channels)
+        return Input(f"{word:016x}", Path(place.path), None, place, self.channels)
 
 
 def _check_file(path: Path, *, limits: Limits) -> None:
@@ -224,12 +223,6 @@ def _check_file(path: Path, *, limits: Limits) -> None:
         facts = os.stat(path)  # noqa: PTH116  once for both questions
         if stat.S_ISREG(facts.st_mode):
             check_bytes(facts.st_size, limits=limits)
-
-
-def _path_id(identity: str) -> str:
-    """Pseudonym of what an input is known by; blanks at the end, which pseudonyms do not count, tell files apart."""
-    text = identity.rstrip("\0")
-    return pseudonym("path", identity if text == text.rstrip() else f"{identity}\0.")
 
 
 def _first_of_each(path_ids: npt.NDArray[np.uint64], places: TextColumn, *, first: int) -> npt.NDArray[np.bool_]:

@@ -14,7 +14,7 @@ from lepton_vision.models.bundle import Bundle
 from lepton_vision.novelty import Features
 from lepton_vision.scoring.schema import NOVELTY
 from lepton_vision.set_rules import SetRule, answer_sets
-from lepton_vision.targets import output_stems, probability_names, set_names
+from lepton_vision.targets import are_called, output_stems, probability_names, set_names
 from lepton_vision.types import Image, ObjectKind, OperatingPoint, Target
 
 Row = dict[str, Any]
@@ -104,7 +104,7 @@ def _decisions(values: npt.NDArray[np.floating[Any]], target: Target, *, point: 
     thresholds, columns = point.thresholds[target.name], Row()
     for stem, value, threshold in zip(output_stems(target), values, thresholds, strict=True):
         is_decided = not np.isnan(threshold)
-        columns[f"{stem}_positive"] = bool(value >= threshold) if is_decided else None
+        columns[f"{stem}_positive"] = bool(are_called(value, threshold)) if is_decided else None
         if not is_first or target.kind == "multilabel":
             columns[f"{stem}_threshold"] = threshold if is_decided else None
         elif is_decided:

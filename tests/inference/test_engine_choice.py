@@ -17,12 +17,14 @@ import torch
 from lepton_vision.calibrators import Calibrator, Platt
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, ScoringError
+from lepton_vision.inference import engine as engine_module
 from lepton_vision.inference import engine_choice
 from lepton_vision.inference.engine import Engine
-from lepton_vision.inference.engine_choice import choose_engine, load_engine
+from lepton_vision.inference.engine_choice import calibration_pixels, choose_engine, load_engine
 from lepton_vision.models import Bundle, build_model
-from lepton_vision.models.device import has_fast_bf16
+from lepton_vision.models.device import choose_precision, has_fast_bf16
 from lepton_vision.scoring import score
+from lepton_vision.transforms.preprocess import to_input
 from lepton_vision.types import ModelOutput, OperatingPoint, Target
 from tests.scoring.bundles import image_bundle
 
@@ -188,11 +190,28 @@ def test_torch_falls_back_to_float32_where_bf16_differs_too_much(
 ) -> None:
     if not has_fast_bf16():
         pytest.skip("this CPU does not multiply in bf16")
+    assert load_engine(bundle, device="cpu").precision == "fp32"
+    usual = lambda name, device, **_: choose_precision(name, device)  # noqa: E731  as on a GPU
+    monkeypatch.setattr(engine_module, "decision_precision", usual)
     assert load_engine(bundle, device="cpu").precision == "bf16"
     monkeypatch.setitem(engine_choice.TOLERANCE, "bf16", 1e-9)
     assert load_engine(bundle, device="cpu").precision == "fp32"
     with pytest.raises(ConfigError, match="within 1e-09"):
         load_engine(bundle, device="cpu", precision="bf16")
+
+
+def test_who_asks_for_another_format_is_told_how_far_it_is_from_evaluate(
+    bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    usual, coarse = load_engine(bundle, device="cpu"), load_engine(bundle, device="cpu", precision="bf16")
+    pixels = to_input(calibration_pixels(bundle), bundle.config.preprocess)
+    one, other = (engine.probabilities(pixels) for engine in (usual, coarse))
+    largest = max(float(np.abs(one[name] - other[name]).max()) for name in one)
+    assert largest > 1e-5
+    engine_choice.warn_of_difference(usual, device="cpu")
+    assert not caplog.messages
+    engine_choice.warn_of_difference(coarse, device="cpu")
+    assert f"differ by up to {largest:.2g}" in caplog.messages[0]
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnx"])

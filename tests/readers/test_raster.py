@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import struct
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 from PIL import Image as Pillow
 
 from lepton_vision.errors import ReadError
-from lepton_vision.readers.image import Limits, probe, read_image
+from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.image import Limits, probe, read_image, read_pixels
 
 RNG = np.random.default_rng(0)
 GRAY8 = RNG.integers(0, 256, (9, 7), dtype=np.uint8)
@@ -110,11 +112,14 @@ def test_pages(tmp_path: Path) -> None:
     assert reason_of(path) == "geometry"
 
 
-def test_name_instead_of_path(tmp_path: Path) -> None:
-    path = tmp_path / "x.png"
-    Pillow.fromarray(GRAY8).save(path)
-    assert read_image(path, name="a").image_id == read_image(path, name="a").image_id
-    assert read_image(path, name="a").image_id != read_image(path).image_id
+def test_id_is_of_the_content_and_not_of_the_place(tmp_path: Path) -> None:
+    for name, values in (("a", GRAY8), ("b", GRAY8), ("c", GRAY8 + 1)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), values)
+    one, other, third = (read_image(tmp_path / f"{name}.png").image_id for name in "abc")
+    data = hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()
+    assert one == other == pseudonym("image", f"content {data}") == probe(tmp_path / "b.png").image_id
+    assert third != one
+    assert read_pixels(tmp_path / "a.png").image_id == ""  # a loader knows its images
 
 
 def test_deep_color_in_planes(tmp_path: Path) -> None:

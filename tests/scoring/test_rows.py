@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from lepton_vision.demo_study import write_demo_study
 from lepton_vision.errors import BundleError
+from lepton_vision.evaluation import evaluate
 from lepton_vision.evaluation.units import aggregate, fit_aggregation
 from lepton_vision.inference import Predictions
 from lepton_vision.inference.engine import Engine
@@ -47,6 +49,21 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     write_demo_study(folder, patients=20)
     return folder / "study"
+
+
+@pytest.mark.parametrize("side", [-1.0, 0.0, 1.0])
+def test_scores_and_evaluations_decide_alike_at_the_threshold(side: float) -> None:
+    prob = np.float32(0.40983717)
+    threshold = float(np.nextafter(float(prob), float(prob) + side))  # as float32, all three are the score itself
+    point = OperatingPoint({"sick": (threshold,), "organ": ()}, "stated")
+    bundle = replace(image_bundle("segmentation=null"), operating_point=point)
+    row = decide({"sick": np.array([prob]), "organ": np.array([0.4, 0.4, 0.2], np.float32)}, bundle)
+    ids, truth = np.array(["a", "b"]), {"sick": np.array([1.0, 0.0])}
+    images = Predictions((SICK,), ids, ids, ids, truth, {"sick": np.array([prob, 0.1], np.float32)})
+    found = evaluate(images, operating_point=OperatingPoint({"sick": (threshold,)}, "stated"))
+    is_called = Fraction(float(prob)) >= Fraction(threshold)
+    assert row["sick_positive"] == is_called == (row["sick_probability"] >= row["threshold"])
+    assert found.figures["sick"]["sensitivity"].value == float(is_called)
 
 
 def test_the_set_holds_every_answer_that_reaches_its_threshold(bundle: Bundle) -> None:
