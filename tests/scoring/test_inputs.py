@@ -109,7 +109,7 @@ def test_names_that_differ_by_a_blank_are_two_inputs(bundle: Bundle, inbox: Path
 
 
 def test_inputs_whose_ids_collide_are_refused_not_lost(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "pseudonym", lambda kind, value: f"{len(value) % 2:016x}")
+    monkeypatch.setattr(inputs, "path_id", lambda place: f"{len(place) % 2:016x}")
     with pytest.raises(ScoringError, match="path ids of their own"):
         list_inputs(inbox, volumes=False)
     only = inbox / "Doe_0.png"
