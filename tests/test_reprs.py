@@ -33,6 +33,7 @@ def results() -> list[Any]:
         lv.compare(predictions, predictions, operating_point=point, config=fast),
         lv.audit_manifest(lv.Manifest(frame, root=Path(), label_columns=("finding",))),
         lv.Manifest(frame, root=Path(), label_columns=("finding",)),
+        lv.build_model(lv.Config(targets=(lv.Target("a", "binary", ("no", "yes")),), model={"members": 2})),
         lv.Config(),
         point,
         target,

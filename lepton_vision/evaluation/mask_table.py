@@ -20,7 +20,7 @@ from lepton_vision.evaluation.segmentation import (
     check_occurrence,
     evaluate_masks,
 )
-from lepton_vision.files import write_atomic
+from lepton_vision.files import csv_bytes, write_atomic
 from lepton_vision.inference.column_names import columns_present
 from lepton_vision.inference.tables import csv_cell, split_csv
 
@@ -194,7 +194,7 @@ def _write_cases(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180
     writer.writerow(columns)
     writer.writerows([csv_cell(row.get(name)) for name in columns] for row in rows)
-    write_atomic(path, text.getvalue())
+    write_atomic(path, csv_bytes(text.getvalue()))
 
 
 def parse_structures(text: str) -> Mapping[str, tuple[int, ...]]:

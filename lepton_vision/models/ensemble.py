@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from lepton_vision.models.network import Network
 
 
+def list_parts(network: nn.Module) -> str:
+    """Text of a network: its parts and how large they are; ``print(network.encoder)`` shows layers."""
+    sizes = {name: sum(one.numel() for one in part.parameters()) for name, part in network.named_children()}
+    parts = [f"  {name}: {type(part).__name__}, {sizes[name]:,} parameters," for name, part in network.named_children()]
+    return "\n".join([f"{type(network).__name__}(", *parts, ")"])
+
+
 class Ensemble(nn.Module):
     """Independent networks of one design that see the same images (Lakshminarayanan et al., arXiv:1612.01474).
 
@@ -46,6 +53,8 @@ class Ensemble(nn.Module):
         >>> output.logits["finding"].shape, len(output.members), output.features.shape
         (torch.Size([2, 1]), 3, torch.Size([2, 1536]))
     """
+
+    __repr__ = list_parts
 
     def __init__(self, members: Sequence[Network]) -> None:
         super().__init__()

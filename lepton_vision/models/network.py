@@ -13,7 +13,7 @@ from lepton_vision.models.attention import AttentionPool, as_slices
 from lepton_vision.models.decoders import make_decoder
 from lepton_vision.models.device import suited_format
 from lepton_vision.models.encoder import Encoder, pool, stem_kind
-from lepton_vision.models.ensemble import Ensemble
+from lepton_vision.models.ensemble import Ensemble, list_parts
 from lepton_vision.models.evidence import FIGURES, mask_evidence
 from lepton_vision.models.heads import Heads
 from lepton_vision.models.norms import use_instance_norms
@@ -57,6 +57,8 @@ class Network(nn.Module):
         self.start = "random"
         self.gives_masks = segmentation is not None
         self.is_mirrored = is_mirrored
+
+    __repr__ = list_parts
 
     @property
     def channels(self) -> int:
