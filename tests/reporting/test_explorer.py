@@ -155,4 +155,4 @@ def test_without_a_script_there_is_a_table_and_no_dead_control() -> None:
     text = render_report(make_evaluation((BINARY,)))
     live = re.search(r'<div class="live" data-live hidden>', text)
     assert live is not None
-    assert text.count('<table class="cells thresholds">') == 1
+    assert text.count('<table class="cells thresholds stacked">') == 1

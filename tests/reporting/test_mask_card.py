@@ -244,7 +244,8 @@ def test_slices_are_shown_by_volume_too() -> None:
     assert dice.n == 2
     assert found.figures["whole"]["dice"].n == 6, "two slices of each volume are empty in both"
     assert cells(card.replace("<h3>", '<section id="by-volume"><h3>', 1), "by-volume", "Dice")[0] == f"{dice.value:.3f}"
-    volumes = re.findall(r'<tr><th scope="row">(vol-\d)</th><td class="num">(\d)</td><td>(\w+)</td>', card)
+    cell = r'<td class="num" data-name="Slices">(\d)</td><td data-name="Status">(\w+)</td>'
+    volumes = re.findall(rf'<tr><th scope="row">(vol-\d)</th>{cell}', card)
     assert volumes == [("vol-1", "5", "Present"), ("vol-0", "5", "Present")], "lowest Dice first"
     assert "Dice by volume" in text
     assert "By volume" not in render_segmentation_report(make_mask_evaluation(), split="test")
