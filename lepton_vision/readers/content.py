@@ -16,6 +16,7 @@ from lepton_vision.readers.dicom_header import is_dicom
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, guard, quiet
 
 _HEAD_BYTES = 1024
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)
 _NPZ = b"PK\x03\x04"
 _GIF = (b"GIF87a", b"GIF89a")
 
@@ -52,10 +53,10 @@ def open_content(
         takes_gif: whether "gif" is a format too, as it is of masks.
     """
     try:
+        size = _size_of(path)
         with quiet, guard(what, reason="corrupt"), _open(path) as stream:
             head = stream.read(_HEAD_BYTES)
             stream.seek(0)
-            size = os.fstat(stream.fileno()).st_size
             kind = "gif" if takes_gif and head.startswith(_GIF) else sniff(head)
             yield Content(stream, head, kind, size, limits.for_file(size))
     except ReadError as error:
@@ -108,6 +109,7 @@ def begins_like_npz(path: Path) -> bool:
     Raises:
         ReadError: it cannot be opened, or is no file.
     """
+    _size_of(path)
     with _open(path) as stream:
         return stream.read(len(_NPZ)) == _NPZ
 
@@ -120,24 +122,36 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def _open(path: Path) -> BinaryIO:
+def _size_of(path: Path) -> int:
+    """Bytes of a regular file."""
     try:
         facts = path.stat()
-        if stat.S_ISDIR(facts.st_mode):
-            raise ReadError(
-                "Expected a file. Received: a folder. A series is read as a whole: read_image(folder).",
-                reason="missing",
-            )
-        if not stat.S_ISREG(facts.st_mode):
-            raise ReadError("Expected a regular file. Received: a device, pipe or socket.", reason="not_an_image")
-        if not facts.st_size:  # some files of the kernel are regular, empty, and never end
-            raise ReadError("The file is empty. Copy it again.", reason="empty")
+    except (OSError, ValueError) as error:
+        raise _cannot_open(error) from None
+    if stat.S_ISDIR(facts.st_mode):
+        raise ReadError(
+            "Expected a file. Received: a folder. A series is read as a whole: read_image(folder).",
+            reason="missing",
+        )
+    if not stat.S_ISREG(facts.st_mode):
+        raise ReadError("Expected a regular file. Received: a device, pipe or socket.", reason="not_an_image")
+    if not facts.st_size:  # some files of the kernel are regular, empty, and never end
+        raise ReadError("The file is empty. Copy it again.", reason="empty")
+    return facts.st_size
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
         return open(path, "rb", opener=_open_at_once)
     except (OSError, ValueError) as error:
-        text = error.strerror if isinstance(error, OSError) else "not a valid path"
-        raise ReadError(f"Cannot open the file: {text}.", reason="missing") from None
+        raise _cannot_open(error) from None
 
 
 def _open_at_once(path: str, flags: int) -> int:
     """Open without waiting: a pipe that took the place of the file meanwhile would never open."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    return os.open(path, flags | _AT_ONCE)
+
+
+def _cannot_open(error: OSError | ValueError) -> ReadError:
+    text = error.strerror if isinstance(error, OSError) else "not a valid path"
+    return ReadError(f"Cannot open the file: {text}.", reason="missing")

@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -52,20 +53,23 @@ def main() -> None:
 
 
 def _answer(answers: IO[bytes], request: dict[str, Any], *, data: bytes) -> None:
+    started, pixels = time.process_time(), np.empty(0, np.uint8)
     try:
         if module := _MODULES.get(request.get("plugin", "")):
             importlib.import_module(module)  # large, and no part of what a file may take
+            started = time.process_time()
         _limit(request)
         pixels = np.ascontiguousarray(_decode(request, data))
+        facts: dict[str, Any] = {"dtype": pixels.dtype.str, "shape": pixels.shape}
     except ImportError as error:
-        send(answers, {"error": type(error).__name__, "is_missing": True}, data=b"")
+        facts = {"error": type(error).__name__, "is_missing": True}
     except ReadError as error:  # our own words
-        send(answers, {"error": str(error), "reason": error.reason}, data=b"")
+        facts = {"error": str(error), "reason": error.reason}
     except BaseException as error:
         # Only the type: the text may quote the file.
-        send(answers, {"error": type(error).__name__}, data=b"")
-    else:
-        send(answers, {"dtype": pixels.dtype.str, "shape": pixels.shape}, data=pixels.reshape(-1).view(np.uint8).data)
+        facts = {"error": type(error).__name__}
+    facts["seconds"] = time.process_time() - started
+    send(answers, facts, data=pixels.reshape(-1).view(np.uint8).data)
 
 
 def _limit(request: dict[str, Any]) -> None:

@@ -179,6 +179,7 @@ def dicom_planes(stream: BinaryIO, *, head: bytes, limits: Limits) -> list[Plane
         layout = read_layout(file)
         # Each promised frame costs a plane, so a header that lies must not promise too many.
         check_size(layout.frames, layout.rows, layout.columns, limits=limits)
+        limits.check_frames(layout.frames, size=file.size)
         return describe_slices(file.dataset, layout=layout)
 
 

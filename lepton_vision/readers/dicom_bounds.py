@@ -8,9 +8,11 @@ happens: while it is read, and in the sequences of known length that pydicom par
 from __future__ import annotations
 
 import struct
-from typing import Any, BinaryIO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, cast
 
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 
 from lepton_vision.errors import ReadError
@@ -20,23 +22,45 @@ _PARTS_PER_SECOND = 40_000  # elements, or quarters of items, that pydicom parse
 _ITEM_PARTS = 4
 UNSUSPICIOUS = 2**20  # bytes of a header that cannot hold too many parts for the least of budgets
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_VALUE_BYTES = 2**14
+_VECTOR_BYTES = 2**21  # of the places of 100,000 frames
+_VECTORS = frozenset({"GridFrameOffsetVector"})
 _UNDEFINED = 0xFFFFFFFF
 _LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 
 
-class MeteredStream:
-    """A file for pydicom, which reads twice or three times for each element; refuses to go on beyond a budget."""
+@contextmanager
+def metered(stream: BinaryIO, limits: Limits, *, is_needed: bool) -> Iterator[BinaryIO]:
+    """A file for pydicom, which reads twice or three times for each element, that ends beyond the budget.
 
-    def __init__(self, stream: BinaryIO, limits: Limits) -> None:
-        self._read, self._left = stream.read, most_parts(limits)
-        self._most = self._left
+    Raises:
+        ReadError: reason ``too_large``, whatever pydicom made of the end.
+    """
+    if not is_needed:
+        yield stream
+        return
+    meter = _MeteredStream(stream, most_parts(limits))
+    try:
+        yield cast(BinaryIO, meter)
+    except Exception:
+        if meter.left >= 0:
+            raise
+    if meter.left < 0:
+        raise _too_many(most_parts(limits))
+
+
+class _MeteredStream:
+    """A file that ends after so many reads."""
+
+    def __init__(self, stream: BinaryIO, most: int) -> None:
+        self._read, self.left = stream.read, most
         self.seek, self.tell = stream.seek, stream.tell
 
     def read(self, size: int = -1, /) -> bytes:
         """As of any file."""
-        self._left -= 1
-        if self._left < 0:
-            raise _too_many(self._most)
+        self.left -= 1
+        if self.left < 0:
+            raise EOFError
         return self._read(size)
 
 
@@ -60,6 +84,23 @@ def check_sequences(dataset: Dataset, limits: Limits) -> None:
             found += _count_parts(raw.value, is_implicit=is_implicit, is_little=is_little, most=most - found)
         if found > most:
             raise _too_many(most)
+
+
+def check_length(element: DataElement | RawDataElement, keyword: str) -> None:
+    """Refuse a value, not parsed yet, that is far longer than any of its kind: pydicom makes an object of each number.
+
+    Raises:
+        ReadError: reason ``too_large``.
+    """
+    if not isinstance(element, RawDataElement) or not isinstance(element.value, bytes):
+        return
+    size = len(element.value)
+    if size > (_VECTOR_BYTES if keyword in _VECTORS else _VALUE_BYTES) and not keyword.endswith("Sequence"):
+        raise ReadError(
+            f"Expected a value of {keyword} as the standard has it. Received: one of {size} bytes. The header is "
+            "damaged: export the file again.",
+            reason="too_large",
+        )
 
 
 def _count_parts(data: bytes, *, is_implicit: bool, is_little: bool, most: int) -> int:

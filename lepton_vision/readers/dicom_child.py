@@ -30,11 +30,11 @@ import numpy.typing as npt
 
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.dicom_layout import PixelLayout
-from lepton_vision.readers.limits import Limits
+from lepton_vision.readers.limits import Limits, charge
 
 _MODULE = "lepton_vision.readers.decode_worker"
-_START_SECONDS = 30.0  # a cold import of a decoder on a busy machine
-_ANSWER_SECONDS = 5.0  # above the processor time: waiting for a core
+_START_SECONDS = 90.0  # a cold import of a decoder on a busy machine
+_ANSWER_SECONDS = 60.0  # above the processor time, which the child limits itself: waiting for a core
 _HEADER_BYTES = 4
 
 
@@ -78,7 +78,13 @@ def _ask(request: dict[str, Any], data: bytes, *, limits: Limits, most: int, nam
     """The array that a child makes of ``data``."""
     request |= {"seconds": limits.seconds, "memory": limits.memory, "name": name}
     with _lend_host() as host:
-        answer, pixels = host.ask(request, data, seconds=limits.seconds, most=most)
+        started = time.monotonic()
+        try:
+            answer, pixels = host.ask(request, data, seconds=limits.seconds, most=most)
+        except ReadError:  # it was killed, maybe for its time
+            charge(min(limits.seconds, time.monotonic() - started))
+            raise
+    charge(answer["seconds"])
     if answer.get("is_missing"):
         raise ReadError(f"The decoder {name} is not installed. Install it.", reason="decoder_missing")
     if "reason" in answer:

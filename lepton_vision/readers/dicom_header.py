@@ -10,7 +10,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from pydicom import dcmread
 from pydicom.datadict import tag_for_keyword
@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import _read_file_meta_info, read_dataset, read_preamble
 
 from lepton_vision.errors import ReadError
-from lepton_vision.readers.dicom_bounds import UNSUSPICIOUS, MeteredStream, check_sequences
+from lepton_vision.readers.dicom_bounds import UNSUSPICIOUS, check_length, check_sequences, metered
 from lepton_vision.readers.limits import Limits
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -112,36 +112,34 @@ def open_dicom(stream: BinaryIO, *, head: bytes, limits: Limits) -> DicomFile:
         ReadError: reason ``too_large`` (a deflated data set above the cap), ``truncated`` or ``corrupt``.
     """
     is_part10 = head[128:132] == b"DICM"
-    source = stream
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)
-    if size > UNSUSPICIOUS:
-        stream = _metered(source, limits)
     # pydicom itself would inflate 1 MB to 3 GB without asking, so the syntax is looked at first.
-    read_preamble(stream, force=not is_part10)
-    syntax = str(_read_file_meta_info(stream).get("TransferSyntaxUID") or "")
+    with metered(stream, limits, is_needed=size > UNSUSPICIOUS) as source:
+        read_preamble(source, force=not is_part10)
+        syntax = str(_read_file_meta_info(source).get("TransferSyntaxUID") or "")
     if syntax == DEFLATED:
         cap = min(limits.max_bytes, limits.memory // 2)
-        source = _inflate(source.read(), wbits=-zlib.MAX_WBITS, cap=cap)
-        stream = _metered(source, limits)
-    if syntax == DEFLATED or (syntax.startswith(_IMPLICIT) and not _is_command(stream)):
-        # What ``dcmread`` would do next; it would parse the group just read once more.
-        dataset = read_dataset(stream, syntax == _IMPLICIT, syntax != _BIG_ENDIAN, stop_when=_is_at_pixels)
-    else:
-        stream.seek(0)
-        dataset = dcmread(stream, stop_before_pixels=True, force=not is_part10)
+        stream = _inflate(stream.read(), wbits=-zlib.MAX_WBITS, cap=cap)
+    with metered(stream, limits, is_needed=size > UNSUSPICIOUS or syntax == DEFLATED) as source:
+        dataset = _parse(source, syntax, is_part10=is_part10)
     # As found by pydicom, which may not be what the meta header says.
     is_implicit, is_little = (bool(flag) for flag in dataset.original_encoding)
     _check_byte_order(dataset)
-    if source.tell() > UNSUSPICIOUS:
+    if stream.tell() > UNSUSPICIOUS:
         check_sequences(dataset, limits)
     if not syntax:
         syntax = _IMPLICIT if is_implicit else EXPLICIT if is_little else _BIG_ENDIAN
-    return lay_out(dataset, source, syntax=syntax, is_implicit=is_implicit, is_little=is_little)
+    return lay_out(dataset, stream, syntax=syntax, is_implicit=is_implicit, is_little=is_little)
 
 
-def _metered(stream: BinaryIO, limits: Limits) -> BinaryIO:
-    return cast(BinaryIO, MeteredStream(stream, limits))
+def _parse(stream: BinaryIO, syntax: str, *, is_part10: bool) -> Dataset:
+    """The data set up to its pixels."""
+    if syntax == DEFLATED or (syntax.startswith(_IMPLICIT) and not _is_command(stream)):
+        # What ``dcmread`` would do next; it would parse the group just read once more.
+        return read_dataset(stream, syntax == _IMPLICIT, syntax != _BIG_ENDIAN, stop_when=_is_at_pixels)
+    stream.seek(0)
+    return dcmread(stream, stop_before_pixels=True, force=not is_part10)
 
 
 def lay_out(dataset: Dataset, stream: BinaryIO, *, syntax: str, is_implicit: bool, is_little: bool) -> DicomFile:
@@ -244,13 +242,19 @@ def _tag(keyword: str) -> int:
 def _get(dataset: Dataset, keyword: str) -> Any:
     """Value of an element, or None. Most are absent, and pydicom's own ``get`` takes 5 µs to say so."""
     tag = _tag(keyword)
-    return dataset[tag].value if tag in dataset.keys() else None  # noqa: SIM118  a look-up without conversion
+    if tag not in dataset.keys():  # noqa: SIM118  a look-up without conversion
+        return None
+    if isinstance(dataset, Dataset):  # not of a scanned header, which is short
+        check_length(dataset.get_item(tag), keyword)
+    return dataset[tag].value
 
 
 def value(dataset: Dataset, keyword: str) -> Any:
     """First value of an element, or None where it is absent, empty or cannot be parsed."""
     try:
         found = _get(dataset, keyword)
+    except ReadError:
+        raise
     except Exception:  # pydicom converts on access: any error of the value's own
         return None
     if found is None or isinstance(found, str | bytes | int | float):
@@ -272,6 +276,8 @@ def texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
     """All values of an element as stripped text in capitals; empty where it is absent or cannot be parsed."""
     try:
         found = _get(dataset, keyword)
+    except ReadError:
+        raise
     except Exception:  # as above
         return ()
     values = [found] if isinstance(found, str) else list(found or ()) if hasattr(found, "__iter__") else []
@@ -295,6 +301,8 @@ def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
         if found is None or (isinstance(found, str) and not found):
             return ()
         values = tuple(float(item) for item in (found if hasattr(found, "__len__") else (found,)))
+    except ReadError:
+        raise
     except Exception:  # as above
         return ()
     return values if all(math.isfinite(item) for item in values) else ()

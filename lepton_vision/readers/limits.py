@@ -86,8 +86,20 @@ class Limits:
             )
 
 
+_elsewhere = threading.local()  # ``seconds`` that child processes have worked for this thread
+
+
+def charge(seconds: float) -> None:
+    """Count processor time that a child process took for this thread, see ``Clock``."""
+    _elsewhere.seconds = getattr(_elsewhere, "seconds", 0.0) + seconds
+
+
+def _spent() -> float:
+    return time.thread_time() + float(getattr(_elsewhere, "seconds", 0.0))
+
+
 class Clock:
-    """Processor time of this thread since the clock was made, against what a file may take.
+    """Processor time of this thread and for it since the clock was made, against what a file may take.
 
     Args:
         limits: of the file, see ``Limits.for_file``.
@@ -96,7 +108,7 @@ class Clock:
 
     def __init__(self, limits: Limits, *, frames: int = 1) -> None:
         self._seconds = max(limits.seconds, frames * _FRAME_SECONDS)
-        self._end = time.thread_time() + self._seconds
+        self._end = _spent() + self._seconds
 
     def check(self) -> None:
         """Refuse to go on once the time is used up.
@@ -104,7 +116,7 @@ class Clock:
         Raises:
             ReadError: reason ``too_slow``.
         """
-        if time.thread_time() > self._end:
+        if _spent() > self._end:
             raise ReadError(
                 f"Reading the file takes more than {self._seconds:g} s. Set LEPTON_VISION_FILE_SECONDS (or "
                 "Limits.seconds) higher if it can be trusted.",

@@ -251,10 +251,12 @@ def _read_array(path: Path, *, member: str, limits: Limits, is_table: bool = Fal
         values = np.empty(math.prod(array.shape), dtype=array.dtype)
         with archive.open(array.info) as stream:
             stream.read(array.start)
-            target = memoryview(values.view(np.uint8))
+            target = values.view(np.uint8)
             for place in range(0, array.bytes, _CHUNK):  # by pieces: zipfile would hold all of it twice
-                if stream.readinto(target[place : place + _CHUNK]) < min(_CHUNK, array.bytes - place):
+                piece = stream.read(min(_CHUNK, array.bytes - place))
+                if len(piece) < min(_CHUNK, array.bytes - place):
                     raise ReadError("The array ends too early. Copy the file again.", reason="truncated")
+                target[place : place + _CHUNK] = np.frombuffer(piece, np.uint8)
         return values.reshape(array.shape, order="F" if array.is_fortran else "C")
 
 

@@ -72,6 +72,7 @@ def open_segmentation(stream: BinaryIO, *, head: bytes, limits: Limits) -> Segme
             )
         layout = read_layout(file)
         check_size(layout.frames, layout.rows, layout.columns, limits=limits)
+        limits.check_frames(layout.frames, size=file.size)
         kind = text(dataset, "SegmentationType") or ""
         if kind not in _TYPES:
             raise ReadError(

@@ -288,6 +288,32 @@ def test_child_that_aborts_or_hangs_is_a_read_error(monkeypatch: pytest.MonkeyPa
     assert read_image(LOSSLESS).pixels.shape[0] == 3
 
 
+def test_time_of_a_child_counts_for_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    spent: list[float] = []
+    monkeypatch.setattr(dicom_child, "charge", spent.append)
+    read_image(LOSSLESS)
+    assert len(spent) == 1
+    assert 0.0 <= spent[0] < 10.0
+
+
+def test_threads_decode_in_children_of_their_own() -> None:
+    """A barrier that all threads must reach while they hold a child."""
+    count = min(3, os.cpu_count() or 1)
+    barrier, held = threading.Barrier(count, timeout=30), set()
+
+    def hold() -> None:
+        with dicom_child._lend_host() as host:
+            held.add(id(host))
+            barrier.wait()
+
+    threads = [threading.Thread(target=hold) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(held) == count
+
+
 def test_child_works_in_threads_and_in_forked_and_spawned_workers() -> None:
     expected = float(read_image(LOSSLESS).pixels.sum())
     sums: list[float] = []
@@ -324,6 +350,35 @@ def test_child_limits_itself(work: str, end: str) -> None:
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert process.stdout.strip() == end
     assert process.returncode == (0 if end else -signal.SIGXCPU)
+
+
+def test_tiff_of_unusual_compression_is_decoded_in_the_child(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 2, (40, 30), dtype=np.uint8) * 255
+    path = tmp_path / "fax.tif"
+    Pillow.fromarray(noise).convert("1").save(path, compression="group4")
+    np.testing.assert_array_equal(read_image(path).pixels[0], noise)
+    Pillow.new("RGB", (64, 48), (200, 10, 10)).save(path, compression="jpeg")
+    process = child_id()
+    assert read_image(path).pixels.shape == (3, 48, 64)
+    assert child_id() == process
+    data = bytearray(path.read_bytes())
+    data[8 + 60 : 8 + 90] = bytes(30)
+    path.write_bytes(bytes(data))
+    try_to_read(path)
+
+
+def test_large_jpeg2000_is_decoded_in_the_child(make_dicom: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Pillow.fromarray(frame).save(buffer, "JPEG2000", no_jp2=True)
+    path = make_dicom(frame, syntax=J2K, PixelData=encapsulate([buffer.getvalue()]))
+    here = read_image(path)
+    monkeypatch.setattr(dicom_decode, "_MOST_HERE", 64)
+    monkeypatch.setattr(dicom_decode, "decode_with_pydicom", None)  # not in this process
+    there = read_image(path)
+    np.testing.assert_array_equal(there.pixels, here.pixels)
+    np.testing.assert_array_equal(there.pixels[0], frame)
+    assert there.decoder == here.decoder
 
 
 def test_codestream_headers() -> None:
