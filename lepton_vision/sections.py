@@ -370,7 +370,8 @@ class EvaluationConfig(Section):
     subgroups: tuple[str, ...] = ()
     """Columns of the manifest by which figures are given too, e.g. [sex, age_band, site]."""
     subgroup_min_patients: PositiveInt = 20
-    """A subgroup with fewer patients is marked as small and takes no part in the tests for gaps."""
+    """A subgroup with fewer patients is marked as small and takes no part in the tests for gaps; one with fewer than
+    half as many positive, or negative, patients is marked too."""
     replicates: Annotated[int, Field(ge=100)] = 1000
     """Bootstrap samples of the patients behind each interval."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95

@@ -170,8 +170,8 @@ class Subgroup:
         value: the value, or the age band.
         n: labelled samples of any target.
         n_patients: patients among them.
-        is_small: fewer patients than ``EvaluationConfig.subgroup_min_patients``: read its figures with care; it takes
-            no part in the gap tests.
+        is_small: fewer patients than ``EvaluationConfig.subgroup_min_patients`` (it takes no part in the gap tests), or
+            fewer than half as many of a class that a tested figure rests on: read its figures with care.
         figures: by target name and figure name.
     """
 
@@ -193,7 +193,8 @@ class Gap:
         lowest: … with the lowest.
         difference: highest less lowest, at least 0. Its interval holds together with those of all other pairs of
             subgroups, since this pair was picked as the widest apart.
-        p: of a test over patients of "which subgroup a patient is in does not matter"; NaN where it cannot be done.
+        p: of a test over patients of "among patients with the same labels it does not matter which subgroup they are
+            in"; NaN where it cannot be done. The interval of ``difference`` holds 0 where p is above 1 - confidence.
         p_holm: ``p`` corrected for all gaps tested in this evaluation (Holm 1979).
         test: "permutation", or "bootstrap" where patients have images in several subgroups.
     """

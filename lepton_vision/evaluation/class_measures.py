@@ -10,20 +10,30 @@ so), and the PPV of a class that is there but never called leaves its mean undef
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-
 import numpy as np
 
-from lepton_vision.evaluation.calibration_error import mean_error
-from lepton_vision.evaluation.delong import AurocQuestion, mean_auroc
 from lepton_vision.evaluation.measures import BinaryMeasures, Extent, unit_sums
-from lepton_vision.evaluation.ranking import BoolArray, IntArray, ratio
+from lepton_vision.evaluation.over_classes import (
+    AVERAGED,
+    Averaged,
+    analytic,
+    at_edge,
+    averages,
+    by_class,
+    calibration,
+    denominator_units,
+    fewest,
+    find_class,
+    judged,
+    left_out,
+    macro,
+    means,
+    withheld,
+)
+from lepton_vision.evaluation.ranking import IntArray, ratio
 from lepton_vision.types import Figure, FloatArray, Interval
 
-AVERAGED = ("auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1")
-Averaged = Mapping[str, BoolArray]
-"""By figure, (K,) bool: which classes its means are over."""
+_NOT_SHARES = frozenset(("auroc", "average_precision", "partial_auroc", "brier", "log_loss", "ece"))
 _EPS = float(np.finfo(np.float64).eps)
 _DEFAULT = Extent()
 
@@ -87,9 +97,21 @@ class MultilabelMeasures:
         return self.n if found is None else found[0].size(found[1])
 
     def denominator_units(self, name: str) -> int | None:
-        """Patients in the denominator of the proportion of one class."""
-        found = find_class(name, self._parts, whole=self._macro)
-        return None if found is None else found[0].denominator_units(found[1])
+        """Patients in the denominator of the proportion of one class, or of all pooled."""
+        return denominator_units(self._parts, name, micro=self._micro, whole=self._macro)
+
+    def fewest(self, name: str) -> int:
+        """Patients in the smallest class, or denominator, that a figure rests on."""
+        return fewest(self._parts, name, micro=self._micro, averaged=self.averaged, whole=self._macro)
+
+    def means(self) -> dict[str, dict[str, float]]:
+        """Figures that are means of those of the classes: by name, the weights of their parts."""
+        names = {name: name for name in self._macro if name not in _NOT_SHARES}
+        return means(self._parts, names, averaged=self.averaged)
+
+    def at_edge(self, confidence: float) -> dict[str, Interval]:
+        """Intervals of figures of a class, or of all pooled, made of proportions of which one is 0 or 1."""
+        return at_edge(self._parts, micro=self._micro, confidence=confidence)
 
     def analytic(self, confidence: float) -> dict[str, tuple[Interval, ...]]:
         """Intervals without resampling: of each class, of the mean AUROC, and of what is pooled over the classes."""
@@ -221,11 +243,28 @@ class MulticlassMeasures:
         return self.n if found is None else found[0].size(found[1])
 
     def denominator_units(self, name: str) -> int | None:
-        """Patients in the denominator of accuracy and of the proportions of a class."""
-        found = find_class(name, self._parts)
-        if found is not None:
-            return found[0].denominator_units(found[1])
-        return self.units if name == "accuracy" else None
+        """Patients in the denominator of accuracy, of the proportions of a class, and of all pooled."""
+        if name == "accuracy":
+            return self.units
+        return denominator_units(self._parts, name, micro=self._micro)
+
+    def fewest(self, name: str) -> int:
+        """Patients in the smallest class, or denominator, that a figure rests on."""
+        if name in ("accuracy", "mcc", "log_loss", "brier", "kappa_quadratic", "class_error"):
+            return self.units
+        figure = self._averaged_figure(name)
+        if figure is not None:
+            name = figure
+        return fewest(self._parts, name, micro=self._micro, averaged=self.averaged)
+
+    def means(self) -> dict[str, dict[str, float]]:
+        """Figures that are means of those of the classes: by name, the weights of their parts."""
+        names = {"balanced_accuracy": "sensitivity", **{f"{k}_macro": k for k in ("specificity", "ppv", "npv", "f1")}}
+        return means(self._parts, names, averaged=self.averaged)
+
+    def at_edge(self, confidence: float) -> dict[str, Interval]:
+        """Intervals of figures of a class, or of all pooled, made of proportions of which one is 0 or 1."""
+        return at_edge(self._parts, micro=self._micro, confidence=confidence)
 
     def analytic(self, confidence: float) -> dict[str, tuple[Interval, ...]]:
         """Intervals without resampling: of each class, of the mean AUROC, and of what is pooled over the classes."""
@@ -274,113 +313,3 @@ def _ordinal(true: FloatArray, called: FloatArray, step: FloatArray, step_square
     # The distances that chance gives: (i - j)^2 over all pairs of a true and a called class.
     chance = n * (true @ place**2 + called @ place**2) - 2.0 * (true @ place) * (called @ place)
     return {"kappa_quadratic": 1.0 - ratio(step_square, ratio(chance, n)), "class_error": ratio(step, n)}
-
-
-def judged(parts: Mapping[str, BinaryMeasures], names: Sequence[str]) -> dict[str, BoolArray]:
-    """By figure, which of the K classes its means are over.
-
-    Left out are those that leave it undefined because samples of the class, or of the rest, or an operating point are
-    missing. A class without a positive sample that is called all the same has a PPV and an F1 of 0, which count. A
-    class that has samples and is never called leaves the mean of the PPV undefined.
-    """
-    ones = {name: part.values(np.ones((1, part.units))) for name, part in parts.items()}
-    return {
-        name: np.array([not (part.lacks(name) and np.isnan(ones[k][name][0])) for k, part in parts.items()])
-        for name in names
-    }
-
-
-def macro(parts: Mapping[str, Mapping[str, FloatArray]], name: str, averaged: Averaged) -> FloatArray:
-    """(R,) plain mean of a figure over its classes; NaN where there are none."""
-    stack = np.stack([values[name] for values in parts.values()])[averaged[name]]
-    return stack.mean(axis=0) if len(stack) else np.full(stack.shape[1], np.nan)
-
-
-def left_out(parts: Mapping[str, BinaryMeasures], averaged: Averaged, figure: str) -> str:
-    """Say which classes a mean is without, and why; "" where it has all."""
-    if averaged[figure].all():
-        return ""
-    absent = [
-        f"{k} ({one.reason(figure)})"
-        for k, one, is_in in zip(parts, parts.values(), averaged[figure], strict=True)
-        if not is_in
-    ]
-    return f"mean of {int(averaged[figure].sum())} of {len(parts)} classes, without {', '.join(absent)}"
-
-
-def withheld(parts: Mapping[str, BinaryMeasures], name: str, *, averaged: Averaged) -> str:
-    """Say why a figure of the ranking has no interval: of its class, or of the first class of a mean that has none."""
-    figure = name.removesuffix("_weighted")
-    if figure in averaged:
-        asked = zip(parts.items(), averaged[figure], strict=True)
-        reasons = [f"{one.withheld(figure)} ({k})" for (k, one), is_in in asked if is_in and one.withheld(figure)]
-        return reasons[0] if reasons else ""
-    found = find_class(name, parts)
-    return "" if found is None else found[0].withheld(found[1])
-
-
-def averages(
-    parts: Mapping[str, Mapping[str, FloatArray]],
-    *,
-    support: FloatArray,
-    micro: Mapping[str, FloatArray],
-    averaged: Averaged,
-) -> dict[str, FloatArray]:
-    """``<figure>_micro`` and ``<figure>_weighted`` of ``AVERAGED``; ``support`` (K, R): how often each class is true.
-
-    Classes without a positive sample have no weight; they do not make a weighted mean undefined.
-    """
-    found = {f"{name}_micro": micro[name] for name in AVERAGED}
-    for name in AVERAGED:
-        stack = np.stack([values[name] for values in parts.values()])
-        weight = support * averaged[name][:, None]
-        total = (np.where(weight > 0, stack, 0.0) * weight).sum(axis=0)
-        found[f"{name}_weighted"] = ratio(total, weight.sum(axis=0))
-    return found
-
-
-def by_class(parts: Mapping[str, Mapping[str, FloatArray]]) -> dict[str, FloatArray]:
-    """``<figure>_<class>`` of every class."""
-    return {f"{name}_{k}": values for k, figures in parts.items() for name, values in figures.items()}
-
-
-def find_class(
-    name: str, parts: Mapping[str, BinaryMeasures], *, whole: tuple[str, ...] = ()
-) -> tuple[BinaryMeasures, str] | None:
-    """Find the class and the figure that ``<figure>_<class>`` names; None for a figure over the classes."""
-    if name in whole:
-        return None
-    for class_name, part in parts.items():
-        figure = name.removesuffix(f"_{class_name}")
-        if figure != name and figure in part.names:
-            return part, figure
-    return None
-
-
-def analytic(
-    parts: Mapping[str, BinaryMeasures], *, micro: BinaryMeasures, confidence: float, averaged: Averaged
-) -> dict[str, tuple[Interval, ...]]:
-    """Intervals without resampling: ``auroc``, ``<figure>_micro`` and ``<figure>_<class>``."""
-    found = {f"{name}_{k}": ends for k, part in parts.items() for name, ends in part.analytic(confidence).items()}
-    found |= {f"{name}_micro": ends for name, ends in micro.analytic(confidence).items() if name in AVERAGED}
-    asked = [part.question for part, is_over in zip(parts.values(), averaged["auroc"], strict=True) if is_over]
-    found["auroc"] = _of_mean_auroc(asked, confidence) if asked else ()
-    return {name: ends for name, ends in found.items() if ends}
-
-
-def calibration(
-    parts: Mapping[str, BinaryMeasures], *, confidence: float, is_over: BoolArray, caveat: str = ""
-) -> dict[str, Figure]:
-    """Figures of the calibration error: their means over the classes, then ``<figure>_<class>``."""
-    found = {name: part.calibration_error(confidence) for name, part in parts.items()}
-    means = mean_error([one for one, is_in in zip(found.values(), is_over, strict=True) if is_in]).figures()
-    means = {k: replace(one, reason="; ".join(filter(None, (caveat, one.reason)))) for k, one in means.items()}
-    return means | {f"{k}_{name}": figure for name, one in found.items() for k, figure in one.figures().items()}
-
-
-def _of_mean_auroc(questions: Sequence[AurocQuestion], confidence: float) -> tuple[Interval, ...]:
-    if any(one.is_positive.all() or not one.is_positive.any() for one in questions):
-        return ()
-    units = max(int(one.unit.max()) for one in questions) + 1
-    is_clustered = any(np.unique(one.unit).size < one.unit.size for one in questions)
-    return mean_auroc(questions, units=units).intervals(confidence=confidence, is_clustered=is_clustered)

@@ -17,11 +17,12 @@ from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.analyses import Analyses
 from lepton_vision.evaluation.bands import curve_bands
 from lepton_vision.evaluation.cases import WorstCase, unsure_cases, worst_cases
-from lepton_vision.evaluation.class_measures import Averaged
+from lepton_vision.evaluation.composites import with_edges
 from lepton_vision.evaluation.curves import ClassCurves, class_curves
 from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, patient_units
 from lepton_vision.evaluation.many_classes import SHOWN, ManyClassMeasures, are_many
 from lepton_vision.evaluation.measures import Extent
+from lepton_vision.evaluation.over_classes import Averaged
 from lepton_vision.evaluation.target_measures import ClassMeasures, measures_of
 from lepton_vision.evaluation.units import Aggregation, aggregate, count_unknown, join_values
 from lepton_vision.inference.predictions import Predictions
@@ -266,8 +267,8 @@ def figures_of(
     """Figures with the interval of the bootstrap, and beside it those that need no resampling."""
     extent = Extent(settings.max_fpr, settings.prevalence)
     measures = measures_of(part, target, thresholds=thresholds, extent=extent, averaged=averaged)
-    others = measures.analytic(settings.confidence)
-    figures = bootstrap_figures(measures, Bootstrap.of(settings))
+    figures, others = bootstrap_figures(measures, Bootstrap.of(settings)), measures.analytic(settings.confidence)
+    figures = with_edges(figures, edges=measures.at_edge(settings.confidence), means=measures.means())
     figures = {k: replace(_with_notes(k, figure, measures), others=others.get(k, ())) for k, figure in figures.items()}
     if isinstance(measures, ManyClassMeasures):
         figures = {name: _analytic_instead(figure) for name, figure in figures.items()}

@@ -17,6 +17,7 @@ from lepton_vision.types import Figure, FloatArray, Interval
 _CHUNK = 1 << 19  # cells of a (replicates, samples) array worked on at once: 4 MB, so that it stays in the cache
 _NOTED = 0.05  # share of undefined replicates from which the figure says so
 _WITHHELD = 0.50  # … and from which there is no interval
+_NO_WIDTH = 1e-12  # replicates that differ by rounding only are the same
 _DRAWN = 1 << 14  # patients drawn at once: their counts stay in the fastest cache
 # More patients are left out in so many random groups. A sum over a group has the third moment of its patients, so that
 # the acceleration stays the same but for noise of about 0.6 / groups: here below 1 % of an interval's half width.
@@ -24,6 +25,7 @@ LARGEST_JACKKNIFE = 400
 _LARGEST_BIAS = 1.0  # normal quantiles; replicates that lie further off are biased beyond what BCa can correct
 
 IntervalMethod = Literal["percentile", "bca"]
+BOOTSTRAPS = frozenset(("percentile", "bca"))
 
 
 class Measures(Protocol):
@@ -298,8 +300,9 @@ def bootstrap_figures(
 
     Patients are drawn, not images: the images of one patient resemble each other, and an interval that takes them
     for independent is too narrow. A replicate in which a figure is undefined (one class only, say) is left out for
-    that figure; above 5 % of such replicates ``reason`` says so, above 50 % there is no interval. Where a proportion
-    is 0 or 1 in every replicate, a bootstrap has no width, and the interval is Wilson's over the patients concerned.
+    that figure; above 5 % of such replicates ``reason`` says so, above 50 % there is no interval. A figure
+    that is the same in every replicate has no interval, but for a proportion, whose interval is Wilson's over the
+    patients concerned.
     BCa takes its acceleration from a jackknife over patients, and its levels are expanded where few patients carry a
     figure (``expanded_confidence``, ``spread_freedom``); where it does not exist, the percentiles stand in and
     ``reason`` says so.
@@ -350,10 +353,10 @@ def _figure(
     share = 1.0 - defined.size / drawn.size
     if share > _WITHHELD:
         return Figure(value, np.nan, np.nan, n, f"no interval: undefined in {share:.0%} of the replicates")
-    if np.ptp(defined) <= 1e-12 and abs(value - round(value)) <= 1e-12:
+    if np.ptp(defined) <= _NO_WIDTH * max(1.0, abs(value)):
         patients = measures.denominator_units(name)
-        if patients is None:
-            return Figure(value, value, value, n, "the same in every replicate: the interval has no width to trust")
+        if patients is None or not 0.0 <= value <= 1.0:
+            return Figure(value, np.nan, np.nan, n, "no interval: the same in every replicate")
         ends = wilson(value * patients, patients, confidence=bootstrap.confidence)
         return Figure(value, float(ends[0]), float(ends[1]), n, f"Wilson interval over {patients} patients", "wilson")
     tail = (1.0 - bootstrap.confidence) / 2

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from lepton_vision.evaluation.class_measures import AVERAGED, Averaged
 from lepton_vision.evaluation.delong import AurocQuestion, mean_auroc
 from lepton_vision.evaluation.intervals import clustered_proportion
+from lepton_vision.evaluation.over_classes import AVERAGED, Averaged
 from lepton_vision.evaluation.ranking import IntArray, Ranking, ratio
 from lepton_vision.types import Figure, FloatArray, Interval
 
@@ -174,6 +174,22 @@ class ManyClassMeasures:
     def denominator_units(self, name: str) -> int | None:
         """Patients in the denominator of accuracy; other figures have no Wilson interval here."""
         return self.units if name == "accuracy" else None
+
+    def fewest(self, name: str) -> int:
+        """Patients in the smallest class that a figure of the ranking rests on, or all."""
+        if not name.startswith(_RANKED):
+            return self.units
+        several = [self._unit[self._label == k] for k in np.flatnonzero(self.averaged["auroc"])]
+        return min((int(np.unique(one).size) for one in several), default=0)
+
+    def means(self) -> dict[str, dict[str, float]]:
+        """Return nothing: of very many classes one that does not move weighs little."""
+        return {}
+
+    def at_edge(self, confidence: float) -> dict[str, Interval]:
+        """Return nothing, as ``means``."""
+        del confidence
+        return {}
 
     def analytic(self, confidence: float) -> dict[str, tuple[Interval, ...]]:
         """Intervals without resampling: of the mean AUROC, and of sensitivity and PPV of each class."""

@@ -7,10 +7,12 @@ is then one row of a matrix product. Only what depends on the order of the score
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from lepton_vision.evaluation.calibration_error import CalibrationError, calibration_error
+from lepton_vision.evaluation.composites import Share, at_edge, f1_interval
 from lepton_vision.evaluation.curves import equal_mass_bins
 from lepton_vision.evaluation.delong import AurocQuestion, auroc_covariance
 from lepton_vision.evaluation.intervals import clustered_proportion
@@ -41,7 +43,10 @@ AT_PREVALENCE = ("ppv_at_prevalence", "npv_at_prevalence")
 RANKED = ("auroc", "average_precision", "partial_auroc")
 DECIDED = frozenset(BINARY_FIGURES[BINARY_FIGURES.index("sensitivity") : BINARY_FIGURES.index("brier")] + AT_PREVALENCE)
 """Figures of decisions: undefined without an operating point."""
-_PROPORTIONS = ("sensitivity", "specificity", "ppv", "npv", "accuracy")
+_PROPORTIONS = ("sensitivity", "specificity", "ppv", "npv", "accuracy", "prevalence")
+FEWEST_RANKED = 4
+"""Patients of each class from which a figure of the ranking has an interval: a bootstrap of three is too narrow."""
+_OF_ALL = frozenset(("brier", "log_loss", "ece"))
 _EPS = float(np.finfo(np.float64).eps)  # a sure and wrong prediction costs 36 nats, as in scikit-learn
 
 
@@ -102,6 +107,7 @@ class BinaryMeasures:
             "ppv": called,
             "npv": ~called,
             "accuracy": np.ones(truth.size, dtype=np.bool_),
+            "prevalence": np.ones(truth.size, dtype=np.bool_),
         }
         chance = np.where(truth > 0, prob, 1.0 - prob).clip(_EPS, 1.0 - _EPS)
         # ECE: bins of equal mass in the whole sample; a replicate reweights them, it does not move their edges.
@@ -173,22 +179,63 @@ class BinaryMeasures:
 
     def denominator_units(self, name: str) -> int | None:
         """Patients in the denominator of a proportion."""
-        return int(np.unique(self._unit[self._rows[name]]).size) if name in self._rows else None
+        return self._patients.get(name)
+
+    def fewest(self, name: str) -> int:
+        """Patients in the denominator of a proportion, in the smaller class for what compares classes, or all."""
+        if name in _PROPORTIONS:
+            return self._patients[name]
+        return self._patients["accuracy"] if name in _OF_ALL else self._fewest_of_class
+
+    @cached_property
+    def _patients(self) -> dict[str, int]:
+        return {name: int(np.unique(self._unit[rows]).size) for name, rows in self._rows.items()}
+
+    @property
+    def _fewest_of_class(self) -> int:
+        return min(self._patients["sensitivity"], self._patients["specificity"])
+
+    def means(self) -> dict[str, dict[str, float]]:
+        """Figures that are means of proportions: by name, the weights of their parts."""
+        return {"balanced_accuracy": {"sensitivity": 0.5, "specificity": 0.5}}
 
     def analytic(self, confidence: float) -> dict[str, tuple[Interval, ...]]:
         """Intervals without resampling: of the AUROC, and Wilson's and Clopper–Pearson's of the proportions."""
         found = {"auroc": self._of_auroc(confidence)}
+        names = _PROPORTIONS[:-1] if self.is_decided else ()
+        return found | {name: clustered_proportion(*self._counts(name), confidence=confidence) for name in names}
+
+    def _counts(self, name: str) -> tuple[FloatArray, FloatArray]:
+        """Numerator and denominator of a proportion by patient, (U,) each."""
         tp, fp, fn, tn = self._sums[:, :4].T
-        parts = {
+        counts: dict[str, tuple[FloatArray, FloatArray]] = {
             "sensitivity": (tp, tp + fn),
             "specificity": (tn, tn + fp),
             "ppv": (tp, tp + fp),
             "npv": (tn, tn + fn),
             "accuracy": (tp + tn, tp + fp + fn + tn),
+            "prevalence": (tp + fn, tp + fp + fn + tn),
+            "overlap": (tp, tp + fp + fn),
         }
-        if not self.is_decided:
-            return found
-        return found | {name: clustered_proportion(*parts[name], confidence=confidence) for name in _PROPORTIONS}
+        return counts[name]
+
+    def at_edge(self, confidence: float) -> dict[str, Interval]:
+        """Intervals of the figures of the decisions where no replicate moves sensitivity or specificity: none else.
+
+        So it is where it is 0 or 1, and where it is the same in each patient.
+        """
+        if not (self.is_decided and self.has_both() and self.units > 1):
+            return {}
+        counts = [self._counts(name) for name in ("sensitivity", "specificity", "prevalence", "overlap")]
+        if not any(np.ptp(hits[sizes > 0] / sizes[sizes > 0]) == 0.0 for hits, sizes in counts[:2]):
+            return {}
+        ends = [clustered_proportion(*pair, confidence=confidence)[:1] for pair in counts]
+        shares = [
+            Share(float(hits.sum() / sizes.sum()), one[0].low, one[0].high)
+            for (hits, sizes), one in zip(counts[:3], ends[:3], strict=True)
+        ]
+        found = at_edge(*shares, stated=self._extent.prevalence)
+        return found | ({"f1": f1_interval(ends[3][0])} if ends[3] else {})
 
     def calibration_error(self, confidence: float) -> CalibrationError:
         """Calibration error of the class, of which no bootstrap gives an interval."""
@@ -206,12 +253,12 @@ class BinaryMeasures:
     def withheld(self, name: str) -> str:
         """Return why a figure of the ranking has no bootstrap interval; "" where it has one.
 
-        Resampling one patient tells nothing of how others with the class would score.
+        Resampling so few patients tells nothing of how others with the class would score.
         """
-        if name not in RANKED or not self.has_both() or self.units < 2:
+        if name not in RANKED or not self.has_both() or self.units < 2 or self._fewest_of_class >= FEWEST_RANKED:
             return ""
-        fewest = min(np.unique(self._unit[self._truth == label]).size for label in (0, 1))
-        return "no interval: one class has one patient only" if fewest < 2 else ""
+        few = self._fewest_of_class
+        return f"no interval: one class has {'one patient' if few == 1 else f'{few} patients'} only"
 
     @property
     def question(self) -> AurocQuestion:

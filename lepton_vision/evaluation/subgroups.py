@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr, ndtri
 
 from lepton_vision.config import EvaluationConfig
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.analyses import Gap, Subgroup, SubgroupColumn
 from lepton_vision.evaluation.classification import figures_of
 from lepton_vision.evaluation.grouping import group_values
-from lepton_vision.evaluation.intervals import Bootstrap, Measures, draw_counts, patient_units
+from lepton_vision.evaluation.intervals import Bootstrap, draw_counts, patient_units
 from lepton_vision.evaluation.paired_tests import holm
 from lepton_vision.evaluation.ranking import BoolArray, IntArray
-from lepton_vision.evaluation.target_measures import measures_of
+from lepton_vision.evaluation.target_measures import ClassMeasures, measures_of
 from lepton_vision.inference.predictions import Predictions
 from lepton_vision.types import Figure, FloatArray, OperatingPoint, Target
 
@@ -28,6 +29,7 @@ TESTED = {
     "ordinal": ("auroc", "accuracy", "kappa_quadratic"),
 }
 Names = npt.NDArray[np.str_]
+_TIE = 1e-12  # gaps that differ by rounding only are equal
 
 
 def evaluate_subgroups(
@@ -40,11 +42,15 @@ def evaluate_subgroups(
     """Compute the figures of every subgroup at the one operating point, and test the largest gap of each figure.
 
     The interval of a gap is simultaneous over all pairs of subgroups, since the largest was picked
-    (``simultaneous_interval``). The test permutes subgroups over patients: its null hypothesis is that which subgroup a
-    patient is in says nothing about labels and probabilities (so a gap may also come from a different mixture of
-    cases). Where patients have images in several subgroups they cannot be permuted; the gap is then compared with those
-    of resampled patients, each subgroup's figure centred on its own (Efron and Tibshirani 1993, ch. 16). All gaps of
-    all columns are corrected together (Holm, Scand J Stat 6:65, 1979).
+    (``simultaneous_interval``). The test permutes subgroups over patients with the same labels: its null hypothesis is
+    that among such patients the subgroup says nothing about the probabilities, so that subgroups in which the finding
+    is more frequent, or more severe grades are, do not differ by that alone. Where patients have images in several
+    subgroups they cannot be permuted. P is the larger one of the permutations' and of the interval's, and the interval
+    is wide enough for both: it holds 0 where P is above 1 - confidence, and else does not. All gaps of all columns are
+    corrected together (Holm, Scand J Stat 6:65, 1979).
+
+    Subgroups with too few patients are marked as small and take no part in the tests. Those with fewer than half as
+    many patients of some class, or denominator, that a tested figure rests on are marked too; their gaps are tested.
 
     Args:
         predictions: of one split.
@@ -88,23 +94,28 @@ def _column(
     predictions: Predictions, column: str, names: Names, *, point: OperatingPoint, settings: EvaluationConfig
 ) -> SubgroupColumn:
     is_known = np.any([predictions.labelled(target) for target in predictions.targets], axis=0)
-    bootstrap = Bootstrap.of(settings)
     groups = [
         _subgroup(predictions, value, is_known & (names == value), point=point, settings=settings)
         for value in np.unique(names[is_known & (names != "")])
     ]
-    large = [one.value for one in groups if not one.is_small]
-    gaps: list[Gap] = []
-    if len(large) > 1:
-        rows = np.isin(names, large)
-        for target in predictions.targets:
-            kept = rows & predictions.labelled(target)
-            thresholds = tuple(point.thresholds.get(target.name, ()))
-            part = _Grouped(predictions.select(kept), names[kept], target, thresholds=thresholds)
-            gaps += part.gaps(bootstrap)
+    large = [one.value for one in groups if one.n_patients >= settings.subgroup_min_patients]
+    gaps, few = list[Gap](), dict[str, set[str]]()
+    for target in predictions.targets if len(large) > 1 else ():
+        kept = np.isin(names, large) & predictions.labelled(target)
+        thresholds = tuple(point.thresholds.get(target.name, ()))
+        part = _Grouped(predictions.select(kept), names[kept], target, thresholds=thresholds)
+        gaps += part.gaps(Bootstrap.of(settings))
+        for value, figures in part.few(least=_least(settings)).items():
+            few.setdefault(value, set()).update(figures)
+    groups = [replace(one, is_small=one.is_small or one.value in few) for one in groups]
     n_unknown = int((is_known & (names == "")).sum())
-    warnings = _warnings(groups, gaps, n_unknown=n_unknown, settings=settings)
+    warnings = _warnings(groups, gaps, few=few, n_unknown=n_unknown, settings=settings)
     return SubgroupColumn(column, tuple(groups), n_unknown, tuple(gaps), warnings)
+
+
+def _least(settings: EvaluationConfig) -> int:
+    """Patients of each class below which a subgroup is marked as small."""
+    return -(-settings.subgroup_min_patients // 2)
 
 
 def _subgroup(
@@ -132,7 +143,7 @@ class _Grouped:
         self._values, group = np.unique(names, return_inverse=True)
         self._unit, self._units = patient_units(part.patient_id)
         self._whole = measures_of(part, target, thresholds=thresholds)
-        self._parts: list[tuple[Measures, IntArray]] = []
+        self._parts: list[tuple[ClassMeasures, IntArray]] = []
         self._member = np.zeros((self._values.size, self._units), dtype=np.bool_)
         for g in range(self._values.size):
             rows = group == g
@@ -141,6 +152,18 @@ class _Grouped:
             measures = measures_of(one, target, thresholds=thresholds, averaged=self._whole.averaged)
             self._parts.append((measures, self._unit[rows][first]))
             self._member[g, self._unit[rows]] = True
+        self._strata = strata_of(part.y_true[target.name], self._unit, units=self._units)
+        self._fewest = {
+            name: np.array([measures.fewest(name) for measures, _ in self._parts]) for name in TESTED[target.kind]
+        }
+
+    def few(self, *, least: int) -> dict[str, list[str]]:
+        """Figures that a subgroup has too few patients of some class for, by its value."""
+        found: dict[str, list[str]] = {}
+        for name, fewest in self._fewest.items():
+            for value in self._values[fewest < least]:
+                found.setdefault(str(value), []).append(name)
+        return found
 
     def gaps(self, bootstrap: Bootstrap) -> list[Gap]:
         """Test every figure of ``TESTED``; none where fewer than two subgroups define it."""
@@ -151,10 +174,11 @@ class _Grouped:
         null = _joined(list(self._permuted(bootstrap))) if is_permuted else None
         found = []
         for name in TESTED[self._target.kind]:
-            centred = drawn[name] - point[name] if null is None else null[name]
-            gap = self._gap(name, point[name][0], drawn[name], centred, bootstrap)
-            if gap is not None:
-                found.append(replace(gap, test="permutation" if is_permuted else "bootstrap"))
+            kept = np.flatnonzero(~np.isnan(point[name][0]))
+            if kept.size > 1:
+                shuffled = np.zeros((0, kept.size)) if null is None else null[name][:, kept]
+                gap = self._gap(name, point[name][0], drawn[name][:, kept], shuffled, kept=kept, bootstrap=bootstrap)
+                found.append(replace(gap, test="bootstrap" if null is None else "permutation"))
         return found
 
     def _values_by_group(self, counts: FloatArray) -> dict[str, FloatArray]:
@@ -163,35 +187,112 @@ class _Grouped:
         return {name: np.stack([part[name] for part in parts], axis=1) for name in TESTED[self._target.kind]}
 
     def _permuted(self, bootstrap: Bootstrap) -> Iterator[dict[str, FloatArray]]:
-        """By figure name, (r, G) figures of subgroups that are drawn anew, as large as they are."""
+        """By figure name, (r, G) figures where the patients of each stratum are dealt anew to the subgroups."""
         rng = np.random.default_rng(bootstrap.seed)
         own = self._member.argmax(axis=0)
+        places = [np.flatnonzero(self._strata == k) for k in range(int(self._strata.max(initial=-1)) + 1)]
         size = max(1, (1 << 19) // max(self._unit.size, 1))
         for start in range(0, bootstrap.replicates, size):
             rows = min(size, bootstrap.replicates - start)
-            drawn = rng.permuted(np.tile(own, (rows, 1)), axis=1)
+            drawn = np.empty((rows, own.size), dtype=own.dtype)
+            for place in places:
+                drawn[:, place] = rng.permuted(np.tile(own[place], (rows, 1)), axis=1)
             parts = [self._whole.values((drawn == g).astype(np.float64)) for g in range(self._values.size)]
             yield {name: np.stack([part[name] for part in parts], axis=1) for name in TESTED[self._target.kind]}
 
     def _gap(
-        self, name: str, point: FloatArray, drawn: FloatArray, null: FloatArray, bootstrap: Bootstrap
-    ) -> Gap | None:
-        defined = np.flatnonzero(~np.isnan(point))
-        if defined.size < 2:
-            return None
-        high, low = defined[np.argmax(point[defined])], defined[np.argmin(point[defined])]
-        gap = float(point[high] - point[low])
-        null = null[:, defined][~np.isnan(null[:, defined]).any(axis=1)]
-        p = (1 + int((np.ptp(null, axis=1) >= gap - 1e-12).sum())) / (1 + len(null)) if len(null) else np.nan
-        ends = simultaneous_interval(point[defined], drawn[:, defined], confidence=bootstrap.confidence)
-        reason = "" if np.isfinite(ends[0]) else "no interval: undefined in most replicates"
+        self, name: str, point: FloatArray, drawn: FloatArray, null: FloatArray, *, kept: IntArray, bootstrap: Bootstrap
+    ) -> Gap:
+        value = point[kept]
+        least = np.array([_least_error(*pair) for pair in zip(value, self._fewest[name][kept], strict=True)])
+        spread = np.ptp(null[~np.isnan(null).any(axis=1)], axis=1)
+        half, p = gap_test(value, drawn, spread, least=least, confidence=bootstrap.confidence)
+        gap = float(np.ptp(value))
+        reason = "" if half > 0.0 else "no interval: undefined, or the same, in most replicates"
+        ends = (gap - half, gap + half) if half > 0.0 else (np.nan, np.nan)
         difference = Figure(gap, *ends, self._unit.size, reason)
-        highest, lowest = str(self._values[high]), str(self._values[low])
+        highest, lowest = (str(self._values[kept[k]]) for k in (np.argmax(value), np.argmin(value)))
         return Gap(self._target.name, name, highest, lowest, difference, p, p)
+
+
+def strata_of(truth: FloatArray, unit: IntArray, *, units: int, least: int = 10) -> IntArray:
+    """Number the patients' sets of labels: (U,) from 0.
+
+    Sets with fewer than ``least`` patients are joined with those of as many labels.
+
+    Args:
+        truth: (N,) or (N, K) labels; NaN is unknown.
+        unit: (N,) patient of each sample.
+        units: U.
+        least: patients of a set of its own.
+
+    Example:
+        >>> strata_of(np.array([0.0, 1.0, 1.0, 0.0]), np.array([0, 0, 1, 2]), units=3, least=1).tolist()
+        [2, 1, 0]
+    """
+    columns = truth.reshape(len(truth), -1)
+    has = [
+        np.bincount(unit[one == value], minlength=units) > 0
+        for one in columns.T
+        for value in np.unique(one[~np.isnan(one)])
+    ]
+    sets, which, counts = np.unique(np.stack(has, axis=1), axis=0, return_inverse=True, return_counts=True)
+    joined = np.where(counts < least, len(sets) + sets.sum(axis=1), np.arange(len(sets)))
+    strata: IntArray = np.unique(joined[which], return_inverse=True)[1]
+    return strata
 
 
 def _joined(parts: list[dict[str, FloatArray]]) -> dict[str, FloatArray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _least_error(value: float, patients: int) -> float:
+    """Standard error that no resampling shows where a figure is 0 or 1: of one success and one failure more.
+
+    Agresti and Caffo, Am Stat 54:280, 2000. The variance of an AUROC is at most that of a proportion of the smaller
+    class (Birnbaum and Klose, Ann Math Stat 28:933, 1957).
+    """
+    if value not in (0.0, 1.0):
+        return 0.0
+    return float(np.sqrt(patients + 1.0) / (patients + 2.0) / np.sqrt(patients + 2.0))
+
+
+def gap_test(
+    point: FloatArray, drawn: FloatArray, spread: FloatArray, *, least: FloatArray, confidence: float
+) -> tuple[float, float]:
+    """Half the width of the interval of the largest gap, and its P: two that always agree.
+
+    The interval is "gap ± half". Its half is the larger one of the level's quantile of the permuted gaps (the interval
+    of all shifts that the permutation test does not reject) and of the simultaneous critical value times the standard
+    error (``simultaneous_interval``); P is the larger one of both tests'. So 0 lies outside exactly where P is at
+    most 1 - confidence.
+
+    Args:
+        point: (G,) float64, without NaN.
+        drawn: (R, G) float64, the figures of replicates; NaN where undefined.
+        spread: (P,) float64 largest gap of each permutation; empty where patients cannot be permuted.
+        least: (G,) float64 smallest standard error of each figure.
+        confidence: e.g. 0.95.
+
+    Returns:
+        NaN where most replicates lack one of the figures; a half of 0 where nothing moves.
+    """
+    gap = float(np.ptp(point))
+    critical, error, deviations = _studentised(point, drawn, least=least, confidence=confidence)
+    if np.isnan(error):
+        return float("nan"), float("nan")
+    half, p = critical * error, 1.0
+    if error > 0.0:
+        p = max(_share_beyond(deviations, gap / error), 2.0 * float(ndtr(-gap / error)))
+    if spread.size:
+        half = max(half, float(np.quantile(spread, confidence, method="higher")))
+        p = max(p, _share_beyond(spread, gap))
+    return half + (_TIE if half > 0.0 else 0.0), p
+
+
+def _share_beyond(drawn: FloatArray, value: float) -> float:
+    """Share of the draws that reach a value, one added."""
+    return float((1 + int((drawn >= value - _TIE).sum())) / (1 + drawn.size))
 
 
 def simultaneous_interval(point: FloatArray, drawn: FloatArray, *, confidence: float) -> tuple[float, float]:
@@ -216,17 +317,26 @@ def simultaneous_interval(point: FloatArray, drawn: FloatArray, *, confidence: f
         >>> round(low, 2), round(high, 2)  # wider than 1.96 standard errors of one difference, 0.028
         (0.17, 0.23)
     """
+    critical, error, _ = _studentised(point, drawn, least=np.zeros(point.size), confidence=confidence)
+    gap, half = float(np.ptp(point)), critical * error
+    return gap - half, gap + half
+
+
+def _studentised(
+    point: FloatArray, drawn: FloatArray, *, least: FloatArray, confidence: float
+) -> tuple[float, float, FloatArray]:
+    """Critical value, standard error of the largest gap, and the largest studentised deviation of each replicate."""
     kept = drawn[~np.isnan(drawn).any(axis=1)]
     if len(kept) < 2 or 2 * len(kept) < len(drawn):
-        return float("nan"), float("nan")
+        return float("nan"), float("nan"), np.zeros(0)
     first, second = np.triu_indices(point.size, 1)
     moved = (kept[:, first] - kept[:, second]) - (point[first] - point[second])
     error = moved.std(axis=0, ddof=1)
     largest = np.max(np.abs(moved) / np.where(error > 0, error, np.inf), axis=1)
-    gap = np.abs(point[first] - point[second])
-    pair = int(np.argmax(gap))
-    half = float(np.quantile(largest, confidence)) * float(error[pair])
-    return float(gap[pair]) - half, float(gap[pair]) + half
+    pair = int(np.argmax(np.abs(point[first] - point[second])))
+    least_of_pair = float(np.hypot(least[first[pair]], least[second[pair]]))
+    critical = max(float(np.quantile(largest, confidence, method="higher")), float(ndtri(0.5 + confidence / 2)))
+    return critical, max(float(error[pair]), least_of_pair), largest
 
 
 def _corrected(columns: list[SubgroupColumn]) -> tuple[SubgroupColumn, ...]:
@@ -238,13 +348,21 @@ def _corrected(columns: list[SubgroupColumn]) -> tuple[SubgroupColumn, ...]:
 
 
 def _warnings(
-    groups: list[Subgroup], gaps: list[Gap], *, n_unknown: int, settings: EvaluationConfig
+    groups: list[Subgroup],
+    gaps: list[Gap],
+    *,
+    few: Mapping[str, set[str]],
+    n_unknown: int,
+    settings: EvaluationConfig,
 ) -> tuple[str, ...]:
     told = []
-    small = [one for one in groups if one.is_small]
+    small = [one for one in groups if one.n_patients < settings.subgroup_min_patients]
     if small:
         named = ", ".join(f"{one.value} ({one.n_patients})" for one in small)
         told.append(f"Fewer than {settings.subgroup_min_patients} patients, not tested: {named}.")
+    for value, figures in few.items():
+        named = ", ".join(sorted(figures))
+        told.append(f"Fewer than {_least(settings)} patients of some class, read with care: {value} ({named}).")
     if len(groups) - len(small) < 2:
         told.append("Fewer than two subgroups are large enough: nothing to compare.")
     if n_unknown:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lepton_vision.evaluation.class_measures import Averaged, MulticlassMeasures, MultilabelMeasures
+from lepton_vision.evaluation.class_measures import MulticlassMeasures, MultilabelMeasures
 from lepton_vision.evaluation.intervals import patient_units
 from lepton_vision.evaluation.many_classes import ManyClassMeasures, are_many
 from lepton_vision.evaluation.measures import BinaryMeasures, Extent
+from lepton_vision.evaluation.over_classes import Averaged
 from lepton_vision.inference.predictions import Predictions
 from lepton_vision.types import Target
 

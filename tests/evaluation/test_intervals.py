@@ -130,16 +130,18 @@ def test_a_perfect_proportion_gets_wilsons_interval_over_patients() -> None:
     assert figures["sensitivity"].low == pytest.approx(expected.low)
     assert figures["sensitivity"].high == 1.0
     assert "Wilson" in figures["sensitivity"].reason
-    assert "no width" in figures["auroc"].reason
+    assert np.isnan(figures["auroc"].low)
+    assert figures["auroc"].reason == "no interval: one class has 2 patients only"
 
 
 def test_dropped_replicates_are_told() -> None:
     rng = np.random.default_rng(0)
     truth = np.zeros(30)
     truth[:2] = 1.0  # missing in (28/30)^30 = 13 % of the replicates
-    figures = evaluate(single(truth, rng.random(30), [f"p{k}" for k in range(30)]), operating_point=POINT).figures
-    assert figures["sick"]["auroc"].reason.startswith("interval from the 8")
-    assert figures["sick"]["auroc"].low <= figures["sick"]["auroc"].value
+    prob = np.concatenate([[0.9, 0.1], rng.random(28)])
+    figures = evaluate(single(truth, prob, [f"p{k}" for k in range(30)]), operating_point=POINT).figures
+    assert figures["sick"]["sensitivity"].reason.startswith("interval from the 8")
+    assert figures["sick"]["sensitivity"].low <= figures["sick"]["sensitivity"].value
     assert figures["sick"]["brier"].reason == ""
 
 
