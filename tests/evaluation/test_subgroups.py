@@ -76,13 +76,75 @@ def test_the_test_is_that_of_scipy() -> None:
     gap = next(one for one in column.gaps if one.figure == "sensitivity")
     truth, right, is_m = made.y_true["sick"], made.y_prob["sick"] >= 0.5, np.array(sex) == "M"
 
+    right, is_m = right[truth == 1], is_m[truth == 1]  # dealt anew among the sick alone
+
     def difference(labels: np.ndarray) -> float:
-        return abs(right[(truth == 1) & labels].mean() - right[(truth == 1) & ~labels].mean())
+        return abs(right[labels].mean() - right[~labels].mean())
 
     oracle = permutation_test(
         (is_m,), difference, permutation_type="pairings", n_resamples=4000, rng=0, alternative="greater"
     )
     assert gap.p == pytest.approx(oracle.pvalue, abs=0.035)
+
+
+def uneven(seed: int, *, patients: tuple[int, int], shares: tuple[float, float]) -> tuple[Predictions, list[str]]:
+    """Two subgroups of another prevalence whose scores are the same among the sick and among the healthy."""
+    rng, group = np.random.default_rng(seed), np.repeat([0, 1], patients)
+    truth = (rng.random(group.size) < np.array(shares)[group]).astype(float)
+    prob = 1 / (1 + np.exp(0.84 - 1.68 * truth - rng.normal(size=group.size)))
+    ids = np.array([f"i{k}" for k in range(group.size)])
+    made = Predictions((SICK,), ids, ids, ids, {"sick": truth}, {"sick": prob}, split="test")
+    return made, np.array(["F", "M"])[group].tolist()
+
+
+def test_another_prevalence_is_no_gap_and_interval_and_test_agree() -> None:
+    config, reached, disagree = EvaluationConfig(replicates=100, interval="percentile"), [], 0
+    for seed in range(60):
+        made, sex = uneven(seed, patients=(100, 100), shares=(0.05, 0.5))
+        (column,) = evaluate_subgroups(made, {"sex": sex}, operating_point=POINT, config=config)
+        assert column.subgroups[0].is_small  # about five sick among a hundred
+        reached += [gap.p <= 0.05 for gap in column.gaps]
+        disagree += sum((gap.p <= 0.05) != (gap.difference.low > 0) for gap in column.gaps)
+    assert disagree == 0
+    assert np.mean(reached) <= 0.065
+
+
+def grouped(pairs: list[tuple[int, int, int]]) -> tuple[Predictions, list[str]]:
+    """By subgroup: patients, sick ones, and hits among them; no false alarm."""
+    truth = np.concatenate([np.arange(n) < sick for n, sick, _ in pairs]).astype(float)
+    prob = np.concatenate([np.where(np.arange(n) < hits, 0.9, 0.1) for n, _, hits in pairs])
+    ids = np.array([f"i{k}" for k in range(truth.size)])
+    names = np.repeat([f"g{k}" for k in range(len(pairs))], [n for n, _, _ in pairs])
+    return Predictions((SICK,), ids, ids, ids, {"sick": truth}, {"sick": prob}, split="test"), names.tolist()
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [(100, 5, 3), (100, 50, 45)],
+        [(100, 6, 4), (100, 60, 55)],
+        [(100, 5, 4), (100, 50, 50)],
+        [(200, 8, 6), (200, 80, 76)],
+    ],
+)
+def test_a_gap_that_fishers_test_leaves_to_chance_is_none(pairs: list[tuple[int, int, int]]) -> None:
+    made, names = grouped(pairs)
+    (column,) = evaluate_subgroups(made, {"site": names}, operating_point=POINT, config=FEW)
+    gap = next(one for one in column.gaps if one.figure == "sensitivity")
+    fisher = stats.fisher_exact([[hits, sick - hits] for _, sick, hits in pairs]).pvalue
+    assert gap.p >= fisher - 0.05 > 0.03
+    assert gap.difference.low < 0 < gap.difference.high
+    assert [one.is_small for one in column.subgroups] == [True, False]
+    assert any("Fewer than 10 patients of some class" in one for one in column.warnings)
+
+
+def test_subgroups_without_a_miss_have_no_interval_without_width() -> None:
+    made, names = grouped([(60, 30, 30), (60, 30, 30)])
+    (column,) = evaluate_subgroups(made, {"site": names}, operating_point=POINT, config=FEW)
+    for gap in column.gaps:
+        assert gap.difference.value == 0.0
+        assert gap.p == 1.0
+        assert gap.difference.low < 0 < gap.difference.high or np.isnan(gap.difference.low)
 
 
 def test_without_a_gap_it_is_seldom_significant() -> None:
@@ -117,13 +179,14 @@ def test_small_subgroups_are_named_and_not_tested() -> None:
     (column,) = evaluate_subgroups(made, {"site": site}, operating_point=POINT, config=FEW)
     assert [(one.value, one.n_patients, one.is_small) for one in column.subgroups] == [
         ("A", 60, False),
-        ("B", 30, False),
+        ("B", 30, True),  # eight sick ones
         ("C", 6, True),
     ]
     assert {gap.highest for gap in column.gaps} | {gap.lowest for gap in column.gaps} == {"A", "B"}
     assert column.n_unknown == 4
     assert column.warnings[0] == "Fewer than 20 patients, not tested: C (6)."
-    assert column.warnings[1].startswith("4 labelled samples have no value")
+    assert column.warnings[1].startswith("Fewer than 10 patients of some class, read with care: B (")
+    assert column.warnings[2].startswith("4 labelled samples have no value")
     stricter = EvaluationConfig(replicates=100, subgroup_min_patients=40)
     (column,) = evaluate_subgroups(made, {"site": site}, operating_point=POINT, config=stricter)
     assert column.gaps == ()
