@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 
 from lepton_vision.cli_options import printable
+from lepton_vision.types import decimals
 
 _NAMES = {
     "write": "Write study",
@@ -154,5 +155,6 @@ def _figure(value: Mapping[str, Any]) -> str:
     if value["low"] is None:
         interval = f"({value.get('reason') or 'no interval'})"
     else:
-        interval = f"[{value['low']:.3f}, {value['high']:.3f}]"
+        digits = decimals(value["low"], value["high"])
+        interval = f"[{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
     return f"{value['value']:.3f} {interval}  n {value.get('n', '')}"

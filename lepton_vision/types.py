@@ -342,6 +342,11 @@ def _nan_if_none(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
 
+def decimals(low: float, high: float, *, least: int = 3) -> int:
+    """How many decimals the two ends of an interval need to read differently, 6 at most."""
+    return next((k for k in range(least, 7) if f"{low:.{k}f}" != f"{high:.{k}f}"), 6)
+
+
 class Interval(NamedTuple):
     """An interval of a figure by a stated method."""
 
@@ -376,7 +381,10 @@ class Figure:
     def __str__(self) -> str:
         if np.isnan(self.value):
             return f"undefined ({self.reason})"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        if not self.low < self.high:
+            return f"{self.value:.3f} (no interval)"
+        digits = decimals(self.low, self.high)
+        return f"{self.value:.3f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; an undefined number becomes None."""

@@ -235,7 +235,7 @@ class Shift:
     Attributes:
         internal: figure of the internal evaluation.
         external: figure at the new site.
-        difference: external less internal, interval from two independent bootstraps over patients.
+        difference: external less internal, with the interval that those of both give (``difference_figure``).
     """
 
     internal: Figure

@@ -59,7 +59,8 @@ def curve_bands(
         bootstrap: replicates, confidence and seed; the patients drawn are those of ``bootstrap_figures``.
 
     Returns:
-        None where there is one patient or one class, or where most replicates hold one class only.
+        None where there is one patient or one class, where most replicates hold one class only, and where all are the
+        same: such a band would have no width.
     """
     if units < 2 or not 0 < int(is_positive.sum()) < is_positive.size:
         return None
@@ -81,6 +82,8 @@ def curve_bands(
         return None
     tail = (1.0 - bootstrap.confidence) / 2
     ends = [np.quantile(np.stack(curves), [tail, 1.0 - tail], axis=0) for curves in zip(*found, strict=True)]
+    if not any(np.ptp(end, axis=0).any() for end in ends):
+        return None
     return CurveBands(grid, ends[0], ends[1], bootstrap.confidence)
 
 

@@ -13,9 +13,9 @@ from lepton_vision.evaluation.analyses import External, Recalibration, Shift
 from lepton_vision.evaluation.calibration_statistics import calibration_statistics
 from lepton_vision.evaluation.classification import figures_of
 from lepton_vision.evaluation.differences import difference_figure
-from lepton_vision.evaluation.intervals import Bootstrap, Measures, bootstrap_figures, draw_counts
+from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures
 from lepton_vision.evaluation.logistic import fit_lines
-from lepton_vision.evaluation.measures import Extent, unit_sums
+from lepton_vision.evaluation.measures import unit_sums
 from lepton_vision.evaluation.questions import Question, questions_of
 from lepton_vision.evaluation.ranking import ratio
 from lepton_vision.evaluation.target_measures import measures_of, same_means
@@ -46,7 +46,8 @@ def compare_external(
 ) -> External:
     """Compare a model at another site with its internal evaluation, at the same frozen operating point.
 
-    The patients of the two sites are different ones: each difference has the interval of two independent bootstraps.
+    The patients of the two sites are different ones: each difference has the interval that the two figures' own give
+    (``differences.difference_figure``).
 
     Args:
         predictions: of the new site, with labels.
@@ -107,31 +108,15 @@ def _shifts(
     parts: list[Predictions], target: Target, *, thresholds: tuple[float, ...], settings: EvaluationConfig
 ) -> dict[str, Shift]:
     """``parts``: labelled samples there, and here."""
-    bootstrap, extent = Bootstrap.of(settings), Extent(settings.max_fpr, settings.prevalence)
     averaged = same_means([measures_of(part, target, thresholds=thresholds) for part in parts])
     external, internal = (
         figures_of(part, target, thresholds=thresholds, settings=settings, averaged=averaged) for part in parts
     )
-    measures = [measures_of(part, target, thresholds=thresholds, extent=extent, averaged=averaged) for part in parts]
-    drawn = [_drawn(one, bootstrap, seed=2 * bootstrap.seed + k) for k, one in enumerate(measures)]
-    shifts = {}
-    for name, figure in external.items():
-        if name in internal:
-            value, pairs = figure.value - internal[name].value, drawn[0][name] - drawn[1][name]
-            difference = difference_figure(value, pairs, n=figure.n + internal[name].n, bootstrap=bootstrap)
-            shifts[name] = Shift(internal[name], figure, difference)
-    return shifts
-
-
-def _drawn(measures: Measures, bootstrap: Bootstrap, *, seed: int) -> dict[str, FloatArray]:
-    """Replicates by figure name, (R,) each; NaN where there is no second patient."""
-    parts: dict[str, list[FloatArray]] = {}
-    if measures.units < 2:
-        return {name: np.full(1, np.nan) for name in measures.values(np.ones((1, measures.units)))}
-    for counts in draw_counts(measures.units, replicates=bootstrap.replicates, samples=measures.n, seed=seed):
-        for name, values in measures.values(counts).items():
-            parts.setdefault(name, []).append(values)
-    return {name: np.concatenate(several) for name, several in parts.items()}
+    return {
+        name: Shift(internal[name], figure, difference_figure(figure, internal[name]))
+        for name, figure in external.items()
+        if name in internal
+    }
 
 
 def _recalibration(question: Question, bootstrap: Bootstrap) -> Recalibration:

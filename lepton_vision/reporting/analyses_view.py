@@ -17,7 +17,7 @@ from lepton_vision.evaluation.classification import Evaluation
 from lepton_vision.reporting.analysis_figures import abstention_figure, decision_figure
 from lepton_vision.reporting.charts import Chart, Key
 from lepton_vision.reporting.figures import to_svg
-from lepton_vision.reporting.view import NOTHING, has_width, is_known, number
+from lepton_vision.reporting.view import NOTHING, has_width, is_known, number, range_text
 from lepton_vision.reporting.wording import ANALYSIS_NAMES, READING, term
 from lepton_vision.types import Figure, Target
 
@@ -65,7 +65,7 @@ def show(figure: Figure | None) -> str:
         return NOTHING
     if not has_width(figure):
         return _signed(figure.value)
-    return f"{_signed(figure.value)} ({_signed(figure.low)} – {_signed(figure.high)})"
+    return f"{_signed(figure.value)} ({range_text(figure.low, figure.high).replace('-', '−')})"
 
 
 def _signed(value: float) -> str:

@@ -18,7 +18,7 @@ from lepton_vision.reporting.figures import (
     scores_figure,
     to_svg,
 )
-from lepton_vision.reporting.view import NOTHING, is_known, number
+from lepton_vision.reporting.view import NOTHING, has_width, is_known, number, range_text
 from lepton_vision.reporting.wording import READING
 from lepton_vision.types import Figure, Target
 
@@ -210,9 +210,7 @@ def _with_interval(figure: Figure | None) -> str:
     value = _value(figure)
     if figure is None or not is_known(value):
         return "undefined"
-    if not (is_known(figure.low) and is_known(figure.high)):
-        return number(value)
-    return f"{number(value)} ({number(figure.low)} – {number(figure.high)})"
+    return f"{number(value)} ({range_text(figure.low, figure.high)})" if has_width(figure) else number(value)
 
 
 def _value(figure: Figure | None) -> float:

@@ -185,7 +185,7 @@ def _verdict(one: Difference) -> str:
     if one.margin is None:
         return ""
     if one.is_non_inferior is None:
-        return f"margin {one.margin:g}: no verdict"
+        return f"margin {one.margin:g}: no verdict ({one.no_verdict})"
     said = "non-inferior" if one.is_non_inferior else "non-inferiority is not shown"
     p = f", one-sided P {_p(one.p_non_inferior)}" if is_known(one.p_non_inferior) else ""
     return f"{said} (margin {one.margin:g}{p})"

@@ -14,7 +14,7 @@ from lepton_vision.evaluation.intervals import wilson
 from lepton_vision.evaluation.thresholds import ThresholdTable
 from lepton_vision.reporting.charts import LARGEST_GRID
 from lepton_vision.reporting.figures import Line, roc_figure, scores_figure, small_frame, to_svg
-from lepton_vision.reporting.view import is_known, number
+from lepton_vision.reporting.view import is_known, number, range_text
 from lepton_vision.types import Target
 
 # Sensitivities whose thresholds the table lists: a reader wants to know what the next finding costs.
@@ -130,7 +130,7 @@ def _row(table: ThresholdTable, k: int, *, is_frozen: bool) -> Row:
     cells = []
     for part, whole in ((tp, tp + fn), (tn, tn + fp), (tp, tp + fp), (tn, tn + fn)):
         low, high = (float(end) for end in wilson(part, whole))
-        interval = f"{number(low, digits=2)} – {number(high, digits=2)}" if whole else ""
+        interval = range_text(low, high, digits=2) if whole else ""
         cells.append((number(part / whole if whole else np.nan), interval))
     return Row(_short(float(table.threshold[k])), tuple(cells), tuple(f"{n:,}" for n in (tp, fn, fp, tn)), is_frozen)
 

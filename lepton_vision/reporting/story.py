@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lepton_vision.evaluation.classification import Evaluation
-from lepton_vision.reporting.view import has_width, is_known, number, point_origin, threshold_text
+from lepton_vision.reporting.view import has_width, is_known, number, point_origin, range_text, threshold_text
 from lepton_vision.reporting.wording import split_name
 from lepton_vision.types import Figure, PointFigures, Target
 
@@ -42,4 +42,4 @@ def _there(figures: tuple[PointFigures, ...]) -> str:
 def _with_interval(figure: Figure) -> str:
     if not is_known(figure.value):
         return "undefined"
-    return number(figure.value) + (f" ({number(figure.low)} – {number(figure.high)})" if has_width(figure) else "")
+    return number(figure.value) + (f" ({range_text(figure.low, figure.high)})" if has_width(figure) else "")

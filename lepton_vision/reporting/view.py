@@ -22,7 +22,7 @@ from lepton_vision.reporting.wording import (
     split_name,
     term,
 )
-from lepton_vision.types import SPLITS, Figure, Target, TargetKind
+from lepton_vision.types import SPLITS, Figure, Target, TargetKind, decimals
 
 NOTHING = "–"
 _LARGEST_CONFUSION = 50  # classes: nobody reads a table of more, and a thousand make a page of 100 MB
@@ -70,9 +70,9 @@ def format_figure(key: str, figure: Figure | None, *, words: Term) -> Shown:
         low, high = (one.low, one.high) if has_interval else (one.value, one.value)
         value, low, high = (round(100.0 * min(max(x, 0.0), 1.0), 2) for x in (one.value, low, high))
         scale = (value, low, high)
-    interval = f"{number(one.low)} – {number(one.high)}" if has_interval else ""
+    interval = range_text(one.low, one.high) if has_interval else ""
     others = tuple(
-        f"{METHOD_NAMES.get(other.method, other.method)} {number(other.low)} – {number(other.high)}"
+        f"{METHOD_NAMES.get(other.method, other.method)} {range_text(other.low, other.high)}"
         for other in one.others
         if is_known(other.low) and is_known(other.high)
     )
@@ -311,6 +311,12 @@ def number(value: float, *, digits: int = 3) -> str:
     if value and abs(value) < 0.5 * 10**-digits:
         return f"{value:.1e}"
     return f"{value:.{digits}f}"
+
+
+def range_text(low: float, high: float, *, digits: int = 3) -> str:
+    """Print the ends of an interval with as many decimals as they need to differ."""
+    digits = decimals(low, high, least=digits)
+    return f"{number(low, digits=digits)} – {number(high, digits=digits)}"
 
 
 def is_known(value: float | None) -> bool:

@@ -87,6 +87,8 @@ METHOD_NAMES: Mapping[str, str] = {
     "delong": "DeLong",
     "obuchowski_logit_t": "Obuchowski, logit scale, t",
     "obuchowski": "Obuchowski",
+    "bca": "Bootstrap (BCa)",
+    "percentile": "Bootstrap (percentiles)",
     "wilson": "Wilson",
     "clopper_pearson": "Clopper–Pearson",
 }
