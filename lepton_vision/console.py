@@ -21,7 +21,6 @@ from rich.progress import (
 from rich.table import Table
 
 from lepton_vision.cli_options import printable
-from lepton_vision.types import decimals
 
 _NAMES = {
     "write": "Write study",
@@ -155,6 +154,8 @@ def _figure(value: Mapping[str, Any]) -> str:
     if value["low"] is None:
         interval = f"({value.get('reason') or 'no interval'})"
     else:
+        from lepton_vision.types import decimals  # numpy, which a start does without
+
         digits = decimals(value["low"], value["high"])
         interval = f"[{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
     return f"{value['value']:.3f} {interval}  n {value.get('n', '')}"
