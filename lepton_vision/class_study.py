@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -180,12 +180,15 @@ def evaluate_classes(
     *,
     out: str | Path,
     scope: Scope,
+    looks: ExitStack,
     title: str | None = None,
     device: str = "auto",
     cache_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Evaluation, Path]:
-    """Predict the rows of ``part``, evaluate at the bundle's operating point, note the look, write figures and page.
+    """Predict the rows of ``part``, evaluate at the bundle's operating point, write figures and page.
+
+    A look at a test split is noted when ``looks`` is closed without an error.
 
     Raises:
         ConfigError: the bundle has no operating point, or a reference is given for an internal evaluation.
@@ -217,18 +220,18 @@ def evaluate_classes(
         columns=_aligned(columns, part, predictions),
         site=site,
     )
-    with _looking(evaluation, predictions, scope=scope, manifest=manifest, out=Path(out)) as looks:
-        evaluation = replace(evaluation, provenance={**evaluation.provenance, **looks})
-        report = write_results(
-            evaluation,
-            predictions,
-            out,
-            title=title,
-            data_flow=data_flow(manifest, bundle.targets),
-            models=(Model(bundle),),
-            device=device,
-            about=scope.about,
-        )
+    facts = looks.enter_context(_looking(evaluation, predictions, scope=scope, manifest=manifest, out=Path(out)))
+    evaluation = replace(evaluation, provenance={**evaluation.provenance, **facts})
+    report = write_results(
+        evaluation,
+        predictions,
+        out,
+        title=title,
+        data_flow=data_flow(manifest, bundle.targets),
+        models=(Model(bundle),),
+        device=device,
+        about=scope.about,
+    )
     return evaluation, report
 
 

@@ -18,6 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lepton_vision.errors import ConfigError, unknown_key, valid_keys
 from lepton_vision.errors import nearest as nearest
+from lepton_vision.files import write_atomic
 from lepton_vision.sections import AugmentConfig as AugmentConfig
 from lepton_vision.sections import AugmentPreset as AugmentPreset
 from lepton_vision.sections import Backbone as Backbone
@@ -291,7 +292,7 @@ class Config(Section):
     def to_yaml(self, path: str | Path) -> None:
         """Write every value, defaults included."""
         text = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
-        Path(path).write_text(text, encoding="utf-8")
+        write_atomic(path, text)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: what YAML and JSON hold."""

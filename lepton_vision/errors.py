@@ -178,6 +178,10 @@ class EvaluationError(LeptonError):
     """Predictions that cannot be evaluated: probabilities outside [0, 1], duplicate ids, wrong split."""
 
 
+class OutputError(LeptonError):
+    """A place for results that cannot be written, or that another process is writing to."""
+
+
 class ReportError(LeptonError):
     """A page that cannot be written where it was asked for."""
 

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lepton_vision.case_points import stated_point as stated_point
 from lepton_vision.class_study import Scope, check_test, evaluate_classes, settle, subgroup_columns, validation_rows
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, ManifestError, TrainingError
 from lepton_vision.evaluation import Evaluation
-from lepton_vision.evaluation.segmentation import SegmentationEvaluation, overlap_figures
-from lepton_vision.evaluation.validation import validation_figures
-from lepton_vision.files import write_atomic
-from lepton_vision.inference.predictor import examine_network
-from lepton_vision.inference.whole_volumes import on_wholes
+from lepton_vision.evaluation.segmentation import SegmentationEvaluation
+from lepton_vision.evaluation.validation import make_validator
+from lepton_vision.files import new_results, write_atomic
 from lepton_vision.ledger import Ledger
 from lepton_vision.manifest import Audit, Manifest, audit_manifest, split_manifest
 from lepton_vision.manifest.audit import drop_leaks, warn_of
@@ -36,23 +34,18 @@ from lepton_vision.manifest.patients import warn_unknown
 from lepton_vision.manifest.series import scan_settings, with_repairs
 from lepton_vision.mask_study import evaluate_mask_parts
 from lepton_vision.models import Bundle, build_model
+from lepton_vision.models.bundle_files import is_bundle
 from lepton_vision.models.device import choose_device, choose_precision
-from lepton_vision.models.network import AnyNetwork
 from lepton_vision.models.troubles import explain_troubles
 from lepton_vision.sections import GapChoice, TiltChoice
 from lepton_vision.training import fit_model
+from lepton_vision.training.checkpoint import check_run
 from lepton_vision.training.distributed import is_main_process
-from lepton_vision.training.features import FixedStages, UpperPart
+from lepton_vision.training.features import FixedStages, check_cached
+from lepton_vision.training.runlog import hold_run
 from lepton_vision.transforms import make_loader
 from lepton_vision.transforms.presets import may_flip
-from lepton_vision.types import Batch, Progress, Split, short_repr
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-    from torch.utils.data import DataLoader
-
-    from lepton_vision.models.device import Precision
+from lepton_vision.types import Progress, Split, short_repr
 
 _ALONE = Scope()
 
@@ -112,83 +105,92 @@ def fit(
         LabelError: labels outside the classes; a target of one class only in train, or every target in val; masks with
             values of which nothing is stated, or a structure that no mask of train holds.
         ManifestError: no train or no val rows.
-        TrainingError: the loss is not finite, there is nothing to resume, or ``train.monitor`` is never defined.
+        ConfigError: the run folder holds a run, or one of another configuration or other data; nothing was written.
+        OutputError: the run folder cannot be written, or another process writes to it.
+        TrainingError: the loss is not finite, no checkpoint is whole, or ``train.monitor`` is never defined.
         EvaluationError: calibration or operating point cannot be had on validation; the bundle is kept without them.
 
     Example:
         >>> bundle = fit(Config(), manifest, run_dir="runs/ct-01")  # doctest: +SKIP
     """
     run_dir, config = Path(run_dir), with_repairs(with_kinds(with_targets(config, manifest), manifest), manifest)
+    check_cached(config.train)
     check_masks(manifest, config.segmentation)
     manifest, audit = check_leakage(config, manifest)
     subgroup_columns(manifest, config.evaluation.subgroups)  # better refused now than after the training
     train = require_labels(manifest.subset("train"), config.targets, split="train")
-    val = validation_rows(config, manifest)
-    main, lacking = is_main_process(), tuple[str, ...]()
-    if main:
-        lacking = warn_of_classes(train, val, config.targets)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        manifest.save(run_dir / "manifest.parquet")
-        write_atomic(run_dir / "audit.json", json.dumps(audit.to_dict(), indent=1))
-    cache_dir = cache_folder(config, run_dir) if cache_dir is None else Path(cache_dir)
-    train_loader = make_loader(train, config, training=True, targets=config.targets, cache_dir=cache_dir)
-    val_loader = None if val is None else make_loader(val, config, targets=config.targets, cache_dir=cache_dir)
+    parts = _Parts(manifest, audit, train, validation_rows(config, manifest))
+    how: dict[str, Any] = {"resume": resume, "device": device, "stated": stated, "progress": progress}
+    choose_precision(config.train.precision, choose_device(device))
+    with hold_run(run_dir):
+        cache_dir = cache_folder(config, run_dir) if cache_dir is None else Path(cache_dir)
+        return _fit_held(config, parts, run_dir=run_dir, cache_dir=cache_dir, **how)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Rows of a training, checked; ``val`` is None where nothing is chosen."""
+
+    manifest: Manifest
+    audit: Audit
+    train: Manifest
+    val: Manifest | None
+
+    def save(self, run_dir: Path) -> None:
+        """Write what the run is trained on, and what was found in it."""
+        self.manifest.save(run_dir / "manifest.parquet")
+        write_atomic(run_dir / "audit.json", json.dumps(self.audit.to_dict(), indent=1))
+
+
+def _fit_held(
+    config: Config,
+    parts: _Parts,
+    *,
+    run_dir: Path,
+    cache_dir: Path | None,
+    resume: bool,
+    device: str,
+    stated: float | None,
+    progress: Progress | None,
+) -> Bundle:
+    """``fit`` in a run folder that nobody else writes to; what is there stays as it is until nothing can refuse."""
+    was_finished = check_run(run_dir, config, data=parts.manifest.fingerprint, resume=resume)
+    network, main = build_model(config), is_main_process()
+    lacking = warn_of_classes(parts.train, parts.val, config.targets) if main else ()
+    shared: dict[str, Any] = {"targets": config.targets, "cache_dir": cache_dir}
+    train_loader = make_loader(parts.train, config, training=True, **shared)
+    val_loader = None if parts.val is None else make_loader(parts.val, config, **shared)
     chosen = choose_device(device)
     precision = choose_precision(config.train.precision, chosen)
     fixed = FixedStages(config, device=chosen, precision=precision, folder=cache_dir)
     result = fit_model(
-        build_model(config),
+        network,
         train_loader,
         config,
-        validate=_validator(config, val_loader, fixed=fixed, device=chosen, precision=precision),
+        validate=make_validator(config, val_loader, fixed=fixed, device=chosen, precision=precision),
         run_dir=run_dir,
         resume=resume,
         device=device,
         progress=None if progress is None else lambda row: progress("train", row["step"], row["steps"], _note(row)),
-        data_fingerprint=manifest.fingerprint,
+        data_fingerprint=parts.manifest.fingerprint,
         cache_dir=cache_dir,
+        started=lambda: parts.save(run_dir),
     )
-    provenance = {"data_fingerprint": manifest.fingerprint, "kept_epoch": result.epoch, "validation": result.best}
+    provenance = {"data_fingerprint": parts.manifest.fingerprint, "kept_epoch": result.epoch, "validation": result.best}
     provenance |= {"not_validated": list(lacking)} if lacking else {}
     bundle = Bundle(config=config, targets=config.targets, state=result.state, provenance=provenance, run_dir=run_dir)
     try:
-        bundle = settle(bundle, val, train=train, stated=stated, device=device, cache_dir=cache_dir)
-    finally:  # the weights outlive a wish that cannot be fulfilled; another can be chosen for them
-        if main:
+        bundle = settle(bundle, parts.val, train=parts.train, stated=stated, device=device, cache_dir=cache_dir)
+    except BaseException:  # the weights outlive a wish that cannot be fulfilled; another can be chosen for them
+        if main and not (was_finished and is_bundle(run_dir / "bundle")):
             bundle.save(run_dir / "bundle")
+        raise
+    if main:
+        if was_finished:  # with other settings of what follows the training
+            config.to_yaml(run_dir / "config.yaml")
+            parts.save(run_dir)
+        bundle.save(run_dir / "bundle")
     return bundle
-
-
-def _validator(
-    config: Config,
-    val_loader: DataLoader[Batch] | None,
-    *,
-    fixed: FixedStages,
-    device: torch.device,
-    precision: Precision,
-) -> Callable[[AnyNetwork], dict[str, float]]:
-    """What training calls after each epoch; with cached features the fixed stages are not run again."""
-
-    def validate(network: AnyNetwork) -> dict[str, float]:
-        if val_loader is None:
-            return {}
-        is_cached = config.train.cache_features
-        seen = UpperPart(network, fixed.count) if is_cached else _on_wholes(network, config, device=device)
-        batches = fixed.loader(network, val_loader) if is_cached else val_loader
-        found = examine_network(seen, batches, targets=config.targets, device=device, precision=precision)
-        figures = {} if found.predictions is None else validation_figures(found.predictions)
-        if found.overlap is not None and config.segmentation is not None:
-            figures |= overlap_figures(found.overlap, config.segmentation.names)
-        return figures
-
-    return validate
-
-
-def _on_wholes(network: AnyNetwork, config: Config, *, device: torch.device) -> nn.Module:
-    """What predicts the batches of a validation loader: whole volumes where masks are compared, or slices stacked."""
-    if config.volume is None or not (config.segmentation is not None or config.sees_slabs):
-        return network
-    return on_wholes(network, config).to(device)
 
 
 def with_targets(config: Config, manifest: Manifest) -> Config:
@@ -251,6 +253,12 @@ class SplitResult:
 
     __repr__ = short_repr
 
+    def moved(self, stage: Path, out: Path) -> SplitResult:
+        """The same, whose pages have moved from one folder to another."""
+        page, masks = self.report, self.mask_report
+        at = None if masks is None else out / masks.relative_to(stage)
+        return replace(self, report=out / page.relative_to(stage), mask_report=at)
+
 
 def evaluate_bundle(
     bundle: Bundle,
@@ -274,45 +282,31 @@ def evaluate_bundle(
         ConfigError: the bundle has targets, but no operating point; or a reference without another site.
         ManifestError: the split has no rows, or a column of subgroups is missing.
         LabelError: the model predicts masks alone, and no row has one.
+        OutputError: ``out`` cannot be written, or another process writes to it; said before anything is computed.
     """
     part = manifest.subset(split)
     if len(part) == 0:
         raise ManifestError(f"Expected rows in the {split} split. Received: none.", key="split")
-    result: SplitResult | None = None
-    if bundle.targets:
-        evaluation, report = evaluate_classes(
-            bundle,
-            manifest,
-            part,
-            out=out,
-            scope=scope,
-            title=title,
-            device=device,
-            cache_dir=cache_dir,
-            progress=progress,
-        )
-        result = SplitResult(report, evaluation)
-    if bundle.gives_masks and (result is None or part.frame["mask_values"].notna().any()):
-        looking = _looking(result, bundle, part, folder=scope.run_dir or out, command=scope.command)
-        with looking as facts:
-            masks, page = evaluate_mask_parts(
-                [(bundle, part)],
-                out=Path(out) / "masks",
-                split=split,
-                device=device,
-                title=title,
-                facts=facts,
-                progress=progress,
-            )
-        whole = SplitResult(page) if result is None else result
-        result = replace(whole, masks=masks, mask_report=page)
-    if result is None:
-        raise ConfigError("Expected a bundle with targets or masks to evaluate. Received: neither.")
-    return result
+    scope = replace(scope, run_dir=scope.run_dir or Path(out))
+    how: dict[str, Any] = {"title": title, "device": device, "progress": progress}
+    with ExitStack() as looks, new_results(out) as stage:  # a look is noted once the results have their place
+        result: SplitResult | None = None
+        if bundle.targets:
+            how_seen: dict[str, Any] = {"scope": scope, "cache_dir": cache_dir, "looks": looks}
+            found = evaluate_classes(bundle, manifest, part, out=stage, **how_seen, **how)
+            result = SplitResult(found[1], found[0])
+        if bundle.gives_masks and (result is None or part.frame["mask_values"].notna().any()):
+            facts = looks.enter_context(_looking(result, bundle, part, scope=scope))
+            masks, page = evaluate_mask_parts([(bundle, part)], out=stage / "masks", split=split, facts=facts, **how)
+            whole = SplitResult(page) if result is None else result
+            result = replace(whole, masks=masks, mask_report=page)
+        if result is None:
+            raise ConfigError("Expected a bundle with targets or masks to evaluate. Received: neither.")
+        return result.moved(stage, Path(out))
 
 
 def _looking(
-    result: SplitResult | None, bundle: Bundle, part: Manifest, *, folder: str | Path, command: str
+    result: SplitResult | None, bundle: Bundle, part: Manifest, *, scope: Scope
 ) -> AbstractContextManager[dict[str, Any]]:
     """How often the split was looked at: as counted with the classes, or with masks alone, once they are written."""
     if result is not None and result.evaluation is not None:
@@ -321,7 +315,8 @@ def _looking(
     if part.frame["split"].iloc[0] != "test" or bundle.config.segmentation is None:
         return nullcontext({})
     figures = {"masks": list(bundle.config.segmentation.names)}
-    return Ledger(Path(folder), part.fingerprint, command, makes_folder=True).look(bundle.bundle_id, figures)
+    ledger = Ledger(Path(scope.run_dir or "."), part.fingerprint, scope.command)
+    return ledger.look(bundle.bundle_id, figures)
 
 
 def run_study(
@@ -343,29 +338,21 @@ def run_study(
         LeptonError: whatever stage cannot go on; what earlier stages wrote stays in ``run_dir``.
     """
     started, run_dir = time.perf_counter(), Path(run_dir)
-    if not isinstance(source, Manifest):
-        told: dict[str, Any] = {"labels": labels, "patient_from": patient_from, "progress": progress}
-        source = scan_source(source, **told, **scan_settings(config))
-    config, manifest = with_targets(config, source), source
-    manifest = split_manifest(manifest, config.split, targets=config.targets)
-    check_test(config, manifest)
-    cache_dir = cache_folder(config, run_dir) if cache_dir is None else cache_dir
-    bundle = fit(
-        config, manifest, run_dir=run_dir, resume=resume, device=device, cache_dir=cache_dir, progress=progress
-    )
-    trained = Manifest.load(run_dir / "manifest.parquet")
-    result = evaluate_bundle(
-        bundle,
-        trained,
-        split="test",
-        out=run_dir / "evaluation",
-        device=device,
-        cache_dir=cache_dir,
-        progress=progress,
-        title=title,
-        scope=Scope(run_dir=run_dir, command="run"),
-    )
-    return StudyResult(bundle, run_dir / "bundle", result, time.perf_counter() - started)
+    with hold_run(run_dir):
+        if not isinstance(source, Manifest):
+            told: dict[str, Any] = {"labels": labels, "patient_from": patient_from, "progress": progress}
+            source = scan_source(source, **told, **scan_settings(config))
+        config, manifest = with_targets(config, source), source
+        manifest = split_manifest(manifest, config.split, targets=config.targets)
+        check_test(config, manifest)
+        cache_dir = cache_folder(config, run_dir) if cache_dir is None else cache_dir
+        how: dict[str, Any] = {"device": device, "cache_dir": cache_dir, "progress": progress}
+        bundle = fit(config, manifest, run_dir=run_dir, resume=resume, **how)
+        trained = Manifest.load(run_dir / "manifest.parquet")
+        scope = Scope(run_dir=run_dir, command="run")
+        out = run_dir / "evaluation"
+        result = evaluate_bundle(bundle, trained, split="test", out=out, title=title, scope=scope, **how)
+        return StudyResult(bundle, run_dir / "bundle", result, time.perf_counter() - started)
 
 
 def scan_source(

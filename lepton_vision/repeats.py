@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lepton_vision.class_study import validation_rows
+from lepton_vision.class_study import check_test, validation_rows
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, LabelError
 from lepton_vision.evaluation import evaluate
 from lepton_vision.evaluation.segmentation import SegmentationEvaluation
+from lepton_vision.files import new_results
 from lepton_vision.inference import Predictions, predict
 from lepton_vision.inspection import count_split, data_flow
 from lepton_vision.ledger import Ledger, names_of
-from lepton_vision.manifest import Manifest
+from lepton_vision.manifest import Manifest, split_manifest
+from lepton_vision.manifest.labels import require_labels
 from lepton_vision.manifest.series import scan_settings
 from lepton_vision.manifest.split import fold_split
 from lepton_vision.mask_study import evaluate_mask_parts, mask_figures
@@ -36,6 +38,8 @@ from lepton_vision.pipeline import (
     with_targets,
 )
 from lepton_vision.results import Model, write_results
+from lepton_vision.training.checkpoint import CheckpointFolder
+from lepton_vision.training.runlog import hold_run
 from lepton_vision.types import Progress
 
 _LOGGER = logging.getLogger(__name__)
@@ -61,23 +65,13 @@ def run_seeds(
         Per seed the figures of the first target and of the masks and where the page is; mean and standard deviation
         over the seeds of the AUROC and of each structure's Dice, by image and, of slices of volumes, by volume.
     """
-    run_dir, rows = Path(run_dir), {}
-    told: dict[str, Any] = {"labels": labels, "patient_from": patient_from, "progress": progress}
-    manifest = scan_source(source, **told, **scan_settings(config))
-    config = with_targets(config, manifest)
-    cache_dir = cache_folder(config, run_dir)
-    for seed in seeds:
-        started, folder = time.perf_counter(), run_dir / f"seed-{seed}"
-        seeded = config.override(f"train.seed={seed}", f"split.seed={seed}")
-        shared: dict[str, Any] = {"run_dir": folder, "resume": resume, "device": device, "cache_dir": cache_dir}
-        if folds > 1:
-            crossed = cross_validate(seeded, manifest, folds=folds, progress=progress, **shared)
-            result, row = crossed.pooled, crossed.to_dict()
-        else:
-            study = run_study(seeded, manifest, progress=progress, **shared)
-            result, row = study.test, {"bundle": str(study.folder)}
-        row = _row(result, config) | row
-        rows[str(seed)] = row | {"seconds": round(time.perf_counter() - started, 1)}
+    run_dir = Path(run_dir)
+    how: dict[str, Any] = {"folds": folds, "resume": resume, "device": device, "progress": progress}
+    with hold_run(run_dir, is_shared=True):
+        told: dict[str, Any] = {"labels": labels, "patient_from": patient_from, "progress": progress}
+        manifest = scan_source(source, **told, **scan_settings(config))
+        config = with_targets(config, manifest)
+        rows = _run_each(config, manifest, seeds, run_dir=run_dir, **how)
     facts: dict[str, Any] = {"seeds": rows, "n_seeds": len(rows)}
     if config.targets:
         facts |= _spread([row["auroc"]["value"] for row in rows.values()], "auroc")
@@ -88,6 +82,54 @@ def run_seeds(
             dice = [part["structures"][name]["dice"]["value"] for part in parts]
             facts |= _spread(dice, f"{unit}_{name}") if dice else {}
     return facts
+
+
+def _run_each(
+    config: Config,
+    manifest: Manifest,
+    seeds: Sequence[int],
+    *,
+    run_dir: Path,
+    folds: int,
+    resume: bool,
+    device: str,
+    progress: Progress | None,
+) -> dict[str, dict[str, Any]]:
+    """What each seed gave, by seed."""
+    cache_dir, rows = cache_folder(config, run_dir), {}
+    seeded_by = {seed: config.override(f"train.seed={seed}", f"split.seed={seed}") for seed in seeds}
+    for seed, seeded in seeded_by.items() if len(seeds) > 1 else ():
+        _check_seed(seeded, manifest, folds=folds, run_dir=run_dir / f"seed-{seed}", resume=resume)
+    for seed, seeded in seeded_by.items():
+        started, folder = time.perf_counter(), run_dir / f"seed-{seed}"
+        shared: dict[str, Any] = {"run_dir": folder, "resume": resume, "device": device, "cache_dir": cache_dir}
+        if folds > 1:
+            crossed = cross_validate(seeded, manifest, folds=folds, progress=progress, **shared)
+            result, row = crossed.pooled, crossed.to_dict()
+        else:
+            study = run_study(seeded, manifest, progress=progress, **shared)
+            result, row = study.test, {"bundle": str(study.folder)}
+        row = _row(result, config) | row
+        rows[str(seed)] = row | {"seconds": round(time.perf_counter() - started, 1)}
+    return rows
+
+
+def _check_seed(config: Config, manifest: Manifest, *, folds: int, run_dir: Path, resume: bool) -> None:
+    """Say before the first seed is trained what a later one would be refused for."""
+    folders = [run_dir / f"fold-{fold}" for fold in range(folds)] if folds > 1 else [run_dir]
+    _check_used(folders, resume=resume)
+    if folds > 1:
+        _plan(config, manifest, folds=folds)
+        return
+    part = split_manifest(manifest, config.split, targets=config.targets)
+    check_test(config, part)
+    require_labels(part.subset("train"), config.targets, split="train")
+    validation_rows(config, part)
+
+
+def _check_used(folders: Sequence[Path], *, resume: bool) -> None:
+    for folder in folders if not resume else ():
+        CheckpointFolder(folder).refuse_if_used()
 
 
 def _row(result: SplitResult, config: Config) -> dict[str, Any]:
@@ -162,27 +204,47 @@ def cross_validate(
             key="evaluation.aggregation",
         )
     cache_dir = cache_folder(config, run_dir) if cache_dir is None else cache_dir
+    how: dict[str, Any] = {"resume": resume, "device": device, "cache_dir": cache_dir, "progress": progress}
+    with hold_run(run_dir):
+        return _cross_held(config, manifest, folds=folds, run_dir=run_dir, **how)
+
+
+def _cross_held(
+    config: Config,
+    manifest: Manifest,
+    *,
+    folds: int,
+    run_dir: Path,
+    resume: bool,
+    device: str,
+    cache_dir: Path | None,
+    progress: Progress | None,
+) -> CrossResult:
+    """``cross_validate`` in a run folder that nobody else writes to."""
     held_out: list[tuple[Bundle, Manifest]] = []
     how: dict[str, Any] = {"resume": resume, "device": device, "cache_dir": cache_dir, "stated": None}
+    _check_used([run_dir / f"fold-{fold}" for fold in range(folds)], resume=resume)
     for fold, part in enumerate(_plan(config, manifest, folds=folds)):
         told = None if progress is None else _in_fold(progress, fold, folds)
         bundle = fit(config, part, run_dir=run_dir / f"fold-{fold}", progress=told, **how)
         held_out.append((bundle, part.subset("test")))
-    shared: dict[str, Any] = {"out": run_dir / "evaluation", "title": f"{folds}-fold cross-validation"}
-    result, areas = None, list[float]()
-    if config.targets:
-        found = [predict(bundle, part, device=device, cache_dir=cache_dir) for bundle, part in held_out]
-        result, areas = _pool_classes(found, config, held_out=held_out, manifest=manifest, device=device, **shared)
-    if not held_out[0][0].gives_masks:
-        return CrossResult(_certain(result), areas, {})
-    shared["out"] /= "masks"
-    figures = {"masks": held_out[0][0].require_masks().names}
-    looking = _looking(held_out, manifest, run_dir, figures) if result is None else nullcontext({})
-    with looking as facts:
-        how = {"device": device, "progress": progress, "facts": facts}
-        masks, page = evaluate_mask_parts(held_out, split="test", **how, **shared)
-    whole = SplitResult(page) if result is None else result
-    return CrossResult(replace(whole, masks=masks, mask_report=page), areas, _fold_dice(masks, held_out))
+    shared: dict[str, Any] = {"title": f"{folds}-fold cross-validation", "device": device}
+    out = run_dir / "evaluation"
+    with ExitStack() as looks, new_results(out) as stage:  # the look is noted once the results have their place
+        result, areas, dice = None, list[float](), dict[str, list[float]]()
+        if config.targets:
+            found = [predict(bundle, part, device=device, cache_dir=cache_dir) for bundle, part in held_out]
+            places: dict[str, Any] = {"out": stage, "run_dir": run_dir, "looks": looks}
+            result, areas = _pool_classes(found, config, held_out=held_out, manifest=manifest, **places, **shared)
+        if held_out[0][0].gives_masks:
+            if result is None:
+                names = {"masks": held_out[0][0].require_masks().names}
+                shared["facts"] = looks.enter_context(_looking(held_out, manifest, run_dir, names))
+            shared |= {"out": stage / "masks", "progress": progress}
+            masks, page = evaluate_mask_parts(held_out, split="test", **shared)
+            whole = SplitResult(page) if result is None else result
+            result, dice = replace(whole, masks=masks, mask_report=page), _fold_dice(masks, held_out)
+        return CrossResult(_certain(result).moved(stage, out), areas, dice)
 
 
 def _plan(config: Config, manifest: Manifest, *, folds: int) -> list[Manifest]:
@@ -229,6 +291,8 @@ def _pool_classes(
     manifest: Manifest,
     device: str,
     out: Path,
+    run_dir: Path,
+    looks: ExitStack,
     title: str,
 ) -> tuple[SplitResult, list[float]]:
     """Evaluate the predictions of all folds together, and the first target's AUROC in each; note the look."""
@@ -243,9 +307,9 @@ def _pool_classes(
     }
     models = [Model(bundle, frozenset(part.frame["image_id"].astype(str))) for bundle, part in held_out]
     figures, cases = names_of(evaluation.figures), pooled.cases
-    with _looking(held_out, manifest, out.parent, figures, cases=cases) as looks:
-        evaluation = replace(evaluation, provenance={**evaluation.provenance, **looks})
-        report = write_results(evaluation, pooled, out, title=title, data_flow=flow, models=models, device=device)
+    facts = looks.enter_context(_looking(held_out, manifest, run_dir, figures, cases=cases))
+    evaluation = replace(evaluation, provenance={**evaluation.provenance, **facts})
+    report = write_results(evaluation, pooled, out, title=title, data_flow=flow, models=models, device=device)
     return SplitResult(report, evaluation), areas
 
 

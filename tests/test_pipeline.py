@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,14 @@ import pytest
 
 from lepton_vision.class_study import Scope
 from lepton_vision.config import Config
-from lepton_vision.errors import ConfigError, ManifestError
+from lepton_vision.errors import ConfigError, EvaluationError, LeptonError, ManifestError, OutputError
 from lepton_vision.evaluation.validation import validation_figures
+from lepton_vision.files import HeldFolder
 from lepton_vision.inference import predict
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
-from lepton_vision.pipeline import evaluate_bundle, fit, with_targets
+from lepton_vision.pipeline import evaluate_bundle, fit, run_study, with_targets
+from lepton_vision.repeats import run_seeds
 from lepton_vision.types import Target
 from tests.squares import planted_squares
 
@@ -114,3 +118,75 @@ def test_what_an_evaluation_leaves_names_no_place_and_keeps_answers(manifest: Ma
     for name in documents:
         assert "Only to test." in (out / name).read_text(encoding="utf-8")
     assert "training 48 images" in (out / "checklist_claim_2024.md").read_text(encoding="utf-8")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_refused_training_leaves_a_finished_run_as_it_was(manifest: Manifest, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    fit(CONFIG, manifest, run_dir=run_dir)
+    before, other = content(run_dir), manifest.select(np.arange(len(manifest)) > 3)
+    leaking = dataclasses.replace(manifest, frame=manifest.frame.assign(patient_id="p", patient_known=True))
+    refused: list[tuple[Config, Manifest, bool]] = [
+        (CONFIG, manifest, False),
+        (CONFIG, other, False),
+        (CONFIG, other, True),
+        (CONFIG, leaking, False),
+        (CONFIG, leaking, True),
+        (CONFIG, manifest.subset("train"), True),
+        (CONFIG, manifest.subset("val"), False),
+        (CONFIG.override("preprocess.size=[20, 20]"), manifest, False),
+        (CONFIG.override("preprocess.size=[20, 20]"), manifest, True),
+        (CONFIG.override("train.lr=0.1"), manifest, True),
+        (CONFIG.override("train.monitor=val_dice"), manifest, True),
+        (CONFIG.override("train.cache_features=true"), manifest, False),
+        (CONFIG.override("model.weights=/none/w.pt"), manifest, False),
+        (CONFIG.override("evaluation.subgroups=[ward]"), manifest, True),
+        (CONFIG.override("train.precision=fp16"), manifest, True),
+    ]
+    for config, rows, resume in refused:
+        with pytest.raises(LeptonError):
+            fit(config, rows, run_dir=run_dir, resume=resume)
+        assert content(run_dir) == before
+    with pytest.raises(LeptonError):
+        fit(CONFIG, manifest, run_dir=run_dir, resume=True, device="cuda:99")
+    with pytest.raises(ConfigError, match="holds a run already"):
+        run_study(CONFIG, other, run_dir=run_dir)
+    with HeldFolder(run_dir, what="run folder"), pytest.raises(OutputError, match="Another process"):
+        run_in_thread(lambda: fit(CONFIG, manifest, run_dir=run_dir, resume=True))
+    assert content(run_dir) == before
+    fit(CONFIG, manifest, run_dir=run_dir, resume=True)
+    after = content(run_dir)
+    assert {name for name in before if before[name] != after[name]} <= {"bundle/bundle.json"}  # which says when
+
+
+def run_in_thread(action: Callable[[], object]) -> None:
+    """As another process would: a thread has no callers that hold a folder."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(action).result()
+
+
+def test_a_wish_that_cannot_be_fulfilled_leaves_the_bundle_of_a_finished_run(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(CONFIG, manifest, run_dir=tmp_path)
+    before = content(tmp_path)
+
+    def refuse(*arguments: object, **settings: object) -> None:
+        raise EvaluationError("Expected a criterion that can be fulfilled.")
+
+    monkeypatch.setattr("lepton_vision.pipeline.settle", refuse)
+    with pytest.raises(EvaluationError):
+        fit(CONFIG.override("evaluation.criterion=youden"), manifest, run_dir=tmp_path, resume=True)
+    assert content(tmp_path) == before
+
+
+def test_the_last_seed_is_refused_before_the_first_is_trained(manifest: Manifest, tmp_path: Path) -> None:
+    source = manifest.save(tmp_path / "m.parquet")
+    fit(CONFIG, manifest, run_dir=tmp_path / "run" / "seed-1")
+    before = content(tmp_path / "run")
+    with pytest.raises(ConfigError, match="holds a run already"):
+        run_seeds(CONFIG, source, run_dir=tmp_path / "run", seeds=[0, 1])
+    assert content(tmp_path / "run") == before

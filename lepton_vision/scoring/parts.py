@@ -22,6 +22,7 @@ import numpy as np
 
 from lepton_vision.config import nearest
 from lepton_vision.errors import ConfigError, ScoringError
+from lepton_vision.files import HeldFolder
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.identity import key_check
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
@@ -41,7 +42,6 @@ from lepton_vision.scoring.sink import (
     ShardSink,
     all_shards,
     failed_rows,
-    hold_folder,
     other_keys,
     refuse_other_job,
     scored_ids,
@@ -299,7 +299,7 @@ def start_over(output: Path, *, sides: Sides) -> None:
     Raises:
         ScoringError: another process holds the output folder.
     """
-    with closing(hold_folder(output, what="output folder")):
+    with HeldFolder(output, what="output folder", error=ScoringError):
         for path in (*all_shards(output), output / JOB_FILE):
             path.unlink(missing_ok=True)
         for folder in (*sides.folders, output):

@@ -8,21 +8,20 @@ input are in one shard.
 from __future__ import annotations
 
 import csv
-import fcntl
 import json
 import time
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lepton_vision.errors import ScoringError
-from lepton_vision.files import csv_bytes, guarded, unguarded, write_atomic
+from lepton_vision.files import HeldFolder, csv_bytes, guarded, unguarded, write_atomic
 from lepton_vision.readers.identity import ENVIRONMENT_KEY, key_check
 from lepton_vision.scoring.done import DoneInputs, Words
 
@@ -30,7 +29,7 @@ ShardFormat = Literal["parquet", "csv"]
 SHARD_ROWS, SHARD_SECONDS = 2048, 60.0  # whatever comes first: what a killed run has to do again
 JOB_FILE = "_job.json"  # readers of tables pass over names that begin with an underscore
 ID_KEY = "id_key"  # of a job: the check value of the key that its ids are made with
-_LOCK, _VERSION = ".lock", 2
+_VERSION = 2
 _HOLDS = {
     "output folder": ("rows", ", or start over with resume off"),
     "mask folder": ("masks", ": rows of that job refer to them"),
@@ -39,43 +38,8 @@ _HOLDS = {
 _FACTS = ("path_id", "status", "reason", "source_version")
 
 
-def hold_folder(folder: Path, *, what: str, waits: bool = False) -> IO[bytes]:
-    """Make a folder and hold it until the file that is returned is closed; ``what`` names it in messages.
-
-    Of two processes the second is refused, or waits until the first lets go.
-
-    Raises:
-        ScoringError: another process holds it, or it cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return _lock_folder(folder, waits=waits)
-    except OSError as error:
-        raise ScoringError(
-            f"Cannot write the {what}: {error.strerror}. Name a folder that can be written.", path=folder
-        ) from None
-
-
-def _lock_folder(folder: Path, *, waits: bool) -> IO[bytes]:
-    """Lock a folder, and remove what a killed run left half-written in it."""
-    lock = (folder / _LOCK).open("wb")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-        for left_over in folder.glob(".*.tmp"):
-            left_over.unlink()
-    except BlockingIOError:
-        lock.close()
-        raise ScoringError(
-            "Another process is writing to this folder. Wait for it, or name another folder.", path=folder
-        ) from None
-    except BaseException:
-        lock.close()
-        raise
-    return lock
-
-
-def hold_job_folder(folder: Path, *, job: Mapping[str, Any], what: str) -> IO[bytes]:
-    """Hold a folder, see ``hold_folder``, for files that the rows of one job refer to.
+def hold_job_folder(folder: Path, *, job: Mapping[str, Any], what: str) -> HeldFolder:
+    """Hold a folder, see ``files.HeldFolder``, for files that the rows of one job refer to.
 
     Args:
         folder: made if missing.
@@ -85,7 +49,7 @@ def hold_job_folder(folder: Path, *, job: Mapping[str, Any], what: str) -> IO[by
     Raises:
         ScoringError: its record names another job.
     """
-    lock = hold_folder(folder, what=what)
+    lock = HeldFolder(folder, what=what, error=ScoringError)
     try:
         record = folder / JOB_FILE
         if not record.exists():
@@ -216,7 +180,7 @@ class ShardSink:
         self._format: ShardFormat = job["format"]
         self._rows: list[dict[str, Any]] = []
         self._failed_rows, self._shard_rows = 0, shard_rows
-        self._lock = hold_folder(folder, what="output folder", waits=waits)
+        self._lock = HeldFolder(folder, what="output folder", error=ScoringError, waits=waits)
         try:
             self._open(resume=resume)
         except BaseException:

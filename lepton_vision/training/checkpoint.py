@@ -1,9 +1,12 @@
-"""Where a run stands, on disk: one file, there whole or not at all, from which training goes on mid-epoch."""
+"""Where a run stands, on disk: a file with a checksum, from which training goes on mid-epoch, and the one before it."""
 
 from __future__ import annotations
 
 import io
+import logging
 import math
+import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +17,10 @@ from torch import Tensor
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, TrainingError
-from lepton_vision.files import atomic_file
+from lepton_vision.files import atomic_file, is_whole, seal_of, sync_folder
 
-_VERSION = 1
+_LOGGER = logging.getLogger(__name__)
+_VERSION = 2
 # Keys that may differ when a run is resumed: they change how fast it goes or what follows it, not the weights.
 _FREE_SECTIONS = ("cache", "evaluation", "audit")
 _FREE_KEYS = ("train.workers", "train.checkpoint_seconds")
@@ -106,11 +110,16 @@ class CheckpointFolder:
 
     @property
     def last(self) -> Path:
-        """The one checkpoint."""
+        """The newest checkpoint."""
         return self.run_dir / "checkpoints" / "last.pt"
 
+    @property
+    def previous(self) -> Path:
+        """The one before, for a last one that is damaged."""
+        return self.last.with_name("previous.pt")
+
     def write(self, position: Position, origin: Origin, *, parts: Mapping[str, Any]) -> None:
-        """Replace the checkpoint.
+        """Write a checkpoint; the last one becomes the one before.
 
         Args:
             position: where the run stands.
@@ -134,40 +143,60 @@ class CheckpointFolder:
                 guarded = _Guarded(file)
                 torch.save(content, cast(IO[bytes], guarded))
                 guarded.raise_error()
+                file.write(seal_of(guarded.checksum))
+                file.flush()
+                os.fsync(file.fileno())
+                if self.last.is_file():  # the new one, which is on disk, takes its name at the end of this block
+                    self.last.replace(self.previous)
         except OSError as error:
             raise TrainingError(
                 f"Cannot write the checkpoint of epoch {position.epoch}, step {position.step}: {error.strerror}. "
-                "Make room in the run folder (a checkpoint takes about four times the weights) and go on with resume; "
-                "the checkpoint before this one is intact.",
+                "Make room in the run folder (two checkpoints of about four times the weights are kept) and go on with "
+                "resume; the checkpoint before this one is intact.",
                 path=self.last,
             ) from error
 
     def read(self, origin: Origin) -> tuple[Position, dict[str, Any]] | None:
         """Where the run stands and the state dicts, or None where no checkpoint was written yet.
 
+        Where the last checkpoint is damaged, or a kill left none of this name, it is the one before.
+
         Raises:
             ConfigError: the run was started with another configuration, other data or another number of processes.
-            TrainingError: the file is damaged or of a newer version.
+            TrainingError: no checkpoint is whole, or it is of a newer version.
         """
-        if not self.last.is_file():
+        path = self._newest()
+        if path is None:
             return None
+        if path == self.previous and self.last.is_file():
+            _LOGGER.warning("The last checkpoint is damaged: training goes on from the one before.")
         try:
-            content = torch.load(self.last, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
             version = content["version"]
         except Exception as error:
-            raise TrainingError(
-                f"The checkpoint cannot be read ({type(error).__name__}). "
-                "Remove the folder `checkpoints` of the run to start again.",
-                path=self.last,
-            ) from error
+            raise _damaged(path) from error
         if version != _VERSION:
             raise TrainingError(
                 f"Expected a checkpoint of version {_VERSION}. Received: {version}. "
                 "Go on with the version of lepton_vision that wrote it, or start in another run folder.",
-                path=self.last,
+                path=path,
             )
         _check_origin(content, origin)
         return Position.from_dict(content["position"]), content["parts"]
+
+    def _newest(self) -> Path | None:
+        """The newest checkpoint that is whole; None where there is none at all."""
+        found = [path for path in (self.last, self.previous) if path.is_file()]
+        whole = next((path for path in found if is_whole(path)), None)
+        if found and whole is None:
+            raise _damaged(found[0])
+        return whole
+
+    def drop_damaged(self) -> None:
+        """Put the checkpoint before in the place of a last one that is damaged, so that this does not follow it."""
+        if self._newest() == self.previous:
+            self.previous.replace(self.last)
+            sync_folder(self.last.parent)
 
     def refuse_if_used(self) -> None:
         """Keep a run that is there from being overwritten.
@@ -175,7 +204,7 @@ class CheckpointFolder:
         Raises:
             ConfigError: a checkpoint is there.
         """
-        if self.last.is_file():
+        if self.last.is_file() or self.previous.is_file():
             raise ConfigError(
                 "The run folder holds a run already. Expected an empty one. Go on with resume (--resume), "
                 "or choose another run folder.",
@@ -189,6 +218,38 @@ class CheckpointFolder:
             path.unlink(missing_ok=True)
 
 
+def check_run(run_dir: Path, config: Config, *, data: str, resume: bool) -> bool:
+    """Refuse a run folder in which a run cannot begin or go on, before anything in it is touched.
+
+    Args:
+        run_dir: of the run.
+        config: of the run.
+        data: fingerprint of its manifest.
+        resume: whether it is to go on.
+
+    Returns:
+        Whether the run is finished.
+
+    Raises:
+        ConfigError: see ``CheckpointFolder.read`` and ``refuse_if_used``.
+        TrainingError: see ``CheckpointFolder.read``.
+    """
+    folder = CheckpointFolder(run_dir)
+    if not resume:
+        folder.refuse_if_used()
+        return False
+    found = folder.read(Origin(config, data, int(os.environ.get("WORLD_SIZE", "1"))))
+    return found is not None and found[0].is_finished
+
+
+def _damaged(path: Path) -> TrainingError:
+    return TrainingError(
+        "The checkpoint is damaged, or of an older version of lepton_vision, and there is no other one. Remove the "
+        "folder `checkpoints` of the run to start again.",
+        path=path,
+    )
+
+
 def _plain(position: Position) -> dict[str, Any]:
     """Plain values of a position; tensors are not copied."""
     best = position.best
@@ -198,7 +259,7 @@ def _plain(position: Position) -> dict[str, Any]:
 
 
 class _Guarded(io.RawIOBase):
-    """A file for torch.save that keeps a write error until torch is done.
+    """A file for torch.save that keeps a write error until torch is done, and the CRC-32 of what was written.
 
     An exception inside torch's archive writer leaves it half open, and it then complains about that instead.
     """
@@ -207,9 +268,11 @@ class _Guarded(io.RawIOBase):
         super().__init__()
         self._file = file
         self._error: OSError | None = None
+        self.checksum = 0
 
     def write(self, data: Any) -> int:
         if self._error is None:
+            self.checksum = zlib.crc32(data, self.checksum)
             try:
                 return self._file.write(data)
             except OSError as error:

@@ -30,7 +30,7 @@ from lepton_vision.training.memory import explain_full_memory
 from lepton_vision.training.monitor import MONITORS, is_kept, monitored, never_defined
 from lepton_vision.training.optim import WeightAverage, frozen_stages, make_optimizer
 from lepton_vision.training.run import FitResult, Run, Taken
-from lepton_vision.training.runlog import RunFolder
+from lepton_vision.training.runlog import RunFolder, hold_run
 from lepton_vision.training.step import Stepper, seed_step, take_step
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def fit_model(
     progress: Callable[[dict[str, Any]], None] | None = None,
     data_fingerprint: str = "",
     cache_dir: Path | None = None,
+    started: Callable[[], None] | None = None,
 ) -> FitResult:
     """Train ``model`` and return the weights of its best epoch, or of the last one (``train.keep``).
 
@@ -76,13 +77,15 @@ def fit_model(
         config: ``train`` section and ``targets`` are used.
         validate: gets the network (the averaged one where averaging is on) in evaluation mode after each epoch and
             returns figures named like ``config.train.monitor``; any, or none, where the last epoch is kept.
-        run_dir: gets config.yaml, environment.json, metrics.jsonl, tensorboard/ and checkpoints/last.pt.
+        run_dir: gets config.yaml, environment.json, metrics.jsonl, tensorboard/ and checkpoints/ (the last two), after
+            all checks; held by this run alone.
         resume: go on from the checkpoint; where there is none, the run starts from its beginning.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         log: called with each epoch's row in process 0, after it was written to ``metrics.jsonl``.
         progress: called with epoch, epochs, step and steps (of the whole run), loss, images_per_s while training.
         data_fingerprint: of the manifest; a resumed run must have the same.
         cache_dir: folder for what fixed stages give (``train.cache_features``); None keeps it in memory only.
+        started: called in process 0 once all checks have passed, before anything is written; not for a finished run.
 
     Returns:
         Weights and figures of the epoch that is kept.
@@ -90,6 +93,7 @@ def fit_model(
     Raises:
         ConfigError: the run folder holds a run and ``resume`` is False; resumed with another configuration; unknown
             ``monitor``; contradicting keys.
+        OutputError: another process writes to the run folder, or it cannot be written.
         TrainingError: the loss is not finite; nothing to learn from; ``monitor`` undefined after every epoch; the disk,
             or the memory of the GPU, is full.
         KeyboardInterrupt: Ctrl-C, after the step was finished and written down.
@@ -104,17 +108,20 @@ def fit_model(
         stack.enter_context(_leave_global_state(world.device))
         wish = stack.enter_context(listen_for_interrupt())
         check_batch_norms(config, samples=len(train_loader.sampler))  # type: ignore[arg-type]
+        stack.enter_context(hold_run(run_dir))
         folder, origin = CheckpointFolder(Path(run_dir)), Origin(config, data_fingerprint, world.size)
         classes = _class_weights(train_loader, config, config.targets or model.targets)
         stepper = make_stepper(model, config, world=world, class_weights=classes)
         run = Run(config, stepper, train_loader, folder, origin, wish, progress, cache_dir)
         was_resumed = _restore(run, resume=resume)
         logs = [] if log is None else [log]
-        if world.is_main:
+        _check_start(run, validate)
+        if world.is_main and not run.position.is_finished:
+            if started is not None:
+                started()
             facts = {"device": world.device.type, "precision": stepper.precision, "processes": world.size}
             written = stack.enter_context(RunFolder(Path(run_dir), config, facts=facts, resume=was_resumed))
             logs.insert(0, written.log)
-        _check_start(run, validate)
         while not run.position.is_finished:
             _train_epoch(run)
             _finish_epoch(run, validate, logs=logs)
@@ -173,6 +180,8 @@ def _restore(run: Run, *, resume: bool) -> bool:
         run.folder.refuse_if_used()
     found = run.folder.read(run.origin) if resume else None
     run.stepper.world.meet()  # nobody writes before everybody has looked
+    if found is not None and run.stepper.world.is_main:
+        run.folder.drop_damaged()
     if found is None:
         if resume:
             _LOGGER.info("No checkpoint to resume from: training starts from the beginning.")

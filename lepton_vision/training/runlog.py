@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 import os
@@ -14,15 +16,27 @@ from types import TracebackType
 from typing import Any
 
 import torch
-import yaml
 
 from lepton_vision import __version__
 from lepton_vision.config import Config
 from lepton_vision.errors import TrainingError
-from lepton_vision.files import write_atomic
+from lepton_vision.files import HeldFolder, append_whole, write_atomic
+from lepton_vision.training.distributed import is_main_process
 from lepton_vision.training.tracking import MlflowRun, open_mlflow
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pydicom", "albumentations", "opencv-python-headless")
+
+
+def hold_run(run_dir: str | Path, *, is_shared: bool = False) -> contextlib.AbstractContextManager[object]:
+    """Hold the folder of a run, where no caller holds it already; of several processes of one run the first does.
+
+    Args:
+        run_dir: the folder.
+        is_shared: beside others that share it, each with runs in folders of their own below.
+    """
+    if not is_main_process():
+        return contextlib.nullcontext()
+    return HeldFolder(run_dir, what="run folder", is_shared=is_shared, may_hold=True)
 
 
 class RunFolder:
@@ -47,7 +61,7 @@ class RunFolder:
         self._events: EventFile | None = None
         try:
             path.mkdir(parents=True, exist_ok=True)
-            write_atomic(path / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True))
+            config.to_yaml(path / "config.yaml")
             write_atomic(path / "environment.json", json.dumps(environment() | dict(facts), indent=1) + "\n")
             if not resume:
                 self.metrics.unlink(missing_ok=True)
@@ -73,10 +87,7 @@ class RunFolder:
         """
         try:
             self._drop_rows_from(row["epoch"])
-            with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(finite_or_none(row)) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            append_whole(self.metrics, (json.dumps(finite_or_none(row)) + "\n").encode())
             if self._events is None:
                 self._events = EventFile(self.path / "tensorboard", first_step=row["updates"])
             self._events.write(numbers(row), step=row["updates"])
@@ -183,8 +194,9 @@ class EventFile:
     def _append(self, event: Any) -> None:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        with self._path.open("ab") as file:
-            RecordWriter(file).write(event.SerializeToString())
+        record = io.BytesIO()
+        RecordWriter(record).write(event.SerializeToString())
+        append_whole(self._path, record.getvalue())
 
 
 def _tag(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from lepton_vision.config import Config
 from lepton_vision.errors import MissingExtraError
+from lepton_vision.files import write_atomic
 
 _LOGGER = logging.getLogger(__name__)
 _LONGEST_PARAM = 500  # characters that every tracking server takes
@@ -35,7 +36,7 @@ class MlflowRun:
             mlflow.start_run(run_id=run_id)
             return
         started = mlflow.start_run(run_name=run_dir.name)
-        note.write_text(started.info.run_id, encoding="utf-8")
+        write_atomic(note, started.info.run_id)
         mlflow.log_params(_params(config))
 
     def log(self, figures: Mapping[str, float], *, step: int) -> None:

@@ -201,12 +201,36 @@ def test_what_does_not_change_the_weights_may_differ(stopped: Path) -> None:
     assert same(found.state, run_tiny(stopped / "whole").state)
 
 
-def test_damaged_checkpoint_is_named(stopped: Path) -> None:
-    last = stopped / "checkpoints/last.pt"
-    last.write_bytes(last.read_bytes()[:1000])
-    with pytest.raises(TrainingError, match="cannot be read") as caught:
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(stopped: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config, last = tiny_config("train.checkpoint_seconds=0"), stopped / "checkpoints/last.pt"
+    damaged = bytearray(last.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    last.write_bytes(damaged)
+    with pytest.raises(Killed):  # the damaged one is gone, not kept as the one before
+        run_tiny(stopped, config, resume=True, data_fingerprint="abc", progress=kill_at(4))
+    assert caplog.text.count("The last checkpoint is damaged: training goes on from the one before.") == 1
+    steps = [torch.load(stopped / f"checkpoints/{name}.pt")["position"]["step"] for name in ("previous", "last")]
+    assert steps == [2, 3]
+    found = run_tiny(stopped, config, resume=True, data_fingerprint="abc")
+    assert same(found.state, run_tiny(stopped / "whole").state)
+
+
+def test_a_kill_between_the_two_names_of_a_checkpoint_loses_nothing(stopped: Path) -> None:
+    last, previous = stopped / "checkpoints/last.pt", stopped / "checkpoints/previous.pt"
+    last.replace(previous)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        run_tiny(stopped, data_fingerprint="abc")
+    found = run_tiny(stopped, tiny_config("train.checkpoint_seconds=0"), resume=True, data_fingerprint="abc")
+    assert same(found.state, run_tiny(stopped / "whole").state)
+
+
+def test_without_a_whole_checkpoint_the_last_one_is_named(stopped: Path) -> None:
+    paths = [stopped / f"checkpoints/{name}.pt" for name in ("last", "previous")]
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(TrainingError, match="is damaged, or of an older version") as caught:
         run_tiny(stopped, tiny_config("train.checkpoint_seconds=0"), resume=True, data_fingerprint="abc")
-    assert caught.value.path == last
+    assert caught.value.path == paths[0]
     assert str(stopped) not in str(caught.value)
 
 
