@@ -1,7 +1,8 @@
 """The command line: thin commands over the same functions as the library. Heavy imports stay inside the commands.
 
 Data goes to files or, with --json, as one object to stdout; progress and messages go to stderr. Exit codes: 0 done, 1 a
-gate failed, 2 usage, configuration or input, 130 interrupted and resumable.
+gate failed, 2 usage, configuration, input or a machine that is full, 70 what nobody foresaw, 130 interrupted and
+resumable, 141 whoever read the output has left.
 """
 
 from __future__ import annotations
@@ -20,14 +21,13 @@ from lepton_vision.cli_options import (
     Json,
     check_choice,
     print_facts,
-    printable,
+    run_to_end,
     split_names,
     warnings_on_stderr,
 )
 from lepton_vision.cli_score import score
 from lepton_vision.cli_statistics import compare, plan
 
-_INTERRUPTED = 130
 _CHANNELS = "Of NIfTI: components in order (flair,t1w), or endings of the files of a case (_0000,_0001 or t1w=_0000)."
 _INCLUDE = "Samples too: segmentation, localizer, secondary_capture, parametric_map, dose, mask_file; with commas."
 _TILT = "With --volumes, a tilted gantry: refuse the series, or shear it straight."
@@ -87,8 +87,10 @@ def scan(
     """Read every file below FOLDER into a manifest; a rejected file is a row with a reason."""
     from lepton_vision.console import Console
     from lepton_vision.inspection import count_patients, data_flow
+    from lepton_vision.manifest.storage import check_output
     from lepton_vision.pipeline import scan_source
 
+    check_output(out)
     with Console(quiet=as_json) as console:
         manifest = scan_source(
             folder,
@@ -121,8 +123,10 @@ def audit(
 ) -> None:
     """Search for patients and images in two splits, duplicates and label conflicts; equal findings are one line."""
     from lepton_vision.manifest import Manifest, audit_manifest
-    from lepton_vision.manifest.findings import KINDS
+    from lepton_vision.manifest.findings import KINDS, check_output
 
+    if out is not None:
+        check_output(out)
     kinds = [kind for kind in split_names(fail_on) if kind != "none"]
     for kind in kinds:
         check_choice("fail-on", kind, KINDS)
@@ -148,8 +152,10 @@ def split(
     from lepton_vision.inspection import data_flow
     from lepton_vision.manifest import Manifest, split_manifest
     from lepton_vision.manifest.mask_values import warn_of_masks
+    from lepton_vision.manifest.storage import check_output
     from lepton_vision.pipeline import with_targets
 
+    check_output(out)
     settings = _load_config(config, assignments)
     for key, value in (("seed", seed), ("folds", folds)):
         settings = settings if value is None else settings.override(f"split.{key}={value}")
@@ -294,22 +300,8 @@ def _start(
 
 
 def main() -> None:
-    """Run the command line; every error raised on purpose becomes one message and its exit code."""
-    from lepton_vision.errors import LeptonError
-
-    try:
-        app(standalone_mode=True)
-    except LeptonError as error:
-        row = "" if error.row is None else f" (row {error.row})"
-        print(printable(f"error: {error}{row}"), file=sys.stderr)
-        sys.exit(error.exit_code)
-    except SystemExit as ending:
-        if ending.code == _INTERRUPTED:  # typer turns Ctrl-C into this code without a word
-            print(
-                "interrupted: what was finished is on disk; the same command goes on (train: with --resume)",
-                file=sys.stderr,
-            )
-        raise
+    """Run the command line; every error becomes one message and its exit code, see ``run_to_end``."""
+    sys.exit(run_to_end(app))
 
 
 if __name__ == "__main__":

@@ -112,20 +112,22 @@ def _evaluate_masks(
     console: Any,
 ) -> dict[str, Any]:
     from lepton_vision.evaluation.mask_table import evaluate_mask_table, parse_structures
+    from lepton_vision.files import new_results
     from lepton_vision.mask_study import plain_figures
     from lepton_vision.reporting.table_report import write_table_report
 
-    evaluation = evaluate_mask_table(
-        table,
-        out=out,
-        structures=parse_structures(structures),
-        tolerance_mm=tolerance_mm,
-        lesions=tuple(split_names(lesions)),
-        min_iou=min_iou,
-        unknown=unknown,
-        progress=lambda done, total: console.progress("evaluate", done, total, ""),
-    )
-    report = write_table_report(evaluation, table, out / "report.html")
+    with new_results(out) as stage:
+        evaluation = evaluate_mask_table(
+            table,
+            out=stage,
+            structures=parse_structures(structures),
+            tolerance_mm=tolerance_mm,
+            lesions=tuple(split_names(lesions)),
+            min_iou=min_iou,
+            unknown=unknown,
+            progress=lambda done, total: console.progress("evaluate", done, total, ""),
+        )
+        report = out / write_table_report(evaluation, table, stage / "report.html").name
     plain = plain_figures(evaluation)
     files = {"figures": str(out / "figures.json"), "cases": str(out / "cases.csv"), "report": str(report)}
     return {**next(iter(plain["structures"].values())), **plain, **files}
@@ -154,6 +156,7 @@ def _evaluate_table(
 ) -> tuple[Any, Path]:
     from lepton_vision.errors import ConfigError
     from lepton_vision.evaluation import evaluate, fit_aggregation
+    from lepton_vision.files import check_folder, new_results
     from lepton_vision.inference import Predictions
     from lepton_vision.inference.stated_targets import stated_targets, table_subgroups
     from lepton_vision.pipeline import stated_point
@@ -161,6 +164,7 @@ def _evaluate_table(
 
     if not 0.0 <= threshold <= 1.0:
         raise ConfigError(f"--threshold is a probability from 0 to 1. Received: {threshold:g}.", key="threshold")
+    check_folder(out, what="results folder")
     named = parse_columns(told[0])
     targets = stated_targets(predictions, told[1], columns=named)
     table = Predictions.load(predictions, columns=named, targets=targets)
@@ -172,8 +176,8 @@ def _evaluate_table(
         learnt = fit_aggregation(Predictions.load(validation, columns=named, targets=targets), unit=settings.unit)
     point = stated_point(table.targets, threshold=threshold)
     evaluation = evaluate(table, operating_point=point, config=settings, aggregation=learnt, columns=groups or None)
-    with table_look(evaluation, table, out, table=predictions) as evaluation:
-        return evaluation, write_results(evaluation, table, out, about=about)
+    with table_look(evaluation, table, out, table=predictions) as evaluation, new_results(out) as stage:
+        return evaluation, out / write_results(evaluation, table, stage, about=about).name
 
 
 def _scope(bundle: Any, by: str, external: bool, reference: Path | None, about: dict[str, str] | None) -> Any:

@@ -1,15 +1,23 @@
-"""What the modules of the command line share: options, checks and the printing of results."""
+"""What the modules of the command line share: options, checks, the printing of results, and how a command ends."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import platform
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+_USAGE, _UNFORESEEN, _INTERRUPTED, _PIPE = 2, 70, 130, 141  # 70: EX_SOFTWARE of sysexits.h; 141: 128 + SIGPIPE
+_FULL_MEMORY = ("can't allocate memory", "out of memory")  # of torch, which raises RuntimeError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
@@ -104,3 +112,71 @@ def print_facts(values: dict[str, Any], *, as_json: bool) -> None:
     from lepton_vision.console import show
 
     show(values)
+
+
+def run_to_end(app: Callable[[], object]) -> int:
+    """Run the command line; whatever ends it becomes its exit code and at most one message, never a traceback."""
+    try:
+        try:
+            app()
+        except SystemExit as ending:
+            if isinstance(ending.__context__, BrokenPipeError):  # typer's own code for it is that of a gate
+                raise ending.__context__ from None
+            sys.stdout.flush()
+            if ending.code != _INTERRUPTED:  # typer turns Ctrl-C into this code without a word
+                return ending.code if isinstance(ending.code, int) else 0
+            raise KeyboardInterrupt from None
+        sys.stdout.flush()
+        return 0
+    except BaseException as error:
+        return _tell(error)
+
+
+def _tell(error: BaseException) -> int:
+    """Say on stderr what ended a command; return its exit code."""
+    from lepton_vision.errors import LeptonError
+
+    code, message = _USAGE, ""
+    if isinstance(error, LeptonError):
+        code, message = error.exit_code, f"error: {error}" + ("" if error.row is None else f" (row {error.row})")
+    elif isinstance(error, KeyboardInterrupt):
+        code = _INTERRUPTED
+        message = "interrupted: what was finished is on disk; the same command goes on (train: with --resume)"
+    elif isinstance(error, BrokenPipeError):  # whoever read has left: nobody is there to be told
+        code = _PIPE
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    elif isinstance(error, MemoryError) or any(words in str(error).lower() for words in _FULL_MEMORY):
+        message = "error: The memory of this machine is full. Take fewer workers, a smaller batch or smaller images."
+    elif isinstance(error, OSError):
+        message = f"error: {_what_failed(error)} Make room, look at its permissions, or choose another place."
+    else:
+        code, message = _UNFORESEEN, f"error: This was not foreseen: {type(error).__name__}. {_keep(error)}"
+    if message:
+        print(printable(message), file=sys.stderr)
+    return code
+
+
+def _what_failed(error: OSError) -> str:
+    """In the system's words, with the kind of file; its name may be a patient's."""
+    kind = Path(os.fsdecode(error.filename)).suffix if isinstance(error.filename, str | bytes) else ""
+    return f"Cannot read or write a {kind or 'file or folder'}: {error.strerror or type(error).__name__}."
+
+
+def _keep(error: BaseException) -> str:
+    """Write where it happened to a file, and say where that lies."""
+    from lepton_vision import __version__
+
+    lines = [f"lepton_vision {__version__}, Python {platform.python_version()}, {platform.system()}"]
+    link: BaseException | None = error
+    while link is not None:
+        lines += ["", type(link).__qualname__]  # not its message, which may hold a path or an identifier
+        for frame, line in traceback.walk_tb(link.__traceback__):
+            lines.append(f"  {frame.f_globals.get('__name__', '?')}:{line} {frame.f_code.co_name}")
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    try:
+        handle, name = tempfile.mkstemp(prefix="lepton-vision-error-", suffix=".log")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+    except OSError as reason:
+        return f"No report could be written ({reason.strerror})."
+    return f"Where it happened, without patient data, stands in {name}: send it to whoever maintains lepton_vision."

@@ -41,7 +41,7 @@ def compare(
     """Compare two models on the same cases: differences with paired intervals, P values, non-inferiority."""
     from lepton_vision.config import Config
     from lepton_vision.evaluation import compare as compare_models
-    from lepton_vision.files import write_atomic
+    from lepton_vision.files import new_results, write_atomic
     from lepton_vision.inference.tables import load_pair
     from lepton_vision.pipeline import stated_point
     from lepton_vision.reporting import write_comparison
@@ -56,25 +56,25 @@ def compare(
         f"evaluation.replicates={replicates}",
         f"evaluation.seed={seed}",
     )
-    tables = load_pair((first, second), columns=(parse_columns(columns), parse_columns(columns_b)))
-    called = _model_names(names, (first, second), tables)
-    limits = _probability("threshold", threshold), _probability("threshold-b", threshold_b, default=threshold)
-    points = [stated_point(table.targets, threshold=limit) for table, limit in zip(tables, limits, strict=True)]
-    fitted = _fitted(validation, validation_b, settings.evaluation)
-    result = compare_models(
-        *tables,
-        operating_point=points[0],
-        operating_point_b=points[1],
-        endpoints=split_names(endpoints) or None,
-        margin=margin,
-        config=settings.evaluation,
-        aggregations=fitted,
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    facts = {"names": list(called), **result.to_dict()}
-    write_atomic(out / "comparison.json", json.dumps(facts, indent=1))
-    units = _in_units(tables, settings.evaluation, fitted)
-    write_comparison(result, out / "comparison.html", predictions=units, names=called)
+    with new_results(out) as stage:
+        tables = load_pair((first, second), columns=(parse_columns(columns), parse_columns(columns_b)))
+        called = _model_names(names, (first, second), tables)
+        limits = _probability("threshold", threshold), _probability("threshold-b", threshold_b, default=threshold)
+        points = [stated_point(table.targets, threshold=limit) for table, limit in zip(tables, limits, strict=True)]
+        fitted = _fitted(validation, validation_b, settings.evaluation)
+        result = compare_models(
+            *tables,
+            operating_point=points[0],
+            operating_point_b=points[1],
+            endpoints=split_names(endpoints) or None,
+            margin=margin,
+            config=settings.evaluation,
+            aggregations=fitted,
+        )
+        facts = {"names": list(called), **result.to_dict()}
+        write_atomic(stage / "comparison.json", json.dumps(facts, indent=1))
+        units = _in_units(tables, settings.evaluation, fitted)
+        write_comparison(result, stage / "comparison.html", predictions=units, names=called)
     shown = {name: _endpoints(part) for name, part in facts["targets"].items()}
     counts = {"n": result.n, "n_patients": result.n_patients}
     counts |= {key: value for key, value in result.provenance.items() if key == "unknown_patient"}

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from lepton_vision.demo_study import PATIENTS, SIZE
 from lepton_vision.demo_study import DemoStudy as DemoStudy
 from lepton_vision.demo_study import write_demo_study as write_demo_study
 from lepton_vision.errors import ConfigError, EvaluationError
+from lepton_vision.files import new_results
 
 if TYPE_CHECKING:
     from lepton_vision.types import Progress
@@ -109,7 +111,12 @@ def run_demo(
     started, out = time.perf_counter(), Path(out)
     _make_room(out)
     told = None if progress is None else lambda done, total: progress("write", done, total, "")
-    study = write_demo_study(out, patients=patients, seed=seed, progress=told)
+    with new_results(out, what="demo folder") as stage:
+        found = write_demo_study(stage, patients=patients, seed=seed, progress=told)
+        study = replace(
+            found,
+            **{name: out / getattr(found, name).relative_to(stage) for name in ("study", "labels", "inbox", "series")},
+        )
     config = demo_config(epochs=epochs, seed=seed)
     scored = (
         None if progress is None else lambda done, total, failed: progress("score", done, total, f"{failed} failed")

@@ -10,7 +10,7 @@ import numpy as np
 from lepton_vision.errors import BundleError, ConfigError
 from lepton_vision.evaluation.target_measures import measures_of
 from lepton_vision.inference import Predictions, predict
-from lepton_vision.inference.export import Int8, Runtime, export_bundle
+from lepton_vision.inference.export import Int8, Runtime, check_request, export_bundle
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
 from lepton_vision.transforms.dataset import ImageDataset
@@ -65,6 +65,7 @@ def export_int8(
             f"Expected one split for the ranges and another to judge on. Received: {judge_on!r} for both.",
             key="judge_on",
         )
+    check_request(bundle, Path(path), to=to)
     dataset = ImageDataset(manifest.subset(calibrate_on), bundle.config.preprocess)
     count = min(len(dataset), CALIBRATION_IMAGES)
     chosen = sorted(np.random.default_rng(seed).choice(len(dataset), count, replace=False).tolist())

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lepton_vision.errors import BundleError, ConfigError
-from lepton_vision.files import sync_folder, write_atomic
+from lepton_vision.files import check_place, sync_folder, write_atomic
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.engine_choice import TOLERANCE, calibration_pixels
 from lepton_vision.inference.exported import KEY, SUFFIXES, open_exported
@@ -61,13 +61,14 @@ def export_bundle(bundle: Bundle, path: str | Path, *, to: Runtime, int8: Int8 |
         BundleError: the file gives other probabilities or facts, or cannot be written; nothing stays of it.
     """
     path = Path(path)
-    _check_request(bundle, path, to=to)
+    check_request(bundle, path, to=to)
     model, facts = _model(bundle, to=to, gives_features=int8 is None), describe(bundle)
     if int8 is not None:
         from lepton_vision.inference.int8 import quantize
 
         model = quantize(model, int8.samples)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
             draft = Path(folder) / path.name
             _save(model, draft, facts if int8 is None else facts | {"int8": {}}, to=to)
@@ -82,7 +83,14 @@ def export_bundle(bundle: Bundle, path: str | Path, *, to: Runtime, int8: Int8 |
     return difference
 
 
-def _check_request(bundle: Bundle, path: Path, *, to: Runtime) -> None:
+def check_request(bundle: Bundle, path: Path, *, to: Runtime) -> None:
+    """Refuse what cannot be exported, or not to this place, before any work.
+
+    Raises:
+        ConfigError: a suffix that does not fit, or calibrators.
+        BundleError: the file cannot be written there.
+    """
+    check_place(path, what="export", error=BundleError)
     if SUFFIXES.get(path.suffix) != to:
         suffix = next(suffix for suffix, runtime in SUFFIXES.items() if runtime == to)
         raise ConfigError(f"Expected a file name that ends in {suffix}. Received: {path.suffix!r}.", key="out")

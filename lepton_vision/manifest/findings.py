@@ -13,7 +13,7 @@ import pandas as pd
 
 from lepton_vision.config import nearest
 from lepton_vision.errors import LeakageError, ManifestError
-from lepton_vision.files import atomic_file
+from lepton_vision.files import atomic_file, check_place
 from lepton_vision.manifest.storage import table_csv
 from lepton_vision.types import SPLITS, short_repr
 
@@ -223,10 +223,7 @@ class Audit:
             ManifestError: another suffix, or the file cannot be written.
         """
         path, table = Path(path), self.to_frame()
-        if path.suffix.lower() not in (".csv", ".parquet"):
-            raise ManifestError(
-                f"Findings are written to a .csv or .parquet file. Received: {path.suffix or 'no suffix'!r}.", path=path
-            )
+        check_output(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(path, private=True) as file:  # paths may hold names of patients
@@ -276,3 +273,16 @@ def _remedy(found: Sequence[Finding]) -> str:
 
 def _numbers(rows: Sequence[int], *, most: int = 8) -> str:
     return ", ".join(str(row) for row in rows[:most]) + (f" … ({len(rows)})" if len(rows) > most else "")
+
+
+def check_output(path: Path) -> None:
+    """Refuse a place that no findings can be written to, before any work.
+
+    Raises:
+        ManifestError: another suffix, a folder, or a place that cannot be written.
+    """
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise ManifestError(
+            f"Findings are written to a .csv or .parquet file. Received: {path.suffix or 'no suffix'!r}.", path=path
+        )
+    check_place(path, what="table of findings", error=ManifestError)

@@ -13,12 +13,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lepton_vision.errors import ManifestError
-from lepton_vision.files import atomic_file, csv_bytes, guarded, sidecar, unguarded
+from lepton_vision.files import atomic_file, check_place, csv_bytes, guarded, sidecar, unguarded
 from lepton_vision.manifest.schema import COLUMNS, IDENTITY_COLUMNS, STRING
 
 VERSION: Final = 1
 _KEY: Final = b"lepton_vision_manifest"
 _DTYPES: Final[dict[str, Any]] = {"text": STRING, "Int64": "Int64", "float64": "float64", "boolean": "boolean"}
+
+
+def check_output(path: Path) -> None:
+    """Refuse a place that no manifest can be written to, before any work.
+
+    Raises:
+        ManifestError: another suffix, a folder, or a place that cannot be written.
+    """
+    _suffix(path)
+    check_place(path, what="manifest", error=ManifestError)
 
 
 def write(

@@ -246,6 +246,7 @@ def _read_array(path: Path, *, member: str, limits: Limits, is_table: bool = Fal
     with _open(path) as archive:
         array = _check_member(archive, f"{member}.npy", size=path.stat().st_size, limits=limits, is_table=is_table)
         if array.info.compress_type == zipfile.ZIP_STORED and not array.is_fortran:
+            _check_sum(archive, array.info)
             offset = _data_offset(path, array.info) + array.start
             return np.memmap(path, dtype=array.dtype, mode="r", offset=offset, shape=array.shape)
         values = np.empty(math.prod(array.shape), dtype=array.dtype)
@@ -257,7 +258,15 @@ def _read_array(path: Path, *, member: str, limits: Limits, is_table: bool = Fal
                 if len(piece) < min(_CHUNK, array.bytes - place):
                     raise ReadError("The array ends too early. Copy the file again.", reason="truncated")
                 target[place : place + _CHUNK] = np.frombuffer(piece, np.uint8)
+            stream.read(1)  # at the end the checksum is compared
         return values.reshape(array.shape, order="F" if array.is_fortran else "C")
+
+
+def _check_sum(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+    """Read a member to its end, where its checksum is compared: what is mapped into memory never passes zipfile."""
+    with archive.open(info) as stream:
+        while stream.read(_CHUNK):
+            pass
 
 
 def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from lepton_vision.config import VolumeConfig
 from lepton_vision.errors import ScoringError
+from lepton_vision.files import check_folder, check_place
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.engine_choice import load_engine, warn_of_difference
 from lepton_vision.inference.samples import read_ahead
@@ -150,6 +151,10 @@ def score(
     asked = Sides.asked(masks, mask_format, reports=reports, codes=report_codes, heat_maps=heat_maps)
     sides = asked.checked(bundle, output)
     barred = [output, *sides.folders]
+    for folder in barred:
+        check_folder(folder, what="output folder", error=ScoringError)
+    if path_map is not None:
+        check_place(path_map, what="path map", error=ScoringError)
     found = require_inputs(inputs, config=bundle.config, leave_out=barred, limits=limits)
     if path_map is not None:
         write_path_map(found, path_map)

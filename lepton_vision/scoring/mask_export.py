@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lepton_vision.errors import ScoringError
+from lepton_vision.files import check_place
 from lepton_vision.geometry import is_same_spacing
 from lepton_vision.readers import read_image, read_series
 from lepton_vision.readers.mask import read_drawn
@@ -70,6 +71,7 @@ def export_mask(
         >>> export_mask("m.nii.gz", "m.dcm", source="study/ct", structures={"liver": [1]})  # doctest: +SKIP
     """
     mask_suffix(path)
+    check_place(path, what="mask", error=ScoringError)
     image = read_image(source) if series is None else read_series(source, series=series)
     drawn = read_drawn(mask, on=image)
     labels = _on_grid(_relabel(drawn, structures), drawn=drawn, image=image)

@@ -34,6 +34,22 @@ _AROUND = 2**16  # bytes that Linux maps at one fault (``fault_around_bytes``), 
 _TOUCHED_LIMIT = 4 * 2**20  # bytes mapped, at most, before the mapping's pages are given back
 
 
+class OnceInAll:
+    """A warning that is said once by this process and those that it forks."""
+
+    def __init__(self) -> None:
+        self._said = mmap.mmap(-1, 1)  # shared with them
+
+    def __reduce__(self) -> tuple[type[OnceInAll], tuple[()]]:
+        return OnceInAll, ()
+
+    def warn(self, logger: logging.Logger, message: str) -> None:
+        """Say it, unless it was said."""
+        if not self._said[0]:
+            self._said[0] = 1
+            logger.warning(message)
+
+
 class PixelCache:
     """Output of ``preprocess_image`` for the first rows of one dataset, as many as fit.
 
@@ -51,6 +67,7 @@ class PixelCache:
 
     def __init__(self, path: Path, *, rows: int, shape: tuple[int, int, int]) -> None:
         self.path, self.rows, self.shape = path, rows, shape
+        self._once = OnceInAll()
         self._map_file()
 
     @classmethod
@@ -77,12 +94,14 @@ class PixelCache:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _remove_stale(folder, name=name, keep=path)
-            count = _stored_rows(path)
+            count = _stored_rows(path, shape)
             if count is None:
+                if path.exists():
+                    _log.warning("The cache of decoded images is damaged: it is made anew.")
                 count = _affordable_rows(folder, len(rows), shape=shape, max_gb=max_gb)
                 if count:
                     _create(path, rows=count, shape=shape)
-                    count = _stored_rows(path)
+                    count = _stored_rows(path, shape)
             if count:
                 return cls(path, rows=count, shape=shape)
             _log.warning("Decoded images are not cached: no room. Images are decoded in each epoch.")
@@ -98,6 +117,7 @@ class PixelCache:
         pixels = self._read(row)
         if not self._is_whole[row]:
             if _checksum(pixels) != self._checksums[row]:
+                self._once.warn(_log, "An image in the cache is damaged: it is decoded anew.")
                 return None
             self._is_whole[row] = True  # whoever writes it again writes the same bytes
         return pixels
@@ -129,6 +149,7 @@ class PixelCache:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
+        self._once = OnceInAll()
         self._map_file()
 
     def _map_file(self) -> None:
@@ -197,13 +218,14 @@ def _affordable_rows(folder: Path, rows: int, *, shape: tuple[int, int, int], ma
     return max(0, min(rows, fitting))
 
 
-def _stored_rows(path: Path) -> int | None:
+def _stored_rows(path: Path, shape: tuple[int, int, int]) -> int | None:
     """Number of rows of an existing cache; None where there is none, or it is damaged."""
     try:
         with path.open("rb") as file:
             words = file.read(_PAGE).removeprefix(_MAGIC).split()
             rows, size = int(words[0]), int(words[1])
-            return rows if size == os.fstat(file.fileno()).st_size else None
+            is_whole = size == os.fstat(file.fileno()).st_size == _file_size(rows, shape)
+            return rows if is_whole else None
     except (FileNotFoundError, IndexError, ValueError):
         return None
 
@@ -224,7 +246,7 @@ def _create(path: Path, *, rows: int, shape: tuple[int, int, int]) -> None:
         try:
             os.link(temporary, path)  # unlike a rename it never replaces what another process has just made
         except FileExistsError:
-            if _stored_rows(path) is None:
+            if _stored_rows(path, shape) is None:
                 Path(temporary).replace(path)
         except OSError:  # a file system without hard links
             Path(temporary).replace(path)

@@ -17,13 +17,14 @@ import numpy as np
 
 from lepton_vision import __version__
 from lepton_vision.config import Config, fingerprint
-from lepton_vision.files import write_atomic
+from lepton_vision.files import is_whole, sealed, unsealed, write_atomic
+from lepton_vision.transforms.cache import OnceInAll
 from lepton_vision.transforms.preprocess import UInt16Pixels
 from lepton_vision.transforms.volume_patch import Points, StoredMask
 
 _log = logging.getLogger(__name__)
 
-_VERSION = 1  # raise it whenever a file's layout changes; the package's version stands for the voxels
+_VERSION = 2  # raise it whenever a file's layout changes; the package's version stands for the voxels
 _DAY = 86400.0
 
 
@@ -45,7 +46,7 @@ class Prepared:
 
 
 class VolumeCache:
-    """A folder with one file for each prepared volume; its name stands for the source, its version and the settings.
+    """A folder with two sealed files for each prepared volume; the name stands for source, version and settings.
 
     A file is written whole or not at all, so that processes need no lock: two that write the same volume write the
     same bytes. Folds of one study share them.
@@ -64,7 +65,7 @@ class VolumeCache:
         volume = {key: sections["volume"][key] for key in ("view", "spacing_mm", "tilt", "gaps")}
         structures = None if config.segmentation is None else sorted(config.segmentation.numbers.items())
         self._settings = fingerprint([_VERSION, __version__, preprocess, volume, structures])
-        self._is_full = False
+        self._is_full, self._whole, self._once = False, set[str](), OnceInAll()
 
     def name(self, *sources: str) -> str:
         """Name of a volume, 32 hexadecimal digits.
@@ -75,11 +76,19 @@ class VolumeCache:
         return hashlib.sha256(os.fsencode("\n".join((self._settings, *sources)))).hexdigest()[:32]
 
     def get(self, name: str) -> Prepared | None:
-        """Return a volume that was kept, its voxels mapped; None where it is not there or damaged."""
+        """Return a volume that was kept, its voxels mapped; None where it is not there or damaged.
+
+        Each process reads the voxels once to compare their checksum.
+        """
         path = self.folder / f"{name}.volume"
         try:
+            plain = unsealed((self.folder / f"{name}.facts").read_bytes())
+            if plain is None or not (name in self._whole or is_whole(path)):
+                self._once.warn(_log, "A volume in the cache is damaged: it is prepared anew.")
+                return None
+            self._whole.add(name)
             stored: Any = np.load(path, mmap_mode="r")
-            with np.load(self.folder / f"{name}.facts") as facts:
+            with np.load(io.BytesIO(plain)) as facts:
                 points, spacing, has_mask = facts["points"], facts["spacing_mm"], bool(facts["has_mask"])
             if time.time() - path.stat().st_mtime > _DAY:
                 os.utime(path)  # it is in use
@@ -108,10 +117,8 @@ class VolumeCache:
             np.savez(facts, points=volume.points, spacing_mm=np.asarray(spacing), has_mask=volume.mask is not None)
             voxels = io.BytesIO()
             np.save(voxels, np.ascontiguousarray(planes, dtype=np.uint16))
-            write_atomic(self.folder / f"{name}.facts", facts.getvalue())
-            write_atomic(
-                self.folder / f"{name}.volume", voxels.getbuffer().tobytes()
-            )  # last: it says that both are there
+            write_atomic(self.folder / f"{name}.facts", sealed(facts.getvalue()))
+            write_atomic(self.folder / f"{name}.volume", sealed(voxels.getvalue()))  # last: it says that both are there
         except OSError as error:
             self._is_full = True
             _log.warning("Volumes are not cached: %s.", os.strerror(error.errno) if error.errno else error)

@@ -92,3 +92,19 @@ def test_alpha_is_not_taken_for_the_width_of_a_volume(tmp_path: Path, channels: 
         with pytest.raises(ReadError, match="alpha") as caught:
             read(path)
         assert caught.value.reason == "unsupported"
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed], ids=["stored", "compressed"])
+def test_a_flipped_bit_of_an_array_is_corrupt(tmp_path: Path, save: Callable[..., None]) -> None:
+    """A stored array is mapped into memory, where nobody compares the checksum of the zip file."""
+    images = np.random.default_rng(0).integers(0, 256, (20, 16, 16), dtype=np.uint8)
+    save(tmp_path / "whole.npz", images=images)
+    whole = (tmp_path / "whole.npz").read_bytes()
+    for number, place in enumerate(range(400, 5000, 511)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        path = tmp_path / f"{number}.npz"
+        path.write_bytes(damaged)
+        with pytest.raises(ReadError) as caught:
+            read_npz_frame(path, "images", frame=0)
+        assert caught.value.reason == "corrupt"

@@ -144,14 +144,23 @@ def test_a_damaged_store_costs_time_only(tmp_path: Path, caplog: pytest.LogCaptu
     expected = fixed(folder=tmp_path).loader(model, tiny_loader()).features
     (path,) = tmp_path.glob("*.features")
     with sqlite3.connect(path) as opened:
-        opened.execute("UPDATE features SET entry = X'00' WHERE key = 'image 3'")
+        (entry,) = opened.execute("SELECT entry FROM features WHERE key = 'image 3'").fetchone()
+        flipped = bytes([*entry[:-40], entry[-40] ^ 1, *entry[-39:]])  # among the figures: safetensors would read it
+        opened.executemany("UPDATE features SET entry = ? WHERE key = ?", [(flipped, "image 3"), (b"", "image 5")])
     opened.close()
     dataset = TinyDataset()
     assert torch.equal(fixed(folder=tmp_path).loader(model, tiny_loader(dataset)).features, expected)
-    assert dataset.seen == [(3, None)]
-    path.write_bytes(b"no database at all" * 100)
-    assert torch.equal(fixed(folder=tmp_path).loader(model, tiny_loader()).features, expected)
-    assert "Features are not kept on disk" in caplog.text
+    assert dataset.seen == [(3, None), (5, None)]
+    assert caplog.messages == ["An entry of the store of features is damaged: computed anew."]
+    whole = path.read_bytes()
+    for damaged in (b"no database at all" * 100, whole[:5000], whole[:4100] + b"\xff" * 3000 + whole[7100:]):
+        caplog.clear()
+        path.write_bytes(damaged)
+        assert torch.equal(fixed(folder=tmp_path).loader(model, tiny_loader()).features, expected)
+        assert caplog.messages == ["The store of features is damaged: they are computed anew."]
+        dataset = TinyDataset()
+        assert torch.equal(fixed(folder=tmp_path).loader(model, tiny_loader(dataset)).features, expected)
+        assert dataset.seen == []
 
 
 def test_the_store_stops_growing_at_its_bound(tmp_path: Path) -> None:

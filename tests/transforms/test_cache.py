@@ -118,13 +118,37 @@ def test_parts_of_a_manifest_keep_their_own_files(tmp_path: Path, manifest: Mani
     assert len(list(folder.iterdir())) == 2
 
 
-@pytest.mark.parametrize("damage", ["truncated", "header", "empty"])
-def test_a_damaged_file_is_replaced(tmp_path: Path, rows: RowTable, damage: str) -> None:
+def test_no_flipped_bit_of_a_kept_image_is_returned_and_it_is_said_once(
+    tmp_path: Path, rows: RowTable, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened(tmp_path, rows).put(4, pixels_of(4))
+    (path,) = tmp_path.iterdir()
+    whole, start = path.read_bytes(), path.stat().st_size - 7 * 512  # the file ends with rows 4 … 10 of 512 bytes
+    sums = 4096 + 4 * 4
+    for bit in (*range(8 * start, 8 * (start + 512), 43), *range(8 * sums, 8 * (sums + 4))):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        cache = opened(tmp_path, rows)
+        caplog.clear()
+        assert [cache.get(4) for _ in range(3)] == [None] * 3
+        assert caplog.messages == ["An image in the cache is damaged: it is decoded anew."]
+        cache.put(4, pixels_of(4))
+        assert (cache.get(4) == pixels_of(4)).all()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "header", "empty", "count"])
+def test_a_damaged_file_is_replaced(
+    tmp_path: Path, rows: RowTable, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     cache = opened(tmp_path / "cache", rows)
     path, content = cache.path, cache.path.read_bytes()
     del cache
-    path.write_bytes({"truncated": content[:-10], "header": b"?" * 4096 + content[4096:], "empty": b""}[damage])
+    damaged = {"truncated": content[:-10], "header": b"?" * 4096 + content[4096:], "empty": b""}
+    damaged["count"] = content.replace(b"\n%d " % len(rows), b"\n%d " % (len(rows) + 8), 1)
+    path.write_bytes(damaged[damage])
     again = opened(tmp_path / "cache", rows)
+    assert "The cache of decoded images is damaged: it is made anew." in caplog.messages
     assert again.filled == 0
     again.put(9, pixels_of(9))
     assert (again.get(9) == pixels_of(9)).all()

@@ -138,9 +138,29 @@ def test_the_cache_is_shared_and_forgets_what_changed(manifest: Manifest, tmp_pa
     other = volume_config("preprocess.windows=[full]")
     third = VolumeDataset(manifest, other, cache=VolumeCache(tmp_path / "c", other, max_gb=1.0))
     assert not torch.equal(third.batch([0]).images, expected[0].images)
-    kept[0].write_bytes(kept[0].read_bytes()[:200])  # a damaged file is prepared again
-    fourth = VolumeDataset(manifest, config, cache=cache)
-    assert all(same(fourth.batch([row]), expected[row]) for row in range(6))
+
+
+def test_no_flipped_bit_of_a_kept_volume_is_taken_and_it_is_said_once(
+    manifest: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, message = volume_config(), "A volume in the cache is damaged: it is prepared anew."
+    expected = VolumeDataset(manifest, config).batch([0])
+    VolumeDataset(manifest, config, cache=VolumeCache(tmp_path, config, max_gb=1.0)).batch([0])
+    for path in sorted(tmp_path.iterdir()):
+        whole = path.read_bytes()
+        for place in (0, 9, 100, len(whole) // 2, len(whole) - 30, len(whole) - 1, None):
+            damaged = bytearray(whole)
+            if place is None:
+                del damaged[200:]
+            else:
+                damaged[place] ^= 4
+            path.write_bytes(damaged)
+            caplog.clear()
+            for _ in range(2):
+                found = VolumeDataset(manifest, config, cache=VolumeCache(tmp_path, config, max_gb=1.0)).batch([0])
+                assert same(found, expected)
+            assert caplog.messages == [message]
+            assert path.read_bytes() == whole  # made anew
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
