@@ -121,15 +121,16 @@ def test_parts_of_a_manifest_keep_their_own_files(tmp_path: Path, manifest: Mani
 def test_no_flipped_bit_of_a_kept_image_is_returned_and_it_is_said_once(
     tmp_path: Path, rows: RowTable, caplog: pytest.LogCaptureFixture
 ) -> None:
-    opened(tmp_path, rows).put(4, pixels_of(4))
-    (path,) = tmp_path.iterdir()
-    whole, start = path.read_bytes(), path.stat().st_size - 7 * 512  # the file ends with rows 4 … 10 of 512 bytes
+    folder = tmp_path / "cache"
+    opened(folder, rows).put(4, pixels_of(4))
+    (path,) = folder.iterdir()
+    whole, start = path.read_bytes(), path.stat().st_size - (len(rows) - 4) * 512  # the file ends with the rows
     sums = 4096 + 4 * 4
     for bit in (*range(8 * start, 8 * (start + 512), 43), *range(8 * sums, 8 * (sums + 4))):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
-        cache = opened(tmp_path, rows)
+        cache = opened(folder, rows)
         caplog.clear()
         assert [cache.get(4) for _ in range(3)] == [None] * 3
         assert caplog.messages == ["An image in the cache is damaged: it is decoded anew."]
