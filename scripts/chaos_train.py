@@ -65,7 +65,7 @@ def write_study(folder, images):
 
 
 def settings(epochs):
-    """A small network with everything that has a state: averaged weights, accumulated batches, dropout, augmentation."""
+    """A small network with all that has a state: averaged weights, accumulated batches, dropout, augmentation."""
     return lv.Config.from_dict(
         {
             "targets": [{"name": "finding", "kind": "binary", "classes": ["0", "1"]}],
