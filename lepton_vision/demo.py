@@ -95,6 +95,12 @@ def _make_room(out: Path) -> None:
     (out / _MARK).write_text("Made by `lepton-vision demo`, which replaces what it wrote here.\n", encoding="utf-8")
 
 
+def _moved(study: DemoStudy, stage: Path, out: Path) -> DemoStudy:
+    """The same, whose files have moved from one folder to another."""
+    places = {name: out / getattr(study, name).relative_to(stage) for name in ("study", "labels", "inbox", "series")}
+    return replace(study, **places)
+
+
 def run_demo(
     out: str | Path, *, patients: int = PATIENTS, seed: int = 0, epochs: int = 12, progress: Progress | None = None
 ) -> dict[str, Any]:
@@ -112,11 +118,7 @@ def run_demo(
     _make_room(out)
     told = None if progress is None else lambda done, total: progress("write", done, total, "")
     with new_results(out, what="demo folder") as stage:
-        found = write_demo_study(stage, patients=patients, seed=seed, progress=told)
-        study = replace(
-            found,
-            **{name: out / getattr(found, name).relative_to(stage) for name in ("study", "labels", "inbox", "series")},
-        )
+        study = _moved(write_demo_study(stage, patients=patients, seed=seed, progress=told), stage, out)
     config = demo_config(epochs=epochs, seed=seed)
     scored = (
         None if progress is None else lambda done, total, failed: progress("score", done, total, f"{failed} failed")
