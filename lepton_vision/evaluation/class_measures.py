@@ -118,8 +118,10 @@ class MultilabelMeasures:
         return analytic(self._parts, micro=self._micro, confidence=confidence, averaged=self.averaged)
 
     def calibration(self, confidence: float) -> dict[str, Figure]:
-        """Figures of the calibration error, of each class and as means over the classes."""
-        return calibration(self._parts, confidence=confidence, is_over=self.averaged["ece"], caveat=self.caveat("ece"))
+        """Calibration errors of each class and their means over the classes, and the accuracy of each at one half."""
+        half = {k: part.at_half(confidence) for k, part in self._parts.items()}
+        found = calibration(self._parts, confidence=confidence, is_over=self.averaged["ece"], caveat=self.caveat("ece"))
+        return found | {f"{name}_{k}": figure for k, figures in half.items() for name, figure in figures.items()}
 
     def caveat(self, name: str) -> str:
         """Return which classes a mean is without; "" where it has all."""

@@ -19,6 +19,7 @@ from lepton_vision.evaluation.bands import curve_bands
 from lepton_vision.evaluation.cases import WorstCase, unsure_cases, worst_cases
 from lepton_vision.evaluation.composites import with_edges
 from lepton_vision.evaluation.curves import ClassCurves, class_curves
+from lepton_vision.evaluation.expected import Expected, expected_at
 from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, patient_units
 from lepton_vision.evaluation.many_classes import SHOWN, ManyClassMeasures, are_many
 from lepton_vision.evaluation.measures import Extent
@@ -87,6 +88,15 @@ class Evaluation:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     analyses: Analyses = field(default_factory=Analyses)
 
+    def expected(self, target: Target) -> tuple[Expected, ...]:
+        """What the operating point was to be expected to give on as many cases as these, from validation."""
+        if target.is_exclusive or self.split == self.operating_point.chosen_on:
+            return ()
+        names = (target.positive,) if target.kind == "binary" else target.classes
+        counts = self.confusion[target.name].reshape(-1, 2, 2).sum(axis=2).tolist()
+        new = {name: (positives, negatives) for name, (negatives, positives) in zip(names, counts, strict=True)}
+        return expected_at(self.operating_point, target, new=new, confidence=self.confidence)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: undefined numbers are None, and no path of a file is in it."""
         targets = {
@@ -99,6 +109,7 @@ class Evaluation:
                 "curves": [curves.to_dict() for curves in self.curves[target.name]],
                 "worst": [case.to_dict() for case in self.worst[target.name]],
                 "unsure": [case.to_dict() for case in self.unsure.get(target.name, ())],
+                "expected": [one._asdict() for one in self.expected(target)],
             }
             for target in self.targets
         }

@@ -100,6 +100,7 @@ class BinaryMeasures:
         self._ranking = Ranking.of(truth > 0, prob, unit=unit)
         self.averaged: dict[str, BoolArray] = {}  # one class has no means
         self.is_decided = not bool(np.isnan(threshold).any())
+        self.is_half = bool(np.all(np.asarray(threshold) == 0.5))
         called = are_called(prob, threshold)
         self._rows = {
             "sensitivity": truth > 0,
@@ -242,8 +243,17 @@ class BinaryMeasures:
         return calibration_error(self._truth, self._prob, unit=self._unit, confidence=confidence)
 
     def calibration(self, confidence: float) -> dict[str, Figure]:
-        """Figures of the calibration error, by name."""
-        return self.calibration_error(confidence).figures()
+        """Figures of the calibration error, and the accuracy at a threshold of one half, by name."""
+        return self.calibration_error(confidence).figures() | self.at_half(confidence)
+
+    def at_half(self, confidence: float) -> dict[str, Figure]:
+        """Accuracy at a threshold of one half with Wilson's interval; nothing where that is the operating point."""
+        if not self.n or not self.is_decided or self.is_half:
+            return {}
+        right = (are_called(self._prob, 0.5) == (self._truth > 0)).astype(np.float64)
+        sums = unit_sums(np.column_stack([right, np.ones(self.n)]), self._unit, units=self.units)
+        wilson = clustered_proportion(sums[:, 0], sums[:, 1], confidence=confidence)[0]
+        return {"accuracy_at_half": Figure(float(right.mean()), wilson.low, wilson.high, self.n, "", "wilson")}
 
     def caveat(self, name: str) -> str:
         """Return what must be said beside a figure: nothing."""

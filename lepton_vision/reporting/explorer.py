@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 from scipy.special import ndtri
@@ -14,9 +16,10 @@ from lepton_vision.evaluation.intervals import wilson
 from lepton_vision.evaluation.thresholds import ThresholdTable
 from lepton_vision.reporting.charts import LARGEST_GRID
 from lepton_vision.reporting.figures import Line, roc_figure, scores_figure, small_frame, to_svg
-from lepton_vision.reporting.view import is_known, number, range_text
-from lepton_vision.types import Target
+from lepton_vision.reporting.view import has_width, is_known, number, range_text
+from lepton_vision.types import Figure, Target
 
+_SHOWN = ("sensitivity", "specificity", "ppv", "npv")
 # Sensitivities whose thresholds the table lists: a reader wants to know what the next finding costs.
 _LISTED = (1.0, 0.99, 0.975, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
 
@@ -76,13 +79,18 @@ def make_explorers(evaluation: Evaluation, target: Target, *, anchor: str) -> li
     for k, curves in enumerate(evaluation.curves.get(target.name, ())[:LARGEST_GRID]):
         if curves.thresholds.positives and curves.thresholds.negatives:
             frozen = thresholds[k] if k < len(thresholds) and is_known(thresholds[k]) else None
-            name = f"{anchor}-explore-{k}"
-            found.append(_explorer(curves, frozen, name=name, confidence=evaluation.confidence))
+            name, end = f"{anchor}-explore-{k}", "" if target.kind == "binary" else f"_{curves.class_name}"
+            figures = [evaluation.figures[target.name].get(f"{key}{end}") for key in _SHOWN]
+            found.append(_explorer(curves, frozen, figures, name=name, confidence=evaluation.confidence))
     return found
 
 
-def _explorer(curves: ClassCurves, frozen: float | None, *, name: str, confidence: float) -> Explorer:
+def _explorer(
+    curves: ClassCurves, frozen: float | None, figures: Sequence[Figure | None], *, name: str, confidence: float
+) -> Explorer:
     table = curves.thresholds
+    rows = _rows(table, frozen, figures)
+    own = next((row.cells for row in rows if row.is_frozen), (("", ""), ("", "")))
     start = 0.5 if frozen is None else frozen
     at = int(np.argmin(np.abs(table.threshold - start)))
     prevalence = table.positives / (table.positives + table.negatives)
@@ -96,6 +104,7 @@ def _explorer(curves: ClassCurves, frozen: float | None, *, name: str, confidenc
         "at": at,
         "prevalence": prevalence,
         "z": float(ndtri(0.5 + confidence / 2)),
+        "ranges": [interval for _, interval in own[:2]],
         "frame": small_frame(),
     }
     roc = to_svg(roc_figure([Line(curves)], is_small=True), name=f"{name}-roc", label=f"ROC of {curves.class_name}")
@@ -104,7 +113,7 @@ def _explorer(curves: ClassCurves, frozen: float | None, *, name: str, confidenc
     return Explorer(
         name,
         curves.class_name,
-        _rows(table, frozen),
+        rows,
         json.dumps(data, separators=(",", ":"), allow_nan=False),
         table.threshold.size,
         at,
@@ -115,22 +124,27 @@ def _explorer(curves: ClassCurves, frozen: float | None, *, name: str, confidenc
     )
 
 
-def _rows(table: ThresholdTable, frozen: float | None) -> tuple[Row, ...]:
+def _rows(table: ThresholdTable, frozen: float | None, figures: Sequence[Figure | None]) -> tuple[Row, ...]:
     """The highest threshold that reaches each listed sensitivity, and the operating point."""
     reached = [int(np.flatnonzero(table.sensitivity >= level - 1e-12)[-1]) for level in _LISTED]
     if frozen is not None:
         reached.append(int(np.argmin(np.abs(table.threshold - frozen))))
     places = sorted(set(reached), key=lambda k: -table.threshold[k])
-    return tuple(_row(table, k, is_frozen=frozen is not None and k == reached[-1]) for k in places)
+    at = reached[-1] if frozen is not None else None
+    return tuple(_row(table, k, is_frozen=k == at, figures=figures if k == at else ()) for k in places)
 
 
-def _row(table: ThresholdTable, k: int, *, is_frozen: bool) -> Row:
+def _row(table: ThresholdTable, k: int, *, is_frozen: bool, figures: Sequence[Figure | None]) -> Row:
+    """Decisions with Wilson's intervals; at the operating point with those that the page has of the same figures."""
     tp, fp = int(table.true_positives[k]), int(table.false_positives[k])
     fn, tn = table.positives - tp, table.negatives - fp
     cells = []
-    for part, whole in ((tp, tp + fn), (tn, tn + fp), (tp, tp + fp), (tn, tn + fn)):
+    shares = ((tp, tp + fn), (tn, tn + fp), (tp, tp + fp), (tn, tn + fn))
+    for (part, whole), own in zip_longest(shares, figures):
         low, high = (float(end) for end in wilson(part, whole))
         interval = range_text(low, high, digits=2) if whole else ""
+        if own is not None and whole and abs(own.value - part / whole) < 1e-9:
+            interval = range_text(own.low, own.high) if has_width(own) else ""
         cells.append((number(part / whole if whole else np.nan), interval))
     return Row(_short(float(table.threshold[k])), tuple(cells), tuple(f"{n:,}" for n in (tp, fn, fp, tn)), is_frozen)
 

@@ -26,7 +26,8 @@ def point_story(evaluation: Evaluation, target: Target) -> str:
     where = "Here" if evaluation.split is None else f"On the {split_name(evaluation.split)} split"
     found = f" {where} it gives {means}{here}." if here else ""
     threshold = f"Threshold {threshold_text(evaluation, target)}: " if target.kind == "binary" else "Thresholds: "
-    return f"{threshold}{point_origin(evaluation)}{_there(point.figures.get(target.name, ()))}.{missing}{found}"
+    there, expected = _there(point.figures.get(target.name, ())), _expected(evaluation, target)
+    return f"{threshold}{point_origin(evaluation)}{there}.{missing}{found}{expected}"
 
 
 def _there(figures: tuple[PointFigures, ...]) -> str:
@@ -37,6 +38,22 @@ def _there(figures: tuple[PointFigures, ...]) -> str:
     shown = (sum(getattr(one, name) for one in figures) / len(figures) for name in ("sensitivity", "specificity"))
     sensitivity, specificity = map(number, shown)
     return f" (there: sensitivity {sensitivity}, specificity {specificity})"
+
+
+def _expected(evaluation: Evaluation, target: Target) -> str:
+    """What validation lets expect of as many cases as these; of a multilabel target by class."""
+    said = []
+    for one in evaluation.expected(target):
+        shares = f"sensitivity {_ends(one.sensitivity)}, specificity {_ends(one.specificity)}"
+        said.append(shares if target.kind == "binary" else f"{one.class_name} {shares}")
+    if not said:
+        return ""
+    level = f"{evaluation.confidence * 100:g} % prediction interval from validation"
+    return f" To be expected of as many new cases: {'; '.join(said)} ({level})."
+
+
+def _ends(ends: tuple[float, float]) -> str:
+    return f"{number(ends[0])} – {number(ends[1])}"
 
 
 def _with_interval(figure: Figure) -> str:

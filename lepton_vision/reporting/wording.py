@@ -31,6 +31,10 @@ TERMS: Mapping[str, Term] = {
     "ppv": Term("PPV", "Share of the calls “positive” that were correct; holds at this prevalence only."),
     "npv": Term("NPV", "Share of the calls “negative” that were correct; holds at this prevalence only."),
     "accuracy": Term("Accuracy", "Share of correct decisions; easy to reach where one class is rare."),
+    "accuracy_at_half": Term(
+        "Accuracy at 0.5",
+        "Share of right decisions if a probability of one half were the threshold, as often published.",
+    ),
     "balanced_accuracy": Term("Balanced accuracy", "Mean over the classes of the share decided correctly."),
     "f1": Term("F1", "Harmonic mean of sensitivity and PPV."),
     "f1_macro": Term("F1 (mean)", "Harmonic mean of sensitivity and PPV, averaged over the classes."),
@@ -66,7 +70,16 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "Decisions at the operating point",
         (
             *("sensitivity", "specificity", "ppv", "npv", "ppv_at_prevalence", "npv_at_prevalence"),
-            *("lr_positive", "lr_negative", "accuracy", "balanced_accuracy", "f1", "f1_macro", "mcc"),
+            *(
+                "lr_positive",
+                "lr_negative",
+                "accuracy",
+                "accuracy_at_half",
+                "balanced_accuracy",
+                "f1",
+                "f1_macro",
+                "mcc",
+            ),
             *("kappa_quadratic", "class_error"),
         ),
     ),

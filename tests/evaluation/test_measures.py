@@ -304,3 +304,16 @@ def test_ratios_without_a_bound_are_undefined_and_say_why() -> None:
         assert word in measures.reason(name)
     assert measures.reason("mcc") == "every sample is called alike"
     assert metrics.matthews_corrcoef(truth, prob >= 0.0) == 0.0  # scikit-learn's convention; ours is unknown
+
+
+def test_accuracy_at_one_half_stands_beside_that_at_the_point(random_predictions: Make) -> None:
+    predictions = random_predictions(unknown=0.0)
+    figures = evaluate(predictions, operating_point=POINT, config=EvaluationConfig(replicates=100)).figures
+    truth, prob = predictions.y_true, predictions.y_prob
+    found = figures["sick"]["accuracy_at_half"]
+    assert found.value == pytest.approx(metrics.accuracy_score(truth["sick"], prob["sick"] >= 0.5))
+    assert found.low < found.value < found.high
+    expected = metrics.accuracy_score(truth["signs"][:, 0], prob["signs"][:, 0] >= 0.5)
+    assert figures["signs"]["accuracy_at_half_edema"].value == pytest.approx(expected)
+    assert "accuracy_at_half_mass" not in figures["signs"]  # 0.5 is its operating point
+    assert "accuracy_at_half" not in figures["organ"]

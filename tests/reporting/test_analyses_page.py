@@ -13,6 +13,7 @@ from analysis_studies import make_analyses, make_maps
 from html_pages import Page
 from PIL import Image as Picture
 from report_studies import BINARY, make_evaluation
+from scipy.stats import betabinom
 
 from lepton_vision.evaluation.analyses import Analyses
 from lepton_vision.evaluation.classification import Evaluation
@@ -87,6 +88,23 @@ def test_other_intervals_stand_beside_the_bootstrap(binary: Evaluation) -> None:
     assert f"{name}, logit scale, t {student.low:.3f} – {student.high:.3f}" in words
     assert f"{name} {delong.low:.3f} – {delong.high:.3f}" in words
     assert "Clopper–Pearson" in words
+
+
+def test_the_page_says_what_validation_lets_expect(binary: Evaluation) -> None:
+    """SciPy's beta-binomial for as many cases as the page shows; an older point without counts says nothing."""
+    (tn, fp), (fn, tp) = binary.confusion["covid"].tolist()
+    there = PointFigures(sensitivity=0.95, specificity=0.8, ppv=0.8, npv=0.95, n=140, positives=60)
+    point = dataclasses.replace(binary.operating_point, chosen_on="val", n=140, figures={"covid": (there,)})
+    found = dataclasses.replace(binary, split="test", operating_point=point)
+    ends = betabinom(tp + fn, 57.5, 3.5).ppf([0.025, 0.975]) / (tp + fn)
+    text = f"To be expected of as many new cases: sensitivity {ends[0]:.3f} – {ends[1]:.3f}, specificity "
+    assert text in Page(render_report(found)).words
+    (stored,) = found.to_dict()["targets"]["covid"]["expected"]
+    assert stored["sensitivity"] == pytest.approx(tuple(ends))
+    assert (stored["positives"], stored["negatives"]) == (tp + fn, tn + fp)
+    old = dataclasses.replace(found, operating_point=dataclasses.replace(point, figures={}))
+    assert "To be expected" not in Page(render_report(old)).words
+    assert "Accuracy at 0.5" in Page(render_report(found)).words or point.thresholds["covid"] == (0.5,)
 
 
 def decode(uri: str) -> np.ndarray:

@@ -49,7 +49,11 @@ def test_the_table_is_scikit_learns(predictions: Predictions) -> None:
                     metrics.precision_score(truth, called), metrics.precision_score(1 - truth, ~called))  # fmt: skip
         assert [value for value, _ in row.cells] == [f"{value:.3f}" for value in expected]
         low, high = wilson(tp, tp + fn)
-        assert row.cells[0][1] == f"{float(low):.2f} – {float(high):.2f}"
+        own = evaluation.figures["covid"]["sensitivity"]
+        one_interval = f"{own.low:.3f} – {own.high:.3f}" if row.is_frozen else f"{float(low):.2f} – {float(high):.2f}"
+        assert row.cells[0][1] == one_interval
+    figures = [evaluation.figures["covid"][name] for name in ("sensitivity", "specificity")]
+    assert data["ranges"] == [f"{one.low:.3f} – {one.high:.3f}" for one in figures]
 
 
 def test_every_class_of_a_multilabel_target_has_one_and_a_multiclass_target_none(several: Evaluation) -> None:
@@ -88,7 +92,9 @@ def check(shown: dict[str, str], predictions: Predictions, threshold: float, pre
     for key, part, whole in (("sensitivity", tp, tp + fn), ("specificity", tn, tn + fp)):
         assert float(shown[key]) == pytest.approx(part / whole, abs=6e-4)
         low, high = wilson(part, whole)
-        assert shown[f"{key}-range"] == f"{float(low):.2f} – {float(high):.2f}"
+        own = make_evaluation((BINARY,)).figures["covid"][key]  # at the frozen point, as elsewhere in the page
+        ranges = (f"{float(low):.2f} – {float(high):.2f}", f"{own.low:.3f} – {own.high:.3f}")
+        assert shown[f"{key}-range"] == ranges[own.value == part / whole]
     for key, part, whole in (("ppv", right, right + alarms), ("npv", cleared, cleared + missed)):
         assert shown[key] == "–" if whole == 0 else float(shown[key]) == pytest.approx(part / whole, abs=6e-4)
     for key, share in (("found", right), ("missed", missed), ("alarms", alarms), ("ill", prevalence)):

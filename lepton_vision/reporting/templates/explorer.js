@@ -32,8 +32,9 @@
       var ppv = share(p * sensitivity, p * sensitivity + (1 - p) * (1 - specificity));
       var npv = share((1 - p) * specificity, (1 - p) * specificity + p * (1 - sensitivity));
       put("sensitivity", text(sensitivity)); put("specificity", text(specificity));
-      put("sensitivity-range", wilson(tp, data.positives, data.z));
-      put("specificity-range", wilson(tn, data.negatives, data.z));
+      var own = at === data.at ? data.ranges : ["", ""];
+      put("sensitivity-range", own[0] || wilson(tp, data.positives, data.z));
+      put("specificity-range", own[1] || wilson(tn, data.negatives, data.z));
       put("ppv", text(ppv)); put("npv", text(npv));
       put("tp", tp); put("fn", fn); put("fp", fp); put("tn", tn);
       put("found", text(1000 * p * sensitivity, 0)); put("ill", text(1000 * p, 0));
