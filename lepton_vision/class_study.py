@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,14 +21,24 @@ from lepton_vision.evaluation.conformal import fit_set_rules
 from lepton_vision.evaluation.external import Site
 from lepton_vision.inference import Predictions, predict
 from lepton_vision.inference.reference import measure_novelty
+from lepton_vision.inference.seen_rows import SeenRows
 from lepton_vision.inspection import data_flow
 from lepton_vision.ledger import Ledger, names_of
 from lepton_vision.manifest import Manifest
 from lepton_vision.manifest.labels import require_labels
 from lepton_vision.manifest.mask_values import check_monitor
-from lepton_vision.models import Bundle
+from lepton_vision.models import Bundle, build_model
+from lepton_vision.models.device import choose_precision
+from lepton_vision.models.encoder import STAGES
 from lepton_vision.results import Model, write_results
-from lepton_vision.types import Progress, Target
+from lepton_vision.training.features import FixedStages
+from lepton_vision.types import Batch, Progress, Target
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.utils.data import DataLoader
+
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -118,6 +128,22 @@ def _unjudged(part: Manifest, target: Target, *, split: str) -> str:
     )
 
 
+def pooled_features(
+    config: Config, fixed: FixedStages, train: DataLoader[Batch], val: DataLoader[Batch] | None, device: torch.device
+) -> tuple[Tensor, Tensor] | None:
+    """What a fixed encoder gave of the rows of train and validation, from the store; None where it is to be run.
+
+    In float32 alone, where it is what the network gives in use, to the bit.
+    """
+    is_plain = config.volume is None and config.segmentation is None and not config.model.mirrored
+    is_whole = config.train.cache_features and fixed.count == len(STAGES) and fixed.is_kept
+    formats = {choose_precision(name, device) for name in (config.train.precision, "auto")}  # trained in, used in
+    if val is None or formats != {"fp32"} or not (is_plain and is_whole):
+        return None
+    network = build_model(config).to(device)
+    return fixed.loader(network, train).features, fixed.loader(network, val).features
+
+
 def settle(
     bundle: Bundle,
     val: Manifest | None,
@@ -126,29 +152,42 @@ def settle(
     stated: float | None = None,
     device: str = "auto",
     cache_dir: Path | None = None,
+    pooled: Callable[[], tuple[Tensor, Tensor] | None] = lambda: None,
+    progress: Progress | None = None,
 ) -> Bundle:
     """Fit the calibration, then choose operating point and set rules on the calibrated probabilities, on validation.
 
     How far a new image is from the rows of ``train`` is measured by those of validation too. A bundle of masks alone
-    has none of all this. Without validation it is only ``stated`` at which probability the bundle decides.
+    has none of all this. Without validation it is only ``stated`` at which probability the bundle decides. The network
+    sees each row of validation once; where the encoder was fixed, ``pooled`` may give the features (N, F) of train and
+    validation that it gave before, and then it sees none.
     """
     if not bundle.targets:
         return bundle
     if val is None:
         return bundle if stated is None else _decide_at(bundle, stated)
-    bundle = bundle.with_novelty(measure_novelty(bundle, train, val, device=device, cache_dir=cache_dir))
+    how: dict[str, Any] = {"device": device, "cache_dir": cache_dir}
+    known = pooled() or (None, None)
+    seen = SeenRows(bundle, val, pooled=known[1], progress=_told(progress, "validation"), **how)
+    told = _told(progress, "training images as reference")
+    novelty = measure_novelty(bundle, train, seen, rows=int(val.is_ok.sum()), pooled=known[0], progress=told, **how)
+    bundle = bundle.with_novelty(novelty)
     settings = bundle.config.evaluation
-    predictions = predict(bundle, val, device=device, cache_dir=cache_dir)
+    predictions = seen.predictions(bundle)
     if settings.calibrate:
         if settings.calibration == "temperature":
             bundle = bundle.with_temperatures(fit_temperatures(predictions))
         else:
             bundle = bundle.with_calibrators(fit_calibrators(predictions, method=settings.calibration))
-        predictions = predict(bundle, val, device=device, cache_dir=cache_dir)
+        predictions = seen.predictions(bundle)
     if settings.conformal_coverage is not None:
         bundle = bundle.with_set_rules(fit_set_rules(predictions, coverage=settings.conformal_coverage))
     point = choose_operating_point(predictions, criterion=Criterion.of(settings))
     return keep_case_point(bundle.with_operating_point(point), predictions)
+
+
+def _told(progress: Progress | None, note: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress("settle", done, total, note)
 
 
 def _decide_at(bundle: Bundle, stated: float) -> Bundle:
@@ -203,11 +242,11 @@ def evaluate_classes(
         raise ConfigError("A reference belongs to an external evaluation. Add --external.", key="reference")
     columns = subgroup_columns(part, (*settings.subgroups, *scope.by))
     site = Site(_read_reference(scope.reference)) if scope.is_external else None
-    val = manifest.subset("val")
+    val, how = manifest.subset("val"), dict[str, Any](device=device, cache_dir=cache_dir, progress=None)
     point, learnt = case_point(
         bundle,
         settings,
-        validation=lambda: predict(bundle, val, device=device, cache_dir=cache_dir) if len(val) else None,
+        validation=lambda: predict(bundle, val, **how) if len(val) else None,
     )
     told = None if progress is None else lambda done, total: progress("predict", done, total, "")
     predictions = predict(bundle, part, device=device, cache_dir=cache_dir, progress=told)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -21,11 +22,13 @@ from rich.progress import (
 from rich.table import Table
 
 from lepton_vision.cli_options import printable
+from lepton_vision.types import Progress as Progressed
 
 _NAMES = {
     "write": "Write study",
     "scan": "Scan",
     "train": "Train",
+    "settle": "Calibrate",
     "predict": "Predict",
     "evaluate": "Evaluate",
     "score": "Score",
@@ -99,6 +102,21 @@ class Console:
         if name != last_name or now - last_time > 10 or ends:
             self._last = (name, now)
             self._console.print(f"{name}: {'  '.join(word for word in words if word)}", highlight=False, markup=False)
+
+
+def is_notebook() -> bool:
+    """Whether what is printed lands below the cell of a notebook."""
+    return RichConsole().is_jupyter
+
+
+@contextlib.contextmanager
+def show_progress(is_wanted: bool) -> Iterator[Progressed | None]:
+    """Show a bar where stderr is a terminal, lines in a notebook, and elsewhere nothing: then None is given."""
+    if not (is_wanted and (RichConsole(stderr=True).is_terminal or is_notebook())):
+        yield None
+        return
+    with Console() as shown:
+        yield shown.progress
 
 
 def _duration(seconds: float) -> str:

@@ -87,8 +87,8 @@ def compare_int8(bundle: Bundle, file: Path, part: Manifest, *, tolerance: float
     Raises:
         BundleError: an AUROC differs by more than ``tolerance``, or rows of one class alone leave it undefined.
     """
-    true = predict(bundle, part, device="cpu", precision="fp32")
-    found = predict(bundle, part, engine=str(file))
+    true = predict(bundle, part, device="cpu", precision="fp32", progress=None)
+    found = predict(bundle, part, engine=str(file), progress=None)
     auroc = {
         target.name: {
             "fp32": _auroc(true, target),

@@ -11,11 +11,20 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lepton_vision.case_points import stated_point as stated_point
-from lepton_vision.class_study import Scope, check_test, evaluate_classes, settle, subgroup_columns, validation_rows
+from lepton_vision.class_study import (
+    Scope,
+    check_test,
+    evaluate_classes,
+    pooled_features,
+    settle,
+    subgroup_columns,
+    validation_rows,
+)
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, ManifestError, TrainingError
 from lepton_vision.evaluation import Evaluation
@@ -79,7 +88,7 @@ def fit(
     device: str = "auto",
     cache_dir: str | Path | None = None,
     stated: float | None = 0.5,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = True,
 ) -> Bundle:
     """Train on the train split, choose everything on the val split, and keep the result in ``run_dir/bundle``.
 
@@ -95,7 +104,8 @@ def fit(
         device: "auto", "cpu", "cuda", "mps".
         cache_dir: of decoded images and features that runs share; None is the configuration's, or one of this run.
         stated: without validation, the probability that is called positive; None leaves the bundle without a point.
-        progress: called with (stage, done, total, note).
+        progress: called with (stage, done, total, note). True shows bars in a terminal, lines in a notebook, and
+            nothing elsewhere; False or None shows nothing.
 
     Returns:
         The bundle, also on disk.
@@ -113,6 +123,8 @@ def fit(
     Example:
         >>> bundle = fit(Config(), manifest, run_dir="runs/ct-01")  # doctest: +SKIP
     """
+    from lepton_vision.console import show_progress  # rich: not for who only imports this
+
     run_dir, config = Path(run_dir), with_repairs(with_kinds(with_targets(config, manifest), manifest), manifest)
     check_cached(config.train)
     check_masks(manifest, config.segmentation)
@@ -120,9 +132,11 @@ def fit(
     subgroup_columns(manifest, config.evaluation.subgroups)  # better refused now than after the training
     train = require_labels(manifest.subset("train"), config.targets, split="train")
     parts = _Parts(manifest, audit, train, validation_rows(config, manifest))
-    how: dict[str, Any] = {"resume": resume, "device": device, "stated": stated, "progress": progress}
+    how: dict[str, Any] = {"resume": resume, "device": device, "stated": stated}
     choose_precision(config.train.precision, choose_device(device))
-    with hold_run(run_dir):
+    main = is_main_process()
+    with hold_run(run_dir), show_progress(main and progress is True) as shown:
+        how["progress"] = shown if isinstance(progress, bool) else progress if main else None
         cache_dir = cache_folder(config, run_dir) if cache_dir is None else Path(cache_dir)
         return _fit_held(config, parts, run_dir=run_dir, cache_dir=cache_dir, **how)
 
@@ -180,7 +194,9 @@ def _fit_held(
     provenance |= {"not_validated": list(lacking)} if lacking else {}
     bundle = Bundle(config=config, targets=config.targets, state=result.state, provenance=provenance, run_dir=run_dir)
     try:
-        bundle = settle(bundle, parts.val, train=parts.train, stated=stated, device=device, cache_dir=cache_dir)
+        pooled = partial(pooled_features, config, fixed, train_loader, val_loader, chosen)
+        how: dict[str, Any] = {"device": device, "cache_dir": cache_dir, "pooled": pooled, "progress": progress}
+        bundle = settle(bundle, parts.val, train=parts.train, stated=stated, **how)
     except BaseException:  # the weights outlive a wish that cannot be fulfilled; another can be chosen for them
         if main and not (was_finished and is_bundle(run_dir / "bundle")):
             bundle.save(run_dir / "bundle")

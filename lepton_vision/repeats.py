@@ -233,7 +233,9 @@ def _cross_held(
     with ExitStack() as looks, new_results(out) as stage:  # the look is noted once the results have their place
         result, areas, dice = None, list[float](), dict[str, list[float]]()
         if config.targets:
-            found = [predict(bundle, part, device=device, cache_dir=cache_dir) for bundle, part in held_out]
+            found = [
+                predict(bundle, part, device=device, cache_dir=cache_dir, progress=None) for bundle, part in held_out
+            ]
             places: dict[str, Any] = {"out": stage, "run_dir": run_dir, "looks": looks}
             result, areas = _pool_classes(found, config, held_out=held_out, manifest=manifest, **places, **shared)
         if held_out[0][0].gives_masks:

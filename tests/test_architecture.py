@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "lepton_vision"
 FOUNDATION = {"errors", "geometry", "targets", "types", "sections", "config", "files", "_lazy"}
-FOUNDATION |= {"aggregation", "calibrators", "ledger", "novelty", "set_rules"}
+FOUNDATION |= {"aggregation", "calibrators", "ledger", "novelty", "set_rules", "console"}
 TOP = {
     "pipeline",
     "inspection",
@@ -25,7 +25,6 @@ TOP = {
     "repeats",
     "demo",
     "demo_study",
-    "console",
 }
 TOP |= {"cli", "cli_export", "cli_masks", "cli_options", "cli_score", "cli_statistics"}
 ORDER = [

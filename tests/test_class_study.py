@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from torch import Tensor
 from typer.testing import CliRunner
 
 from lepton_vision.class_study import Scope, settle
@@ -18,9 +19,11 @@ from lepton_vision.cli import app
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, EvaluationError, LeptonError, ManifestError, ReportError
 from lepton_vision.evaluation import compare, evaluate
+from lepton_vision.evaluation.calibration import fit_calibrators
 from lepton_vision.inference import predict
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
+from lepton_vision.models.encoder import Encoder
 from lepton_vision.pipeline import evaluate_bundle, fit
 from lepton_vision.reporting import write_report
 from lepton_vision.scoring import score
@@ -72,6 +75,42 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     manifest.save(folder / "here.parquet")
     manifest_of(folder / "there", seed=9, signal=30).save(folder / "there.parquet")
     return Trained(folder / "run", manifest, Bundle.load(folder / "run" / "bundle"))
+
+
+@pytest.mark.parametrize("is_probe", [False, True])
+def test_after_the_last_epoch_each_row_is_seen_once_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_probe: bool
+) -> None:
+    monkeypatch.setattr("lepton_vision.models.device.has_fast_bf16", lambda: False)
+    manifest, counts = manifest_of(tmp_path / "here", seed=0), {"lower": 0, "upper": 0}
+    lower, upper = Encoder.lower, Encoder.upper
+
+    def whole(self: Encoder, maps: Tensor, *, below: int) -> Tensor:
+        counts["upper"] += len(maps) if below == 0 else 0
+        return upper(self, maps, below=below)
+
+    def fixed(self: Encoder, images: Tensor, count: int) -> Tensor:
+        counts["lower"] += len(images)
+        return lower(self, images, count)
+
+    monkeypatch.setattr(Encoder, "upper", whole)
+    monkeypatch.setattr(Encoder, "lower", fixed)
+    options = ("train.freeze_stages=5", "train.cache_features=true", "augment.preset=none") if is_probe else ()
+    config = CONFIG.override("train.epochs=1", "train.batch_size=16", "train.monitor=val_loss", *options)
+    told: list[tuple[str, int, int, str]] = []
+    bundle = fit(config, manifest, run_dir=tmp_path / "run", device="cpu", progress=lambda *row: told.append(row))
+    epoch = 48 + 32  # training, then validation
+    assert counts == ({"lower": epoch, "upper": 0} if is_probe else {"lower": 0, "upper": epoch + 32 + 48})
+    assert is_probe or ("settle", 32, 32, "validation") in told
+    before = predict(replace(bundle, calibrators={}), manifest.subset("val"), device="cpu")
+    expected = fit_calibrators(before, method="isotonic")["label"]
+    assert bundle.calibrators["label"] == expected
+    again = settle(
+        replace(bundle, calibrators={}), manifest.subset("val"), train=manifest.subset("train"), device="cpu"
+    )
+    np.testing.assert_array_equal(bundle.novelty.reference, again.novelty.reference)
+    np.testing.assert_array_equal(bundle.novelty.distances, again.novelty.distances)
+    assert (again.operating_point, again.set_rules) == (bundle.operating_point, bundle.set_rules)
 
 
 def test_what_validation_chose_is_in_the_bundle(trained: Trained) -> None:

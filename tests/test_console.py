@@ -118,3 +118,13 @@ def test_no_text_controls_the_terminal_or_is_markup(capsys: pytest.CaptureFixtur
     assert "ACME [/x] \\x1b[2J\\x07" in shown.out
     assert "\x9b" not in shown.out
     assert "[/x] \\x1b[2J" in shown.err
+
+
+@pytest.mark.parametrize("looks", ["terminal", "notebook", "nobody"])
+def test_progress_is_shown_to_who_looks(looks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console.RichConsole, "is_terminal", property(lambda self: looks == "terminal"))
+    monkeypatch.setattr(console, "is_notebook", lambda: looks == "notebook")
+    with console.show_progress(True) as told:
+        assert (told is None) == (looks == "nobody")
+    with console.show_progress(False) as told:
+        assert told is None

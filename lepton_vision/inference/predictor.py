@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,19 +16,17 @@ from torch import nn
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, EvaluationError
 from lepton_vision.inference.engine import Engine
+from lepton_vision.inference.given_images import Given, open_images, table_rows
 from lepton_vision.inference.predictions import Failure, Predictions, as_text
 from lepton_vision.inference.probabilities import to_probabilities
 from lepton_vision.inference.samples import (
     Outcome,
     Sample,
-    list_files,
     read_ahead,
-    read_file,
     read_row,
     rejected_rows,
     warn_of_failures,
 )
-from lepton_vision.inference.volume_samples import list_volumes, read_volume
 from lepton_vision.ledger import Ledger
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
@@ -43,15 +42,15 @@ Progress = Callable[[int, int], None]  # progress(done, total), in rows or files
 
 
 def predict(
-    bundle: Bundle,
-    images: Manifest | str | Path | Sequence[str | Path],
+    bundle: Bundle | str | Path,
+    images: Given,
     *,
     device: str = "auto",
     precision: str = "auto",
     engine: str = "torch",
     batch_size: int | None = None,
     workers: int = 0,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = True,
     cache_dir: str | Path | None = None,
 ) -> Predictions:
     """Predict every image with calibrated probabilities, in the order given.
@@ -60,15 +59,18 @@ def predict(
     are there too. Of two files with one image id the second is a failure with the reason "duplicate".
 
     Args:
-        bundle: the model.
-        images: rows of a manifest (all of one split: ``manifest.subset("val")``), or files and folders. Each frame of
-            a file that holds several is a sample; for a bundle of volumes such a file is one, and a DICOM series too.
+        bundle: the model, or its folder.
+        images: rows of a manifest (all of one split: ``manifest.subset("val")``), files and folders, one or several
+            ``Image``, or a table with the column ``path``, and at will ``image_id``, ``patient_id``, ``frame``,
+            ``member``, ``split`` and columns of labels. Each frame of a file that holds several is a sample; for a
+            bundle of volumes such a file is one, and a DICOM series too.
         device: "auto", "cpu", "cuda" or "mps".
         precision: "auto", "fp32", "bf16" or "fp16".
         engine: "torch", or another that ``Engine`` knows.
         batch_size: images at once; None is that of the training. Another size may change a probability's last bits.
         workers: threads that read ahead while the model works; 0 reads in between.
-        progress: called with (done, total) after each batch.
+        progress: called with (done, total) after each batch. True shows a bar in a terminal, lines in a notebook, and
+            nothing elsewhere; False or None shows nothing.
         cache_dir: folder of the decoded cache of ``make_loader``, for a manifest; None decodes every file.
 
     Returns:
@@ -84,32 +86,39 @@ def predict(
     Example:
         >>> predictions = predict(bundle, manifest.subset("val"))  # doctest: +SKIP
     """
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+    images = table_rows(images) if isinstance(images, pd.DataFrame) else images
     size = bundle.config.train.batch_size if batch_size is None else batch_size
     if size < 1 or workers < 0:
         raise ConfigError(f"Expected batch_size >= 1 and workers >= 0. Received: {size} and {workers}.")
     config = bundle.config
     if isinstance(images, Manifest):
-        split = _one_split(images)
+        split = one_split(images)
         dataset = open_dataset(images, config, cache_dir=cache_dir)
         total = len(dataset)
         outcomes = read_ahead(range(total), lambda row: read_row(dataset, row), workers=workers, depth=2 * size)
-    elif config.volume is not None:
-        places = list_volumes(images, volume=config.volume, include=config.scan.include)
-        total = len(places)
-        outcomes = read_ahead(places, lambda place: read_volume(place, config), workers=workers, depth=2 * size)
     else:
-        files = list_files(images, include=config.scan.include)
-        total = len(files)
-        outcomes = read_ahead(files, lambda path: read_file(path, config), workers=workers, depth=2 * size)
+        outcomes, total = open_images(images, config, workers=workers, depth=2 * size)
     runtime = Engine(bundle, engine=engine, device=device, precision=precision, batch_size=size)
-    found = _run(outcomes, runtime, batch_size=runtime.samples_per_step, total=total, progress=progress)
+    with _shown(progress) as told:
+        found = run_steps(outcomes, runtime, batch_size=runtime.samples_per_step, total=total, progress=told)
     if not isinstance(images, Manifest):
         return _of_files(found, bundle)
-    return _of_manifest(found, bundle, manifest=images, index=dataset.rows.index, split=split)
+    return of_manifest(found, bundle, manifest=images, index=dataset.rows.index, split=split)
+
+
+@contextlib.contextmanager
+def _shown(progress: Progress | bool | None) -> Iterator[Progress | None]:
+    """What is called while images are predicted, for a person who looks."""
+    from lepton_vision.console import show_progress  # rich: not for who only imports this
+
+    with show_progress(progress is True) as told:
+        shown = None if told is None else lambda done, total: told("predict", done, total, "")
+        yield shown if isinstance(progress, bool) else progress
 
 
 @dataclass
-class _Found:
+class Found:
     """What has been predicted so far; the pixels are gone."""
 
     samples: list[Sample] = field(default_factory=list)
@@ -117,13 +126,14 @@ class _Found:
     failures: list[Failure] = field(default_factory=list)
 
     def joined(self, target: Target) -> FloatArray:
+        """(N,) or (N, K) probabilities of one target."""
         parts = self.prob.get(target.name)
         if not parts:
             return np.zeros(0 if target.kind == "binary" else (0, len(target.classes)))
         return np.concatenate(parts)
 
 
-def _one_split(manifest: Manifest) -> str | None:
+def one_split(manifest: Manifest) -> str | None:
     """Return the split of all usable rows; a mixture is refused, as it would hide test rows from later checks."""
     splits = manifest.ok.frame["split"].unique()
     names = [None if pd.isna(split) else str(split) for split in splits]
@@ -147,10 +157,11 @@ def open_dataset(manifest: Manifest, config: Config, *, cache_dir: str | Path | 
     return dataset
 
 
-def _run(
+def run_steps(
     outcomes: Iterator[Outcome], engine: Engine, *, batch_size: int, total: int, progress: Progress | None
-) -> _Found:
-    found, waiting, seen = _Found(), list[Sample](), set[str]()
+) -> Found:
+    """Predict what is read, ``batch_size`` samples at a time; of two samples with one id the second is a failure."""
+    found, waiting, seen = Found(), list[Sample](), set[str]()
     for done, outcome in enumerate(outcomes, start=1):
         if isinstance(outcome, Failure):
             found.failures.append(outcome)
@@ -173,7 +184,7 @@ def _run(
     return found
 
 
-def _forward(samples: Sequence[Sample], engine: Engine, *, found: _Found) -> None:
+def _forward(samples: Sequence[Sample], engine: Engine, *, found: Found) -> None:
     stack = np.stack([sample.pixels for sample in samples])
     prob = engine.probabilities(to_input(stack, engine.bundle.config.preprocess, axes=stack.ndim - 2))
     _check_finite(prob)
@@ -193,9 +204,10 @@ def _check_finite(prob: dict[str, npt.NDArray[np.float32]]) -> None:
             )
 
 
-def _of_manifest(
-    found: _Found, bundle: Bundle, *, manifest: Manifest, index: npt.NDArray[np.int64], split: str | None
+def of_manifest(
+    found: Found, bundle: Bundle, *, manifest: Manifest, index: npt.NDArray[np.int64], split: str | None
 ) -> Predictions:
+    """Predictions of the usable rows of a manifest, whose positions are ``index``."""
     rows = index[[sample.row for sample in found.samples]] if found.samples else index[:0]
     warn_of_failures(found.failures, manifest)
     table = manifest.frame
@@ -230,7 +242,7 @@ def _labels(manifest: Manifest, target: Target) -> FloatArray:
     return _unknown(target, len(manifest))
 
 
-def _of_files(found: _Found, bundle: Bundle) -> Predictions:
+def _of_files(found: Found, bundle: Bundle) -> Predictions:
     return Predictions(
         bundle.targets,
         as_text([sample.image_id for sample in found.samples]),
@@ -239,11 +251,16 @@ def _of_files(found: _Found, bundle: Bundle) -> Predictions:
         {target.name: _unknown(target, len(found.samples)) for target in bundle.targets},
         {target.name: found.joined(target) for target in bundle.targets},
         bundle_id=bundle.bundle_id,
-        addresses=tuple(sample.address for sample in found.samples),
+        addresses=None if _are_held(found) else tuple(sample.address for sample in found.samples),
         preprocess=bundle.config.preprocess,
         failures=tuple(found.failures),
         study_id=as_text([sample.study_id for sample in found.samples]),
     )
+
+
+def _are_held(found: Found) -> bool:
+    """Whether the images lie in memory alone."""
+    return any(sample.address.path == Path() for sample in found.samples)
 
 
 def _unknown(target: Target, n: int) -> FloatArray:
@@ -292,7 +309,7 @@ def examine_network(
     ids: list[str] = []
     truth: dict[str, list[FloatArray]] = {target.name: [] for target in targets}
     overlap: list[npt.NDArray[np.int64]] = []
-    found = _Found()
+    found = Found()
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:

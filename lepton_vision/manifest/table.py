@@ -61,6 +61,8 @@ class Manifest:
         object.__setattr__(self, "root", Path(self.root))
         object.__setattr__(self, "label_columns", tuple(self.label_columns))
         object.__setattr__(self, "label_notes", tuple(self.label_notes))
+        if self.numbers is not None and len(self.numbers) != len(self.frame):  # of other rows than the frame now has
+            object.__setattr__(self, "numbers", None)
 
     @classmethod
     def scan(

@@ -95,6 +95,11 @@ class FixedStages:
         self._config, self._device, self._precision, self._folder = config, device, precision, folder
         self._loaders: dict[int, FeatureLoader] = {}
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether features are kept in a folder, from which a later look at the same images takes them."""
+        return self._folder is not None and self._config.cache.max_gb > 0
+
     def loader(self, model: AnyNetwork, loader: DataLoader[Batch]) -> FeatureLoader:
         """Return the batches of ``loader`` as features; ``UpperPart(model, count)`` takes them.
 

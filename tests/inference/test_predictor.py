@@ -165,6 +165,43 @@ def test_each_frame_is_a_sample(bundle: Bundle, tmp_path: Path) -> None:
     assert found.image_id.tolist() == frames
 
 
+def test_a_folder_of_a_bundle_and_images_in_memory(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
+    files = [folder / "3.png", folder / "5.png"]
+    by_path = predict(bundle, files, device="cpu", precision="fp32")
+    for held in ([read_image(path) for path in files], [read_image(files[0])]):
+        given = held if len(held) > 1 else held[0]
+        found = predict(bundle.save(tmp_path / f"bundle{len(held)}"), given, device="cpu", precision="fp32")
+        np.testing.assert_array_equal(found.y_prob["sick"], by_path.y_prob["sick"][: len(held)])
+        assert found.image_id.tolist() == [image.image_id for image in held]
+        assert found.addresses is None
+
+
+def test_a_table_with_paths(bundle: Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    table = pd.DataFrame({"path": ["3.png", str(folder / "5.png"), f"{BROKEN}.png"], "sick": ["no", "yes", "no"]})
+    found = predict(bundle, table, device="cpu", precision="fp32")
+    expected = predict(bundle, [folder / "3.png", folder / "5.png"], device="cpu", precision="fp32")
+    np.testing.assert_array_equal(found.y_prob["organ"], expected.y_prob["organ"])
+    assert found.y_true["sick"].tolist() == [0.0, 1.0]
+    assert [failure.reason for failure in found.failures] == ["truncated"]
+    named = predict(bundle, table.assign(image_id=["a", "b", "c"]), device="cpu", precision="fp32")
+    assert named.image_id.tolist() == ["a", "b"]
+    with pytest.raises(ManifestError, match=r"column 'path'.*paths"):
+        predict(bundle, table.rename(columns={"path": "paths"}), device="cpu")
+
+
+def test_what_it_cannot_take_is_told(bundle: Bundle, folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Received: int"):
+        predict(bundle, 3, device="cpu")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"both in one list"):
+        predict(bundle, [folder / "3.png", read_image(folder / "3.png")], device="cpu")
+
+
+def test_nothing_is_shown_where_nobody_looks(bundle: Bundle, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    predict(bundle, folder / "3.png", device="cpu", precision="fp32")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_nothing_readable_is_an_empty_table(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
     found = predict(bundle, [folder / f"{BROKEN}.png"], device="cpu")
     assert (found.n, len(found.failures)) == (0, 1)
