@@ -16,6 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
+from lepton_vision.errors import printable
+
 _USAGE, _UNFORESEEN, _INTERRUPTED, _PIPE = 2, 70, 130, 141  # 70: EX_SOFTWARE of sysexits.h; 141: 128 + SIGPIPE
 _FULL_MEMORY = ("can't allocate memory", "out of memory")  # of torch, which raises RuntimeError
 
@@ -66,16 +68,6 @@ def parse_codes(option: str, texts: Sequence[str]) -> dict[str, tuple[str, str, 
             )
         found[name.strip()] = (parts[0], parts[1], parts[2])
     return found
-
-
-def printable(text: str) -> str:
-    r"""A text in which nothing controls a terminal: colours, bells and moves of the cursor are shown as codes.
-
-    Example:
-        >>> printable("red: \x1b[31m")
-        'red: \\x1b[31m'
-    """
-    return "".join(sign if sign.isprintable() or sign in "\n\t" else repr(sign)[1:-1] for sign in text)
 
 
 @contextmanager

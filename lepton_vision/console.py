@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from lepton_vision.cli_options import printable
+from lepton_vision.errors import printable
 from lepton_vision.types import Progress as Progressed
 
 _NAMES = {

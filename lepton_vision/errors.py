@@ -260,3 +260,13 @@ def describe_keys(described: type, core: Any, handler: Any) -> dict[str, Any]:
         said = re.search(rf"^ *{name}: (.+(?:\n {{12,}}.+)*)", described.__doc__ or "", re.MULTILINE)
         key["description"] = "" if said is None else " ".join(said[1].split())
     return schema
+
+
+def printable(text: str) -> str:
+    r"""A text in which nothing controls a terminal: colours, bells and moves of the cursor are shown as codes.
+
+    Example:
+        >>> printable("red: \x1b[31m")
+        'red: \\x1b[31m'
+    """
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else repr(sign)[1:-1] for sign in text)
