@@ -1,6 +1,9 @@
 """How often 95 % intervals hold the truth, in simulated studies whose patients have several images that are alike.
 
     python scripts/bench/coverage.py [--studies 1000] [--replicates 1000] [--patients 100] [--images 9] [--seed 0]
+    python scripts/bench/coverage.py --what non_inferiority --studies 250 --replicates 100
+    python scripts/bench/coverage.py --what gaps --studies 250 --replicates 199
+    python scripts/bench/coverage.py --what composites --studies 250 --replicates 400
 
 Each patient has 1 to ``--images`` images. Scores are normal, and the images of a patient share a patient effect
 (``--icc`` of the variance); a patient with the disease has it in seven images of ten,
@@ -8,6 +11,10 @@ another in one of ten. The true figures follow from the two normal distributions
 Shown: share of the studies whose interval holds the truth, with its own 95 % Clopper–Pearson interval, how often it
 misses on each side, and the mean width. "naive" intervals take images for independent: they must be narrower, and
 cover too little.
+
+With ``--what`` the rates of ``few_cases`` are shown instead: how often a loss of the margin is called non-inferior, how
+often subgroups of other prevalences are told apart that do not differ, and how often intervals of figures at or near
+100 % hold the truth.
 """
 
 from __future__ import annotations
@@ -17,6 +24,7 @@ import json
 import time
 from collections import defaultdict
 
+import few_cases
 import numpy as np
 from scipy.integrate import quad
 from scipy.stats import binomtest, norm
@@ -129,7 +137,12 @@ def main() -> None:
     parser.add_argument("--icc", type=float, default=0.5, help="share of the variance that is the patient's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--what", choices=("figures", *few_cases.RATES), default="figures")
     args = parser.parse_args()
+    if args.what != "figures":
+        for told in few_cases.RATES[args.what](args.studies, replicates=args.replicates, seed=args.seed):
+            print(told, flush=True)
+        return
     truths = true_figures()
     rng, started = np.random.default_rng(args.seed), time.perf_counter()
     ends: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)

@@ -1,0 +1,127 @@
+"""How often verdicts, tests and intervals of few cases are wrong in simulated studies; see ``coverage.py --what``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from lepton_vision.config import EvaluationConfig
+from lepton_vision.evaluation.comparison import compare
+from lepton_vision.evaluation.composites import with_edges
+from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures
+from lepton_vision.evaluation.measures import BinaryMeasures, Extent
+from lepton_vision.evaluation.subgroups import evaluate_subgroups
+from lepton_vision.inference.predictions import Predictions
+from lepton_vision.types import OperatingPoint, Target
+
+SICK = Target("sick", "binary", ("no", "yes"))
+POINT = OperatingPoint({"sick": (0.5,)}, "stated")
+LOSSES = ((20, 0.1), (30, 0.05), (60, 0.05), (150, 0.05))  # positives, and the loss, which is the margin
+# Patients of two subgroups, and the shares of positives in them.
+DESIGNS = (
+    ((100, 100), (0.3, 0.3)),
+    ((100, 100), (0.05, 0.5)),
+    ((150, 150), (0.08, 0.4)),
+    ((300, 300), (0.05, 0.3)),
+    ((200, 200), (0.1, 0.3)),
+    ((200, 800), (0.05, 0.3)),
+)
+SPECIFICITY, NEGATIVES, STATED = 0.9, 80, 0.1
+
+
+def study(truth: np.ndarray, prob: np.ndarray) -> Predictions:
+    """One image for each patient."""
+    ids = np.array([f"i{k}" for k in range(truth.size)])
+    return Predictions((SICK,), ids, ids, ids, {"sick": truth.astype(float)}, {"sick": prob}, split="test")
+
+
+def non_inferiority(studies: int, *, replicates: int, seed: int) -> Iterator[str]:
+    """The second model loses as many of the positives as the margin allows; nominal 2.5 %."""
+    for positives, loss in LOSSES:
+        declared = {"sensitivity": 0, "auroc": 0}
+        for number in range(studies):
+            rng = np.random.default_rng([seed, positives, number])
+            found, lost = rng.random(positives) < 0.95, rng.random(positives) < loss / 0.95
+            alarm, truth = rng.random(50) < 0.1, np.arange(positives + 50) < positives
+            pair = [
+                np.where(np.r_[one, alarm], 0.8, 0.2) + rng.random(truth.size) / 100 for one in (found, found & ~lost)
+            ]
+            differences = compare(
+                *(study(truth, one) for one in pair),
+                operating_point=POINT,
+                margin=loss,
+                config=EvaluationConfig(replicates=replicates, seed=number),
+            ).differences["sick"]
+            for name in declared:
+                declared[name] += differences[name].is_non_inferior is True
+        rates = ", ".join(f"{name} {count / studies:.1%}" for name, count in declared.items())
+        yield f"{positives} positives, loss and margin {loss:g}: called non-inferior in {rates} of {studies} studies"
+
+
+def gaps(studies: int, *, replicates: int, seed: int) -> Iterator[str]:
+    """Scores of positives and of negatives are alike in both subgroups; nominal 5 %."""
+    for patients, shares in DESIGNS:
+        reached, disagree = dict[str, int](), 0
+        for number in range(studies):
+            rng, group = np.random.default_rng([seed, number]), np.repeat([0, 1], patients)
+            truth = rng.random(group.size) < np.array(shares)[group]
+            prob = 1 / (1 + np.exp(0.8416 - 1.6833 * truth - rng.normal(size=group.size)))
+            (column,) = evaluate_subgroups(
+                study(truth, prob),
+                {"sex": group.tolist()},
+                operating_point=POINT,
+                config=EvaluationConfig(replicates=replicates, interval="percentile", seed=number),
+            )
+            for gap in column.gaps:
+                reached[gap.figure] = reached.get(gap.figure, 0) + (gap.p <= 0.05)
+                disagree += (gap.p <= 0.05) != (gap.difference.low > 0)
+        rates = ", ".join(f"{name} {count / studies:.1%}" for name, count in reached.items())
+        yield f"{patients} patients, prevalence {shares}: P <= 0.05 in {rates}; intervals that disagree: {disagree}"
+
+
+def composites(studies: int, *, replicates: int, seed: int) -> Iterator[str]:
+    """Coverage of 95 % intervals of figures that are made of sensitivity and specificity."""
+    for positives in (10, 20):
+        for sensitivity in (0.9, 0.95, 0.98):
+            true = true_composites(sensitivity, share=positives / (positives + NEGATIVES))
+            held, known = dict.fromkeys(true, 0), dict.fromkeys(true, 0)
+            for number in range(studies):
+                rng = np.random.default_rng([seed, positives, number])
+                truth = (np.arange(positives + NEGATIVES) < positives).astype(float)
+                called = rng.random(truth.size) < np.where(truth > 0, sensitivity, 1 - SPECIFICITY)
+                unit, extent = np.arange(truth.size), Extent(0.1, STATED)
+                measures = BinaryMeasures(
+                    truth, np.where(called, 0.9, 0.1), unit=unit, units=unit.size, threshold=0.5, extent=extent
+                )
+                figures = bootstrap_figures(measures, Bootstrap(replicates, 0.95, number))
+                figures = with_edges(figures, edges=measures.at_edge(0.95), means=measures.means())
+                for name, value in true.items():
+                    known[name] += bool(figures[name].low < figures[name].high)
+                    held[name] += bool(figures[name].low <= value <= figures[name].high)
+            rates = ", ".join(f"{name} {held[name] / known[name]:.1%} of {known[name]}" for name in true)
+            yield f"{positives} positives, sensitivity {sensitivity:g}: {rates}"
+
+
+def true_composites(sensitivity: float, *, share: float) -> dict[str, float]:
+    """What an endless study would give with this share of positives."""
+    called = share * sensitivity + (1 - share) * (1 - SPECIFICITY)
+    true, false = STATED * sensitivity, (1 - STATED) * (1 - SPECIFICITY)
+    cleared, missed = (1 - STATED) * SPECIFICITY, STATED * (1 - sensitivity)
+    spread = (share * (1 - share) / (called * (1 - called))) ** 0.5
+    return {
+        "balanced_accuracy": (sensitivity + SPECIFICITY) / 2,
+        "lr_positive": sensitivity / (1 - SPECIFICITY),
+        "lr_negative": (1 - sensitivity) / SPECIFICITY,
+        "mcc": (sensitivity + SPECIFICITY - 1) * spread,
+        "f1": 2 * share * sensitivity / (share + called),
+        "ppv_at_prevalence": true / (true + false),
+        "npv_at_prevalence": cleared / (cleared + missed),
+    }
+
+
+RATES: Mapping[str, Callable[..., Iterator[str]]] = {
+    "non_inferiority": non_inferiority,
+    "gaps": gaps,
+    "composites": composites,
+}

@@ -1,0 +1,22 @@
+"""The simulations of few cases, a handful of studies each: no loss of the margin is called non-inferior, all agree."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[2] / "scripts/bench/few_cases.py"
+
+
+def test_the_simulations_run_and_find_nothing_wrong() -> None:
+    rates = runpy.run_path(str(SCRIPT))["RATES"]
+    declared = list(rates["non_inferiority"](2, replicates=100, seed=0))
+    assert len(declared) == 4
+    assert all("sensitivity 0.0%" in one for one in declared)
+    gaps = list(rates["gaps"](1, replicates=100, seed=0))
+    assert len(gaps) == 6
+    assert all(one.endswith("intervals that disagree: 0") for one in gaps)
+    covered = list(rates["composites"](2, replicates=100, seed=0))
+    assert len(covered) == 6
+    assert all(re.findall(r"(\w+) [\d.]+% of [12]", one)[0] == "balanced_accuracy" for one in covered)
