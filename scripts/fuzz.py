@@ -2,9 +2,10 @@
 
     LEPTON_VISION_DATA=../shared python scripts/fuzz.py --dicom 20000 --others 5000 --seed 0
 
-Each mutant is read (``read_image``), scanned, scored up to the network, and inspected; fifty of them at a time are
-scanned as a folder and audited. Prints counts; exit code 1 if any of ``crashes``, ``raw_errors``, ``differing`` or
-``over_budget`` is not 0. ``examples`` names the mutants by kind and number: ``--only dicom:1234`` tries one alone.
+Each mutant is read (as an image, by a loader, and as a mask), scanned, scored up to the network, and inspected; fifty
+of them at a time are scanned as a folder and audited. Prints counts; exit code 1 if any of ``crashes``, ``raw_errors``,
+``differing`` or ``over_budget`` is not 0. ``examples`` names the mutants by kind and number: ``--only dicom:1234``
+tries one alone.
 
 Without a corpus (``LEPTON_VISION_DATA``) the files that come with pydicom and generated ones are damaged.
 """
@@ -35,8 +36,9 @@ from lepton_vision.errors import LeptonError, ReadError
 from lepton_vision.inspection import inspect_path
 from lepton_vision.manifest import Manifest, audit_manifest
 from lepton_vision.manifest.record import Rules, describe_file
-from lepton_vision.readers.image import read_image
+from lepton_vision.readers.image import read_image, read_pixels
 from lepton_vision.readers.limits import DEFAULT_LIMITS
+from lepton_vision.readers.mask import read_mask
 from lepton_vision.scoring.images import ImageScorer
 from lepton_vision.scoring.inputs import Inputs
 from lepton_vision.scoring.places import Place
@@ -155,6 +157,7 @@ def verdict(read):
 def verdicts(path, score):
     """By whom it was judged, and how; those of frames by their numbers."""
     found = {"read": verdict(lambda: read_image(path))}
+    found["load"] = verdict(lambda: read_pixels(path))
     found["inspect"] = verdict(lambda: inspect_path(path))
     reason = score.read(next(iter(Inputs.of([Place(path.as_posix())])))).reason
     found["score"] = reason.replace("unexpected:", "raw:") or "ok"
@@ -197,13 +200,14 @@ def try_one(data, path, score):
     found = verdicts(path, score)
     seconds, held = time.process_time() - started, peak_bytes() - before
     limits = DEFAULT_LIMITS.for_file(len(data))
-    raw = {name: one for name, one in found.items() if one.startswith(("raw:", "other:"))}
+    said = found | {"mask": verdict(lambda: read_mask(path))}  # which has its own reasons
+    raw = {name: one for name, one in said.items() if one.startswith(("raw:", "other:"))}
     counts["readable"] = found["read"] == "ok"
     counts["raw_errors"] = bool(raw)
     counts["differing"] = not raw and len(set(found.values())) > 1
     counts["over_budget"] = seconds > len(found) * limits.seconds or held > 1.2 * limits.memory
     if raw or counts["differing"] or counts["over_budget"]:
-        told = [{"verdicts": found, "seconds": round(seconds, 1), "megabytes": held // 2**20}]
+        told = [{"verdicts": said, "seconds": round(seconds, 1), "megabytes": held // 2**20}]
     return counts, told
 
 
