@@ -279,9 +279,10 @@ def _digest_voxels(stream: BinaryIO, grid: _Grid, *, digest: Digest, clock: Cloc
     """Look at the stored voxels of all slices, by blocks: of an image whose id they are, and of which one is read."""
     source, left = _Source(stream), grid.end - grid.offset
     source.skip_to(grid.offset)
-    while left and (data := source.read(min(left, _BLOCK))):
-        digest.update(data)
-        left -= len(data)
+    room = memoryview(bytearray(min(left, _BLOCK)))
+    while left and (found := source.fill(room[:left])):
+        digest.update(room[:found])
+        left -= found
         clock.check()
     stream.seek(0)
 
@@ -292,13 +293,15 @@ def _read_voxels(stream: BinaryIO, grid: _Grid, *, wanted: range, clock: Clock, 
     size = rows * columns * grid.dtype.itemsize
     pixels = np.empty((grid.components, len(wanted), rows, columns), dtype=np.float32)
     source, block = _Source(stream), max(1, _BLOCK // size)
+    room = memoryview(bytearray(min(block, len(wanted)) * size))  # used again: fresh memory costs more than reading
     for number in range(grid.components):
         source.skip_to(grid.offset + number * grid.step + wanted.start * size)
         for place in range(0, len(wanted), block):
             target = pixels[number, place : place + block]
-            data = source.read(len(target) * size)
-            if len(data) < len(target) * size:
-                expected, received = pixels.size * grid.dtype.itemsize, (number * depth + place) * size + len(data)
+            data = room[: len(target) * size]
+            found = source.fill(data)
+            if found < len(data):
+                expected, received = pixels.size * grid.dtype.itemsize, (number * depth + place) * size + found
                 raise ReadError(
                     f"Expected {expected} bytes of voxels. Received: {received}. Copy it again.", reason="truncated"
                 )
@@ -311,10 +314,11 @@ def _read_voxels(stream: BinaryIO, grid: _Grid, *, wanted: range, clock: Clock, 
 
 
 def _convert(voxels: npt.NDArray[Any], grid: _Grid, *, result: Pixels) -> None:
-    if grid.slope != 1.0 or grid.intercept != 0.0:
+    is_scaled = grid.slope != 1.0 or grid.intercept != 0.0
+    if is_scaled:
         voxels = voxels.astype(np.float64) * grid.slope + grid.intercept
     np.copyto(result, voxels, casting="unsafe")
-    if not np.isfinite(result).all():
+    if (is_scaled or grid.dtype.kind == "f") and not np.isfinite(result).all():
         raise ReadError("The image holds NaN or infinite voxels. Remove or replace them.", reason="non_finite")
 
 
@@ -333,27 +337,30 @@ class _Source:
         if not self._is_packed:
             self._stream.seek(place)
             return
-        while self._place < place and self.read(min(_CHUNK, place - self._place)):
+        room = memoryview(bytearray(min(_CHUNK, max(0, place - self._place))))
+        while self._place < place and self.fill(room[: place - self._place]):
             pass
 
-    def read(self, count: int) -> bytes | bytearray:
-        """The next ``count`` bytes, fewer at the end."""
+    def fill(self, room: memoryview) -> int:
+        """Take the next bytes into ``room``, and return how many they are: fewer at the end."""
         if not self._is_packed:
-            return self._stream.read(count)
-        result = bytearray()
+            return int(self._stream.readinto(room))  # type: ignore[attr-defined]
+        count = 0
         try:
-            while len(result) < count and self._fill():
-                result += self._engine.decompress(self._rest, count - len(result))
+            while count < len(room) and self._has_more():
+                piece = self._engine.decompress(self._rest, len(room) - count)
+                room[count : count + len(piece)] = piece
+                count += len(piece)
                 self._rest = self._engine.unconsumed_tail
                 if self._engine.eof:  # gzip files may follow each other (bgzip)
                     self._rest, self._engine = self._engine.unused_data, zlib.decompressobj(31)
                     self._count_part()
         except zlib.error:
             raise ReadError("The gzip stream is damaged. Copy the file again.", reason="corrupt") from None
-        self._place += len(result)
-        return result
+        self._place += count
+        return count
 
-    def _fill(self) -> bool:
+    def _has_more(self) -> bool:
         self._rest = self._rest or self._stream.read(_PIECE)
         return bool(self._rest)
 
@@ -366,9 +373,10 @@ class _Source:
 
 def _read_head(stream: BinaryIO) -> bytes:
     """First bytes of the file, for its header."""
-    head = bytes(_Source(stream).read(_HEADER_BYTES))
+    head = bytearray(_HEADER_BYTES)
+    found = _Source(stream).fill(memoryview(head))
     stream.seek(0)
-    return head
+    return bytes(head[:found])
 
 
 def _value_range(pixels: Pixels, grid: _Grid) -> tuple[float, float]:
