@@ -19,11 +19,11 @@ import torch
 from lepton_vision.config import fingerprint
 from lepton_vision.errors import ConfigError
 from lepton_vision.files import write_atomic
-from lepton_vision.inference.engine import TORCH_ENGINES, Engine
+from lepton_vision.inference.engine import TORCH_ENGINES, Engine, runtime_name
 from lepton_vision.inference.graphs import check_is_plain
 from lepton_vision.inference.streams import Streams
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.models.device import choose_device
+from lepton_vision.models.device import choose_device, decision_precision
 from lepton_vision.transforms.preprocess import UInt16Pixels, to_input
 
 ENGINES = ("torch", "openvino", "onnx")
@@ -120,14 +120,18 @@ def warn_of_difference(engine: Engine, *, device: str) -> None:
         engine: that will score.
         device: that was asked for.
     """
-    if engine.difference is None or engine.bundle.config.volume is not None:
+    bundle, place = engine.bundle, choose_device(device)
+    if bundle.config.volume is not None or not bundle.targets:
         return
-    usual = Engine(engine.bundle, device=device, batch_size=engine.batch_size)
-    if usual.name == engine.name:
+    usual = decision_precision("auto", place, has_runtimes=not bundle.gives_masks)
+    if engine.name.startswith("torch ") and engine.precision == usual:
         return
-    pixels = to_input(calibration_pixels(engine.bundle), engine.bundle.config.preprocess)
-    found, expected = engine.probabilities(pixels), usual.probabilities(pixels)
-    difference = max(float(np.abs(found[name] - expected[name]).max()) for name in expected)
+    difference = engine.difference
+    if difference is None or place.type != "cpu" or usual != "fp32":  # else it is the one that was measured
+        pixels = to_input(calibration_pixels(bundle), bundle.config.preprocess)
+        expected = Engine(bundle, device=device, batch_size=len(pixels)).probabilities(pixels)
+        found = engine.probabilities(pixels)
+        difference = max(float(np.abs(found[name] - expected[name]).max()) for name in expected)
     if difference > _SAME:
         _LOGGER.warning(
             "Probabilities of %s differ by up to %.2g (on 8 images of noise) from those of %s, by which evaluate and "
@@ -135,7 +139,7 @@ def warn_of_difference(engine: Engine, *, device: str) -> None:
             "auto agree.",
             engine.name,
             difference,
-            usual.name,
+            runtime_name(place, usual),
         )
 
 

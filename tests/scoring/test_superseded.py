@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 from lepton_vision.cli import app
 from lepton_vision.errors import ReadError
 from lepton_vision.models import Bundle
-from lepton_vision.scoring import list_run, merge_parts, score, score_part, superseded
+from lepton_vision.scoring import cluster, list_run, merge_parts, score, score_on_ray, score_part, superseded
 from lepton_vision.scoring.inputs import Input
 from tests.scoring.bundles import image_bundle, volume_bundle
 from tests.scoring.dicom_series import write_series
@@ -133,6 +134,28 @@ def test_parts_score_again_too(bundle: Bundle, inbox: Path, tmp_path: Path) -> N
     assert (run(), run()) == (9, 0)
     (inbox / "5.png").write_bytes((tmp_path / "whole.png").read_bytes())
     assert (run(), run(), run(retry_failed=True)) == (1, 0, 1)
+    rows = read(out)
+    assert (len(rows), rows["path_id"].is_unique, (rows["status"] == "ok").sum()) == (9, True, 8)
+
+
+def test_a_cluster_scores_again_too(
+    bundle: Bundle, inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_here(task: Any, where: Any) -> Iterator[dict[str, int]]:
+        del where
+        yield from (task.run(part) for part in range(task.parts))
+
+    monkeypatch.setattr(cluster, "_run", run_here)  # the same parts, without the seconds that ray takes to start
+    out = tmp_path / "out"
+    where = cluster.Cluster(inputs_per_part=4)
+
+    def run(**how: Any) -> tuple[int, int]:
+        told = score_on_ray(bundle, inbox, out, cluster=where, **HOW, **how)
+        return told.new_rows, told.replaced
+
+    assert (run(), run()) == ((9, 0), (0, 0))
+    (inbox / "5.png").write_bytes((tmp_path / "whole.png").read_bytes())
+    assert (run(), run(), run(retry_failed=True)) == ((1, 1), (0, 0), (1, 1))
     rows = read(out)
     assert (len(rows), rows["path_id"].is_unique, (rows["status"] == "ok").sum()) == (9, True, 8)
 
