@@ -179,7 +179,8 @@ def test_two_tables_are_compared(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "out" / "comparison.json").read_text())
     auroc = written["targets"]["y"]["figures"]["auroc"]
     assert auroc["test"] == "obuchowski"
-    assert auroc["is_non_inferior"] in (True, False)
+    assert auroc["is_non_inferior"] is None
+    assert "patients" in auroc["no_verdict"]
     assert set(found["targets"]["y"]) == {"auroc", "sensitivity", "specificity"}  # type: ignore[index]
     assert "b − a" in (tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")
     by_patient = run(*shared, "--unit", "patient", "--endpoints", "auroc", "--threshold-b", 0.6)

@@ -104,6 +104,9 @@ METHOD_NAMES: Mapping[str, str] = {
     "percentile": "Bootstrap (percentiles)",
     "wilson": "Wilson",
     "clopper_pearson": "Clopper–Pearson",
+    "mcnemar_exact": "McNemar, exact",
+    "obuchowski_1998": "Obuchowski, for clusters",
+    "bootstrap": "Bootstrap",
 }
 
 SPLIT_NAMES: Mapping[str, str] = {"train": "training", "val": "validation", "test": "test"}
