@@ -14,7 +14,7 @@ from lepton_vision.manifest.table import Manifest
 from lepton_vision.types import ObjectKind
 
 CAPTURE: Final = "secondary_capture"
-_REPAIRS: Final = {"tilt": "--tilt shear", "missing_slices": "--gaps fill"}
+REPAIR_FLAGS: Final = {"tilt": "--tilt shear", "missing_slices": "--gaps fill"}
 _NEVER_VOLUMES: Final = "localizer"
 _KINDS: Final = get_args(ObjectKind)
 _LOGGER = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def with_kinds(config: Config, manifest: Manifest) -> Config:
 def hint(reasons: Collection[str]) -> str:
     """How to take in what was rejected for these reasons; empty where nothing can be."""
     kinds = ",".join(name for name in _KINDS if name in reasons)
-    repairs = " ".join(flag for reason, flag in _REPAIRS.items() if reason in reasons)
+    repairs = " ".join(flag for reason, flag in REPAIR_FLAGS.items() if reason in reasons)
     words = [f"--include {kinds} takes them in (include=…, scan.include)."] if kinds else []
     words += [f"{repairs} repairs such series (volume.tilt, volume.gaps)."] if repairs else []
     if "geometry" in reasons:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
@@ -9,6 +10,7 @@ from typing import Any, Final
 from lepton_vision.config import Config
 from lepton_vision.errors import ReadError
 from lepton_vision.manifest.hashes import perceptual_hash, pixel_hash
+from lepton_vision.manifest.left_out import REPAIR_FLAGS
 from lepton_vision.manifest.record import BASE, Record, Rules, describe_file
 from lepton_vision.manifest.schema import FACT_COLUMNS
 from lepton_vision.manifest.table import Manifest
@@ -21,6 +23,7 @@ from lepton_vision.sections import GapChoice, TiltChoice
 
 Job = tuple[str, str]
 _COMMON: Final = ("patient_id", "study_id", "modality")
+_LOGGER = logging.getLogger(__name__)
 
 
 def split_series(jobs: list[Job]) -> tuple[list[FoundSeries], list[Job]]:
@@ -90,9 +93,22 @@ def _left_out(path: Path, *, root: Path, reason: str, series: FoundSeries, inclu
 
 
 def with_repairs(config: Config, manifest: Manifest) -> Config:
-    """Return ``config`` with the repairs that series of the manifest needed: scoring will do them, too."""
+    """Return ``config`` with the repairs that series of the manifest needed: scoring will do them, too.
+
+    Repairs are done by the scan: a warning names rows that it rejected and that the configuration would have repaired.
+    """
     if config.volume is None:
         return config
+    asked = {"tilt": config.volume.tilt != "refuse", "missing_slices": config.volume.gaps != "refuse"}
+    rejected = {reason: count for reason, count in manifest.rejected.items() if asked.get(reason)}
+    if rejected:
+        _LOGGER.warning(
+            "%s rows of the manifest are rejected (%s) though the configuration repairs such series: the scan decides. "
+            "Scan again with %s.",
+            sum(rejected.values()),
+            ", ".join(f"{reason}: {count}" for reason, count in rejected.items()),
+            " ".join(REPAIR_FLAGS[reason] for reason in rejected),
+        )
     done = {name for text in manifest.ok.frame["repair"].dropna() for name in str(text).split(",")}
     changes = {name: choice for name, choice in (("tilt", "shear"), ("gaps", "fill")) if name in done}
     return config.model_copy(update={"volume": config.volume.model_copy(update=changes)})

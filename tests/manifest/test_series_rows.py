@@ -116,3 +116,18 @@ def test_training_repairs_what_the_scan_repaired(tmp_path: Path) -> None:
     used = with_repairs(config, manifest).volume
     assert used is not None
     assert (used.gaps, used.tilt) == ("fill", "refuse")
+
+
+def test_rows_that_a_scan_rejected_are_told_where_the_configuration_repairs_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_series(tmp_path / "gap", volume(3), patient="Doe^C", series="four")[2].unlink()
+    write_series(tmp_path / "whole", volume(4), patient="Doe^D", series="five")
+    manifest = Manifest.scan(tmp_path, volumes=True, workers=1)
+    config = Config().override("volume.view=3d")
+    caplog.clear()
+    with_repairs(config, manifest)
+    assert not caplog.records
+    with_repairs(config.override("volume.gaps=fill", "volume.tilt=shear"), manifest)
+    assert "1 rows of the manifest are rejected (missing_slices: 1)" in caplog.text
+    assert "Scan again with --gaps fill." in caplog.text
