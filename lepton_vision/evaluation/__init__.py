@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lepton_vision.evaluation.segmentation import MaskCase as MaskCase
     from lepton_vision.evaluation.segmentation import SegmentationEvaluation as SegmentationEvaluation
     from lepton_vision.evaluation.segmentation import evaluate_masks as evaluate_masks
+    from lepton_vision.evaluation.surface_area import area_surface_dice as area_surface_dice
     from lepton_vision.evaluation.units import Aggregation as Aggregation
     from lepton_vision.evaluation.units import aggregate as aggregate
     from lepton_vision.evaluation.units import fit_aggregation as fit_aggregation
@@ -45,6 +46,7 @@ _HOMES = {
     "SegmentationEvaluation": "segmentation",
     "aggregate": "units",
     "agree_heads": "agreement",
+    "area_surface_dice": "surface_area",
     "choose_operating_point": "operating_point",
     "compare": "comparison",
     "compare_masks": "masks",

@@ -42,8 +42,8 @@ class SurfaceDistances:
         This is ``monai.metrics.HausdorffDistanceMetric(percentile=95)``; 100 gives the Hausdorff distance
         (Huttenlocher et al., IEEE TPAMI 15:850, 1993). Tools differ: MedPy pools both directions before it takes the
         percentile, which is lower where one direction is much worse than the other, and can be higher on surfaces of
-        few voxels; DeepMind's ``compute_robust_hausdorff`` weighs distances by area (``surface_area``) and takes the
-        larger direction.
+        few voxels; DeepMind's ``compute_robust_hausdorff`` weighs distances by area (see ``surface_area``) and takes
+        the larger direction.
         """
         return float(max(np.percentile(self.truth_mm, percentile), np.percentile(self.prediction_mm, percentile)))
 
@@ -51,7 +51,8 @@ class SurfaceDistances:
         """Share of both surfaces' voxels that lie at most ``tolerance_mm`` from the other surface, 0 to 1.
 
         Normalised surface Dice (Nikolov et al., JMIR 23:e26151, 2021) with surface measured in voxels, as in
-        ``monai.metrics.SurfaceDiceMetric`` with ``use_subvoxels=False``; DeepMind's code weighs by area instead.
+        ``monai.metrics.SurfaceDiceMetric`` with ``use_subvoxels=False``. DeepMind's ``surface-distance`` weighs by area
+        instead: ``surface_area.area_surface_dice``.
         """
         limit = tolerance_mm + ROUNDING_MM
         near = np.count_nonzero(self.truth_mm <= limit) + np.count_nonzero(self.prediction_mm <= limit)
@@ -81,11 +82,13 @@ def surface_distances(
     shared = int(np.count_nonzero(edges[0] & edges[1]))  # at distance 0 without a search
     points = [np.argwhere(edge) * step for edge in edges]
     alone = [np.argwhere(one & ~other) * step for one, other in (edges, edges[::-1])]
-    truth_mm, prediction_mm = (np.concatenate([np.zeros(shared), _nearest(alone[k], points[1 - k])]) for k in range(2))
+    truth_mm, prediction_mm = (
+        np.concatenate([np.zeros(shared), nearest_mm(alone[k], points[1 - k])]) for k in range(2)
+    )
     return SurfaceDistances(truth_mm, prediction_mm)
 
 
-def _nearest(origins: FloatArray, targets: FloatArray) -> FloatArray:
+def nearest_mm(origins: FloatArray, targets: FloatArray) -> FloatArray:
     """Distance of each origin, (A, ndim), to the nearest of the targets, (B, ndim)."""
     if not origins.size:
         return np.zeros(0)

@@ -12,9 +12,16 @@ MASK_TERMS: Mapping[str, Term] = {
     "iou": Term("IoU", "Shared voxels over the voxels of either mask (Jaccard)."),
     "sensitivity": Term("Sensitivity (voxels)", "Share of the true voxels that are predicted."),
     "precision": Term("Precision (voxels)", "Share of the predicted voxels that are true."),
-    "hd95_mm": Term("HD95 [mm]", "Distance that 95 % of the surface lies within; 0 is perfect.", is_share=False),
+    "hd95_mm": Term(
+        "HD95 [mm]",
+        "Distance that 95 % of the surface lies within; 0 is perfect. Larger direction, as in MONAI; MedPy pools both.",
+        is_share=False,
+    ),
     "hd95_mm_mean": Term("HD95, mean [mm]", "The same; one case far off weighs more here.", is_share=False),
-    "surface_dice": Term("Surface Dice", "Share of both surfaces that lie within the tolerance of each other."),
+    "surface_dice": Term(
+        "Surface Dice",
+        "Share of both surfaces within the tolerance of each other: of voxels, as in MONAI; DeepMind's is of area.",
+    ),
     "volume_error_ml": Term("Volume error [ml]", "Prediction minus truth; above 0 is too large.", is_share=False),
     "absolute_volume_error_ml": Term(
         "Volume error, absolute [ml]", "Its size, whichever the direction.", is_share=False

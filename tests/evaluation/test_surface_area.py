@@ -1,0 +1,55 @@
+"""Surface Dice by area against MONAI's, which has DeepMind's table, and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.metrics.surface_dice import SurfaceDiceMetric
+from scipy import ndimage
+
+from lepton_vision.evaluation.surface_area import area_surface_dice, piece_area
+
+
+def theirs(truth: np.ndarray, prediction: np.ndarray, spacing: tuple[float, ...], tolerance: float) -> float:
+    metric = SurfaceDiceMetric(class_thresholds=[tolerance], include_background=True, use_subvoxels=True)
+    found = metric(
+        torch.tensor(prediction)[None, None].float(), torch.tensor(truth)[None, None].float(), spacing=list(spacing)
+    )
+    return float(found)
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (8, 12, 12)])
+@pytest.mark.parametrize("tolerance", [1.0, 2.5])
+def test_blobs_have_the_surface_dice_of_monai(shape: tuple[int, ...], tolerance: float) -> None:
+    spacing, rng = (3.0, 0.7, 1.3)[-len(shape) :], np.random.default_rng(0)
+    for _ in range(2):
+        masks = [ndimage.gaussian_filter(rng.normal(size=shape), 2) > 0.02 for _ in range(2)]
+        masks[1] = np.where(rng.random() < 0.5, masks[1], np.roll(masks[0], 1, axis=-1))
+        masks[1] = masks[1].astype(bool)
+        found = area_surface_dice(masks[0], masks[1], spacing_mm=spacing, tolerance_mm=tolerance)
+        exact = len(shape) == 2
+        assert found == pytest.approx(theirs(*masks, spacing, tolerance), abs=1e-5 if exact else 0.01)
+
+
+def test_two_voxels_apart_by_hand() -> None:
+    """Each voxel has eight cells around it; the four between the two are one step from the other's nearest."""
+    truth = np.zeros((9, 9, 9), dtype=np.bool_)
+    prediction = truth.copy()
+    truth[4, 4, 3] = prediction[4, 4, 5] = True
+    assert area_surface_dice(truth, prediction, spacing_mm=(3.0, 2.0, 1.0), tolerance_mm=1.0) == 0.5
+    assert area_surface_dice(truth, prediction, spacing_mm=(3.0, 2.0, 1.0), tolerance_mm=2.0) == 1.0
+
+
+def test_areas_by_geometry() -> None:
+    assert piece_area(0b00000001, (1.0, 1.0, 1.0)) == pytest.approx(3**0.5 / 8)  # a triangle of sides sqrt(1/2)
+    assert piece_area(0b00001111, (2.0, 3.0, 5.0)) == pytest.approx(15.0)  # one side of the cell
+    assert piece_area(0b0001, (3.0, 4.0)) == pytest.approx(2.5)
+    for code in range(256):
+        assert piece_area(code, (1.0, 1.0, 1.0)) == pytest.approx(piece_area(255 - code, (1.0, 1.0, 1.0)))
+
+
+def test_empty_masks() -> None:
+    empty, full = np.zeros((4, 4), dtype=np.bool_), np.ones((4, 4), dtype=np.bool_)
+    assert np.isnan(area_surface_dice(empty, empty, spacing_mm=(1.0, 1.0)))
+    assert area_surface_dice(empty, full, spacing_mm=(1.0, 1.0)) == 0.0
