@@ -18,6 +18,7 @@ _JP2_START = b"\x00\x00\x00\x0cjP  "
 _SOS, _EOI = 0xDA, 0xD9
 _MOST_SEGMENTS = 2**14  # and fill bytes before the data; profiles and comments of real files take some hundred
 _SCAN_SECONDS = 60e-9  # that a decoder takes for a block of 8 x 8 in each scan, whatever the scan holds
+_SCAN_BYTES = 10  # of the smallest header of a scan (ITU-T T.81 B.2.3)
 _SOC_LENGTH = 2
 _COD, _POC, _SOT, _SOD = 0xFF52, 0xFF5F, 0xFF90, 0xFF93
 _MOST_TILES, _MOST_LAYERS, _MOST_MARKERS = 256, 64, 1024
@@ -82,16 +83,23 @@ def check_scans(data: bytes, *, limits: Limits) -> None:
     Raises:
         ReadError: reason ``corrupt`` or ``too_large``.
     """
+    seconds, is_progressive, samples = 0.0, False, 0
     for place, marker in _segments(data):
         if 0xC0 <= marker <= 0xC2:
             rows, columns, samples = struct.unpack_from(">HHB", data, place + 5)
-            blocks = -(-rows // 8) * -(-columns // 8) * samples
-            scans = data.count(b"\xff\xda")  # compressed data hold no such pair (ITU-T T.81 B.1.1.5)
-            if scans * blocks * _SCAN_SECONDS > limits.seconds:
-                raise ReadError(
-                    f"The JPEG stream has {scans} scans of {blocks} blocks, which take too long. Save it as baseline.",
-                    reason="too_large",
-                )
+            seconds, is_progressive = -(-rows // 8) * -(-columns // 8) * samples * _SCAN_SECONDS, marker == 0xC2
+        # Of a stream that is not progressive, a first scan of all components is the only one: libjpeg refuses more.
+        if marker == _SOS and not is_progressive and data[place + 4 : place + 5] == bytes([samples]):
+            return
+    # Counting takes a tenth of decoding, and few streams are long enough for too many scans.
+    if len(data) // _SCAN_BYTES * seconds <= limits.seconds:
+        return
+    scans = data.count(b"\xff\xda")  # compressed data hold no such pair (ITU-T T.81 B.1.1.5)
+    if scans * seconds > limits.seconds:
+        raise ReadError(
+            f"The JPEG stream has {scans} scans, each over the whole image, which take too long. Save it as baseline.",
+            reason="too_large",
+        )
 
 
 def _parse_frame_header(data: bytes, *, place: int, process: int) -> Codestream:
