@@ -139,7 +139,14 @@ def size_of(folder):
 
 def fill_disks(folder, *, only=(), shares=(0.0, 0.5)):
     """Run all commands with room, then each on disks that are too small."""
+    import albumentations  # noqa: F401 - what commands load late is loaded once, for all children
+    import onnx  # noqa: F401
     import torch
+
+    import lepton_vision.inference.export
+    import lepton_vision.repeats
+    import lepton_vision.reporting.figures
+    import lepton_vision.scoring.batch  # noqa: F401
 
     torch.set_num_threads(1)  # threads do not survive a fork
     cv2.setNumThreads(1)
