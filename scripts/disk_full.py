@@ -170,6 +170,7 @@ def fill_disks(folder, *, only=(), shares=(0.0, 0.5)):
                 wrong = what_is_wrong(name, code, told, full)
             finally:
                 subprocess.run(["umount", "-l", full], check=True)
+            print(f"{name} at {share:g}: {wrong or 'good'}", file=sys.stderr, flush=True)
             counts.runs, counts.good = counts.runs + 1, counts.good + (not wrong)
             if wrong:
                 counts.bad[f"{name} at {share:g}"] = wrong
