@@ -26,7 +26,7 @@ import torch
 import lepton_vision as lv
 
 TIMES = ("seconds", "images_per_s")
-DAMAGED = 0.25  # share of kills after which a bit is turned
+DAMAGED = 0.5  # share of kills after which a bit is turned
 
 
 @dataclass
