@@ -131,7 +131,7 @@ def _fit(design: FloatArray, groups: Groups) -> tuple[FloatArray, FloatArray] | 
 
 def _covariance(design: FloatArray, curvature: FloatArray, chance: FloatArray, groups: Groups) -> FloatArray:
     """Inverse of the information or, where patients have several samples, the sandwich between patients."""
-    inverse: FloatArray = np.linalg.inv(curvature)
+    inverse = np.asarray(np.linalg.inv(curvature), dtype=np.float64)
     if groups.by_patient is None:
         return inverse
     scores = groups.by_patient @ np.vstack([-chance[:, None] * design, design])
