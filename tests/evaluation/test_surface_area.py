@@ -37,8 +37,8 @@ def test_two_voxels_apart_by_hand() -> None:
     truth = np.zeros((9, 9, 9), dtype=np.bool_)
     prediction = truth.copy()
     truth[4, 4, 3] = prediction[4, 4, 5] = True
-    assert area_surface_dice(truth, prediction, spacing_mm=(3.0, 2.0, 1.0), tolerance_mm=1.0) == 0.5
-    assert area_surface_dice(truth, prediction, spacing_mm=(3.0, 2.0, 1.0), tolerance_mm=2.0) == 1.0
+    assert area_surface_dice(truth, prediction, spacing_mm=(3.0, 2.0, 1.0), tolerance_mm=1.0) == pytest.approx(0.5)
+    assert area_surface_dice(truth, prediction, spacing_mm=(3.0, 2.0, 1.0), tolerance_mm=2.0) == pytest.approx(1.0)
 
 
 def test_areas_by_geometry() -> None:
