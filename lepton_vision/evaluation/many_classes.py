@@ -70,7 +70,7 @@ class ManyClassMeasures:
         self._sums = [-np.log(own.clip(_EPS, 1.0 - _EPS)), squares, step, step**2]
         self._support = np.bincount(self._label, minlength=len(classes))
         self.averaged = self._judged() if averaged is None else averaged
-        self._areas: dict[str, FloatArray] = {}
+        self._once: dict[str, float] = {}
 
     def _judged(self) -> Averaged:
         """Which classes the means are over, see ``class_measures.judged``."""
@@ -82,8 +82,8 @@ class ManyClassMeasures:
     def _counts(self, weight: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """(K,) each: samples of a class, those called so, and both."""
         k, hit = len(self._classes), self._hit
-        true, called = (np.bincount(side, weight, minlength=k) for side in (self._label, self._called))
-        return true, called, np.bincount(self._label[hit], weight[hit], minlength=k)
+        true, called = (_count(side, weight, k) for side in (self._label, self._called))
+        return true, called, _count(self._label[hit], weight[hit], k)
 
     def values(self, counts: FloatArray) -> dict[str, FloatArray]:
         """Figures over all classes, (R,) each; for the sample itself (each patient once) those of classes too."""
@@ -140,17 +140,17 @@ class ManyClassMeasures:
 
     def _ranked(self) -> dict[str, float]:
         """Figures of the sample that need the order of the scores, or are of one class; computed once."""
-        if not self._areas:
-            found = [self._ranking(k) for k in range(len(self._classes))]
-            self._areas = {
-                name: np.array(values) for name, values in zip(_RANKED, zip(*found, strict=True), strict=True)
-            }
+        if self._once:
+            return self._once
+        found = [self._ranking(k) for k in range(len(self._classes))]
+        areas = {name: np.array(values) for name, values in zip(_RANKED, zip(*found, strict=True), strict=True)}
         true, called, hit = self._counts(np.ones(self.n))
-        of_classes = self._areas | self._by_class(true, called, hit, float(self.n))
-        figures = {name: self._mean(name, self._areas) for name in _RANKED}
-        figures |= {f"{name}_weighted": self._weighted(name, self._areas[name], true) for name in _RANKED}
+        of_classes = areas | self._by_class(true, called, hit, float(self.n))
+        figures = {name: self._mean(name, areas) for name in _RANKED}
+        figures |= {f"{name}_weighted": self._weighted(name, areas[name], true) for name in _RANKED}
         for name in (*_RANKED, "sensitivity", "ppv"):
             figures |= {f"{name}_{k}": float(v) for k, v in zip(self._classes, of_classes[name], strict=True)}
+        self._once = figures
         return figures
 
     def _ranking(self, k: int) -> tuple[float, float]:
@@ -206,7 +206,8 @@ class ManyClassMeasures:
             for k, name_of_class in enumerate(self._classes):
                 rows = order[ends[k] : ends[k + 1]]
                 unit = np.unique(self._unit[rows], return_inverse=True)[1]
-                sums = np.bincount(unit, self._hit[rows]), np.bincount(unit).astype(np.float64)
+                hits, sizes = self._hit[rows].astype(np.float64), np.ones(rows.size)
+                sums = _count(unit, hits, 0), _count(unit, sizes, 0)
                 found[f"{name}_{name_of_class}"] = clustered_proportion(*sums, confidence=confidence)
         return {name: ends for name, ends in found.items() if ends}
 
@@ -240,6 +241,11 @@ class ManyClassMeasures:
         if found is not None:
             return f"no sample of class {self._classes[found[1]]}, or none of another"
         return "a class is never called" if name.startswith(("ppv", "npv")) else "every sample is of one class"
+
+
+def _count(place: IntArray, weight: FloatArray, least: int) -> FloatArray:
+    """Sum of the weights at each place; at least so many places."""
+    return np.asarray(np.bincount(place, weight, minlength=least), dtype=np.float64)
 
 
 def _ratio(part: float, whole: float) -> float:

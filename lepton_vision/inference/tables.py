@@ -320,7 +320,7 @@ def infer_targets(columns: Columns) -> tuple[Target, ...]:
     return tuple(found) or (Target("y", "binary", ("0", "1")),)
 
 
-def _column(columns: Columns, name: str) -> list[Any]:
+def _column(columns: Columns, name: str) -> Any:
     if name not in columns:
         raise EvaluationError(
             f"The column {name!r} is missing. {columns_present(columns, name)} Expected image_id, patient_id, y_true "
