@@ -128,9 +128,10 @@ class _Shards:
 def _without_copies(table: pa.Table, column: str) -> pa.Table:
     """The first of the rows of one image in each unit: an image that was sent twice is no more evidence."""
     pairs = zip(table[column].to_pylist(), map(original_id, table["image_id"].to_pylist()), strict=True)
-    seen: set[tuple[str, str]] = set()
-    is_first = [not (pair in seen or seen.add(pair)) for pair in pairs]
-    return table if all(is_first) else table.filter(pa.array(is_first))
+    first: dict[tuple[str, str], int] = {}
+    for row, pair in enumerate(pairs):
+        first.setdefault(pair, row)
+    return table if len(first) == len(table) else table.take(pa.array(first.values(), pa.int64()))
 
 
 def _of_part(table: pa.Table, column: str, *, part: int, parts: int) -> pa.Table:
