@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from pydicom import dcmread
+from typer.testing import CliRunner
 
+from lepton_vision.cli import app
 from lepton_vision.config import Config
 from lepton_vision.evaluation import evaluate
 from lepton_vision.inference import predict
@@ -158,3 +163,41 @@ def test_scan_takes_series_as_volumes(tmp_path: Path) -> None:
     assert found["rows"] == 2
     assert Manifest.load(tmp_path / "table.csv").frame["frames"].tolist() == [3, 3]
     assert run_json("scan", tmp_path / "study", "--out", tmp_path / "slices.csv")["rows"] == 6
+
+
+def test_tilted_series_and_series_with_gaps_are_repaired_by_flags(tmp_path: Path) -> None:
+    """Straight, tilted by 15 degrees, or without one slice: scan, train and run take them all."""
+    rows = []
+    for number in range(6):
+        voxels = np.random.default_rng(number).integers(-90, 90, (8, 12, 12))
+        paths = write_series(tmp_path / "study" / f"{number}", voxels, patient=f"p{number}", series=f"s{number}")
+        if number % 3 == 1:
+            paths[4].unlink()
+        for path in paths if number % 3 == 2 else ():
+            dataset = dcmread(path)
+            dataset.ImageOrientationPatient = [1, 0, 0, 0, *np.round([np.cos(np.pi / 12), np.sin(np.pi / 12)], 8)]
+            dataset.save_as(path)
+        split_of = ("train", "train", "val", "val", "test", "test")[number]
+        rows.append({"patient_id": f"p{number}", "core": number % 2, "split": split_of})
+    pd.DataFrame(rows).to_csv(tmp_path / "labels.csv", index=False)
+    config = classes("train.epochs=1", "train.batch_size=2", "preprocess.windows=[percentile]")
+    config.to_yaml(tmp_path / "c.yaml")
+    study, labels = ["--volumes", "--labels", "labels.csv"], ["--labels", "labels.csv"]
+    flags, start = ["--tilt", "shear", "--gaps", "fill"], ["--config", "c.yaml", "--device", "cpu"]
+
+    def call(*arguments: str) -> str:
+        with contextlib.chdir(tmp_path):
+            done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert json.loads(call("scan", "study", *study, "--out", "few.csv", "--json"))["rejected"] == {
+        "tilt": 2, "missing_slices": 2,
+    }  # fmt: skip
+    assert json.loads(call("scan", "study", *study, *flags, "--out", "all.csv", "--json"))["rejected"] == {}
+    call("train", "--manifest", "all.csv", "--run-dir", "train", *start, *flags)
+    call("run", "--source", "study", *labels, "--run-dir", "run", *start, *flags)
+    for folder in ("train", "run/seed-0"):
+        volume = Bundle.load(tmp_path / folder / "bundle").config.volume
+        assert volume is not None
+        assert (volume.tilt, volume.gaps) == ("shear", "fill")
