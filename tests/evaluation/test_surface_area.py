@@ -19,6 +19,7 @@ def theirs(truth: np.ndarray, prediction: np.ndarray, spacing: tuple[float, ...]
     return float(found)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of MONAI itself
 @pytest.mark.parametrize("shape", [(40, 40), (8, 12, 12)])
 @pytest.mark.parametrize("tolerance", [1.0, 2.5])
 def test_blobs_have_the_surface_dice_of_monai(shape: tuple[int, ...], tolerance: float) -> None:
