@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.image import probe, read_image
-from lepton_vision.readers.npz import npz_members, read_npz_frame
+from lepton_vision.readers.npz import npz_members, read_npz_frame, read_npz_table
 
 RNG = np.random.default_rng(0)
 GRAY = RNG.integers(0, 256, (5, 4, 6), dtype=np.uint8)
@@ -108,3 +110,41 @@ def test_a_flipped_bit_of_an_array_is_corrupt(tmp_path: Path, save: Callable[...
         with pytest.raises(ReadError) as caught:
             read_npz_frame(path, "images", frame=0)
         assert caught.value.reason == "corrupt"
+
+
+def add_array(path: Path, name: str, shape: tuple[int, ...], data: bytes) -> None:
+    """An array of bytes whose header says ``shape``, whatever follows."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{name}.npy", header.getvalue() + data)
+
+
+@pytest.mark.parametrize(
+    ("shape", "data", "reason"),
+    [
+        ((2, 8, 8), bytes(127), "truncated"),  # a byte too few
+        ((2000, 64, 64), bytes(64), "truncated"),
+        ((2**31, 8, 8), bytes(64), "too_large"),
+        ((2**31, 0, 8), b"", "corrupt"),
+        ((40_000, 1, 1), bytes(40_000), "too_large"),  # images, for a file of some hundred bytes
+    ],
+)
+def test_an_array_is_what_its_member_can_hold(tmp_path: Path, shape: tuple[int, ...], data: bytes, reason: str) -> None:
+    path = tmp_path / "a.npz"
+    add_array(path, "train_images", shape, data)
+    for call in (lambda: read_image(path, member="train_images", frame=0), lambda: probe(path, member="train_images")):
+        with pytest.raises(ReadError) as caught:
+            call()
+        assert caught.value.reason == reason
+
+
+def test_labels_are_bounded_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    add_array(path, "train_images", (2, 8, 8), bytes(128))
+    add_array(path, "train_labels", (2**31,), bytes(2))
+    add_array(path, "val_labels", (2, 1), bytes([3, 4]))
+    with pytest.raises(ReadError) as caught:
+        read_npz_table(path, "train_labels")
+    assert caught.value.reason == "too_large"
+    assert read_npz_table(path, "val_labels").tolist() == [[3], [4]]
