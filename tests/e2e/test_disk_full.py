@@ -23,7 +23,7 @@ def may_mount() -> bool:
 def test_a_full_disk_ends_in_one_message_with_nothing_half_written() -> None:
     if not may_mount():
         pytest.skip("nobody may mount a tmpfs here (unshare -rm)")
-    asked = ["--only", "scan,audit,evaluate predictions,compare,export-mask", "--shares", "0,0.6"]
+    asked = ["--only", "scan,audit,evaluate predictions,compare,export-mask", "--shares", "0,0.5"]
     command = [sys.executable, "-W", "ignore", "scripts/disk_full.py", *asked]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
