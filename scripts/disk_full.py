@@ -135,7 +135,7 @@ def what_is_wrong(name, code, told, out):
 
 def size_of(folder):
     """Bytes that a tmpfs needs for the files of a folder."""
-    return sum(-(-path.stat().st_size // PAGE) * PAGE + PAGE for path in folder.rglob("*"))
+    return sum(-(-path.stat().st_size // PAGE) * PAGE for path in folder.rglob("*") if path.is_file())
 
 
 def fill_disks(folder, *, only=(), shares=(0.0, 0.5)):
