@@ -87,7 +87,10 @@ def describe_file(path: str, relative: str, *, rules: Rules = NO_RULES) -> list[
             return [_named(common, read_image(place, member=member))]
         except ReadError as error:
             return [_rejected(common, error.reason)]
-    return _describe_frames(place, facts=facts, common=common)
+    try:
+        return _describe_frames(place, facts=facts, common=common)
+    except ReadError as error:  # the file as a whole: it has changed meanwhile
+        return [_rejected(common, error.reason)]
 
 
 def _reason_of(path: Path, *, member: str | None, told: str) -> str:
