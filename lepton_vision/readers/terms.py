@@ -11,7 +11,8 @@ import re
 from functools import lru_cache
 from typing import Final, Literal
 
-from pydicom.uid import UID_dictionary
+from pydicom import config as pydicom_config
+from pydicom.uid import UID
 
 from lepton_vision.readers.identity import pseudonym
 
@@ -133,7 +134,7 @@ def known_term(keyword: Keyword, text: str | None) -> str | None:
 def _is_known(keyword: Keyword, text: str) -> bool:
     """Whether the whole text is a term, or made of known words."""
     if keyword == "TransferSyntaxUID":
-        return text in UID_dictionary or text in _PRIVATE_SYNTAXES
+        return UID(text, pydicom_config.IGNORE).name != text or text in _PRIVATE_SYNTAXES
     if keyword not in _OF_WORDS:
         return text.upper() in _TERMS[keyword]
     words, digits = _OF_WORDS[keyword]
