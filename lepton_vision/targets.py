@@ -126,7 +126,7 @@ class Target:
             allowed = ", ".join(get_args(Uncertain))
             raise InvalidValueError(f"uncertain is one of: {allowed}. Received: {self.uncertain!r}.", key="uncertain")
 
-    __get_pydantic_json_schema__ = classmethod(describe_keys)
+    __get_pydantic_json_schema__: ClassVar[Any] = classmethod(describe_keys)
 
     @property
     def positive(self) -> str:

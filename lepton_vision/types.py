@@ -106,7 +106,7 @@ class Window:
                 f"Received: center={self.center}, width={self.width}."
             )
 
-    __get_pydantic_json_schema__ = classmethod(describe_keys)
+    __get_pydantic_json_schema__: ClassVar[Any] = classmethod(describe_keys)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,9 +39,10 @@ def open_images(
             f"{type(images).__name__}.",
             key="images",
         )
-    held = [] if isinstance(images, str | Path) else [one for one in images if isinstance(one, Image)]
+    several: Sequence[object] = () if isinstance(images, str | Path) else images
+    held = [one for one in several if isinstance(one, Image)]
     if held:
-        if len(held) < len(images):
+        if len(held) < len(several):
             raise ConfigError("Expected paths or Images. Received: both in one list. Predict each by themselves.")
         return (outcome for one in held for outcome in [_see(one, config)]), len(held)
     paths: str | Path | list[str | Path] = images if isinstance(images, str | Path) else list(images)  # type: ignore[arg-type]

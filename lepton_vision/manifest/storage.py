@@ -111,7 +111,7 @@ def read(path: Path) -> dict[str, Any]:
     }
 
 
-def _write_whole(path: Path, fill: Callable[[BinaryIO], None]) -> None:
+def _write_whole(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     """Fill a file that appears whole or not at all, for its owner alone: paths may hold names of patients.
 
     Trouble of the disk becomes one clear error.

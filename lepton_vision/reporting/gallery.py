@@ -60,7 +60,7 @@ def edge_marks(orientation: str) -> tuple[str, ...]:
     """
     if not orientation:
         return ()
-    right, lower = orientation.replace("S", "H").replace("I", "F")
+    right, lower = list(orientation.replace("S", "H").replace("I", "F"))
     return _OPPOSITE[right], right, _OPPOSITE[lower], lower
 
 

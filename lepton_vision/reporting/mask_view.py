@@ -50,7 +50,9 @@ def mask_term(key: str, tolerance_mm: float) -> Term:
 
 def has_sense(evaluation: SegmentationEvaluation, key: str) -> bool:
     """Whether a figure is one of these cases: flat ones have no volume, and nothing is said of it."""
-    found = [name for figures in evaluation.undefined.values() for name in (figures.get(key) or {None: 0})]
+    found: list[str | None] = []
+    for figures in evaluation.undefined.values():
+        found += figures.get(key) or [None]
     return not found or any(reason != NO_THICKNESS for reason in found)
 
 

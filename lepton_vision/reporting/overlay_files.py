@@ -136,5 +136,5 @@ def _turn(overlay: Overlay, geometry: Geometry) -> Overlay:
     axes = tuple(axis for axis, letter in ((-1, way[0]), (-2, way[1])) if letter not in _SHOWN)
     image = None if overlay.image is None else np.flip(overlay.image, axes)
     turned = "".join(letter if letter in _SHOWN else _TURNED[letter] for letter in way[:2])
-    masks = {"truth": np.flip(overlay.truth, axes), "prediction": np.flip(overlay.prediction, axes)}
-    return replace(overlay, **masks, image=image, orientation=turned)
+    truth, prediction = np.flip(overlay.truth, axes), np.flip(overlay.prediction, axes)
+    return replace(overlay, truth=truth, prediction=prediction, image=image, orientation=turned)

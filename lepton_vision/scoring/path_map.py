@@ -42,7 +42,7 @@ def write_path_map(inputs: Inputs, target: str | Path) -> None:
                 elif place is None:
                     rows = [(one.path_id, path.as_posix(), "", "", "", "") for path in one.files]
                 else:
-                    frame = "" if place.frame is None else place.frame
+                    frame = "" if place.frame is None else str(place.frame)
                     rows = [(one.path_id, place.path, place.member, frame, place.image_id, place.patient_id)]
                 writer.writerows([guarded("" if cell is None else str(cell)) for cell in row] for row in rows)
     except OSError as error:
