@@ -78,7 +78,24 @@ def evaluate(
             scope = _scope(bundle, groups, external, reference, answers)
             changes = unit, aggregate, assignments
             result = _evaluate_split(bundle, manifest, part, out, device, scope, console, changes)
-    print_facts(result, as_json=as_json)
+    print_facts(result if as_json else _for_people(result), as_json=as_json)
+
+
+def _for_people(facts: dict[str, Any]) -> dict[str, Any]:
+    """Each figure once, under its target where there are several, and the headline figures of subgroups."""
+    from lepton_vision.reporting.wording import HEADLINES
+
+    named = facts.get("targets", {})
+    twice = {"targets"} if len(named) == 1 else set(next(iter(named.values()), {}))
+    told = {key: value for key, value in facts.items() if key not in twice}
+    headlines = {key for keys in HEADLINES.values() for key in keys}
+    for column in told.get("subgroups", ()):
+        for group in column["subgroups"]:
+            group["figures"] = {
+                target: {key: figure for key, figure in figures.items() if key in headlines}
+                for target, figures in group["figures"].items()
+            }
+    return told
 
 
 def split_figures(found: Any) -> dict[str, Any]:

@@ -109,6 +109,22 @@ def test_facts_are_a_line_each_without_what_is_empty(capsys: pytest.CaptureFixtu
     ]
 
 
+def test_what_a_fact_of_a_list_holds_stands_below_it(capsys: pytest.CaptureFixture[str]) -> None:
+    figure = {"value": 0.9, "low": 0.8, "high": 0.95, "n": 5}
+    groups = [{"value": "F", "figures": {"y": {"auroc": figure}}}]
+    console.show({"subgroups": [{"column": "sex", "subgroups": groups, "gap": figure, "notes": ["a", "b"]}], "n": 5})
+    assert capsys.readouterr().out.splitlines() == [
+        "subgroups              1",
+        "  -                    column: sex  gap: 0.900 [0.800, 0.950]  n 5  notes: [a, b]",
+        "      subgroups        1",
+        "        -              value: F",
+        "            figures",
+        "              y",
+        "                auroc  0.900 [0.800, 0.950]  n 5",
+        "n                      5",
+    ]
+
+
 def test_no_text_controls_the_terminal_or_is_markup(capsys: pytest.CaptureFixture[str]) -> None:
     console.show({"maker [/x]": "ACME [/x] \x1b[2J\x07", "nested": {"[red]": "\x9b31m"}})
     with Console() as told:

@@ -36,3 +36,19 @@ def test_a_table_of_another_tool_gets_the_page_and_the_documents(tmp_path: Path)
     done = run_cli(*arguments, "--about", tmp_path / "about.yaml")
     assert done.returncode == 2
     assert "intended_use" in done.stderr
+
+
+@pytest.mark.slow
+def test_subgroups_are_short_for_people_and_whole_in_json(tmp_path: Path) -> None:
+    truth, sex = np.arange(60) % 2, np.where(np.arange(60) % 4 < 2, "F", "M")
+    frame = pd.DataFrame({"image_id": [f"a{k}" for k in range(60)], "patient_id": [f"p{k}" for k in range(60)]})
+    prob = (0.4 * truth + np.random.default_rng(0).random(60) * 0.6).round(4)
+    frame.assign(y_true=truth, y_prob=prob, sex=sex).to_csv(tmp_path / "t.csv", index=False)
+    arguments = ("evaluate", "--predictions", tmp_path / "t.csv", "--by", "sex", "--set", "evaluation.replicates=100")
+    told = run_cli(*arguments, "--out", tmp_path / "a").stdout.splitlines()
+    assert max(map(len, told)) < 200
+    assert not any("{" in line for line in told)
+    assert sum(line.split()[0] == "auroc" for line in told) == 3  # of all, of F and of M: each once
+    assert sum(line.split()[0] == "mcc" for line in told) == 1
+    whole = run_json(*arguments, "--out", tmp_path / "b")
+    assert "mcc" in whole["subgroups"][0]["subgroups"][0]["figures"]["y"]
