@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain, islice, repeat, takewhile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import TypeVar, overload
 
@@ -221,11 +221,11 @@ def _once(texts: Iterable[str]) -> Iterator[str]:
             yield text
 
 
-def named_masks(files: TextColumn, *, folder: str) -> frozenset[str]:
-    """Those of the files below a folder that are masks of others by their names."""
+def named_masks(files: TextColumn | Sequence[str], *, folder: str) -> frozenset[str]:
+    """Those of the files below a folder, an archive or a URL that are masks of others by their names."""
     if not any(may_be_mask(file[len(folder) :]) for file in files):
         return frozenset()
-    places = {Path(file).relative_to(folder).as_posix(): file for file in files}
+    places = {PurePosixPath(file[len(folder) :].lstrip("/")).as_posix(): file for file in files}
     return frozenset(places[path] for path in find_masks(places))
 
 

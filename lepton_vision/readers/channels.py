@@ -37,7 +37,7 @@ def split_name(path: PurePath) -> tuple[str, str]:
     return path.name, ""
 
 
-def named_channels(path: Path, channels: Sequence[str]) -> str | None:
+def named_channels(path: PurePath, channels: Sequence[str]) -> str | None:
     """What ``read_image`` takes for ``member`` of a NIfTI file; None for other files, and without channels."""
     return ",".join(channels) if channels and split_name(path)[1] else None
 
@@ -94,21 +94,35 @@ def read_case(path: Path, channels: Sequence[str], *, read: Callable[[Path], Ima
         channels: see ``suffixes_of``.
         read: reads one file.
 
-    Returns:
-        The image of the first file with pixels (C, D, H, W).
-
     Raises:
-        ReadError: reason ``missing_channel``, or ``channel_grid``: files of different size or place.
+        ReadError: as ``check_complete`` and ``join_channels``.
     """
     files = channel_files(path, channels)
-    missing = [name for name, file in zip(channels, files, strict=True) if not file.is_file()] if files else channels
-    if not files or missing:
+    check_complete([file.is_file() for file in files] or [False] * len(channels), channels)
+    return join_channels([read(file) for file in files], channels)
+
+
+def check_complete(are_there: Sequence[bool], channels: Sequence[str]) -> None:
+    """Refuse a case that lacks the file of a channel.
+
+    Raises:
+        ReadError: reason ``missing_channel``.
+    """
+    missing = [name for name, is_there in zip(channels, are_there, strict=True) if not is_there]
+    if missing:
         raise ReadError(
             f"Expected a file for each of the channels {', '.join(channels)} (volume.channels). Missing: "
             f"{', '.join(missing)}.",
             reason="missing_channel",
         )
-    images = [read(file) for file in files]
+
+
+def join_channels(images: Sequence[Image], channels: Sequence[str]) -> Image:
+    """Put images of one channel together, in the order of ``channels``, as the first image with pixels (C, D, H, W).
+
+    Raises:
+        ReadError: reason ``channel_grid``: files of different size or place.
+    """
     first = images[0]
     for name, image in zip(channels, images, strict=True):
         if image.pixels.shape != first.pixels.shape or image.channels != 1 or not _is_same_place(image, first):

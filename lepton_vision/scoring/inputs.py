@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lepton_vision.readers.identity import path_id
 from lepton_vision.readers.image import read_image, read_named
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_bytes
 from lepton_vision.readers.series_list import FoundSeries, group_series, read_found
+from lepton_vision.scoring.packed_cases import group_cases, read_packed_case
 from lepton_vision.scoring.packed_series import PackedSeries, group_packed, open_place
 from lepton_vision.scoring.places import Place, list_places
 from lepton_vision.sections import GapChoice, TiltChoice
@@ -127,12 +129,14 @@ class Input:
         if self.series is not None:
             return read_found(self.series, gaps=gaps, tilt=tilt, limits=limits)
         place = self.place or Place(self.path.as_posix())
+        if place.case:
+            return read_packed_case(place, channels, read=partial(read_image, limits=limits), limits=limits)
         with self._file(limits=limits) as path:
             if place.frame is None:
                 _check_file(path, limits=limits)
             is_row = place.kind == "row"
             row = place.member or None
-            member = agreed_channels(path, channels, row=row) if is_row else named_channels(path, channels)
+            member = agreed_channels(path, channels, row=row) if is_row else named_channels(place.name, channels)
             how: dict[str, Any] = {"frame": place.frame, "member": member, "limits": limits}
             repairs = SampleAddress(path, repair=place.repair).repairs
             image = read_image(path, **how, **repairs) if is_whole or repairs else read_named(path, **how)
@@ -284,7 +288,7 @@ def list_inputs(
     plain = [Path(place.path) for place in places if place.kind == "file" and not place.reason]
     series, others = group_series(plain, limits=limits)
     rest = [place for place in places if place.kind != "file" or place.reason]
-    packed, rest = group_packed(rest, known=[one.series_id for one in series], limits=limits)
+    packed, rest = group_packed(group_cases(rest, channels), known=[one.series_id for one in series], limits=limits)
     strays = [Place(path.as_posix(), reason=reason) for one in series for path, reason in one.left_out]
     strays += [place for one in packed for place in one.left_out]
     strays = [replace(p, reason="") if p.reason in include else replace(p, kind="left_out") for p in strays]

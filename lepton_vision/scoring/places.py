@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, cast
 
 from lepton_vision.errors import ManifestError, ReadError
@@ -43,6 +43,7 @@ class Place:
         unkeyed: which of the two are no pseudonyms, and stay out of the rows: "image", "patient" or both, with a blank
             between them.
         repair: of a series, as the manifest has it, see ``SampleAddress.repair``.
+        case: of members and objects that are channels of one case, the texts of them all, see ``packed_cases``.
     """
 
     path: str
@@ -56,6 +57,12 @@ class Place:
     patient_id: str = ""
     unkeyed: str = ""
     repair: str = ""
+    case: str = ""
+
+    @property
+    def name(self) -> PurePosixPath:
+        """What the file is called where it lies; that of a fetched or unpacked one says nothing."""
+        return PurePosixPath(self.member if self.kind == "member" else self.path)
 
     @property
     def identity(self) -> str:
@@ -83,7 +90,7 @@ class Place:
             return self.path
         frame = "" if self.frame is None else str(self.frame)
         numbers = (str(self.index), str(self.copy), frame)
-        known = (self.image_id, self.patient_id, self.unkeyed, self.repair)
+        known = (self.image_id, self.patient_id, self.unkeyed, self.repair, self.case)
         return _BETWEEN.join((self.path, self.kind, self.member, *numbers, self.reason, *known))
 
     @classmethod
@@ -103,11 +110,11 @@ def list_places(
     """Find what is named, in the order given; a place that is named twice comes twice (``Inputs.of`` keeps one).
 
     Args:
-        named: a file, a folder (the files below it, as a scan sees them, see ``folders.walk_folder``; masks of others
-            by their names with the reason "mask_file"), a glob pattern (``**`` for any depth), a manifest (.parquet,
-            .csv: its usable rows; ids of it that are no pseudonyms get one; another table is one place), an archive
-            (.zip, .tar, .tar.gz, .tgz: its members, also where it lies in a folder), a DICOMDIR, a URL (an object, a
-            prefix or a pattern), or several of these.
+        named: a file, a folder (the files below it, as a scan sees them, see ``folders.walk_folder``), a glob pattern
+            (``**`` for any depth), a manifest (.parquet, .csv: its usable rows; ids of it that are no pseudonyms get
+            one; another table is one place), an archive (.zip, .tar, .tar.gz, .tgz: its members, also where it lies in
+            a folder), a DICOMDIR, a URL (an object, a prefix or a pattern), or several of these. In a folder, an
+            archive and a store, masks of others by their names have the reason "mask_file".
         leave_out: folders whose files are left out.
         limits: caps on archives.
 
@@ -127,7 +134,9 @@ def list_places(
 
 def _expand(name: str, barred: frozenset[Path], *, seen: set[FolderKey], limits: Limits) -> Iterator[Place]:
     if is_url(name):
-        yield from (Place(url, "object") for url in list_objects(name))
+        urls = list_objects(name)
+        masks = named_masks(urls, folder="") if len(urls) > 1 else frozenset()
+        yield from (Place(url, "object", reason="mask_file" if url in masks else "") for url in urls)
         return
     path = os.path.normpath(Path(name).expanduser().absolute())
     if any(sign in path for sign in "*?[") and not os.path.lexists(path):
@@ -171,8 +180,10 @@ def _of_file(path: str, *, limits: Limits) -> Iterator[Place]:
     except ReadError as error:
         yield Place(path, reason=error.reason)
         return
+    masks = named_masks([one.name for one in members], folder="")
     for one in members:
-        yield Place(path, "member", one.name, one.index, one.copy, reason=one.reason)
+        reason = one.reason or ("mask_file" if one.name in masks else "")
+        yield Place(path, "member", one.name, one.index, one.copy, reason=reason)
 
 
 def _of_manifest(manifest: Manifest) -> Iterator[Place]:

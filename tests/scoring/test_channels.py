@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import nibabel as nib
@@ -93,6 +95,20 @@ def test_folders_and_manifests_are_scored_alike(kind: str, view: str, tmp_path: 
     assert np.allclose(sorted(columns[0]), sorted(columns[1]), atol=1e-6)
     assert np.allclose(sorted(columns[0]), np.sort(of_files.ravel()), atol=1e-6)
     assert len(set(columns[0].round(6))) == 3
+
+
+def test_cases_in_archives_and_stores_are_scored_as_in_a_folder(kind: str, tmp_path: Path) -> None:
+    bundle = random_bundle(config(kind).model_copy(update={"targets": (SICK, ORGAN)}))
+    inputs = {"folder": str(tmp_path / "data"), "store": f"file://{tmp_path / 'data'}"}
+    for form in ("zip", "gztar"):
+        inputs[form] = shutil.make_archive(str(tmp_path / "packed"), form, tmp_path, "data")
+    found = {}
+    for name, named in inputs.items():
+        score(bundle, named, tmp_path / name)
+        rows = pd.read_parquet(tmp_path / name)
+        assert Counter(rows["reason"].fillna("")) == {"": 3, "channels" if kind == "four" else "missing_channel": 1}
+        found[name] = rows[rows["status"] == "ok"].set_index("image_id")["sick_probability"].to_dict()
+    assert found["folder"] == found["store"] == found["zip"] == found["gztar"]
 
 
 @pytest.mark.parametrize(

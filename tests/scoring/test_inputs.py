@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -275,3 +276,20 @@ def test_masks_beside_images_are_left_out_of_a_folder_and_taken_in_where_asked_f
     assert score(bundle, mask, tmp_path / "named", device="cpu", engine="torch").scored == 1
     assert len(predict(bundle, inbox, device="cpu")) == 5
     assert len(predict(bundle.with_include(["mask_file"]), inbox, device="cpu")) == 6
+
+
+@pytest.mark.parametrize("form", ["zip", "gztar", "memory"])
+def test_masks_in_archives_and_stores_are_left_out_too(bundle: Bundle, inbox: Path, tmp_path: Path, form: str) -> None:
+    cv2.imwrite(str(inbox / "Doe_0_mask.png"), np.zeros((40, 30), np.uint8))
+    if form == "memory":
+        store = pytest.importorskip("fsspec").filesystem("memory")
+        for path in inbox.rglob("*.png"):
+            store.pipe(f"/inbox-masks/{path.relative_to(inbox).as_posix()}", path.read_bytes())
+        named, alone = "memory://inbox-masks", "memory://inbox-masks/Doe_0_mask.png"
+    else:
+        named, alone = shutil.make_archive(str(tmp_path / "packed"), form, tmp_path, inbox.name), ""
+    summary = score(bundle, named, tmp_path / "out", device="cpu", engine="torch")
+    assert (summary.scored, dict(summary.left_out), dict(summary.failed)) == (5, {"mask_file": 1}, {})
+    asked = score(bundle, named, tmp_path / "all", device="cpu", engine="torch", include=("mask_file",))
+    assert (asked.scored, dict(asked.left_out)) == (6, {})
+    assert not alone or score(bundle, alone, tmp_path / "named", device="cpu", engine="torch").scored == 1
