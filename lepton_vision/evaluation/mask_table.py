@@ -23,6 +23,7 @@ from lepton_vision.evaluation.segmentation import (
 from lepton_vision.files import csv_bytes, write_atomic
 from lepton_vision.inference.column_names import columns_present
 from lepton_vision.inference.tables import csv_cell, split_csv
+from lepton_vision.manifest.words import is_unknown
 
 COLUMNS = ("image_id", "patient_id", "truth", "prediction")
 IMAGE_COLUMN = "image"  # may be left out: the evaluation does not need it, pictures do
@@ -47,7 +48,7 @@ def evaluate_mask_table(
         table: CSV with the columns image_id, patient_id, truth and prediction; paths relative to the table. Files are
             what ``read_mask`` reads (an npz file holds one array (1, H, W) or (1, D, H, W)). A column ``image`` may
             name the image of each case (a file, or the folder of a DICOM series), a column ``volume_id`` the volume
-            that it is a slice of; a cell of them may be blank.
+            that it is a slice of; a cell of them may be blank, or a word for the unknown ("NULL"), as patient_id may.
         out: folder; made when everything is computed.
         structures: see ``segmentation.evaluate_masks``, as are the next three.
         tolerance_mm: of the surface Dice.
@@ -114,6 +115,7 @@ def read_mask_table(path: str | Path) -> tuple[MaskRow, ...]:
             )
         seen.add(image_id)
         image, volume = (cells[header.index(k)].strip() if k in header else "" for k in (IMAGE_COLUMN, VOLUME_COLUMN))
+        patient_id, image, volume = ("" if is_unknown(text) else text for text in (patient_id, image, volume))
         files = path.parent / truth, path.parent / prediction, path.parent / image if image else None
         rows.append(MaskRow(image_id, patient_id, *files, volume))
     _check_files(rows, path)

@@ -17,7 +17,7 @@ from lepton_vision.config import PreprocessConfig
 from lepton_vision.errors import EvaluationError
 from lepton_vision.files import csv_bytes, guarded, sidecar, unguarded, write_atomic
 from lepton_vision.inference.column_names import Columns, columns_present, completed, held_names, names_of, renamed
-from lepton_vision.inference.predictions import Failure, Predictions, as_text
+from lepton_vision.inference.predictions import Failure, Predictions, TextArray, as_text
 from lepton_vision.manifest.words import is_unknown
 from lepton_vision.types import FloatArray, SampleAddress, Target
 
@@ -290,8 +290,8 @@ def predictions_of(columns: Columns, facts: Mapping[str, Any], *, targets: Seque
     return Predictions(
         found,
         image_id,
-        as_text(columns["patient_id"]),
-        as_text(columns.get("series_id", [""] * image_id.size)),
+        _ids(columns["patient_id"]),
+        _ids(columns.get("series_id", [""] * image_id.size)),
         y_true,
         y_prob,
         split=_split(columns, facts),
@@ -299,7 +299,7 @@ def predictions_of(columns: Columns, facts: Mapping[str, Any], *, targets: Seque
         addresses=_addresses(columns),
         preprocess=None if preprocess is None else PreprocessConfig.model_validate(preprocess),
         failures=tuple(Failure(*failure) for failure in facts.get("failures", ())),
-        study_id=as_text(columns["study_id"]) if "study_id" in columns else None,
+        study_id=_ids(columns["study_id"]) if "study_id" in columns else None,
         patient_known=_numbers(columns, "patient_known") == 1 if "patient_known" in columns else None,
     )
 
@@ -328,6 +328,13 @@ def _column(columns: Columns, name: str) -> Any:
             key=name,
         )
     return columns[name]
+
+
+def _ids(values: Any) -> TextArray:
+    """What groups samples, as text; "" for a blank, or a word for the unknown, which is no patient of many images."""
+    names, places = np.unique(as_text(values), return_inverse=True)
+    known: TextArray = np.array(["" if is_unknown(str(name)) else str(name) for name in names], dtype=names.dtype)
+    return known[places]
 
 
 def _numbers(columns: Columns, name: str, *, words: Mapping[str, int] = _TRUTH) -> FloatArray:

@@ -207,6 +207,15 @@ def test_the_column_image_may_be_there_and_its_cells_blank(tmp_path: Path, pair:
     refuse(path, "1 of 3 files are not there, the first in the column 'image'", row=0, key="image")
 
 
+@pytest.mark.parametrize("word", ["NULL", "unknown", "n/a"])
+def test_words_for_the_unknown_are_blank_cells(tmp_path: Path, pair: tuple[str, str], word: str) -> None:
+    header = "image_id,patient_id,truth,prediction,image,volume_id"
+    rows = [(f"i{number}", word, *pair, word, word) for number in range(3)]
+    found = evaluate_mask_table(table(tmp_path, *rows, header=header), out=tmp_path / "out", structures=STRUCTURES)
+    assert (found.n_patients, found.provenance["unknown_patient"]) == (3, 3)
+    assert found.by_volume is None
+
+
 def test_values_that_are_no_labels_are_refused(tmp_path: Path, pair: tuple[str, str]) -> None:
     nifti(tmp_path / "soft.nii", (volume() * 0.4).astype(np.float32))
     refuse(table(tmp_path, ("i0", "p", pair[0], "soft.nii")), r"whole numbers.*Received: 0\.", row=0, key="prediction")

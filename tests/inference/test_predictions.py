@@ -122,11 +122,11 @@ def write(path: Path, text: str) -> Path:
 
 def test_a_plain_table_of_another_tool(tmp_path: Path) -> None:
     path = write(
-        tmp_path / "p.csv", "﻿image_id,patient_id,y_true,y_prob\r\n007,NA,1,0.9\r\n008,NA,,0.25\r\n009,,0,1e-3\r\n"
+        tmp_path / "p.csv", "﻿image_id,patient_id,y_true,y_prob\r\nNA,01,1,0.9\r\n008,01,,0.25\r\n009,,0,1e-3\r\n"
     )
     read = Predictions.load(path)
-    assert read.image_id.tolist() == ["007", "008", "009"]  # ids are text, and "NA" is an id
-    assert read.patient_id.tolist() == ["NA", "NA", ""]
+    assert read.image_id.tolist() == ["NA", "008", "009"]  # ids are text, and "NA" is an image
+    assert read.patient_id.tolist() == ["01", "01", ""]
     np.testing.assert_array_equal(read.y_true["y"], [1, np.nan, 0])
     assert read.y_prob["y"].tolist() == [0.9, 0.25, 1e-3]
     assert (read.split, read.bundle_id, read.targets[0].kind) == (None, None, "binary")
@@ -282,6 +282,18 @@ def test_words_of_other_tools_for_labels(tmp_path: Path, word: str, label: float
     path.write_text(f"image_id,patient_id,y_true,y_prob\na,A,0,0.5\nb,B,{word},0.2\n")
     found = Predictions.load(path).y_true["y"][1]
     assert np.isnan(found) if label is None else found == label
+
+
+@pytest.mark.parametrize("word", ["", "NULL", "unknown", "nan", "n/a"])
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_unknown_patients_are_no_patient_of_many_images(tmp_path: Path, word: str, suffix: str) -> None:
+    named = pd.DataFrame({"patient_id": [word, word, "p"], "y_true": [0, 1, 1], "y_prob": [0.1, 0.9, 0.8]})
+    named.insert(0, "image_id", ["a", "b", "c"])
+    path = tmp_path / f"p.{suffix}"
+    (named.to_csv if suffix == "csv" else named.to_parquet)(path, index=False)
+    read = Predictions.load(path)
+    assert read.names_patient.tolist() == [False, False, True]
+    assert read.patient_id.tolist() == ["", "", "p"]
 
 
 def test_a_csv_says_the_same_with_and_without_the_file_beside_it(tmp_path: Path) -> None:
