@@ -19,7 +19,7 @@ from lepton_vision.manifest.allocation import allocate
 from lepton_vision.manifest.labels import evident_targets
 from lepton_vision.manifest.lost import warn_lost
 from lepton_vision.manifest.near import connect, near_pairs
-from lepton_vision.manifest.patients import warn_unknown
+from lepton_vision.manifest.patients import known_patients, warn_unknown
 from lepton_vision.manifest.schema import COLUMNS, objects
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.types import SPLITS, Split, Target
@@ -167,10 +167,18 @@ def check_patients(frame: pd.DataFrame, *, column: str) -> None:
 
 
 def shared_patients(frame: pd.DataFrame, *, column: str) -> npt.NDArray[np.int64]:
-    """Rows of the patients who stand in two parts of ``column``; rows without a part do not count."""
+    """Rows of the patients who stand in two parts of ``column``; rows without a part do not count.
+
+    Copies of a file that names no patient, series or study are no patient, whatever their id, but identical images.
+    """
     placed = frame.loc[frame[column].notna() & frame["patient_id"].notna(), ["patient_id", column]]
     counts = placed.groupby("patient_id")[column].transform("nunique")
-    return placed.index[counts.to_numpy() > 1].to_numpy(dtype=np.int64)
+    shared = frame.loc[placed.index[counts.to_numpy() > 1]]
+    ids = zip(objects(shared["image_id"]), objects(shared["patient_id"]), strict=True)
+    is_file = ~known_patients(shared) & np.array([str(own).startswith(str(whose)) for own, whose in ids], dtype=bool)
+    files = [shared[name].fillna("").mask(~is_file, "") for name in ("path", "member")]
+    counts = shared.groupby([shared["patient_id"], *files])[column].transform("nunique")
+    return shared.index[counts.to_numpy() > 1].to_numpy(dtype=np.int64)
 
 
 def check_classes(

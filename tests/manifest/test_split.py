@@ -12,10 +12,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from lepton_vision.config import Config, SplitConfig
 from lepton_vision.errors import LabelError, LeakageError, ManifestError
 from lepton_vision.manifest.allocation import allocate, part_sizes
+from lepton_vision.manifest.audit import audit_manifest, drop_leaks
 from lepton_vision.manifest.build import scan_folder
 from lepton_vision.manifest.split import fold_split, split_manifest
 from lepton_vision.manifest.table import Manifest
@@ -267,6 +269,27 @@ def test_allocation_fills_each_part_exactly() -> None:
     traits = rng.random((101, 7)) < 0.3
     parts = allocate(traits, is_class=np.ones(7, dtype=bool), shares=[0.5, 0.3, 0.2], order=rng.permutation(101))
     assert np.bincount(parts).tolist() == [51, 30, 20]
+
+
+@pytest.mark.parametrize("form", ["files", "npz"])
+def test_copies_between_official_splits_are_identical_images_and_no_patient(tmp_path: Path, form: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 16, 16), dtype=np.uint8)
+    pixels[8] = pixels[0]
+    parts = {"train": [0, 1, 2, 3], "val": [4, 5], "test": [6, 7, 8]}
+    classes = np.arange(9) % 2
+    for split, rows in parts.items():
+        for row in rows if form == "files" else ():
+            place = tmp_path / "set" / split / str(classes[row]) / f"{row}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels[row]).save(place)
+    arrays = {f"{split}_images": pixels[rows] for split, rows in parts.items()}
+    arrays |= {f"{split}_labels": classes[rows, None] for split, rows in parts.items()}
+    np.savez(tmp_path / "set.npz", **arrays)
+    manifest = split_manifest(scan_folder(tmp_path / ("set" if form == "files" else "set.npz"), workers=1))
+    assert manifest.frame["split"].value_counts().to_dict() == {"train": 4, "test": 3, "val": 2}
+    audit = audit_manifest(manifest)
+    assert [finding.cause for finding in audit.leaks] == ["identical"]
+    assert drop_leaks(manifest, audit).rejected == {"leakage": 1}
 
 
 def test_covid_ct_keeps_its_official_split_and_folds_by_patient(shared: Path) -> None:
