@@ -119,6 +119,8 @@ def audit(
     out: Annotated[
         Path | None, typer.Option(help="Table of every finding with its rows and paths (.csv or .parquet).")
     ] = None,
+    config: ConfigFile = None,
+    assignments: Assignments = None,
     as_json: Json = False,
 ) -> None:
     """Search for patients and images in two splits, duplicates and label conflicts; equal findings are one line."""
@@ -130,7 +132,7 @@ def audit(
     kinds = [kind for kind in split_names(fail_on) if kind != "none"]
     for kind in kinds:
         check_choice("fail-on", kind, KINDS)
-    result = audit_manifest(Manifest.load(manifest))
+    result = audit_manifest(Manifest.load(manifest), _load_config(config, assignments))
     if out is not None:
         result.save(out)
     print_facts(result.to_dict(with_paths=True) if as_json else result.summary(), as_json=as_json)

@@ -12,7 +12,9 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from lepton_vision.cli import app
 from lepton_vision.config import AuditConfig, Config
 from lepton_vision.errors import LabelError, LeakageError, ManifestError
 from lepton_vision.manifest.audit import audit_manifest, drop_leaks
@@ -194,10 +196,6 @@ def test_every_finding_is_written_as_a_table_that_no_spreadsheet_computes(leakin
 
 
 def test_the_command_line_groups_findings_and_fails_on_any_kind(leaking: Manifest, tmp_path: Path) -> None:
-    from typer.testing import CliRunner
-
-    from lepton_vision.cli import app
-
     place, out = str(leaking.save(tmp_path / "m.parquet")), str(tmp_path / "findings.csv")
     shown = CliRunner().invoke(app, ["audit", place, "--out", out, "--fail-on", "none"])
     assert shown.exit_code == 0
@@ -208,6 +206,21 @@ def test_the_command_line_groups_findings_and_fails_on_any_kind(leaking: Manifes
     assert isinstance(CliRunner().invoke(app, ["audit", place, "--fail-on", "duplicate"]).exception, LeakageError)
     wrong = CliRunner().invoke(app, ["audit", place, "--fail-on", "leak"])
     assert "leakage" in str(wrong.exception)
+
+
+def test_the_command_takes_a_configuration(make_manifest: Make, tmp_path: Path) -> None:
+    place = str(make_manifest(y=["0", "1", "-1", "-1"], patient_id=list("pqrs")).save(tmp_path / "m.parquet"))
+    alone = CliRunner().invoke(app, ["audit", place])
+    assert "looks like an uncertain label" in alone.stdout
+    (tmp_path / "c.yaml").write_text(
+        "targets: [{name: y, kind: binary, classes: ['0', '1'], uncertain: unknown}]\n", encoding="utf-8"
+    )
+    told = CliRunner().invoke(app, ["audit", place, "--config", str(tmp_path / "c.yaml")])
+    assert "uncertain label" not in told.stdout
+    assert "Target y: all 0: 1, 1: 1, unknown: 2." in told.stdout
+    with_config = ["audit", place, "--config", str(tmp_path / "c.yaml"), "--set", "split.seed=1"]
+    wrong = CliRunner().invoke(app, [*with_config, "--set", "audit.nearduplicates=false"])
+    assert "near_duplicates" in str(wrong.exception)
 
 
 def test_images_without_a_patient_can_fail_an_audit(make_manifest: Make) -> None:
