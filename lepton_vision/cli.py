@@ -257,12 +257,14 @@ app.command()(score)
 def inspect(
     path: Annotated[Path, typer.Argument(help="An image, a folder with a DICOM series, a bundle or a manifest.")],
     series: Annotated[bool, typer.Option("--series", help="List the DICOM series below a folder.")] = False,
+    channels: Annotated[str, typer.Option(help=_CHANNELS)] = "",
     as_json: Json = False,
 ) -> None:
     """Print the facts of an image, a DICOM series, a bundle or a manifest; no patient data."""
     from lepton_vision.inspection import inspect_path, list_series
 
-    print_facts(list_series(path) if series else inspect_path(path), as_json=as_json)
+    facts = list_series(path) if series else inspect_path(path, channels=split_names(channels))
+    print_facts(facts, as_json=as_json)
 
 
 def _load_config(

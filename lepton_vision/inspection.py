@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lepton_vision.manifest.values import narrow_image, narrow_ranges
 from lepton_vision.models import Bundle
 from lepton_vision.models.bundle_files import is_bundle
 from lepton_vision.readers import read_image
+from lepton_vision.readers.channels import named_channels
 from lepton_vision.readers.content import is_folder
 from lepton_vision.readers.series_list import SeriesFacts, describe_found, group_series
 from lepton_vision.types import SPLITS, Split, Target, VoiLut, Window
@@ -65,8 +67,12 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     return facts | dict(bundle.provenance)
 
 
-def inspect_path(path: str | Path) -> dict[str, Any]:
+def inspect_path(path: str | Path, *, channels: Sequence[str] = ()) -> dict[str, Any]:
     """Facts about an image, a folder with one DICOM series, a bundle or a manifest, without patient data.
+
+    Args:
+        path: what to look at.
+        channels: of a NIfTI file, or of the case that it is a file of; see ``config.VolumeConfig.channels``.
 
     Raises:
         LeptonError: the path is none of them.
@@ -89,7 +95,7 @@ def inspect_path(path: str | Path) -> dict[str, Any]:
             **data_flow(manifest, evident_targets(manifest)),
             "label_columns": ", ".join(manifest.label_columns),
         } | ({"narrow_range": " ".join(narrow)} if narrow else {})
-    image = read_image(path)
+    image = read_image(path, member=named_channels(path, channels))
     low, high = float(image.pixels.min()), float(image.pixels.max())
     facts = {"kind": "image", "format": image.source_format, "shape": list(image.pixels.shape), "units": image.units}
     if path.is_dir():

@@ -159,7 +159,8 @@ def _check_components(grid: _Grid, channels: Sequence[str]) -> _Grid:
     if not channels:
         raise ReadError(
             f"Expected a NIfTI image of 2 or 3 axes with one number per voxel. Received shape {size}. Name its "
-            "components by volume.channels (scan --channels), e.g. [flair, t1w, t1gd, t2w], or split it into volumes.",
+            "components by volume.channels (scan and inspect: --channels), e.g. [flair, t1w, t1gd, t2w], or split it "
+            "into volumes.",
             reason="unsupported",
         )
     raise ReadError(
