@@ -76,7 +76,7 @@ def compare(
         units = _in_units(tables, settings.evaluation, fitted)
         write_comparison(result, stage / "comparison.html", predictions=units, names=called)
     shown = {name: _endpoints(part) for name, part in facts["targets"].items()}
-    counts = {"n": result.n, "n_patients": result.n_patients}
+    counts = {"a": called[0], "b": called[1], "n": result.n, "n_patients": result.n_patients}
     counts |= {key: value for key, value in result.provenance.items() if key == "unknown_patient"}
     print_facts({**counts, "targets": shown, "comparison": str(out / "comparison.json")}, as_json=as_json)
 

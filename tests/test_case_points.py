@@ -174,6 +174,7 @@ def test_two_tables_are_compared(tmp_path: Path) -> None:
         write_table(tmp_path / f"{name}.csv", seed=seed, split="test")
     shared = ("compare", tmp_path / "a.csv", tmp_path / "b.csv", "--out", tmp_path / "out")
     found = run(*shared, "--margin", 0.1, "--replicates", 200)
+    assert (found["a"], found["b"]) == ("a", "b")  # as the files
     assert found["n"] == 90
     assert found["n_patients"] == 30
     written = json.loads((tmp_path / "out" / "comparison.json").read_text())

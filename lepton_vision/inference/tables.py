@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lepton_vision.config import PreprocessConfig
-from lepton_vision.errors import EvaluationError
+from lepton_vision.errors import EvaluationError, LeptonError
 from lepton_vision.files import csv_bytes, guarded, sidecar, unguarded, write_atomic
 from lepton_vision.inference.column_names import Columns, columns_present, completed, held_names, names_of, renamed
 from lepton_vision.inference.predictions import Failure, Predictions, TextArray, as_text
@@ -103,6 +103,15 @@ def read_columns(path: str | Path) -> tuple[Columns, dict[str, Any]]:
 def targets_of(facts: Mapping[str, Any]) -> tuple[Target, ...]:
     """Targets that the facts of a table name; none where it is another tool's."""
     return tuple(Target(**spec | {"classes": tuple(spec["classes"])}) for spec in facts.get("targets", ()))
+
+
+def _preprocess_of(facts: Mapping[str, Any]) -> PreprocessConfig | None:
+    stated = facts.get("preprocess")
+    return None if stated is None else PreprocessConfig.model_validate(stated)
+
+
+def _failures_of(facts: Mapping[str, Any]) -> tuple[Failure, ...]:
+    return tuple(Failure(*failure) for failure in facts.get("failures", ()))
 
 
 def _check_suffix(path: Path) -> None:
@@ -218,11 +227,14 @@ def split_csv(text: str, path: Path) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of a table, checked to fit each other; both are empty where there is no line.
 
     Raises:
-        EvaluationError: a column that stands twice, or a row of another length than the header.
+        EvaluationError: no CSV, a column that stands twice, or a row of another length than the header.
     """
     first = io.StringIO(text, newline="").readline()
     separator = "," if "," in first else max(",;\t", key=first.count)  # with ";" or tabs as some spreadsheets write it
-    header, *body = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row] or [[]]
+    try:
+        header, *body = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row] or [[]]
+    except csv.Error as error:
+        raise EvaluationError(f"The table is no CSV ({error}). Save it again, with quotes closed.", path=path) from None
     header = [name.strip() for name in header]
     if len(set(header)) != len(header):
         raise EvaluationError("The header names a column twice. Remove one of them.", path=path)
@@ -257,7 +269,7 @@ def _parse_facts(text: str, path: Path) -> dict[str, Any]:
     """Return our facts, or nothing where the comment is another tool's."""
     try:
         facts = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(facts, dict) or "version" not in facts:
         return {}
@@ -266,6 +278,14 @@ def _parse_facts(text: str, path: Path) -> dict[str, Any]:
             f"These predictions have format {facts['version']}, this version reads {_VERSION}. Update lepton-vision.",
             path=path,
         )
+    try:
+        targets_of(facts), _preprocess_of(facts), _failures_of(facts)
+    except (LeptonError, AttributeError, KeyError, TypeError, ValueError):
+        raise EvaluationError(
+            "What tells of the table as a whole is damaged: the .json file beside it, its first line or its metadata. "
+            "Save the predictions again, or remove that file or line: classes are then read from the columns.",
+            path=path,
+        ) from None
     return facts
 
 
@@ -286,7 +306,6 @@ def predictions_of(columns: Columns, facts: Mapping[str, Any], *, targets: Seque
         true, prob = (np.column_stack([_numbers(columns, one, words=words) for one in part]) for part in names)
         y_true[target.name] = true if target.kind == "multilabel" else true[:, 0]
         y_prob[target.name] = prob[:, 0] if target.kind == "binary" else prob
-    preprocess = facts.get("preprocess")
     return Predictions(
         found,
         image_id,
@@ -297,8 +316,8 @@ def predictions_of(columns: Columns, facts: Mapping[str, Any], *, targets: Seque
         split=_split(columns, facts),
         bundle_id=facts.get("bundle_id"),
         addresses=_addresses(columns),
-        preprocess=None if preprocess is None else PreprocessConfig.model_validate(preprocess),
-        failures=tuple(Failure(*failure) for failure in facts.get("failures", ())),
+        preprocess=_preprocess_of(facts),
+        failures=_failures_of(facts),
         study_id=_ids(columns["study_id"]) if "study_id" in columns else None,
         patient_known=_numbers(columns, "patient_known") == 1 if "patient_known" in columns else None,
     )

@@ -163,6 +163,7 @@ def test_targets_are_read_from_the_columns(tmp_path: Path) -> None:
         ("image_id,image_id,y_true,y_prob\na,a,1,1\n", ["twice"], None),
         ("", ["empty"], None),
         ('# {"version": 99}\nimage_id,patient_id,y_true,y_prob\n', ["format 99"], None),
+        ('image_id,patient_id,y_true,y_prob\n"a,a,1,1\n' + "b,b,0,0\n" * 20_000, ["no CSV", "quotes"], None),
     ],
 )
 def test_a_bad_table_says_what_is_wrong(tmp_path: Path, text: str, words: list[str], key: str | None) -> None:
@@ -323,6 +324,20 @@ def test_the_file_beside_another_table_is_refused(tmp_path: Path) -> None:
     path.write_text("image_id,patient_id,label,score\na,a,0,0.5\n")
     with pytest.raises(EvaluationError, match=r"p\.csv\.json beside the table .* Remove it"):
         Predictions.load(path)
+
+
+@pytest.mark.parametrize("part", ["targets", "preprocess", "failures"])
+def test_a_damaged_file_beside_a_table_is_refused_and_may_be_removed(part: str, tmp_path: Path) -> None:
+    path = _binary(["a", "b"], target="y").save(tmp_path / "p.csv")
+    beside = tmp_path / "p.csv.json"
+    for damage in ("x", 5, [5], [{"name": 5}], {"size": "x"}):
+        beside.write_text(json.dumps(json.loads(beside.read_text(encoding="utf-8")) | {part: damage}), encoding="utf-8")
+        with pytest.raises(EvaluationError, match="is damaged"):
+            Predictions.load(path)
+    beside.write_bytes(b"[" * 100_000)  # another tool's, and deeper than anything is read
+    assert Predictions.load(path).n == 2
+    beside.unlink()
+    assert Predictions.load(path).n == 2
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+a", "-a", "@a", "\ta", "\ra", "'=a", "''-a", "'a", "-1.5", "+3"])
