@@ -90,25 +90,29 @@ def read(path: Path) -> dict[str, Any]:
         )
     try:
         frame, facts = _read_parquet(path) if suffix == ".parquet" else _read_csv(path)
+        _check_version(int(facts.get("version", 0)), path)
+        return {
+            "frame": frame,
+            "root": _root(facts, path, frame=frame),
+            "label_columns": tuple(facts.get("label_columns", ())),
+            "unmatched_labels": int(facts.get("unmatched_labels", 0)),
+            "label_notes": tuple(facts.get("label_notes", ())),
+        }
     except OSError as error:
         if isinstance(error, PermissionError):
             raise ManifestError("No permission to read the manifest. Ask for it, or scan anew.", path=path) from None
         raise _damaged(path) from None
-    except (pa.ArrowException, ValueError, KeyError, UnicodeDecodeError):
+    except (pa.ArrowException, AttributeError, KeyError, RecursionError, TypeError, ValueError):
         raise _damaged(path) from None
-    if facts.get("version", 0) > VERSION:
+
+
+def _check_version(version: int, path: Path) -> None:
+    if version > VERSION:
         raise ManifestError(
-            f"The manifest has format version {facts['version']}; this lepton_vision reads up to {VERSION}. "
+            f"The manifest has format version {version}; this lepton_vision reads up to {VERSION}. "
             "Update lepton_vision, or write the manifest with the older one.",
             path=path,
         )
-    return {
-        "frame": frame,
-        "root": _root(facts, path, frame=frame),
-        "label_columns": tuple(facts.get("label_columns", ())),
-        "unmatched_labels": int(facts.get("unmatched_labels", 0)),
-        "label_notes": tuple(facts.get("label_notes", ())),
-    }
 
 
 def _write_whole(path: Path, fill: Callable[[BinaryIO], object]) -> None:

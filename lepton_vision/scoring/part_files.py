@@ -7,7 +7,6 @@ a run on one machine; the order of the parts decides where inputs are not known.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -28,7 +27,7 @@ from lepton_vision.scoring.inputs import Inputs
 from lepton_vision.scoring.report_folder import report_files
 from lepton_vision.scoring.rows import Row
 from lepton_vision.scoring.sides import PARTS, Sides
-from lepton_vision.scoring.sink import JOB_FILE, hold_job_folder, refuse_other_job
+from lepton_vision.scoring.sink import JOB_FILE, hold_job_folder, read_job, refuse_other_job
 
 FilesOf = Callable[[Row], list[str]]
 _KINDS = {"mask": "mask folder", "report": "report folder"}
@@ -153,7 +152,7 @@ def _hold(folder: Path, what: str, *, parts: Sequence[str], held: ExitStack) -> 
     """Hold the folder of the run; all parts must be of its job."""
     records = [record for part in parts if (record := folder / PARTS / part / JOB_FILE).exists()]
     for number, record in enumerate(records):  # none where a merge that was cut off had come to removing them
-        job = json.loads(record.read_text(encoding="utf-8"))
+        job = read_job(record)
         if number:
             refuse_other_job(folder, job, what=what)
         else:

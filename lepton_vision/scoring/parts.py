@@ -9,7 +9,6 @@ repeated. All machines see the inputs and these folders under one path, and shar
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -43,6 +42,7 @@ from lepton_vision.scoring.sink import (
     all_shards,
     failed_rows,
     other_keys,
+    read_job,
     refuse_other_job,
     scored_ids,
 )
@@ -310,8 +310,8 @@ def _job(folders: list[Path], output: Path) -> dict[str, Any]:
     """The one job of all parts, without the version of its record, which the sink adds."""
     records = [folder / JOB_FILE for folder in folders] or [output / JOB_FILE]
     try:
-        found = [json.loads(record.read_text(encoding="utf-8")) for record in records]
-    except (OSError, ValueError):
+        found = [read_job(record) for record in records]
+    except OSError:
         raise ScoringError("Expected parts that were scored. Received: none.", path=output) from None
     for one in found[1:]:
         differing = other_keys(one, found[0])

@@ -68,7 +68,7 @@ def refuse_other_job(folder: Path, job: Mapping[str, Any], *, what: str) -> None
         ScoringError: it does, or its ids were made with another key.
     """
     record = folder / JOB_FILE
-    differing = other_keys(job, json.loads(record.read_text(encoding="utf-8"))) if record.exists() else []
+    differing = other_keys(job, read_job(record)) if record.exists() else []
     if ID_KEY in differing:
         raise ScoringError(
             f"The {what} holds {_HOLDS[what][0]} whose ids were made with another key: the same files would get other "
@@ -85,6 +85,25 @@ def refuse_other_job(folder: Path, job: Mapping[str, Any], *, what: str) -> None
             path=folder,
             key=differing[0],
         )
+
+
+def read_job(record: Path) -> dict[str, Any]:
+    """The job that a folder was begun with, off its record.
+
+    Raises:
+        ScoringError: it is damaged.
+    """
+    try:
+        job = json.loads(record.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        job = None
+    if not isinstance(job, dict):
+        raise ScoringError(
+            f"{record.name}, the record of the job that this folder was begun with, is damaged. Name another folder, "
+            "or start over with resume off.",
+            path=record,
+        )
+    return job
 
 
 def other_keys(job: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

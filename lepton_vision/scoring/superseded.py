@@ -9,7 +9,6 @@ next run scores those.
 from __future__ import annotations
 
 import hashlib
-import json
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -29,7 +28,7 @@ from lepton_vision.scoring.inputs import Inputs
 from lepton_vision.scoring.report_folder import report_files
 from lepton_vision.scoring.rows import Row
 from lepton_vision.scoring.sides import Sides
-from lepton_vision.scoring.sink import JOB_FILE, ShardSink, all_shards
+from lepton_vision.scoring.sink import JOB_FILE, ShardSink, all_shards, read_job
 
 FOLDER = "_superseded"  # readers of tables pass over names that begin with an underscore
 
@@ -84,7 +83,7 @@ def supersede_in(output: Path, inputs: Inputs, *, sides: Sides, bundle: Bundle, 
     record = output / JOB_FILE
     if not record.exists() or not all_shards(output):
         return 0
-    job = json.loads(record.read_text(encoding="utf-8"))
+    job = read_job(record)
     with closing(ShardSink(output, sides.schema(bundle), job=job, resume=True, waits=True)) as sink:
         return supersede(sink, inputs, sides=sides, bundle=bundle, retry_failed=retry_failed)
 

@@ -180,6 +180,21 @@ def test_a_newer_damaged_or_foreign_file_is_refused_without_its_path(
     assert not any("secret-name" in str(error.value) for error in (newer, damaged, foreign))
 
 
+@pytest.mark.parametrize(
+    "facts", [[1], {}, {"version": "x"}, {"dtypes": [1]}, {"dtypes": {"path": "x"}}, {"root": 5}, {"label_columns": 5}]
+)
+def test_facts_that_were_changed_are_refused(make_manifest: Make, tmp_path: Path, facts: Any) -> None:
+    path = rich(make_manifest).save(tmp_path / "m.csv")
+    beside = path.with_name("m.csv.json")
+    whole = json.loads(beside.read_text(encoding="utf-8"))
+    beside.write_text(json.dumps(whole | facts if facts and isinstance(facts, dict) else facts), encoding="utf-8")
+    with pytest.raises(ManifestError):
+        Manifest.load(path)
+    beside.write_bytes(b"[" * 100_000)
+    with pytest.raises(ManifestError, match="damaged"):
+        Manifest.load(path)
+
+
 def test_a_missing_file_or_another_suffix_is_refused(make_manifest: Make, tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="no such manifest"):
         Manifest.load(tmp_path / "none.parquet")

@@ -113,6 +113,15 @@ def test_a_folder_of_ids_of_another_key_is_refused(
     assert score(bundle, inbox, tmp_path / "out", batch_size=4).new_rows == 0
 
 
+def test_a_damaged_record_of_a_job_is_told(bundle: Bundle, inbox: Path, tmp_path: Path) -> None:
+    score(bundle, inbox / "00.png", tmp_path / "out")
+    for text in ("", "{", "[1]", "[" * 100_000):
+        (tmp_path / "out" / "_job.json").write_text(text)
+        with pytest.raises(ScoringError, match=r"_job\.json.* is damaged"):
+            score(bundle, inbox / "00.png", tmp_path / "out")
+    assert score(bundle, inbox / "00.png", tmp_path / "out", resume=False).rows == 1  # as the message says
+
+
 def test_parts_of_two_keys_are_told_at_once(
     bundle: Bundle, inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
