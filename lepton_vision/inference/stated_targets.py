@@ -11,7 +11,8 @@ import numpy as np
 from lepton_vision.config import nearest
 from lepton_vision.errors import EvaluationError, InvalidValueError
 from lepton_vision.inference.column_names import Columns, columns_present, renamed
-from lepton_vision.inference.tables import infer_targets, naming, read_columns, targets_of
+from lepton_vision.inference.table_facts import targets_of
+from lepton_vision.inference.tables import infer_targets, naming, read_columns
 from lepton_vision.manifest.words import is_unknown
 from lepton_vision.types import Target, TargetKind
 

@@ -13,16 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from lepton_vision.config import PreprocessConfig
-from lepton_vision.errors import EvaluationError, LeptonError
+from lepton_vision.errors import EvaluationError
 from lepton_vision.files import csv_bytes, guarded, sidecar, unguarded, write_atomic
 from lepton_vision.inference.column_names import Columns, columns_present, completed, held_names, names_of, renamed
-from lepton_vision.inference.predictions import Failure, Predictions, TextArray, as_text
+from lepton_vision.inference.predictions import Predictions, TextArray, as_text
+from lepton_vision.inference.table_facts import facts_of, failures_of, parse_facts, preprocess_of, targets_of
 from lepton_vision.manifest.words import is_unknown
 from lepton_vision.types import FloatArray, SampleAddress, Target
 
 _METADATA_KEY = b"lepton_vision_predictions"
-_VERSION = 1
 _TRUTH: dict[str, int] = {"true": 1, "false": 0}  # as pandas writes booleans
 _SUFFIXES = (".csv", ".parquet")
 
@@ -33,7 +32,7 @@ def save_predictions(predictions: Predictions, path: str | Path) -> Path:
     _check_suffix(path)
     is_parquet = path.suffix == ".parquet"
     columns = _to_columns(predictions, as_arrays=is_parquet)
-    facts = _facts(predictions)
+    facts = facts_of(predictions)
     content = _parquet_bytes(predictions, columns, facts=facts) if is_parquet else _csv_bytes(columns)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,20 +99,6 @@ def read_columns(path: str | Path) -> tuple[Columns, dict[str, Any]]:
         ) from None
 
 
-def targets_of(facts: Mapping[str, Any]) -> tuple[Target, ...]:
-    """Targets that the facts of a table name; none where it is another tool's."""
-    return tuple(Target(**spec | {"classes": tuple(spec["classes"])}) for spec in facts.get("targets", ()))
-
-
-def _preprocess_of(facts: Mapping[str, Any]) -> PreprocessConfig | None:
-    stated = facts.get("preprocess")
-    return None if stated is None else PreprocessConfig.model_validate(stated)
-
-
-def _failures_of(facts: Mapping[str, Any]) -> tuple[Failure, ...]:
-    return tuple(Failure(*failure) for failure in facts.get("failures", ()))
-
-
 def _check_suffix(path: Path) -> None:
     if path.suffix not in _SUFFIXES:
         raise EvaluationError(
@@ -138,22 +123,6 @@ def _to_columns(predictions: Predictions, *, as_arrays: bool) -> Columns:
                     )
                 columns[name] = table[:, k] if as_arrays else table[:, k].tolist()
     return columns
-
-
-def _facts(predictions: Predictions) -> dict[str, Any]:
-    targets = [
-        {"name": t.name, "kind": t.kind, "classes": t.classes, "column": t.column, "is_lateral": t.is_lateral}
-        for t in predictions.targets
-    ]
-    preprocess = predictions.preprocess
-    return {
-        "version": _VERSION,
-        "targets": targets,
-        "split": predictions.split,
-        "bundle_id": predictions.bundle_id,
-        "preprocess": None if preprocess is None else json.loads(preprocess.model_dump_json()),
-        "failures": [list(failure) for failure in predictions.failures],
-    }
 
 
 def _csv_bytes(columns: Columns) -> bytes:
@@ -204,10 +173,10 @@ def _read_csv(path: Path) -> tuple[Columns, dict[str, Any]]:
         ) from None
     beside, facts = sidecar(path), dict[str, Any]()
     if beside.is_file():
-        facts = _parse_facts(beside.read_bytes().decode("utf-8", errors="replace"), path)
+        facts = parse_facts(beside.read_bytes().decode("utf-8", errors="replace"), path)
     while text.startswith("#"):  # as tables of before began, and some of other tools do
         comment, _, text = text.partition("\n")
-        facts = _parse_facts(comment[1:], path) or facts
+        facts = parse_facts(comment[1:], path) or facts
     header, body = split_csv(text, path)
     if not header:
         raise EvaluationError("The predictions are empty. Expected a header and one row for each image.", path=path)
@@ -257,36 +226,12 @@ def _read_parquet(path: Path) -> tuple[Columns, dict[str, Any]]:
     except pa.ArrowInvalid:
         raise EvaluationError("The predictions are no valid Parquet file. Write them again.", path=path) from None
     content = (table.schema.metadata or {}).get(_METADATA_KEY)
-    facts = {} if content is None else _parse_facts(content.decode(), path)
+    facts = {} if content is None else parse_facts(content.decode(), path)
     columns = {
         name: table[name].to_numpy() if pa.types.is_float64(table[name].type) else table[name].to_pylist()
         for name in table.column_names
     }
     return columns, facts
-
-
-def _parse_facts(text: str, path: Path) -> dict[str, Any]:
-    """Return our facts, or nothing where the comment is another tool's."""
-    try:
-        facts = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(facts, dict) or "version" not in facts:
-        return {}
-    if facts["version"] != _VERSION:
-        raise EvaluationError(
-            f"These predictions have format {facts['version']}, this version reads {_VERSION}. Update lepton-vision.",
-            path=path,
-        )
-    try:
-        targets_of(facts), _preprocess_of(facts), _failures_of(facts)
-    except (LeptonError, AttributeError, KeyError, TypeError, ValueError):
-        raise EvaluationError(
-            "What tells of the table as a whole is damaged: the .json file beside it, its first line or its metadata. "
-            "Save the predictions again, or remove that file or line: classes are then read from the columns.",
-            path=path,
-        ) from None
-    return facts
 
 
 def predictions_of(columns: Columns, facts: Mapping[str, Any], *, targets: Sequence[Target] | None) -> Predictions:
@@ -316,8 +261,8 @@ def predictions_of(columns: Columns, facts: Mapping[str, Any], *, targets: Seque
         split=_split(columns, facts),
         bundle_id=facts.get("bundle_id"),
         addresses=_addresses(columns),
-        preprocess=_preprocess_of(facts),
-        failures=_failures_of(facts),
+        preprocess=preprocess_of(facts),
+        failures=failures_of(facts),
         study_id=_ids(columns["study_id"]) if "study_id" in columns else None,
         patient_known=_numbers(columns, "patient_known") == 1 if "patient_known" in columns else None,
     )

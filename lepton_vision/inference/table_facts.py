@@ -1,0 +1,72 @@
+"""What a table of predictions says of itself as a whole: targets, split, bundle, and samples without a row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lepton_vision.config import PreprocessConfig
+from lepton_vision.errors import EvaluationError, LeptonError
+from lepton_vision.inference.predictions import Failure, Predictions
+from lepton_vision.types import Target
+
+_VERSION = 1
+
+
+def targets_of(facts: Mapping[str, Any]) -> tuple[Target, ...]:
+    """Targets that the facts of a table name; none where it is another tool's."""
+    return tuple(Target(**spec | {"classes": tuple(spec["classes"])}) for spec in facts.get("targets", ()))
+
+
+def preprocess_of(facts: Mapping[str, Any]) -> PreprocessConfig | None:
+    """How the images were made ready for the model; None where it is not said."""
+    stated = facts.get("preprocess")
+    return None if stated is None else PreprocessConfig.model_validate(stated)
+
+
+def failures_of(facts: Mapping[str, Any]) -> tuple[Failure, ...]:
+    """Samples that have no row."""
+    return tuple(Failure(*failure) for failure in facts.get("failures", ()))
+
+
+def facts_of(predictions: Predictions) -> dict[str, Any]:
+    """Plain values for JSON, as ``parse_facts`` gives them back."""
+    targets = [
+        {"name": t.name, "kind": t.kind, "classes": t.classes, "column": t.column, "is_lateral": t.is_lateral}
+        for t in predictions.targets
+    ]
+    preprocess = predictions.preprocess
+    return {
+        "version": _VERSION,
+        "targets": targets,
+        "split": predictions.split,
+        "bundle_id": predictions.bundle_id,
+        "preprocess": None if preprocess is None else json.loads(preprocess.model_dump_json()),
+        "failures": [list(failure) for failure in predictions.failures],
+    }
+
+
+def parse_facts(text: str, path: Path) -> dict[str, Any]:
+    """Return our facts, or nothing where the comment is another tool's."""
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(facts, dict) or "version" not in facts:
+        return {}
+    if facts["version"] != _VERSION:
+        raise EvaluationError(
+            f"These predictions have format {facts['version']}, this version reads {_VERSION}. Update lepton-vision.",
+            path=path,
+        )
+    try:
+        targets_of(facts), preprocess_of(facts), failures_of(facts)
+    except (LeptonError, AttributeError, KeyError, TypeError, ValueError):
+        raise EvaluationError(
+            "What tells of the table as a whole is damaged: the .json file beside it, its first line or its metadata. "
+            "Save the predictions again, or remove that file or line: classes are then read from the columns.",
+            path=path,
+        ) from None
+    return facts
