@@ -336,15 +336,16 @@ def test_bca_is_the_default_and_withheld_where_a_figure_is_biased_rather_than_sk
     assert bca_interval(0.8, drawn, even, confidence=0.95) is None  # nearly all replicates lie above
 
 
-def test_bca_that_does_not_exist_falls_back_and_says_so() -> None:
+def test_a_figure_of_one_patient_has_wilsons_interval_and_says_so() -> None:
     rng = np.random.default_rng(0)
     truth = np.zeros(30)
     truth[:2] = 1.0  # both of one patient: without it there is no sensitivity
     patients = ["p0", "p0", *(f"p{k}" for k in range(2, 30))]
     result = evaluate(single(truth, rng.random(30), patients), operating_point=POINT)
     figure = result.figures["sick"]["sensitivity"]
-    assert figure.method == "percentile"
-    assert "BCa does not exist" in figure.reason
+    assert (figure.method, figure.reason) == ("wilson", "Wilson interval over 1 patients")
+    expected = binomtest(1, 2).proportion_ci(method="wilson")  # 0.5 of one patient is wider than 1 of 2
+    assert figure.low < expected.low < expected.high < figure.high
     assert result.figures["sick"]["auroc"].reason == "no interval: one class has one patient only"
     assert np.isnan(result.figures["sick"]["auroc"].low)
     assert result.figures["sick"]["brier"].method == "bca"
