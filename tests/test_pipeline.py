@@ -109,7 +109,7 @@ def test_what_an_evaluation_leaves_names_no_place_and_keeps_answers(manifest: Ma
     evaluate_bundle(bundle, manifest, split="test", out=out, scope=Scope(about={"intended_use": "Only to test."}))
     documents = ("model_card.md", "checklist_claim_2024.md", "checklist_tripod_ai.md")
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        ["predictions.csv", "figures.json", "report.html", "ledger.jsonl", *documents]
+        ["predictions.csv", "predictions.csv.json", "figures.json", "report.html", "ledger.jsonl", *documents]
     )
     for path in out.iterdir():
         text = path.read_text(encoding="utf-8")

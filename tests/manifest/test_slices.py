@@ -18,7 +18,11 @@ def test_series_and_frames_are_volumes_and_lone_images_are_not() -> None:
         ("m-0", "m-0", None, 0),  # a data set that is one array: each entry a patient
         ("m-1", "m-1", None, 1),
         ("x", "r", None, None),
+        ("n1", "t", None, 0),  # entries of an npz file, named by what each of them holds
+        ("n2", "t", None, 1),
     ]
-    table = pd.DataFrame(rows, columns=["image_id", "patient_id", "series_id", "frame"]).assign(path="x", y=0)
+    paths = ["a", "b", "c", "f", "f", "m", "m", "x", "n", "n"]
+    columns = ["image_id", "patient_id", "series_id", "frame"]
+    table = pd.DataFrame(rows, columns=columns).assign(path=paths, y=0)
     found = volume_ids(Manifest(table, root=".", label_columns=("y",)))
-    assert found == ["s1", "s1", "", "f", "f", "", "", ""]
+    assert found == ["s1", "s1", "", "f", "f", "", "", "", "n1", "n1"]
