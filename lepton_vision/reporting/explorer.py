@@ -143,7 +143,7 @@ def _row(table: ThresholdTable, k: int, *, is_frozen: bool, figures: Sequence[Fi
     for (part, whole), own in zip_longest(shares, figures):
         low, high = (float(end) for end in wilson(part, whole))
         interval = range_text(low, high, digits=2) if whole else ""
-        if own is not None and whole and abs(own.value - part / whole) < 1e-9:
+        if own is not None and is_known(own.value) and whole and abs(own.value - part / whole) < 1e-9:
             interval = range_text(own.low, own.high) if has_width(own) else ""
         cells.append((number(part / whole if whole else np.nan), interval))
     return Row(_short(float(table.threshold[k])), tuple(cells), tuple(f"{n:,}" for n in (tp, fn, fp, tn)), is_frozen)

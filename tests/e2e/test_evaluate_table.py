@@ -24,7 +24,7 @@ def test_a_table_of_another_tool_gets_the_page_and_the_documents(tmp_path: Path)
     assert found["n"] == 90
     documents = {"model_card.md", "checklist_claim_2024.md", "checklist_tripod_ai.md"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "predictions.csv", "figures.json", "report.html", "ledger.jsonl", *documents
+        "predictions.csv", "predictions.csv.json", "figures.json", "report.html", "ledger.jsonl", *documents
     }  # fmt: skip
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "data-explorer" in page
