@@ -2,10 +2,9 @@
 
 The slices look like axial chest CT to a small network: a body, two lungs with vessels, ribs and a spine, in HU.
 A finding is a soft nodule or patch inside a lung, and its mask is where it is at least half as dense as in its
-middle. Vessels may be as wide as a small finding, and readers err, so that no model is right everywhere. Four made-up
-vendors store the same kind of slice as four real ones would (slopes, signed and unsigned, 12 and 16 bits, MONOCHROME1,
-compressed and not), so a reader that ignores the header cannot learn from it. No pixel and no name comes
-from a person.
+middle. Four made-up vendors store the same kind of slice as four real
+ones would (slopes, signed and unsigned, 12 and 16 bits, MONOCHROME1, compressed and not), so a reader that
+ignores the header cannot learn from it. No pixel and no name comes from a person.
 """
 
 from __future__ import annotations
@@ -29,12 +28,9 @@ if TYPE_CHECKING:
 SIZE = 128
 SPACING_MM = 2.8
 SLICE_MM = 5.0
-THICK_VESSELS = 0.8  # share of the slices that have one
-THICK_SIGMA = 1.5, 3.6  # pixels: up to that of a small finding, so that some slices are read wrongly by anybody
-FINDING_SIGMA = 2.3, 5.4  # pixels
-PATIENTS = 160
 Mask = npt.NDArray[np.uint8]
 _UID_ROOT = "1.2.826.0.1.3680043.10.1447"
+PATIENTS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,9 +257,6 @@ class _Anatomy:
         for _ in range(18):  # vessels: small and bright, so brightness alone does not give the finding away
             k = int(rng.integers(len(ys)))
             _add_blob(pixels, y, x, (float(ys[k]), float(xs[k])), rng.uniform(0.8, 1.5), rng.uniform(300, 700))
-        if rng.random() < THICK_VESSELS:
-            k = int(rng.integers(len(ys)))
-            _add_blob(pixels, y, x, (float(ys[k]), float(xs[k])), rng.uniform(*THICK_SIGMA), rng.uniform(350, 700))
         if has_finding:
             finding = self.draw_finding(rng, scale=scale)
         mask = np.zeros((SIZE, SIZE), np.uint8)
@@ -286,7 +279,7 @@ class _Anatomy:
         angle, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.6)
         cy = self.center[0] + radius * scale * self.lung[0] * np.sin(angle)
         cx = self.center[1] + side * self.gap + radius * scale * self.lung[1] * np.cos(angle)
-        sigma, height = rng.uniform(*FINDING_SIGMA), rng.uniform(350, 700)
+        sigma, height = rng.uniform(3.0, 5.5), rng.uniform(350, 700)
         return _Finding((cy, cx), sigma, height, peak=height)
 
 

@@ -34,7 +34,7 @@ PLANTED = "Demo^Patient", "DEMO-0-"
 def test_the_planted_finding_is_learnt_and_the_json_holds_the_contract(demo: Demo) -> None:
     keys = {"test_auroc", "low", "high", "n", "report", "bundle", "scores", "seconds", "dice", "mask_report", "series"}
     assert keys <= set(demo.result)
-    assert 0.8 < demo.result["test_auroc"] < 1.0  # hard enough to have wrong cases, and of few patients here
+    assert demo.result["test_auroc"] > 0.9
     assert demo.result["low"] <= demo.result["test_auroc"] <= demo.result["high"]
     for key in ("report", "bundle", "scores"):
         assert Path(demo.result[key]).exists()
@@ -42,7 +42,7 @@ def test_the_planted_finding_is_learnt_and_the_json_holds_the_contract(demo: Dem
 
 def test_the_masks_of_findings_are_learnt_and_have_a_page(demo: Demo) -> None:
     dice = demo.result["dice"]
-    assert dice["value"] > 0.3
+    assert dice["value"] > 0.5
     assert dice["low"] <= dice["value"] <= dice["high"]
     assert 0 < dice["n"] <= demo.result["n"] + 5  # of images with a finding, or a false one
     page = Path(demo.result["mask_report"])
