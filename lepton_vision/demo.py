@@ -43,7 +43,7 @@ def demo_config(*, epochs: int = 12, seed: int = 0) -> Config:
                 "monitor": "val_dice",
                 "seed": seed,
             },
-            "split": {"val": 0.2, "test": 0.3, "seed": seed},
+            "split": {"val": 0.2, "test": 0.25, "seed": seed},
         }
     )
 
