@@ -281,7 +281,8 @@ def _looking(
     if predictions.split != "test":
         return nullcontext({})
     is_own = scope.run_dir is None
-    ledger = Ledger(scope.run_dir or out, manifest.fingerprint, scope.command, makes_folder=is_own)
+    known: dict[str, Any] = {"makes_folder": is_own, "id_key": manifest.id_key}
+    ledger = Ledger(scope.run_dir or out, manifest.fingerprint, scope.command, **known)
     figures, cases = names_of(evaluation.figures), predictions.cases
     return ledger.look(predictions.bundle_id, figures, cases=cases, is_external=scope.is_external)
 

@@ -21,6 +21,7 @@ from lepton_vision.models.bundle_files import is_bundle
 from lepton_vision.readers import read_image
 from lepton_vision.readers.channels import named_channels
 from lepton_vision.readers.content import is_folder
+from lepton_vision.readers.identity import is_other_key
 from lepton_vision.readers.series_list import SeriesFacts, describe_found, group_series
 from lepton_vision.types import SPLITS, Split, Target, VoiLut, Window
 
@@ -64,7 +65,12 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     facts: dict[str, Any] = {"bundle": bundle.bundle_id, "configuration": bundle.config.fingerprint}
     facts |= {"backbone": bundle.config.model.backbone, "weights": Path(bundle.config.model.weights).name}
     facts |= {"members": bundle.config.model.members} if bundle.config.model.members > 1 else {}
-    return facts | dict(bundle.provenance)
+    return facts | {name: value for name, value in bundle.provenance.items() if name != "id_key"}
+
+
+def _whose_ids(key: str) -> str:
+    """With which key ids were made, in words."""
+    return ("made with another key" if is_other_key(key) else "made with this key") if key else "of an unknown key"
 
 
 def inspect_path(path: str | Path, *, channels: Sequence[str] = ()) -> dict[str, Any]:
@@ -86,7 +92,8 @@ def inspect_path(path: str | Path, *, channels: Sequence[str] = ()) -> dict[str,
         if bundle.config.segmentation is not None:
             facts["structures"] = ", ".join(bundle.config.segmentation.names)
         calibrators = {name: one.method for name, one in bundle.calibrators.items()}
-        return facts | {"temperatures": dict(bundle.temperatures), "calibrators": calibrators}
+        facts |= {"temperatures": dict(bundle.temperatures), "calibrators": calibrators}
+        return facts | {"ids": _whose_ids(bundle.provenance.get("id_key", ""))}
     if path.suffix in (".parquet", ".csv") and path.is_file():
         manifest = Manifest.load(path)
         narrow = [one.message for one in narrow_ranges(manifest.ok.frame, PreprocessConfig())]
@@ -94,6 +101,7 @@ def inspect_path(path: str | Path, *, channels: Sequence[str] = ()) -> dict[str,
             "kind": "manifest",
             **data_flow(manifest, evident_targets(manifest)),
             "label_columns": ", ".join(manifest.label_columns),
+            "ids": _whose_ids(manifest.id_key),
         } | ({"narrow_range": " ".join(narrow)} if narrow else {})
     image = read_image(path, member=named_channels(path, channels))
     low, high = float(image.pixels.min()), float(image.pixels.max())

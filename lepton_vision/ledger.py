@@ -29,6 +29,7 @@ class Look:
             "write_report" ….
         figures: names of the figures that were computed, by target.
         cases: digest of the cases and labels that were looked at; "" where unknown.
+        id_key: ``identity.key_check`` of the key of their ids, on which both digests depend; "" where unknown.
     """
 
     bundle_id: str
@@ -37,6 +38,7 @@ class Look:
     command: str
     figures: Mapping[str, Sequence[str]]
     cases: str = ""
+    id_key: str = ""
 
     @property
     def is_external(self) -> bool:
@@ -71,12 +73,14 @@ class Ledger:
         manifest: fingerprint of the manifest that was predicted.
         command: what looks.
         makes_folder: whether the folder is made where it is missing.
+        id_key: as for ``Look``.
     """
 
     folder: Path
     manifest: str
     command: str
     makes_folder: bool = False
+    id_key: str = ""
 
     def note(
         self,
@@ -115,7 +119,7 @@ class Ledger:
             with contextlib.suppress(OSError):  # said by ``Looks``; it stops nothing
                 self.folder.mkdir(parents=True, exist_ok=True)
         command = self.command + (" --external" if is_external else "")
-        look = Look(bundle_id or "another tool", self.manifest, split, command, figures, cases)
+        look = Look(bundle_id or "another tool", self.manifest, split, command, figures, cases, self.id_key)
         yield count_look(self.folder, look).to_dict()
         record_look(self.folder, look)
 
@@ -199,6 +203,7 @@ def _line(look: Look) -> bytes:
         "command": look.command,
         "figures": {name: list(figures) for name, figures in look.figures.items()},
         "cases": look.cases,
+        "id_key": look.id_key,
     }
     return json.dumps(facts, separators=(",", ":")).encode() + b"\n"
 
@@ -216,7 +221,12 @@ def _count(path: Path, look: Look) -> int:
 
 
 def _is_same_data(entry: Mapping[str, Any], look: Look) -> bool:
-    """Whether both are at the same cases; where one does not know its cases, at the same manifest, as far as known."""
+    """Whether both are at the same cases; where one does not know its cases, at the same manifest, as far as known.
+
+    Of ids of two keys nobody knows: then the test split of a study is one, and those of two other sites are two.
+    """
+    if look.id_key and entry.get("id_key", look.id_key) not in ("", look.id_key):
+        return not look.is_external
     for key, value in (("cases", look.cases), ("manifest", look.manifest)):
         if value and entry.get(key):
             return bool(entry[key] == value)

@@ -35,6 +35,7 @@ from lepton_vision.ledger import Ledger
 from lepton_vision.manifest import Audit, Manifest, audit_manifest, split_manifest
 from lepton_vision.manifest.audit import drop_leaks, warn_of
 from lepton_vision.manifest.class_counts import warn_of_classes
+from lepton_vision.manifest.id_keys import origin_of, warn_of_key
 from lepton_vision.manifest.labels import infer_targets, require_labels
 from lepton_vision.manifest.left_out import with_kinds
 from lepton_vision.manifest.lost import warn_lost
@@ -190,7 +191,7 @@ def _fit_held(
         cache_dir=cache_dir,
         started=lambda: parts.save(run_dir),
     )
-    provenance = {"data_fingerprint": parts.manifest.fingerprint, "kept_epoch": result.epoch, "validation": result.best}
+    provenance = {**origin_of(parts.manifest), "kept_epoch": result.epoch, "validation": result.best}
     provenance |= {"not_validated": list(lacking)} if lacking else {}
     bundle = Bundle(config=config, targets=config.targets, state=result.state, provenance=provenance, run_dir=run_dir)
     try:
@@ -303,6 +304,7 @@ def evaluate_bundle(
     part = manifest.subset(split)
     if len(part) == 0:
         raise ManifestError(f"Expected rows in the {split} split. Received: none.", key="split")
+    warn_of_key(manifest, {} if scope.is_external else bundle.provenance)
     scope = replace(scope, run_dir=scope.run_dir or Path(out))
     how: dict[str, Any] = {"title": title, "device": device, "progress": progress}
     with ExitStack() as looks, new_results(out) as stage:  # a look is noted once the results have their place
@@ -331,7 +333,7 @@ def _looking(
     if part.frame["split"].iloc[0] != "test" or bundle.config.segmentation is None:
         return nullcontext({})
     figures = {"masks": list(bundle.config.segmentation.names)}
-    ledger = Ledger(Path(scope.run_dir or "."), part.fingerprint, scope.command)
+    ledger = Ledger(Path(scope.run_dir or "."), part.fingerprint, scope.command, id_key=part.id_key)
     return ledger.look(bundle.bundle_id, figures)
 
 
@@ -365,8 +367,7 @@ def run_study(
         how: dict[str, Any] = {"device": device, "cache_dir": cache_dir, "progress": progress}
         bundle = fit(config, manifest, run_dir=run_dir, resume=resume, **how)
         trained = Manifest.load(run_dir / "manifest.parquet")
-        scope = Scope(run_dir=run_dir, command="run")
-        out = run_dir / "evaluation"
+        scope, out = Scope(run_dir=run_dir, command="run"), run_dir / "evaluation"
         result = evaluate_bundle(bundle, trained, split="test", out=out, title=title, scope=scope, **how)
         return StudyResult(bundle, run_dir / "bundle", result, time.perf_counter() - started)
 

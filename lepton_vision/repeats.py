@@ -325,7 +325,7 @@ def _looking(
 ) -> AbstractContextManager[dict[str, Any]]:
     """Each cross-validation is one look at the held-out parts of its folds, noted when its results are written."""
     bundles, command = "+".join(bundle.bundle_id for bundle, _ in held_out), f"run --folds {len(held_out)}"
-    return Ledger(folder, manifest.fingerprint, command).look(bundles, figures, cases=cases)
+    return Ledger(folder, manifest.fingerprint, command, id_key=manifest.id_key).look(bundles, figures, cases=cases)
 
 
 def _fold_dice(masks: SegmentationEvaluation, held_out: Sequence[tuple[Bundle, Manifest]]) -> dict[str, list[float]]:

@@ -30,6 +30,7 @@ def test_a_look_is_a_line_with_its_facts(tmp_path: Path) -> None:
         "command": "evaluate",
         "figures": {"covid": ["auroc", "sensitivity"]},
         "cases": "",
+        "id_key": "",
     }
 
 

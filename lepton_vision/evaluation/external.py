@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +21,10 @@ from lepton_vision.evaluation.questions import Question, questions_of
 from lepton_vision.evaluation.ranking import ratio
 from lepton_vision.evaluation.target_measures import measures_of, same_means
 from lepton_vision.inference.predictions import Predictions
+from lepton_vision.readers.identity import SAME_KEY, are_two_keys
 from lepton_vision.types import FloatArray, OperatingPoint, Target
 
+_LOGGER = logging.getLogger(__name__)
 FOLDS = 5
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -90,6 +93,12 @@ def _check_reference(predictions: Predictions, reference: Predictions) -> None:
             f"The reference is of the bundle {ids[0]}, these predictions are of {ids[1]}. Give the evaluation of the "
             "same bundle.",
             key="reference",
+        )
+    if are_two_keys(reference.id_key, predictions.id_key):
+        _LOGGER.warning(
+            "The ids of the reference were made with another key than those of this manifest: nobody can tell whether "
+            "images of it stand here too. Is this the internal study? %s, then scan again.",
+            SAME_KEY,
         )
     name = predictions.targets[0].name
     _, here, there = np.intersect1d(reference.image_id, predictions.image_id, return_indices=True)

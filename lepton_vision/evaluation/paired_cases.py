@@ -9,6 +9,7 @@ import numpy as np
 
 from lepton_vision.errors import EvaluationError
 from lepton_vision.inference.predictions import Predictions
+from lepton_vision.readers.identity import ENVIRONMENT_KEY, SAME_KEY, are_two_keys
 
 
 def align(first: Predictions, second: Predictions) -> Predictions:
@@ -16,7 +17,7 @@ def align(first: Predictions, second: Predictions) -> Predictions:
 
     Raises:
         EvaluationError: other targets, another split, images that only one of them has, or patients or labels that
-            differ.
+            differ; where ids of two keys are why, it says so.
     """
     shapes = [[(t.name, t.kind, t.classes) for t in one.targets] for one in (first, second)]
     if sorted(shapes[0]) != sorted(shapes[1]):
@@ -31,6 +32,7 @@ def align(first: Predictions, second: Predictions) -> Predictions:
         )
     only = [np.setdiff1d(a.image_id, b.image_id).size for a, b in ((first, second), (second, first))]
     if any(only):
+        _check_keys(first, second)
         raise EvaluationError(
             f"Compare predictions of the same images. Received: {only[0]} images only in the first, {only[1]} only in "
             "the second. Select the common ones in both, and report what was left out.",
@@ -38,8 +40,11 @@ def align(first: Predictions, second: Predictions) -> Predictions:
         )
     order = np.argsort(second.image_id)
     second = second.select(order[np.searchsorted(second.image_id, first.image_id, sorter=order)])
-    if (first.patient_id != second.patient_id).any():
-        _refuse(first.patient_id != second.patient_id, "patients", key="patient_id")
+    is_named = first.names_patient | second.names_patient  # what else stands there is of a study, series or file
+    others = is_named & (first.patient_id != second.patient_id)
+    if others.any():
+        _check_keys(first, second)
+        _refuse(others, "patients", key="patient_id")
     for target in first.targets:
         a, b = first.y_true[target.name], second.y_true[target.name]
         differs = ~((a == b) | (np.isnan(a) & np.isnan(b)))
@@ -55,6 +60,16 @@ def note_looks(first: Predictions, second: Predictions, *, figures: Mapping[str,
     for ledger, model in dict.fromkeys((one.test_ledger, one.bundle_id) for one in (first, second)):
         if ledger is not None:
             replace(ledger, command="compare() in Python").note(model, figures, cases=first.cases)
+
+
+def _check_keys(first: Predictions, second: Predictions) -> None:
+    """Say that ids differ because they were made with two keys, where that is so."""
+    if are_two_keys(first.id_key, second.id_key):
+        raise EvaluationError(
+            "Compare predictions whose ids were made with one key. Received: tables of two keys, in which one image "
+            f"has two ids. {SAME_KEY}, then scan and predict again.",
+            key=ENVIRONMENT_KEY,
+        )
 
 
 def _refuse(differs: np.ndarray[tuple[int], np.dtype[np.bool_]], what: str, *, key: str) -> None:

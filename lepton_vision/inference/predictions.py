@@ -15,6 +15,7 @@ import numpy.typing as npt
 from lepton_vision.config import PreprocessConfig, nearest
 from lepton_vision.errors import EvaluationError
 from lepton_vision.ledger import Ledger
+from lepton_vision.readers.identity import ENVIRONMENT_KEY, SAME_KEY
 from lepton_vision.types import SPLITS, FloatArray, SampleAddress, Target, short_repr
 
 TextArray = npt.NDArray[np.str_]
@@ -51,6 +52,8 @@ class Predictions:
         ledger: where ``evaluate`` notes a look at a test split, where it is asked to, or None. It is not saved.
         patient_known: (N,) bool, False where ``patient_id`` stands for a study, series or file, as the patient is not
             known; None where each ``patient_id`` but "" is a patient.
+        id_key: ``identity.key_check`` of the key that the ids were made with; "" where nobody knows, or they are
+            another tool's.
 
     Raises:
         EvaluationError: lengths that do not match, an id that stands twice, a probability that is NaN or outside
@@ -77,6 +80,7 @@ class Predictions:
     study_id: TextArray | None = None
     ledger: Ledger | None = field(default=None, repr=False, compare=False)
     patient_known: npt.NDArray[np.bool_] | None = None
+    id_key: str = ""
 
     def __post_init__(self) -> None:
         for name in self.ids:
@@ -176,7 +180,7 @@ class Predictions:
 
         Raises:
             EvaluationError: no part, other targets, another split (a threshold must not be chosen on hidden test
-                samples), or an image that stands in two parts.
+                samples), ids of two keys, or an image that stands in two parts.
         """
         if not parts:
             raise EvaluationError("Nothing to put together: give at least one Predictions.")
@@ -187,6 +191,13 @@ class Predictions:
         if len(splits) > 1:
             names = ", ".join(sorted(str(split) for split in splits))
             raise EvaluationError(f"The parts are of different splits: {names}. Evaluate each split by itself.")
+        keys = sorted({part.id_key for part in parts} - {""})
+        if len(keys) > 1:
+            raise EvaluationError(
+                "The ids of the parts were made with different keys, so that one image may stand in two of them. "
+                f"{SAME_KEY}, and predict again.",
+                key=ENVIRONMENT_KEY,
+            )
         bundles = list(dict.fromkeys(part.bundle_id for part in parts if part.bundle_id is not None))
         addresses = [part.addresses for part in parts if part.addresses is not None]
         studies = [part.study_id for part in parts if part.study_id is not None]
@@ -208,6 +219,7 @@ class Predictions:
             failures=tuple(failure for part in parts for failure in part.failures),
             study_id=np.concatenate(studies) if len(studies) == len(parts) else None,
             patient_known=np.concatenate([part.names_patient for part in parts]),
+            id_key="".join(keys),
         )
 
     def save(self, path: str | Path) -> Path:

@@ -31,6 +31,7 @@ from lepton_vision.ledger import Ledger
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import Precision, autocast, suited_format
+from lepton_vision.readers.identity import key_check
 from lepton_vision.transforms.cache import PixelCache
 from lepton_vision.transforms.dataset import ImageDataset
 from lepton_vision.transforms.masks import overlap_counts
@@ -227,13 +228,14 @@ def of_manifest(
         study_id=as_text(table["study_id"].fillna("").to_numpy(dtype=object)[rows]) if "study_id" in table else None,
         ledger=_ledger(bundle, manifest) if split == "test" else None,
         patient_known=table["patient_known"].fillna(False).to_numpy(dtype=bool)[rows],
+        id_key=manifest.id_key,
     )
 
 
 def _ledger(bundle: Bundle, manifest: Manifest) -> Ledger | None:
     if bundle.run_dir is None:
         return None
-    return Ledger(bundle.run_dir, manifest.fingerprint, "evaluate() in Python")
+    return Ledger(bundle.run_dir, manifest.fingerprint, "evaluate() in Python", id_key=manifest.id_key)
 
 
 def _labels(manifest: Manifest, target: Target) -> FloatArray:
@@ -255,6 +257,7 @@ def _of_files(found: Found, bundle: Bundle) -> Predictions:
         preprocess=bundle.config.preprocess,
         failures=tuple(found.failures),
         study_id=as_text([sample.study_id for sample in found.samples]),
+        id_key="" if _are_held(found) else key_check(),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from lepton_vision.errors import EvaluationError, LeptonError
 from lepton_vision.inference.predictions import Failure, Predictions
 from lepton_vision.types import Target
 
+JOB_FILE = "_job.json"  # beside scores; readers of tables pass over names that begin with an underscore
+ID_KEY = "id_key"  # among facts: the check value of the key that ids are made with
 _VERSION = 1
 
 
@@ -45,7 +48,17 @@ def facts_of(predictions: Predictions) -> dict[str, Any]:
         "bundle_id": predictions.bundle_id,
         "preprocess": None if preprocess is None else json.loads(preprocess.model_dump_json()),
         "failures": [list(failure) for failure in predictions.failures],
+        ID_KEY: predictions.id_key,
     }
+
+
+def key_of(facts: Mapping[str, Any], path: Path) -> str:
+    """Check value of the key of a table's ids, off its facts, or off the record beside scores; "" where unknown."""
+    record = path.parent / JOB_FILE
+    if path.name.startswith("part-") and record.is_file():
+        with contextlib.suppress(ValueError, AttributeError):  # a damaged record tells nothing
+            return str(json.loads(record.read_text(encoding="utf-8", errors="replace")).get(ID_KEY, ""))
+    return str(facts.get(ID_KEY, ""))
 
 
 def parse_facts(text: str, path: Path) -> dict[str, Any]:

@@ -17,7 +17,15 @@ from lepton_vision.errors import EvaluationError
 from lepton_vision.files import csv_bytes, guarded, sidecar, unguarded, write_atomic
 from lepton_vision.inference.column_names import Columns, columns_present, completed, held_names, names_of, renamed
 from lepton_vision.inference.predictions import Predictions, TextArray, as_text
-from lepton_vision.inference.table_facts import facts_of, failures_of, parse_facts, preprocess_of, targets_of
+from lepton_vision.inference.table_facts import (
+    ID_KEY,
+    facts_of,
+    failures_of,
+    key_of,
+    parse_facts,
+    preprocess_of,
+    targets_of,
+)
 from lepton_vision.manifest.words import is_unknown
 from lepton_vision.types import FloatArray, SampleAddress, Target
 
@@ -92,7 +100,8 @@ def read_columns(path: str | Path) -> tuple[Columns, dict[str, Any]]:
     path = Path(path)
     _check_suffix(path)
     try:
-        return _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+        columns, facts = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+        return columns, facts | {ID_KEY: key_of(facts, path)}
     except OSError as error:
         raise EvaluationError(
             f"Cannot read the predictions: {error.strerror or 'no valid file'}. Give a CSV or Parquet file.", path=path
@@ -265,6 +274,7 @@ def predictions_of(columns: Columns, facts: Mapping[str, Any], *, targets: Seque
         failures=failures_of(facts),
         study_id=_ids(columns["study_id"]) if "study_id" in columns else None,
         patient_known=_numbers(columns, "patient_known") == 1 if "patient_known" in columns else None,
+        id_key=facts.get(ID_KEY, ""),
     )
 
 

@@ -29,7 +29,7 @@ from lepton_vision.manifest.tables import read_table, source_of
 from lepton_vision.manifest.workers import describe_all
 from lepton_vision.readers.channels import first_files, suffixes_of
 from lepton_vision.readers.folders import walk_folder
-from lepton_vision.readers.identity import id_of_copy, path_id, pseudonym
+from lepton_vision.readers.identity import id_of_copy, key_check, path_id, pseudonym
 from lepton_vision.readers.series import check_repairs
 from lepton_vision.readers.series_list import FoundSeries
 from lepton_vision.sections import GapChoice, TiltChoice
@@ -115,7 +115,7 @@ def scan_folder(
     else:
         frame = attach_masks(frame, root=root, table_folder=beside, progress=progress)
     tell_masks(frame, masks)
-    return tell_images(replace(manifest, frame=frame), unnamed)
+    return tell_images(replace(manifest, frame=frame, id_key=key_check()), unnamed)
 
 
 def _describe(

@@ -15,7 +15,7 @@ from lepton_vision.manifest.paths import match_paths, stem_of
 from lepton_vision.manifest.patients import id_text, plain_name
 from lepton_vision.manifest.words import is_unknown, words
 from lepton_vision.readers.channels import case_path
-from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.identity import ENVIRONMENT_KEY, pseudonym
 
 # Spellings of key columns, without case, blanks, "_" and "-", by kind: those that name one image before those that name
 # several. The first column that matches a file joins, see ``match_key``.
@@ -36,7 +36,7 @@ _ONE_IMAGE: Final = ("path", "image", "image_id")
 _EXPECTED: Final = {
     "path": "paths relative to the scanned folder, or file names that occur once",
     "image": "SOP Instance UIDs as in the DICOM headers",
-    "image_id": "ids of a manifest made with the same key, or file names without suffix",
+    "image_id": f"ids of a manifest made with the same key ({ENVIRONMENT_KEY}), or file names without suffix",
     "series": "Series Instance UIDs as in the DICOM headers",
     "study": "Study Instance UIDs as in the DICOM headers",
     "patient": "patient ids as in the DICOM headers",

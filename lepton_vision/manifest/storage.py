@@ -39,6 +39,7 @@ def write(
     label_columns: Sequence[str],
     unmatched_labels: int,
     label_notes: Sequence[str],
+    id_key: str = "",
 ) -> Path:
     """Write a conformed table with its facts; the suffix decides between Parquet and CSV."""
     suffix = _suffix(path)
@@ -49,6 +50,7 @@ def write(
         "label_columns": list(label_columns),
         "unmatched_labels": unmatched_labels,
         "label_notes": list(label_notes),
+        "id_key": id_key,
         "dtypes": {str(name): _dtype_name(dtype) for name, dtype in frame.dtypes.items()},
     }
 
@@ -97,6 +99,7 @@ def read(path: Path) -> dict[str, Any]:
             "label_columns": tuple(facts.get("label_columns", ())),
             "unmatched_labels": int(facts.get("unmatched_labels", 0)),
             "label_notes": tuple(facts.get("label_notes", ())),
+            "id_key": str(facts.get("id_key", "")),
         }
     except OSError as error:
         if isinstance(error, PermissionError):

@@ -19,6 +19,7 @@ from lepton_vision.manifest import storage
 from lepton_vision.manifest.labels import label_array
 from lepton_vision.manifest.patients import name_patients
 from lepton_vision.manifest.schema import conform
+from lepton_vision.readers.identity import ENVIRONMENT_KEY, SAME_KEY, is_other_key
 from lepton_vision.sections import GapChoice, TiltChoice
 from lepton_vision.types import SPLITS, SampleAddress, Split, Target, short_repr
 
@@ -38,6 +39,7 @@ class Manifest:
         unmatched_labels: rows of the label table that matched no file (0 without a table).
         label_notes: sentences about labels that were lost between the label table and the files.
         numbers: (N,) row of each row in the manifest that this is a part of, from 0; None where it is a whole one.
+        id_key: ``identity.key_check`` of the key that the ids were made with at the scan; "" where nobody knows.
 
     Raises:
         ManifestError: a column stands twice or is missing, or two ok rows share an ``image_id``.
@@ -55,6 +57,7 @@ class Manifest:
     unmatched_labels: int = 0
     label_notes: tuple[str, ...] = ()
     numbers: npt.NDArray[np.int64] | None = None
+    id_key: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frame", conform(self.frame, label_columns=self.label_columns))
@@ -108,7 +111,21 @@ class Manifest:
             label_columns=self.label_columns,
             unmatched_labels=self.unmatched_labels,
             label_notes=self.label_notes,
+            id_key=self.id_key,
         )
+
+    def require_key(self, why: str) -> None:
+        """Refuse ids that were made with another key than the user's; ``why`` ends the sentence that says so.
+
+        Raises:
+            ManifestError: they were.
+        """
+        if is_other_key(self.id_key):
+            raise ManifestError(
+                f"The ids of the manifest were made with another key than that of this machine or user, {why}. "
+                f"{SAME_KEY}, or scan again here.",
+                key=ENVIRONMENT_KEY,
+            )
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -147,13 +164,15 @@ class Manifest:
                 patient. Only the pseudonym is kept.
 
         Raises:
-            ManifestError: neither a column nor a regular expression, more than one group, or no row named.
+            ManifestError: neither a column nor a regular expression, more than one group, no row named, or ids of
+                another key.
 
         Example:
             >>> table = pd.DataFrame({"image_id": ["a", "b"], "path": ["patient1/a.png", "patient1/b.png"]})
             >>> Manifest(table, root=Path("data")).with_patients("patient[0-9]+").frame["patient_id"].nunique()
             1
         """
+        self.require_key("and patients named now would get other ids than the same patients have in it")
         return replace(self, frame=name_patients(self.frame, patient_from))
 
     def select(self, rows: npt.ArrayLike | pd.Series[Any]) -> Manifest:

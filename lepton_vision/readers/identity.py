@@ -23,6 +23,11 @@ from lepton_vision.errors import ConfigError
 
 IdKind = Literal["image", "series", "study", "patient", "path", "site", "term"]
 ENVIRONMENT_KEY = "LEPTON_VISION_ID_KEY"
+SAME_KEY = (
+    f"Set {ENVIRONMENT_KEY} to the text that they were made with, the same in every container and on every machine (or "
+    "keep the home folder with the key file)"
+)
+"""What to do about ids of two keys; a sentence to be ended."""
 _KINDS = frozenset(get_args(IdKind))
 _KEY_BYTES = 32
 _COPY = re.compile(r"([0-9a-f]{16}(?:-[a-z]*[0-9]{1,15})*)-[0-9a-f]{16}")
@@ -106,9 +111,20 @@ def original_id(image_id: str) -> str:
 def key_check() -> str:
     """Return what tells two keys apart and says nothing about them: the keyed hash of a constant, 16 digits.
 
-    Folders keep it beside ids, so that ids of two keys, which would make two images of one, are never mixed in them.
+    Folders of scores, manifests, bundles and predictions keep it beside ids, so that ids of two keys, which would make
+    two images of one, are never mixed or compared.
     """
     return _digest(_key(), "key", "which key")
+
+
+def is_other_key(known: str) -> bool:
+    """Whether ids were made with another key than the user's, by the ``key_check`` beside them; "" is unknown."""
+    return known not in ("", key_check())
+
+
+def are_two_keys(first: str, second: str) -> bool:
+    """Whether ids were made with two keys, by the ``key_check`` beside them; where one is "", nobody knows."""
+    return "" not in (first, second) and first != second
 
 
 def _digest(key: bytes, kind: str, value: str, /) -> str:

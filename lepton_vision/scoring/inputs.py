@@ -65,7 +65,12 @@ class Input:
         return None if self.place is None else self.place.frame
 
     def version(self) -> str | None:
-        """Size and time of its files, 16 hexadecimal digits; None where they are unknown (no such file, an object)."""
+        """Size and time of its files, 16 hexadecimal digits; None where they are unknown (no such file, an object).
+
+        Not the time of their inodes (ctime), which would tell a file that was rewritten with both kept: a backup by
+        hard links, ``chmod -R`` or a restored archive changes it for every file, and nothing in the row of a DICOM
+        file could tell that its content is the same.
+        """
         if (self.place is not None and self.place.kind == "object") or not self.files:
             return None
         try:

@@ -124,6 +124,7 @@ def list_places(
 
     Raises:
         ConfigError: an object store that cannot be listed.
+        ManifestError: a manifest whose ids were made with another key.
     """
     barred = frozenset(folder.absolute() for folder in leave_out)
     entries = [named] if isinstance(named, str | Path) else named
@@ -161,6 +162,7 @@ def _of_path(path: str, barred: frozenset[Path], *, seen: set[FolderKey], limits
         except ManifestError:
             yield Place(path)  # another table, named by a shell's pattern beside images: a row, as in a folder
             return
+        manifest.require_key("and scores would mix ids of both")
         yield from _of_manifest(manifest)
     elif is_dicomdir(path):
         try:

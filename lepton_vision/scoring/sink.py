@@ -22,13 +22,13 @@ import pyarrow.parquet as pq
 
 from lepton_vision.errors import ScoringError
 from lepton_vision.files import HeldFolder, csv_bytes, guarded, unguarded, write_atomic
-from lepton_vision.readers.identity import ENVIRONMENT_KEY, key_check
+from lepton_vision.inference.table_facts import ID_KEY as ID_KEY
+from lepton_vision.inference.table_facts import JOB_FILE as JOB_FILE
+from lepton_vision.readers.identity import ENVIRONMENT_KEY, SAME_KEY, key_check
 from lepton_vision.scoring.done import DoneInputs, Words
 
 ShardFormat = Literal["parquet", "csv"]
 SHARD_ROWS, SHARD_SECONDS = 2048, 60.0  # whatever comes first: what a killed run has to do again
-JOB_FILE = "_job.json"  # readers of tables pass over names that begin with an underscore
-ID_KEY = "id_key"  # of a job: the check value of the key that its ids are made with
 _VERSION = 2
 _HOLDS = {
     "output folder": ("rows", ", or start over with resume off"),
@@ -72,8 +72,7 @@ def refuse_other_job(folder: Path, job: Mapping[str, Any], *, what: str) -> None
     if ID_KEY in differing:
         raise ScoringError(
             f"The {what} holds {_HOLDS[what][0]} whose ids were made with another key: the same files would get other "
-            f"ids, and stand in it twice. Set {ENVIRONMENT_KEY} to the text that it was begun with, the same in every "
-            "container and on every machine (or keep the home folder with the key file), or name another folder.",
+            f"ids, and stand in it twice. {SAME_KEY}, or name another folder.",
             path=folder,
             key=ENVIRONMENT_KEY,
         )

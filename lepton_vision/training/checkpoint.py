@@ -308,7 +308,8 @@ def _check_origin(content: Mapping[str, Any], origin: Origin) -> None:
     if content["data"] != origin.data:
         raise ConfigError(
             f"Cannot resume with other data: the manifest's fingerprint was {content['data']!r}, is {origin.data!r}. "
-            "Use the run folder's manifest, or start in another run folder.",
+            "Use the run folder's manifest, or start in another run folder. A scan with another id key "
+            "(LEPTON_VISION_ID_KEY, or another home without its key file) gives other ids too.",
             key="data",
         )
     if content["processes"] != origin.processes:

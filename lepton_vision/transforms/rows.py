@@ -102,7 +102,13 @@ class RowTable:
 
     @classmethod
     def of(cls, manifest: Manifest) -> RowTable:
-        """Take the rows whose status is "ok"."""
+        """Take the rows whose status is "ok".
+
+        Raises:
+            ManifestError: DICOM series, which are found by their ids, under those of another key.
+        """
+        if (manifest.frame["source_format"].eq("dicom") & manifest.frame["member"].notna()).any():
+            manifest.require_key("so that its DICOM series cannot be found")
         frame, index = manifest.frame, np.flatnonzero(manifest.is_ok).astype(np.int64, copy=False)
         # Arrow's allocator keeps what building and filtering the manifest needed for a moment: as much as the table.
         pa.default_memory_pool().release_unused()

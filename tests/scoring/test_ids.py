@@ -17,6 +17,7 @@ import pytest
 from lepton_vision.inference import predict
 from lepton_vision.manifest import Manifest
 from lepton_vision.readers import read_image
+from lepton_vision.readers.identity import original_id
 from lepton_vision.scoring import score
 from tests.scoring.bundles import image_bundle, volume_bundle
 from tests.scoring.dicom_series import header, random_labels, save, write_enhanced, write_series
@@ -77,6 +78,23 @@ def test_copies_have_one_id_in_scores_and_are_told_apart_by_their_place_in_a_man
     first, later = scanned.loc["a.png"], scanned.loc["copy-a.png"]
     assert first["image_id"] == read_image(folder / "copy-a.png").image_id
     assert later["image_id"] == f"{first['image_id']}-{later['path_id']}"
+
+
+def test_rows_of_a_scan_and_of_scores_join_by_their_place_copies_too(tmp_path: Path) -> None:
+    bundle, folder = image_bundle("segmentation=null"), write_images(tmp_path / "here")
+    for name in ("pages.tif", "a.png", "b.jpg", "one.npz", "plain.dcm", "frames.dcm", "nameless.dcm"):
+        shutil.copy(folder / name, folder / f"copy-{name}")
+    manifest = Manifest.scan(folder)
+    score(bundle, folder, tmp_path / "scores", **HOW)
+    scanned, rows = ids(manifest.frame), ids(pd.read_parquet(tmp_path / "scores"))
+    assert len(rows) == len(scanned) == 22  # 12, and 10 in the copies
+    joined = scanned.merge(rows, on=["path_id", "frame"], how="outer", validate="one_to_one", indicator=True)
+    assert joined["_merge"].eq("both").all()
+    assert joined["image_id_x"].map(original_id).tolist() == joined["image_id_y"].tolist()
+    assert joined["image_id_x"].is_unique
+    assert joined["image_id_y"].nunique() == 12
+    score(bundle, manifest.save(tmp_path / "m.parquet"), tmp_path / "rows", **HOW)  # of a manifest's rows: its ids
+    assert sorted(ids(pd.read_parquet(tmp_path / "rows"))["image_id"]) == sorted(scanned["image_id"])
 
 
 def test_entries_of_npz_files_have_ids_of_their_values(tmp_path: Path) -> None:
