@@ -79,19 +79,25 @@ def commands(given, out):
     made, images = given / "made", given / "images"
     bundle, manifest = made / "train" / "bundle", made / "split" / "s.parquet"
     table, predictions = ["--labels", given / "labels.csv", "--workers", "0"], given / "predictions.csv"
-    config = ["--config", given / "c.yaml"]
+    config, judged = ["--config", given / "c.yaml"], ["evaluate", "--bundle", bundle, "--manifest", manifest]
+    scored = ["score", "--bundle", bundle, "--input", images, "--engine", "torch"]
     return {
         "scan": ["scan", images, *table, "--out", out / "m.parquet"],
         "scan csv": ["scan", images, *table, "--out", out / "m.csv"],
         "split": ["split", made / "scan" / "m.parquet", *config, "--out", out / "s.parquet"],
+        "split csv": ["split", made / "scan" / "m.parquet", *config, "--out", out / "s.csv"],
         "audit": ["audit", made / "scan" / "m.parquet", "--fail-on", "none", "--out", out / "f.csv"],
+        "audit parquet": ["audit", made / "scan" / "m.parquet", "--fail-on", "none", "--out", out / "f.parquet"],
         "train": ["train", "--manifest", manifest, *config, "--run-dir", out, "--device", "cpu"],
         "run": ["run", "--source", manifest, *config, "--run-dir", out, "--device", "cpu"],
-        "evaluate": ["evaluate", "--bundle", bundle, "--manifest", manifest, "--out", out, "--device", "cpu"],
+        "run folds": ["run", "--source", manifest, *config, "--folds", "2", "--run-dir", out, "--device", "cpu"],
+        "evaluate": [*judged, "--out", out, "--device", "cpu"],
+        "evaluate external": [*judged, "--external", "--out", out, "--device", "cpu"],
         "evaluate predictions": ["evaluate", "--predictions", predictions, "--out", out],
         "evaluate masks": ["evaluate", "--masks", given / "masks.csv", "--out", out],
         "compare": ["compare", predictions, predictions, "--replicates", "100", "--out", out],
-        "score": ["score", "--bundle", bundle, "--input", images, "--output", out, "--engine", "torch"],
+        "score": [*scored, "--output", out],
+        "score csv": [*scored, "--output", out / "rows", "--format", "csv", "--path-map", out / "map.csv"],
         "export": ["export", bundle, "--out", out / "m.onnx"],
         "export-mask": ["export-mask", given / "mask.png", "--source", images / "000.png", "--out", out / "m.png"],
         "demo": ["demo", "--patients", "20", "--epochs", "1", "--out", out],
@@ -153,7 +159,8 @@ def fill_disks(folder, *, only=(), shares=(0.0, 0.5)):
     cv2.setNumThreads(1)
     write_inputs(folder)
     counts, log, full = Counts(), folder / "log", folder / "full"
-    needed = {"scan", "split", "train"} if {"train", "run", "evaluate", "score", "export"} & set(only) else {"scan"}
+    trained = {"train", "run", "run folds", "evaluate", "evaluate external", "score", "score csv", "export"}
+    needed = {"scan", "split", "train"} if trained & set(only) else {"scan"}
     full.mkdir()
     for name in commands(folder, full):
         if only and name not in {*only, *needed}:

@@ -116,9 +116,9 @@ def probe_dicom(stream: BinaryIO, *, head: bytes, limits: Limits) -> FileFacts:
     """Header facts of an open DICOM file; see ``image.probe``."""
     file = _open(stream, head=head, what="facts", limits=limits)
     with guard(_HEADER, reason="corrupt"):
-        uid = text(file.dataset, "SOPInstanceUID")
         layout, found = _facts(file) if file.shared is None else _series_facts(_SharedHeader(file))
         check_pixels(file, layout, limits=limits)
+        uid = text(file.dataset, "SOPInstanceUID")  # last, as ``read_dicom``: what it refuses first is the reason
         return replace(found, image_id=_image_id(uid, stream), facts=dict(found.facts))
 
 

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomFileLike
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from lepton_vision.errors import ReadError
+from lepton_vision.manifest.record import describe_file
 from lepton_vision.readers.dicom_bounds import _count_parts, check_sequences, most_parts
 from lepton_vision.readers.image import probe, read_image
 from lepton_vision.readers.limits import Limits
@@ -84,6 +86,20 @@ def test_a_value_of_very_many_numbers(make_dicom: Make, keyword: str) -> None:
     path = make_dicom(GRAY, syntax=ImplicitVRLittleEndian, **{keyword: ["1"] * 10_000})
     for call in (read_image, probe):
         assert reason_of(call, path) == "too_large"
+
+
+def test_an_object_without_pixels_is_told_as_one_whatever_its_uid_is(make_dicom: Make) -> None:
+    path = make_dicom(GRAY, syntax=ImplicitVRLittleEndian, SOPInstanceUID=["1.2"] * 10_000)
+    for call in (read_image, probe):
+        assert reason_of(call, path) == "too_large"
+    dataset = dcmread(path)
+    del dataset.PixelData, dataset.Rows, dataset.Columns
+    dataset.SOPClassUID = EncapsulatedPDFStorage
+    dataset.save_as(path)
+    for call in (read_image, probe):
+        assert reason_of(call, path) == "no_pixels"
+    (row,) = describe_file(str(path), path.name)
+    assert row["reason"] == "no_pixels"
 
 
 def test_the_places_of_many_frames_are_no_damage(make_dicom: Make) -> None:
