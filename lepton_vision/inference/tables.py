@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lepton_vision.errors import EvaluationError
-from lepton_vision.files import csv_bytes, guarded, sidecar, unguarded, write_atomic
+from lepton_vision.files import atomic_file, csv_bytes, guarded, sidecar, unguarded, write_atomic
 from lepton_vision.inference.column_names import Columns, columns_present, completed, held_names, names_of, renamed
 from lepton_vision.inference.predictions import Predictions, TextArray, as_text
 from lepton_vision.inference.table_facts import (
@@ -44,9 +45,12 @@ def save_predictions(predictions: Predictions, path: str | Path) -> Path:
     content = _parquet_bytes(predictions, columns, facts=facts) if is_parquet else _csv_bytes(columns)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not is_parquet:
-            write_atomic(sidecar(path), json.dumps(facts, indent=1))
-        write_atomic(path, content)
+        with atomic_file(path) as file:
+            file.write(content)
+            if not is_parquet:
+                file.flush()
+                os.fsync(file.fileno())  # what is left to do is two renames: both files are written, or neither
+                write_atomic(sidecar(path), json.dumps(facts, indent=1))
     except OSError as error:
         raise EvaluationError(
             f"Cannot write the predictions: {error.strerror}. Nothing was left behind; choose another folder.",

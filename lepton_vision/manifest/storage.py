@@ -59,11 +59,16 @@ def write(
         metadata = {**(table.schema.metadata or {}), _KEY: json.dumps(facts).encode()}
         pq.write_table(table.replace_schema_metadata(metadata), file)
 
+    def write_csv(file: BinaryIO) -> None:
+        file.write(table_csv(frame))
+        file.flush()
+        os.fsync(file.fileno())  # what is left to do is two renames: both files are written, or neither
+        _write_whole(sidecar(path), lambda beside: beside.write(json.dumps(facts, indent=1).encode()))
+
     if suffix == ".parquet":
         _write_whole(path, write_parquet)
     else:
-        _write_whole(sidecar(path), lambda file: file.write(json.dumps(facts, indent=1).encode()))
-        _write_whole(path, lambda file: file.write(table_csv(frame)))
+        _write_whole(path, write_csv)
     return path
 
 

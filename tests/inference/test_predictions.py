@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +182,24 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
     for name, word in {"none.csv": "No such file", "p.parquet": "Parquet", "p.csv": "UTF-8", "p.xlsx": ".csv"}.items():
         with pytest.raises(EvaluationError, match=word):
             Predictions.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_table_and_the_file_beside_it_are_written_both_or_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    syncs, real = list[int](), os.fsync
+
+    def full(descriptor: int) -> None:
+        syncs.append(descriptor)
+        if len(syncs) == number:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(EvaluationError, match="No space left"):
+        binary([0], [0.25]).save(tmp_path / "p.csv")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

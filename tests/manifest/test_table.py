@@ -219,6 +219,34 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
     assert {one.name for one in tmp_path.iterdir()} - {"m.csv.json"} == {path.name}
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_csv_and_the_file_beside_it_are_written_both_or_neither(
+    make_manifest: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    path, syncs, real = tmp_path / "m.csv", list[int](), os.fsync
+
+    def full(descriptor: int) -> None:
+        syncs.append(descriptor)
+        if len(syncs) == number:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(ManifestError, match="Nothing was written"):
+            make_manifest(y=[1, 2, 3]).save(path)
+    assert not list(tmp_path.iterdir())
+    make_manifest(("x",), x=[1, 2, 3]).save(path)
+    before = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
+    syncs.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(ManifestError, match="Nothing was written"):
+            make_manifest(y=[5, 6, 7]).save(path)
+    assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == before
+    assert sorted(before) == ["m.csv", "m.csv.json"]
+
+
 def test_the_summary_shows_counts_and_escapes_text(make_manifest: Make) -> None:
     page = make_manifest(y=["<b>", "x", None])._repr_html_()
     assert "&lt;b&gt;: 1" in page
