@@ -40,11 +40,11 @@ class Difference:
         test: "delong" or "obuchowski" (AUROC), "mcnemar_exact" or "obuchowski_1998" (proportions), "bootstrap".
         p_adjusted: after Holm over the endpoints; NaN for a figure that is none.
         margin: of non-inferiority, or None.
-        is_non_inferior: whether the interval of b - a excludes a loss of ``margin`` or more; None without a margin, and
-            where the cases cannot tell (``no_verdict``).
-        p_non_inferior: one-sided P of a loss of ``margin`` or more: of a proportion that of Tango's score test, of
-            other figures the share of such replicates; NaN without a verdict. ``is_non_inferior`` is by the interval,
-            which BCa moves a little against that share.
+        is_non_inferior: whether the interval of b - a excludes a loss of ``margin`` or more, and of a proportion also
+            the exact test; None without a margin, and where the cases cannot tell (``no_verdict``).
+        p_non_inferior: one-sided P of a loss of ``margin`` or more: of a proportion that of
+            ``paired_intervals.non_inferiority_p``, of other figures the share of such replicates, against which BCa
+            moves the interval a little; NaN without a verdict.
         no_verdict: why a margin is not judged: too few patients, or no interval; "" where it is.
     """
 
@@ -163,8 +163,8 @@ def compare(
     class DeLong's test with the covariance of both scores (Obuchowski's clustered form where patients have several
     images), of proportions McNemar's exact test (``paired_tests.compare_proportions``, which see for clusters), of all
     other figures from the bootstrap. Holm's adjustment is over the endpoints of all targets together. The second model
-    is non-inferior in a figure where the interval of b - a lies above -margin (below +margin for errors), and where
-    the cases are enough to tell (``non_inferiority.judge``).
+    is non-inferior in a figure where the interval of b - a lies above -margin (below +margin for errors), of few pairs
+    an exact test says so too, and the cases are enough to tell (``non_inferiority.judge``).
 
     Args:
         predictions_a: of the first model.

@@ -12,7 +12,7 @@ from scipy.special import ndtri
 from lepton_vision.config import nearest
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.paired_figures import PairedFigure
-from lepton_vision.evaluation.paired_intervals import tango_p
+from lepton_vision.evaluation.paired_intervals import non_inferiority_p
 
 LOWER_IS_BETTER = ("brier", "log_loss", "ece", "class_error", "lr_negative")
 _NOT_SHARES = ("brier", "log_loss", "ece", "class_error", "lr_")
@@ -72,7 +72,8 @@ def patients_needed(name: str, *, margin: float, confidence: float = 0.95) -> in
 def judge(found: PairedFigure, *, name: str, margin: float, confidence: float) -> Verdict:
     """Judge by the interval: the second model is non-inferior where it excludes a loss of the margin or more.
 
-    Proportions are judged by Tango's score interval and test. Other figures are judged by their bootstrap, where there
+    Proportions are judged by Tango's score interval and ``non_inferiority_p``: both must say so, as the interval of few
+    pairs of which many are discordant is a little too narrow. Other figures are judged by their bootstrap, where there
     are ``patients_needed`` in each class. Nothing is judged from an interval without width, or from fewer than ten.
     """
     needed = FEWEST if found.pairs is not None else patients_needed(name, margin=margin, confidence=confidence)
@@ -84,6 +85,7 @@ def judge(found: PairedFigure, *, name: str, margin: float, confidence: float) -
     is_error = name.startswith(LOWER_IS_BETTER)
     worst = -high if is_error else low
     if found.pairs is not None:
-        return Verdict(bool(worst > -margin), tango_p(found.pairs, margin=margin))
+        p = non_inferiority_p(found.pairs, margin=margin)
+        return Verdict(bool(worst > -margin and p <= (1.0 - confidence) / 2), p)
     gain = -found.drawn if is_error else found.drawn
     return Verdict(bool(worst > -margin), float(((gain <= -margin).sum() + 1) / (gain.size + 1)))

@@ -1,4 +1,4 @@
-"""Score interval and non-inferiority of the difference of two paired proportions (Tango 1998), clusters allowed for."""
+"""Score interval of the difference of two paired proportions (Tango 1998), and exact P; clusters allowed for."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import ndtr, ndtri
+from scipy.special import gammaln, ndtr, ndtri, xlogy
 
 from lepton_vision.evaluation.ranking import BoolArray, IntArray
+from lepton_vision.types import FloatArray
 
 _FEWEST = 5  # patients with a discordant sample, below which they tell nothing of how much patients differ
 _EDGE = 1e-12
+_LARGEST_EXACT = 200  # pairs; of more the score test's level is at most 3 %, whatever the share of discordant pairs
+_SHARES = np.sin(np.linspace(0.0, np.pi / 2, 65)) ** 2  # of what a probability may be, closest together at both ends
 
 
 class Pairs(NamedTuple):
@@ -73,14 +76,49 @@ def tango_interval(pairs: Pairs, *, confidence: float = 0.95) -> tuple[float, fl
         [-0.517, -0.026]
     """
     quantile, found = float(ndtri(0.5 + confidence / 2)), pairs.difference
-    low = -1.0 if found <= -1.0 + _EDGE else _root(lambda d: _score(pairs, d) - quantile, -1.0 + _EDGE, found)
-    high = 1.0 if found >= 1.0 - _EDGE else _root(lambda d: _score(pairs, d) + quantile, found, 1.0 - _EDGE)
+
+    def score(difference: float) -> float:
+        return float(_score(pairs.gained, pairs.lost, pairs.n, difference))
+
+    low = -1.0 if found <= -1.0 + _EDGE else _root(lambda d: score(d) - quantile, -1.0 + _EDGE, found)
+    high = 1.0 if found >= 1.0 - _EDGE else _root(lambda d: score(d) + quantile, found, 1.0 - _EDGE)
     return low, high
 
 
 def tango_p(pairs: Pairs, *, margin: float) -> float:
     """One-sided P of the score test that the second proportion is lower by ``margin`` or more."""
-    return float(1.0 - ndtr(_score(pairs, -margin)))
+    return float(ndtr(-_score(pairs.gained, pairs.lost, pairs.n, -margin)))
+
+
+def non_inferiority_p(pairs: Pairs, *, margin: float) -> float:
+    """One-sided P that the second proportion is lower by ``margin`` or more.
+
+    Up to 200 pairs it is exact: the largest probability, whatever the share of discordant pairs, of a score at least as
+    high as the one found (Hsueh, Liu and Chen, Biometrics 57:478, 2001); else it is that of the score's normal
+    distribution, and never less. The latter alone excludes a margin that is lost in up to 3.6 % of studies of 20 pairs,
+    4.8 % of 10, at nominal 2.5 %; of more than 200 pairs in less than 3 %. Clusters are the nearest whole number.
+
+    Example:
+        >>> round(non_inferiority_p(Pairs(0, 0, 100, 100), margin=0.05), 3)  # 0.011 by the normal distribution
+        0.014
+    """
+    found, n = float(_score(pairs.gained, pairs.lost, pairs.n, -margin)), round(pairs.n)
+    approximate = tango_p(pairs, margin=margin)
+    if n > _LARGEST_EXACT or margin >= 1.0:
+        return approximate
+    gained, lost = (side.ravel() for side in np.indices((n + 1, n + 1)))
+    is_table = gained + lost <= n
+    gained, lost = gained[is_table], lost[is_table]
+    is_beyond = _score(gained, lost, n, -margin) >= found - 1e-9
+    gained, lost = gained[is_beyond], lost[is_beyond]
+    kept = n - gained - lost
+    ways = gammaln(n + 1.0) - gammaln(gained + 1.0) - gammaln(lost + 1.0) - gammaln(kept + 1.0)
+    shares = _SHARES * (1.0 - margin) / 2.0
+    chances = (
+        np.exp(ways + xlogy(gained, p) + xlogy(lost, p + margin) + xlogy(kept, max(1.0 - margin - 2.0 * p, 0.0))).sum()
+        for p in shares
+    )
+    return max(approximate, min(float(max(chances)), 1.0))
 
 
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
@@ -90,14 +128,11 @@ def _root(function: Callable[[float], float], low: float, high: float) -> float:
     return float(brentq(function, low, high, xtol=1e-12))
 
 
-def _score(pairs: Pairs, difference: float) -> float:
-    """Standardised distance of the observed difference from a supposed one, with its restricted maximum likelihood."""
-    gained, lost, n = pairs.gained, pairs.lost, pairs.n
+def _score(gained: FloatArray | float, lost: FloatArray | float, n: float, difference: float) -> FloatArray:
+    """Standardised distance of observed differences from a supposed one, with its restricted maximum likelihood."""
     b = -gained - lost + (2.0 * n - gained + lost) * difference
     c = -lost * difference * (1.0 - difference)
-    share = (np.sqrt(max(b * b - 8.0 * n * c, 0.0)) - b) / (4.0 * n)
+    share = (np.sqrt(np.maximum(b * b - 8.0 * n * c, 0.0)) - b) / (4.0 * n)
     variance = n * (2.0 * share + difference * (1.0 - difference))
-    distance = gained - lost - n * difference
-    return (
-        float(np.sign(distance) * np.inf) if variance <= 0.0 and distance else distance / max(variance, 1e-300) ** 0.5
-    )
+    score: FloatArray = (gained - lost - n * difference) / np.sqrt(np.maximum(variance, 1e-300))
+    return score

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
+from scipy.stats import multinomial
 
 from lepton_vision.config import EvaluationConfig
 from lepton_vision.evaluation.comparison import compare
 from lepton_vision.evaluation.composites import with_edges
 from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures
 from lepton_vision.evaluation.measures import BinaryMeasures, Extent
+from lepton_vision.evaluation.paired_intervals import Pairs, non_inferiority_p, tango_p
 from lepton_vision.evaluation.subgroups import evaluate_subgroups
 from lepton_vision.inference.predictions import Predictions
 from lepton_vision.types import OperatingPoint, Target
@@ -57,6 +60,26 @@ def non_inferiority(studies: int, *, replicates: int, seed: int) -> Iterator[str
                 declared[name] += differences[name].is_non_inferior is True
         rates = ", ".join(f"{name} {count / studies:.1%}" for name, count in declared.items())
         yield f"{positives} positives, loss and margin {loss:g}: called non-inferior in {rates} of {studies} studies"
+
+
+def exact(studies: int, *, replicates: int, seed: int) -> Iterator[str]:
+    """Verdicts on proportions over every possible table, for every share of discordant pairs: nothing is drawn."""
+    del studies, replicates, seed
+    for n in (20, 30, 60, 150):
+        cells = [(g, k, n - g - k) for g in range(n + 1) for k in range(n + 1 - g)]
+        for margin in (0.02, 0.05, 0.1, 0.15, 0.2, 0.3):
+            found = [Pairs(gained, lost, n, n) for gained, lost, _ in cells]
+            alone = np.array([tango_p(one, margin=margin) for one in found])
+            order = np.argsort(-alone, kind="stable")  # P falls along it
+            first = bisect.bisect_left(order, True, key=lambda k: non_inferiority_p(found[k], margin=margin) <= 0.025)
+            declared = {"the verdict": order[first:], "Tango's score test alone": np.flatnonzero(alone <= 0.025)}
+            worst = {
+                name: max(multinomial.pmf(cells, n, [p, p + margin, 1 - 2 * p - margin])[rows].sum() for p in shares)
+                for name, rows in declared.items()
+                for shares in [np.linspace(0.0, (1.0 - margin) / 2 - 1e-9, 61)]
+            }
+            told = ", ".join(f"{name} {level:.2%}" for name, level in worst.items())
+            yield f"{n} positives, loss and margin {margin:g}: wrong in at most {told}"
 
 
 def gaps(studies: int, *, replicates: int, seed: int) -> Iterator[str]:

@@ -13,7 +13,7 @@ from scipy.stats import multinomial, norm
 from lepton_vision.config import EvaluationConfig
 from lepton_vision.evaluation import compare
 from lepton_vision.evaluation.non_inferiority import patients_needed
-from lepton_vision.evaluation.paired_intervals import Pairs, count_pairs, tango_interval, tango_p
+from lepton_vision.evaluation.paired_intervals import Pairs, count_pairs, non_inferiority_p, tango_interval
 from lepton_vision.inference import Predictions
 from lepton_vision.types import OperatingPoint, Target
 
@@ -52,7 +52,10 @@ def test_the_ends_are_where_the_score_reaches_its_quantile(gained: int, lost: in
     for end, expected in ((low, 1.959964), (high, -1.959964)):
         assert score_of_a_numerical_likelihood(gained, lost, n, end) == pytest.approx(expected, abs=1e-3)
     tail = norm.sf(score_of_a_numerical_likelihood(gained, lost, n, -0.1))
-    assert tango_p(pairs(gained, lost, n), margin=0.1) == pytest.approx(tail, abs=1e-5)
+    assert non_inferiority_p(pairs(10 * gained, 10 * lost, 10 * n), margin=0.1) == pytest.approx(
+        norm.sf(score_of_a_numerical_likelihood(10 * gained, 10 * lost, 10 * n, -0.1)), abs=1e-5
+    )
+    assert non_inferiority_p(pairs(gained, lost, n), margin=0.1) >= tail - 1e-5
 
 
 def test_without_a_discordant_pair_it_keeps_a_width() -> None:
@@ -63,17 +66,20 @@ def test_without_a_discordant_pair_it_keeps_a_width() -> None:
     assert tango_interval(pairs(20, 0, 20))[1] == 1.0
 
 
-@pytest.mark.parametrize("n", [20, 30, 60])
-def test_a_loss_of_the_margin_is_seldom_called_non_inferior(n: int) -> None:
-    """Every possible table with its chance: no simulation."""
-    margin = 0.1
+@pytest.mark.parametrize(("n", "margin"), [(10, 0.02), (15, 0.3), (20, 0.05), (20, 0.15), (30, 0.1)])
+def test_a_loss_of_the_margin_is_seldom_called_non_inferior(n: int, margin: float) -> None:
+    """Every possible table with its chance, for every share of discordant pairs; by the interval alone above 3 %."""
     tables = [(g, k) for g in range(n + 1) for k in range(n + 1 - g)]
-    is_declared = np.array([tango_p(pairs(*one, n), margin=margin) <= 0.025 for one in tables])
-    for share in (0.0, 0.02, 0.1):
-        cells = [[g, k, n - g - k] for g, k in tables]
+    is_declared = np.array([non_inferiority_p(pairs(*one, n), margin=margin) <= 0.025 for one in tables])
+    is_beyond = np.array([tango_interval(pairs(*one, n))[0] > -margin for one in tables])
+    assert not (is_declared & ~is_beyond).any()
+    cells, by_interval = [[g, k, n - g - k] for g, k in tables], []
+    for share in np.linspace(0.0, (1.0 - margin) / 2 - 1e-9, 41):
         chance = multinomial.pmf(cells, n, [share, share + margin, 1 - 2 * share - margin])
         assert chance.sum() == pytest.approx(1.0)
-        assert chance[is_declared].sum() <= 0.03
+        assert chance[is_declared].sum() <= 0.0251
+        by_interval.append(chance[is_beyond].sum())
+    assert max(by_interval) > 0.03
 
 
 def test_copies_of_the_same_images_are_no_new_evidence() -> None:
@@ -94,7 +100,7 @@ def test_clustered_losses_are_seldom_called_non_inferior() -> None:
         lost = np.repeat(rng.random(60) < 0.1, 3) & (rng.random(180) < 0.95)
         for name, unit in (("patients", np.repeat(np.arange(60), 3)), ("images", np.arange(180))):
             found = count_pairs(np.ones(180, dtype=bool), ~lost, unit=unit)
-            declared[name] += tango_p(found, margin=0.095) <= 0.025
+            declared[name] += non_inferiority_p(found, margin=0.095) <= 0.025
     assert declared["patients"] <= 20  # 2.5 % of 400 is 10; above 20 with a chance of 0.1 %
     assert declared["images"] > 20
 
