@@ -10,8 +10,11 @@ so), and the PPV of a class that is there but never called leaves its mean undef
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
+from lepton_vision.evaluation.exclusive import Answers, averaged_figure, figures_of_answers
 from lepton_vision.evaluation.measures import BinaryMeasures, Extent, unit_sums
 from lepton_vision.evaluation.over_classes import (
     AVERAGED,
@@ -30,11 +33,10 @@ from lepton_vision.evaluation.over_classes import (
     means,
     withheld,
 )
-from lepton_vision.evaluation.ranking import IntArray, ratio
+from lepton_vision.evaluation.ranking import IntArray
 from lepton_vision.types import Figure, FloatArray, Interval
 
 _NOT_SHARES = frozenset(("auroc", "average_precision", "partial_auroc", "brier", "log_loss", "ece"))
-_EPS = float(np.finfo(np.float64).eps)
 _DEFAULT = Extent()
 
 
@@ -180,13 +182,12 @@ class MulticlassMeasures:
         extent: Extent = _DEFAULT,
         averaged: Averaged | None = None,
     ) -> None:
-        self.units, self.n, self._classes, self._unit = units, int(truth.size), classes, unit
+        self.units, self.n, self._classes = units, int(truth.size), classes
         self._is_ordinal, k = is_ordinal, len(classes)
-        label = truth.astype(np.intp)
-        called = prob.argmax(axis=1) if self.n else label
-        self._is_class = label[:, None] == np.arange(k)
-        # Each class is called or not, whatever its share.
-        limit = np.where(called[:, None] == np.arange(k), 0.0, np.inf)
+        answers = Answers.of(truth, prob)
+        self._is_class = answers.label[:, None] == np.arange(k)
+        is_called = answers.called[:, None] == np.arange(k)
+        limit = np.where(is_called, 0.0, np.inf)  # each class is called or not, whatever its share
         self._parts = {
             name: BinaryMeasures(
                 self._is_class[:, j].astype(np.float64),
@@ -202,11 +203,7 @@ class MulticlassMeasures:
         self._micro = BinaryMeasures(
             truths, prob.ravel(), unit=pairs, units=units, threshold=limit.ravel(), extent=extent
         )
-        chance = prob[np.arange(self.n), label].clip(_EPS, 1.0 - _EPS)
-        is_called = called[:, None] == np.arange(k)
-        step = np.abs(label - called).astype(np.float64)
-        columns = [-np.log(chance), ((prob - self._is_class) ** 2).sum(axis=1), step, step**2]
-        whole = [self._is_class, is_called, self._is_class & is_called, np.column_stack(columns)]
+        whole = [self._is_class, is_called, self._is_class & is_called, answers.losses]
         self._sums = unit_sums(np.concatenate(whole, axis=1), unit, units=units)
         # A class that is called, but not there, has an F1 of 0, which no sample could raise: it is left out.
         found = judged(self._parts, AVERAGED) | {"f1": self._is_class.any(axis=0)}
@@ -217,27 +214,15 @@ class MulticlassMeasures:
         k = len(self._classes)
         sums = counts @ self._sums
         true, called, hits = sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k : 3 * k].sum(axis=1)
-        nats, square, step, step_square = sums[:, 3 * k :].T
-        n = true.sum(axis=1)
         parts = {name: part.values(counts) for name, part in self._parts.items()}
         over = averages(parts, support=true.T, micro=self._micro.values(counts), averaged=self.averaged)
-        present = np.where((true > 0)[:, self.averaged["f1"]].all(axis=1), 1.0, np.nan)
-        spread = (n**2 - (true**2).sum(axis=1)) * (n**2 - (called**2).sum(axis=1))
-        figures: dict[str, FloatArray] = {
-            "auroc": macro(parts, "auroc", self.averaged),
-            "average_precision": macro(parts, "average_precision", self.averaged),
-            "accuracy": ratio(hits, n),
-            "balanced_accuracy": macro(parts, "sensitivity", self.averaged),
-            "f1_macro": macro(parts, "f1", self.averaged) * present,
-            "mcc": ratio(hits * n - (true * called).sum(axis=1), np.sqrt(spread.clip(0.0))),
-            "log_loss": ratio(nats, n),
-            "brier": ratio(square, n),
-        }
-        for name in ("specificity", "ppv", "npv"):
-            figures[f"{name}_macro"] = macro(parts, name, self.averaged)
-        return (
-            figures | (_ordinal(true, called, step, step_square) if self._is_ordinal else {}) | over | by_class(parts)
+        mean = partial(macro, parts, averaged=self.averaged)
+        figures = {name: mean(name) for name in ("auroc", "average_precision")}
+        needed = self.averaged["f1"]
+        figures |= figures_of_answers(
+            true, called, hits, sums[:, 3 * k :], mean=mean, needed=needed, is_ordinal=self._is_ordinal
         )
+        return figures | over | by_class(parts)
 
     def size(self, name: str) -> int:
         """Samples in the denominator of a class's figure, all labelled samples otherwise."""
@@ -287,10 +272,7 @@ class MulticlassMeasures:
 
     def _averaged_figure(self, name: str) -> str | None:
         """Figure of the classes that ``name`` is a mean of; None where it is no mean."""
-        if find_class(name, self._parts) is not None:
-            return None
-        figure = {"balanced_accuracy": "sensitivity"}.get(name, name.removesuffix("_macro").removesuffix("_weighted"))
-        return figure if figure in self.averaged else None
+        return None if find_class(name, self._parts) is not None else averaged_figure(name, self.averaged)
 
     def reason(self, name: str) -> str:
         """Why a figure is undefined."""
@@ -307,11 +289,3 @@ class MulticlassMeasures:
         if missing and not has_mean:
             return f"no sample of class {', '.join(missing)}"
         return "a class is never called" if name.startswith(("ppv", "npv")) else "every sample is of one class"
-
-
-def _ordinal(true: FloatArray, called: FloatArray, step: FloatArray, step_square: FloatArray) -> dict[str, FloatArray]:
-    """Agreement of called and true class for classes in order; (R, K) counts of both, (R,) sums of their distances."""
-    place, n = np.arange(true.shape[1], dtype=np.float64), true.sum(axis=1)
-    # The distances that chance gives: (i - j)^2 over all pairs of a true and a called class.
-    chance = n * (true @ place**2 + called @ place**2) - 2.0 * (true @ place) * (called @ place)
-    return {"kappa_quadratic": 1.0 - ratio(step_square, ratio(chance, n)), "class_error": ratio(step, n)}

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit, logit, ndtri, stdtrit
-from scipy.stats import rankdata
 
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.ranking import BoolArray, IntArray
@@ -152,11 +151,12 @@ def auroc_interval(
 
 def _placements(is_positive: BoolArray, score: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Share of the negatives below each positive, and of the positives above each negative; equal scores count half."""
-    ranks = rankdata(score)
-    m, n = int(is_positive.sum()), int((~is_positive).sum())
-    of_positives = (ranks[is_positive] - rankdata(score[is_positive])) / n
-    of_negatives = 1.0 - (ranks[~is_positive] - rankdata(score[~is_positive])) / m
-    return of_positives, of_negatives
+    ordered, negatives = np.sort(score[is_positive]), score[~is_positive]
+    m, n = ordered.size, negatives.size
+    below, upto = (np.searchsorted(ordered, negatives, side=side) for side in ("left", "right"))
+    first = np.searchsorted(ordered, score[is_positive], side="left")  # no equal positive lies before it
+    passed = np.cumsum(np.bincount(below, minlength=m + 1) + np.bincount(upto, minlength=m + 1))
+    return passed[first] / (2.0 * n), 1.0 - (below + upto) / (2.0 * m)
 
 
 def _components(

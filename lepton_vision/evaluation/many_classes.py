@@ -8,10 +8,16 @@ probabilities themselves is that of one class.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+
 import numpy as np
+from scipy.sparse import csr_array
 
 from lepton_vision.evaluation.delong import AurocQuestion, mean_auroc
+from lepton_vision.evaluation.exclusive import Answers, averaged_figure, figures_of_answers
 from lepton_vision.evaluation.intervals import clustered_proportion
+from lepton_vision.evaluation.measures import unit_sums
 from lepton_vision.evaluation.over_classes import AVERAGED, Averaged
 from lepton_vision.evaluation.ranking import IntArray, Ranking, ratio
 from lepton_vision.types import Figure, FloatArray, Interval
@@ -22,7 +28,6 @@ _MOST_CELLS = 2_000_000  # samples times classes: so are more than ``_FEW`` clas
 _FEW = 20
 SHOWN = 24
 """Of many classes, so many have curves and analyses of their own: the first ones."""
-_EPS = float(np.finfo(np.float64).eps)
 _RANKED = ("auroc", "average_precision")
 _DECIDED = ("sensitivity", "specificity", "ppv", "npv", "f1")
 _NO_INTERVAL = "no interval: too many classes for a bootstrap of each"
@@ -61,66 +66,32 @@ class ManyClassMeasures:
         averaged: Averaged | None = None,
     ) -> None:
         self.units, self.n, self._classes, self._is_ordinal = units, int(truth.size), classes, is_ordinal
-        self._label, self._prob, self._unit = truth.astype(np.intp), prob, unit
-        self._called = prob.argmax(axis=1) if self.n else self._label
-        self._hit = self._called == self._label
-        own = prob[np.arange(self.n), self._label]
-        squares = np.einsum("nk,nk->n", prob, prob) - 2.0 * own + 1.0
-        step = np.abs(self._label - self._called).astype(np.float64)
-        self._sums = [-np.log(own.clip(_EPS, 1.0 - _EPS)), squares, step, step**2]
-        self._support = np.bincount(self._label, minlength=len(classes))
+        self._answers, self._prob, self._unit = Answers.of(truth, prob), prob, unit
+        label, called = self._answers.label, self._answers.called
+        self._hit = called == label
+        self._sums = unit_sums(self._answers.losses, unit, units=units)
+        rows = np.ones(self.n, dtype=np.bool_), np.ones(self.n, dtype=np.bool_), self._hit
+        self._counts = [
+            csr_array((np.ones(int(kept.sum())), (unit[kept], side[kept])), shape=(units, len(classes)))
+            for side, kept in zip((label, called, label), rows, strict=True)
+        ]
+        self._support = np.bincount(label, minlength=len(classes))
         self.averaged = self._judged() if averaged is None else averaged
         self._once: dict[str, float] = {}
 
     def _judged(self) -> Averaged:
         """Which classes the means are over, see ``class_measures.judged``."""
         has_both = (self._support > 0) & (self._support < self.n)
-        figures = self._by_class(*self._counts(np.ones(self.n)), float(self.n))
-        found = {name: has_both | ~np.isnan(figures.get(name, np.full(has_both.size, np.nan))) for name in AVERAGED}
+        figures = self._by_class(np.ones((1, self.units)))
+        found = {
+            name: has_both | ~np.isnan(figures.get(name, np.full((1, has_both.size), np.nan))[0]) for name in AVERAGED
+        }
         return found | {"f1": self._support > 0}
 
-    def _counts(self, weight: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """(K,) each: samples of a class, those called so, and both."""
-        k, hit = len(self._classes), self._hit
-        true, called = (_count(side, weight, k) for side in (self._label, self._called))
-        return true, called, _count(self._label[hit], weight[hit], k)
-
-    def values(self, counts: FloatArray) -> dict[str, FloatArray]:
-        """Figures over all classes, (R,) each; for the sample itself (each patient once) those of classes too."""
-        found = [self._decisions(row[self._unit]) for row in counts]
-        figures = {name: np.array([one[name] for one in found]) for name in found[0]} if found else {}
-        if len(counts) == 1 and bool((counts == 1.0).all()):
-            return figures | {name: np.array([value]) for name, value in self._ranked().items()}
-        return figures | {name: np.full(len(counts), np.nan) for name in self._ranked()}
-
-    def _decisions(self, weight: FloatArray) -> dict[str, float]:
-        k = len(self._classes)
-        true, called, hit = self._counts(weight)
-        n, hits = float(weight.sum()), float(hit.sum())
-        nats, square, step, step_square = (float(weight @ one) for one in self._sums)
-        spread = (n**2 - float((true**2).sum())) * (n**2 - float((called**2).sum()))
-        figures = self._by_class(true, called, hit, n)
-        present = 1.0 if (true > 0)[self.averaged["f1"]].all() else np.nan
-        found = {
-            "accuracy": _ratio(hits, n),
-            "balanced_accuracy": self._mean("sensitivity", figures),
-            "f1_macro": self._mean("f1", figures) * present,
-            "mcc": _ratio(hits * n - float(true @ called), float(np.sqrt(max(spread, 0.0)))),
-            "log_loss": _ratio(nats, n),
-            "brier": _ratio(square, n),
-        }
-        found |= {f"{name}_macro": self._mean(name, figures) for name in ("specificity", "ppv", "npv")}
-        if self._is_ordinal:
-            place, mean = np.arange(k), float(true @ np.arange(k)) * float(called @ np.arange(k))
-            chance = float(true @ place**2) * float(called.sum()) + float(called @ place**2) * n - 2.0 * mean
-            found |= {"kappa_quadratic": 1.0 - _ratio(step_square, _ratio(chance, n)), "class_error": _ratio(step, n)}
-        wrong = _ratio(n - hits, n * (k - 1))
-        shared = {"sensitivity": found["accuracy"], "ppv": found["accuracy"], "f1": found["accuracy"]}
-        shared |= {"specificity": 1.0 - wrong, "npv": 1.0 - wrong}
-        found |= {f"{name}_micro": value for name, value in shared.items()}
-        return found | {f"{name}_weighted": self._weighted(name, figures[name], true) for name in _DECIDED}
-
-    def _by_class(self, true: FloatArray, called: FloatArray, hit: FloatArray, n: float) -> dict[str, FloatArray]:
+    def _by_class(self, counts: FloatArray) -> dict[str, FloatArray]:
+        """(R, K) of every figure of one class that needs no order of the scores."""
+        true, called, hit = (counts @ one for one in self._counts)
+        n = true.sum(axis=1, keepdims=True)
         rest = n - true - called + hit
         return {
             "sensitivity": ratio(hit, true),
@@ -130,31 +101,52 @@ class ManyClassMeasures:
             "f1": ratio(2 * hit, true + called),
         }
 
-    def _mean(self, name: str, figures: dict[str, FloatArray]) -> float:
-        kept = figures[name][self.averaged[name]]
-        return float(kept.mean()) if kept.size else float("nan")
+    def values(self, counts: FloatArray) -> dict[str, FloatArray]:
+        """Figures over all classes, (R,) each; for the sample itself (each patient once) those of classes too."""
+        true, called, hit = (counts @ one for one in self._counts)
+        hits, n, of_classes = hit.sum(axis=1), true.sum(axis=1), self._by_class(counts)
+        figures = figures_of_answers(
+            true,
+            called,
+            hits,
+            counts @ self._sums,
+            mean=partial(self._mean, of_classes),
+            needed=self.averaged["f1"],
+            is_ordinal=self._is_ordinal,
+        )
+        wrong = ratio(n - hits, n * (len(self._classes) - 1))
+        figures |= dict.fromkeys(("sensitivity_micro", "ppv_micro", "f1_micro"), figures["accuracy"])
+        figures |= dict.fromkeys(("specificity_micro", "npv_micro"), 1.0 - wrong)
+        figures |= {f"{name}_weighted": self._weighted(name, of_classes[name], true) for name in _DECIDED}
+        if len(counts) == 1 and bool((counts == 1.0).all()):
+            return figures | {name: np.array([value]) for name, value in self._ranked().items()}
+        return figures | dict.fromkeys(self._ranked(), np.full(len(counts), np.nan))
 
-    def _weighted(self, name: str, values: FloatArray, true: FloatArray) -> float:
-        kept = self.averaged[name] & (true > 0)
-        return _ratio(float((values[kept] * true[kept]).sum()), float(true[kept].sum()))
+    def _mean(self, figures: Mapping[str, FloatArray], name: str) -> FloatArray:
+        kept = figures[name][:, self.averaged[name]]
+        return ratio(kept.sum(axis=1), np.full(len(kept), kept.shape[1]))
+
+    def _weighted(self, name: str, values: FloatArray, true: FloatArray) -> FloatArray:
+        weight = true * self.averaged[name]
+        return ratio((np.where(weight > 0, values, 0.0) * weight).sum(axis=1), weight.sum(axis=1))
 
     def _ranked(self) -> dict[str, float]:
         """Figures of the sample that need the order of the scores, or are of one class; computed once."""
         if self._once:
             return self._once
         found = [self._ranking(k) for k in range(len(self._classes))]
-        areas = {name: np.array(values) for name, values in zip(_RANKED, zip(*found, strict=True), strict=True)}
-        true, called, hit = self._counts(np.ones(self.n))
-        of_classes = areas | self._by_class(true, called, hit, float(self.n))
-        figures = {name: self._mean(name, areas) for name in _RANKED}
-        figures |= {f"{name}_weighted": self._weighted(name, areas[name], true) for name in _RANKED}
+        areas = {name: np.array([values]) for name, values in zip(_RANKED, zip(*found, strict=True), strict=True)}
+        of_classes = areas | self._by_class(np.ones((1, self.units)))
+        figures = {name: float(self._mean(areas, name)[0]) for name in _RANKED}
+        support = self._support[None].astype(np.float64)
+        figures |= {f"{name}_weighted": float(self._weighted(name, areas[name], support)[0]) for name in _RANKED}
         for name in (*_RANKED, "sensitivity", "ppv"):
-            figures |= {f"{name}_{k}": float(v) for k, v in zip(self._classes, of_classes[name], strict=True)}
+            figures |= {f"{name}_{k}": float(v) for k, v in zip(self._classes, of_classes[name][0], strict=True)}
         self._once = figures
         return figures
 
     def _ranking(self, k: int) -> tuple[float, float]:
-        ranking = Ranking.of(self._label == k, np.ascontiguousarray(self._prob[:, k]), unit=self._unit)
+        ranking = Ranking.of(self._answers.label == k, np.ascontiguousarray(self._prob[:, k]), unit=self._unit)
         found = ranking.figures(np.ones((1, self.units)))
         return float(found.auroc[0]), float(found.average_precision[0])
 
@@ -169,7 +161,7 @@ class ManyClassMeasures:
         found = self._class_of(name)
         if found is None or found[0] in _RANKED:
             return self.n
-        return int(self._support[found[1]] if found[0] == "sensitivity" else (self._called == found[1]).sum())
+        return int(self._support[found[1]] if found[0] == "sensitivity" else (self._answers.called == found[1]).sum())
 
     def denominator_units(self, name: str) -> int | None:
         """Patients in the denominator of accuracy; other figures have no Wilson interval here."""
@@ -179,7 +171,7 @@ class ManyClassMeasures:
         """Patients in the smallest class that a figure of the ranking rests on, or all."""
         if not name.startswith(_RANKED):
             return self.units
-        several = [self._unit[self._label == k] for k in np.flatnonzero(self.averaged["auroc"])]
+        several = [self._unit[self._answers.label == k] for k in np.flatnonzero(self.averaged["auroc"])]
         return min((int(np.unique(one).size) for one in several), default=0)
 
     def means(self) -> dict[str, dict[str, float]]:
@@ -197,10 +189,10 @@ class ManyClassMeasures:
         asked = [k for k in range(len(self._classes)) if self.averaged["auroc"][k] and 0 < self._support[k] < self.n]
         if asked:
             is_clustered = self.units < self.n
-            questions = (AurocQuestion(self._label == k, self._prob[:, k], self._unit) for k in asked)
+            questions = (AurocQuestion(self._answers.label == k, self._prob[:, k], self._unit) for k in asked)
             areas = mean_auroc(questions, count=len(asked), units=self.units)
             found["auroc"] = areas.intervals(confidence=confidence, is_clustered=is_clustered)
-        for name, side in (("sensitivity", self._label), ("ppv", self._called)):
+        for name, side in (("sensitivity", self._answers.label), ("ppv", self._answers.called)):
             order = np.argsort(side, kind="stable")
             ends = np.searchsorted(side[order], np.arange(len(self._classes) + 1))
             for k, name_of_class in enumerate(self._classes):
@@ -218,8 +210,8 @@ class ManyClassMeasures:
 
     def caveat(self, name: str) -> str:
         """Return which classes a mean is without; "" where it has all."""
-        figure = {"balanced_accuracy": "sensitivity"}.get(name, name.removesuffix("_macro").removesuffix("_weighted"))
-        left = np.flatnonzero(~self.averaged[figure]) if figure in self.averaged else ()
+        figure = averaged_figure(name, self.averaged)
+        left = () if figure is None else np.flatnonzero(~self.averaged[figure])
         if not len(left):
             return ""
         few = ", ".join(self._classes[k] for k in left[:3])
@@ -246,7 +238,3 @@ class ManyClassMeasures:
 def _count(place: IntArray, weight: FloatArray, least: int) -> FloatArray:
     """Sum of the weights at each place; at least so many places."""
     return np.asarray(np.bincount(place, weight, minlength=least), dtype=np.float64)
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else float("nan")
