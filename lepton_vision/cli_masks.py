@@ -69,7 +69,8 @@ def evaluate(
     answers = None if about is None else read_about(about)
     with Console(quiet=as_json) as console:
         if masks is not None:
-            result = _evaluate_masks(masks, out, structures, tolerance_mm, lesions, min_iou, unknown, console)
+            settings = _settings(Config(), None, None, assignments)
+            result = _evaluate_masks(masks, out, structures, tolerance_mm, lesions, min_iou, unknown, settings, console)
         elif predictions is not None:
             settings = _settings(Config(), unit, aggregate, assignments)
             told = columns, target or (), groups
@@ -126,6 +127,7 @@ def _evaluate_masks(
     lesions: str,
     min_iou: float,
     unknown: int | None,
+    settings: Any,
     console: Any,
 ) -> dict[str, Any]:
     from lepton_vision.evaluation.mask_table import evaluate_mask_table, parse_structures
@@ -142,6 +144,7 @@ def _evaluate_masks(
             lesions=tuple(split_names(lesions)),
             min_iou=min_iou,
             unknown=unknown,
+            config=settings,
             progress=lambda done, total: console.progress("evaluate", done, total, ""),
         )
         report = out / write_table_report(evaluation, table, stage / "report.html").name

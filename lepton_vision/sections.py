@@ -381,6 +381,8 @@ class EvaluationConfig(Section):
     interval: Literal["percentile", "bca"] = "bca"
     """Of the bootstrap over patients; bca corrects bias and skewness (Efron, JASA 82:171, 1987) and for few
     patients; percentile does neither, and holds the truth too seldom below some hundred patients."""
+    surface_area: bool = False
+    """Of masks: beside the surface Dice of voxels the one that weighs by area, as DeepMind's; three times the work."""
     max_fpr: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
     """Largest false positive rate of the partial AUROC."""
     prevalence: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None

@@ -13,8 +13,8 @@ from lepton_vision.evaluation.conformal import conformal_sets
 from lepton_vision.evaluation.decision_curve import decision_curve
 from lepton_vision.evaluation.external import Site, compare_external
 from lepton_vision.evaluation.intervals import Bootstrap
-from lepton_vision.evaluation.many_classes import SHOWN, are_many
-from lepton_vision.evaluation.questions import questions_of
+from lepton_vision.evaluation.many_classes import are_many
+from lepton_vision.evaluation.questions import shown_questions
 from lepton_vision.evaluation.subgroups import evaluate_subgroups
 from lepton_vision.inference.predictions import Predictions
 from lepton_vision.set_rules import SetRule
@@ -43,7 +43,7 @@ def analyze(
     """
     bootstrap = Bootstrap.of(config)
     many = {t.name for t in predictions.targets if t.is_exclusive and are_many(len(t.classes), predictions.n)}
-    questions = {t.name: questions_of(predictions, t)[: SHOWN if t.name in many else None] for t in predictions.targets}
+    questions = {t.name: shown_questions(predictions, t) for t in predictions.targets}
     return Analyses(
         calibration={k: tuple(calibration_statistics(q, bootstrap) for q in asked) for k, asked in questions.items()},
         decision_curve={k: tuple(decision_curve(q, bootstrap) for q in asked) for k, asked in questions.items()},

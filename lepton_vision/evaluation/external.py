@@ -17,7 +17,7 @@ from lepton_vision.evaluation.differences import difference_figure
 from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures
 from lepton_vision.evaluation.logistic import fit_lines
 from lepton_vision.evaluation.measures import unit_sums
-from lepton_vision.evaluation.questions import Question, questions_of
+from lepton_vision.evaluation.questions import Question, shown_questions
 from lepton_vision.evaluation.ranking import ratio
 from lepton_vision.evaluation.target_measures import measures_of, same_means
 from lepton_vision.inference.predictions import Predictions
@@ -77,7 +77,7 @@ def compare_external(
             parts = [one.select(one.labelled(target)) for one in (predictions, reference)]
             shifts[target.name] = _shifts(parts, target, thresholds=thresholds, settings=settings)
     recalibration = {
-        target.name: tuple(_recalibration(one, bootstrap) for one in questions_of(predictions, target))
+        target.name: tuple(_recalibration(one, bootstrap) for one in shown_questions(predictions, target))
         for target in predictions.targets
     }
     return External(told, shifts, recalibration)

@@ -19,6 +19,7 @@ STATISTICS: Mapping[str, str] = {
     "hd95_mm": "median",
     "hd95_mm_mean": "mean",
     "surface_dice": "mean",
+    "surface_dice_area": "mean",
     "sensitivity": "mean",
     "precision": "mean",
     "volume_error_ml": "mean",
@@ -30,7 +31,7 @@ STATISTICS: Mapping[str, str] = {
     "false_lesions_per_case": "mean",
 }
 _SOURCE = {"hd95_mm_mean": "hd95_mm", "absolute_volume_error_ml": "volume_error_ml"}
-_MEANS = tuple(name for name in list(STATISTICS)[:9] if name != "hd95_mm")
+_MEANS = tuple(name for name in list(STATISTICS)[:10] if name != "hd95_mm")
 _PROPORTIONS = ("missed_rate", "false_positive_rate", "lesion_sensitivity", "lesion_precision")
 _EMPTY = {
     "missed_rate": "no case with the structure",
@@ -51,13 +52,16 @@ class MaskMeasures:
 
     def __init__(self, rows: Sequence[MaskFigures], *, unit: IntArray, units: int) -> None:
         self.units, self.n, self._rows, self._unit = units, len(rows), rows, unit
-        values = {name: self._column(name) for name in _MEANS}
+        values = {name: self._column(name) for name in _MEANS if name != "surface_dice_area" or self._has_area()}
         self._parts = {name: (np.nan_to_num(value), ~np.isnan(value) * 1.0) for name, value in values.items()}
         self._parts |= self._rates() | self._lesion_counts()
         self._sums = {name: unit_sums(np.column_stack(parts), unit, units=units) for name, parts in self._parts.items()}
         hd95 = self._column("hd95_mm")
         order = np.argsort(hd95, kind="stable")[: int((~np.isnan(hd95)).sum())]  # NaN is last
         self._sorted, self._sorted_unit = hd95[order], unit[order]
+
+    def _has_area(self) -> bool:
+        return any(row.surface_dice_area is not None for row in self._rows)
 
     def _column(self, name: str) -> FloatArray:
         value = np.array([getattr(row, _SOURCE.get(name, name)) for row in self._rows], dtype=np.float64)

@@ -56,7 +56,7 @@ def evaluate_mask_table(
         min_iou: IoU of a lesion hit.
         unknown: value of the truth where nobody knows what is there: such voxels count neither for nor against. None:
             no value says so.
-        config: replicates, confidence and seed.
+        config: replicates, confidence, seed and ``surface_area``.
         progress: called with (done, total).
 
     Raises:
@@ -187,7 +187,7 @@ def _volume_row(row: CaseFigures) -> dict[str, Any]:
 
 def _write_cases(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as CSV; columns that no row has are left out, but for those that every table has."""
-    further = ["lesions_lesions", "lesions_found", "lesions_candidates", "lesions_false"]
+    further = ["surface_dice_area", "lesions_lesions", "lesions_found", "lesions_candidates", "lesions_false"]
     further += ["voxels_shared", "voxels_truth", "voxels_prediction"]
     found = [name for name in ("volume_id", *further) if any(name in row for row in rows)]
     columns = ["image_id", "patient_id", *found[: "volume_id" in found], "structure", "status", *CASE_FIGURES]

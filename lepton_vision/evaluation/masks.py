@@ -25,7 +25,14 @@ import numpy as np
 
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.lesions import LesionCounts, count_lesions
-from lepton_vision.evaluation.surfaces import BoolArray, bounding_box, surface_distances
+from lepton_vision.evaluation.surface_area import area_surface_dice
+from lepton_vision.evaluation.surfaces import (
+    BoolArray,
+    bounding_box,
+    check_geometry,
+    check_tolerance,
+    surface_distances,
+)
 
 Status = Literal["present", "missed", "false_positive", "absent"]
 STATUSES: tuple[Status, ...] = ("present", "missed", "false_positive", "absent")
@@ -94,6 +101,8 @@ class MaskFigures:
         reasons: by name, why a figure is undefined.
         lesions: counts of components, or None where not asked for.
         voxels: what the overlap was computed from.
+        surface_dice_area: see ``surface_area.area_surface_dice``; the rules are those of ``surface_dice``. None where
+            it was not asked for.
     """
 
     status: Status
@@ -109,10 +118,13 @@ class MaskFigures:
     reasons: Mapping[str, str] = field(default_factory=dict)
     lesions: LesionCounts | None = None
     voxels: VoxelCounts = _NONE
+    surface_dice_area: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON and CSV; an undefined number becomes None."""
         numbers = {name: getattr(self, name) for name in CASE_FIGURES}
+        if self.surface_dice_area is not None:
+            numbers["surface_dice_area"] = self.surface_dice_area
         plain: dict[str, Any] = {"status": self.status}
         plain |= {name: None if math.isnan(value) else value for name, value in numbers.items()}
         if self.lesions is not None:
@@ -145,6 +157,7 @@ def compare_masks(
     spacing_mm: tuple[float, ...] | None = None,
     tolerance_mm: float = 1.0,
     min_iou: float | None = None,
+    by_area: bool = False,
 ) -> MaskFigures:
     """Compute the figures of one structure in one case.
 
@@ -154,6 +167,7 @@ def compare_masks(
         spacing_mm: distance of voxel centres along each axis, or None where unknown.
         tolerance_mm: surfaces at most so far apart agree.
         min_iou: count lesions, with this IoU for a hit (0: any shared voxel); None counts none.
+        by_area: compute the surface Dice weighed by area too.
 
     Raises:
         EvaluationError: shapes that differ, no 2 or 3 axes, no booleans, a spacing or tolerance that is none.
@@ -185,6 +199,12 @@ def compare_masks(
     values |= _volumes(voxels, spacing_mm=spacing_mm)
     if spacing_mm is None and status != "absent":
         values |= {"hd95_mm": _NO_SPACING, "surface_dice": _NO_SPACING}
+    if by_area:
+        values["surface_dice_area"] = values["surface_dice"]
+        if status == "present" and spacing_mm is not None:
+            values["surface_dice_area"] = area_surface_dice(
+                truth, prediction, spacing_mm=spacing_mm, tolerance_mm=tolerance_mm
+            )
     lesions = None if min_iou is None else count_lesions(truth, prediction, min_iou=min_iou)
     return make_figures(status, values, voxels=voxels, lesions=lesions)
 
@@ -217,33 +237,6 @@ def make_figures(
     numbers = {name: value if isinstance(value, float) else math.nan for name, value in values.items()}
     reasons = {name: value for name, value in values.items() if isinstance(value, str)}
     return MaskFigures(status, **numbers, reasons=reasons, lesions=lesions, voxels=voxels)
-
-
-def check_geometry(
-    truth: tuple[int, ...], prediction: tuple[int, ...], *, spacing_mm: tuple[float, ...] | None
-) -> None:
-    """Raise EvaluationError where two shapes and a spacing do not describe one grid of 2 or 3 axes."""
-    if truth != prediction:
-        raise EvaluationError(
-            f"A prediction needs the shape of its truth, {truth}. Received: {prediction}. Resample the prediction to "
-            "the truth's grid.",
-            key="prediction",
-        )
-    if len(truth) not in (2, 3):
-        raise EvaluationError(f"Expected masks (H, W) or (D, H, W). Received shape: {truth}.", key="truth")
-    if spacing_mm is not None and (
-        len(spacing_mm) != len(truth) or not all(math.isfinite(step) and step > 0.0 for step in spacing_mm)
-    ):
-        raise EvaluationError(
-            f"Expected {len(truth)} spacings above 0 mm, one for each axis, or None. Received: {spacing_mm}.",
-            key="spacing_mm",
-        )
-
-
-def check_tolerance(tolerance_mm: float) -> None:
-    """Raise EvaluationError where the tolerance is no distance."""
-    if not (math.isfinite(tolerance_mm) and tolerance_mm >= 0.0):
-        raise EvaluationError(f"Expected a tolerance of 0 mm or more. Received: {tolerance_mm:g}.", key="tolerance_mm")
 
 
 def _volumes(voxels: VoxelCounts, *, spacing_mm: tuple[float, ...] | None) -> dict[str, float | str]:

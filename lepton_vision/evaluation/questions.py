@@ -9,6 +9,7 @@ from scipy.sparse import csr_array
 
 from lepton_vision.evaluation.analyses import Band
 from lepton_vision.evaluation.intervals import patient_units
+from lepton_vision.evaluation.many_classes import SHOWN, are_many
 from lepton_vision.evaluation.ranking import BoolArray, IntArray
 from lepton_vision.inference.predictions import Predictions
 from lepton_vision.types import Figure, FloatArray, Target
@@ -46,15 +47,21 @@ class Question:
         return "no negative sample" if self.is_positive.all() else ""
 
 
-def questions_of(predictions: Predictions, target: Target) -> tuple[Question, ...]:
-    """One question for a binary target, K otherwise; samples with an unknown answer are left out."""
+def shown_questions(predictions: Predictions, target: Target) -> tuple[Question, ...]:
+    """The questions that have analyses of their own: of very many classes (``many_classes``) the first ones."""
+    is_many = target.is_exclusive and are_many(len(target.classes), predictions.n)
+    return questions_of(predictions, target, most=SHOWN if is_many else None)
+
+
+def questions_of(predictions: Predictions, target: Target, *, most: int | None = None) -> tuple[Question, ...]:
+    """One question for a binary target, K otherwise, or ``most``; samples with an unknown answer are left out."""
     part = predictions.select(predictions.labelled(target))
     truth, prob = part.y_true[target.name], part.y_prob[target.name]
     unit, units = patient_units(part.patient_id)
     if target.kind == "binary":
         return (Question(target.positive, truth > 0, prob, unit, units),)
     found = []
-    for k, name in enumerate(target.classes):
+    for k, name in enumerate(target.classes[:most]):
         if target.is_exclusive:  # all known, and a view of the probabilities, as there may be a thousand classes
             found.append(Question(name, truth == k, prob[:, k], unit, units))
             continue

@@ -17,8 +17,8 @@ from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, pat
 from lepton_vision.evaluation.lesions import check_min_iou
 from lepton_vision.evaluation.mask_measures import STATISTICS, MaskMeasures
 from lepton_vision.evaluation.mask_volumes import pool_slices
-from lepton_vision.evaluation.masks import STATUSES, CaseFigures, check_geometry, check_tolerance, compare_masks
-from lepton_vision.evaluation.surfaces import BoolArray, bounding_box
+from lepton_vision.evaluation.masks import STATUSES, CaseFigures, compare_masks
+from lepton_vision.evaluation.surfaces import BoolArray, bounding_box, check_geometry, check_tolerance
 from lepton_vision.inference.predictions import Failure
 from lepton_vision.types import Figure, short_repr
 
@@ -203,7 +203,7 @@ def evaluate_masks(
         tolerance_mm: surfaces at most so far apart agree.
         lesions: names of structures whose components are counted as lesions (see ``lesions``).
         min_iou: IoU of a lesion hit; 0 for any shared voxel.
-        config: replicates, confidence and seed.
+        config: replicates, confidence, seed, and ``surface_area``: the surface Dice by area too.
 
     Raises:
         EvaluationError: no case, an id that stands twice, a value in a mask that no structure has, an unknown name.
@@ -217,7 +217,7 @@ def evaluate_masks(
     """
     settings = config or EvaluationConfig()
     _check_request(structures, lesions, tolerance_mm=tolerance_mm, min_iou=min_iou)
-    rows: list[CaseFigures] = []
+    hits, rows = dict.fromkeys(lesions, min_iou), list[CaseFigures]()
     failures: list[Failure] = []
     seen: set[str] = set()
     for number, case in enumerate(cases):
@@ -231,7 +231,7 @@ def evaluate_masks(
             failures.append(case)
             continue
         _check_values(case, structures, row=number)
-        rows += _compare(case, structures, tolerance_mm=tolerance_mm, lesions=lesions, min_iou=min_iou)
+        rows += _compare(case, structures, tolerance_mm=tolerance_mm, hits=hits, by_area=settings.surface_area)
     if not rows:
         raise EvaluationError(
             f"Expected at least one case that can be read. Received: {len(failures)} failed, none read."
@@ -315,7 +315,7 @@ def _count_statuses(rows: Sequence[CaseFigures]) -> dict[str, int]:
 
 
 def _compare(
-    case: MaskCase, structures: Structures, *, tolerance_mm: float, lesions: Sequence[str], min_iou: float
+    case: MaskCase, structures: Structures, *, tolerance_mm: float, hits: Mapping[str, float], by_area: bool
 ) -> list[CaseFigures]:
     box = bounding_box((case.truth != 0) | (case.prediction != 0))  # one pass over the whole grid for all structures
     truth, prediction = case.truth[box], case.prediction[box]
@@ -329,7 +329,8 @@ def _compare(
                 structure_mask(prediction, value),
                 spacing_mm=case.spacing_mm,
                 tolerance_mm=tolerance_mm,
-                min_iou=min_iou if name in lesions else None,
+                min_iou=hits.get(name),
+                by_area=by_area,
             ),
             case.volume_id,
         )

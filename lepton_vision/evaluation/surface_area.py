@@ -7,8 +7,14 @@ from itertools import combinations, product
 
 import numpy as np
 
-from lepton_vision.evaluation.masks import check_geometry, check_tolerance
-from lepton_vision.evaluation.surfaces import ROUNDING_MM, BoolArray, bounding_box, nearest_mm
+from lepton_vision.evaluation.surfaces import (
+    ROUNDING_MM,
+    BoolArray,
+    bounding_box,
+    check_geometry,
+    check_tolerance,
+    nearest_mm,
+)
 from lepton_vision.types import FloatArray
 
 

@@ -7,12 +7,14 @@ Both are MONAI's rules (``monai.metrics.utils.get_mask_edges`` and ``get_surface
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import KDTree
 
+from lepton_vision.errors import EvaluationError
 from lepton_vision.types import FloatArray, short_repr
 
 BoolArray = npt.NDArray[np.bool_]
@@ -57,6 +59,33 @@ class SurfaceDistances:
         limit = tolerance_mm + ROUNDING_MM
         near = np.count_nonzero(self.truth_mm <= limit) + np.count_nonzero(self.prediction_mm <= limit)
         return near / (self.truth_mm.size + self.prediction_mm.size)
+
+
+def check_geometry(
+    truth: tuple[int, ...], prediction: tuple[int, ...], *, spacing_mm: tuple[float, ...] | None
+) -> None:
+    """Raise EvaluationError where two shapes and a spacing do not describe one grid of 2 or 3 axes."""
+    if truth != prediction:
+        raise EvaluationError(
+            f"A prediction needs the shape of its truth, {truth}. Received: {prediction}. Resample the prediction to "
+            "the truth's grid.",
+            key="prediction",
+        )
+    if len(truth) not in (2, 3):
+        raise EvaluationError(f"Expected masks (H, W) or (D, H, W). Received shape: {truth}.", key="truth")
+    if spacing_mm is not None and (
+        len(spacing_mm) != len(truth) or not all(math.isfinite(step) and step > 0.0 for step in spacing_mm)
+    ):
+        raise EvaluationError(
+            f"Expected {len(truth)} spacings above 0 mm, one for each axis, or None. Received: {spacing_mm}.",
+            key="spacing_mm",
+        )
+
+
+def check_tolerance(tolerance_mm: float) -> None:
+    """Raise EvaluationError where the tolerance is no distance."""
+    if not (math.isfinite(tolerance_mm) and tolerance_mm >= 0.0):
+        raise EvaluationError(f"Expected a tolerance of 0 mm or more. Received: {tolerance_mm:g}.", key="tolerance_mm")
 
 
 def surface_distances(

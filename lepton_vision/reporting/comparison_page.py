@@ -204,9 +204,9 @@ def _charts(
     anchor: str,
 ) -> list[tuple[str, Chart]]:
     """ROC curves of both models, a drawing by class."""
-    pairs = zip(*(questions_of(one, target) for one in predictions), strict=True)
+    pairs = zip(*(questions_of(one, target, most=LARGEST_GRID) for one in predictions), strict=True)
     charts = []
-    for k, pair in enumerate(list(pairs)[:LARGEST_GRID]):
+    for k, pair in enumerate(pairs):
         end = "" if target.kind == "binary" else f"_{pair[0].class_name}"
         curves = [
             class_curves(one.is_positive, one.prob, class_name=name) for one, name in zip(pair, names, strict=True)

@@ -45,7 +45,7 @@ class MaskRowShown:
 def mask_term(key: str, tolerance_mm: float) -> Term:
     """Words of a figure; the surface Dice names its tolerance."""
     words = MASK_TERMS.get(key) or Term(key.replace("_", " "), "", is_share=False)
-    return replace(words, name=f"Surface Dice at {tolerance_mm:g} mm") if key == "surface_dice" else words
+    return replace(words, name=f"{words.name} at {tolerance_mm:g} mm") if key.startswith("surface_dice") else words
 
 
 def has_sense(evaluation: SegmentationEvaluation, key: str) -> bool:

@@ -22,6 +22,10 @@ MASK_TERMS: Mapping[str, Term] = {
         "Surface Dice",
         "Share of both surfaces within the tolerance of each other: of voxels, as in MONAI; DeepMind's is of area.",
     ),
+    "surface_dice_area": Term(
+        "Surface Dice by area",
+        "Share of the area of both surfaces within the tolerance of each other: DeepMind's rule, within 0.01 of it.",
+    ),
     "volume_error_ml": Term("Volume error [ml]", "Prediction minus truth; above 0 is too large.", is_share=False),
     "absolute_volume_error_ml": Term(
         "Volume error, absolute [ml]", "Its size, whichever the direction.", is_share=False
@@ -53,7 +57,7 @@ HEAD_TERMS: Mapping[str, Term] = {
 
 MASK_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Overlap, case by case", ("dice", "iou", "sensitivity", "precision")),
-    ("Surfaces", ("hd95_mm", "hd95_mm_mean", "surface_dice")),
+    ("Surfaces", ("hd95_mm", "hd95_mm_mean", "surface_dice", "surface_dice_area")),
     ("Volume", ("volume_error_ml", "absolute_volume_error_ml")),
     ("Structure there or not", ("missed_rate", "false_positive_rate")),
     ("Lesions", ("lesion_sensitivity", "lesion_precision", "false_lesions_per_case")),

@@ -12,8 +12,7 @@ from PIL import Image as Picture
 from scipy import ndimage
 
 from lepton_vision.errors import ReportError
-from lepton_vision.evaluation.masks import check_geometry
-from lepton_vision.evaluation.surfaces import BoolArray, bounding_box
+from lepton_vision.evaluation.surfaces import BoolArray, bounding_box, check_geometry
 from lepton_vision.readers.window import apply_window, percentile_window
 from lepton_vision.reporting.gallery import Thumbnail, edge_marks, encode_picture
 from lepton_vision.types import Pixels, VoiLut, Window, short_repr

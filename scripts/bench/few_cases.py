@@ -144,6 +144,7 @@ def true_composites(sensitivity: float, *, share: float) -> dict[str, float]:
 
 
 RATES: Mapping[str, Callable[..., Iterator[str]]] = {
+    "exact": exact,
     "non_inferiority": non_inferiority,
     "gaps": gaps,
     "composites": composites,

@@ -12,6 +12,7 @@ import pytest
 from .conftest import run_cli, run_json
 
 pytestmark = pytest.mark.slow
+SET = ("--set", "evaluation.surface_area=true", "--set", "evaluation.replicates=150")
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def masks(tmp_path: Path) -> Path:
 
 def test_figures_as_json_and_files(masks: Path, tmp_path: Path) -> None:
     options = ("--masks", masks, "--out", tmp_path / "out", "--structures", "anterior=1,posterior=2")
-    printed = run_json("evaluate", *options, "--tolerance-mm", "2", "--lesions", "posterior")
+    printed = run_json("evaluate", *options, "--tolerance-mm", "2", "--lesions", "posterior", *SET)
     assert set(printed["structures"]) == {"anterior", "posterior"}
     assert printed["dice"] == printed["structures"]["anterior"]["dice"]
     assert {"value", "low", "high", "n"} <= set(printed["dice"])
@@ -43,6 +44,10 @@ def test_figures_as_json_and_files(masks: Path, tmp_path: Path) -> None:
     assert len(Path(printed["cases"]).read_text().splitlines()) == 13
     page = Path(printed["report"]).read_text(encoding="utf-8")
     assert f"{printed['structures']['posterior']['dice']['value']:.3f}" in page
+    assert written["provenance"]["replicates"] == 150
+    area = printed["structures"]["posterior"]["surface_dice_area"]
+    assert 0.5 < area["low"] < area["value"] < 1.0
+    assert "Surface Dice by area at 2 mm" in page
     assert page.count("Masks only: no image was named for this case.") == 2 * 3  # best, median, worst
 
 

@@ -14,6 +14,11 @@ def test_the_simulations_run_and_find_nothing_wrong() -> None:
     declared = list(rates["non_inferiority"](2, replicates=100, seed=0))
     assert len(declared) == 4
     assert all("sensitivity 0.0%" in one for one in declared)
+    first = next(rates["exact"](0, replicates=0, seed=0))
+    assert (
+        first
+        == "20 positives, loss and margin 0.02: wrong in at most the verdict 2.38%, Tango's score test alone 2.74%"
+    )
     gaps = list(rates["gaps"](1, replicates=100, seed=0))
     assert len(gaps) == 6
     assert all(one.endswith("intervals that disagree: 0") for one in gaps)

@@ -11,6 +11,7 @@ from sklearn import metrics
 from lepton_vision.config import EvaluationConfig
 from lepton_vision.evaluation import evaluate
 from lepton_vision.evaluation.class_measures import MulticlassMeasures
+from lepton_vision.evaluation.external import compare_external
 from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures
 from lepton_vision.evaluation.many_classes import ManyClassMeasures, are_many
 from lepton_vision.evaluation.validation import validation_figures
@@ -89,3 +90,15 @@ def test_many_classes_are_scikit_learns_and_take_little_memory() -> None:
     assert figures["sensitivity_k7"].method == "wilson"
     assert len(result.curves["c"]) == 24
     assert len(result.analyses.calibration["c"]) == 24
+
+
+def test_another_site_and_a_comparison_of_many_classes_show_the_first_ones() -> None:
+    found, config = guesses(120, 400), EvaluationConfig(replicates=100)
+    here, there = (found.select(np.arange(400) % 2 == k) for k in (0, 1))
+    point = OperatingPoint({"c": ()}, "stated")
+    site = compare_external(here, operating_point=point, config=config, reference=there)
+    assert [one.class_name for one in site.recalibration["c"]] == list(found.targets[0].classes[:24])
+    accuracy = site.shifts["c"]["accuracy"]
+    called = [part.y_prob["c"].argmax(axis=1) == part.y_true["c"] for part in (here, there)]
+    assert accuracy.difference.value == pytest.approx(called[0].mean() - called[1].mean())
+    assert accuracy.difference.low < accuracy.difference.value < accuracy.difference.high

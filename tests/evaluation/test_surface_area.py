@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +13,9 @@ from monai.metrics.surface_dice import SurfaceDiceMetric
 from monai.metrics.utils import get_code_to_measure_table
 from scipy import ndimage
 
+from lepton_vision.config import EvaluationConfig
+from lepton_vision.evaluation.mask_table import write_mask_results
+from lepton_vision.evaluation.segmentation import MaskCase, evaluate_masks
 from lepton_vision.evaluation.surface_area import area_surface_dice, piece_area
 
 
@@ -69,3 +76,27 @@ def test_empty_masks() -> None:
     empty, full = np.zeros((4, 4), dtype=np.bool_), np.ones((4, 4), dtype=np.bool_)
     assert np.isnan(area_surface_dice(empty, empty, spacing_mm=(1.0, 1.0)))
     assert area_surface_dice(empty, full, spacing_mm=(1.0, 1.0)) == 0.0
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of MONAI itself
+def test_an_evaluation_has_it_where_it_is_asked_for(tmp_path: Path) -> None:
+    """A case that is there, one that is missed, one without the structure, and one without a spacing."""
+    rng, step = np.random.default_rng(1), (0.7, 1.3)
+    truth = ndimage.gaussian_filter(rng.normal(size=(40, 40)), 3) > 0.05
+    moved, empty = np.roll(truth, 1, axis=1), np.zeros_like(truth)
+    cases = [MaskCase(name, *pair, spacing_mm=step) for name, pair in (("a", (truth, moved)), ("b", (truth, empty)))]
+    cases += [MaskCase("c", empty, empty, spacing_mm=step), MaskCase("d", truth, moved)]
+    plain = evaluate_masks(cases, structures={"x": 1})
+    found = evaluate_masks(cases, structures={"x": 1}, config=EvaluationConfig(surface_area=True))
+    assert "surface_dice_area" not in plain.figures["x"]
+    exact = theirs(truth, moved, step, 1.0)
+    assert found.figures["x"]["surface_dice_area"].value == pytest.approx(exact / 2, abs=1e-5)
+    assert found.figures["x"]["surface_dice"] == plain.figures["x"]["surface_dice"]
+    shown = json.loads(write_mask_results(found, tmp_path).read_text())["structures"]["x"]["figures"]
+    assert shown["surface_dice_area"]["value"] == pytest.approx(exact / 2, abs=1e-5)
+    assert shown["surface_dice_area"]["undefined"] == shown["surface_dice"]["undefined"]
+    rows = list(csv.DictReader((tmp_path / "cases.csv").read_text().splitlines()))
+    assert float(rows[0]["surface_dice_area"]) == pytest.approx(exact, abs=1e-5)
+    assert [row["surface_dice_area"] for row in rows[1:]] == ["0.0", "", ""]
+    write_mask_results(plain, tmp_path)
+    assert "surface_dice_area" not in (tmp_path / "cases.csv").read_text()
