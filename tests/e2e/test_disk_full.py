@@ -23,8 +23,8 @@ def may_mount() -> bool:
 def test_a_full_disk_ends_in_one_message_with_nothing_half_written() -> None:
     if not may_mount():
         pytest.skip("nobody may mount a tmpfs here (unshare -rm)")
-    asked = ["--only", "scan,audit,evaluate predictions,compare,export-mask", "--shares", "0,0.5"]
+    asked = ["--only", "scan,scan csv,audit,evaluate predictions,compare,export-mask", "--shares", "0,0.5"]
     command = [sys.executable, "-W", "ignore", "scripts/disk_full.py", *asked]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(done.stdout) == {"runs": 10, "good": 10, "bad": {}}
+    assert json.loads(done.stdout) == {"runs": 12, "good": 12, "bad": {}}
