@@ -20,6 +20,7 @@ from lepton_vision.inference import predict
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
 from lepton_vision.pipeline import evaluate_bundle, fit, run_study, with_targets
+from lepton_vision.readers.identity import key_check
 from lepton_vision.repeats import run_seeds
 from lepton_vision.types import Target
 from tests.squares import planted_squares
@@ -118,6 +119,25 @@ def test_what_an_evaluation_leaves_names_no_place_and_keeps_answers(manifest: Ma
     for name in documents:
         assert "Only to test." in (out / name).read_text(encoding="utf-8")
     assert "training 48 images" in (out / "checklist_claim_2024.md").read_text(encoding="utf-8")
+
+
+def test_a_manifest_of_another_key_is_told_where_its_bundle_is_judged_and_refused_where_it_goes_on(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = fit(CONFIG.override("train.epochs=1"), manifest, run_dir=tmp_path / "run")
+    assert Bundle.load(tmp_path / "run" / "bundle").provenance["id_key"] == manifest.id_key == key_check()
+    with monkeypatch.context() as patch:
+        patch.setenv("LEPTON_VISION_ID_KEY", "key of another container")
+        counts = {"train": 48, "val": 24, "test": 24}
+        (tmp_path / "again").mkdir()
+        other = planted_squares(tmp_path / "again", counts=counts, side=16, brighter=100)
+    for scope, is_told in ((Scope(), True), (Scope(is_external=True), False)):
+        caplog.clear()
+        found = evaluate_bundle(bundle, other, split="test", out=tmp_path / "out", scope=scope)
+        assert found.evaluation is not None
+        assert ("another key than those of the bundle's training" in caplog.text) is is_told
+    with pytest.raises(ConfigError, match=r"other data.*LEPTON_VISION_ID_KEY"):
+        fit(CONFIG.override("train.epochs=1"), other, run_dir=tmp_path / "run", resume=True)
 
 
 def content(folder: Path) -> dict[str, bytes]:

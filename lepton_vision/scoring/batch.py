@@ -25,6 +25,7 @@ from lepton_vision.inference.volume_masks import VolumeSegmenter
 from lepton_vision.models.allocator import keep_freed_memory
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.archives import forget_archives
+from lepton_vision.readers.identity import key_check
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, quiet
 from lepton_vision.readers.series import check_repairs
 from lepton_vision.scoring.cases import remove_cases, write_cases
@@ -34,7 +35,7 @@ from lepton_vision.scoring.inputs import Inputs, require_inputs
 from lepton_vision.scoring.mask_folder import MaskFormat
 from lepton_vision.scoring.path_map import write_path_map
 from lepton_vision.scoring.sides import OpenSides, Sides
-from lepton_vision.scoring.sink import SHARD_ROWS, ShardFormat, ShardSink, recorded_engine
+from lepton_vision.scoring.sink import ID_KEY, SHARD_ROWS, ShardFormat, ShardSink, recorded_engine, refuse_other_job
 from lepton_vision.scoring.summary import (
     FailureLimit,
     ScoreSummary,
@@ -155,6 +156,8 @@ def score(
         check_folder(folder, what="output folder", error=ScoringError)
     if path_map is not None:
         check_place(path_map, what="path map", error=ScoringError)
+    if resume:  # before the listing, and before a path map of other ids takes the place of that of the folder
+        refuse_other_job(output, {ID_KEY: key_check()}, what="output folder")
     found = require_inputs(inputs, config=bundle.config, leave_out=barred, limits=limits)
     if path_map is not None:
         write_path_map(found, path_map)

@@ -97,13 +97,15 @@ def test_linked_folders_and_those_that_cannot_be_entered_are_rows_as_in_a_scan(
 def test_a_folder_of_ids_of_another_key_is_refused(
     bundle: Bundle, inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    score(bundle, inbox, tmp_path / "out", batch_size=4)
-    record = tmp_path / "out" / "_job.json"
+    names = tmp_path / "names.csv"
+    score(bundle, inbox, tmp_path / "out", batch_size=4, path_map=names)
+    record, before = tmp_path / "out" / "_job.json", names.read_bytes()
     assert "key of the tests" not in record.read_text()
     with monkeypatch.context() as patch:
         patch.setenv("LEPTON_VISION_ID_KEY", "key of another container")
         with pytest.raises(ScoringError, match=r"made with another key.*LEPTON_VISION_ID_KEY"):
-            score(bundle, inbox, tmp_path / "out", batch_size=4)
+            score(bundle, inbox, tmp_path / "out", batch_size=4, path_map=names)
+        assert names.read_bytes() == before
         with pytest.raises(ScoringError, match="made with another key"):
             score_part(bundle, inbox, tmp_path / "out", part=0, parts=2)
     assert len(read(tmp_path / "out")) == 13
