@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -16,7 +17,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from lepton_vision.demo import _make_room, _one_thread, demo_config, write_demo_study
+from lepton_vision import cli
+from lepton_vision.demo import _make_room, _one_thread, demo_config, run_demo, write_demo_study
 from lepton_vision.demo_study import write_demo_series
 from lepton_vision.errors import ConfigError
 from lepton_vision.manifest import Manifest
@@ -50,6 +52,12 @@ def test_the_masks_of_findings_are_learnt_and_have_a_page(demo: Demo) -> None:
     assert page != Path(demo.result["report"])
     assert page.read_text(encoding="utf-8").count("data:image/") >= 3  # best, median and worst case
     assert len(list((page.parent / "predicted").glob("*.png"))) >= dice["n"]
+
+
+def test_the_command_and_python_run_the_same_demo() -> None:
+    command, python = (inspect.signature(one).parameters for one in (cli.demo, run_demo))
+    for name in ("patients", "seed", "epochs"):
+        assert command[name].default == python[name].default
 
 
 def test_the_series_is_read_as_a_volume(demo: Demo) -> None:
