@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from lepton_vision.types import FloatArray, SampleAddress, Target
 
 _METADATA_KEY = b"lepton_vision_predictions"
 _TRUTH: dict[str, int] = {"true": 1, "false": 0}  # as pandas writes booleans
+_BLOCK = 1000  # rows of a CSV that are text at once
 _SUFFIXES = (".csv", ".parquet")
 
 
@@ -178,22 +180,24 @@ def _parquet_bytes(predictions: Predictions, columns: Columns, *, facts: dict[st
 
 
 def _read_csv(path: Path) -> tuple[Columns, dict[str, Any]]:
+    beside, facts = sidecar(path), dict[str, Any]()
+    if beside.is_file():
+        facts = parse_facts(beside.read_bytes().decode("utf-8", errors="replace"), path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            while first.startswith("#"):  # as tables of before began, and some of other tools do
+                facts = parse_facts(first[1:], path) or facts
+                first = file.readline()
+            rows = _csv_rows(itertools.chain([first], file), path)
+            header = [unguarded(name) for name in next(rows, [])]
+            columns = _gathered(rows, header)
     except UnicodeDecodeError:
         raise EvaluationError(
             "The predictions are not UTF-8 text. Save the table as CSV in UTF-8.", path=path
         ) from None
-    beside, facts = sidecar(path), dict[str, Any]()
-    if beside.is_file():
-        facts = parse_facts(beside.read_bytes().decode("utf-8", errors="replace"), path)
-    while text.startswith("#"):  # as tables of before began, and some of other tools do
-        comment, _, text = text.partition("\n")
-        facts = parse_facts(comment[1:], path) or facts
-    header, body = split_csv(text, path)
     if not header:
         raise EvaluationError("The predictions are empty. Expected a header and one row for each image.", path=path)
-    header = [unguarded(name) for name in header]
     targets = targets_of(facts)
     named = {name for target in targets for part in names_of(target, len(targets) == 1) for name in part}
     if beside.is_file() and named - set(header):
@@ -202,7 +206,29 @@ def _read_csv(path: Path) -> tuple[Columns, dict[str, Any]]:
             "one. Remove it.",
             path=path,
         )
-    return {name: [unguarded(row[k]) for row in body] for k, name in enumerate(header)}, facts
+    return columns, facts
+
+
+def _gathered(rows: Iterator[list[str]], header: Sequence[str]) -> Columns:
+    """Cells by column; probabilities become numbers block by block, as text takes ten times the memory."""
+    parts: dict[str, list[Any]] = {name: [] for name in header}
+    while block := list(itertools.islice(rows, _BLOCK)):
+        for name, cells in zip(header, zip(*block, strict=True), strict=True):
+            parts[name].append(_as_numbers(cells) if name.startswith("y_prob") else cells)
+    return {
+        name: np.concatenate(several)
+        if several and all(isinstance(one, np.ndarray) for one in several)
+        else [unguarded(cell) if isinstance(cell, str) else cell for one in several for cell in one]
+        for name, several in parts.items()
+    }
+
+
+def _as_numbers(cells: Sequence[str]) -> FloatArray | Sequence[str]:
+    """The cells as float64; as they are where one is no number, which is judged later."""
+    try:
+        return np.array(cells, dtype=np.float64)
+    except ValueError:
+        return cells
 
 
 def split_csv(text: str, path: Path) -> tuple[list[str], list[list[str]]]:
@@ -211,23 +237,31 @@ def split_csv(text: str, path: Path) -> tuple[list[str], list[list[str]]]:
     Raises:
         EvaluationError: no CSV, a column that stands twice, or a row of another length than the header.
     """
-    first = io.StringIO(text, newline="").readline()
+    rows = _csv_rows(io.StringIO(text, newline=""), path)
+    return next(rows, []), list(rows)
+
+
+def _csv_rows(lines: Iterable[str], path: Path) -> Iterator[list[str]]:
+    """The header and then the rows, checked to fit it."""
+    first = next(several := iter(lines), "")
     separator = "," if "," in first else max(",;\t", key=first.count)  # with ";" or tabs as some spreadsheets write it
+    rows = (row for row in csv.reader(itertools.chain([first], several), delimiter=separator) if row)
+    header = list[str]()
     try:
-        header, *body = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row] or [[]]
+        for number, row in enumerate(rows, start=-1):
+            if number < 0:
+                header = [name.strip() for name in row]
+                if len(set(header)) != len(header):
+                    raise EvaluationError("The header names a column twice. Remove one of them.", path=path)
+            elif len(row) != len(header):
+                raise EvaluationError(
+                    f"Row {number} (from 0) has {len(row)} cells, the header {len(header)}. Correct the table.",
+                    path=path,
+                    row=number,
+                )
+            yield row if number >= 0 else header
     except csv.Error as error:
         raise EvaluationError(f"The table is no CSV ({error}). Save it again, with quotes closed.", path=path) from None
-    header = [name.strip() for name in header]
-    if len(set(header)) != len(header):
-        raise EvaluationError("The header names a column twice. Remove one of them.", path=path)
-    for number, row in enumerate(body):
-        if len(row) != len(header):
-            raise EvaluationError(
-                f"Row {number} (from 0) has {len(row)} cells, the header {len(header)}. Correct the table.",
-                path=path,
-                row=number,
-            )
-    return header, body
 
 
 def _read_parquet(path: Path) -> tuple[Columns, dict[str, Any]]:
@@ -241,7 +275,7 @@ def _read_parquet(path: Path) -> tuple[Columns, dict[str, Any]]:
     content = (table.schema.metadata or {}).get(_METADATA_KEY)
     facts = {} if content is None else parse_facts(content.decode(), path)
     columns = {
-        name: table[name].to_numpy() if pa.types.is_float64(table[name].type) else table[name].to_pylist()
+        name: table[name].to_numpy() if pa.types.is_floating(table[name].type) else table[name].to_pylist()
         for name in table.column_names
     }
     return columns, facts

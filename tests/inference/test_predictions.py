@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -384,3 +385,38 @@ def _binary(ids: list[str], *, target: str) -> Predictions:
     names, n = np.array(ids), len(ids)
     truth, prob = {target: np.arange(n) % 2}, {target: np.linspace(0.1, 0.9, n)}
     return Predictions((Target(target, "binary", ("no", "yes")),), names, names, names, truth, prob, split="test")
+
+
+def test_a_wide_csv_is_never_text_as_a_whole(tmp_path: Path) -> None:
+    """300 classes of 3,000 rows: 900,000 cells are 7 MB as numbers and more than 50 MB as text."""
+    path, classes, rng = tmp_path / "p.csv", 300, np.random.default_rng(0)
+    prob = rng.dirichlet(np.ones(classes), 3000)
+    with path.open("w") as file:
+        file.write("image_id,patient_id,y_true," + ",".join(f"y_prob_k{k}" for k in range(classes)) + "\n")
+        file.writelines(
+            f"i{n},p{n},{n % classes},{','.join(map(repr, map(float, row)))}\n" for n, row in enumerate(prob)
+        )
+    tracemalloc.start()
+    try:
+        read = Predictions.load(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 60e6
+    np.testing.assert_array_equal(read.y_prob["y"], prob)
+
+
+def test_a_probability_that_is_no_number_is_named_by_its_row_in_any_block(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    rows = [f"i{n},p{n},1,{'high' if n == 2500 else 0.5}" for n in range(3000)]
+    path.write_text("\n".join(["image_id,patient_id,y_true,y_prob", *rows]) + "\n")
+    with pytest.raises(EvaluationError, match="text in row 2500"):
+        Predictions.load(path)
+
+
+def test_single_precision_columns_of_parquet_are_read_as_they_are(tmp_path: Path) -> None:
+    prob = np.array([0.1, 0.9], dtype=np.float32)
+    pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["a", "b"], "y_true": [0, 1], "y_prob": prob}).to_parquet(
+        tmp_path / "p.parquet"
+    )
+    assert Predictions.load(tmp_path / "p.parquet").y_prob["y"].tolist() == prob.astype(float).tolist()
