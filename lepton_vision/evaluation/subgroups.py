@@ -285,7 +285,7 @@ def gap_test(
     if error > 0.0:
         p = max(_share_beyond(deviations, gap / error), 2.0 * float(ndtr(-gap / error)))
     if spread.size:
-        half = max(half, float(np.quantile(spread, confidence, method="higher")))
+        half = max(half, _critical(spread, gap, confidence=confidence))
         p = max(p, _share_beyond(spread, gap))
     return half + (_TIE if half > 0.0 else 0.0), p
 
@@ -293,6 +293,12 @@ def gap_test(
 def _share_beyond(drawn: FloatArray, value: float) -> float:
     """Share of the draws that reach a value, one added."""
     return float((1 + int((drawn >= value - _TIE).sum())) / (1 + drawn.size))
+
+
+def _critical(drawn: FloatArray, value: float, *, confidence: float) -> float:
+    """What a value must be above for ``_share_beyond`` to be at most 1 - confidence; of too few draws, itself."""
+    allowed = int((1.0 - confidence) * (1 + drawn.size) + 1e-9) - 1
+    return value if allowed < 0 else float(np.sort(drawn)[-1 - allowed])
 
 
 def simultaneous_interval(point: FloatArray, drawn: FloatArray, *, confidence: float) -> tuple[float, float]:
@@ -335,8 +341,10 @@ def _studentised(
     largest = np.max(np.abs(moved) / np.where(error > 0, error, np.inf), axis=1)
     pair = int(np.argmax(np.abs(point[first] - point[second])))
     least_of_pair = float(np.hypot(least[first[pair]], least[second[pair]]))
-    critical = max(float(np.quantile(largest, confidence, method="higher")), float(ndtri(0.5 + confidence / 2)))
-    return critical, max(float(error[pair]), least_of_pair), largest
+    found = max(float(error[pair]), least_of_pair)
+    reached = float(np.ptp(point)) / found if found > 0.0 else 0.0
+    critical = max(_critical(largest, reached, confidence=confidence), float(ndtri(0.5 + confidence / 2)))
+    return critical, found, largest
 
 
 def _corrected(columns: list[SubgroupColumn]) -> tuple[SubgroupColumn, ...]:

@@ -3,7 +3,9 @@
     python scripts/bench/coverage.py [--studies 1000] [--replicates 1000] [--patients 100] [--images 9] [--seed 0]
     python scripts/bench/coverage.py --what non_inferiority --studies 250 --replicates 100
     python scripts/bench/coverage.py --what gaps --studies 250 --replicates 199
+    python scripts/bench/coverage.py --what power --studies 250 --replicates 199
     python scripts/bench/coverage.py --what composites --studies 250 --replicates 400
+    python scripts/bench/coverage.py --what exact
 
 Each patient has 1 to ``--images`` images. Scores are normal, and the images of a patient share a patient effect
 (``--icc`` of the variance); a patient with the disease has it in seven images of ten,
@@ -13,8 +15,8 @@ misses on each side, and the mean width. "naive" intervals take images for indep
 cover too little.
 
 With ``--what`` the rates of ``few_cases`` are shown instead: how often a loss of the margin is called non-inferior, how
-often subgroups of other prevalences are told apart that do not differ, and how often intervals of figures at or near
-100 % hold the truth.
+often subgroups of other prevalences are told apart that do not differ, or that do (power), and how often intervals of
+figures at or near 100 % hold the truth. "exact" goes through every possible table in place of simulated studies.
 """
 
 from __future__ import annotations

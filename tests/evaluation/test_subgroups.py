@@ -19,7 +19,7 @@ from lepton_vision.evaluation.calibration import fit_calibrators
 from lepton_vision.evaluation.conformal import fit_set_rules
 from lepton_vision.evaluation.external import Site
 from lepton_vision.evaluation.grouping import group_values
-from lepton_vision.evaluation.subgroups import evaluate_subgroups, simultaneous_interval
+from lepton_vision.evaluation.subgroups import evaluate_subgroups, gap_test, simultaneous_interval
 from lepton_vision.inference import Predictions
 from lepton_vision.types import OperatingPoint, Target
 
@@ -291,3 +291,17 @@ def test_an_ordinal_target_has_every_analysis() -> None:
     assert len(found.external.recalibration["grade"]) == 4
     calibrated = apply_calibrator(share, fit_calibrators(made, method="isotonic")["grade"], kind="ordinal")
     np.testing.assert_allclose(calibrated.sum(axis=1), 1.0)
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+def test_the_interval_and_the_test_of_a_gap_agree_for_any_number_of_draws(confidence: float) -> None:
+    """Replicates without a class are left out, so that P is a multiple of 1/61 or 1/399 as well as of 1/400."""
+    rng, found = np.random.default_rng(0), set[bool]()
+    for size in range(60, 130):
+        spread, drawn = np.abs(rng.normal(size=size)), rng.normal(size=(size, 2)) * 1e-3
+        for point in np.sort(spread)[-9:] + 1e-6:
+            pair = np.array([point, 0.0])
+            half, p = gap_test(pair, pair + drawn, spread, least=np.zeros(2), confidence=confidence)
+            assert (p <= 1.0 - confidence + 1e-12) == (point - half > 0.0), (size, p)
+            found.add(p <= 1.0 - confidence)
+    assert found == {True, False}
