@@ -22,6 +22,7 @@ from lepton_vision.manifest import Manifest
 from lepton_vision.manifest.id_keys import origin_of, warn_of_key
 from lepton_vision.models import Bundle
 from lepton_vision.models.network import make_network
+from lepton_vision.readers import read_image
 from lepton_vision.readers.identity import key_check
 from lepton_vision.scoring import score
 from lepton_vision.transforms.rows import RowTable
@@ -138,6 +139,13 @@ def test_predictions_of_two_keys_are_not_compared(
     with pytest.raises(EvaluationError, match=r"made with different keys.*LEPTON_VISION_ID_KEY"):
         Predictions.concat([ours, theirs])
     assert Predictions.concat([ours.select([0, 1]), replace(ours.select([2, 3]), id_key="")]).id_key == ours.id_key
+
+
+def test_ids_that_are_made_here_are_of_this_key_and_given_ones_of_nobodys(bundle: Bundle, inbox: Path) -> None:
+    table = pd.DataFrame({"path": [str(path) for path in sorted(inbox.rglob("*.png"))]})
+    assert predict(bundle, inbox).id_key == predict(bundle, table).id_key == key_check()
+    assert predict(bundle, table.assign(image_id=list("abcd"))).id_key == ""
+    assert predict(bundle, read_image(table["path"][0])).id_key == ""
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "csv"])

@@ -13,7 +13,7 @@ from lepton_vision.inference.predictions import Failure
 from lepton_vision.inference.samples import Outcome, Sample, frames_of, list_files, read_ahead, read_file
 from lepton_vision.inference.volume_samples import list_volumes, read_volume
 from lepton_vision.manifest.table import Manifest
-from lepton_vision.readers.identity import pseudonym
+from lepton_vision.readers.identity import key_check, pseudonym
 from lepton_vision.transforms.preprocess import preprocess_image
 from lepton_vision.transforms.volume import preprocess_view
 from lepton_vision.transforms.volume_dataset import plain_sample
@@ -95,10 +95,12 @@ def table_rows(table: pd.DataFrame) -> Manifest:
     if table["path"].isna().any():
         raise ManifestError("Expected a path in each row. Received: rows without one.", key="path")
     frame = table.assign(path=[Path(str(path)).expanduser().absolute().as_posix() for path in table["path"]])
+    id_key = ""
     if "image_id" not in frame.columns:
+        id_key = key_check()
         keys = [f"{path} {row}" for path, row in zip(frame["path"], _places(frame), strict=True)]
         frame = frame.assign(image_id=[pseudonym("image", key) for key in keys])
-    return Manifest(frame, root=Path("/"))
+    return Manifest(frame, root=Path("/"), id_key=id_key)
 
 
 def _places(frame: pd.DataFrame) -> list[str]:
