@@ -106,7 +106,7 @@ def non_inferiority_p(pairs: Pairs, *, margin: float) -> float:
     approximate = tango_p(pairs, margin=margin)
     if n > _LARGEST_EXACT or margin >= 1.0:
         return approximate
-    gained, lost = (side.ravel() for side in np.indices((n + 1, n + 1)))
+    gained, lost = (side.ravel().astype(np.float64) for side in np.indices((n + 1, n + 1)))
     is_table = gained + lost <= n
     gained, lost = gained[is_table], lost[is_table]
     is_beyond = _score(gained, lost, n, -margin) >= found - 1e-9

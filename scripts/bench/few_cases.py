@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy.stats import fisher_exact, multinomial
@@ -124,9 +124,9 @@ def _gaps(
     yield f"{patients} patients, prevalence {shares}: P <= 0.05 in {rates}; intervals that disagree: {disagree}"
 
 
-def composites(studies: int, *, replicates: int, seed: int) -> Iterator[str]:
+def composites(studies: int, *, replicates: int, seed: int, sizes: Sequence[int] = (10, 20)) -> Iterator[str]:
     """Coverage of 95 % intervals of figures that are made of sensitivity and specificity."""
-    for positives in (10, 20):
+    for positives in sizes:
         for sensitivity in (0.9, 0.95, 0.98):
             true = true_composites(sensitivity, share=positives / (positives + NEGATIVES))
             held, known = dict.fromkeys(true, 0), dict.fromkeys(true, 0)

@@ -22,6 +22,13 @@ def test_the_simulations_run_and_find_nothing_wrong() -> None:
     gaps = list(rates["gaps"](1, replicates=100, seed=0))
     assert len(gaps) == 6
     assert all(one.endswith("intervals that disagree: 0") for one in gaps)
-    covered = list(rates["composites"](2, replicates=100, seed=0))
-    assert len(covered) == 6
-    assert all(re.findall(r"(\w+) [\d.]+% of [12]", one)[0] == "balanced_accuracy" for one in covered)
+    (one, *_) = rates["power"](1, replicates=100, seed=0)
+    assert one.endswith("intervals that disagree: 0")
+
+
+def test_intervals_of_composite_figures_of_twenty_positives_hold_the_truth() -> None:
+    composites = runpy.run_path(str(SCRIPT))["RATES"]["composites"]
+    told = list(composites(60, replicates=100, seed=0, sizes=(20,)))
+    rates = [float(rate) for one in told for rate in re.findall(r"\w+ ([\d.]+)% of 60", one)]
+    assert len(rates) == 3 * 7
+    assert min(rates) >= 93.0
