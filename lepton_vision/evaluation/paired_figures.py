@@ -19,7 +19,7 @@ from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, dra
 from lepton_vision.evaluation.measures import Extent
 from lepton_vision.evaluation.paired_intervals import Pairs, count_pairs, tango_interval
 from lepton_vision.evaluation.paired_tests import PairedTest, compare_draws, compare_proportions
-from lepton_vision.evaluation.ranking import BoolArray
+from lepton_vision.evaluation.ranking import BoolArray, IntArray
 from lepton_vision.evaluation.target_measures import ClassMeasures, measures_of, same_means
 from lepton_vision.inference.predictions import Predictions
 from lepton_vision.types import Figure, FloatArray, Interval, OperatingPoint, Target
@@ -74,8 +74,9 @@ def paired_figures(
     ones = np.ones((1, measures.units))
     a, b = first.values(ones), second.values(ones)
     proportions, areas = _proportions(parts, target, limits), dict[str, _Area]()
+    unit = patient_units(parts[0].patient_id)[0]
     for name, is_positive, scores in _questions(parts, target):
-        area = _auroc_test(is_positive, scores, parts[0], confidence=settings.confidence)
+        area = _auroc_test(is_positive, scores, unit, confidence=settings.confidence)
         if area is not None:
             areas[name] = area
     found = {}
@@ -181,16 +182,15 @@ class _Area(NamedTuple):
     interval: Interval
 
 
-def _auroc_test(is_positive: BoolArray, scores: FloatArray, part: Predictions, *, confidence: float) -> _Area | None:
+def _auroc_test(is_positive: BoolArray, scores: FloatArray, unit: IntArray, *, confidence: float) -> _Area | None:
     known = ~np.isnan(scores[:, 0])
-    is_positive, scores = is_positive[known], scores[known]
-    unit, units = patient_units(part.patient_id[known])
+    is_positive, scores, unit = is_positive[known], scores[known], unit[known]
     if is_positive.all() or not is_positive.any():
         return None
     found = auroc_covariance(is_positive, scores, unit=unit)
     contrast = np.array([-1.0, 1.0])
     difference, variance = float(found.auroc @ contrast), float(contrast @ found.covariance @ contrast)
-    method = "obuchowski" if units < known.sum() else "delong"
+    method = "obuchowski" if np.unique(unit).size < unit.size else "delong"
     if np.array_equal(scores[:, 0], scores[:, 1]) or not variance > 0:
         return None
     error = float(np.sqrt(variance))
