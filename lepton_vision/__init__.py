@@ -14,8 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lepton_vision._lazy import resolver
-
-__version__ = "0.1.0"
+from lepton_vision._version import __version__
 
 if TYPE_CHECKING:
     from lepton_vision.config import Config as Config
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from lepton_vision.evaluation import choose_operating_point as choose_operating_point
     from lepton_vision.evaluation import compare as compare
     from lepton_vision.evaluation import evaluate as evaluate
-    from lepton_vision.inference import Predictions as Predictions
     from lepton_vision.inference import predict as predict
     from lepton_vision.manifest import Manifest as Manifest
     from lepton_vision.manifest import audit_manifest as audit_manifest
@@ -34,39 +32,40 @@ if TYPE_CHECKING:
     from lepton_vision.models import Bundle as Bundle
     from lepton_vision.models import build_model as build_model
     from lepton_vision.pipeline import fit as fit
+    from lepton_vision.predictions import Predictions as Predictions
+    from lepton_vision.predictions.operating_point import OperatingPoint as OperatingPoint
     from lepton_vision.readers import read_image as read_image
     from lepton_vision.reporting import write_report as write_report
     from lepton_vision.scoring import score as score
     from lepton_vision.transforms import make_loader as make_loader
     from lepton_vision.types import Image as Image
-    from lepton_vision.types import OperatingPoint as OperatingPoint
     from lepton_vision.types import Target as Target
     from lepton_vision.types import Window as Window
 
 _HOMES = {
-    "Bundle": "models",
-    "Comparison": "evaluation",
-    "Config": "config",
-    "Evaluation": "evaluation",
-    "Image": "types",
-    "LeptonError": "errors",
-    "Manifest": "manifest",
-    "OperatingPoint": "types",
-    "Predictions": "inference",
-    "Target": "types",
-    "Window": "types",
     "aggregate": "evaluation",
     "audit_manifest": "manifest",
     "build_model": "models",
+    "Bundle": "models",
     "choose_operating_point": "evaluation",
     "compare": "evaluation",
+    "Comparison": "evaluation",
+    "Config": "config",
     "evaluate": "evaluation",
+    "Evaluation": "evaluation",
     "fit": "pipeline",
+    "Image": "types",
+    "LeptonError": "errors",
     "make_loader": "transforms",
+    "Manifest": "manifest",
+    "OperatingPoint": "predictions.operating_point",
     "predict": "inference",
+    "Predictions": "predictions",
     "read_image": "readers",
     "score": "scoring",
     "split_manifest": "manifest",
+    "Target": "types",
+    "Window": "types",
     "write_report": "reporting",
 }
 

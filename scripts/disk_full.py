@@ -107,8 +107,8 @@ def commands(given, out):
 
 def run(arguments, log):
     """Run a command in a forked child; return its exit code and what it said on stderr."""
-    from lepton_vision.cli import app
-    from lepton_vision.cli_options import run_to_end
+    from lepton_vision.cli.app import app
+    from lepton_vision.cli.options import run_to_end
 
     child = os.fork()
     if not child:
@@ -151,8 +151,8 @@ def fill_disks(folder, *, only=(), shares=(0.0, 0.5)):
     import onnx  # noqa: F401
     import torch
 
-    import lepton_vision.inference.export
-    import lepton_vision.repeats
+    import lepton_vision.inference.runtimes.export
+    import lepton_vision.pipeline.folds
     import lepton_vision.reporting.figures
     import lepton_vision.scoring.batch  # noqa: F401
 

@@ -33,15 +33,15 @@ import numpy as np
 
 from lepton_vision.config import Config
 from lepton_vision.errors import LeptonError, ReadError
-from lepton_vision.inspection import inspect_path
 from lepton_vision.manifest import Manifest, audit_manifest
 from lepton_vision.manifest.record import Rules, describe_file
+from lepton_vision.pipeline.facts import inspect_path
 from lepton_vision.readers.image import read_image, read_pixels
 from lepton_vision.readers.limits import DEFAULT_LIMITS
 from lepton_vision.readers.mask import read_mask
-from lepton_vision.scoring.images import ImageScorer
-from lepton_vision.scoring.inputs import Inputs
-from lepton_vision.scoring.places import Place
+from lepton_vision.scoring.inputs.inputs import Inputs
+from lepton_vision.scoring.inputs.places import Place
+from lepton_vision.scoring.scorer import ImageScorer
 
 MOST_BYTES = 2_000_000  # of a source: larger ones only take longer
 MOST_FRAMES = 6  # of a mutant of several frames that are compared one by one

@@ -21,15 +21,15 @@ from lepton_vision.errors import MissingExtraError
 ROOT = Path(__file__).resolve().parents[1]
 # What of the package may import a package that an extra brings, and how it is reached.
 DOORWAYS = {
-    "onnx": ("onnx", "import lepton_vision.inference.onnx_runtime"),
-    "onnxruntime": ("onnx", "import lepton_vision.inference.onnx_runtime"),
-    "openvino": ("openvino", "import lepton_vision.inference.openvino_runtime"),
-    "nncf": ("int8", "import lepton_vision.inference.int8"),
+    "onnx": ("onnx", "import lepton_vision.inference.runtimes.onnx"),
+    "onnxruntime": ("onnx", "import lepton_vision.inference.runtimes.onnx"),
+    "openvino": ("openvino", "import lepton_vision.inference.runtimes.openvino"),
+    "nncf": ("int8", "import lepton_vision.inference.runtimes.int8"),
     "fsspec": ("remote", "from lepton_vision.readers.remote import list_objects; list_objects('s3://bucket/')"),
     "s3fs": ("remote", "from lepton_vision.readers.remote import list_objects; list_objects('s3://bucket/')"),
     "ray": (
         "ray",
-        "from lepton_vision.scoring import cluster\nwith cluster._connected(cluster.Cluster(address=None)): pass",
+        "from lepton_vision.scoring.cluster import ray\nwith ray._connected(ray.Cluster(address=None)): pass",
     ),
 }
 
@@ -135,10 +135,11 @@ def test_no_text_names_an_install_from_an_index_that_does_not_have_the_package()
     assert named == []
 
 
+LOAD = "from lepton_vision.inference.runtimes.choice import load_engine"
 REPORTS = {
-    "onnx": "from lepton_vision.inference.engine_choice import load_engine\nload_engine(bundle, engine='onnx')",
-    "openvino": "from lepton_vision.inference.engine_choice import load_engine\nload_engine(bundle, engine='openvino')",
-    "int8": "import lepton_vision.inference.int8",
+    "onnx": f"{LOAD}\nload_engine(bundle, engine='onnx')",
+    "openvino": f"{LOAD}\nload_engine(bundle, engine='openvino')",
+    "int8": "import lepton_vision.inference.runtimes.int8",
     "remote": "import fsspec, s3fs",
     "ray": DOORWAYS["ray"][1],
 }

@@ -14,19 +14,20 @@ from PIL import Image as Picture
 from lepton_vision.config import Config
 from lepton_vision.errors import EvaluationError, LeptonError, ManifestError
 from lepton_vision.evaluation import compare
-from lepton_vision.evaluation.external import compare_external
-from lepton_vision.inference import Predictions, predict
-from lepton_vision.inference.tables import load_pair
-from lepton_vision.ledger import Look, record_look
+from lepton_vision.evaluation.classes.external import compare_external
+from lepton_vision.inference import predict
 from lepton_vision.manifest import Manifest
 from lepton_vision.manifest.id_keys import origin_of, warn_of_key
 from lepton_vision.models import Bundle
-from lepton_vision.models.network import make_network
+from lepton_vision.models.assemble import make_network
+from lepton_vision.predictions import Predictions
+from lepton_vision.predictions.ledger import Look, record_look
+from lepton_vision.predictions.operating_point import OperatingPoint
+from lepton_vision.predictions.paired_cases import load_pair
 from lepton_vision.readers import read_image
 from lepton_vision.readers.identity import key_check
 from lepton_vision.scoring import score
 from lepton_vision.transforms.rows import RowTable
-from lepton_vision.types import OperatingPoint
 from tests.manifest.dicom_series import write_series
 
 POINT = OperatingPoint({"sick": (0.5,)}, "stated")

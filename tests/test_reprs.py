@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import lepton_vision as lv
-from lepton_vision.config import EvaluationConfig
-from lepton_vision.evaluation.curves import RocCurve
+from lepton_vision.config.sections import EvaluationConfig
+from lepton_vision.evaluation.classes.curves import RocCurve
 from lepton_vision.types import Batch, ModelOutput, short_repr
 
 CLASSES = tuple(f"grade {k}" for k in range(12))

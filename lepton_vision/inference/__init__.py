@@ -8,9 +8,11 @@ from lepton_vision._lazy import resolver
 
 if TYPE_CHECKING:
     from lepton_vision.inference.cam import grad_cam as grad_cam
-    from lepton_vision.inference.predictions import Predictions as Predictions
     from lepton_vision.inference.predictor import predict as predict
 
-_HOMES = {"Predictions": "predictions", "grad_cam": "cam", "predict": "predictor"}
+_HOMES = {
+    "grad_cam": "cam",
+    "predict": "predictor",
+}
 __all__ = sorted(_HOMES)
 __getattr__ = resolver(__name__, _HOMES)

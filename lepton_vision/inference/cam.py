@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lepton_vision.config import nearest
-from lepton_vision.errors import ConfigError
+from lepton_vision.errors import ConfigError, nearest
+from lepton_vision.models.assemble import AnyNetwork
 from lepton_vision.models.device import full_precision, true_float32
-from lepton_vision.models.network import AnyNetwork, Network
+from lepton_vision.models.network import Network
 from lepton_vision.types import ModelOutput, Target
 
 STAGE = "layer4"

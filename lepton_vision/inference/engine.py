@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 
 from lepton_vision.errors import ConfigError
-from lepton_vision.inference.exported import ExportedNetwork, is_exported
 from lepton_vision.inference.probabilities import to_probabilities
+from lepton_vision.inference.runtimes.open import ExportedNetwork, is_exported
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import (
     Precision,
@@ -251,11 +251,11 @@ def _other_runtime(
         file = ExportedNetwork(Path(engine), bundle, streams=streams)
         return file, file.name, file.precision
     if engine == "openvino":
-        from lepton_vision.inference.openvino_runtime import OpenVinoNetwork
+        from lepton_vision.inference.runtimes.openvino import OpenVinoNetwork
 
         network = OpenVinoNetwork(bundle, precision=precision, streams=streams)
         return network, network.name, precision
-    from lepton_vision.inference.onnx_runtime import OnnxNetwork
+    from lepton_vision.inference.runtimes.onnx import OnnxNetwork
 
     session = OnnxNetwork(bundle, streams=streams)
     return session, session.name, precision

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from lepton_vision.config import Config, nearest
-from lepton_vision.errors import ConfigError, ManifestError, ReadError
-from lepton_vision.inference.predictions import Failure
+from lepton_vision.config import Config
+from lepton_vision.errors import ConfigError, ManifestError, ReadError, nearest
 from lepton_vision.inference.samples import Outcome, Sample, frames_of, list_files, read_ahead, read_file
 from lepton_vision.inference.volume_samples import list_volumes, read_volume
 from lepton_vision.manifest.table import Manifest
+from lepton_vision.predictions.cells import Failure
 from lepton_vision.readers.identity import key_check, pseudonym
+from lepton_vision.transforms.grid import preprocess_view
 from lepton_vision.transforms.preprocess import preprocess_image
-from lepton_vision.transforms.volume import preprocess_view
 from lepton_vision.transforms.volume_dataset import plain_sample
 from lepton_vision.types import Image, SampleAddress
 

@@ -2,54 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from lepton_vision.config import PreprocessConfig
+from lepton_vision.config.sections import PreprocessConfig
 from lepton_vision.errors import EvaluationError, ReadError
 from lepton_vision.inference.engine import Engine
-from lepton_vision.inference.predictions import Failure
+from lepton_vision.inference.mask_prediction import MaskPrediction
 from lepton_vision.inference.samples import frames_of, list_files, read_ahead, rejected_rows
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
+from lepton_vision.predictions.cells import Failure
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import read_image
-from lepton_vision.readers.mask import LabelMap
 from lepton_vision.transforms.masks import restore_mask, restore_share
 from lepton_vision.transforms.preprocess import UInt16Pixels, preprocess_image, to_input
 from lepton_vision.transforms.rows import RowTable
-from lepton_vision.types import Image, Pixels, SampleAddress, short_repr
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MaskPrediction:
-    """One predicted mask.
-
-    Attributes:
-        image_id: pseudonymous id, that of the manifest where there is one.
-        address: where the image lies.
-        image: the image as it was read, with its geometry.
-        labels: (H, W) or (D, H, W) uint8 on the pixels of ``image``: 0 background, k the k-th structure.
-        share: gives the probability of the k-th structure (0: background) on the same pixels, float32 in [0, 1].
-        row: row of the manifest; -1 for a plain file.
-        probabilities: by target, what the same pass gave: () for a binary one, (K,) otherwise; empty for volumes.
-    """
-
-    image_id: str
-    address: SampleAddress
-    image: Image
-    labels: LabelMap
-    share: Callable[[int], Pixels]
-    row: int = -1
-    probabilities: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
-
-    __repr__ = short_repr
+from lepton_vision.types import Image, Pixels, SampleAddress
 
 
 @dataclass(frozen=True, slots=True, eq=False)

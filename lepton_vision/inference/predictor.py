@@ -17,7 +17,6 @@ from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, EvaluationError
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.given_images import Given, open_images, table_rows
-from lepton_vision.inference.predictions import Failure, Predictions, as_text
 from lepton_vision.inference.probabilities import to_probabilities
 from lepton_vision.inference.samples import (
     Outcome,
@@ -27,10 +26,12 @@ from lepton_vision.inference.samples import (
     rejected_rows,
     warn_of_failures,
 )
-from lepton_vision.ledger import Ledger
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import Precision, autocast, suited_format
+from lepton_vision.predictions.cells import Failure, as_text
+from lepton_vision.predictions.ledger import Ledger
+from lepton_vision.predictions.predictions import Predictions
 from lepton_vision.readers.identity import key_check
 from lepton_vision.transforms.cache import PixelCache
 from lepton_vision.transforms.dataset import ImageDataset
@@ -111,7 +112,7 @@ def predict(
 @contextlib.contextmanager
 def _shown(progress: Progress | bool | None) -> Iterator[Progress | None]:
     """What is called while images are predicted, for a person who looks."""
-    from lepton_vision.console import show_progress  # rich: not for who only imports this
+    from lepton_vision.progress.bars import show_progress  # rich: not for who only imports this
 
     with show_progress(progress is True) as told:
         shown = None if told is None else lambda done, total: told("predict", done, total, "")

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lepton_vision.calibrators import Calibrator, apply_calibrator
+from lepton_vision.predictions.calibration import Calibrator, apply_calibrator
 from lepton_vision.types import Target
 
 

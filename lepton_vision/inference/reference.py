@@ -10,13 +10,13 @@ import numpy.typing as npt
 from torch import Tensor
 
 from lepton_vision.inference.engine import Engine
-from lepton_vision.inference.predictions import Failure
 from lepton_vision.inference.predictor import Progress, open_dataset
 from lepton_vision.inference.samples import read_ahead, read_row
 from lepton_vision.inference.seen_rows import SeenRows
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.novelty import Features, Novelty, fit_novelty
+from lepton_vision.predictions.cells import Failure
+from lepton_vision.predictions.novelty import Features, Novelty, fit_novelty
 from lepton_vision.transforms.preprocess import to_input
 
 MOST_ROWS = 1000  # of each split: 2 MB of a ResNet-18, and a tenth of a millisecond for each image that is compared

@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ReadError
-from lepton_vision.inference.predictions import Failure
 from lepton_vision.manifest.layouts import find_masks, may_be_mask
 from lepton_vision.manifest.table import Manifest
+from lepton_vision.predictions.cells import Failure
 from lepton_vision.readers.folders import FolderKey, walk_folder
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import read_image, require_image

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from lepton_vision.inference.engine import Engine, Examined
-from lepton_vision.inference.predictions import Predictions
 from lepton_vision.inference.predictor import Found, Progress, of_manifest, one_split, open_dataset, run_steps
 from lepton_vision.inference.samples import Sample, read_ahead, read_row
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import autocast
-from lepton_vision.models.encoder import STAGES
+from lepton_vision.models.resnet import STAGES
+from lepton_vision.predictions.predictions import Predictions
 from lepton_vision.types import ModelOutput
 
 Features = npt.NDArray[np.float32]

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
 from lepton_vision.inference.mirrors import average_mirrored, mirror_sets
+from lepton_vision.models.assemble import AnyNetwork
 from lepton_vision.models.device import suited_format
-from lepton_vision.models.network import AnyNetwork
-from lepton_vision.transforms.volume_slabs import fold_slabs, slab_places
+from lepton_vision.transforms.slabs import fold_slabs, slab_places
 from lepton_vision.types import ModelOutput
 
 

@@ -10,26 +10,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lepton_vision.config import Config, VolumeConfig
+from lepton_vision.config import Config
+from lepton_vision.config.sections import VolumeConfig
 from lepton_vision.errors import ConfigError, EvaluationError, ReadError
 from lepton_vision.inference.engine import runtime_name
-from lepton_vision.inference.masks import MaskPrediction
+from lepton_vision.inference.mask_prediction import MaskPrediction
 from lepton_vision.inference.mirrors import LEFT_RIGHT
-from lepton_vision.inference.predictions import Failure
 from lepton_vision.inference.samples import read_ahead, rejected_rows
 from lepton_vision.inference.volume_samples import list_volumes
 from lepton_vision.inference.whole_volumes import on_wholes
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import autocast, choose_device, choose_precision, suited_format
+from lepton_vision.predictions.cells import Failure
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import read_image, require_image
 from lepton_vision.readers.mask import LabelMap
+from lepton_vision.transforms.grid import Grid, grid_of, preprocess_view, restore_mask, restore_share
 from lepton_vision.transforms.preprocess import UInt16Pixels, to_input
 from lepton_vision.transforms.rows import RowTable
 from lepton_vision.transforms.sides import names_sides
-from lepton_vision.transforms.volume import Grid, grid_of, preprocess_view, restore_mask, restore_share
-from lepton_vision.transforms.volume_slabs import restore_slice_mask, unfit_share
+from lepton_vision.transforms.slabs import restore_slice_mask, unfit_share
 from lepton_vision.types import Image, Pixels, SampleAddress
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from lepton_vision.config import Config, VolumeConfig
+from lepton_vision.config import Config
+from lepton_vision.config.sections import VolumeConfig
 from lepton_vision.errors import ReadError
-from lepton_vision.inference.predictions import Failure
 from lepton_vision.inference.samples import Outcome, Sample, list_files
+from lepton_vision.predictions.cells import Failure
 from lepton_vision.readers.channels import first_files, named_channels
 from lepton_vision.readers.content import is_folder
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import read_image, require_image
 from lepton_vision.readers.series_list import group_series
-from lepton_vision.transforms.volume import preprocess_view
+from lepton_vision.transforms.grid import preprocess_view
 from lepton_vision.transforms.volume_dataset import plain_sample
 from lepton_vision.types import SampleAddress
 

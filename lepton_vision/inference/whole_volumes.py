@@ -9,7 +9,7 @@ from torch import nn
 from lepton_vision.config import Config
 from lepton_vision.inference.slicewise import SlicewiseNetwork
 from lepton_vision.inference.windows import WindowedNetwork
-from lepton_vision.models.network import AnyNetwork
+from lepton_vision.models.assemble import AnyNetwork
 
 
 def on_wholes(network: AnyNetwork, config: Config, *, mirrored: Sequence[int] = ()) -> nn.Module:

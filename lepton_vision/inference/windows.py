@@ -16,8 +16,8 @@ from torch.nn import functional
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
 from lepton_vision.inference.mirrors import average_mirrored, mirror_sets
+from lepton_vision.models.assemble import AnyNetwork
 from lepton_vision.models.device import suited_format
-from lepton_vision.models.network import AnyNetwork
 from lepton_vision.transforms.preprocess import to_input
 from lepton_vision.types import ModelOutput
 

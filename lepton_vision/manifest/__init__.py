@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Audit": "findings",
-    "Finding": "findings",
-    "Manifest": "table",
     "audit_manifest": "audit",
     "drop_leaks": "audit",
+    "Finding": "findings",
     "fold_split": "split",
     "infer_targets": "labels",
+    "Manifest": "table",
     "split_manifest": "split",
 }
 __all__ = sorted(_HOMES)

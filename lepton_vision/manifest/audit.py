@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lepton_vision.config import AuditConfig, Config, PreprocessConfig
+from lepton_vision.config import AuditConfig, Config
+from lepton_vision.config.sections import PreprocessConfig
 from lepton_vision.errors import LabelError, ManifestError
 from lepton_vision.manifest.findings import Audit, Finding, Kind, splits_of
 from lepton_vision.manifest.labels import infer_targets, unknown_name
@@ -22,8 +23,8 @@ from lepton_vision.manifest.schema import objects
 from lepton_vision.manifest.split import shared_patients
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.manifest.values import narrow_ranges
-from lepton_vision.manifest.words import UNKNOWN_WORDS, without
 from lepton_vision.types import SPLITS, Target
+from lepton_vision.types.words import UNKNOWN_WORDS, without
 
 _LOGGER = logging.getLogger(__name__)
 _OFTEN_ANNOTATED = ("US", "XC", "ES", "GM", "OP", "SC")  # values of Modality (PS3.3 C.7.3.1.1.1)

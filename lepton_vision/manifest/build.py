@@ -13,9 +13,10 @@ from typing import Any, Final
 
 import pandas as pd
 
-from lepton_vision.config import VolumeConfig
+from lepton_vision.config.sections import GapChoice, TiltChoice, VolumeConfig
 from lepton_vision.errors import ManifestError
 from lepton_vision.manifest.join import SPLIT_WORDS, join_labels
+from lepton_vision.manifest.label_files import read_table, source_of
 from lepton_vision.manifest.layouts import are_layout, attach_named, find_masks, mask_records, tell_masks
 from lepton_vision.manifest.left_out import CAPTURE, check_include, hint, take_lone_captures, tell_left_out
 from lepton_vision.manifest.lost import tell_images
@@ -24,15 +25,12 @@ from lepton_vision.manifest.patients import name_patients, warn_unknown
 from lepton_vision.manifest.record import BASE, LABEL, Record, Rules
 from lepton_vision.manifest.schema import COLUMNS, conform, objects
 from lepton_vision.manifest.series import Job, describe_series, split_series
-from lepton_vision.manifest.table import Manifest
-from lepton_vision.manifest.tables import read_table, source_of
 from lepton_vision.manifest.workers import describe_all
 from lepton_vision.readers.channels import first_files, suffixes_of
 from lepton_vision.readers.folders import walk_folder
 from lepton_vision.readers.identity import id_of_copy, key_check, path_id, pseudonym
 from lepton_vision.readers.series import check_repairs
 from lepton_vision.readers.series_list import FoundSeries
-from lepton_vision.sections import GapChoice, TiltChoice
 
 _LOGGER = logging.getLogger(__name__)
 _MOST_CLASSES: Final = 100  # more first-level folders than this are patients or studies, not classes
@@ -50,8 +48,8 @@ def scan_folder(
     gaps: GapChoice = "refuse",
     tilt: TiltChoice = "refuse",
     progress: Callable[[int, int], None] | None = None,
-) -> Manifest:
-    """Read every file below a folder once and make a manifest of it.
+) -> dict[str, Any]:
+    """Read every file below a folder once: what a ``Manifest`` is made of.
 
     Files are taken in sorted order, links followed (a folder only once), hidden files and folders left out. Each
     remaining file is at least one row; what cannot be read is a row with status "rejected" and a reason code, so
@@ -89,7 +87,7 @@ def scan_folder(
         ManifestError: no such folder, no file, no image among them, or a label table that cannot be used.
 
     Example:
-        >>> manifest = scan_folder("data/ct", labels="data/labels.csv")  # doctest: +SKIP
+        >>> manifest = Manifest(**scan_folder("data/ct", labels="data/labels.csv"))  # doctest: +SKIP
     """
     check_repairs(gaps=gaps, tilt=tilt)
     folder = Path(folder)
@@ -105,17 +103,18 @@ def scan_folder(
     tell_left_out(records, volumes=volumes)
     _name_places(records, root)
     _make_unique(records)
-    manifest, unnamed = _assemble(records, root, table=table, patient_from=patient_from)
-    warn_unknown(manifest.frame)
+    fields, unnamed = _assemble(records, root, table=table, patient_from=patient_from)
+    frame = fields["frame"]
+    warn_unknown(frame)
     source = source_of(labels)
     beside = None if source is None else source.parent
-    frame = manifest.frame
     if frame["mask_path"].isna().all():
         frame = attach_named(frame, masks, root=root)
     else:
         frame = attach_masks(frame, root=root, table_folder=beside, progress=progress)
     tell_masks(frame, masks)
-    return tell_images(replace(manifest, frame=frame, id_key=key_check()), unnamed)
+    notes = tell_images(frame, unnamed, notes=fields.get("label_notes", ()))
+    return fields | {"frame": frame, "label_notes": notes, "id_key": key_check()}
 
 
 def _describe(
@@ -216,8 +215,8 @@ def _make_unique(records: list[Record]) -> None:
 
 def _assemble(
     records: list[Record], root: Path, *, table: pd.DataFrame | None, patient_from: str | None
-) -> tuple[Manifest, frozenset[str]]:
-    """Rows, labels and splits as a manifest, and the images that the label table does not name."""
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """What a manifest is made of (rows, labels, splits), and the images that the label table does not name."""
     base_ids = [record[BASE] for record in records]
     own_labels = tuple(dict.fromkeys(name for record in records for name in record if name.startswith(LABEL)))
     values = {name: [record.get(name) for record in records] for name in (*COLUMNS, *own_labels)}
@@ -235,12 +234,17 @@ def _assemble(
     if table is not None:
         bare = frame.drop(columns=list(label_columns))
         joined = join_labels(bare, base_ids=base_ids, table=table, root=root, patient_from=by_column)
-        notes = (joined.note,) if joined.note else ()
-        manifest = Manifest(joined.frame, root, joined.label_columns, joined.unmatched, notes)
-        return manifest if by_path is None else manifest.with_patients(by_path), joined.unnamed
+        fields: dict[str, Any] = {
+            "frame": joined.frame if by_path is None else name_patients(joined.frame, by_path),
+            "root": root,
+            "label_columns": joined.label_columns,
+            "unmatched_labels": joined.unmatched,
+            "label_notes": (joined.note,) if joined.note else (),
+        }
+        return fields, joined.unnamed
     if not label_columns:
         frame, label_columns = _label_by_folder(frame)
-    return Manifest(frame, root, label_columns), frozenset()
+    return {"frame": frame, "root": root, "label_columns": label_columns}, frozenset()
 
 
 def _label_by_folder(frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:

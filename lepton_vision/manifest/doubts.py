@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from lepton_vision.manifest.words import UNCERTAIN_WORDS, folded
+from lepton_vision.types.words import UNCERTAIN_WORDS, folded
 
 _MOST_NUMBERS: Final = 20  # different whole numbers that are taken for classes without being told
 _MOST_WORDS: Final = 100

@@ -11,8 +11,7 @@ from typing import Any, Final, Literal, get_args
 
 import pandas as pd
 
-from lepton_vision.config import nearest
-from lepton_vision.errors import LeakageError, ManifestError
+from lepton_vision.errors import LeakageError, ManifestError, nearest
 from lepton_vision.files import atomic_file, check_place
 from lepton_vision.manifest.storage import table_csv
 from lepton_vision.types import SPLITS, short_repr

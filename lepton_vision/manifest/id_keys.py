@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lepton_vision.manifest.table import Manifest
-from lepton_vision.readers.identity import SAME_KEY, are_two_keys
+from lepton_vision.types.id_key import SAME_KEY, are_two_keys
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from lepton_vision.manifest.lost import lost_rows
 from lepton_vision.manifest.patients import id_text, is_identifier, plain_name, pseudonymous
 from lepton_vision.manifest.schema import COLUMNS, FACT_COLUMNS, objects, plain_column
 from lepton_vision.manifest.spare import findings_of, is_spare, left_out
-from lepton_vision.manifest.words import UNKNOWN_WORDS, is_unknown, without
+from lepton_vision.types.words import UNKNOWN_WORDS, is_unknown, without
 
 _MASKS: Final = frozenset({"mask", "maskpath", "maskfile", "segmentation", "segmentationpath", "segmentationfile"})
 # Never copied into a manifest.

@@ -13,9 +13,10 @@ from lepton_vision.errors import ManifestError
 from lepton_vision.manifest.lost import hint_at
 from lepton_vision.manifest.paths import match_paths, stem_of
 from lepton_vision.manifest.patients import id_text, plain_name
-from lepton_vision.manifest.words import is_unknown, words
 from lepton_vision.readers.channels import case_path
-from lepton_vision.readers.identity import ENVIRONMENT_KEY, pseudonym
+from lepton_vision.readers.identity import pseudonym
+from lepton_vision.types.id_key import ENVIRONMENT_KEY
+from lepton_vision.types.words import is_unknown, words
 
 # Spellings of key columns, without case, blanks, "_" and "-", by kind: those that name one image before those that name
 # several. The first column that matches a file joins, see ``match_key``.

@@ -7,10 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, TypeVar, get_args
 
-from lepton_vision.config import Config, ScanConfig, nearest
-from lepton_vision.errors import ManifestError
+from lepton_vision.errors import ManifestError, nearest
 from lepton_vision.manifest.record import Record
-from lepton_vision.manifest.table import Manifest
 from lepton_vision.types import ObjectKind
 
 CAPTURE: Final = "secondary_capture"
@@ -75,18 +73,6 @@ def tell_left_out(records: Sequence[Record], *, volumes: bool) -> None:
 def may_include(kinds: Collection[str], *, volumes: bool) -> list[str]:
     """Those of some kinds that can be samples: the planes of a localizer form no volume."""
     return [kind for kind in kinds if not (volumes and kind == _NEVER_VOLUMES)]
-
-
-def with_kinds(config: Config, manifest: Manifest) -> Config:
-    """Let a configuration include what is among the usable rows of a manifest, too: scoring will take it in.
-
-    For a model of other files than DICOM a secondary capture is a picture like any other.
-    """
-    frame = manifest.ok.frame
-    kinds = {*config.scan.include, *frame["object_kind"].dropna()}
-    kinds |= set() if (frame["source_format"] == "dicom").any() else {CAPTURE}
-    include = tuple(kind for kind in _KINDS if kind in kinds)
-    return config.model_copy(update={"scan": ScanConfig(include=include)})
 
 
 def hint(reasons: Collection[str]) -> str:

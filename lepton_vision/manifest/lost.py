@@ -4,33 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
-    from lepton_vision.manifest.table import Manifest
-    from lepton_vision.types import Target
+    import pandas as pd
+
 
 _LOGGER = logging.getLogger(__name__)
-
-
-def warn_lost(manifest: Manifest, targets: Sequence[Target]) -> None:
-    """Tell rows of the label table without an image, images without a row, and images without a label of a target."""
-    for note in manifest.label_notes:
-        _LOGGER.warning("%s", note)
-    usable = manifest.ok
-    for target in targets:
-        if not target.mask_values:
-            unknown = int(np.isnan(usable.labels(target).reshape(len(usable), -1)).all(axis=1).sum())
-            if unknown:
-                _LOGGER.warning(
-                    "%d of %d usable images have no known label of target %r and take no part in it.",
-                    unknown,
-                    len(usable),
-                    target.name,
-                )
 
 
 def lost_rows(lost: Sequence[int], *, rows: int, near: Mapping[str, int], key: str) -> str:
@@ -56,12 +36,13 @@ def hint_at(near: Mapping[str, int]) -> str:
     return "".join(f" But for {what}, {count} of them would." for what, count in near.items() if count)
 
 
-def tell_images(manifest: Manifest, unnamed: frozenset[str]) -> Manifest:
+def tell_images(frame: pd.DataFrame, unnamed: frozenset[str], *, notes: Sequence[str]) -> tuple[str, ...]:
     """Note usable images without a row in the label table, and tell all that was lost in the join."""
-    images = manifest.ok.frame["image_id"]
+    images = frame.loc[frame["status"] == "ok", "image_id"]
     count = int(images.isin(unnamed).sum()) if unnamed else 0
     if count:
         note = f"{count} of {len(images)} usable images have no row in the label table; their labels are unknown."
-        manifest = replace(manifest, label_notes=(*manifest.label_notes, note))
-    warn_lost(manifest, ())
-    return manifest
+        notes = (*notes, note)
+    for note in notes:
+        _LOGGER.warning("%s", note)
+    return tuple(notes)

@@ -12,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lepton_vision.config import nearest
-from lepton_vision.errors import ManifestError
+from lepton_vision.errors import ManifestError, nearest
 from lepton_vision.manifest.patient_paths import suggest_pattern
 from lepton_vision.manifest.schema import COLUMNS, objects
-from lepton_vision.manifest.words import is_blank, is_unknown
 from lepton_vision.readers.identity import pseudonym
+from lepton_vision.types.words import is_blank, is_unknown
 
 _LOGGER = logging.getLogger(__name__)
 

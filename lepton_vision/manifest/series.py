@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from lepton_vision.config import Config
+from lepton_vision.config.sections import GapChoice, TiltChoice
 from lepton_vision.errors import ReadError
 from lepton_vision.manifest.hashes import perceptual_hash, pixel_hash
-from lepton_vision.manifest.left_out import REPAIR_FLAGS
 from lepton_vision.manifest.record import BASE, Record, Rules, describe_file
 from lepton_vision.manifest.schema import FACT_COLUMNS
-from lepton_vision.manifest.table import Manifest
 from lepton_vision.manifest.values import value_facts
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import probe
 from lepton_vision.readers.series import repairs_of
 from lepton_vision.readers.series_list import FoundSeries, group_series, read_found
-from lepton_vision.sections import GapChoice, TiltChoice
 
 Job = tuple[str, str]
 _COMMON: Final = ("patient_id", "study_id", "modality")
@@ -90,28 +88,6 @@ def _left_out(path: Path, *, root: Path, reason: str, series: FoundSeries, inclu
     own = pseudonym("image", relative)
     record: Record = {"image_id": own, BASE: own, "path": relative, "status": "rejected", "reason": reason}
     return [record | {"series_id": series.series_id, "source_format": "dicom"}]
-
-
-def with_repairs(config: Config, manifest: Manifest) -> Config:
-    """Return ``config`` with the repairs that series of the manifest needed: scoring will do them, too.
-
-    Repairs are done by the scan: a warning names rows that it rejected and that the configuration would have repaired.
-    """
-    if config.volume is None:
-        return config
-    asked = {"tilt": config.volume.tilt != "refuse", "missing_slices": config.volume.gaps != "refuse"}
-    rejected = {reason: count for reason, count in manifest.rejected.items() if asked.get(reason)}
-    if rejected:
-        _LOGGER.warning(
-            "%s rows of the manifest are rejected (%s) though the configuration repairs such series: the scan decides. "
-            "Scan again with %s.",
-            sum(rejected.values()),
-            ", ".join(f"{reason}: {count}" for reason, count in rejected.items()),
-            " ".join(REPAIR_FLAGS[reason] for reason in rejected),
-        )
-    done = {name for text in manifest.ok.frame["repair"].dropna() for name in str(text).split(",")}
-    changes = {name: choice for name, choice in (("tilt", "shear"), ("gaps", "fill")) if name in done}
-    return config.model_copy(update={"volume": config.volume.model_copy(update=changes)})
 
 
 def scan_settings(config: Config) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from lepton_vision.manifest.schema import COLUMNS
-from lepton_vision.manifest.words import is_unknown, words
+from lepton_vision.types.words import is_unknown, words
 
 _MOST_FINDINGS: Final = 200
 _X: Final = frozenset(["x", "xmin", "x1", "xc", "bboxx"])

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lepton_vision.config import AuditConfig, Config, SplitConfig
+from lepton_vision.config import AuditConfig, Config
+from lepton_vision.config.sections import SplitConfig
 from lepton_vision.errors import LabelError, LeakageError, ManifestError
 from lepton_vision.manifest.allocation import allocate
-from lepton_vision.manifest.labels import evident_targets
-from lepton_vision.manifest.lost import warn_lost
+from lepton_vision.manifest.labels import evident_targets, warn_lost
 from lepton_vision.manifest.near import connect, near_pairs
 from lepton_vision.manifest.patients import known_patients, warn_unknown
 from lepton_vision.manifest.schema import COLUMNS, objects

@@ -13,15 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lepton_vision.config import nearest
-from lepton_vision.errors import ManifestError
+from lepton_vision.config.sections import GapChoice, TiltChoice
+from lepton_vision.errors import ManifestError, nearest
 from lepton_vision.manifest import storage
-from lepton_vision.manifest.labels import label_array
+from lepton_vision.manifest.build import scan_folder
+from lepton_vision.manifest.label_columns import label_array
 from lepton_vision.manifest.patients import name_patients
 from lepton_vision.manifest.schema import conform
-from lepton_vision.readers.identity import ENVIRONMENT_KEY, SAME_KEY, is_other_key
-from lepton_vision.sections import GapChoice, TiltChoice
+from lepton_vision.readers.identity import is_other_key
 from lepton_vision.types import SPLITS, SampleAddress, Split, Target, short_repr
+from lepton_vision.types.id_key import ENVIRONMENT_KEY, SAME_KEY
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +84,9 @@ class Manifest:
         progress: Callable[[int, int], None] | None = None,
     ) -> Manifest:
         """Read every file of a folder, or one MedMNIST .npz, once and join a label table; see ``build.scan_folder``."""
-        from lepton_vision.manifest.build import scan_folder
-
         how: dict[str, Any] = {"workers": workers, "volumes": volumes, "include": include, "progress": progress}
         how |= {"channels": channels, "gaps": gaps, "tilt": tilt}
-        return scan_folder(folder, labels=labels, patient_from=patient_from, **how)
+        return cls(**scan_folder(folder, labels=labels, patient_from=patient_from, **how))
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:

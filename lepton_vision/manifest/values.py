@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from lepton_vision.config import PreprocessConfig
+from lepton_vision.config.sections import PreprocessConfig
 from lepton_vision.types import Image
 
 NARROW: Final = 0.1  # of the range of values that a file could hold

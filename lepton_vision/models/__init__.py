@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from lepton_vision.models.build import build_model as build_model
     from lepton_vision.models.bundle import Bundle as Bundle
 
-_HOMES = {"Bundle": "bundle", "build_model": "build"}
+_HOMES = {
+    "build_model": "build",
+    "Bundle": "bundle",
+}
 __all__ = sorted(_HOMES)
 __getattr__ = resolver(__name__, _HOMES)

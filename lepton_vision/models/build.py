@@ -8,8 +8,8 @@ import torch
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, WeightsError
+from lepton_vision.models.assemble import AnyNetwork, make_network
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.models.network import AnyNetwork, make_network
 from lepton_vision.models.weights import load_encoder_state, load_weights
 from lepton_vision.types import Target
 

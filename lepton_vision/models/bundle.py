@@ -14,17 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lepton_vision.calibrators import Calibrator
 from lepton_vision.config import Config, SegmentationConfig, fingerprint
 from lepton_vision.errors import BundleError, ConfigError, LeptonError
+from lepton_vision.models.assemble import AnyNetwork, empty_network
 from lepton_vision.models.bundle_files import read_bundle_files, write_bundle_files
-from lepton_vision.models.encoder import stem_kind
 from lepton_vision.models.ensemble import member_states
-from lepton_vision.models.network import AnyNetwork, empty_network
 from lepton_vision.models.provenance import complete_provenance, tensors_sha256, without_paths
-from lepton_vision.novelty import Novelty
-from lepton_vision.set_rules import SetRule
-from lepton_vision.types import OperatingPoint, Target, short_repr
+from lepton_vision.models.resnet import stem_kind
+from lepton_vision.predictions.answer_sets import SetRule
+from lepton_vision.predictions.calibration import Calibrator
+from lepton_vision.predictions.novelty import Novelty
+from lepton_vision.predictions.operating_point import OperatingPoint
+from lepton_vision.types import Target, short_repr
 
 _NOVELTY = "novelty."  # tensors of that prefix are none of the network
 _STEM = "encoder.stem.conv1.weight"

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lepton_vision.config import SegmentationConfig
 from lepton_vision.models.device import full_precision
-from lepton_vision.models.encoder import Encoder, conv, norm
+from lepton_vision.models.resnet import Encoder, conv, norm
 
 
 class UnetDecoder(nn.Module):

@@ -13,13 +13,7 @@ from lepton_vision.types import ModelOutput
 
 if TYPE_CHECKING:
     from lepton_vision.models.network import Network
-
-
-def list_parts(network: nn.Module) -> str:
-    """Text of a network: its parts and how large they are; ``print(network.encoder)`` shows layers."""
-    sizes = {name: sum(one.numel() for one in part.parameters()) for name, part in network.named_children()}
-    parts = [f"  {name}: {type(part).__name__}, {sizes[name]:,} parameters," for name, part in network.named_children()]
-    return "\n".join([f"{type(network).__name__}(", *parts, ")"])
+from lepton_vision.models.network import list_parts
 
 
 class Ensemble(nn.Module):

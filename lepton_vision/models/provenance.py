@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lepton_vision import __version__
+from lepton_vision._version import __version__
 from lepton_vision.config import Config
 
 _PACKAGES = ("torch", "numpy", "pydicom", "opencv-python-headless", "albumentations")

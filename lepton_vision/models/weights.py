@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lepton_vision.errors import WeightsError
-from lepton_vision.models.encoder import DESIGNS, Encoder, skeleton, torchvision_name
+from lepton_vision.models.resnet import DESIGNS, Encoder, skeleton, torchvision_name
 from lepton_vision.models.stem import adapt_stem
 from lepton_vision.models.weight_files import read_tensors
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lepton_vision.errors import ReadError
-from lepton_vision.readers import volume
-from lepton_vision.readers.dicom_header import is_dicom
+from lepton_vision.readers import nifti as volume
+from lepton_vision.readers.dicom.header import is_dicom
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, guard, quiet
 
 _HEAD_BYTES = 1024

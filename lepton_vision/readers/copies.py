@@ -9,7 +9,7 @@ import numpy as np
 
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.content import open_content
-from lepton_vision.readers.dicom import read_dicom_pixels
+from lepton_vision.readers.dicom.file import read_dicom_pixels
 from lepton_vision.readers.limits import Limits
 from lepton_vision.types import Image
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.content import Content, open_content
-from lepton_vision.readers.dicom import frame_reader
+from lepton_vision.readers.dicom.file import frame_reader
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Clock, Limits, guard
 from lepton_vision.readers.raster import page_reader
 from lepton_vision.types import Image

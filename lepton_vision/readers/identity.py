@@ -20,14 +20,9 @@ from pathlib import Path
 from typing import Literal, Protocol, get_args
 
 from lepton_vision.errors import ConfigError
+from lepton_vision.types.id_key import ENVIRONMENT_KEY
 
 IdKind = Literal["image", "series", "study", "patient", "path", "site", "term"]
-ENVIRONMENT_KEY = "LEPTON_VISION_ID_KEY"
-SAME_KEY = (
-    f"Set {ENVIRONMENT_KEY} to the text that they were made with, the same in every container and on every machine (or "
-    "keep the home folder with the key file)"
-)
-"""What to do about ids of two keys; a sentence to be ended."""
 _KINDS = frozenset(get_args(IdKind))
 _KEY_BYTES = 32
 _COPY = re.compile(r"([0-9a-f]{16}(?:-[a-z]*[0-9]{1,15})*)-[0-9a-f]{16}")
@@ -120,11 +115,6 @@ def key_check() -> str:
 def is_other_key(known: str) -> bool:
     """Whether ids were made with another key than the user's, by the ``key_check`` beside them; "" is unknown."""
     return known not in ("", key_check())
-
-
-def are_two_keys(first: str, second: str) -> bool:
-    """Whether ids were made with two keys, by the ``key_check`` beside them; where one is "", nobody knows."""
-    return "" not in (first, second) and first != second
 
 
 def _digest(key: bytes, kind: str, value: str, /) -> str:

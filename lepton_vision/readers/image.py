@@ -6,13 +6,15 @@ from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
+from lepton_vision.config.sections import GapChoice, TiltChoice
 from lepton_vision.errors import ReadError
-from lepton_vision.readers import dicom, raster, series, volume
+from lepton_vision.readers import nifti as volume
+from lepton_vision.readers import raster, series
 from lepton_vision.readers.channels import read_case, suffixes_of
 from lepton_vision.readers.content import Content, is_folder, open_content
+from lepton_vision.readers.dicom import file as dicom
 from lepton_vision.readers.facts import FileFacts, RawIds
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
-from lepton_vision.sections import GapChoice, TiltChoice
 from lepton_vision.types import Image
 
 __all__ = [

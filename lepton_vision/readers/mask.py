@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lepton_vision.errors import ReadError
-from lepton_vision.geometry import grid_gap, is_same_spacing
 from lepton_vision.readers.content import is_folder, open_content
+from lepton_vision.readers.dicom.segmentations import open_segmentation, read_segmentation
 from lepton_vision.readers.image import read_image
 from lepton_vision.readers.label_raster import KINDS, one_channel, read_gif, stored_labels
 from lepton_vision.readers.orient import reorient
-from lepton_vision.readers.segmentations import open_segmentation, read_segmentation
 from lepton_vision.types import Image, SampleAddress
+from lepton_vision.types.geometry import grid_gap, is_same_spacing
 
 LabelMap = npt.NDArray[np.uint8]
 _LARGEST = 255

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.archives import check_directory
-from lepton_vision.readers.dicom_header import stored_path
+from lepton_vision.readers.dicom.header import stored_path
 from lepton_vision.readers.facts import FileFacts, no_facts
 from lepton_vision.readers.identity import content_id
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_size, guard

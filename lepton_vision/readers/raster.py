@@ -18,7 +18,7 @@ from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
 from lepton_vision.errors import ReadError
-from lepton_vision.readers.codestream import check_scans, parse_jpeg
+from lepton_vision.readers.dicom.codestream import check_scans, parse_jpeg
 from lepton_vision.readers.facts import FileFacts, no_facts
 from lepton_vision.readers.identity import content_id
 from lepton_vision.readers.limits import Limits, check_bytes, check_size, guard

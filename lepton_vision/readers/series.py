@@ -12,18 +12,18 @@ from typing import get_args
 
 import numpy as np
 
+from lepton_vision.config.sections import GapChoice, TiltChoice
 from lepton_vision.errors import ConfigError, ReadError
 from lepton_vision.readers.content import is_folder, open_content
 from lepton_vision.readers.copies import is_copy
-from lepton_vision.readers.dicom import dicom_planes, read_dicom
-from lepton_vision.readers.dicom_padding import mark_padding
+from lepton_vision.readers.dicom.file import dicom_planes, read_dicom
+from lepton_vision.readers.dicom.padding import mark_padding
 from lepton_vision.readers.folders import walk_folder
-from lepton_vision.readers.geometry import Plane, Stack, stack_planes
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_size, guard
 from lepton_vision.readers.repair import Canvas, fill_missing, fill_unknown, place_slice, plan_canvas
 from lepton_vision.readers.series_parts import Division, divide_series, stranger
-from lepton_vision.sections import GapChoice, TiltChoice
+from lepton_vision.readers.stack import Plane, Stack, stack_planes
 from lepton_vision.types import Geometry, Image, Pixels
 
 # What may lie beside the slices of a series without being one: text, DICOMDIR, reports, previews.

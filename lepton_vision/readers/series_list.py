@@ -9,16 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from lepton_vision.config.sections import GapChoice, TiltChoice
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.content import open_content
-from lepton_vision.readers.dicom import dicom_planes
-from lepton_vision.readers.geometry import stack_planes
+from lepton_vision.readers.dicom.file import dicom_planes
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, guard
 from lepton_vision.readers.plane import Plane
 from lepton_vision.readers.series import NO_SLICE, Slice, divide_slices, list_slices, read_slices
 from lepton_vision.readers.series_parts import volume_files
-from lepton_vision.sections import GapChoice, TiltChoice
+from lepton_vision.readers.stack import stack_planes
 from lepton_vision.types import Image
 
 _LOGGER = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 
 from lepton_vision.errors import ReadError
-from lepton_vision.readers.geometry import stack_planes
 from lepton_vision.readers.passes import find_passes
 from lepton_vision.readers.plane import Plane
+from lepton_vision.readers.stack import stack_planes
 from lepton_vision.readers.traits import TRAITS, VISITS, differing, rank
 
 _File = TypeVar("_File", bound=Hashable)

@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from lepton_vision.config.sections import GapChoice
 from lepton_vision.errors import ReadError
-from lepton_vision.sections import GapChoice
 from lepton_vision.types import FloatArray
 
 # How far a slice may be from its regular place, as a part of the distance: headers are rounded.

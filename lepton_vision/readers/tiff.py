@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lepton_vision.errors import ReadError
-from lepton_vision.readers.dicom_child import decode_picture_isolated
+from lepton_vision.readers.dicom.child import decode_picture_isolated
 from lepton_vision.readers.limits import Clock, Limits, check_size, guard
 from lepton_vision.readers.pages import Decoded, Samples, read_picture, wanted_pages
 from lepton_vision.readers.tiff_bounds import check_directories

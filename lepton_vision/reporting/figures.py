@@ -22,7 +22,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lepton_vision.evaluation.curves import ClassCurves, Histogram, ReliabilityBin
+from lepton_vision.evaluation.classes.curves import ClassCurves, Histogram, ReliabilityBin
 from lepton_vision.types import FloatArray
 
 

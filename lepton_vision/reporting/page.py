@@ -13,10 +13,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
-from lepton_vision import __version__
+from lepton_vision._version import __version__
 from lepton_vision.errors import ReportError
 from lepton_vision.files import write_atomic
-from lepton_vision.reporting.cases import in_units
+from lepton_vision.reporting.classes.case_words import in_units
 
 
 def check_place(path: str | Path) -> None:

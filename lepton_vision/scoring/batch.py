@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lepton_vision.config import VolumeConfig
+from lepton_vision.config.sections import GapChoice, TiltChoice, VolumeConfig
 from lepton_vision.errors import ScoringError
 from lepton_vision.files import check_folder, check_place
 from lepton_vision.inference.engine import Engine
-from lepton_vision.inference.engine_choice import load_engine, warn_of_difference
+from lepton_vision.inference.runtimes.choice import load_engine, warn_of_difference
 from lepton_vision.inference.samples import read_ahead
 from lepton_vision.inference.streams import Streams, streams_here
 from lepton_vision.inference.volume_masks import VolumeSegmenter
@@ -29,12 +29,12 @@ from lepton_vision.readers.identity import key_check
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, quiet
 from lepton_vision.readers.series import check_repairs
 from lepton_vision.scoring.cases import remove_cases, write_cases
-from lepton_vision.scoring.dicom_results import Code
-from lepton_vision.scoring.images import ImageScorer
-from lepton_vision.scoring.inputs import Inputs, require_inputs
-from lepton_vision.scoring.mask_folder import MaskFormat
-from lepton_vision.scoring.path_map import write_path_map
-from lepton_vision.scoring.sides import OpenSides, Sides
+from lepton_vision.scoring.dicom.segmentation import Code
+from lepton_vision.scoring.inputs.inputs import Inputs, require_inputs
+from lepton_vision.scoring.inputs.path_map import write_path_map
+from lepton_vision.scoring.masks.folder import MaskFormat
+from lepton_vision.scoring.outputs import OpenSides, Sides
+from lepton_vision.scoring.scorer import ImageScorer
 from lepton_vision.scoring.sink import ID_KEY, SHARD_ROWS, ShardFormat, ShardSink, recorded_engine, refuse_other_job
 from lepton_vision.scoring.summary import (
     FailureLimit,
@@ -46,7 +46,6 @@ from lepton_vision.scoring.summary import (
 )
 from lepton_vision.scoring.superseded import supersede
 from lepton_vision.scoring.volumes import VolumeScorer, engine_name
-from lepton_vision.sections import GapChoice, TiltChoice
 
 IMAGES_AT_ONCE = 32
 

@@ -21,15 +21,16 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from lepton_vision.aggregation import CASE_KEY, Aggregation, IntArray, Method, Unit, join_probabilities
 from lepton_vision.errors import ScoringError
 from lepton_vision.files import atomic_file
 from lepton_vision.models.bundle import Bundle
+from lepton_vision.predictions.aggregation import CASE_KEY, Aggregation, IntArray, Method, Unit, join_probabilities
+from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.readers.identity import original_id
 from lepton_vision.scoring.rows import Row, Values, target_columns
 from lepton_vision.scoring.schema import NOVELTY, case_schema
-from lepton_vision.targets import probability_names
-from lepton_vision.types import OperatingPoint, Target
+from lepton_vision.types import Target
+from lepton_vision.types.target import probability_names
 
 ROWS_AT_ONCE = 200_000
 UNITS: tuple[Unit, ...] = ("series", "study", "patient")

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from lepton_vision.errors import ReadError, ScoringError
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.novelty import Features
+from lepton_vision.predictions.answer_sets import SetRule, answer_sets
+from lepton_vision.predictions.novelty import Features
+from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.scoring.schema import NOVELTY
-from lepton_vision.set_rules import SetRule, answer_sets
-from lepton_vision.targets import are_called, output_stems, probability_names, set_names
-from lepton_vision.types import Image, ObjectKind, OperatingPoint, Target
+from lepton_vision.types import Image, ObjectKind, Target
+from lepton_vision.types.target import are_called, output_stems, probability_names, set_names
 
 Row = dict[str, Any]
 # What lies beside images and is none to classify; any other reason is a failure.

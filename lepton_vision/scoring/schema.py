@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from lepton_vision.targets import output_stems, probability_names, set_names
 from lepton_vision.types import Target
+from lepton_vision.types.target import output_stems, probability_names, set_names
 
 _TEXT, _NUMBER, _FLAG = pa.string(), pa.float64(), pa.bool_()
 Fields = list[tuple[str, pa.DataType]]

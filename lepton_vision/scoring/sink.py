@@ -22,10 +22,11 @@ import pyarrow.parquet as pq
 
 from lepton_vision.errors import ScoringError
 from lepton_vision.files import HeldFolder, csv_bytes, guarded, unguarded, write_atomic
-from lepton_vision.inference.table_facts import ID_KEY as ID_KEY
-from lepton_vision.inference.table_facts import JOB_FILE as JOB_FILE
-from lepton_vision.readers.identity import ENVIRONMENT_KEY, SAME_KEY, key_check
+from lepton_vision.predictions.table_facts import ID_KEY as ID_KEY
+from lepton_vision.predictions.table_facts import JOB_FILE as JOB_FILE
+from lepton_vision.readers.identity import key_check
 from lepton_vision.scoring.done import DoneInputs, Words
+from lepton_vision.types.id_key import ENVIRONMENT_KEY, SAME_KEY
 
 ShardFormat = Literal["parquet", "csv"]
 SHARD_ROWS, SHARD_SECONDS = 2048, 60.0  # whatever comes first: what a killed run has to do again

@@ -23,11 +23,11 @@ import pyarrow.parquet as pq
 from lepton_vision.errors import ScoringError
 from lepton_vision.files import sync_folder, write_atomic
 from lepton_vision.models.bundle import Bundle
+from lepton_vision.scoring.dicom.folder import report_files
 from lepton_vision.scoring.done import DoneInputs, Words
-from lepton_vision.scoring.inputs import Inputs
-from lepton_vision.scoring.report_folder import report_files
+from lepton_vision.scoring.inputs.inputs import Inputs
+from lepton_vision.scoring.outputs import Sides
 from lepton_vision.scoring.rows import Row
-from lepton_vision.scoring.sides import Sides
 from lepton_vision.scoring.sink import JOB_FILE, ShardSink, all_shards, read_job
 
 FOLDER = "_superseded"  # readers of tables pass over names that begin with an underscore

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lepton_vision.config import Config, VolumeConfig
+from lepton_vision.config import Config
+from lepton_vision.config.sections import VolumeConfig
 from lepton_vision.errors import EvaluationError
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.samples import UInt16Pixels
@@ -23,13 +24,13 @@ from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.image import require_image
 from lepton_vision.readers.limits import Limits
 from lepton_vision.readers.series import repairs_of
-from lepton_vision.scoring.inputs import Input
-from lepton_vision.scoring.mask_folder import MaskFolder
-from lepton_vision.scoring.report_folder import ReportFolder
+from lepton_vision.scoring.dicom.folder import ReportFolder
+from lepton_vision.scoring.inputs.inputs import Input
+from lepton_vision.scoring.masks.folder import MaskFolder
 from lepton_vision.scoring.rows import Row, Values, decide, distances_of, ids_of, reason_of, status_of, without_pixels
 from lepton_vision.scoring.sink import ShardSink
+from lepton_vision.transforms.grid import Grid, grid_of, preprocess_view, restore_mask
 from lepton_vision.transforms.preprocess import to_input
-from lepton_vision.transforms.volume import Grid, grid_of, preprocess_view, restore_mask
 from lepton_vision.transforms.volume_dataset import plain_sample
 from lepton_vision.types import Image
 

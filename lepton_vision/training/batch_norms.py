@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from lepton_vision.errors import ConfigError
-from lepton_vision.models.encoder import STAGES, stem_kind
+from lepton_vision.models.resnet import STAGES, stem_kind
 from lepton_vision.models.troubles import ONE_VALUE
 from lepton_vision.training.optim import frozen_stages
 

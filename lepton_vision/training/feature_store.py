@@ -12,7 +12,7 @@ from typing import TypeVar
 import safetensors.torch
 from torch import Tensor
 
-from lepton_vision import __version__
+from lepton_vision._version import __version__
 from lepton_vision.files import sealed, unsealed
 
 _LOGGER = logging.getLogger(__name__)

@@ -19,15 +19,16 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from lepton_vision.errors import ConfigError
 from lepton_vision.models.device import autocast
-from lepton_vision.models.encoder import STAGES
 from lepton_vision.models.provenance import tensors_sha256
+from lepton_vision.models.resnet import STAGES
 from lepton_vision.training.feature_store import FeatureStore
 from lepton_vision.types import Batch, ModelOutput
 
 if TYPE_CHECKING:
-    from lepton_vision.config import Config, TrainConfig
+    from lepton_vision.config import Config
+    from lepton_vision.config.sections import TrainConfig
+    from lepton_vision.models.assemble import AnyNetwork
     from lepton_vision.models.device import Precision
-    from lepton_vision.models.network import AnyNetwork
 
 _LARGEST_SHARE = 0.5  # of the machine's memory that features may take
 

@@ -36,7 +36,7 @@ from lepton_vision.training.step import Stepper, seed_step, take_step
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
-    from lepton_vision.models.network import AnyNetwork
+    from lepton_vision.models.assemble import AnyNetwork
     from lepton_vision.types import Batch, Target
 
 Validate = Callable[["AnyNetwork"], Mapping[str, float]]

@@ -12,7 +12,7 @@ from lepton_vision.errors import TrainingError
 from lepton_vision.models.troubles import is_memory_full
 
 if TYPE_CHECKING:
-    from lepton_vision.config import TrainConfig
+    from lepton_vision.config.sections import TrainConfig
 
 
 @contextlib.contextmanager

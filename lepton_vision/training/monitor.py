@@ -6,8 +6,8 @@ import logging
 import math
 from collections.abc import Mapping
 
-from lepton_vision.config import TrainConfig, nearest
-from lepton_vision.errors import ConfigError, TrainingError
+from lepton_vision.config.sections import TrainConfig
+from lepton_vision.errors import ConfigError, TrainingError, nearest
 from lepton_vision.training.checkpoint import Position
 
 MONITORS = ("val_auroc", "val_average_precision", "val_loss")

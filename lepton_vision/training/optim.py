@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from lepton_vision.models.encoder import STAGES
+from lepton_vision.models.resnet import STAGES
 
 if TYPE_CHECKING:
-    from lepton_vision.config import TrainConfig
-    from lepton_vision.models.network import AnyNetwork
+    from lepton_vision.config.sections import TrainConfig
+    from lepton_vision.models.assemble import AnyNetwork
 
 _QUICK = 10.0
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from lepton_vision import __version__
+from lepton_vision._version import __version__
 from lepton_vision.config import Config
 from lepton_vision.errors import TrainingError
 from lepton_vision.files import HeldFolder, append_whole, write_atomic

@@ -18,9 +18,10 @@ from lepton_vision.training.losses import LossWeights, count_known, multitask_lo
 from lepton_vision.training.optim import WeightAverage, set_frozen, set_rate
 
 if TYPE_CHECKING:
-    from lepton_vision.config import TrainConfig
+    from lepton_vision.config.sections import TrainConfig
+    from lepton_vision.models.assemble import AnyNetwork
     from lepton_vision.models.device import Precision
-    from lepton_vision.models.network import AnyNetwork, Network
+    from lepton_vision.models.network import Network
     from lepton_vision.training.distributed import World
     from lepton_vision.types import Batch, Target
 

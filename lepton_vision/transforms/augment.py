@@ -19,7 +19,8 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from lepton_vision.config import AugmentConfig, PreprocessConfig, SegmentationConfig
+from lepton_vision.config import SegmentationConfig
+from lepton_vision.config.sections import AugmentConfig, PreprocessConfig
 from lepton_vision.readers.mask import LabelMap
 from lepton_vision.transforms import changes
 from lepton_vision.transforms.changes import UNIT, Levels

@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lepton_vision import __version__
-from lepton_vision.config import PreprocessConfig, fingerprint
+from lepton_vision._version import __version__
+from lepton_vision.config import fingerprint
+from lepton_vision.config.sections import PreprocessConfig
 from lepton_vision.readers.mask import mask_files
 from lepton_vision.transforms.preprocess import UInt16Pixels
 from lepton_vision.transforms.rows import RowTable

@@ -17,7 +17,8 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from lepton_vision.config import Config, PreprocessConfig, SegmentationConfig
+from lepton_vision.config import Config, SegmentationConfig
+from lepton_vision.config.sections import PreprocessConfig
 from lepton_vision.errors import ConfigError, LeptonError, ReadError
 from lepton_vision.manifest.labels import infer_targets
 from lepton_vision.manifest.mask_values import check_structures

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lepton_vision.config import PreprocessConfig, SegmentationConfig
+from lepton_vision.config import SegmentationConfig
+from lepton_vision.config.sections import PreprocessConfig
 from lepton_vision.errors import ReadError
 from lepton_vision.manifest.mask_values import check_mask_values
 from lepton_vision.manifest.table import Manifest

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from lepton_vision.config import PreprocessConfig, SegmentationConfig
+from lepton_vision.config import SegmentationConfig
+from lepton_vision.config.sections import PreprocessConfig
 from lepton_vision.errors import ReadError
 from lepton_vision.manifest.mask_values import stated_in_words
 from lepton_vision.readers.mask import LabelMap, labels_of, read_mask

@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lepton_vision.config import PreprocessConfig, WindowName
+from lepton_vision.config.sections import PreprocessConfig
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.window import CT_PRESETS, apply_window, percentile_window
-from lepton_vision.types import Image, Pixels, VoiLut, Window
+from lepton_vision.types import Image, Pixels, VoiLut, Window, WindowName
 
 LEVELS = 65535
 """uint16 value of white."""

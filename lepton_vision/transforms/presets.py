@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from lepton_vision.config import AugmentConfig, AugmentPreset, SegmentationConfig
+from lepton_vision.config import SegmentationConfig
+from lepton_vision.config.sections import AugmentConfig, AugmentPreset
 from lepton_vision.transforms.sides import names_sides, tells_sides
 from lepton_vision.types import Target
 

@@ -13,27 +13,28 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from lepton_vision.config import Config, VolumeConfig
+from lepton_vision.config import Config
+from lepton_vision.config.sections import VolumeConfig
 from lepton_vision.errors import LeptonError, ReadError
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.channels import agreed_channels, channel_files
 from lepton_vision.readers.image import read_image
 from lepton_vision.readers.mask import mask_files
+from lepton_vision.transforms.grid import choose_slices, grid_of, prepare_mask, preprocess_view
 from lepton_vision.transforms.mask_rows import MaskRows
 from lepton_vision.transforms.masks import read_structures
+from lepton_vision.transforms.patches import StoredMask, choose_center, cut_patch, find_points, warp_patch
 from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, to_input
 from lepton_vision.transforms.presets import PRESETS, may_flip
 from lepton_vision.transforms.rows import usable_rows
-from lepton_vision.transforms.volume import choose_slices, grid_of, prepare_mask, preprocess_view
-from lepton_vision.transforms.volume_cache import Prepared, VolumeCache, source_version
-from lepton_vision.transforms.volume_patch import StoredMask, choose_center, cut_patch, find_points, warp_patch
-from lepton_vision.transforms.volume_slabs import (
+from lepton_vision.transforms.slabs import (
     fold_slabs,
     labels_of_slices,
     prepare_slice_mask,
     slab_places,
     structure_numbers,
 )
+from lepton_vision.transforms.store import Prepared, VolumeCache, source_version
 from lepton_vision.types import UNKNOWN, Batch, Pixels, SampleAddress, Target
 
 if TYPE_CHECKING:

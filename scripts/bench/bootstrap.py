@@ -17,8 +17,8 @@ import warnings
 import numpy as np
 from sklearn import metrics
 
-from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, draw_counts
-from lepton_vision.evaluation.measures import BinaryMeasures
+from lepton_vision.evaluation.classes.measures import BinaryMeasures
+from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures, draw_counts
 
 MAX_FPR = 0.1
 

@@ -13,9 +13,9 @@ import argparse
 import numpy as np
 from scipy.special import expit
 
-from lepton_vision.evaluation.calibration_curve import Groups, curve_distances
-from lepton_vision.evaluation.calibration_error import calibration_error
-from lepton_vision.evaluation.curves import equal_mass_bins
+from lepton_vision.evaluation.classes.calibration_error import calibration_error
+from lepton_vision.evaluation.classes.curves import equal_mass_bins
+from lepton_vision.evaluation.statistics.calibration_curve import Groups, curve_distances
 
 FIGURES = ("ece", "ici", "e50", "e90")
 

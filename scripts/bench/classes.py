@@ -14,11 +14,12 @@ import time
 
 import numpy as np
 
-from lepton_vision.config import EvaluationConfig
+from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.evaluation import compare, evaluate
-from lepton_vision.evaluation.external import Site
-from lepton_vision.inference import Predictions
-from lepton_vision.types import OperatingPoint, Target
+from lepton_vision.evaluation.classes.external import Site
+from lepton_vision.predictions import Predictions
+from lepton_vision.predictions.operating_point import OperatingPoint
+from lepton_vision.types import Target
 
 
 def guesses(rows: int, classes: int, *, seed: int) -> Predictions:

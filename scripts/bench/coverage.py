@@ -31,9 +31,9 @@ import numpy as np
 from scipy.integrate import quad
 from scipy.stats import binomtest, norm
 
-from lepton_vision.evaluation.delong import auroc_covariance
-from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, draw_figures, wilson
-from lepton_vision.evaluation.measures import BinaryMeasures
+from lepton_vision.evaluation.classes.measures import BinaryMeasures
+from lepton_vision.evaluation.statistics.delong import auroc_covariance
+from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures, draw_figures, wilson
 
 GAP, THRESHOLD = 1.6, 0.9  # standard deviations between the classes; threshold above the negatives' mean
 SHARES = 0.7, 0.1  # of positive images, in patients with and without the disease: one half of them each

@@ -16,13 +16,14 @@ import torch
 from lepton_vision.config import Config
 from lepton_vision.errors import LeptonError
 from lepton_vision.inference.engine import Engine
-from lepton_vision.inference.engine_choice import calibration_pixels
-from lepton_vision.int8_study import export_int8
+from lepton_vision.inference.runtimes.choice import calibration_pixels
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.models.device import has_fast_bf16
+from lepton_vision.pipeline.int8 import export_int8
+from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.transforms.preprocess import to_input
-from lepton_vision.types import OperatingPoint, Target
+from lepton_vision.types import Target
 
 SICK = Target("sick", "binary", ("no", "yes"))
 

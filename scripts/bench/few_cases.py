@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from scipy.stats import fisher_exact, multinomial
 
-from lepton_vision.config import EvaluationConfig
-from lepton_vision.evaluation.comparison import compare
-from lepton_vision.evaluation.composites import with_edges
-from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures
-from lepton_vision.evaluation.measures import BinaryMeasures, Extent
-from lepton_vision.evaluation.paired_intervals import Pairs, non_inferiority_p, tango_p
-from lepton_vision.evaluation.subgroups import evaluate_subgroups
-from lepton_vision.inference.predictions import Predictions
-from lepton_vision.types import OperatingPoint, Target
+from lepton_vision.config.sections import EvaluationConfig
+from lepton_vision.evaluation.classes.comparison import compare
+from lepton_vision.evaluation.classes.measures import BinaryMeasures, Extent
+from lepton_vision.evaluation.classes.subgroups import evaluate_subgroups
+from lepton_vision.evaluation.statistics.composites import with_edges
+from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures
+from lepton_vision.evaluation.statistics.paired_intervals import Pairs, non_inferiority_p, tango_p
+from lepton_vision.predictions.operating_point import OperatingPoint
+from lepton_vision.predictions.predictions import Predictions
+from lepton_vision.types import Target
 
 SICK = Target("sick", "binary", ("no", "yes"))
 POINT = OperatingPoint({"sick": (0.5,)}, "stated")

@@ -72,7 +72,7 @@ HELD
 from lepton_vision.models import Bundle
 from lepton_vision.models.allocator import keep_freed_memory
 from lepton_vision.scoring.batch import score
-from lepton_vision.scoring.inputs import list_inputs
+from lepton_vision.scoring.inputs.inputs import list_inputs
 
 folder, rows, most = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[4])
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -13,9 +13,9 @@ import argparse
 import numpy as np
 from scipy.stats import norm
 
-from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures
-from lepton_vision.evaluation.measures import BinaryMeasures
-from lepton_vision.evaluation.planning import plan_sample
+from lepton_vision.evaluation.classes.measures import BinaryMeasures
+from lepton_vision.evaluation.classes.planning import plan_sample
+from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures
 
 DESIGNS = (  # figure, expected, width, prevalence, scores
     ("auroc", 0.9, 0.1, 0.2, "exponential"),

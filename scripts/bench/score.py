@@ -53,24 +53,24 @@ import torchvision
 from loader import write_slice
 
 import lepton_vision as lv
-from lepton_vision.inference.engine_choice import load_engine
 from lepton_vision.inference.pace import Way
+from lepton_vision.inference.runtimes.choice import load_engine
 from lepton_vision.inference.samples import read_ahead
 from lepton_vision.inference.streams import Streams, streams_here
-from lepton_vision.int8_study import export_int8
 from lepton_vision.models import build_model
 from lepton_vision.models.allocator import keep_freed_memory
 from lepton_vision.models.device import choose_device
-from lepton_vision.novelty import fit_novelty
+from lepton_vision.pipeline.int8 import export_int8
+from lepton_vision.predictions.answer_sets import SetRule
+from lepton_vision.predictions.novelty import fit_novelty
 from lepton_vision.readers import read_image
 from lepton_vision.readers.limits import DEFAULT_LIMITS
 from lepton_vision.scoring import batch as runs
-from lepton_vision.scoring.images import ImageScorer
-from lepton_vision.scoring.inputs import list_inputs
+from lepton_vision.scoring.inputs.inputs import list_inputs
 from lepton_vision.scoring.rows import decide, distances_of
 from lepton_vision.scoring.schema import row_schema
+from lepton_vision.scoring.scorer import ImageScorer
 from lepton_vision.scoring.sink import ShardSink
-from lepton_vision.set_rules import SetRule
 from lepton_vision.transforms.preprocess import preprocess_image
 
 LOW, HIGH = -160.0, 240.0

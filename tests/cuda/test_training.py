@@ -15,7 +15,7 @@ import torch
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, TrainingError
-from lepton_vision.evaluation.validation import validation_figures
+from lepton_vision.evaluation.classes.figures import validation_figures
 from lepton_vision.inference import predict
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle

@@ -17,9 +17,10 @@ import pytest
 import torch
 from scipy import ndimage
 
-from lepton_vision import cli
-from lepton_vision.demo import _make_room, _one_thread, demo_config, run_demo, write_demo_study
-from lepton_vision.demo_study import write_demo_series
+from lepton_vision.cli.app import app as cli
+from lepton_vision.demo import demo_config, run_demo, write_demo_study
+from lepton_vision.demo.run import _make_room, _one_thread
+from lepton_vision.demo.study import write_demo_series
 from lepton_vision.errors import ConfigError
 from lepton_vision.manifest import Manifest
 from lepton_vision.pipeline import run_study

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lepton_vision.inference import Predictions
+from lepton_vision.predictions import Predictions
 from lepton_vision.types import Target
 
 BINARY = Target("sick", "binary", ("no", "yes"))

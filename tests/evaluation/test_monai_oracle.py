@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lepton_vision.evaluation import MaskCase, compare_masks, evaluate_masks, froc
-from lepton_vision.evaluation.lesions import LesionScores
+from lepton_vision.evaluation.masks.lesions import LesionScores
 from lepton_vision.readers import read_image
 
 # Its import takes seconds, and both the import and its metrics on empty masks warn.

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lepton_vision.config import EvaluationConfig
+from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.evaluation import compare, evaluate
-from lepton_vision.evaluation.decision_curve import decision_curve
-from lepton_vision.evaluation.delong import auroc_covariance
-from lepton_vision.evaluation.intervals import Bootstrap, bootstrap_figures, clopper_pearson, wilson
-from lepton_vision.evaluation.paired_tests import compare_proportions
-from lepton_vision.evaluation.questions import Question
-from lepton_vision.inference import Predictions
-from lepton_vision.types import FloatArray, OperatingPoint, Target, TargetKind
+from lepton_vision.evaluation.classes.decision_curve import decision_curve
+from lepton_vision.evaluation.classes.questions import Question
+from lepton_vision.evaluation.statistics.delong import auroc_covariance
+from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures, clopper_pearson, wilson
+from lepton_vision.evaluation.statistics.paired_tests import compare_proportions
+from lepton_vision.predictions import Predictions
+from lepton_vision.predictions.operating_point import OperatingPoint
+from lepton_vision.types import FloatArray, Target, TargetKind
 
 # Albumin, total protein, 10 - K-G score, and 0 where the patient benefits: 43 patients of DeLong et al. 1988 as printed
 # in the SAS/STAT User's Guide, The LOGISTIC Procedure, "Comparing Receiver Operating Characteristic Curves".

@@ -11,11 +11,11 @@ import pytest
 import torch
 from scipy.special import expit, logit, softmax
 
-from lepton_vision.calibrators import Calibrator, Isotonic, Platt
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
 from lepton_vision.inference.engine import Engine
 from lepton_vision.models import Bundle, build_model
+from lepton_vision.predictions.calibration import Calibrator, Isotonic, Platt
 from lepton_vision.transforms.preprocess import to_input
 from lepton_vision.types import Target
 

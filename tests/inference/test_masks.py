@@ -13,11 +13,11 @@ from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
 from lepton_vision.inference import masks
 from lepton_vision.inference.masks import predict_masks
-from lepton_vision.inference.predictions import Failure
 from lepton_vision.manifest.table import Manifest
-from lepton_vision.mask_study import evaluate_mask_parts
+from lepton_vision.models.assemble import make_network
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.models.network import make_network
+from lepton_vision.pipeline.masks import evaluate_mask_parts
+from lepton_vision.predictions.cells import Failure
 
 
 def flat_bundle(*changes: str) -> Bundle:

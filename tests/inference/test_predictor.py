@@ -16,13 +16,14 @@ from scipy.special import expit, softmax
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, EvaluationError, LabelError, ManifestError
-from lepton_vision.evaluation.calibration import apply_temperature
-from lepton_vision.evaluation.validation import validation_figures
-from lepton_vision.inference import Predictions, predict
+from lepton_vision.evaluation.choices.calibration import apply_temperature
+from lepton_vision.evaluation.classes.figures import validation_figures
+from lepton_vision.inference import predict
 from lepton_vision.inference.predictor import examine_network
 from lepton_vision.inference.samples import list_files, read_ahead
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models import Bundle, build_model
+from lepton_vision.predictions import Predictions
 from lepton_vision.readers.image import read_image
 from lepton_vision.transforms import make_loader
 from lepton_vision.transforms.preprocess import preprocess_image, to_input

@@ -13,12 +13,13 @@ import torch
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
 from lepton_vision.inference import predict
-from lepton_vision.inference.masks import MaskPrediction, predict_masks
+from lepton_vision.inference.mask_prediction import MaskPrediction
+from lepton_vision.inference.masks import predict_masks
 from lepton_vision.inference.slicewise import SlicewiseNetwork
 from lepton_vision.inference.volume_masks import VolumeSegmenter
 from lepton_vision.manifest.table import Manifest
+from lepton_vision.models.assemble import make_network
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.models.network import make_network
 from lepton_vision.readers.image import read_image
 from lepton_vision.readers.orient import reorient
 from lepton_vision.transforms.preprocess import preprocess_image

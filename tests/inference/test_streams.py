@@ -17,7 +17,7 @@ from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
 from lepton_vision.inference import pace
 from lepton_vision.inference.engine import Engine
-from lepton_vision.inference.engine_choice import load_engine
+from lepton_vision.inference.runtimes.choice import load_engine
 from lepton_vision.inference.streams import Streams, streams_here
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.types import Target

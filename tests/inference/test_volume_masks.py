@@ -11,13 +11,14 @@ import torch
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
-from lepton_vision.inference.masks import MaskPrediction, predict_masks
-from lepton_vision.inference.predictions import Failure
+from lepton_vision.inference.mask_prediction import MaskPrediction
+from lepton_vision.inference.masks import predict_masks
 from lepton_vision.inference.volume_masks import VolumeSegmenter, predict_volume_masks
 from lepton_vision.inference.volume_samples import list_volumes
 from lepton_vision.manifest.table import Manifest
+from lepton_vision.models.assemble import make_network
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.models.network import make_network
+from lepton_vision.predictions.cells import Failure
 from lepton_vision.readers.image import read_image
 from lepton_vision.types import SampleAddress
 from tests.manifest.dicom_series import write_series

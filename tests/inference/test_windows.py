@@ -12,7 +12,8 @@ from torch import nn
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
 from lepton_vision.inference.windows import WindowedNetwork
-from lepton_vision.models.network import Network, make_network
+from lepton_vision.models.assemble import make_network
+from lepton_vision.models.network import Network
 from lepton_vision.types import ModelOutput, Target
 from tests.transforms.volumes import volume_config
 

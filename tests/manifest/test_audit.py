@@ -14,11 +14,10 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from lepton_vision.cli import app
+from lepton_vision.cli.app import app
 from lepton_vision.config import AuditConfig, Config
 from lepton_vision.errors import LabelError, LeakageError, ManifestError
 from lepton_vision.manifest.audit import audit_manifest, drop_leaks
-from lepton_vision.manifest.build import scan_folder
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.types import Target
 
@@ -33,13 +32,13 @@ def with_splits(manifest: Manifest, splits: list[str]) -> Manifest:
 @pytest.fixture
 def divided(study: Path) -> Manifest:
     """24 images of 12 patients on disk, cleanly divided: rows 0-15 train, 16-19 val, 20-23 test."""
-    manifest = scan_folder(study, labels=study.parent / "labels.csv")
+    manifest = Manifest.scan(study, labels=study.parent / "labels.csv")
     return with_splits(manifest, ["train"] * 16 + ["val"] * 4 + ["test"] * 4)
 
 
 def rescan(manifest: Manifest) -> Manifest:
     """Read the changed files again; splits as before, new files in train."""
-    fresh = scan_folder(manifest.root, labels=manifest.root.parent / "labels.csv")
+    fresh = Manifest.scan(manifest.root, labels=manifest.root.parent / "labels.csv")
     before = dict(zip(manifest.frame["path"], manifest.frame["split"], strict=True))
     return with_splits(fresh, [before.get(path, "train") for path in fresh.frame["path"]])
 
@@ -116,7 +115,7 @@ def near_copies(
     table = pd.read_csv(divided.root.parent / "labels.csv")
     table.loc[table["path"] == "p10/0.png", "finding"] = labels[0]
     table.loc[len(table)] = [f"{into}/copy.jpg", f"Doe^{int(into[1:])}", labels[1]]
-    fresh = scan_folder(divided.root, labels=table)
+    fresh = Manifest.scan(divided.root, labels=table)
     own = {"p10/0.png": splits[0], f"{into}/copy.jpg": splits[1]}
     rest = None if splits == (None, None) else "train"
     return with_splits(fresh, [own.get(path, rest) for path in fresh.frame["path"]])
@@ -300,7 +299,7 @@ def test_targets_of_the_configuration_are_checked(make_manifest: Make) -> None:
 
 
 def test_breast_mnist_has_one_identical_pair_in_train_and_test(shared: Path) -> None:
-    manifest = scan_folder(shared / "data" / "medmnist28" / "breastmnist.npz")
+    manifest = Manifest.scan(shared / "data" / "medmnist28" / "breastmnist.npz")
     audit = audit_manifest(manifest)
     causes = Counter(finding.cause for finding in audit.leaks)
     assert causes["identical"] == 1
@@ -321,14 +320,14 @@ def test_pneumonia_mnist_has_eight_identical_images_in_train_and_val(shared: Pat
         0,
         0,
     )
-    audit = audit_manifest(scan_folder(path))
+    audit = audit_manifest(Manifest.scan(path))
     assert Counter(finding.cause for finding in audit.leaks) == {"identical": 8}
 
 
 def test_brain_mri_has_22_groups_of_identical_files(shared: Path) -> None:
     folder = shared / "data" / "brain-mri-yesno"
     content = Counter(path.read_bytes() for path in folder.rglob("*") if path.is_file())
-    audit = audit_manifest(scan_folder(folder, workers=1))
+    audit = audit_manifest(Manifest.scan(folder, workers=1))
     groups = [finding for finding in audit.findings if finding.kind == "duplicate"]
     assert len(groups) == sum(count > 1 for count in content.values()) == 22
 
@@ -336,7 +335,7 @@ def test_brain_mri_has_22_groups_of_identical_files(shared: Path) -> None:
 @pytest.mark.slow
 def test_covid_ct_official_parts_have_no_leak(shared: Path) -> None:
     folder = shared / "data" / "covid-ct"
-    manifest = scan_folder(folder, labels=folder / "index.csv", workers=1)
+    manifest = Manifest.scan(folder, labels=folder / "index.csv", workers=1)
     assert (len(manifest), manifest.rejected, manifest.unmatched_labels) == (543, {}, 0)
     assert audit_manifest(manifest).leaks == ()
 

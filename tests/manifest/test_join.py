@@ -11,12 +11,12 @@ import pytest
 from PIL import Image as Pillow
 
 from lepton_vision.errors import ManifestError
-from lepton_vision.manifest.build import scan_folder
+from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.identity import pseudonym
 
 
 def labels_of(study: Path, table: pd.DataFrame | Path) -> dict[str, Any]:
-    frame = scan_folder(study, labels=table, workers=1).frame
+    frame = Manifest.scan(study, labels=table, workers=1).frame
     return {path: None if pd.isna(value) else value for path, value in zip(frame["path"], frame["y"], strict=True)}
 
 
@@ -44,13 +44,13 @@ def test_a_name_that_occurs_in_several_folders_is_refused(study: Path) -> None:
 
 def test_a_row_for_an_absent_file_takes_no_other_files_place(study: Path) -> None:
     (study / "p00" / "0.png").rename(study / "p00" / "only.png")
-    manifest = scan_folder(study, labels=pd.DataFrame({"path": ["gone/1.png", "p01/1.png"], "y": [1, 0]}))
+    manifest = Manifest.scan(study, labels=pd.DataFrame({"path": ["gone/1.png", "p01/1.png"], "y": [1, 0]}))
     assert manifest.unmatched_labels == 1
     assert manifest.frame["y"].notna().sum() == 1
 
 
 def test_files_without_a_row_are_unknown_and_the_count_of_unmatched_rows_is_kept(study: Path, tmp_path: Path) -> None:
-    manifest = scan_folder(study, labels=pd.DataFrame({"path": ["p00/0.png", "x.png", "y.png"], "y": [1, 0, 1]}))
+    manifest = Manifest.scan(study, labels=pd.DataFrame({"path": ["p00/0.png", "x.png", "y.png"], "y": [1, 0, 1]}))
     assert manifest.unmatched_labels == 2
     assert manifest.frame["y"].isna().sum() == 23
     loaded = type(manifest).load(manifest.save(tmp_path / "m.csv"))
@@ -59,21 +59,21 @@ def test_files_without_a_row_are_unknown_and_the_count_of_unmatched_rows_is_kept
 
 def test_a_split_called_validate_as_that_of_mimic_is_known(study: Path) -> None:
     table = pd.DataFrame({"path": ["p00/0.png", "p01/0.png"], "y": [0, 1], "split": ["validate", "train"]})
-    frame = scan_folder(study, labels=table, workers=1).frame.set_index("path")
+    frame = Manifest.scan(study, labels=table, workers=1).frame.set_index("path")
     assert frame.loc[["p00/0.png", "p01/0.png"], "split"].tolist() == ["val", "train"]
 
 
 def test_whole_numbers_of_any_length_and_dates_of_birth_of_padchest(study: Path) -> None:
     number = 20536686640136348236148679891455886468
     table = pd.DataFrame({"path": ["p00/0.png"], "y": [1], "code": [number], "PatientBirth": [1960.0]})
-    frame = scan_folder(study, labels=table, workers=1).frame
+    frame = Manifest.scan(study, labels=table, workers=1).frame
     assert frame.set_index("path").loc["p00/0.png", "code"] == str(number)
     assert "PatientBirth" not in frame.columns
 
 
 def test_a_modality_of_the_table_serves_files_that_name_none(study: Path) -> None:
     table = pd.DataFrame({"path": ["p00/0.png", "p01/0.png"], "modality": ["CT", "MR"]})
-    frame = scan_folder(study, labels=table, workers=1).frame.set_index("path")
+    frame = Manifest.scan(study, labels=table, workers=1).frame.set_index("path")
     assert frame.loc[["p00/0.png", "p01/0.png"], "modality"].tolist() == ["CT", "MR"]
 
 
@@ -82,12 +82,12 @@ def test_a_column_frame_chooses_one_image_of_a_file_and_says_nothing_of_others(t
     pages[0].save(tmp_path / "cine.tif", save_all=True, append_images=pages[1:])
     pages[1].save(tmp_path / "still.png")
     table = pd.DataFrame({"path": ["cine.tif", "cine.tif", "still.png"], "frame": [0, 2, 57], "y": [0, 1, 1]})
-    frame = scan_folder(tmp_path, labels=table, workers=1).frame
+    frame = Manifest.scan(tmp_path, labels=table, workers=1).frame
     found = {(row.path, row.frame if pd.notna(row.frame) else None): row.y for row in frame.itertuples()}
     assert found.pop(("cine.tif", 1)) is pd.NA
     assert found == {("cine.tif", 0): 0, ("cine.tif", 2): 1, ("still.png", None): 1}
     with pytest.raises(ManifestError, match="names frame 3 of a file with 3 usable frames"):
-        scan_folder(tmp_path, labels=table.assign(frame=[1, 3, 1]), workers=1)
+        Manifest.scan(tmp_path, labels=table.assign(frame=[1, 3, 1]), workers=1)
 
 
 def test_no_match_at_all_is_refused(study: Path) -> None:
@@ -124,7 +124,7 @@ def test_patient_split_fold_and_site_override(study: Path) -> None:
             "y": [0, 1, 1],
         }
     )
-    manifest = scan_folder(study, labels=table)
+    manifest = Manifest.scan(study, labels=table)
     frame = manifest.frame
     assert manifest.label_columns == ("y",)
     assert frame["age"].tolist()[:3] == [40, 40, 50]  # a fact, no label
@@ -136,12 +136,12 @@ def test_patient_split_fold_and_site_override(study: Path) -> None:
     assert frame["site"].tolist()[:2] == ["A", "B"]
     assert "Doe" not in frame.to_csv()
     with pytest.raises(ManifestError, match=r"'holdout'.*Expected train, val or test"):
-        scan_folder(study, labels=table.assign(Split="holdout"))
+        Manifest.scan(study, labels=table.assign(Split="holdout"))
 
 
 def test_a_reserved_column_name_is_refused(study: Path) -> None:
     with pytest.raises(ManifestError, match=r"'status'.*Rename"):
-        scan_folder(study, labels=pd.DataFrame({"path": ["p00/0.png"], "status": ["x"]}))
+        Manifest.scan(study, labels=pd.DataFrame({"path": ["p00/0.png"], "status": ["x"]}))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_csv_dialects_and_ids_with_leading_zeros(study: Path, separator: str, en
     lines = [["path", "patient_id", "y"], ["p00/0.png", "007", "None"], ["p00/1.png", "7", ""]]
     path = study / "labels.csv"
     path.write_text("\n".join(separator.join(line) for line in lines), encoding=encoding)
-    manifest = scan_folder(study, labels=path)
+    manifest = Manifest.scan(study, labels=path)
     assert len(manifest) == 24  # the label table itself is no row
     frame = manifest.frame
     assert frame["patient_id"].iloc[0] == pseudonym("patient", "007") != frame["patient_id"].iloc[1]
@@ -165,7 +165,7 @@ def test_csv_dialects_and_ids_with_leading_zeros(study: Path, separator: str, en
 def test_the_line_by_which_excel_names_its_separator_is_no_header(study: Path, first: str, encoding: str) -> None:
     path = study / "labels.csv"
     path.write_bytes((first + "path;y;note\np00/0.png;1;a,b,c,d\np00/1.png;0;Müller\n").encode(encoding))
-    frame = scan_folder(study, labels=path).frame
+    frame = Manifest.scan(study, labels=path).frame
     assert len(frame) == 24
     assert frame["y"].tolist()[:2] == [1, 0]
     assert frame["note"].tolist()[:2] == ["a,b,c,d", "Müller"]
@@ -210,16 +210,16 @@ def test_an_unreadable_table_is_refused_before_anything_is_read(
     path = tmp_path / "secret.csv"
     path.write_bytes(content)
     with pytest.raises(ManifestError, match=what) as caught:
-        scan_folder(study, labels=path)
+        Manifest.scan(study, labels=path)
     assert "secret" not in str(caught.value)
     assert caught.value.path == path
 
 
 def test_a_missing_table_and_another_kind_of_file_are_refused(study: Path, tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="Cannot read the label table"):
-        scan_folder(study, labels=tmp_path / "none.csv")
+        Manifest.scan(study, labels=tmp_path / "none.csv")
     with pytest.raises(ManifestError, match=r"\.xlsx"):
-        scan_folder(study, labels=tmp_path / "t.xlsx")
+        Manifest.scan(study, labels=tmp_path / "t.xlsx")
 
 
 def test_a_dicom_series_study_and_patient_join_all_their_images(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_dicom_series_study_and_patient_join_all_their_images(tmp_path: Path) 
     }
     for column, values in keys.items():
         labels = np.repeat([5, 9], len(values) // 2)
-        manifest = scan_folder(tmp_path, labels=pd.DataFrame({column: values, "y": labels}))
+        manifest = Manifest.scan(tmp_path, labels=pd.DataFrame({column: values, "y": labels}))
         assert manifest.frame["y"].tolist() == [5, 5, 9, 9], column
         assert manifest.label_columns == ("y",)
         assert "1.2.3.0" not in manifest.frame.to_csv()
@@ -255,7 +255,7 @@ def test_a_row_with_a_folder_takes_no_file_of_another_folder(study: Path) -> Non
 @pytest.mark.parametrize("column", ["Site", "institution", "Hospital", "InstitutionName", "center"])
 def test_sites_of_the_table_are_named_as_it_names_them_and_are_no_label(column: str, study: Path) -> None:
     table = pd.DataFrame({"path": ["p00/0.png", "p00/1.png"], column: ["North", "unknown"], "y": [0, 1]})
-    manifest = scan_folder(study, labels=table)
+    manifest = Manifest.scan(study, labels=table)
     assert manifest.label_columns == ("y",)
     assert manifest.frame["site"].tolist()[0] == "North"
     assert manifest.frame["site"].isna().tolist()[1]

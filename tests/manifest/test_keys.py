@@ -13,7 +13,6 @@ import yaml
 
 from lepton_vision.config import Config
 from lepton_vision.errors import LabelError, ManifestError
-from lepton_vision.manifest.build import scan_folder
 from lepton_vision.manifest.labels import infer_targets
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.identity import pseudonym
@@ -25,7 +24,7 @@ def scanned(folder: Path, names: Sequence[str], text: str) -> Manifest:
     for seed, name in enumerate(names):
         write_picture(folder / "img" / name, picture(seed, size=(12, 10)))
     (folder / "labels.csv").write_text(text)
-    return scan_folder(folder / "img", labels=folder / "labels.csv", workers=1)
+    return Manifest.scan(folder / "img", labels=folder / "labels.csv", workers=1)
 
 
 def values_of(manifest: Manifest, column: str) -> list[Any]:
@@ -191,17 +190,17 @@ def test_a_file_name_of_an_image_is_not_that_of_its_mask(tmp_path: Path) -> None
     manifest = scanned(tmp_path, [f"images/{n}.png" for n in range(3)], "image,label\n0.png,a\n1.png,b\n2.png,a\n")
     assert values_of(manifest, "label") == ["a", "b", "a"]
     (tmp_path / "masks").rename(tmp_path / "img" / "masks")
-    again = scan_folder(tmp_path / "img", labels=tmp_path / "labels.csv", workers=1)
+    again = Manifest.scan(tmp_path / "img", labels=tmp_path / "labels.csv", workers=1)
     assert values_of(again.ok, "label") == ["a", "b", "a"]
     assert values_of(again.ok, "mask_path") == ["masks/0.png", "masks/1.png", "masks/2.png"]
 
 
 def test_a_column_id_is_a_key_where_no_other_is(study: Path) -> None:
     (study / "p00" / "0.png").rename(study / "p00" / "00ab.png")
-    frame = scan_folder(study, labels=pd.DataFrame({"id": ["00ab"], "label": [1]}), workers=1).frame
+    frame = Manifest.scan(study, labels=pd.DataFrame({"id": ["00ab"], "label": [1]}), workers=1).frame
     assert frame["label"].dropna().tolist() == [1]
     table = pd.DataFrame({"id": ["secret"], "file": ["00ab.png"], "label": [1]})
-    manifest = scan_folder(study, labels=table, workers=1)
+    manifest = Manifest.scan(study, labels=table, workers=1)
     assert manifest.label_columns == ("label",)
     assert "secret" not in set(manifest.frame["id"].dropna())
 
@@ -209,4 +208,4 @@ def test_a_column_id_is_a_key_where_no_other_is(study: Path) -> None:
 def test_a_table_that_only_differs_by_suffix_is_told_so(study: Path) -> None:
     (study / "p00" / "0.png").rename(study / "p00" / "only.png")
     with pytest.raises(ManifestError, match="But for the suffix, 1 of them would"):
-        scan_folder(study, labels=pd.DataFrame({"image": ["only.tif"], "label": [1]}), workers=1)
+        Manifest.scan(study, labels=pd.DataFrame({"image": ["only.tif"], "label": [1]}), workers=1)

@@ -14,7 +14,8 @@ import yaml
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, LabelError
-from lepton_vision.manifest.labels import class_index, infer_targets, is_negative_word
+from lepton_vision.manifest.label_columns import class_index, is_negative_word
+from lepton_vision.manifest.labels import infer_targets
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.types import Target
 

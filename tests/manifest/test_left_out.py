@@ -18,8 +18,8 @@ from pydicom.uid import generate_uid
 from lepton_vision.config import Config
 from lepton_vision.errors import ManifestError
 from lepton_vision.manifest import audit_manifest
-from lepton_vision.manifest.left_out import with_kinds
 from lepton_vision.manifest.table import Manifest
+from lepton_vision.pipeline.prepare import with_kinds
 from tests.manifest.dicom_series import write_series
 
 RNG = np.random.default_rng(0)

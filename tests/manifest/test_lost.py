@@ -10,10 +10,9 @@ import pytest
 
 from lepton_vision.config import Config
 from lepton_vision.manifest.audit import audit_manifest
-from lepton_vision.manifest.build import scan_folder
 from lepton_vision.manifest.split import split_manifest
 from lepton_vision.manifest.table import Manifest
-from lepton_vision.pipeline import with_targets
+from lepton_vision.pipeline.prepare import with_targets
 
 NAMES = [f"p{k // 2:02}/{k % 2}.png" for k in range(24)]
 
@@ -22,7 +21,7 @@ def test_rows_and_images_without_a_counterpart(study: Path, tmp_path: Path, capl
     names = [*NAMES[:20], "P10/0.PNG", "p10/1.jpg", "p99/x.png", "q/1.png"]
     table = pd.DataFrame({"path": names, "y": [(k // 2) % 2 for k in range(23)] + [None]})
     with caplog.at_level(logging.WARNING, "lepton_vision.manifest.lost"):
-        manifest = scan_folder(study, labels=table, workers=1)
+        manifest = Manifest.scan(study, labels=table, workers=1)
     said = [record.getMessage() for record in caplog.records if record.name.endswith("lost")]
     assert len(said) == 2
     assert said[0].startswith("4 of 24 rows of the label table match no file by the column 'path'")
@@ -43,6 +42,6 @@ def test_rows_and_images_without_a_counterpart(study: Path, tmp_path: Path, capl
 
 
 def test_nothing_is_said_where_nothing_is_lost(study: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    manifest = scan_folder(study, labels=tmp_path / "labels.csv", workers=1)
+    manifest = Manifest.scan(study, labels=tmp_path / "labels.csv", workers=1)
     assert manifest.label_notes == ()
     assert not [record for record in caplog.records if record.name.endswith("lost")]

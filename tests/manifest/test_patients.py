@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lepton_vision.cli import app
-from lepton_vision.config import SplitConfig
+from lepton_vision.cli.app import app
+from lepton_vision.config.sections import SplitConfig
 from lepton_vision.errors import ManifestError
 from lepton_vision.manifest import Manifest, split_manifest
 from lepton_vision.manifest.patient_paths import suggest_pattern

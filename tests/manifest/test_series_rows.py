@@ -10,11 +10,11 @@ import pytest
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ManifestError
-from lepton_vision.manifest.series import with_repairs
 from lepton_vision.manifest.table import Manifest
+from lepton_vision.pipeline.prepare import with_repairs
+from lepton_vision.readers.dicom.terms import known_term
 from lepton_vision.readers.image import read_image
 from lepton_vision.readers.series_list import group_series
-from lepton_vision.readers.terms import known_term
 from lepton_vision.transforms import make_loader
 from tests.manifest.dicom_series import write_series
 from tests.transforms.volumes import write_nifti

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lepton_vision.manifest.build import scan_folder
 from lepton_vision.manifest.labels import infer_targets
 from lepton_vision.manifest.spare import findings_of, is_spare, left_out
+from lepton_vision.manifest.table import Manifest
 
 
 def test_an_index_of_pandas_and_a_comma_at_the_end_are_no_columns(study: Path, tmp_path: Path) -> None:
@@ -18,7 +18,7 @@ def test_an_index_of_pandas_and_a_comma_at_the_end_are_no_columns(study: Path, t
     table.to_csv(tmp_path / "t.csv")
     text = (tmp_path / "t.csv").read_text().replace("\n", ",\n")
     (tmp_path / "t.csv").write_text(text)
-    manifest = scan_folder(study, labels=tmp_path / "t.csv", workers=1)
+    manifest = Manifest.scan(study, labels=tmp_path / "t.csv", workers=1)
     assert manifest.label_columns == ("finding",)
     assert not [name for name in manifest.frame.columns if not name or "Unnamed" in name]
     (target,) = infer_targets(manifest)

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lepton_vision.config import Config, SplitConfig
+from lepton_vision.config import Config
+from lepton_vision.config.sections import SplitConfig
 from lepton_vision.errors import LabelError, LeakageError, ManifestError
 from lepton_vision.manifest.allocation import allocate, part_sizes
 from lepton_vision.manifest.audit import audit_manifest, drop_leaks
-from lepton_vision.manifest.build import scan_folder
 from lepton_vision.manifest.split import fold_split, split_manifest
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.types import Target
@@ -285,7 +285,7 @@ def test_copies_between_official_splits_are_identical_images_and_no_patient(tmp_
     arrays = {f"{split}_images": pixels[rows] for split, rows in parts.items()}
     arrays |= {f"{split}_labels": classes[rows, None] for split, rows in parts.items()}
     np.savez(tmp_path / "set.npz", **arrays)
-    manifest = split_manifest(scan_folder(tmp_path / ("set" if form == "files" else "set.npz"), workers=1))
+    manifest = split_manifest(Manifest.scan(tmp_path / ("set" if form == "files" else "set.npz"), workers=1))
     assert manifest.frame["split"].value_counts().to_dict() == {"train": 4, "test": 3, "val": 2}
     audit = audit_manifest(manifest)
     assert [finding.cause for finding in audit.leaks] == ["identical"]
@@ -315,6 +315,6 @@ def test_covid_ct_keeps_its_official_split_and_folds_by_patient(shared: Path) ->
 def test_near_identical_brain_slices_do_not_cross_a_fresh_split(shared: Path) -> None:
     from lepton_vision.manifest.audit import audit_manifest
 
-    manifest = scan_folder(shared / "data" / "brain-mri-yesno", workers=1)
+    manifest = Manifest.scan(shared / "data" / "brain-mri-yesno", workers=1)
     divided = split_manifest(manifest, SplitConfig(seed=0))
     assert audit_manifest(divided).leaks == ()

@@ -13,9 +13,8 @@ import yaml
 from PIL import Image as Pillow
 
 from lepton_vision.config import Config
-from lepton_vision.inspection import inspect_path
 from lepton_vision.manifest import Manifest, audit_manifest
-from lepton_vision.manifest.build import scan_folder
+from lepton_vision.pipeline.facts import inspect_path
 from lepton_vision.readers import read_image
 from lepton_vision.transforms.preprocess import preprocess_image
 
@@ -27,7 +26,7 @@ def study(folder: Path, *images: Array) -> Manifest:
     folder.mkdir(exist_ok=True)
     for number, values in enumerate(images):
         Pillow.fromarray(values).save(folder / f"{number}.png")
-    return scan_folder(folder, workers=1)
+    return Manifest.scan(folder, workers=1)
 
 
 def twelve_bits(count: int = 4) -> list[Array]:
@@ -83,7 +82,7 @@ def test_sound_images_are_no_finding(tmp_path: Path) -> None:
     for number, values in enumerate(real):
         (tmp_path / "real").mkdir(exist_ok=True)
         Pillow.fromarray(values).save(tmp_path / "real" / f"{number}.tif")
-    assert messages(scan_folder(tmp_path / "real", workers=1)) == []
+    assert messages(Manifest.scan(tmp_path / "real", workers=1)) == []
 
 
 def test_a_kind_of_its_own_is_found_beside_sound_images(tmp_path: Path) -> None:
@@ -105,14 +104,14 @@ def test_one_hot_pixel_among_a_thousand_images_hides_nothing(tmp_path: Path) -> 
 def test_arrays_of_wide_numbers(tmp_path: Path, kind: str) -> None:
     values = np.stack(twelve_bits()).astype(kind)
     np.savez(tmp_path / "x.npz", train_images=values, train_labels=np.arange(4))
-    (message,) = messages(scan_folder(tmp_path / "x.npz", workers=1))
+    (message,) = messages(Manifest.scan(tmp_path / "x.npz", workers=1))
     assert "(npz)" in message
 
 
 def test_nifti_without_a_window_is_shown_by_percentiles_unless_the_configuration_says_full(tmp_path: Path) -> None:
     values = np.stack(twelve_bits()).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "x.nii")  # type: ignore[no-untyped-call]
-    manifest = scan_folder(tmp_path, workers=1)
+    manifest = Manifest.scan(tmp_path, workers=1)
     assert messages(manifest) == []
     assert len(messages(manifest, Config.model_validate({"preprocess": {"missing_window": "full"}}))) == 1
     assert len(messages(manifest, windows("full"))) == 1

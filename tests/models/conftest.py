@@ -6,7 +6,8 @@ import pytest
 
 from lepton_vision.config import Config
 from lepton_vision.models import Bundle, build_model
-from lepton_vision.types import OperatingPoint, Target
+from lepton_vision.predictions.operating_point import OperatingPoint
+from lepton_vision.types import Target
 
 SICK = Target("sick", "binary", ("no", "yes"))
 ORGAN = Target("organ", "multiclass", ("liver", "lung", "spleen"))

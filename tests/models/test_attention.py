@@ -8,8 +8,9 @@ from torch.nn import functional
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
+from lepton_vision.models.assemble import empty_network, make_network
 from lepton_vision.models.attention import AttentionPool, as_slices
-from lepton_vision.models.network import Network, empty_network, make_network
+from lepton_vision.models.network import Network
 from lepton_vision.types import Target
 
 SICK = Target("sick", "binary", ("no", "yes"))

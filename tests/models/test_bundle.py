@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from lepton_vision.calibrators import Calibrator, Isotonic, Platt
 from lepton_vision.config import Config
 from lepton_vision.errors import BundleError, WeightsError
 from lepton_vision.models import Bundle, build_model, bundle_files
-from lepton_vision.set_rules import SetRule
-from lepton_vision.types import OperatingPoint, Target
+from lepton_vision.predictions.answer_sets import SetRule
+from lepton_vision.predictions.calibration import Calibrator, Isotonic, Platt
+from lepton_vision.predictions.operating_point import OperatingPoint
+from lepton_vision.types import Target
 
 LINES = {
     "sick": Calibrator("isotonic", (Isotonic((0.1, 0.1 + 0.2), (1 / 3, 2 / 3)),)),

@@ -12,8 +12,8 @@ import torch
 from lepton_vision.config import Config
 from lepton_vision.errors import BundleError, ConfigError, WeightsError
 from lepton_vision.models import Bundle, build_model
+from lepton_vision.models.assemble import empty_network, make_network
 from lepton_vision.models.ensemble import Ensemble, member_states
-from lepton_vision.models.network import empty_network, make_network
 from lepton_vision.types import Target
 
 SICK = Target("sick", "binary", ("no", "yes"))

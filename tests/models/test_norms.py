@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from lepton_vision.config import Backbone, Config
+from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
+from lepton_vision.models.assemble import make_network
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.models.encoder import Encoder
-from lepton_vision.models.network import make_network
 from lepton_vision.models.norms import InstanceNorm, fold_batch_norms
+from lepton_vision.models.resnet import Encoder
+from lepton_vision.types import Backbone
 
 
 @pytest.mark.parametrize("batch", [1, 3])

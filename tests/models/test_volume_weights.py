@@ -12,7 +12,7 @@ import torch
 from lepton_vision.config import Config
 from lepton_vision.errors import WeightsError
 from lepton_vision.models import build_model
-from lepton_vision.models.encoder import Encoder
+from lepton_vision.models.resnet import Encoder
 from lepton_vision.models.weights import load_weights
 from lepton_vision.types import Target
 

@@ -23,7 +23,7 @@ import torchvision
 from lepton_vision.config import Config
 from lepton_vision.errors import WeightsError
 from lepton_vision.models import build_model
-from lepton_vision.models.encoder import Encoder, torchvision_name
+from lepton_vision.models.resnet import Encoder, torchvision_name
 from lepton_vision.models.weights import load_weights
 
 State = dict[str, torch.Tensor]

@@ -11,7 +11,7 @@ import pytest
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.channels import channel_files, first_files, suffixes_of
 from lepton_vision.readers.image import probe, read_image
-from lepton_vision.readers.volume import read_nifti_header
+from lepton_vision.readers.nifti import read_nifti_header
 
 RNG = np.random.default_rng(0)
 

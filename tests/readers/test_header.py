@@ -16,10 +16,11 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from lepton_vision.errors import ReadError
-from lepton_vision.readers import dicom, dicom_scan
 from lepton_vision.readers.content import sniff
-from lepton_vision.readers.dicom_header import open_dicom
-from lepton_vision.readers.dicom_scan import scan_dicom
+from lepton_vision.readers.dicom import file as dicom
+from lepton_vision.readers.dicom import scan as dicom_scan
+from lepton_vision.readers.dicom.header import open_dicom
+from lepton_vision.readers.dicom.scan import scan_dicom
 from lepton_vision.readers.image import probe, read_image, read_named, read_pixels
 from lepton_vision.readers.limits import Limits, guard, quiet
 

@@ -26,8 +26,9 @@ from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 
 from lepton_vision.errors import ReadError
-from lepton_vision.readers import dicom_child, dicom_decode
-from lepton_vision.readers.codestream import parse_jpeg, parse_jpeg2000
+from lepton_vision.readers.dicom import child as dicom_child
+from lepton_vision.readers.dicom import decode as dicom_decode
+from lepton_vision.readers.dicom.codestream import parse_jpeg, parse_jpeg2000
 from lepton_vision.readers.image import Limits, probe, read_image
 
 Make = Callable[..., Path]
@@ -190,7 +191,7 @@ def test_interrupts_pass(make_dicom: Make, monkeypatch: pytest.MonkeyPatch, kind
     def stop(*_: object, **__: object) -> None:
         raise kind
 
-    monkeypatch.setattr("lepton_vision.readers.dicom.read_stored", stop)
+    monkeypatch.setattr("lepton_vision.readers.dicom.file.read_stored", stop)
     with pytest.raises(kind):
         read_image(make_dicom(GRAY))
 
@@ -343,7 +344,7 @@ def total(path: Path) -> float:
 def test_child_limits_itself(work: str, end: str) -> None:
     code = (
         "import numpy as np\n"
-        "from lepton_vision.readers.decode_worker import _limit\n"
+        "from lepton_vision.readers.dicom.decode_worker import _limit\n"
         "_limit({'seconds': 0, 'memory': 200 * 2**20})\n"
         f"try:\n    {work}\n    print('done')\nexcept MemoryError:\n    print('MemoryError')\n"
     )

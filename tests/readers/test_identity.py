@@ -12,7 +12,8 @@ import pytest
 
 from lepton_vision.errors import ConfigError
 from lepton_vision.readers import identity
-from lepton_vision.readers.identity import ENVIRONMENT_KEY, key_check, key_path, pseudonym, pseudonyms
+from lepton_vision.readers.identity import key_check, key_path, pseudonym, pseudonyms
+from lepton_vision.types.id_key import ENVIRONMENT_KEY
 
 
 @pytest.fixture

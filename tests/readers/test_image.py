@@ -89,7 +89,7 @@ def test_reading_needs_no_torch_and_no_pandas() -> None:
         "import sys, warnings, logging\n"
         "import numpy, cv2, PIL.Image, pydicom.pixels, pydicom.pixels.decoders\n"  # numpy itself adds filters
         "before = list(warnings.filters), list(logging.root.handlers)\n"
-        "import lepton_vision.readers.image, lepton_vision.readers.decode_worker\n"
+        "import lepton_vision.readers.image, lepton_vision.readers.dicom.decode_worker\n"
         "heavy = {'torch', 'pandas', 'matplotlib', 'sklearn', 'SimpleITK', 'nibabel'} & set(sys.modules)\n"
         "same = before == (list(warnings.filters), list(logging.root.handlers))\n"
         "print(heavy or 'light', same)\n"

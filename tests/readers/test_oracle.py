@@ -21,9 +21,9 @@ from pydicom.uid import RLELossless
 
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.content import sniff
-from lepton_vision.readers.dicom_decode import read_stored
-from lepton_vision.readers.dicom_header import open_dicom
-from lepton_vision.readers.dicom_layout import PixelLayout, read_layout
+from lepton_vision.readers.dicom.decode import read_stored
+from lepton_vision.readers.dicom.header import open_dicom
+from lepton_vision.readers.dicom.layout import PixelLayout, read_layout
 from lepton_vision.readers.image import probe, raw_ids, read_image, read_pixels
 from lepton_vision.readers.limits import Limits, guard, quiet
 

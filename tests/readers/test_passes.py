@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from lepton_vision.errors import ReadError
-from lepton_vision.readers.geometry import stack_planes
 from lepton_vision.readers.plane import Plane
 from lepton_vision.readers.series_parts import divide_series
+from lepton_vision.readers.stack import stack_planes
 from lepton_vision.readers.traits import TRAITS
 
 

@@ -21,11 +21,11 @@ from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage, EnhancedMRImageStorage, generate_uid
 
 from lepton_vision.errors import ConfigError, ReadError
-from lepton_vision.inspection import inspect_path
-from lepton_vision.readers.geometry import Plane, stack_planes
+from lepton_vision.pipeline.facts import inspect_path
 from lepton_vision.readers.image import probe, read_image
 from lepton_vision.readers.series import read_series
 from lepton_vision.readers.series_list import group_series
+from lepton_vision.readers.stack import Plane, stack_planes
 from lepton_vision.types import Geometry, Image, Window
 
 Make = Callable[..., Path]

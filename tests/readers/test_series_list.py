@@ -10,7 +10,7 @@ import pytest
 import SimpleITK
 
 from lepton_vision.errors import ReadError
-from lepton_vision.inspection import list_series
+from lepton_vision.pipeline.facts import list_series
 from lepton_vision.readers import read_image, series
 from lepton_vision.readers.series_list import FoundSeries, describe_found, group_series, read_found
 from tests.scoring.dicom_series import OBLIQUE, PATIENT, SPACING, header, save, write_enhanced, write_series

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedMRImageStorage, generate_uid
 
 from lepton_vision.errors import ReadError
-from lepton_vision.inspection import list_series
+from lepton_vision.pipeline.facts import list_series
 from lepton_vision.readers import read_image, read_series
 from lepton_vision.readers.series_list import describe_found, group_series, read_found
 

@@ -14,7 +14,7 @@ import pytest
 import tifffile
 
 from lepton_vision.errors import ReadError
-from lepton_vision.manifest.build import scan_folder
+from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.image import Limits, probe, read_image
 
 Array = npt.NDArray[Any]
@@ -172,7 +172,7 @@ def test_pages_of_another_type_are_read_one_by_one(tmp_path: Path) -> None:
         np.testing.assert_array_equal(image.pixels[0], values)
         ranges.append(image.value_range)
     assert ranges == [(0.0, 255.0), (0.0, 65535.0), (-32768.0, 32767.0)]
-    frame = scan_folder(tmp_path / "in").frame
+    frame = Manifest.scan(tmp_path / "in").frame
     assert frame["status"].tolist() == ["ok"] * 3
     assert frame["frame"].tolist() == [0, 1, 2]
 

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_voi_lut
 
-from lepton_vision.config import PreprocessConfig
+from lepton_vision.config.sections import PreprocessConfig
 from lepton_vision.readers.window import CT_PRESETS, apply_window, percentile_window, reflect
 from lepton_vision.types import VoiLut, Window
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from lepton_vision.evaluation.analyses import (
+from lepton_vision.evaluation.classes.analyses import (
     Abstention,
     Analyses,
     Band,
@@ -22,7 +22,7 @@ from lepton_vision.evaluation.analyses import (
     Subgroup,
     SubgroupColumn,
 )
-from lepton_vision.evaluation.classification import Evaluation
+from lepton_vision.evaluation.classes.evaluation import Evaluation
 from lepton_vision.types import CaseKey, Figure, HeatMaps
 
 

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from report_studies import BINARY, GRADE, SIGNS, make_evaluation
 
-from lepton_vision.evaluation.classification import Evaluation
+from lepton_vision.evaluation.classes.evaluation import Evaluation
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,12 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from lepton_vision.config import EvaluationConfig
-from lepton_vision.evaluation.detection import Froc, froc
-from lepton_vision.evaluation.lesions import LesionScores
-from lepton_vision.evaluation.segmentation import MaskCase, SegmentationEvaluation, evaluate_masks
-from lepton_vision.inference.predictions import Failure
-from lepton_vision.reporting.overlays import NoOverlay, Overlay
+from lepton_vision.config.sections import EvaluationConfig
+from lepton_vision.evaluation.masks.evaluation import MaskCase, SegmentationEvaluation, evaluate_masks
+from lepton_vision.evaluation.masks.froc import Froc, froc
+from lepton_vision.evaluation.masks.lesions import LesionScores
+from lepton_vision.predictions.cells import Failure
+from lepton_vision.reporting.masks.overlays import NoOverlay, Overlay
 
 STRUCTURES = {"liver": 1, "lesion": 2, "whole": (1, 2)}
 SPACING = (5.0, 0.8, 1.2)

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Picture
 
-from lepton_vision.config import EvaluationConfig, PreprocessConfig
-from lepton_vision.evaluation.classification import Evaluation, evaluate
-from lepton_vision.inference.predictions import Failure, Predictions
-from lepton_vision.types import FloatArray, OperatingPoint, SampleAddress, Target
+from lepton_vision.config.sections import EvaluationConfig, PreprocessConfig
+from lepton_vision.evaluation.classes.evaluation import Evaluation, evaluate
+from lepton_vision.predictions.cells import Failure
+from lepton_vision.predictions.operating_point import OperatingPoint
+from lepton_vision.predictions.predictions import Predictions
+from lepton_vision.types import FloatArray, SampleAddress, Target
 
 BINARY = Target("covid", "binary", ("NonCOVID", "COVID"))
 GRADE = Target("grade", "multiclass", ("none", "mild", "moderate", "severe"))

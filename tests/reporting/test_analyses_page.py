@@ -15,12 +15,12 @@ from PIL import Image as Picture
 from report_studies import BINARY, make_evaluation
 from scipy.stats import betabinom
 
-from lepton_vision.evaluation.analyses import Analyses
-from lepton_vision.evaluation.classification import Evaluation
-from lepton_vision.reporting.analysis_figures import decision_figure
-from lepton_vision.reporting.card import render_report
-from lepton_vision.reporting.gallery import make_heat
-from lepton_vision.types import PointFigures
+from lepton_vision.evaluation.classes.analyses import Analyses
+from lepton_vision.evaluation.classes.evaluation import Evaluation
+from lepton_vision.predictions.operating_point import PointFigures
+from lepton_vision.reporting.classes.analysis_figures import decision_figure
+from lepton_vision.reporting.classes.card import render_report
+from lepton_vision.reporting.classes.gallery import make_heat
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from mask_studies import make_froc, make_mask_evaluation, make_overlays
 from report_studies import FLOW, PROVENANCE
 
-from lepton_vision.evaluation.classification import Evaluation
+from lepton_vision.evaluation.classes.evaluation import Evaluation
 from lepton_vision.reporting import write_report, write_segmentation_report
 
 BROWSER = next(

@@ -13,11 +13,11 @@ from report_studies import FLOW, PROVENANCE
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ReportError
-from lepton_vision.evaluation.classification import Evaluation
-from lepton_vision.reporting.about import questions, read_about, read_list
-from lepton_vision.reporting.checklist import CHECKLISTS, fill_checklist, render_checklist
-from lepton_vision.reporting.evidence import Run, gather
-from lepton_vision.reporting.model_card import render_card, write_documents
+from lepton_vision.evaluation.classes.evaluation import Evaluation
+from lepton_vision.reporting.documents.about import questions, read_about, read_list
+from lepton_vision.reporting.documents.checklist import CHECKLISTS, fill_checklist, render_checklist
+from lepton_vision.reporting.documents.evidence import Run, gather
+from lepton_vision.reporting.documents.model_card import render_card, write_documents
 
 SIZES = {"claim_2024": 44, "tripod_ai": 52}  # Tejani 2024, table 1; Collins 2024: 27 items, 52 with their parts
 

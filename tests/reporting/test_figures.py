@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from sklearn.metrics import auc, roc_curve
 
-from lepton_vision.evaluation.curves import class_curves
+from lepton_vision.evaluation.classes.curves import class_curves
 from lepton_vision.reporting.figures import (
     SERIES,
     Line,
@@ -24,7 +24,7 @@ from lepton_vision.reporting.figures import (
     square_axes,
     to_svg,
 )
-from lepton_vision.reporting.mask_figures import bland_altman_figure, froc_figure, spread_figure, volume_figure
+from lepton_vision.reporting.masks.figures import bland_altman_figure, froc_figure, spread_figure, volume_figure
 
 RNG = np.random.default_rng(3)
 TRUTH = RNG.random(200) < 0.4
@@ -94,7 +94,7 @@ def test_settings_of_matplotlib_stay_and_pyplot_is_not_loaded() -> None:
     before = dict(matplotlib.rcParams)
     to_svg(roc_figure([Line(CURVES)]), name="a", label="")
     assert dict(matplotlib.rcParams) == before
-    code = "import sys, lepton_vision.reporting.card; print('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, lepton_vision.reporting.classes.card; print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"
 

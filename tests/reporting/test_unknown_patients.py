@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from lepton_vision.cli import app
-from lepton_vision.config import EvaluationConfig
+from lepton_vision.cli.app import app
+from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.evaluation import aggregate, evaluate, evaluate_masks
-from lepton_vision.evaluation.segmentation import MaskCase
-from lepton_vision.inference import Predictions
+from lepton_vision.evaluation.masks.evaluation import MaskCase
+from lepton_vision.predictions import Predictions
+from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.reporting import write_report, write_segmentation_report
-from lepton_vision.reporting.evidence import Run
-from lepton_vision.reporting.model_card import write_documents
-from lepton_vision.types import OperatingPoint, Target
+from lepton_vision.reporting.documents.evidence import Run
+from lepton_vision.reporting.documents.model_card import write_documents
+from lepton_vision.types import Target
 
 SICK = Target("sick", "binary", ("no", "yes"))
 POINT = OperatingPoint({"sick": (0.5,)}, "stated")

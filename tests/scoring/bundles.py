@@ -10,8 +10,9 @@ import torch
 
 from lepton_vision.config import Config
 from lepton_vision.models import Bundle
-from lepton_vision.models.network import make_network
-from lepton_vision.types import OperatingPoint, Target
+from lepton_vision.models.assemble import make_network
+from lepton_vision.predictions.operating_point import OperatingPoint
+from lepton_vision.types import Target
 from tests.transforms.volumes import volume_config
 
 SICK = Target("sick", "binary", ("no", "yes"))

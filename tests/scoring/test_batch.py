@@ -22,10 +22,13 @@ from lepton_vision.inference.streams import streams_here
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.models.bundle_files import _checksum
-from lepton_vision.scoring import batch, images, inputs, merge_parts, score_part
+from lepton_vision.predictions.operating_point import OperatingPoint
+from lepton_vision.scoring import batch, merge_parts, score_part
+from lepton_vision.scoring import scorer as images
 from lepton_vision.scoring.batch import score
+from lepton_vision.scoring.inputs import inputs
 from lepton_vision.scoring.rows import decide
-from lepton_vision.types import OperatingPoint, Target
+from lepton_vision.types import Target
 from tests.readers.test_folders import refuse
 from tests.scoring.dicom_series import COLUMNS, ROWS, header, random_labels
 

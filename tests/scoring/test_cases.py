@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from lepton_vision.manifest import Manifest
+from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.scoring.batch import score
-from lepton_vision.types import OperatingPoint
 from tests.scoring import bundles
 from tests.scoring.bundles import SICK, image_bundle
 from tests.scoring.dicom_series import write_series

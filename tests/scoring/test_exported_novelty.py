@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lepton_vision.inference import export
 from lepton_vision.inference.engine import Engine
-from lepton_vision.inference.export import export_bundle
+from lepton_vision.inference.runtimes import export
+from lepton_vision.inference.runtimes.export import export_bundle
 from lepton_vision.models import Bundle
-from lepton_vision.novelty import fit_novelty
+from lepton_vision.predictions.novelty import fit_novelty
 from lepton_vision.scoring import score
 from lepton_vision.transforms.preprocess import to_input
 

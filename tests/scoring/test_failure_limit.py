@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from lepton_vision.cli import app
+from lepton_vision.cli.app import app
 from lepton_vision.errors import ScoringError, TooManyFailuresError
 from lepton_vision.models import Bundle
-from lepton_vision.scoring import cluster, list_run, merge_parts, score, score_on_ray, score_part, summary
+from lepton_vision.scoring import list_run, merge_parts, score, score_on_ray, score_part, summary
+from lepton_vision.scoring.cluster import ray as cluster
 from lepton_vision.scoring.summary import FailureLimit
 
 from .bundles import image_bundle, read, same_rows

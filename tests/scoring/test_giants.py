@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lepton_vision.demo_study import write_demo_study
+from lepton_vision.demo.study import write_demo_study
 from tests.scoring.bundles import image_bundle
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,21 +14,22 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from lepton_vision.demo_study import write_demo_study
+from lepton_vision.demo.study import write_demo_study
 from lepton_vision.errors import BundleError
 from lepton_vision.evaluation import evaluate
-from lepton_vision.evaluation.units import aggregate, fit_aggregation
-from lepton_vision.inference import Predictions
+from lepton_vision.evaluation.classes.units import aggregate, fit_aggregation
 from lepton_vision.inference.engine import Engine
 from lepton_vision.models import Bundle
-from lepton_vision.models.network import make_network
-from lepton_vision.novelty import Features, Novelty, fit_novelty
+from lepton_vision.models.assemble import make_network
+from lepton_vision.predictions import Predictions
+from lepton_vision.predictions.answer_sets import SetRule
+from lepton_vision.predictions.novelty import Features, Novelty, fit_novelty
+from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.scoring import cases
 from lepton_vision.scoring.batch import score
 from lepton_vision.scoring.rows import decide
 from lepton_vision.scoring.schema import row_schema
-from lepton_vision.set_rules import SetRule
-from lepton_vision.types import OperatingPoint, Target
+from lepton_vision.types import Target
 from tests.scoring.bundles import ORGAN, SICK, image_bundle
 
 SETS = {

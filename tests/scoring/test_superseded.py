@@ -16,11 +16,12 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from lepton_vision.cli import app
+from lepton_vision.cli.app import app
 from lepton_vision.errors import ReadError
 from lepton_vision.models import Bundle
-from lepton_vision.scoring import cluster, list_run, merge_parts, score, score_on_ray, score_part, superseded
-from lepton_vision.scoring.inputs import Input
+from lepton_vision.scoring import list_run, merge_parts, score, score_on_ray, score_part, superseded
+from lepton_vision.scoring.cluster import ray as cluster
+from lepton_vision.scoring.inputs.inputs import Input
 from tests.scoring.bundles import image_bundle, volume_bundle
 from tests.scoring.dicom_series import write_series
 from tests.scoring.test_sink import open_sink, row

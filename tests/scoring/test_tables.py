@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lepton_vision.demo_study import write_demo_study
+from lepton_vision.demo.study import write_demo_study
 from lepton_vision.scoring.batch import score
 from tests.scoring.bundles import image_bundle
 

@@ -18,12 +18,14 @@ from PIL import Image as PilImage
 
 from lepton_vision.errors import ConfigError, ScoringError
 from lepton_vision.inference import predict
-from lepton_vision.inference.masks import MaskPrediction, predict_masks
+from lepton_vision.inference.mask_prediction import MaskPrediction
+from lepton_vision.inference.masks import predict_masks
 from lepton_vision.inference.volume_masks import VolumeSegmenter
 from lepton_vision.models import Bundle
 from lepton_vision.readers import read_image
 from lepton_vision.readers.identity import pseudonym
-from lepton_vision.scoring import inputs, score, sink
+from lepton_vision.scoring import score, sink
+from lepton_vision.scoring.inputs import inputs
 from lepton_vision.types import Image
 from tests.transforms.volumes import write_nifti
 
@@ -327,7 +329,7 @@ def test_masks_of_another_job_are_not_mixed_in(bundle: Bundle, inbox: Path, tmp_
 def test_a_full_disk_stops_the_run_and_keeps_the_rows(
     bundle: Bundle, inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lepton_vision.scoring import mask_folder
+    from lepton_vision.scoring.masks import folder as mask_folder
 
     def full(*arguments: Any, **options: Any) -> None:
         raise OSError(28, "No space left on device")

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lepton_vision.config import Config, TrainConfig
+from lepton_vision.config import Config
+from lepton_vision.config.sections import TrainConfig
 from lepton_vision.models.ensemble import Ensemble
 from lepton_vision.training import loop
 from lepton_vision.training.loop import FitResult, fit_model

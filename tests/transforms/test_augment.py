@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lepton_vision.config import AugmentConfig, PreprocessConfig
+from lepton_vision.config.sections import AugmentConfig, PreprocessConfig
 from lepton_vision.transforms import changes
 from lepton_vision.transforms.augment import Augment, _draw_holes, _draw_warp, build_augment
 from lepton_vision.transforms.presets import PRESETS

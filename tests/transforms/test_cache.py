@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lepton_vision.config import PreprocessConfig
+from lepton_vision.config.sections import PreprocessConfig
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.transforms import cache as cache_module
 from lepton_vision.transforms.cache import PixelCache

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PilImage
 
-from lepton_vision.config import AugmentConfig, Config, PreprocessConfig, SegmentationConfig
+from lepton_vision.config import Config, SegmentationConfig
+from lepton_vision.config.sections import AugmentConfig, PreprocessConfig
 from lepton_vision.errors import ConfigError, LabelError, ReadError
 from lepton_vision.manifest import Manifest
 from lepton_vision.transforms import make_loader

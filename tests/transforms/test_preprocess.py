@@ -13,7 +13,7 @@ from PIL import Image as PilImage
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_windowing
 
-from lepton_vision.config import PreprocessConfig
+from lepton_vision.config.sections import PreprocessConfig
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.window import apply_window
 from lepton_vision.transforms.preprocess import display_window, preprocess_image, to_input

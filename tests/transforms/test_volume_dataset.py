@@ -14,9 +14,9 @@ from lepton_vision.errors import ConfigError, LabelError, ManifestError, ReadErr
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.image import read_image
 from lepton_vision.transforms import make_loader
+from lepton_vision.transforms.grid import preprocess_volume
 from lepton_vision.transforms.preprocess import to_input
-from lepton_vision.transforms.volume import preprocess_volume
-from lepton_vision.transforms.volume_cache import VolumeCache
+from lepton_vision.transforms.store import VolumeCache
 from lepton_vision.transforms.volume_dataset import VolumeDataset
 from lepton_vision.types import UNKNOWN, Batch, Target
 from tests.transforms.volumes import planted_volumes, volume_config, write_nifti

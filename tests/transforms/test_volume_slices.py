@@ -13,8 +13,8 @@ from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.image import read_image
 from lepton_vision.readers.orient import reorient
 from lepton_vision.transforms import make_loader
+from lepton_vision.transforms.grid import choose_slices
 from lepton_vision.transforms.preprocess import preprocess_image
-from lepton_vision.transforms.volume import choose_slices
 from lepton_vision.types import Image, Target
 from tests.transforms.volumes import planted_volumes, volume_config
 

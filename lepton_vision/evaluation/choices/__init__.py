@@ -1,0 +1,1 @@
+"""Choices made on validation: operating points and calibration."""

@@ -1,0 +1,1 @@
+"""Evaluation of classes: figures, curves, analyses, comparison."""

@@ -1,0 +1,69 @@
+"""Every analysis beside the figures that the data allow, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lepton_vision.config.sections import EvaluationConfig
+from lepton_vision.evaluation.classes.abstention import abstentions
+from lepton_vision.evaluation.classes.analyses import Analyses
+from lepton_vision.evaluation.classes.calibration_statistics import calibration_statistics
+from lepton_vision.evaluation.classes.conformal import conformal_sets
+from lepton_vision.evaluation.classes.decision_curve import decision_curve
+from lepton_vision.evaluation.classes.external import Site, compare_external
+from lepton_vision.evaluation.classes.many_classes import are_many
+from lepton_vision.evaluation.classes.questions import shown_questions
+from lepton_vision.evaluation.classes.subgroups import evaluate_subgroups
+from lepton_vision.evaluation.statistics.intervals import Bootstrap
+from lepton_vision.predictions.answer_sets import SetRule
+from lepton_vision.predictions.operating_point import OperatingPoint
+from lepton_vision.predictions.predictions import Predictions
+
+
+def analyze(
+    predictions: Predictions,
+    *,
+    operating_point: OperatingPoint,
+    config: EvaluationConfig,
+    set_rules: Mapping[str, tuple[SetRule, ...]] | None = None,
+    columns: Mapping[str, Sequence[Any]] | None = None,
+    site: Site | None = None,
+) -> Analyses:
+    """Compute the analyses of one split.
+
+    Args:
+        predictions: of one split.
+        operating_point: thresholds for every binary and multilabel target.
+        config: replicates, confidence and seed.
+        set_rules: of the bundle, by target name; without them there are no sets of answers, nor with many classes
+            (``many_classes``), of which the first ones alone are analysed by class.
+        columns: by column name, N values: subgroups by them.
+        site: where the predictions are of another site.
+    """
+    bootstrap = Bootstrap.of(config)
+    many = {t.name for t in predictions.targets if t.is_exclusive and are_many(len(t.classes), predictions.n)}
+    questions = {t.name: shown_questions(predictions, t) for t in predictions.targets}
+    return Analyses(
+        calibration={k: tuple(calibration_statistics(q, bootstrap) for q in asked) for k, asked in questions.items()},
+        decision_curve={k: tuple(decision_curve(q, bootstrap) for q in asked) for k, asked in questions.items()},
+        abstention={
+            target.name: abstentions(
+                predictions, target, thresholds=operating_point.thresholds.get(target.name, ()), bootstrap=bootstrap
+            )
+            for target in predictions.targets
+        },
+        conformal={
+            target.name: conformal_sets(predictions, target, rules=set_rules[target.name], bootstrap=bootstrap)
+            for target in predictions.targets
+            if target.name in set_rules and target.name not in many
+        }
+        if set_rules
+        else None,
+        subgroups=evaluate_subgroups(predictions, columns, operating_point=operating_point, config=config)
+        if columns
+        else None,
+        external=None
+        if site is None
+        else compare_external(predictions, operating_point=operating_point, config=config, reference=site.reference),
+    )

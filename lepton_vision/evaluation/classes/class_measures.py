@@ -1,0 +1,291 @@
+"""Figures of questions with several classes: multilabel, multiclass and ordinal targets.
+
+All rest on one binary question per class (one against the rest). Names: ``<figure>_<class>`` is of one class. Over the
+classes, ``macro`` is the plain mean, ``weighted`` the mean weighted by how often each class is true, ``micro`` the
+figure of all (sample, class) pairs as one binary question. Where every class is true, false and called somewhere, all
+are scikit-learn's. Elsewhere scikit-learn takes an undefined figure of a class for 0; here a class that lacks samples,
+or an operating point, is left out of the means that it would leave undefined, in every replicate alike (``caveat`` says
+so), and the PPV of a class that is there but never called leaves its mean undefined.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from lepton_vision.evaluation.classes.exclusive import Answers, averaged_figure, figures_of_answers
+from lepton_vision.evaluation.classes.measures import BinaryMeasures, Extent, unit_sums
+from lepton_vision.evaluation.classes.over_classes import (
+    AVERAGED,
+    Averaged,
+    analytic,
+    at_edge,
+    averages,
+    by_class,
+    calibration,
+    denominator_units,
+    fewest,
+    find_class,
+    judged,
+    left_out,
+    macro,
+    means,
+    withheld,
+)
+from lepton_vision.evaluation.statistics.ranking import IntArray
+from lepton_vision.types import Figure, FloatArray, Interval
+
+_NOT_SHARES = frozenset(("auroc", "average_precision", "partial_auroc", "brier", "log_loss", "ece"))
+_DEFAULT = Extent()
+
+
+class MultilabelMeasures:
+    """Figures of K independent binary questions: each class by name, and means over the classes.
+
+    A name without a class is the plain mean (macro) over the classes in ``averaged``; it is undefined where the figure
+    of one of those is.
+
+    Args:
+        truth: (N, K) float64 of 0, 1 and NaN (unknown: left out for that class).
+        prob: (N, K) float64.
+        unit: (N,) patient of each sample.
+        units: U.
+        thresholds: K thresholds; NaN where there is none.
+        classes: K names.
+        extent: what further figures hold at.
+        averaged: which classes the means are over, to compare with others; None finds them (``judged``).
+    """
+
+    def __init__(
+        self,
+        truth: FloatArray,
+        prob: FloatArray,
+        *,
+        unit: IntArray,
+        units: int,
+        thresholds: tuple[float, ...],
+        classes: tuple[str, ...],
+        extent: Extent = _DEFAULT,
+        averaged: Averaged | None = None,
+    ) -> None:
+        self.units, self.n = units, len(truth)
+        known = ~np.isnan(truth)
+        limit = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), truth.shape)
+        self._parts = {
+            name: BinaryMeasures(
+                truth[rows, k], prob[rows, k], unit=unit[rows], units=units, threshold=thresholds[k], extent=extent
+            )
+            for k, (name, rows) in enumerate(zip(classes, known.T, strict=True))
+        }
+        pairs = np.broadcast_to(unit[:, None], truth.shape)[known]
+        self._micro = BinaryMeasures(
+            truth[known], prob[known], unit=pairs, units=units, threshold=limit[known], extent=extent
+        )
+        self._macro = tuple(name for name in extent.names if name != "prevalence")
+        self.averaged = judged(self._parts, self._macro) if averaged is None else averaged
+
+    def values(self, counts: FloatArray) -> dict[str, FloatArray]:
+        """Figures over all classes, then ``<figure>_<class>``, (R,) each."""
+        parts = {name: part.values(counts) for name, part in self._parts.items()}
+        figures = {name: macro(parts, name, self.averaged) for name in self._macro}
+        support = np.stack([part.positives(counts) for part in self._parts.values()])
+        figures |= averages(parts, support=support, micro=self._micro.values(counts), averaged=self.averaged)
+        return figures | by_class(parts)
+
+    def size(self, name: str) -> int:
+        """Samples in the denominator; of a figure over the classes, samples with a label for any class."""
+        found = find_class(name, self._parts, whole=self._macro)
+        return self.n if found is None else found[0].size(found[1])
+
+    def denominator_units(self, name: str) -> int | None:
+        """Patients in the denominator of the proportion of one class, or of all pooled."""
+        return denominator_units(self._parts, name, micro=self._micro, whole=self._macro)
+
+    def fewest(self, name: str) -> int:
+        """Patients in the smallest class, or denominator, that a figure rests on."""
+        return fewest(self._parts, name, micro=self._micro, averaged=self.averaged, whole=self._macro)
+
+    def means(self) -> dict[str, dict[str, float]]:
+        """Figures that are means of those of the classes: by name, the weights of their parts."""
+        names = {name: name for name in self._macro if name not in _NOT_SHARES}
+        return means(self._parts, names, averaged=self.averaged)
+
+    def at_edge(self, confidence: float) -> dict[str, Interval]:
+        """Intervals of figures of a class, or of all pooled, made of proportions of which one is 0 or 1."""
+        return at_edge(self._parts, micro=self._micro, confidence=confidence)
+
+    def analytic(self, confidence: float) -> dict[str, tuple[Interval, ...]]:
+        """Intervals without resampling: of each class, of the mean AUROC, and of what is pooled over the classes."""
+        return analytic(self._parts, micro=self._micro, confidence=confidence, averaged=self.averaged)
+
+    def calibration(self, confidence: float) -> dict[str, Figure]:
+        """Calibration errors of each class and their means over the classes, and the accuracy of each at one half."""
+        half = {k: part.at_half(confidence) for k, part in self._parts.items()}
+        found = calibration(self._parts, confidence=confidence, is_over=self.averaged["ece"], caveat=self.caveat("ece"))
+        return found | {f"{name}_{k}": figure for k, figures in half.items() for name, figure in figures.items()}
+
+    def caveat(self, name: str) -> str:
+        """Return which classes a mean is without; "" where it has all."""
+        is_mean = find_class(name, self._parts, whole=self._macro) is None and not name.endswith("_micro")
+        return left_out(self._parts, self.averaged, name.removesuffix("_weighted")) if is_mean else ""
+
+    def withheld(self, name: str) -> str:
+        """Return why a figure of the ranking of a class, or their mean, has no bootstrap interval."""
+        return withheld(self._parts, name, averaged=self.averaged)
+
+    def reason(self, name: str) -> str:
+        """Why a figure is undefined; for a figure over the classes, of the first class that lacks it."""
+        found = find_class(name, self._parts, whole=self._macro)
+        if found is not None:
+            return found[0].reason(found[1])
+        figure = name.removesuffix("_weighted")
+        if name.endswith("_micro"):
+            found_reason = self._micro.reason(name.removesuffix("_micro"))
+            return "a class has no operating point" if found_reason == "no operating point" else found_reason
+        ones, is_over = np.ones((1, self.units)), self.averaged[figure]
+        for is_asked, (class_name, part) in zip(
+            is_over if is_over.any() else ~is_over, self._parts.items(), strict=True
+        ):
+            if is_asked and np.isnan(part.values(ones)[figure][0]):
+                return f"class {class_name}: {part.reason(figure)}"
+        return "no labelled sample"
+
+
+class MulticlassMeasures:
+    """Figures of one question with K exclusive answers; the largest probability wins, the first of equal ones.
+
+    ``auroc`` and ``average_precision`` are plain means of one class against the rest, ``mcc`` is Gorodkin's (Comput
+    Biol Chem 28:367, 2004). Brier: sum over classes of the squared error, 0 to 2 (Brier 1950).
+
+    Args:
+        truth: (N,) float64 class index, without NaN.
+        prob: (N, K) float64.
+        unit: (N,) patient of each sample.
+        units: U.
+        classes: K names.
+        is_ordinal: the classes have an order: ``kappa_quadratic`` (Cohen, Psychol Bull 70:213, 1968) and
+            ``class_error``, the mean distance between the called and the true class in steps, are added.
+        extent: what further figures hold at.
+        averaged: which classes the means are over, to compare with others; None finds them (``judged``).
+    """
+
+    def __init__(
+        self,
+        truth: FloatArray,
+        prob: FloatArray,
+        *,
+        unit: IntArray,
+        units: int,
+        classes: tuple[str, ...],
+        is_ordinal: bool = False,
+        extent: Extent = _DEFAULT,
+        averaged: Averaged | None = None,
+    ) -> None:
+        self.units, self.n, self._classes = units, int(truth.size), classes
+        self._is_ordinal, k = is_ordinal, len(classes)
+        answers = Answers.of(truth, prob)
+        self._is_class = answers.label[:, None] == np.arange(k)
+        is_called = answers.called[:, None] == np.arange(k)
+        limit = np.where(is_called, 0.0, np.inf)  # each class is called or not, whatever its share
+        self._parts = {
+            name: BinaryMeasures(
+                self._is_class[:, j].astype(np.float64),
+                prob[:, j],
+                unit=unit,
+                units=units,
+                threshold=limit[:, j],
+                extent=extent,
+            )
+            for j, name in enumerate(classes)
+        }
+        truths, pairs = self._is_class.ravel().astype(np.float64), np.repeat(unit, k)
+        self._micro = BinaryMeasures(
+            truths, prob.ravel(), unit=pairs, units=units, threshold=limit.ravel(), extent=extent
+        )
+        whole = [self._is_class, is_called, self._is_class & is_called, answers.losses]
+        self._sums = unit_sums(np.concatenate(whole, axis=1), unit, units=units)
+        # A class that is called, but not there, has an F1 of 0, which no sample could raise: it is left out.
+        found = judged(self._parts, AVERAGED) | {"f1": self._is_class.any(axis=0)}
+        self.averaged = found if averaged is None else averaged
+
+    def values(self, counts: FloatArray) -> dict[str, FloatArray]:
+        """Figures over all classes, then ``<figure>_<class>``, (R,) each."""
+        k = len(self._classes)
+        sums = counts @ self._sums
+        true, called, hits = sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k : 3 * k].sum(axis=1)
+        parts = {name: part.values(counts) for name, part in self._parts.items()}
+        over = averages(parts, support=true.T, micro=self._micro.values(counts), averaged=self.averaged)
+        mean = partial(macro, parts, averaged=self.averaged)
+        figures = {name: mean(name) for name in ("auroc", "average_precision")}
+        needed = self.averaged["f1"]
+        figures |= figures_of_answers(
+            true, called, hits, sums[:, 3 * k :], mean=mean, needed=needed, is_ordinal=self._is_ordinal
+        )
+        return figures | over | by_class(parts)
+
+    def size(self, name: str) -> int:
+        """Samples in the denominator of a class's figure, all labelled samples otherwise."""
+        found = find_class(name, self._parts)
+        return self.n if found is None else found[0].size(found[1])
+
+    def denominator_units(self, name: str) -> int | None:
+        """Patients in the denominator of accuracy, of the proportions of a class, and of all pooled."""
+        if name == "accuracy":
+            return self.units
+        return denominator_units(self._parts, name, micro=self._micro)
+
+    def fewest(self, name: str) -> int:
+        """Patients in the smallest class, or denominator, that a figure rests on."""
+        if name in ("accuracy", "mcc", "log_loss", "brier", "kappa_quadratic", "class_error"):
+            return self.units
+        figure = self._averaged_figure(name)
+        if figure is not None:
+            name = figure
+        return fewest(self._parts, name, micro=self._micro, averaged=self.averaged)
+
+    def means(self) -> dict[str, dict[str, float]]:
+        """Figures that are means of those of the classes: by name, the weights of their parts."""
+        names = {"balanced_accuracy": "sensitivity", **{f"{k}_macro": k for k in ("specificity", "ppv", "npv", "f1")}}
+        return means(self._parts, names, averaged=self.averaged)
+
+    def at_edge(self, confidence: float) -> dict[str, Interval]:
+        """Intervals of figures of a class, or of all pooled, made of proportions of which one is 0 or 1."""
+        return at_edge(self._parts, micro=self._micro, confidence=confidence)
+
+    def analytic(self, confidence: float) -> dict[str, tuple[Interval, ...]]:
+        """Intervals without resampling: of each class, of the mean AUROC, and of what is pooled over the classes."""
+        return analytic(self._parts, micro=self._micro, confidence=confidence, averaged=self.averaged)
+
+    def calibration(self, confidence: float) -> dict[str, Figure]:
+        """Figures of the calibration error, of each class against the rest and as means over the classes."""
+        return calibration(self._parts, confidence=confidence, is_over=np.ones(len(self._classes), dtype=np.bool_))
+
+    def caveat(self, name: str) -> str:
+        """Return which classes a mean is without; "" where it has all."""
+        figure = self._averaged_figure(name)
+        return "" if figure is None else left_out(self._parts, self.averaged, figure)
+
+    def withheld(self, name: str) -> str:
+        """Return why a figure of the ranking of a class, or their mean, has no bootstrap interval."""
+        return withheld(self._parts, name, averaged=self.averaged)
+
+    def _averaged_figure(self, name: str) -> str | None:
+        """Figure of the classes that ``name`` is a mean of; None where it is no mean."""
+        return None if find_class(name, self._parts) is not None else averaged_figure(name, self.averaged)
+
+    def reason(self, name: str) -> str:
+        """Why a figure is undefined."""
+        if not self.n:
+            return "no labelled sample"
+        found = find_class(name, self._parts)
+        if found is not None and found[1] == "ppv":
+            return "no sample is called this class"
+        if found is not None and found[1] not in ("auroc", "average_precision", "partial_auroc"):
+            return found[0].reason(found[1])
+        figure = self._averaged_figure(name)
+        has_mean = figure is not None and bool(self.averaged[figure].any())
+        missing = [c for k, c in enumerate(self._classes) if not self._is_class[:, k].any()]
+        if missing and not has_mean:
+            return f"no sample of class {', '.join(missing)}"
+        return "a class is never called" if name.startswith(("ppv", "npv")) else "every sample is of one class"

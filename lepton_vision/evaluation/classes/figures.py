@@ -1,0 +1,163 @@
+"""Which figures a target has: those of one class, of several, of very many, or of several questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from lepton_vision.config.sections import EvaluationConfig
+from lepton_vision.errors import EvaluationError, nearest
+from lepton_vision.evaluation.classes.class_measures import MulticlassMeasures, MultilabelMeasures
+from lepton_vision.evaluation.classes.many_classes import ManyClassMeasures, are_many
+from lepton_vision.evaluation.classes.measures import BinaryMeasures, Extent
+from lepton_vision.evaluation.classes.over_classes import Averaged
+from lepton_vision.evaluation.classes.questions import questions_of
+from lepton_vision.evaluation.statistics.composites import with_edges
+from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures, patient_units
+from lepton_vision.predictions.operating_point import OperatingPoint
+from lepton_vision.predictions.predictions import Predictions
+from lepton_vision.types import Figure, Target
+
+ClassMeasures = BinaryMeasures | MulticlassMeasures | ManyClassMeasures | MultilabelMeasures
+_DEFAULT = Extent()
+
+
+def measures_of(
+    part: Predictions,
+    target: Target,
+    *,
+    thresholds: tuple[float, ...],
+    extent: Extent = _DEFAULT,
+    averaged: Averaged | None = None,
+) -> ClassMeasures:
+    """Figures of one target, ready for any weighting of the patients; ``part`` holds its labelled samples.
+
+    ``averaged`` says which classes means are over, so that figures of different samples can be compared.
+    """
+    truth, prob = part.y_true[target.name], part.y_prob[target.name]
+    unit, units = patient_units(part.patient_id)
+    if target.kind == "binary":
+        return BinaryMeasures(truth, prob, unit=unit, units=units, threshold=thresholds[0], extent=extent)
+    is_ordinal = target.kind == "ordinal"
+    if target.is_exclusive and are_many(len(target.classes), part.n):
+        return ManyClassMeasures(
+            truth, prob, unit=unit, units=units, classes=target.classes, is_ordinal=is_ordinal, averaged=averaged
+        )
+    if target.is_exclusive:
+        return MulticlassMeasures(
+            truth,
+            prob,
+            unit=unit,
+            units=units,
+            classes=target.classes,
+            is_ordinal=is_ordinal,
+            extent=extent,
+            averaged=averaged,
+        )
+    return MultilabelMeasures(
+        truth,
+        prob,
+        unit=unit,
+        units=units,
+        thresholds=thresholds,
+        classes=target.classes,
+        extent=extent,
+        averaged=averaged,
+    )
+
+
+def same_means(several: Sequence[ClassMeasures]) -> Averaged:
+    """Return the classes that the means of all of them are over."""
+    return {name: np.logical_and.reduce([one.averaged[name] for one in several]) for name in several[0].averaged}
+
+
+def figures_of(
+    part: Predictions,
+    target: Target,
+    *,
+    thresholds: tuple[float, ...],
+    settings: EvaluationConfig,
+    averaged: Averaged | None = None,
+) -> dict[str, Figure]:
+    """Figures with the interval of the bootstrap, and beside it those that need no resampling."""
+    extent = Extent(settings.max_fpr, settings.prevalence)
+    measures = measures_of(part, target, thresholds=thresholds, extent=extent, averaged=averaged)
+    figures, others = bootstrap_figures(measures, Bootstrap.of(settings)), measures.analytic(settings.confidence)
+    figures = with_edges(figures, edges=measures.at_edge(settings.confidence), means=measures.means())
+    figures = {k: replace(_with_notes(k, figure, measures), others=others.get(k, ())) for k, figure in figures.items()}
+    if isinstance(measures, ManyClassMeasures):
+        figures = {name: _analytic_instead(figure) for name, figure in figures.items()}
+    return figures | measures.calibration(settings.confidence)
+
+
+def _with_notes(name: str, figure: Figure, measures: ClassMeasures) -> Figure:
+    """The figure with its caveat, and without an interval that would rest on one patient."""
+    if np.isnan(figure.value):
+        return figure
+    if reason := measures.withheld(name):
+        figure = replace(figure, low=np.nan, high=np.nan, reason=reason, method="")
+    return replace(figure, reason="; ".join(text for text in (measures.caveat(name), figure.reason) if text))
+
+
+def _analytic_instead(figure: Figure) -> Figure:
+    """A figure without a bootstrap interval with the first of the others, where there is one."""
+    if not figure.others or not np.isnan(figure.low):
+        return figure
+    first, *rest = figure.others
+    return replace(figure, low=first.low, high=first.high, method=first.method, reason="", others=tuple(rest))
+
+
+def thresholds_of(point: OperatingPoint, target: Target) -> tuple[float, ...]:
+    """Thresholds of one target, checked: one for binary, K for multilabel (NaN: no decision), none for exclusive ones.
+
+    Raises:
+        EvaluationError: the point lacks the target, or has another number of thresholds than it needs.
+    """
+    if target.is_exclusive:
+        return ()
+    if target.name not in point.thresholds:
+        raise EvaluationError(
+            f"The operating point has no threshold for the target {target.name!r}. "
+            f"{nearest(target.name, list(point.thresholds))} Choose one with choose_operating_point.",
+            key=target.name,
+        )
+    thresholds = tuple(float(t) for t in point.thresholds[target.name])
+    if len(thresholds) != target.outputs or np.isinf(thresholds).any():
+        raise EvaluationError(
+            f"The operating point needs {target.outputs} finite (NaN: no decision) thresholds for {target.name!r}. "
+            f"Received: {list(thresholds)}.",
+            key=target.name,
+        )
+    return thresholds
+
+
+def validation_figures(predictions: Predictions) -> dict[str, float]:
+    """Compute what training watches, without intervals: ``val_auroc``, ``val_average_precision`` and ``val_loss``.
+
+    Each is the mean over the targets of the mean over the classes that can be judged: for ``val_loss``, the log loss of
+    the probabilities, those with a label, otherwise those with positive and negative samples. Where others are left
+    out, ``val_classes_judged`` and ``val_classes_left_out`` count both. A figure that no class defines is NaN.
+    """
+    names = {"val_auroc": "auroc", "val_average_precision": "average_precision", "val_loss": "log_loss"}
+    found: dict[str, list[float]] = {key: [] for key in names}
+    judged = left_out = 0
+    for target in predictions.targets:
+        asked = questions_of(predictions, target)
+        both, labelled = (
+            [one.class_name for one in asked if not one.missing()],
+            [one.class_name for one in asked if one.n],
+        )
+        judged, left_out = judged + len(both), left_out + len(asked) - len(both)
+        part = predictions.select(predictions.labelled(target))
+        measures = measures_of(part, target, thresholds=(0.5,) * target.outputs)
+        values = measures.values(np.ones((1, measures.units)))
+        for key, name in names.items():
+            is_whole = target.kind == "binary" or (target.is_exclusive and name == "log_loss")
+            classes = labelled if name == "log_loss" else both
+            ends = [""] if is_whole and classes else [f"_{one}" for one in classes]
+            if ends:
+                found[key].append(float(np.mean([values[f"{name}{end}"][0] for end in ends])))
+    figures = {key: float(np.mean(values)) if values else float("nan") for key, values in found.items()}
+    return figures | ({"val_classes_judged": judged, "val_classes_left_out": left_out} if left_out else {})

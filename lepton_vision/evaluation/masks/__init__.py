@@ -1,0 +1,1 @@
+"""Evaluation of masks: overlap, surfaces, lesions."""

@@ -1,0 +1,1 @@
+"""Runtimes beside torch, and bundles exported for them."""

@@ -1,0 +1,54 @@
+"""What training watches: a few figures of the validation split, without intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from lepton_vision.config import Config
+from lepton_vision.evaluation.masks.evaluation import overlap_figures
+from lepton_vision.inference.predictor import examine_network
+from lepton_vision.inference.whole_volumes import on_wholes
+from lepton_vision.training.features import FixedStages, UpperPart
+from lepton_vision.types import Batch
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from torch.utils.data import DataLoader
+
+    from lepton_vision.models.assemble import AnyNetwork
+    from lepton_vision.models.device import Precision
+from lepton_vision.evaluation.classes.figures import validation_figures
+
+
+def make_validator(
+    config: Config,
+    val_loader: DataLoader[Batch] | None,
+    *,
+    fixed: FixedStages,
+    device: torch.device,
+    precision: Precision,
+) -> Callable[[AnyNetwork], dict[str, float]]:
+    """What training calls after each epoch; with cached features the fixed stages are not run again."""
+
+    def validate(network: AnyNetwork) -> dict[str, float]:
+        if val_loader is None:
+            return {}
+        is_cached = config.train.cache_features
+        seen = UpperPart(network, fixed.count) if is_cached else _on_wholes(network, config, device=device)
+        batches = fixed.loader(network, val_loader) if is_cached else val_loader
+        found = examine_network(seen, batches, targets=config.targets, device=device, precision=precision)
+        figures = {} if found.predictions is None else validation_figures(found.predictions)
+        if found.overlap is not None and config.segmentation is not None:
+            figures |= overlap_figures(found.overlap, config.segmentation.names)
+        return figures
+
+    return validate
+
+
+def _on_wholes(network: AnyNetwork, config: Config, *, device: torch.device) -> nn.Module:
+    """What predicts the batches of a validation loader: whole volumes where masks are compared, or slices stacked."""
+    if config.volume is None or not (config.segmentation is not None or config.sees_slabs):
+        return network
+    return on_wholes(network, config).to(device)

@@ -1,0 +1,20 @@
+"""What a model said, and what was decided from it; never imports torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lepton_vision._lazy import resolver
+
+if TYPE_CHECKING:
+    from lepton_vision.predictions.operating_point import OperatingPoint as OperatingPoint
+    from lepton_vision.predictions.operating_point import PointFigures as PointFigures
+    from lepton_vision.predictions.predictions import Predictions as Predictions
+
+_HOMES = {
+    "OperatingPoint": "operating_point",
+    "PointFigures": "operating_point",
+    "Predictions": "predictions",
+}
+__all__ = sorted(_HOMES)
+__getattr__ = resolver(__name__, _HOMES)

@@ -1,0 +1,109 @@
+"""Columns of tables of predictions: our names, and what other tools call the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lepton_vision.errors import EvaluationError, nearest
+from lepton_vision.types import Target
+
+Columns = dict[str, Any]
+"""Cells by column: lists, or arrays of numbers."""
+
+# Words that mean one thing only. A "prediction" may be a probability or a decision, so it is to be named.
+_ALIASES: dict[str, tuple[str, ...]] = {
+    "image_id": (
+        *("image", "id", "imageid", "image_name", "image_path", "filename", "file_name", "file", "path", "case_id"),
+        *("case", "sample_id", "sample", "uid", "sop_instance_uid", "sopinstanceuid", "accession_number"),
+    ),
+    "patient_id": ("patient", "patientid", "subject", "subject_id", "subjectid", "participant_id", "person_id"),
+    "y_true": ("label", "truth", "ground_truth", "groundtruth", "gt", "true_label", "reference", "y", "outcome"),
+    "y_prob": (
+        *("prob", "probability", "score", "y_score", "y_pred_proba", "y_proba", "proba", "pred_prob", "prob_1"),
+        *("probability_1", "predicted_probability", "positive_probability", "confidence", "likelihood"),
+    ),
+}
+
+
+def names_of(target: Target, is_only: bool) -> tuple[list[str], list[str]]:
+    """Columns of the labels and of the probabilities of one target."""
+    if target.kind == "binary":
+        return (["y_true"], ["y_prob"]) if is_only else ([f"y_true_{target.name}"], [f"y_prob_{target.name}"])
+    prob = [f"y_prob_{target.name}_{name}" for name in target.classes]
+    if target.is_exclusive:
+        return [f"y_true_{target.name}"], prob
+    return [f"y_true_{target.name}_{name}" for name in target.classes], prob
+
+
+def held_names(target: Target, table: Columns, *, is_only: bool) -> tuple[list[str], list[str]]:
+    """Columns of labels and probabilities that the table has: with the target's name, or plain ones of the only target.
+
+    Names that are not there are those of ``names_of``, for the message.
+    """
+    found: tuple[list[str], list[str]] = ([], [])
+    for names, kind, ours in zip(found, ("y_true", "y_prob"), names_of(target, is_only), strict=True):
+        per_class = target.kind == "multilabel" or (kind == "y_prob" and target.kind != "binary")
+        ends = [f"_{one}" for one in target.classes] if per_class else [""]
+        for own, end in zip(ours, ends, strict=True):
+            plain = [f"{kind}{end}"] if is_only or target.kind == "multilabel" else []
+            names.append(next((one for one in (f"{kind}_{target.name}{end}", *plain) if one in table), own))
+    return found
+
+
+def renamed(columns: Columns, stated: Mapping[str, str] | None, *, targets: Sequence[Target]) -> Columns:
+    """Columns under our names: those that are ``stated``, and those that only one column can be.
+
+    Args:
+        columns: by the names of the file.
+        stated: name in the file by our name.
+        targets: what is predicted; () where it is not known.
+
+    Raises:
+        EvaluationError: a stated column is not there, or two columns may be the same.
+    """
+    stated = dict(stated or {})
+    for name in stated.values():
+        if name not in columns:
+            raise EvaluationError(f"The column {name!r} is missing. {columns_present(columns, name)}", key=name)
+    ours = {theirs: name for name, theirs in stated.items()}
+    table = {ours.get(name, name): values for name, values in columns.items() if name not in stated or name in ours}
+    is_binary = len(targets) == 1 and targets[0].kind == "binary"
+    has_other = any(name.startswith(("y_true_", "y_prob_")) for name in table)
+    for name, aliases in _ALIASES.items():
+        if name in table or (name in ("y_true", "y_prob") and has_other and not is_binary):
+            continue
+        if is_binary:  # as our own tables of scores and of several targets have it
+            aliases = *aliases, f"{name}_{targets[0].name}", *([f"{targets[0].name}_probability"] * (name == "y_prob"))
+        found = [one for one in table if one not in stated and _plain(one) in map(_plain, aliases)]
+        if len(found) > 1:
+            raise EvaluationError(
+                f"Expected one column {name!r}. Received: {', '.join(map(repr, found))}, which may all be meant. "
+                f"Name it: --columns {name}={found[0]} (columns= in Python).",
+                key=name,
+            )
+        table = {name if one in found else one: values for one, values in table.items()}
+    return table
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def completed(table: Columns, other: Columns) -> Columns:
+    """The table with the patients and labels of ``other`` where it has none, by ``image_id``.
+
+    An image that ``other`` does not have gets none; whoever compares the two refuses it.
+    """
+    lacks = [name for name in other if name == "patient_id" or name.startswith("y_true")]
+    lacks = [name for name in lacks if name not in table]
+    if not lacks or "image_id" not in table or "image_id" not in other:
+        return table
+    row = {str(one): k for k, one in enumerate(other["image_id"])}
+    places = [row.get(str(one)) for one in table["image_id"]]
+    return table | {name: [None if k is None else other[name][k] for k in places] for name in lacks}
+
+
+def columns_present(columns: Iterable[str], name: str) -> str:
+    """End of a message about a missing column: the nearest one that is there, or all of them, and how to name it."""
+    return nearest(name, list(columns)).replace("Expected one of", "Columns present")

@@ -1,0 +1,1 @@
+"""DICOM files in, Image and header facts out: the doorway to pydicom."""

@@ -1,0 +1,129 @@
+"""Figures by subgroup on one scale: a forest plot made of table rows, so that names stay text and fit a phone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from lepton_vision.evaluation.classes.analyses import Gap, Subgroup, SubgroupColumn
+from lepton_vision.evaluation.classes.evaluation import Evaluation
+from lepton_vision.reporting.classes.analyses import show
+from lepton_vision.reporting.classes.case_words import count_cases, unit_of
+from lepton_vision.reporting.classes.view import Shown, is_known, number, show_figure
+from lepton_vision.reporting.wording import term
+from lepton_vision.types import Target
+
+_SHOWN = ("auroc", "sensitivity", "specificity")
+_SHOWN_OF_NAMES = ("auroc", "accuracy", "balanced_accuracy")
+
+
+@dataclass(frozen=True, slots=True)
+class ForestRow:
+    """One subgroup.
+
+    Attributes:
+        value: its name.
+        n: "120 images of 40 patients".
+        is_small: too small to judge.
+        figure: what was found.
+    """
+
+    value: str
+    n: str
+    is_small: bool
+    figure: Shown
+
+
+@dataclass(frozen=True, slots=True)
+class Forest:
+    """One figure of one target in the subgroups of one column.
+
+    Attributes:
+        title: the figure, with its target where there are several.
+        lowest: where the scale begins, as text; it ends at 1.
+        whole: the figure of all images.
+        rows: one by subgroup.
+        gap: the largest difference in words, or "".
+    """
+
+    title: str
+    lowest: str
+    whole: Shown
+    rows: tuple[ForestRow, ...]
+    gap: str
+
+
+@dataclass(frozen=True, slots=True)
+class ForestGroup:
+    """All forests of one column.
+
+    Attributes:
+        column: name of the column.
+        forests: by figure.
+        warnings: what limits the comparison.
+    """
+
+    column: str
+    forests: tuple[Forest, ...]
+    warnings: tuple[str, ...]
+
+
+def forest_groups(evaluation: Evaluation) -> list[ForestGroup]:
+    """Return one group for each column that subgroups were formed by."""
+    return [_group(evaluation, column) for column in evaluation.analyses.subgroups or ()]
+
+
+def _group(evaluation: Evaluation, column: SubgroupColumn) -> ForestGroup:
+    forests = []
+    for target in evaluation.targets:
+        keys = _SHOWN_OF_NAMES if target.is_exclusive else _SHOWN
+        forests += [_forest(evaluation, target, column, key=key) for key in keys if _has(column, target, key)]
+    return ForestGroup(column.column, tuple(forests), column.warnings)
+
+
+def _has(column: SubgroupColumn, target: Target, key: str) -> bool:
+    return any(key in one.figures.get(target.name, {}) for one in column.subgroups)
+
+
+def _forest(evaluation: Evaluation, target: Target, column: SubgroupColumn, *, key: str) -> Forest:
+    name = term(key, target.kind).name
+    title = f"{target.name}: {name}" if len(evaluation.targets) > 1 else name
+    gaps = [gap for gap in column.gaps if (gap.target, gap.figure) == (target.name, key)]
+    whole = show_figure(key, evaluation.figures.get(target.name, {}).get(key), kind=target.kind)
+    rows = [_row(one, target, key=key, unit=unit_of(evaluation)) for one in column.subgroups]
+    known = [shown.scale[1] for shown in (whole, *(row.figure for row in rows)) if shown.scale]
+    lowest = min(10.0 * math.floor(min(known, default=0.0) / 10.0), 90.0)
+    return Forest(
+        title,
+        f"{lowest / 100.0:g}",
+        _stretch(whole, lowest),
+        tuple(replace(row, figure=_stretch(row.figure, lowest)) for row in rows),
+        _gap(gaps[0]) if gaps else "",
+    )
+
+
+def _stretch(shown: Shown, lowest: float) -> Shown:
+    """The same figure on a scale that begins at ``lowest`` percent."""
+    if shown.scale is None:
+        return shown
+    value, low, high = (round(100.0 * (x - lowest) / (100.0 - lowest), 2) for x in shown.scale)
+    return replace(shown, scale=(value, low, high))
+
+
+def _row(subgroup: Subgroup, target: Target, *, key: str, unit: str) -> ForestRow:
+    figure = show_figure(key, subgroup.figures.get(target.name, {}).get(key), kind=target.kind)
+    counted = count_cases(subgroup.n, subgroup.n_patients, unit=unit)
+    return ForestRow(subgroup.value, counted, subgroup.is_small, figure)
+
+
+def _gap(gap: Gap) -> str:
+    if not is_known(gap.difference.value):
+        return ""
+    text = f"Largest gap: {gap.highest} less {gap.lowest}, {show(gap.difference)}"
+    if not is_known(gap.p):
+        return f"{text}; not tested."
+    return f"{text}; p = {_p(gap.p)}, corrected for all gaps tested {_p(gap.p_holm)} ({gap.test}, Holm)."
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else number(value)

@@ -1,0 +1,260 @@
+"""Scoring on a cluster: the doorway to ray.
+
+Ray Data hands parts of the inputs to actors, each of which holds the bundle; a part is scored into a folder of its own
+with its own ledger (``parts``). An actor that is lost is started again by Ray, anywhere, and its part goes on from the
+shards that are there. The rows are merged at the end: the same as those of a run on one machine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lepton_vision.errors import ConfigError, LeptonError, MissingExtraError, ScoringError
+from lepton_vision.models.bundle import Bundle
+from lepton_vision.readers.identity import key_check
+from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
+from lepton_vision.scoring.batch import Progress, Settings
+from lepton_vision.scoring.cluster.parts import (
+    bring_together,
+    list_run,
+    merge_parts,
+    part_name,
+    part_settings,
+    plan_run,
+    score_share,
+    start_over,
+)
+from lepton_vision.scoring.dicom.segmentation import Code
+from lepton_vision.scoring.inputs.inputs import Inputs
+from lepton_vision.scoring.inputs.path_map import write_path_map
+from lepton_vision.scoring.masks.folder import MaskFormat
+from lepton_vision.scoring.outputs import PARTS, Sides
+from lepton_vision.scoring.sink import ShardFormat, failed_rows, scored_ids
+from lepton_vision.scoring.summary import FailureLimit, ScoreSummary, refuse_share
+from lepton_vision.scoring.superseded import supersede_in
+
+INPUTS_PER_PART = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where a run is computed.
+
+    Attributes:
+        address: of a Ray cluster, e.g. "ray://head:10001" or "auto"; empty starts one on this machine that ends with
+            the run.
+        actors: processes that score at most; None is one for each CPU (or GPU) of the cluster.
+        cpus: CPUs, and threads of torch, of an actor.
+        gpus: GPUs of an actor.
+        inputs_per_part: what a lost actor's successor is handed at once.
+    """
+
+    address: str = ""
+    actors: int | None = None
+    cpus: int = 1
+    gpus: float = 0.0
+    inputs_per_part: int = INPUTS_PER_PART
+
+
+def score_on_ray(
+    bundle: Bundle | str | Path,
+    inputs: str | Path | Iterable[str | Path],
+    output: str | Path,
+    *,
+    cluster: Cluster | None = None,
+    masks: str | Path | None = None,
+    mask_format: MaskFormat = "auto",
+    reports: str | Path | None = None,
+    report_codes: Mapping[str, Code] | None = None,
+    heat_maps: bool = False,
+    resume: bool = True,
+    file_format: ShardFormat = "parquet",
+    max_failures: float = 1.0,
+    path_map: str | Path | None = None,
+    include: Collection[str] | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> ScoreSummary:
+    """Score files and folders with the actors of a Ray cluster: the rows and files of ``score``, each exactly once.
+
+    All machines see inputs, output and the folders for masks and reports under the same paths and share the key of the
+    ids (``LEPTON_VISION_ID_KEY``). A run that was killed goes on when it is repeated; which of several images of one id
+    has the mask or report may then be another than on one machine.
+
+    Args:
+        bundle: see ``score``.
+        inputs: see ``score``.
+        output: see ``score``.
+        cluster: where; None is this machine.
+        masks: see ``score``.
+        mask_format: see ``score``.
+        reports: see ``score``.
+        report_codes: see ``score``.
+        heat_maps: see ``score``.
+        resume: see ``score``.
+        file_format: see ``score``; actors write Parquet, and the rows become CSV where they are merged.
+        max_failures: see ``score``.
+        path_map: see ``score``.
+        include: see ``score``.
+        limits: see ``score``.
+        progress: called with (inputs done, all inputs, failed inputs of this run) as parts end.
+        settings: of ``score``: workers, batch_size, device, precision, engine, shard_rows, retry_failed. Name an
+            engine: parts of different engines are not merged.
+
+    Raises:
+        ConfigError: see ``score``; or an actor has another key.
+        MissingExtraError: ray is not installed.
+        ScoringError: see ``score``; or the cluster cannot be reached or lost a part more often than Ray tries.
+        TooManyFailuresError: see ``score``.
+
+    Example:
+        >>> score_on_ray("bundle", "/data/inbox", "/data/scores", cluster=Cluster("auto"))  # doctest: +SKIP
+    """
+    chosen = part_settings(settings)
+    refuse_share(max_failures)
+    bundle, output = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle), Path(output).absolute()
+    bundle = bundle if include is None else bundle.with_include(include)
+    sides = Sides.asked(masks, mask_format, reports=reports, codes=report_codes, heat_maps=heat_maps)
+    if not resume:
+        start_over(output, sides=sides)
+    sides = plan_run(bundle, output, sides=sides)
+    found = list_run(bundle, inputs, output, masks=sides.masks, reports=sides.reports, limits=limits)
+    if path_map is not None:
+        write_path_map(found, path_map)
+    merged: dict[str, Any] = {"masks": sides.masks, "reports": sides.reports, "file_format": file_format}
+    if any((output / PARTS).glob("*/part-*.parquet")):
+        bring_together(bundle, output, sides=sides, file_format=file_format, inputs=found)  # of a run that was killed
+    replaced = supersede_in(output, found, sides=sides, bundle=bundle, retry_failed=chosen.retry_failed)
+    chosen = replace(chosen, retry_failed=False)  # a part that goes on after a loss
+    pending = found.keep(~np.isin(found.path_ids, scored_ids(output)))
+    if len(pending):
+        where, stop = cluster or Cluster(), FailureLimit(max_failures, len(found), failed_rows([output]))
+        stop.check(0, rows=0)  # of an earlier run
+        task = _Task(bundle, pending, output, -(-len(pending) // where.inputs_per_part), limits, sides, chosen, stop)
+        done, failed = len(found) - len(pending), 0
+        with closing(_run(task, where)) as parts:
+            for part in parts:
+                done, failed = done + part["inputs"], failed + part["failed"]
+                if progress is not None:
+                    progress(done, len(found), failed)
+                stop.check(failed, rows=0)
+    return replace(merge_parts(bundle, output, inputs=found, max_failures=max_failures, **merged), replaced=replaced)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What every actor needs."""
+
+    bundle: Bundle
+    inputs: Inputs
+    output: Path
+    parts: int
+    limits: Limits
+    sides: Sides
+    settings: Settings
+    stop: FailureLimit
+    key_check: str = field(default_factory=key_check)
+
+    def run(self, part: int) -> dict[str, int]:
+        """Score one part; return how many inputs it has and how many rows failed."""
+        if key_check() != self.key_check:
+            raise ConfigError(
+                "Expected the same key of pseudonymous ids on all machines. Received: another one. Set "
+                "LEPTON_VISION_ID_KEY to one secret text everywhere.",
+                key="LEPTON_VISION_ID_KEY",
+            )
+        own = self.inputs.keep(np.arange(len(self.inputs)) % self.parts == part)
+        how: dict[str, Any] = {"sides": self.sides, "settings": self.settings, "limits": self.limits, "stop": self.stop}
+        summary = score_share(own, self.output, part_name(part, self.parts), bundle=self.bundle, **how)
+        return {"inputs": len(own), "failed": sum(summary.failed.values())}
+
+
+class _Actor:
+    """Keeps the bundle between parts."""
+
+    def __init__(self, task: Any) -> None:
+        import ray
+
+        self._task: _Task = ray.get(task)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        found = [self._task.run(int(part)) for part in batch["part"]]
+        return {name: np.array([one[name] for one in found]) for name in ("inputs", "failed")}
+
+
+def _run(task: _Task, cluster: Cluster) -> Generator[dict[str, int]]:
+    """Counts of each part as it ends."""
+    with _connected(cluster) as ray:
+        actors = cluster.actors or max(1, int(ray.cluster_resources().get("GPU" if cluster.gpus else "CPU", 1)))
+        parts = ray.data.from_items([{"part": part} for part in range(task.parts)], override_num_blocks=task.parts)
+        counts = parts.map_batches(
+            _Actor,
+            fn_constructor_args=(ray.put(task),),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(actors, task.parts)),
+            num_cpus=cluster.cpus,
+            num_gpus=cluster.gpus or None,
+        )
+        try:
+            for row in counts.iter_rows():
+                yield {name: int(value) for name, value in row.items()}
+        except Exception as error:
+            cause = _cause(error)
+            if isinstance(cause, LeptonError):
+                raise cause from None
+            raise ScoringError(
+                f"The cluster did not finish the run ({type(error).__name__}). Rows written so far are safe; repeat "
+                "the command to go on."
+            ) from None
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error that an actor raised, below those of Ray around it."""
+    while not isinstance(error, LeptonError) and (below := getattr(error, "cause", None) or error.__cause__):
+        error = below
+    return error
+
+
+@contextmanager
+def _connected(cluster: Cluster) -> Iterator[Any]:
+    """Ray, connected for the time being; it reports its use to nobody."""
+    kept = os.environ.get("RAY_USAGE_STATS_ENABLED")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        try:
+            import ray
+            import ray.data
+        except ImportError:
+            raise MissingExtraError("ray", extra="ray", key="on") from None
+        was_there = ray.is_initialized()
+        try:
+            if not was_there:
+                ray.init(address=cluster.address or None, log_to_driver=False, **_local(cluster))
+        except Exception as error:  # its text holds addresses
+            raise ScoringError(
+                f"The Ray cluster cannot be reached or started ({type(error).__name__}). Check the address.", key="on"
+            ) from None
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        try:
+            yield ray
+        finally:
+            if not was_there:
+                ray.shutdown()
+    finally:
+        if kept is None:
+            del os.environ["RAY_USAGE_STATS_ENABLED"]
+        else:
+            os.environ["RAY_USAGE_STATS_ENABLED"] = kept
+
+
+def _local(cluster: Cluster) -> dict[str, Any]:
+    """What only a cluster that is started here can be told."""
+    return {} if cluster.address else {"include_dashboard": False, "num_cpus": cluster.actors}

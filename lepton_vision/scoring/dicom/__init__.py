@@ -1,0 +1,1 @@
+"""DICOM results of a scoring run: segmentations, reports, heat maps. The doorway to highdicom."""

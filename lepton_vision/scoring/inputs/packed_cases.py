@@ -1,0 +1,59 @@
+"""Cases of several channels whose files are members of archives or objects in a store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from lepton_vision.readers.channels import case_path, check_complete, join_channels, split_name, suffixes_of
+from lepton_vision.readers.limits import Limits
+from lepton_vision.scoring.inputs.packed_series import open_place
+from lepton_vision.scoring.inputs.places import Place
+from lepton_vision.types import Image
+
+_Case = tuple[str, int, PurePosixPath]
+
+
+def group_cases(places: Iterable[Place], channels: Sequence[str]) -> list[Place]:
+    """One place for each case, that of its first channel that is there, with those of all its files.
+
+    Args:
+        places: members, objects, and others, which stay what they are.
+        channels: see ``channels.suffixes_of``.
+    """
+    found: dict[_Case | int, dict[str, Place]] = {}
+    for number, place in enumerate(places):
+        is_packed = place.kind in ("member", "object") and not place.reason
+        name = case_path(place.name, channels) if is_packed else None
+        if name is None:
+            found[number] = {"": place}
+            continue
+        case = (place.path if place.kind == "member" else "", place.copy, name)
+        found.setdefault(case, {})[split_name(place.name)[0]] = place
+    return [_first(case, files, channels) for case, files in found.items()]
+
+
+def _first(case: _Case | int, files: dict[str, Place], channels: Sequence[str]) -> Place:
+    if isinstance(case, int):
+        return files[""]
+    stem = split_name(case[2])[0]
+    of_channels = [files.get(stem + suffix) for suffix in suffixes_of(channels)]
+    first = next(place for place in of_channels if place is not None)
+    return replace(first, case=json.dumps([place.text if place else "" for place in of_channels]))
+
+
+def read_packed_case(place: Place, channels: Sequence[str], *, read: Callable[[Path], Image], limits: Limits) -> Image:
+    """Read each file of a case, one on disk at a time, and put them together as ``channels.read_case`` does.
+
+    Raises:
+        ReadError: one cannot be fetched, unpacked or read; else as ``channels.read_case``.
+    """
+    texts = json.loads(place.case)
+    check_complete(list(map(bool, texts)), channels)
+    images = []
+    for text in texts:
+        with open_place(Place.of_text(text), limits=limits) as path:
+            images.append(read(path))
+    return join_channels(images, channels)

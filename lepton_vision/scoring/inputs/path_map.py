@@ -1,0 +1,49 @@
+"""From the ``path_id`` of a row back to its file: a table for the one who scored, and for nobody else."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+from lepton_vision.errors import ScoringError
+from lepton_vision.files import guarded
+from lepton_vision.scoring.inputs.inputs import Inputs
+from lepton_vision.scoring.inputs.packed_series import PackedSeries
+
+_COLUMNS = ("path_id", "path", "member", "frame", "image_id", "patient_id")
+
+
+def write_path_map(inputs: Inputs, target: str | Path) -> None:
+    """Write a CSV, readable by its owner alone (mode 0600), since paths and ids may name patients.
+
+    Columns: path_id, path, member, frame, and the image_id and patient_id of a manifest as they stand there; rows of
+    scores have pseudonyms in their place.
+
+    Args:
+        inputs: as ``list_inputs`` found them; a series has a line for each of its files, a member of an archive the
+            path of the archive and its own name, an object its URL.
+        target: file to write.
+
+    Raises:
+        ScoringError: the file cannot be written.
+    """
+    target = Path(target)
+    try:
+        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w", newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            target.chmod(0o600)
+            writer = csv.writer(file)
+            writer.writerow(_COLUMNS)
+            for one in inputs:
+                place = one.place
+                if isinstance(one.series, PackedSeries):
+                    rows = [(one.path_id, each.path, each.member, "", "", "") for each in one.series.places]
+                elif place is None:
+                    rows = [(one.path_id, path.as_posix(), "", "", "", "") for path in one.files]
+                else:
+                    frame = "" if place.frame is None else str(place.frame)
+                    rows = [(one.path_id, place.path, place.member, frame, place.image_id, place.patient_id)]
+                writer.writerows([guarded("" if cell is None else str(cell)) for cell in row] for row in rows)
+    except OSError as error:
+        raise ScoringError(f"Cannot write the path map: {error.strerror}. Name another file.", path=target) from None
