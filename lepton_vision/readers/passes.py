@@ -55,14 +55,15 @@ def find_passes(planes: Sequence[Plane], distances: FloatArray) -> Passes | None
         return None
     swept = {k: sweeps([values[k] for values in traits], distances) for k in (*_ORDERED, TIME) if k in varying}
     found = [k for k, runs in swept.items() if runs and (words or k != TIME)]
+    doubt = "" if words else ", and no Spacing Between Slices or Slice Thickness that says whether they are one run"
     if found:
-        doubt = "" if words else ", and no Spacing Between Slices or Slice Thickness that says whether they are one run"
         return Passes(found, swept[found[0]], doubt)
-    if words != "spacing":
+    if words == "thickness":  # slices that overlap
         return None
     along = np.argsort(distances, kind="stable")
-    mixed = [k for k in _ORDERED if k in varying and _turns([traits[number][k] for number in along])]
-    return Passes(mixed, []) if mixed else None
+    ordered = {k: [traits[number][k] for number in along] for k in _ORDERED if k in varying}
+    mixed = [k for k, values in ordered.items() if _turns(values) and (words or len(set(values)) == len(values))]
+    return Passes(mixed, [], doubt) if mixed else None
 
 
 def _farther(planes: Sequence[Plane], steps: FloatArray) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -61,6 +62,21 @@ def test_two_passes_or_one_that_took_every_other_slice_first_are_refused(trait: 
     assert suffixes(planes) == {"": 12}
 
 
+@pytest.mark.parametrize("passes", [3, 4, 6])
+def test_many_passes_or_one_in_as_many_turns_are_refused_where_no_length_tells(passes: int) -> None:
+    """Each slice at a moment of its own: 12 slices in 3 to 6 passes that lie between each other."""
+    planes = [
+        plane(2.5 * (passes * k + n), "trigger", 600 * n + 7 * k) for n in range(passes) for k in range(12 // passes)
+    ]
+    with pytest.raises(
+        ReadError, match="12 kinds of trigger time between each other, and no Spacing Between"
+    ) as caught:
+        stack_planes(planes)
+    assert caught.value.reason == "mixed_slices"
+    told = [replace(one, thickness_mm=2.5) for one in planes]
+    assert stack_planes(told).depth == 12
+
+
 def test_times_in_no_order_are_refused_where_the_header_says_that_neighbours_lie_farther_apart() -> None:
     moments = [31, 18, 44, 9, 27, 50, 3, 39, 12, 21, 48, 6]
     planes = [plane(2.5 * k, "trigger", moment, between_mm=5.0) for k, moment in enumerate(moments)]
@@ -79,7 +95,7 @@ def test_times_in_no_order_are_refused_where_the_header_says_that_neighbours_lie
     two_passes("time"),
     [plane(2.5 * k, "trigger", 17 * k, between_mm=5.0) for k in range(12)],  # resampled: a distance of before
     [plane(2.5 * k, "trigger", 900 - 17 * k) for k in range(12)],
-    [plane(2.5 * k, "trigger", (31 * k) % 12) for k in range(12)],  # moments of the heart beat
+    [plane(2.5 * k, "trigger", (31 * k) % 12, thickness_mm=2.5) for k in range(12)],  # moments of the heart beat
     [plane(2.5 * k, "trigger", 3, between_mm=5.0) for k in range(12)],
 ])  # fmt: skip
 def test_one_pass_stays_one_volume(planes: list[Plane]) -> None:
