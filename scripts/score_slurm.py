@@ -18,7 +18,8 @@ def main(parts: str, bundle: str, output: str, *inputs: str) -> None:
         print(merge_parts(bundle, output, inputs=list_run(bundle, inputs, output)).to_dict())
     else:  # name the engine and its precision: nodes may differ in what they would choose
         part = int(os.environ["SLURM_ARRAY_TASK_ID"])
-        done = score_part(bundle, inputs, output, part=part, parts=int(parts), engine="torch", precision="fp32")
+        how = {"engine": "torch", "precision": "fp32", "tune_process": True}
+        done = score_part(bundle, inputs, output, part=part, parts=int(parts), **how)
         print("nothing left" if done is None else done.to_dict())
 
 

@@ -6,7 +6,8 @@ import lepton_vision as lv
 
 
 def main(manifest: str, config: str, run_dir: str) -> None:
-    bundle = lv.fit(lv.Config.from_yaml(config), lv.Manifest.load(manifest), run_dir=run_dir, resume=True)
+    rows = lv.Manifest.load(manifest)
+    bundle = lv.fit(lv.Config.from_yaml(config), rows, run_dir=run_dir, resume=True, tune_process=True)
     print(bundle.bundle_id, bundle.provenance["validation"])
 
 

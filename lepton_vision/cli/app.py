@@ -63,8 +63,10 @@ def demo(
 ) -> None:
     """Run the whole path on a synthetic DICOM study: write, scan, split, train, evaluate, score an inbox."""
     from lepton_vision.demo import run_demo
+    from lepton_vision.models.allocator import keep_freed_memory
     from lepton_vision.progress.bars import Console
 
+    keep_freed_memory()
     with Console(quiet=as_json) as console:
         result = run_demo(out, patients=patients, seed=seed, epochs=epochs, progress=console.progress)
     print_facts(result, as_json=as_json)
@@ -194,7 +196,8 @@ def train(
         settings = settings.override("model.weights=none", f"model.init_from={json.dumps(str(init_from))}")
     table = Manifest.load(manifest)
     with Console(quiet=as_json) as console:
-        bundle = fit(settings, table, run_dir=run_dir, resume=resume, device=device, progress=console.progress)
+        how: dict[str, Any] = {"resume": resume, "device": device, "tune_process": True}
+        bundle = fit(settings, table, run_dir=run_dir, progress=console.progress, **how)
     point = None if bundle.operating_point is None else bundle.operating_point.to_dict()
     facts = {"bundle": str(run_dir / "bundle"), "bundle_id": bundle.bundle_id, "operating_point": point}
     facts |= dict(bundle.provenance["validation"])
@@ -226,6 +229,7 @@ def run(
 ) -> None:
     """Train and evaluate a study in one go: scan, split, audit, train, choose, evaluate; over seeds or folds."""
     from lepton_vision.errors import ConfigError
+    from lepton_vision.models.allocator import keep_freed_memory
     from lepton_vision.pipeline.folds import run_seeds
     from lepton_vision.progress.bars import Console
 
@@ -234,6 +238,7 @@ def run(
     except ValueError:
         raise ConfigError(f"--seeds takes whole numbers with commas. Received: {seeds!r}.", key="seeds") from None
     settings = _load_config(config, assignments, tilt=tilt, gaps=gaps)
+    keep_freed_memory()
     with Console(quiet=as_json) as console:
         result = run_seeds(
             settings,

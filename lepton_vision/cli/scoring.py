@@ -113,7 +113,7 @@ def score(
     how |= {"batch_size": batch_size, "engine": engine, "precision": precision, "device": device}
     how |= {"file_format": file_format, "shard_rows": shard_rows, "path_map": path_map}
     how["include"] = None if include is None else split_names(include)
-    how |= {"gaps": gaps, "tilt": tilt, "retry_failed": retry_failed}
+    how |= {"gaps": gaps, "tilt": tilt, "retry_failed": retry_failed, "tune_process": True}
     how["max_failures"] = 1.0 if max_failures is None else max_failures
     how["limits"] = _limits(max_file_gb, max_archive_gb, max_ratio=max_ratio, max_megapixels=max_megapixels)
     if on == "ray":

@@ -11,13 +11,14 @@ import sys
 from collections.abc import Callable, Sized
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
-from threading import Lock
+from threading import Barrier, Lock
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.pace import Pace, Way
+from lepton_vision.types.held import Held
 
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
@@ -28,7 +29,7 @@ class Streams:
 
     torch keeps the number of threads of a step for each thread that calls it, and for all threads still to come. A step
     asks for the interpreter some sixty times, and waits each time for up to a turn of another thread, 5 ms as Python
-    begins; with turns of 0.1 ms a scoring run is 1.03 times as fast. ``close`` puts both numbers back.
+    begins; with turns of 0.1 ms a scoring run is 1.03 times as fast, see ``SHORT_TURNS``.
 
     Args:
         engine: what runs the steps; other runtimes than torch have a fixed number of threads, and only streams.
@@ -41,12 +42,12 @@ class Streams:
 
     def __init__(self, engine: Engine, *, way: Way | None = None) -> None:
         self.engine = engine
-        self._threads, self._turn = torch.get_num_threads(), sys.getswitchinterval()
-        sys.setswitchinterval(min(self._turn, 0.0001))
+        threads = torch.get_num_threads()
         self._way: Way = way or "streams"
         self._pace = Pace(window=2 * engine.streams) if way is None and engine.has_free_threads else None
         self._lock = Lock()
-        self._pools = {"streams": _pool(engine.streams, engine.threads), "steps": _pool(1, self._threads)}
+        self._pools = {"streams": _pool(engine.streams, engine.threads), "steps": _pool(1, threads)}
+        torch.set_num_threads(threads)  # of threads still to come, too: those of the pools have started
         self._running: list[Future[Any]] = []
         self._before: list[Future[Any]] = []
 
@@ -79,12 +80,30 @@ class Streams:
             pool.shutdown(wait=False, cancel_futures=True)
         for pool in self._pools.values():
             pool.shutdown(wait=True)
-        torch.set_num_threads(self._threads)
-        sys.setswitchinterval(self._turn)
 
 
 def _pool(count: int, threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, "lepton-step", initializer=torch.set_num_threads, initargs=(threads,))
+    """Threads that have started, each with its number of threads for torch."""
+    pool, all_there = ThreadPoolExecutor(count, "lepton-step"), Barrier(count)
+
+    def start() -> None:
+        torch.get_num_threads()  # a thread that has never asked takes over the number of the process later on
+        torch.set_num_threads(threads)
+        all_there.wait()
+
+    for one in [pool.submit(start) for _ in range(count)]:
+        one.result()
+    return pool
+
+
+def _shorten_turns() -> Callable[[], None]:
+    turn = sys.getswitchinterval()
+    sys.setswitchinterval(min(turn, 0.0001))
+    return lambda: sys.setswitchinterval(turn)
+
+
+SHORT_TURNS = Held(_shorten_turns)
+"""Turns of 0.1 ms for the interpreter's threads, all of the process's, while any thread is inside."""
 
 
 def _open(steps: list[Future[Any]]) -> list[Future[Any]]:

@@ -8,6 +8,7 @@ import torch
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
+from lepton_vision.models.device import OWN_RANDOM_STATE
 from lepton_vision.models.ensemble import Ensemble
 from lepton_vision.models.evidence import FIGURES
 from lepton_vision.models.heads import Heads
@@ -69,7 +70,7 @@ def _make_heads(config: Config, encoder: Encoder, targets: Sequence[Target]) -> 
     """Heads that see pooled features, or what the masks say; these leave the masks the start that they have alone."""
     if config.segmentation is None or config.segmentation.mode != "evidence":
         return Heads(encoder.width, targets, dropout=config.model.dropout)
-    with torch.random.fork_rng(devices=[]):
+    with OWN_RANDOM_STATE, torch.random.fork_rng(devices=[]):
         return Heads(FIGURES * len(config.segmentation.structures), targets, dropout=config.model.dropout)
 
 

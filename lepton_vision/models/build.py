@@ -10,6 +10,7 @@ from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, WeightsError
 from lepton_vision.models.assemble import AnyNetwork, make_network
 from lepton_vision.models.bundle import Bundle
+from lepton_vision.models.device import OWN_RANDOM_STATE
 from lepton_vision.models.weights import load_encoder_state, load_weights
 from lepton_vision.types import Target
 
@@ -39,7 +40,7 @@ def build_model(config: Config, *, channels: int | None = None, targets: Sequenc
         >>> model(torch.zeros(2, 1, 224, 224)).logits["finding"].shape
         torch.Size([2, 1])
     """
-    with torch.random.fork_rng(devices=[]):  # the CPU generator alone is used, so no other one is touched
+    with OWN_RANDOM_STATE, torch.random.fork_rng(devices=[]):  # the CPU generator alone is used: no other is touched
         torch.default_generator.manual_seed(config.train.seed)
         network = make_network(config, channels=channels, targets=targets)
     if config.model.init_from is not None:

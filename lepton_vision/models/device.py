@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from lepton_vision.errors import ConfigError
+from lepton_vision.types.held import Held
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -112,30 +112,6 @@ def autocast(device: torch.device | str, precision: Precision) -> contextlib.Abs
     return cast if device.type != "cuda" else _together(cast, true_float32(device))
 
 
-class _Held:
-    """A setting that holds while any thread is inside, and is then as it was; the process has only one.
-
-    Args:
-        hold: makes the setting and returns what takes it back.
-    """
-
-    def __init__(self, hold: Callable[[], Callable[[], None]]) -> None:
-        self._hold, self._inside, self._lock = hold, 0, threading.Lock()
-        self._undo: Callable[[], None] = lambda: None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._inside:
-                self._undo = self._hold()
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                self._undo()
-
-
 def _forbid_tf32() -> Callable[[], None]:
     cudnn: Any = torch.backends.cudnn
     _hear_of_tf32()
@@ -168,8 +144,15 @@ def _fix_choice() -> Callable[[], None]:
     return undo
 
 
-_NO_TF32 = _Held(_forbid_tf32)
-_FIXED_CHOICE = _Held(_fix_choice)
+def _keep_random_state() -> Callable[[], None]:
+    state = torch.get_rng_state()
+    return lambda: torch.set_rng_state(state)
+
+
+OWN_RANDOM_STATE = Held(_keep_random_state)
+"""torch's random state is put back once no thread is inside; ``fork_rng`` alone puts back what another thread drew."""
+_NO_TF32 = Held(_forbid_tf32)
+_FIXED_CHOICE = Held(_fix_choice)
 
 
 def true_float32(device: torch.device) -> contextlib.AbstractContextManager[None]:

@@ -20,6 +20,7 @@ from lepton_vision.manifest.labels import require_labels
 from lepton_vision.manifest.mask_values import check_masks
 from lepton_vision.manifest.patients import warn_unknown
 from lepton_vision.models import Bundle, build_model
+from lepton_vision.models.allocator import keep_freed_memory
 from lepton_vision.models.bundle_files import is_bundle
 from lepton_vision.models.device import choose_device, choose_precision
 from lepton_vision.models.troubles import explain_troubles
@@ -48,6 +49,7 @@ def fit(
     cache_dir: str | Path | None = None,
     stated: float | None = 0.5,
     progress: Progress | bool | None = True,
+    tune_process: bool = False,
 ) -> Bundle:
     """Train on the train split, choose everything on the val split, and keep the result in ``run_dir/bundle``.
 
@@ -65,6 +67,9 @@ def fit(
         stated: without validation, the probability that is called positive; None leaves the bundle without a point.
         progress: called with (stage, done, total, note). True shows bars in a terminal, lines in a notebook, and
             nothing elsewhere; False or None shows nothing.
+        tune_process: make training on a CPU faster by a setting of the whole process that cannot be taken back: memory
+            that is freed is kept for the next step, see ``keep_freed_memory``. False leaves the process as it is; the
+            command line sets it.
 
     Returns:
         The bundle, also on disk.
@@ -86,6 +91,8 @@ def fit(
 
     run_dir, config = Path(run_dir), with_repairs(with_kinds(with_targets(config, manifest), manifest), manifest)
     check_cached(config.train)
+    if tune_process:
+        keep_freed_memory()
     check_masks(manifest, config.segmentation)
     manifest, audit = check_leakage(config, manifest)
     subgroup_columns(manifest, config.evaluation.subgroups)  # better refused now than after the training

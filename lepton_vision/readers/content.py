@@ -13,7 +13,8 @@ from typing import BinaryIO
 from lepton_vision.errors import ReadError
 from lepton_vision.readers import nifti as volume
 from lepton_vision.readers.dicom.header import is_dicom
-from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, guard, quiet
+from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, guard
+from lepton_vision.readers.quiet import quiet
 
 _HEAD_BYTES = 1024
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0)

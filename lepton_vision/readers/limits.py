@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import re
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
-from typing import Any
-
-from pydicom import config as pydicom_config
+from functools import partial
 
 from lepton_vision.errors import ConfigError, LeptonError, ReadError
 
@@ -125,9 +119,6 @@ class Clock:
 
 
 DEFAULT_LIMITS = Limits()
-_OF_READERS = re.compile(r"(pydicom|highdicom|tifffile|PIL|nibabel|pylibjpeg|openjpeg)(\.|$)")
-for _name in ("tifffile", "PIL.ImageFile", "PIL.PngImagePlugin", "PIL.TiffImagePlugin", "PIL.PcxImagePlugin"):
-    logging.getLogger(_name)  # known before the first file of its kind, so that it is silent there too
 
 
 def check_size(*sizes: int, limits: Limits, itemsize: int = 0, held: int = 0) -> None:
@@ -201,60 +192,3 @@ def guard(what: str, *, reason: str) -> Iterator[None]:
         raise ReadError(f"{what}: {text}.", reason="missing" if is_of_system else reason) from None
     except BaseException as error:
         raise ReadError(f"{what} ({type(error).__name__}).", reason=reason) from None
-
-
-def _loggers() -> tuple[logging.Logger, ...]:
-    """Loggers of the packages that read files, those of their modules included."""
-    return _loggers_among(len(logging.Logger.manager.loggerDict))
-
-
-@lru_cache(maxsize=1)
-def _loggers_among(_count: int) -> tuple[logging.Logger, ...]:
-    """As ``_loggers``; looked up anew where the process has got more loggers."""
-    known = list(logging.Logger.manager.loggerDict.items())
-    return tuple(one for name, one in known if _OF_READERS.match(name) and isinstance(one, logging.Logger))
-
-
-class _Quiet:
-    """Silences what reads files (warnings, and loggers at DEBUG, quote headers and texts) while any thread is inside.
-
-    Counted, so that threads that overlap do not restore each other's settings; nothing is changed outside.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._depth = 0
-        self._saved: tuple[Any, ...] = ()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._depth += 1
-            if self._depth > 1:
-                return
-            settings = pydicom_config.settings
-            caught = warnings.catch_warnings()
-            caught.__enter__()
-            warnings.filterwarnings(
-                "ignore", module=r"(pydicom|highdicom|tifffile|PIL|nibabel|lepton_vision\.readers)(\.|$)"
-            )
-            # Not ``setLevel``: it empties the caches of all loggers of the process, a tenth of a millisecond a file.
-            loggers = [logger for logger in _loggers() if not logger.disabled]
-            self._saved = (caught, loggers, settings, settings._reading_validation_mode)
-            for logger in loggers:
-                logger.disabled = True
-            # Values of the wrong form are no reason to refuse an image, and checking them takes a third of the time.
-            settings.reading_validation_mode = pydicom_config.IGNORE
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._depth -= 1
-            if self._depth:
-                return
-            caught, loggers, settings, mode = self._saved
-            settings._reading_validation_mode = mode
-            for logger in loggers:
-                logger.disabled = False
-            caught.__exit__(None, None, None)
-
-
-quiet = _Quiet()

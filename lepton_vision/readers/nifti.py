@@ -20,7 +20,8 @@ import numpy.typing as npt
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.facts import FileFacts, no_facts
 from lepton_vision.readers.identity import Digest, id_of_digest
-from lepton_vision.readers.limits import Clock, Limits, check_size, guard, quiet
+from lepton_vision.readers.limits import Clock, Limits, check_size, guard
+from lepton_vision.readers.quiet import quiet
 from lepton_vision.readers.versions import package_version
 from lepton_vision.types import Geometry, Image, Pixels, Window
 

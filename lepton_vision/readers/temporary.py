@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.limits import Limits
+from lepton_vision.types.held import Held
 
 _CHUNK = 2**20
 _OPEN_FILES = 65536
@@ -19,16 +20,21 @@ _DESCRIPTORS = Path("/proc/self/fd")
 _numbers = itertools.count(1)
 
 
-def allow_many_files() -> None:
-    """Let the process hold as many files as the system lets it: a temporary file is one that is held open."""
+def _allow_many_files() -> Callable[[], None]:
     try:
         import resource
     except ImportError:  # not on Windows
-        return
+        return lambda: None
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return lambda: None
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+MANY_FILES = Held(_allow_many_files)
+"""As many open files as the system lets the process have, while any thread is inside: a temporary one is held open."""
 
 
 @contextmanager

@@ -20,13 +20,14 @@ from lepton_vision.files import check_folder, check_place
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.runtimes.choice import load_engine, warn_of_difference
 from lepton_vision.inference.samples import read_ahead
-from lepton_vision.inference.streams import Streams, streams_here
+from lepton_vision.inference.streams import SHORT_TURNS, Streams, streams_here
 from lepton_vision.inference.volume_masks import VolumeSegmenter
 from lepton_vision.models.allocator import keep_freed_memory
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.archives import forget_archives
 from lepton_vision.readers.identity import key_check
-from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, quiet
+from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
+from lepton_vision.readers.quiet import quiet
 from lepton_vision.readers.series import check_repairs
 from lepton_vision.scoring.cases import remove_cases, write_cases
 from lepton_vision.scoring.dicom.segmentation import Code
@@ -77,6 +78,7 @@ def score(
     gaps: GapChoice | None = None,
     tilt: TiltChoice | None = None,
     retry_failed: bool = False,
+    tune_process: bool = False,
     limits: Limits = DEFAULT_LIMITS,
     progress: Progress | None = None,
 ) -> ScoreSummary:
@@ -128,6 +130,9 @@ def score(
         gaps: of series, "fill" or "refuse", see ``readers.read_series``; None is what the bundle was trained with.
         tilt: of series, "shear" or "refuse"; the same.
         retry_failed: whether inputs whose row failed are scored again.
+        tune_process: make the run faster by settings of the whole process: memory that is freed is kept for the next
+            step, which cannot be taken back (see ``keep_freed_memory``), and the interpreter's threads take turns of
+            0.1 ms until the run ends. False leaves the process as it is; the command line sets it.
         limits: what an input may cost; one above it is a row with the reason ``too_large``.
         progress: called with (inputs done, all inputs, failed inputs).
 
@@ -145,7 +150,8 @@ def score(
     """
     bundle, output = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle), Path(output)
     bundle = bundle if include is None else bundle.with_include(include)
-    settings = Settings(workers, batch_size, device, precision, engine, shard_rows, gaps, tilt, retry_failed)
+    how: dict[str, Any] = {"retry_failed": retry_failed, "tune_process": tune_process}
+    settings = Settings(workers, batch_size, device, precision, engine, shard_rows, gaps, tilt, **how)
     settings.check()
     refuse_share(max_failures)
     asked = Sides.asked(masks, mask_format, reports=reports, codes=report_codes, heat_maps=heat_maps)
@@ -190,6 +196,7 @@ class Settings:
     gaps: GapChoice | None = None
     tilt: TiltChoice | None = None
     retry_failed: bool = False
+    tune_process: bool = False
 
     def check(self) -> None:
         """Refuse what cannot be.
@@ -228,12 +235,14 @@ def score_into(
 ) -> ScoreSummary:
     """Score inputs that were found into a folder; arguments as for ``score``, checked."""
     started = time.perf_counter()
-    keep_freed_memory()
-    runtime = (recorded_engine(output) if settings.engine == "auto" and resume else None) or settings.engine
-    network = _load(bundle, replace(settings, engine=runtime), masks=sides.masks is not None)
-    job = {"format": file_format, "bundle_id": bundle.bundle_id, "engine": engine_name(*network)} | sides.job()
-    schema = sides.schema(bundle)
     with ExitStack() as held:
+        if settings.tune_process:
+            keep_freed_memory()
+            held.enter_context(SHORT_TURNS)
+        runtime = (recorded_engine(output) if settings.engine == "auto" and resume else None) or settings.engine
+        network = _load(bundle, replace(settings, engine=runtime), masks=sides.masks is not None)
+        job = {"format": file_format, "bundle_id": bundle.bundle_id, "engine": engine_name(*network)} | sides.job()
+        schema = sides.schema(bundle)
         sink = ShardSink(output, schema, job=job, resume=resume, shard_rows=settings.shard_rows)
         held.enter_context(closing(sink))
         replaced = supersede(sink, found, sides=sides, bundle=bundle, retry_failed=settings.retry_failed)

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from lepton_vision.config import Config
 from lepton_vision.errors import TrainingError
-from lepton_vision.models.allocator import keep_freed_memory
-from lepton_vision.models.device import choose_device, choose_precision, suited_format
+from lepton_vision.models.device import OWN_RANDOM_STATE, choose_device, choose_precision, suited_format
 from lepton_vision.models.troubles import explain_troubles
 from lepton_vision.training.batch_norms import check_batch_norms
 from lepton_vision.training.checkpoint import Best, CheckpointFolder, Origin
@@ -32,6 +31,7 @@ from lepton_vision.training.optim import WeightAverage, frozen_stages, make_opti
 from lepton_vision.training.run import FitResult, Run, Taken
 from lepton_vision.training.runlog import RunFolder, hold_run
 from lepton_vision.training.step import Stepper, seed_step, take_step
+from lepton_vision.types.held import Held
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -100,7 +100,6 @@ def fit_model(
     """
     check_cached(config.train)
     chosen = choose_device(device)
-    keep_freed_memory()
     with contextlib.ExitStack() as stack:
         stack.enter_context(explain_troubles(TrainingError, further=" Go on with resume (--resume)."))
         stack.enter_context(explain_full_memory(config.train, chosen))
@@ -362,12 +361,17 @@ def _result(run: Run) -> FitResult:
 
 @contextlib.contextmanager
 def _leave_global_state(device: torch.device) -> Iterator[None]:
-    """Give random state and cuDNN's setting back as they were."""
+    """Give random state and cuDNN's setting back as they were, once no thread trains any more."""
     places = [local_device(device).index] if device.type == "cuda" else []
-    benchmark = torch.backends.cudnn.benchmark
-    with torch.random.fork_rng(devices=places):
-        torch.backends.cudnn.benchmark = device.type == "cuda"
-        try:
-            yield
-        finally:
-            torch.backends.cudnn.benchmark = benchmark
+    kernels = _MEASURED_KERNELS if device.type == "cuda" else contextlib.nullcontext()
+    with kernels, OWN_RANDOM_STATE, torch.random.fork_rng(devices=places):
+        yield
+
+
+def _measure_kernels() -> Callable[[], None]:
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    return lambda: setattr(torch.backends.cudnn, "benchmark", before)
+
+
+_MEASURED_KERNELS = Held(_measure_kernels)

@@ -1,5 +1,7 @@
 """Random changes of training images: the doorway to albumentations."""
 
+# ruff: noqa: E402
+
 from __future__ import annotations
 
 import math
@@ -13,9 +15,12 @@ from types import MappingProxyType
 from typing import Any
 
 # albumentations asks the package index for a newer version when it is imported; medical networks must not call out.
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-
+_asked = os.environ.get("NO_ALBUMENTATIONS_UPDATE")
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1" if _asked is None else _asked
 import albumentations as A
+
+if _asked is None:
+    del os.environ["NO_ALBUMENTATIONS_UPDATE"]
 import cv2
 import numpy as np
 

@@ -24,8 +24,8 @@ from lepton_vision.manifest.labels import infer_targets
 from lepton_vision.manifest.mask_values import check_structures
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.image import read_pixels
-from lepton_vision.readers.limits import quiet
 from lepton_vision.readers.mask import LabelMap
+from lepton_vision.readers.quiet import quiet
 from lepton_vision.transforms.cache import PixelCache
 from lepton_vision.transforms.mask_rows import MaskRows
 from lepton_vision.transforms.preprocess import UInt16Pixels, preprocess_image, to_input

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from threading import Barrier, Event, Timer
 
@@ -18,7 +18,7 @@ from lepton_vision.errors import ConfigError
 from lepton_vision.inference import pace
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.runtimes.choice import load_engine
-from lepton_vision.inference.streams import Streams, streams_here
+from lepton_vision.inference.streams import SHORT_TURNS, Streams, streams_here
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.types import Target
 
@@ -42,7 +42,7 @@ def threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("threads")
 def test_steps_meet_and_share_the_threads(bundle: Bundle) -> None:
-    turn, both = sys.getswitchinterval(), Barrier(2)
+    turn, both, other = sys.getswitchinterval(), Barrier(2), ThreadPoolExecutor(1)
 
     def meet() -> int:
         both.wait(timeout=60)  # broken, and so an error, if the other step does not run at the same time
@@ -51,7 +51,12 @@ def test_steps_meet_and_share_the_threads(bundle: Bundle) -> None:
     with closing(Streams(Engine(bundle, device="cpu", streams=2))) as streams:
         assert streams.engine.threads == 2
         assert [one.result() for one in [streams.submit(meet), streams.submit(meet)]] == [2, 2]
-        assert sys.getswitchinterval() < turn
+        assert other.submit(torch.get_num_threads).result() == 4  # of a thread that came later and is none of ours
+        torch.ones(1000, 1000).sum()
+        assert [one.result() for one in [streams.submit(meet), streams.submit(meet)]] == [2, 2]
+        assert sys.getswitchinterval() == turn
+        with SHORT_TURNS, SHORT_TURNS:
+            assert sys.getswitchinterval() < turn
     assert (torch.get_num_threads(), sys.getswitchinterval()) == (4, turn)
 
 

@@ -22,7 +22,8 @@ from lepton_vision.readers.dicom import scan as dicom_scan
 from lepton_vision.readers.dicom.header import open_dicom
 from lepton_vision.readers.dicom.scan import scan_dicom
 from lepton_vision.readers.image import probe, read_image, read_named, read_pixels
-from lepton_vision.readers.limits import Limits, guard, quiet
+from lepton_vision.readers.limits import Limits, guard
+from lepton_vision.readers.quiet import quiet
 
 Make = Callable[..., Path]
 GRAY = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)

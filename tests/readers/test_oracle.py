@@ -25,7 +25,8 @@ from lepton_vision.readers.dicom.decode import read_stored
 from lepton_vision.readers.dicom.header import open_dicom
 from lepton_vision.readers.dicom.layout import PixelLayout, read_layout
 from lepton_vision.readers.image import probe, raw_ids, read_image, read_pixels
-from lepton_vision.readers.limits import Limits, guard, quiet
+from lepton_vision.readers.limits import Limits, guard
+from lepton_vision.readers.quiet import quiet
 
 # What no decoder of ours reads, and why: pydicom itself fails on each but the last.
 REFUSED = {

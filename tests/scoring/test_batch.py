@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import stat
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -230,19 +232,29 @@ def test_a_network_that_gives_no_number_fails_the_row(bundle: Bundle, inbox: Pat
 
 
 def test_a_run_leaves_warnings_and_loggers_as_they_were(bundle: Bundle, inbox: Path, tmp_path: Path) -> None:
-    logger, during = logging.getLogger("pydicom"), list[bool]()
+    logger, during = logging.getLogger("pydicom"), list[int]()
+    beside, heard = ThreadPoolExecutor(1), list[logging.LogRecord]()
+    handler = logging.Handler()
+    handler.emit = heard.append  # type: ignore[method-assign]
+    logger.addHandler(handler)
 
     def progress(done: int, _count: int, _failures: int) -> None:
-        during.append(logger.disabled)
+        logger.warning("of the thread that reads")
+        beside.submit(logger.warning, "of another thread").result()
+        during.append(len(heard))
         if done == 9:
             raise KeyboardInterrupt
 
     filters = list(warnings.filters)
     with pytest.raises(KeyboardInterrupt):
         score(bundle, inbox, tmp_path / "out", batch_size=4, progress=progress)
-    assert all(during)
-    assert not logger.disabled
-    assert list(warnings.filters) == filters
+    logger.removeHandler(handler)
+    assert during == list(range(1, 10))
+    assert {record.getMessage() for record in heard} == {"of another thread"}
+    assert (logger.disabled, logger.filters) == (False, [])
+    before = [one for one in warnings.filters if one in filters]  # imports put others in front
+    assert before == filters
+    assert {type(one[3]) for one in warnings.filters} <= {type(None), str, re.Pattern}
 
 
 def test_gates_and_missing_parts(bundle: Bundle, inbox: Path, tmp_path: Path) -> None:

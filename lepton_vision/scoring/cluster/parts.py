@@ -115,8 +115,8 @@ def score_part(
         max_failures: see ``score``: of the rows of all parts; what failed in others before this one began counts.
         limits: see ``score``.
         progress: see ``score``.
-        settings: of ``score``: workers, batch_size, device, precision, engine, shard_rows, retry_failed. The
-            format of the rows is chosen where they are merged.
+        settings: of ``score``: workers, batch_size, device, precision, engine, shard_rows, retry_failed, tune_process.
+            The format of the rows is chosen where they are merged.
 
     Returns:
         Counts of this part; None where nothing is left to score in it.

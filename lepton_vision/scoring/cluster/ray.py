@@ -133,7 +133,8 @@ def score_on_ray(
     if any((output / PARTS).glob("*/part-*.parquet")):
         bring_together(bundle, output, sides=sides, file_format=file_format, inputs=found)  # of a run that was killed
     replaced = supersede_in(output, found, sides=sides, bundle=bundle, retry_failed=chosen.retry_failed)
-    chosen = replace(chosen, retry_failed=False)  # a part that goes on after a loss
+    # A part that goes on after a loss; and the processes of the actors are ours.
+    chosen = replace(chosen, retry_failed=False, tune_process=True)
     pending = found.keep(~np.isin(found.path_ids, scored_ids(output)))
     if len(pending):
         where, stop = cluster or Cluster(), FailureLimit(max_failures, len(found), failed_rows([output]))

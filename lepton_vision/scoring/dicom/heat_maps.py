@@ -20,7 +20,8 @@ from lepton_vision.inference.cam import grad_cam
 from lepton_vision.inference.explain import can_explain
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.dicom.sources import read_sources, refer_to
-from lepton_vision.readers.limits import Limits, quiet
+from lepton_vision.readers.limits import Limits
+from lepton_vision.readers.quiet import quiet
 from lepton_vision.readers.versions import package_version
 from lepton_vision.scoring.dicom.segmentation import (
     PRODUCT,

@@ -16,7 +16,8 @@ from lepton_vision._version import __version__
 from lepton_vision.errors import ScoringError
 from lepton_vision.files import write_atomic
 from lepton_vision.readers.dicom.sources import SourceFile, read_sources
-from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, quiet
+from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
+from lepton_vision.readers.quiet import quiet
 from lepton_vision.readers.versions import package_version
 from lepton_vision.scoring.dicom.segmentation import (
     AI_FAMILY,

@@ -25,7 +25,8 @@ from lepton_vision._version import __version__
 from lepton_vision.errors import ScoringError
 from lepton_vision.files import atomic_file
 from lepton_vision.readers.dicom.sources import has_place, read_sources, read_time
-from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, quiet
+from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
+from lepton_vision.readers.quiet import quiet
 from lepton_vision.readers.versions import package_version
 from lepton_vision.scoring.dicom.source_slices import PlacedMask, place_on_source
 from lepton_vision.scoring.masks.label_maps import check_labels, mask_suffix

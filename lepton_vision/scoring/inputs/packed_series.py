@@ -25,7 +25,7 @@ from lepton_vision.readers.series_list import (
     tell_left_out,
 )
 from lepton_vision.readers.series_parts import divide_series, volume_files
-from lepton_vision.readers.temporary import allow_many_files
+from lepton_vision.readers.temporary import MANY_FILES
 from lepton_vision.scoring.inputs.places import Place
 from lepton_vision.types import Image
 
@@ -79,8 +79,8 @@ class PackedSeries:
         Raises:
             ReadError: one cannot be fetched or unpacked, or all together are above ``limits.max_archive_bytes``.
         """
-        allow_many_files()
         with ExitStack() as held:
+            held.enter_context(MANY_FILES)
             files, total = list[Path](), 0
             for place in self.places:
                 files.append(held.enter_context(open_place(place, limits=limits)))

@@ -14,7 +14,7 @@ import pytest
 from lepton_vision.errors import ConfigError
 from lepton_vision.models import Bundle
 from lepton_vision.readers.limits import DEFAULT_LIMITS
-from lepton_vision.readers.temporary import allow_many_files
+from lepton_vision.readers.temporary import MANY_FILES
 from lepton_vision.scoring import score
 from lepton_vision.scoring.inputs.inputs import list_inputs
 from tests.scoring.bundles import image_bundle, read, volume_bundle
@@ -138,12 +138,14 @@ def test_a_series_above_the_limit_is_a_row(bundle: Bundle, study: Path, tmp_path
     assert read(tmp_path / "out")["reason"].tolist() == ["too_large"]
 
 
-def test_the_limit_of_open_files_is_raised_to_what_the_system_allows() -> None:
+def test_the_limit_of_open_files_is_raised_to_what_the_system_allows_and_put_back() -> None:
     kept = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = (min(256, kept[1]), kept[1])
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, kept[1]), kept[1]))
-        allow_many_files()
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(65536, kept[1])
+        resource.setrlimit(resource.RLIMIT_NOFILE, few)
+        with MANY_FILES, MANY_FILES:
+            assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(65536, kept[1])
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == few
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, kept)
 
