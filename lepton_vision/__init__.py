@@ -1,4 +1,4 @@
-"""lepton_vision: from medical image files to a trained classifier, an honest test result and scored images.
+"""Training, evaluation and use of medical image classifiers: the package's public names and its data path.
 
 The data path, left to right::
 

@@ -1,4 +1,4 @@
-"""Public names of a package, imported when first used, so that importing a package loads nothing heavy."""
+"""Lazy import of a package's public names, so that importing the package loads nothing heavy."""
 
 from __future__ import annotations
 

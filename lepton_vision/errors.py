@@ -1,4 +1,4 @@
-"""Every error that lepton_vision raises on purpose, as one tree.
+"""Exception classes of lepton_vision, all derived from ``LeptonError``.
 
 An error says what is wrong, what was expected, what was received and what to do. It carries the place
 (``path``, ``row`` or ``key``) as an attribute. The message never holds a full path, a patient name or an

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, under names that stay in their folder; seals, and folders held alone."""
+"""Atomic file writes, safe file names, checksums and folder locks."""
 
 from __future__ import annotations
 

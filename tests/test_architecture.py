@@ -271,6 +271,36 @@ def test_the_rule_of_length_would_notice_a_long_function() -> None:
     assert long_functions("def f():\n" + "\n".join(["    x = 1"] * 40)) == {}
 
 
+def first_line_fault(source: str) -> str:
+    """What is wrong with the first line of a module's docstring; "" where it is a name with a full stop."""
+    line = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    if not line:
+        return "no docstring"
+    if line.split()[0].strip(":,") in {"What", "Where", "Whether", "How", "Which", "Who", "Whose"}:
+        return f"a question, not a name: {line}"
+    return "" if line.endswith(".") else f"no full stop: {line}"
+
+
+def test_every_module_says_in_its_first_line_what_it_is() -> None:
+    faults = {str(path.relative_to(PACKAGE)): first_line_fault(path.read_text(encoding="utf-8")) for path in sources()}
+    assert {name: fault for name, fault in faults.items() if fault} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        ("x = 1", "no docstring"),
+        ('"""What makes two images the same."""', "a question"),
+        ('"""Image hashes"""', "no full stop"),
+        ('"""Image hashes\n\nExact and perceptual."""', "no full stop"),
+        ('"""Image hashes: exact and perceptual."""', ""),
+    ],
+)
+def test_a_poor_first_line_would_be_noticed(source: str, fault: str) -> None:
+    assert first_line_fault(source).startswith(fault)
+    assert bool(first_line_fault(source)) == bool(fault)
+
+
 def test_no_gpl_decoder_is_named() -> None:
     forbidden = "pylibjpeg" + "-libjpeg"
     project = (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")

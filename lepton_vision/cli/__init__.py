@@ -1,4 +1,4 @@
-"""Command line: thin commands over the functions of the library."""
+"""Command-line interface: thin commands over the functions of the library."""
 
 from __future__ import annotations
 

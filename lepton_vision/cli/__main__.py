@@ -1,4 +1,4 @@
-"""Command line, as ``python -m lepton_vision.cli``."""
+"""Entry point of the command-line interface for ``python -m lepton_vision.cli``."""
 
 from lepton_vision.cli.app import main
 

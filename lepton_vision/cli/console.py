@@ -1,4 +1,4 @@
-"""What a person sees while a command runs: progress on stderr, facts on stdout. The doorway to rich."""
+"""Console output of the commands: progress on stderr, results on stdout. The doorway to rich."""
 
 from __future__ import annotations
 

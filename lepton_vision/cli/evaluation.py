@@ -1,4 +1,4 @@
-"""Commands on results: the figures of predictions and masks, and masks in other formats. ``cli`` registers them."""
+"""Commands that evaluate predictions and masks or convert masks, registered by ``cli.app``."""
 
 from __future__ import annotations
 

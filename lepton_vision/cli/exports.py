@@ -1,4 +1,4 @@
-"""The command that writes a bundle for other programs. ``cli`` registers it."""
+"""Command that exports a bundle for other programs, registered by ``cli.app``."""
 
 from __future__ import annotations
 

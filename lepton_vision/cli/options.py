@@ -1,4 +1,4 @@
-"""What the modules of the command line share: options, checks, the printing of results, and how a command ends."""
+"""Shared parts of the command modules: options, checks, output of results, exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``score``."""
+"""Command ``score``: bulk inference with a bundle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands of statistics on predictions: two models on the same cases, and the size of a study."""
+"""Statistics commands: comparison of two models on the same cases, and sample size of a study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One frozen configuration for the whole path, and its sections."""
+"""Configuration of a study: one frozen object and its sections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One configuration for the whole path: frozen, complete, and refused at the first unknown key.
+"""Configuration of a study: frozen, complete, with unknown keys refused.
 
 Read it with ``Config.from_yaml``, change single values with ``override``. Every run folder and every bundle
 keeps the configuration that made it; ``fingerprint`` names it.

@@ -1,4 +1,4 @@
-"""The sections of a configuration."""
+"""Sections of the configuration."""
 
 from __future__ import annotations
 

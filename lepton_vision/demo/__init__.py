@@ -1,4 +1,4 @@
-"""The demo: a synthetic study that goes the whole way."""
+"""Demonstration of the whole path on a synthetic study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo: a synthetic study goes the whole way, from files to reports on classes and masks and a scored inbox."""
+"""Demonstration run on a synthetic study, from files to reports on classes and masks and a scored inbox."""
 
 from __future__ import annotations
 

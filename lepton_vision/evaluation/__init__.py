@@ -1,4 +1,4 @@
-"""Predictions in, figures with intervals out; never imports torch."""
+"""Evaluation of predictions: figures with confidence intervals; never imports torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one inference path: validation, test and scoring."""
+"""Inference: the one path from images to predictions for validation, test and scoring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grad-CAM: where in the image the evidence for a class lies (Selvaraju et al., ICCV 2017, arXiv:1610.02391)."""
+"""Grad-CAM heat maps of the evidence for a class (Selvaraju et al., ICCV 2017, arXiv:1610.02391)."""
 
 from __future__ import annotations
 

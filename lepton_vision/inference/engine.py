@@ -1,4 +1,4 @@
-"""A bundle on a device: images in, calibrated probabilities out.
+"""Inference engine: a bundle on a device, from images to calibrated probabilities.
 
 Every step of the network has the same shape: a batch that is not full is filled up with black images. Kernels are
 chosen by shape, and sums of another kernel differ in their last bits; with one shape an image has the same

@@ -1,4 +1,4 @@
-"""Heat maps for chosen samples: read again, prepared as for the network, and explained by Grad-CAM."""
+"""Grad-CAM heat maps of chosen samples, read and preprocessed as for the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``predict`` is given, as samples to read: rows of a table, files and folders, or images in memory."""
+"""Inputs of ``predict`` as samples: table rows, files and folders, or images in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predicted masks: one on the pixels of each image."""
+"""Masks predicted for images, each on the pixels of its own image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle and images in, masks out: each on the very pixels of its image."""
+"""Mask prediction with a bundle: one mask per image, on the pixels of that image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks predicted of a volume and of its mirror images, averaged."""
+"""Test-time augmentation of volume masks: average over mirror images."""
 
 from __future__ import annotations
 

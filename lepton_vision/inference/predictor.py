@@ -1,4 +1,4 @@
-"""A bundle and samples in, Predictions out: the one way from pixels to probabilities in validation and in test."""
+"""Prediction of samples with a bundle: the one path from pixels to probabilities in validation and test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logits to calibrated probabilities: the one place where sigmoid, softmax and every calibration are applied."""
+"""Conversion of logits to calibrated probabilities: the only place of sigmoid, softmax and calibration."""
 
 from __future__ import annotations
 

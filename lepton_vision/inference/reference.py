@@ -1,4 +1,4 @@
-"""The training images that new ones are compared with: pooled features of a sample of them, and of validation."""
+"""Reference features for novelty detection: pooled features of sampled training images and of validation."""
 
 from __future__ import annotations
 

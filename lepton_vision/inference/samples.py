@@ -1,4 +1,4 @@
-"""Samples to predict: rows of a manifest or plain files, read ahead in threads while the model works."""
+"""Samples for prediction, from manifest rows or plain files, read ahead in threads while the model works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of a manifest that a network has seen once: their probabilities under any calibration, and their features."""
+"""Cached network outputs of manifest rows: features, and probabilities under any calibration."""
 
 from __future__ import annotations
 

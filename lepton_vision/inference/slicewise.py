@@ -1,4 +1,4 @@
-"""A 2-D network on whole volumes, a slice with its neighbours at a time ("2.5-D")."""
+"""Prediction of whole volumes by a 2-D network, slice by slice with neighbouring slices ("2.5-D")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps of an engine side by side.
+"""Parallel streams of inference steps, each on its share of the processors.
 
 One step on all processors waits at the end of each layer for the slowest of them, and reading ahead makes any of them
 slow. Several steps, each on its share of the processors, wait for nobody: what a reader takes is lost once only. Beside

@@ -1,4 +1,4 @@
-"""Masks of whole volumes: each on the very voxels of its file."""
+"""Masks predicted for whole volumes, each on the voxels of its own file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Volumes to predict: NIfTI and multi-frame files, and DICOM series below the folders that are named."""
+"""Volumes for prediction: NIfTI and multi-frame files, and DICOM series found below the named folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What predicts whole volumes, for every view that gives masks of them."""
+"""Predictors of whole-volume masks for every view of a volume."""
 
 from __future__ import annotations
 

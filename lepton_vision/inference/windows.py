@@ -1,4 +1,4 @@
-"""A 3-D network on whole volumes: in overlapping windows where they are larger than one.
+"""Sliding-window inference of a 3-D network on volumes that are larger than one window.
 
 The doorway to MONAI's inferers, which are imported when a volume needs them.
 """
@@ -118,6 +118,6 @@ def _fits(images: Tensor, limits: Sequence[int]) -> bool:
 
 
 def _margins(images: Tensor, size: Sequence[int]) -> list[int]:
-    """Voxels before the volume where it lies in the middle of ``size``, as ``volume_patch.cut_patch`` lays it."""
+    """Voxels before the volume where it lies in the middle of ``size``, as ``patches.cut_patch`` lays it."""
     pairs = zip(images.shape[2:], size, strict=True)
     return [-math.ceil((length - 1) / 2 - wanted / 2) for length, wanted in pairs]

@@ -1,4 +1,4 @@
-"""Which images, whose, which labels, which split."""
+"""Manifest of a data set: images, patients, labels and splits."""
 
 from __future__ import annotations
 

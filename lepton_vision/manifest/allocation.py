@@ -1,4 +1,4 @@
-"""Groups to parts: exact sizes, alike in every trait.
+"""Allocation of groups to parts of exact size, balanced in every trait.
 
 Iterative stratification (Sechidis, Tsoumakas, Vlahavas, "On the Stratification of Multi-Label Data", ECML PKDD 2011)
 with a fixed number of places in each part: the rarest trait is dealt out first, each time to the part that still

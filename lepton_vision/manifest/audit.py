@@ -1,4 +1,4 @@
-"""What must be known before training: leaks between splits, duplicates, contradicting labels, prevalence."""
+"""Audit of a manifest before training: leaks between splits, duplicates, contradicting labels, prevalence."""
 
 from __future__ import annotations
 

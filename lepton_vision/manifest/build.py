@@ -1,4 +1,4 @@
-"""A folder of files to a manifest: every file a row, its labels joined."""
+"""Building of a manifest from a folder: one row per file, with its labels joined."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many samples of each class a split has, and what is said before a training about the classes that it lacks."""
+"""Class counts of the splits, and warnings before training about the classes that a split lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a column of labels cannot be a target as it stands: measurements, spellings, lists, uncertain labels."""
+"""Reasons against a label column as a target: measurements, spellings, lists, uncertain labels."""
 
 from __future__ import annotations
 

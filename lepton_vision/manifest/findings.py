@@ -1,4 +1,4 @@
-"""What an audit found: each finding by itself, equal ones together, and all of them as a table."""
+"""Findings of an audit: single, grouped where equal, and as a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What makes two images the same, exactly and to the eye."""
+"""Image hashes: exact, of the pixel values, and perceptual, of the visual impression."""
 
 from __future__ import annotations
 

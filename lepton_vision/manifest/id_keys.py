@@ -1,4 +1,4 @@
-"""The key that a manifest's ids were made with, beside that of the bundle that meets it."""
+"""Check that the ids of a manifest and of a bundle were made with the same key."""
 
 from __future__ import annotations
 

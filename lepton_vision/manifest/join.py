@@ -1,4 +1,4 @@
-"""A label table joined to the scanned files: by path, UID, pseudonymous image id or patient."""
+"""Join of a label table with the scanned files: by path, UID, pseudonymous image id or patient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which column of a label table names the images, and which images each row names."""
+"""Key column of a label table: its detection, and the images that each row names."""
 
 from __future__ import annotations
 

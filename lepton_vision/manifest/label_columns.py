@@ -1,4 +1,4 @@
-"""Label columns to class indices; unknown stays NaN and is never counted as negative."""
+"""Conversion of label columns to class indices; unknown stays NaN and is never counted as negative."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Label tables from disk, with ids kept as text."""
+"""Reading of label tables from files, with ids kept as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Label columns to class indices; unknown stays NaN and is never counted as negative."""
+"""Targets inferred from the label columns of a manifest, and checks of its labels before training."""
 
 from __future__ import annotations
 

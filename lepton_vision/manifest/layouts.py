@@ -1,4 +1,4 @@
-"""Masks by their names, as public data sets lay them out: which file is the mask of which image."""
+"""File-name layouts of public data sets, which pair each mask with its image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a scan reads and yet takes for no sample: which, how many, and the setting that takes them in."""
+"""Counts of the files that a scan reads but leaves out, each with the setting that includes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels that are lost on the way from the table to the images, told at once."""
+"""Warnings about labels lost between the label table and the images."""
 
 from __future__ import annotations
 

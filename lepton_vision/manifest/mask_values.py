@@ -1,4 +1,4 @@
-"""Whether the values that stand in masks and the structures that are stated have to do with each other."""
+"""Consistency of the values found in masks with the structures of the configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks that a label table names: found, read once, checked against their images, and known by what they hold."""
+"""Masks named by a label table: located, read once, checked against their images, and hashed."""
 
 from __future__ import annotations
 

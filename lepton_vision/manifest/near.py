@@ -1,4 +1,4 @@
-"""Near-duplicates: pairs whose perceptual hashes are close, then compared pixel by pixel.
+"""Near-duplicate images: pairs with close perceptual hashes, confirmed pixel by pixel.
 
 Thresholds were set on BreastMNIST, PneumoniaMNIST, COVID-CT and a brain MR set by looking at the pairs: all pairs of
 at least ``CORRELATION`` and ``DETAIL_CORRELATION`` show one image twice (recompressed, resized, brightened, shifted by

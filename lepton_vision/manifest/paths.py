@@ -1,4 +1,4 @@
-"""Rows of a label table to scanned files by path: in whole folder names, and never across folders."""
+"""Path matching of label rows to scanned files: by whole folder names, never across folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts of paths that look like patient ids: found to be suggested, never taken unasked."""
+"""Parts of paths that look like patient ids: suggested to the user, never applied unasked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose an image is where its header does not say: from a column or a part of the path, named by the user."""
+"""Patient ids from a column or a part of the path named by the user, for headers without one."""
 
 from __future__ import annotations
 

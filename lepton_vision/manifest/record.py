@@ -1,4 +1,4 @@
-"""One file to its manifest rows: header facts, ids and hashes. Runs in worker processes: plain data in and out."""
+"""Manifest rows of one file: header facts, ids and hashes. Runs in worker processes: plain data in and out."""
 
 from __future__ import annotations
 

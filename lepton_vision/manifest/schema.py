@@ -1,4 +1,4 @@
-"""Columns of a manifest and their types; every table is brought to them before it is used or written."""
+"""Column schema of a manifest: names and types, enforced before every use and every write."""
 
 from __future__ import annotations
 

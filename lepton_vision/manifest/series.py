@@ -1,4 +1,4 @@
-"""DICOM series as samples: each one row, its slices no rows of their own."""
+"""DICOM series as samples: one row per series, no rows for its slices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows of a manifest are slices of one volume."""
+"""Grouping of a manifest's rows into the slices of one volume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns of a label table that are no labels: an index, boxes, what was measured or written down beside the image."""
+"""Columns of a label table that are not labels: an index, boxes, measurements, other facts about the image."""
 
 from __future__ import annotations
 

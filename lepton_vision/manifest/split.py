@@ -1,4 +1,4 @@
-"""Splits and folds by patient: stratified, reproducible, refused where a patient would stand on both sides."""
+"""Patient-level splits and folds: stratified and reproducible, never with one patient on both sides."""
 
 from __future__ import annotations
 

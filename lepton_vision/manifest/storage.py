@@ -1,4 +1,4 @@
-"""Manifest tables on disk: Parquet or CSV with the same facts, whole or not there at all, mode 0600."""
+"""Manifest files: Parquet or CSV with the same content, written atomically with mode 0600."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Manifest: one row per sample, rejected files included."""
+"""Manifest table: one row per sample, rejected files included."""
 
 from __future__ import annotations
 

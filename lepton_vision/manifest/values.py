@@ -1,4 +1,4 @@
-"""Values that images hold beside those that their files could hold, and images that a full range leaves in the dark.
+"""Range of the pixel values in use against the range of the file format, and images left dark by it.
 
 Twelve bits in a PNG of sixteen, as many hospitals export X-rays, are a sixteenth of what the file could hold: shown by
 its full range, white is 0.06.

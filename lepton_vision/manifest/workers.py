@@ -1,4 +1,4 @@
-"""Many files through worker processes, in order; a file that kills its worker costs one row, not the scan."""
+"""Ordered processing of many files in worker processes, where a crash costs one row and not the scan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoders, heads and the bundle that a trained model travels in."""
+"""Networks (encoders, heads) and the bundle that stores a trained model."""
 
 from __future__ import annotations
 

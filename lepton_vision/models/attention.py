@@ -1,4 +1,4 @@
-"""Attention over the slices of a volume: which of them the prediction is made of is learnt from the volume's label."""
+"""Attention pooling over the slices of a volume, learnt from the label of the volume."""
 
 from __future__ import annotations
 

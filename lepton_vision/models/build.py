@@ -1,4 +1,4 @@
-"""From a configuration to a network that is ready to be trained."""
+"""Construction of a network that is ready for training, from a configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder that a trained model travels in: weights, configuration, targets, calibration and operating point."""
+"""Bundle of a trained model: weights, configuration, targets, calibration and operating point in one folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two files of a bundle on disk: written whole or not at all, read only when every byte is as it was written.
+"""Files of a bundle on disk: written atomically, and read only if their checksums match.
 
 ``weights.safetensors`` holds tensors, ``bundle.json`` everything else, the checksums of both included. Neither can hold
 code, so a bundle from elsewhere may be opened.

@@ -1,4 +1,4 @@
-"""Segmentation heads: from the encoder's feature maps back to the size of the image, in two or three dimensions."""
+"""Segmentation decoders in two and three dimensions: feature maps of the encoder to masks of the image's size."""
 
 from __future__ import annotations
 

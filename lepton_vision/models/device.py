@@ -1,4 +1,4 @@
-"""Where a network runs and in which number format."""
+"""Device and floating-point precision of a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several networks as one: trained side by side, averaged in use (deep ensembles)."""
+"""Deep ensembles: several networks trained side by side and averaged in use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What predicted masks say about a class: the surest pixel of each structure, and how much of it they show."""
+"""Evidence for a class from predicted masks: largest log odds and area share of each structure."""
 
 from __future__ import annotations
 

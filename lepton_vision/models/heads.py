@@ -1,4 +1,4 @@
-"""One linear head per target on the pooled features."""
+"""Linear classification heads on the pooled features, one per target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoder, heads and decoder: ``forward`` always returns a ModelOutput."""
+"""Network of encoder, heads and decoder, whose ``forward`` always returns a ModelOutput."""
 
 from __future__ import annotations
 

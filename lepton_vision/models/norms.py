@@ -1,4 +1,4 @@
-"""Norm layers that judge every sample by itself, and batch norms folded away."""
+"""Normalisation layers per sample, and folding of batch norms into convolutions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a model is from: facts that may leave the machine."""
+"""Provenance of a model: facts that may leave the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Regions of interest: the image cut to what a predicted mask covers."""
+"""Regions of interest: images cropped to the area of a predicted mask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ResNets of torchvision's design and tensor names: five stages from an image or a volume to a feature vector.
+"""ResNets with torchvision's design and tensor names, for images and volumes, in five stages.
 
 The blocks are written out here because importing torchvision costs a cold process one second (its operators pull in
 ``torch._dynamo``: 1.0 s of 2.2 s, a thousand modules), MONAI eight. The tests hold every backbone against

@@ -1,4 +1,4 @@
-"""A pretrained first convolution for another number of channels or another kernel size: adapted, not discarded."""
+"""Adaptation of a pretrained first convolution to another number of channels or another kernel size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What torch and the system say where a machine cannot go on, in the terms of a user: what is wrong and what to do."""
+"""Out-of-memory and other machine errors of torch, explained in terms of the configuration."""
 
 from __future__ import annotations
 

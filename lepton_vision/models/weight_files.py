@@ -1,4 +1,4 @@
-"""Tensors out of a file, without running anything that the file says."""
+"""Safe reading of tensors from weight files, without executing their content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that an encoder starts from: torchvision's ImageNet weights, a local file, or another model's encoder.
+"""Initial weights of an encoder: torchvision's ImageNet weights, a local file, or another model's encoder.
 
 Every tensor of the encoder is found, or the load fails: there is no silent random start.
 """

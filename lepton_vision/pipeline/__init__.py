@@ -1,4 +1,4 @@
-"""The whole path, where all stages meet.
+"""Pipeline of a study, where all stages meet.
 
 ``fit`` trains one model on a split manifest; ``evaluate_bundle`` looks at one split with it; ``run_study`` goes from
 files to a report.

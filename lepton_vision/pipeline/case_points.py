@@ -1,4 +1,4 @@
-"""Operating points of series, studies or patients: chosen on validation like those of images, and kept beside them."""
+"""Operating points for series, studies or patients, chosen on validation and stored beside those of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choices made on validation once a model is trained: calibration, operating point, novelty."""
+"""Choices made on validation after training: calibration, operating point, novelty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The classes of a study: what is chosen on validation, and what one look at a split gives."""
+"""Classification part of a study: choices on validation, and evaluation of a split."""
 
 from __future__ import annotations
 

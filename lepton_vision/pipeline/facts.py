@@ -1,4 +1,4 @@
-"""Facts without patient data: what a path is, what a bundle is, how many rows a manifest has of what."""
+"""Descriptions of paths, bundles and manifests without patient data."""
 
 from __future__ import annotations
 

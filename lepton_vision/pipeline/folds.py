@@ -1,4 +1,4 @@
-"""One study again and again: over seeds, and over patient-grouped folds whose held-out predictions are pooled."""
+"""Repetition of a study over seeds and over patient-grouped folds, with pooled held-out predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The heads of a joint model beside each other: do label and mask agree, and does the classifier look at the mask?"""
+"""Agreement of a joint model's heads: label against mask, and the classifier's attention against the mask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle in 8 bits that ranks as it did in 32: fitted to one split of a manifest, judged on another."""
+"""Quantisation of a bundle to 8 bits: calibrated on one split of a manifest, verified on another."""
 
 from __future__ import annotations
 

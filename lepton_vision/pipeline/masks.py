@@ -1,4 +1,4 @@
-"""Masks of trained models against the truth: predicted, written, evaluated and shown."""
+"""Segmentation part of a study: masks predicted, written, evaluated and shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preparation of a study: source scanned, targets known, cache found."""
+"""Preparation of a study: scan of the source, targets, cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an evaluation leaves in a folder: predictions, figures, the page, the model card and the checklists."""
+"""Result files of an evaluation: predictions, figures, report page, model card and checklists."""
 
 from __future__ import annotations
 

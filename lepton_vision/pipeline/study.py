@@ -1,4 +1,4 @@
-"""The whole path in one readable file: the only place where all stages meet.
+"""Study from scan to report in one readable file: the only place where all stages meet.
 
 ``fit`` trains one model on a split manifest; ``evaluate_bundle`` looks at one split with it; ``run_study`` goes from
 files to a report.

@@ -1,4 +1,4 @@
-"""What training watches: a few figures of the validation split, without intervals."""
+"""Validation figures during training, without intervals."""
 
 from __future__ import annotations
 

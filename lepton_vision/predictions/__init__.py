@@ -1,4 +1,4 @@
-"""What a model said, and what was decided from it; never imports torch."""
+"""Predictions and the decisions made from them; never imports torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the images of a series, study or patient are joined into one probability: numbers that a bundle carries."""
+"""Aggregation of image probabilities to series, studies or patients, with parameters stored in the bundle."""
 
 from __future__ import annotations
 

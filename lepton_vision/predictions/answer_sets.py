@@ -1,4 +1,4 @@
-"""Rules that turn probabilities into sets of answers; a bundle carries them as plain numbers."""
+"""Prediction-set rules: thresholds that turn probabilities into sets of classes, stored in the bundle."""
 
 from __future__ import annotations
 

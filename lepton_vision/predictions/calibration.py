@@ -1,4 +1,4 @@
-"""Corrections of probabilities that a bundle carries: plain numbers, and the one function that applies them.
+"""Calibration maps of probabilities: parameters stored in the bundle, and the one function that applies them.
 
 They come after the sigmoid or softmax. A temperature is none of them: it divides logits, see ``Bundle.temperatures``.
 """

@@ -1,4 +1,4 @@
-"""Cells of tables of predictions: ids as text, probabilities and labels checked, samples that failed."""
+"""Cell checks of prediction tables: ids as text, probabilities, labels, failed samples."""
 
 from __future__ import annotations
 

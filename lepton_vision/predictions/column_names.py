@@ -1,4 +1,4 @@
-"""Columns of tables of predictions: our names, and what other tools call the same."""
+"""Column names of prediction tables: ours, and the synonyms of other tools."""
 
 from __future__ import annotations
 

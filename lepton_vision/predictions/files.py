@@ -1,4 +1,4 @@
-"""Predictions in CSV and Parquet files, ours and other tools'."""
+"""Prediction files in CSV and Parquet, ours and other tools'."""
 
 from __future__ import annotations
 

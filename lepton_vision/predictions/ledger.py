@@ -1,4 +1,4 @@
-"""The ledger of a run: one line for each look at its test split, so that a report can say how many there were.
+"""Ledger of a run's test evaluations: one line for each, so that a report can state their number.
 
 A test split that was looked at often is no test any more: what was changed in between was chosen on it.
 """

@@ -1,4 +1,4 @@
-"""How far an image lies from those that a model was trained on: what a bundle carries to say so.
+"""Novelty score: distance of an image from the training images in feature space.
 
 The distance to the k-th nearest training image (Ramaswamy, Rastogi and Shim, SIGMOD 2000) in the space of the pooled
 features (Sun, Ming, Zhu and Li, Out-of-distribution detection with deep nearest neighbors, ICML 2022,

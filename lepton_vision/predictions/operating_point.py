@@ -1,4 +1,4 @@
-"""Operating point: where probabilities become decisions."""
+"""Operating point: the threshold that turns a probability into a decision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions of two models on the same cases: read together, put in one order, refused where the cases differ."""
+"""Predictions of two models aligned on the same cases; differing cases are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions: ids, labels and probabilities of one set of samples, checked once and then trusted."""
+"""Predictions of one set of samples: ids, labels and probabilities, validated once."""
 
 from __future__ import annotations
 

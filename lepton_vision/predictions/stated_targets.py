@@ -1,4 +1,4 @@
-"""Targets and subgroups of tables of other tools: as their columns are named, and as a command states them."""
+"""Targets and subgroups of other tools' tables, from their column names or from command-line options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a table of predictions says of itself as a whole: targets, split, bundle, and samples without a row."""
+"""Metadata of a prediction table: targets, split, bundle, and samples without a row."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a person sees while a call runs: the doorway to rich for every stage."""
+"""Progress display for long-running calls: the doorway to rich for every stage."""

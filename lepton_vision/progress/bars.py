@@ -1,4 +1,4 @@
-"""Progress bars on stderr, and lines in notebooks."""
+"""Progress bars on stderr, and progress lines in notebooks."""
 
 from __future__ import annotations
 

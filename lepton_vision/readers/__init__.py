@@ -1,4 +1,4 @@
-"""Files in, Image out: DICOM, NIfTI, PNG, JPEG, TIFF and npz, decided by content."""
+"""Image readers for DICOM, NIfTI, PNG, JPEG, TIFF and npz; the format is recognised by content."""
 
 from __future__ import annotations
 

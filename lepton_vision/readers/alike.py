@@ -1,4 +1,4 @@
-"""Slices of one volume differ in position only; how far two headers may be apart and still say the same."""
+"""Check that the slices of one volume differ in position only, with the tolerances for their headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Channels of a NIfTI volume: components of one file of 4 axes, or several files of one case."""
+"""Channels of a NIfTI volume: components of one file with 4 axes, or several files of one case."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Open a file and name its format by its first bytes, never by its name."""
+"""File format detection by the first bytes, never by the name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether two files of one DICOM instance have the same pixels."""
+"""Comparison of two files of one DICOM instance by their pixels."""
 
 from __future__ import annotations
 

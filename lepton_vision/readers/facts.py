@@ -1,4 +1,4 @@
-"""What a header says about an image without its pixels, and without patient data."""
+"""Header facts of an image, without pixels and without patient data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files below a folder, as every command sees them: links followed, each folder once, and no folder passed over."""
+"""File listing below a folder for every command: links followed, each folder once, no folder skipped silently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The frames of a file one by one, with the file opened and its header parsed once."""
+"""Frame-by-frame reading of a file that is opened and whose header is parsed once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pseudonymous ids: what a header calls a patient, study, series or image stops here.
+"""Pseudonymous ids of patients, studies, series and images.
 
 An id is a keyed hash, so nobody without the key can find out which id a known UID or patient number has got.
 The key comes from the environment variable ``LEPTON_VISION_ID_KEY`` (share it between machines that must agree), or

@@ -1,4 +1,4 @@
-"""One path in, one Image out: the format is decided by the first bytes of the file, never by its name."""
+"""Reading of an Image from a path, in a format recognised by the first bytes, never by the name."""
 
 from __future__ import annotations
 

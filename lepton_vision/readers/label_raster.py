@@ -1,4 +1,4 @@
-"""Labels of PNG, JPEG, TIFF and GIF files: the numbers that are stored, not what a screen shows.
+"""Label masks in PNG, JPEG, TIFF and GIF files: the stored numbers, not the displayed colours.
 
 A palette's index is the label, whatever its colour; 1, 2 and 4 bits are 0 to 1, 3 and 15 and not stretched to 255; a
 TIFF file of 8 bits in which white is zero is not turned. Of 1 bit, white is 1 and black 0, since programs disagree on

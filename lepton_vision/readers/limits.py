@@ -1,4 +1,4 @@
-"""What a file may cost, and how everything that goes wrong while reading becomes one ReadError."""
+"""Resource limits of reading, and the conversion of every failure to a ReadError."""
 
 from __future__ import annotations
 

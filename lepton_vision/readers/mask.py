@@ -1,4 +1,4 @@
-"""Label masks: whole numbers on the grid of their image, checked before anybody relies on them."""
+"""Label masks: whole numbers on the grid of their image, validated on reading."""
 
 from __future__ import annotations
 

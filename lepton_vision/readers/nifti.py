@@ -1,4 +1,4 @@
-"""NIfTI-1 and NIfTI-2 in one file (``.nii``, ``.nii.gz``), two- or three-dimensional.
+"""NIfTI-1 and NIfTI-2 files (``.nii``, ``.nii.gz``), two- or three-dimensional.
 
 Axes keep their stored order: the first NIfTI axis becomes W, the second H, the third D. Nothing is flipped or
 resampled; the fact ``orientation`` says where the stored axes point (e.g. "RAS": W to the right, H to the front, D up).

@@ -1,4 +1,4 @@
-"""MedMNIST-style ``.npz`` files: one array of many images, each of them addressed by member and position."""
+"""MedMNIST-style ``.npz`` files: one array of many images, each addressed by member and position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turn a volume so that its axes grow along the patient's axes: flips and swaps only, no voxel is resampled."""
+"""Reorientation of a volume along the patient's axes: flips and swaps only, no resampling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoded pages of a raster file, what their samples can hold, and how they become the pixels of an Image."""
+"""Decoded pages of a raster file: value range of their samples, and conversion to the pixels of an Image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Passes of a scanner through the same place: told apart by when, and how far apart, their slices were taken."""
+"""Interleaved scanner passes over the same region, separated by the time and spacing of their slices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One slice as its header describes it: size, place in the patient, and what it may differ by from others."""
+"""Plane of one slice from its header: size, position and orientation, traits that may differ between slices."""
 
 from __future__ import annotations
 

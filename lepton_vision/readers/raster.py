@@ -1,4 +1,4 @@
-"""PNG, JPEG and TIFF with 8 or 16 bits, gray or color; an alpha channel is dropped.
+"""PNG, JPEG and TIFF images with 8 or 16 bits, gray or color; an alpha channel is dropped.
 
 Values are as stored (a 16-bit gray PNG gives 0 to 65535), palettes are expanded, and TIFF files in which white is zero
 are turned, so that larger is brighter. EXIF orientation is not applied: labels and masks refer to the stored pixels.

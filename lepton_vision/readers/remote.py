@@ -1,4 +1,4 @@
-"""Objects in a store, named by URL (``s3://bucket/key``): the doorway to fsspec, which brings the stores."""
+"""Objects in a store, named by URL (``s3://bucket/key``): the doorway to fsspec."""
 
 from __future__ import annotations
 

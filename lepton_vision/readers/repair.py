@@ -1,4 +1,4 @@
-"""Repairs of a series on plain arrays: slices shifted back to a straight volume, missing slices interpolated."""
+"""Repairs of a series on plain arrays: sheared slices shifted back, missing slices interpolated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The slices of one DICOM series to one volume: sorted by position, checked, repaired only where that is asked for."""
+"""Assembly of one DICOM series into a volume: sorted by position, checked, repaired only on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which DICOM series lie among some files: one header each is read, no pixel."""
+"""DICOM series among a set of files, found by reading headers only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The slices of one DICOM series to its volumes: what is no slice of them left out, repetitions told apart."""
+"""Division of a DICOM series into volumes: foreign images left out, repetitions separated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the places of single slices to one volume: sorted by position, checked, never guessed (PS3.3 C.7.6.2.1.1).
+"""Stacking of slices by position into one volume: sorted, checked, never guessed (PS3.3 C.7.6.2.1.1).
 
 A slice lies where Image Position and Image Orientation (Patient) say. Instance numbers, file names and slice thickness
 say nothing about places and are not looked at.

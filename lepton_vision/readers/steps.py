@@ -1,4 +1,4 @@
-"""Distances of slices to a regular grid: which slice of the volume each one is, and what lies between."""
+"""Slice positions on a regular grid: index of each slice in the volume, and gaps between slices."""
 
 from __future__ import annotations
 

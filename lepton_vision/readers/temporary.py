@@ -1,4 +1,4 @@
-"""Temporary files without a name: what was fetched or unpacked is gone with the process, even a killed one."""
+"""Unnamed temporary files, which vanish with the process even when it is killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TIFF files, BigTIFF included: which pages are images, and their stored values.
+"""TIFF files, BigTIFF included: selection of the image pages, and their stored values.
 
 tifffile reads the directories and unpacks plain and deflated samples of any type. Pillow decodes 8 bits and less, in
 all compressions and colour spaces, and OpenCV what is left of LZW, PackBits and deflate. What none of them reads is

@@ -1,4 +1,4 @@
-"""What slices at the same places may differ by, and whether a stack of slices mixes several acquisitions."""
+"""Traits by which slices at the same position differ, and detection of mixed acquisitions in a stack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names and versions of decoders, as they are recorded beside the pixels."""
+"""Names and versions of decoders, recorded as provenance of the pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""VOI windows and lookup tables on plain arrays: modality units in, display values in [0, 1] out (PS3.3 C.11.2).
+"""VOI windows and lookup tables on arrays: modality units in, display values in [0, 1] out (PS3.3 C.11.2).
 
 Everything is monotone: a larger pixel is never darker. A MONOCHROME1 file has already been turned by the reader,
 its window with it (``reflect``).

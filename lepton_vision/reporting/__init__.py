@@ -1,4 +1,4 @@
-"""Evaluation in, one self-contained page out: classification (``write_report``) or masks."""
+"""Report pages: one self-contained HTML file from an evaluation of classes (``write_report``) or of masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Curves as matplotlib figures, and as SVG that takes its colours from the page: the doorway to matplotlib.
+"""Drawing of charts with matplotlib, and as SVG in the colours of the page: the doorway to matplotlib.
 
 Every figure has the same size and the same place for its axes, so that figures beside each other line up. No text of
 the user (a class name, a title) is drawn: a ``$`` would be read as mathematics and a glyph may be missing; the page

@@ -1,4 +1,4 @@
-"""Templates in, one file out: what every page shares, and the doorway to jinja2."""
+"""HTML page rendering shared by all reports, from template to file: the doorway to jinja2."""
 
 from __future__ import annotations
 

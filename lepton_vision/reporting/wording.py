@@ -1,4 +1,4 @@
-"""Plain words for figures, reasons and facts: what the page says to a reader who is no statistician."""
+"""Plain wording of figures, reasons and facts for readers who are not statisticians."""
 
 from __future__ import annotations
 

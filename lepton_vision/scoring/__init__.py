@@ -1,4 +1,4 @@
-"""A bundle and new files in, one row for every file out; masks to files that other tools read."""
+"""Bulk scoring of new files with a bundle: one row per file, and masks in formats of other tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Score files with a bundle: one row for every input, whatever happens to it.
+"""Scoring runs: one row for every input, with a reason where it could not be scored.
 
 Threads read and preprocess ahead while the model runs; a file or series that cannot be read becomes a row with a
 reason. Whole shards of rows reach the disk at once, so a killed run goes on where it stopped; the mask that a row names

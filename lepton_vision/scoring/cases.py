@@ -1,4 +1,4 @@
-"""Rows of series, studies and patients beside those of images: made from the shards once a run has come to its end.
+"""Score rows of series, studies and patients, aggregated from the image shards at the end of a run.
 
 Memory is bounded by ``ROWS_AT_ONCE`` rows, or by those of the largest series, study or patient, whatever the shards
 hold: units are divided by a hash of their id into as many parts as that takes, and the shards are read once for each

@@ -1,4 +1,4 @@
-"""Inputs that have rows already, packed: 16 bytes each, where a set of texts takes a hundred."""
+"""Compact set of inputs that already have rows: 16 bytes each instead of a hundred as text."""
 
 from __future__ import annotations
 

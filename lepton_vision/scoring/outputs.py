@@ -1,4 +1,4 @@
-"""What a scoring run writes beside its rows: masks and DICOM reports."""
+"""File outputs of a scoring run beside its rows: masks and DICOM reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a scored row holds: ids, probabilities and decisions, or the reason why there are none."""
+"""Score rows: ids, probabilities and decisions, or the reason for their absence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns of the tables that scoring writes."""
+"""Columns of the score tables."""
 
 from __future__ import annotations
 

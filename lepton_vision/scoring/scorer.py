@@ -1,4 +1,4 @@
-"""Images scored in batches: probabilities and masks in one pass of the network."""
+"""Batch scoring of images: probabilities and masks in one pass of the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows out, each exactly once: a folder of shards that are written whole or not at all.
+"""Output shards of a scoring run: every row exactly once, each shard written atomically.
 
 The shards are their own ledger. A shard appears under its name only when it is complete and on disk, so what a
 killed run leaves behind is a set of whole shards, and the next run skips the inputs that they hold. All rows of an

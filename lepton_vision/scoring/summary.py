@@ -1,4 +1,4 @@
-"""What a scoring run left behind, counted; and whether too much of it failed."""
+"""Summary of a scoring run: counts of its rows, and the check of the failure rate."""
 
 from __future__ import annotations
 

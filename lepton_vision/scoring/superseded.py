@@ -1,4 +1,4 @@
-"""Rows of inputs that are scored again: moved out of the shards, so that readers of the scores see the newest alone.
+"""Archive of outdated score rows: moved out of the shards when their inputs are scored again.
 
 What was known of an input stays in ``_superseded`` of the output folder, told apart by ``source_version``. Rows leave
 before their inputs are scored again: they are written there first, then the shard without them takes the place of the

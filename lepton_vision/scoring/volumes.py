@@ -1,4 +1,4 @@
-"""Volumes scored one after the other: masks on the voxels of their files, probabilities in batches of patches or bags.
+"""Scoring of volumes one after the other: masks on their voxels, probabilities in batches of patches or bags.
 
 At most as many volumes are read ahead as there are threads. Once its mask is written, no more of a volume is kept than
 what the network sees of it for its targets.

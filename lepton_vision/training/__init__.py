@@ -1,4 +1,4 @@
-"""Loaders in, weights out."""
+"""Training: from loaders to weights."""
 
 from __future__ import annotations
 

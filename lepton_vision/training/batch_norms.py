@@ -1,4 +1,4 @@
-"""Whether batch norms have anything to learn from, asked of the configuration before a run begins."""
+"""Check of the configuration before a run: every batch norm must see more than one value per channel."""
 
 from __future__ import annotations
 

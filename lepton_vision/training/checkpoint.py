@@ -1,4 +1,4 @@
-"""Where a run stands, on disk: a file with a checksum, from which training goes on mid-epoch, and the one before it."""
+"""Training checkpoints with checksums: resumption mid-epoch, and the previous checkpoint as a fallback."""
 
 from __future__ import annotations
 

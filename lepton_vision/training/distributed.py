@@ -1,4 +1,4 @@
-"""The processes that ``torchrun`` started, as one value; a single process is a world of one."""
+"""Distributed processes started by ``torchrun``, as one value; a single process is a world of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features of fixed stages on disk, by image: folds, seeds and later runs with the same stages share them."""
+"""Disk cache of frozen-stage features by image, shared by folds, seeds and later runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixed stages see every image once: the stages above them are trained on what they gave.
+"""Cached features of frozen stages: one pass over the images, then training of the stages above.
 
 With all five stages fixed that is a linear probe on pooled features; with fewer, a partly frozen network is fine-tuned
 at the cost of its upper stages. Images are not augmented.

@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish: the running step is finished and written down before training stops."""
+"""Graceful Ctrl-C: the running step is completed and saved before training stops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``fit_model``: loaders in, weights out; one plain loop."""
+"""Training loop: ``fit_model``, from loaders to weights."""
 
 from __future__ import annotations
 

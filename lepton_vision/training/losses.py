@@ -1,4 +1,4 @@
-"""Masked losses, one per target and one of masks: what is unknown contributes nothing, to the loss or to a gradient.
+"""Masked losses, one per target and one for masks: unknown labels add nothing to the loss or its gradient.
 
 The mean is taken over the known labels of a whole optimiser step (all accumulated batches of all processes), so that
 splitting a step into parts changes nothing.

@@ -1,4 +1,4 @@
-"""The loss of predicted masks: Dice and cross entropy, over what is known.
+"""Segmentation loss: Dice and cross entropy over the known voxels.
 
 Every sample is judged by itself, so that neither its size, nor how a step is split into batches changes what it
 contributes; Dice is a mean over the samples that have a structure, cross entropy over all known ones. Voxels that are

@@ -1,4 +1,4 @@
-"""What a run says where a GPU, or the machine, has too little memory for it."""
+"""Out-of-memory errors in terms of the configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The validation figure that decides which epoch is kept, and when training stops."""
+"""Early stopping and choice of the best epoch by a validation figure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is optimised, and how fast: parameter groups, learning rates, frozen stages, averaged weights."""
+"""Optimisation: parameter groups, learning rates, frozen stages, averaged weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the functions of one training run share (position, clock, checkpoint), and what it gives."""
+"""State of a training run (position, clock, checkpoint), and its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run folder: configuration, environment, one row of figures per epoch, TensorBoard events, optional MLflow."""
+"""Run folder: configuration, environment, one row of figures per epoch, TensorBoard events, optional MLflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One optimiser step: forward and backward over the accumulated batches, clipping, the update, the average."""
+"""Optimiser step: forward and backward over the accumulated batches, clipping, update, weight average."""
 
 from __future__ import annotations
 

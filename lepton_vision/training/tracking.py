@@ -1,4 +1,4 @@
-"""MLflow, an extra: used where it is installed and ``MLFLOW_TRACKING_URI`` says where to (the doorway to mlflow)."""
+"""Optional MLflow tracking, enabled by ``MLFLOW_TRACKING_URI``: the doorway to mlflow."""
 
 from __future__ import annotations
 

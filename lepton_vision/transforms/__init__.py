@@ -1,4 +1,4 @@
-"""Image to tensor: deterministic preprocessing, random augmentation, loaders."""
+"""Transforms from image to tensor: deterministic preprocessing, random augmentation, loaders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random changes of training images: the doorway to albumentations."""
+"""Random augmentation of training images: the doorway to albumentations."""
 
 # ruff: noqa: E402
 

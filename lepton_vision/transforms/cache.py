@@ -1,4 +1,4 @@
-"""Decoded images kept on disk: one memory-mapped file that all workers and later runs share."""
+"""Disk cache of decoded images: one memory-mapped file shared by all workers and later runs."""
 
 from __future__ import annotations
 

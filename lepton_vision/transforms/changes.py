@@ -1,4 +1,4 @@
-"""The arithmetic of each random change, on one plane: what ``augment`` draws with albumentations is applied here.
+"""Pixel operations of the augmentations on one plane, with the values that ``augment`` draws by albumentations.
 
 Every function but ``add_noise`` gives what albumentations 2.0.8 gives for the same drawn values (tested for each of
 them), in a third of the time: an image in training needs neither its checks, nor keys for masks, boxes and key points,

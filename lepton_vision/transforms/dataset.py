@@ -1,4 +1,4 @@
-"""Manifest rows to Batch: decode (or take from the cache), augment, normalise."""
+"""Dataset of manifest rows: decode (or take from the cache), augment, normalise, collate to a Batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deterministic steps from a volume to the network's input, and of a mask there and back; no torch.
+"""Deterministic preprocessing of volumes for the network, and of masks there and back; no torch.
 
 A volume that lies in the patient is turned so that W grows to the left, H to the back and D to the head ("LPS"), by
 flips and swaps alone: an oblique one to its nearest axes. A volume without geometry stays as it is stored. Then its

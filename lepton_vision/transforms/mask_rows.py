@@ -1,4 +1,4 @@
-"""The masks of a dataset's rows."""
+"""Masks of a dataset's rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks on their way: values of files to structures, to the network's size with their image, and back again."""
+"""Mask transforms: file values to structures, to the network's size with their image, and back again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Patches of a prepared volume: where they lie, and how they are cut or warped out of it."""
+"""Patches of a preprocessed volume: their positions, and their extraction by cutting or warping."""
 
 from __future__ import annotations
 

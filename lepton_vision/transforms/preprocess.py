@@ -1,4 +1,4 @@
-"""Deterministic steps from an Image to the network's input: window, fit, resize; no torch.
+"""Deterministic preprocessing of images for the network: window, fit, resize; no torch.
 
 The order is fixed: windowing is not linear, so it comes before resizing; averaging clipped display values is what a
 monitor shows, averaging HU first would pull a bright edge below the clip. Everything is float32 until one single

@@ -1,4 +1,4 @@
-"""What each kind of image may go through in training, and whether left and right may be exchanged."""
+"""Augmentation presets by kind of image, and the rule for left–right flips."""
 
 from __future__ import annotations
 

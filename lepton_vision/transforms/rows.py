@@ -1,4 +1,4 @@
-"""What a loader needs to know of each row, in a few arrays.
+"""Row attributes that a loader needs, as a few arrays.
 
 A list of Python objects would be copied page by page into every forked worker, as reading an object writes its
 reference count; arrays are shared. 100,000 rows take a few megabytes.

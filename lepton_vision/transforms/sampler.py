@@ -1,4 +1,4 @@
-"""Which rows an epoch shows, in which order, and the seed of each one's augmentation.
+"""Sampler: the rows of an epoch, their order, and the augmentation seed of each.
 
 Order and seeds follow from (seed, epoch) alone: not from the number of workers, nor from what ran before. A run
 that was stopped in the middle of an epoch goes on with the very samples it would have seen.

@@ -1,4 +1,4 @@
-"""Names that tell left from right: of targets, classes, columns and structures."""
+"""Laterality in names: left and right of targets, classes, columns and structures."""
 
 from __future__ import annotations
 

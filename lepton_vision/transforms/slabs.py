@@ -1,4 +1,4 @@
-"""A slice with its neighbours as the channels of a 2-D network ("2.5-D", arXiv:1704.07239), and masks of slices.
+"""Slabs of neighbouring slices as channels of a 2-D network ("2.5-D", arXiv:1704.07239), and their masks.
 
 Slices lie across the patient, as with ``preprocess_slices``. A slab is what is stacked: the slice in the middle, which
 mask and prediction belong to, and ``volume.context`` neighbours towards the feet and towards the head.

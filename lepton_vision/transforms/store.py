@@ -1,4 +1,4 @@
-"""Prepared volumes kept on disk, one file each, mapped into memory by all workers and later runs."""
+"""Disk cache of preprocessed volumes: one memory-mapped file each, shared by all workers and later runs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Random changes of training volumes: the doorway to monai.transforms, imported where a 3-D training starts only.
+"""Random augmentation of training volumes: the doorway to monai.transforms, imported when needed only.
 
 Values are changed by MONAI. Places are not: its affine counts in voxels, so that turning a stack of thick slices would
 shear it, and works on a patch that was cut already, whose corners then turn black although the volume goes on there.
-``motion`` turns in mm, and ``volume_patch.warp_patch`` samples the whole volume once.
+``motion`` turns in mm, and ``patches.warp_patch`` samples the whole volume once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Manifest rows to batches of volumes: patches in training, whole volumes or their middle otherwise."""
+"""Dataset of volumes: patches in training, whole volumes or their centre otherwise."""
 
 from __future__ import annotations
 

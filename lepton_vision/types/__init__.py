@@ -1,4 +1,4 @@
-"""The values that pass between stages.
+"""Data types that pass between stages.
 
 Axis letters are fixed here and used in every docstring:
 B batch, C channel, D depth (frames or slices), H height (rows), W width (columns), K class, N samples, M mask class.

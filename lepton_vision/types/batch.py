@@ -1,4 +1,4 @@
-"""Batches of a loader, and what a network gives for one."""
+"""Batches of a loader, and the output of a network for one batch."""
 
 from __future__ import annotations
 

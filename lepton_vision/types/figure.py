@@ -1,4 +1,4 @@
-"""Figures: a value with its interval."""
+"""Figure: a value with its confidence interval."""
 
 from __future__ import annotations
 

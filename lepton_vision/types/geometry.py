@@ -1,4 +1,4 @@
-"""Where the voxels of an image lie in the patient."""
+"""Geometry of an image: the position of its voxels in the patient."""
 
 from __future__ import annotations
 

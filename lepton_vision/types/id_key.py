@@ -1,4 +1,4 @@
-"""Keys of pseudonymous ids: what is said of them, and whether two tables were made with one."""
+"""Keys of pseudonymous ids: comparison of the keys of two tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images: pixels with their units, windows and place in the patient."""
+"""Images: pixels with their units, windows and position in the patient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples: where their pixels lie, which split they are in, and what is said of them."""
+"""Samples: location of the pixels, split, and labels."""
 
 from __future__ import annotations
 

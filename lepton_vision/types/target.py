@@ -1,4 +1,4 @@
-"""What a model predicts for a whole image, and the text of results in a terminal."""
+"""Targets: the labels that a model predicts for a whole image, and the text of results in a terminal."""
 
 from __future__ import annotations
 

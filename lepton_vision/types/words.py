@@ -1,4 +1,4 @@
-"""Words of label tables that are no classes: for a blank cell, for the unknown, for the uncertain."""
+"""Vocabulary of label tables for cells that are no classes: blank, unknown, uncertain."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def words(text: str) -> frozenset[str]:
 
 
 # What programs write for a missing value (pandas, R, SQL, spreadsheets): a blank cell in every column of every table.
-# "None" is not here: it may be a class ("no finding"), see ``labels.class_index``.
+# "None" is not here: it may be a class ("no finding"), see ``label_columns.class_index``.
 BLANKS: Final = frozenset({""}) | words("""
     nan, -nan, na, n/a, <na>, nat, null, nil, #n/a, #na, #n/a n/a, 1.#ind, -1.#ind, 1.#qnan, -1.#qnan, #null!, #ref!,
     #div/0!, #value!, #name?, #num!

@@ -1,1 +1,1 @@
-"""Choices made on validation: operating points and calibration."""
+"""Choices made on validation data: operating points and calibration."""

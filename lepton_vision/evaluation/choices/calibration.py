@@ -1,4 +1,4 @@
-"""Fit, on validation, what makes probabilities mean what they say: temperature, Platt's line or an isotonic one."""
+"""Fitting of probability calibration on validation data: temperature, Platt or isotonic."""
 
 from __future__ import annotations
 

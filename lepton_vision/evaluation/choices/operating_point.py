@@ -1,4 +1,4 @@
-"""Choose where probabilities become decisions: on validation, never on test."""
+"""Selection of decision thresholds on validation data, never on test data."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Evaluation of classes: figures, curves, analyses, comparison."""
+"""Evaluation of classification: figures, curves, analyses, comparison."""

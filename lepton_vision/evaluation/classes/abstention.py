@@ -1,4 +1,4 @@
-"""What is gained by leaving the doubtful cases to a reader: risk–coverage curve, its area, and the share referred."""
+"""Selective classification: risk–coverage curve, its area, and the share of cases referred to a reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an evaluation holds beside figures, e.g. calibration, net benefit, prediction sets, subgroups.
+"""Result types of an evaluation's analyses: calibration, net benefit, prediction sets, subgroups and others.
 
 Values only; each is computed in the module of its name. Wherever a result stands "by target name", its tuple has one
 entry for a binary target (the positive class), one for each class of a multilabel target, and for a multiclass target

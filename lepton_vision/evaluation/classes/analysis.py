@@ -1,4 +1,4 @@
-"""Every analysis beside the figures that the data allow, in one place."""
+"""Computation of all analyses that the data of an evaluation allow."""
 
 from __future__ import annotations
 

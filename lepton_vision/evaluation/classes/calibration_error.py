@@ -1,4 +1,4 @@
-"""Calibration error in bins (ECE): as counted, without what chance adds to it, and what chance alone gives."""
+"""Binned calibration error (ECE): raw, debiased, and its expected value under perfect calibration."""
 
 from __future__ import annotations
 

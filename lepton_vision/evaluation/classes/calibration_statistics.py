@@ -1,4 +1,4 @@
-"""How far probabilities are from the truth: line, calibration errors, reliability curve, Brier decomposition."""
+"""Calibration statistics: calibration line, calibration errors, reliability curve, Brier decomposition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which cases were decided wrongly, the most wrong first, and which were nearly decided otherwise."""
+"""Selection of example cases: confident errors first, then cases close to the threshold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of questions with several classes: multilabel, multiclass and ordinal targets.
+"""Figures of targets with several classes: multilabel, multiclass and ordinal.
 
 All rest on one binary question per class (one against the rest). Names: ``<figure>_<class>`` is of one class. Over the
 classes, ``macro`` is the plain mean, ``weighted`` the mean weighted by how often each class is true, ``micro`` the

@@ -1,4 +1,4 @@
-"""Two models on the same cases: the difference of every figure with a paired interval, tests and non-inferiority."""
+"""Paired comparison of two models: differences with intervals, tests and non-inferiority."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sets of answers that hold the truth with a stated probability, class by class (Mondrian conformal prediction).
+"""Prediction sets with stated coverage for each class (Mondrian conformal prediction).
 
 Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005, ch. 4; Sadinle, Lei and Wasserman, JASA
 114:223, 2019. The images of a patient are no independent draws, the patients are: the images that a patient has of a

@@ -1,4 +1,4 @@
-"""Net benefit of acting on a model, by threshold probability (Vickers and Elkin, Med Decis Making 26:565, 2006)."""
+"""Decision curve analysis: net benefit by threshold probability (Vickers and Elkin, Med Decis Making 26:565, 2006)."""
 
 from __future__ import annotations
 

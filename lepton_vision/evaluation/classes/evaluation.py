@@ -1,4 +1,4 @@
-"""Evaluation of record of a classifier: figures with intervals at a stated operating point, curves, worst cases."""
+"""Evaluation of a classifier: figures with intervals at a stated operating point, curves, worst cases."""
 
 from __future__ import annotations
 

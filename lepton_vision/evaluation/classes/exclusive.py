@@ -1,4 +1,4 @@
-"""What figures of one question with K exclusive answers rest on: each sample's class, its decision and its losses."""
+"""Figures of mutually exclusive classes: true class, decision and losses of each sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A locked model at another site: what each figure loses there, and what recalibrating it there would gain."""
+"""External validation: loss of performance at another site, and gain from recalibration there."""
 
 from __future__ import annotations
 

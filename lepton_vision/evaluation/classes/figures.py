@@ -1,4 +1,4 @@
-"""Which figures a target has: those of one class, of several, of very many, or of several questions."""
+"""Choice of figures by the kind of target: one class, several classes, very many classes, or several labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns of a table as subgroups: text as it stands, numbers with many values in thirds."""
+"""Subgroups from table columns: text as categories, numbers with many values in tertiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of a question with so many exclusive answers that a bootstrap of each class would take hours and gigabytes.
+"""Figures of targets with very many classes, where a bootstrap of each class would take hours and gigabytes.
 
 What is a sum over samples (accuracy, log loss, balanced accuracy …) has the interval of the bootstrap over patients, as
 with few classes. What depends on the order of the scores is computed class by class, once: the mean AUROC has DeLong's

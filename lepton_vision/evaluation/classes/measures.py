@@ -1,4 +1,4 @@
-"""Figures of one binary question, for many weightings of the patients at once; ``class_measures`` builds on them.
+"""Figures of one binary target under many patient weightings at once, the base of ``class_measures``.
 
 What is a sum over samples (cells of the confusion matrix, squared errors …) is summed per patient once; a replicate
 is then one row of a matrix product. Only what depends on the order of the scores needs the samples, see ``ranking``.

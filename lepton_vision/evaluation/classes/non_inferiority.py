@@ -1,4 +1,4 @@
-"""Whether a second model is worse by less than a margin, and when the cases are too few to say."""
+"""Non-inferiority test of a second model against a margin, with a verdict for samples that are too small."""
 
 from __future__ import annotations
 

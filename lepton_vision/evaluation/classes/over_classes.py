@@ -1,4 +1,4 @@
-"""Figures over the classes of a target from those of each class: means, pooled figures, and their intervals."""
+"""Averages of figures over the classes of a target: macro, weighted and pooled (micro), with intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of two models on the same cases, less each other: paired intervals, and the test of each difference."""
+"""Differences between two models on the same cases: paired intervals and tests, figure by figure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many cases a study needs for an interval of a wanted width."""
+"""Sample size planning: number of cases for an interval of a wanted width."""
 
 from __future__ import annotations
 

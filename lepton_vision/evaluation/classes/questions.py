@@ -1,4 +1,4 @@
-"""The yes-or-no questions of a target: its positive class, or each of its classes (multiclass: against the rest)."""
+"""Binary views of a target: its positive class, or each of its classes (multiclass: one against the rest)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures by sex, age band, manufacturer, site or any other column, and whether their gaps are more than chance."""
+"""Subgroup figures by sex, age band, manufacturer, site or any other column, with tests of the gaps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a classifier decides at each of many thresholds, as plain counts: whoever moves a threshold reads them off."""
+"""Confusion counts of a classifier at many thresholds, for interactive threshold selection."""
 
 from __future__ import annotations
 

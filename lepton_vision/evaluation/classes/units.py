@@ -1,4 +1,4 @@
-"""Unit of analysis: from predictions of images to predictions of series, studies or patients."""
+"""Unit of analysis: aggregation of image predictions to series, studies or patients."""
 
 from __future__ import annotations
 

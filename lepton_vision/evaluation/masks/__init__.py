@@ -1,1 +1,1 @@
-"""Evaluation of masks: overlap, surfaces, lesions."""
+"""Evaluation of segmentation masks: overlap, surfaces, lesions."""

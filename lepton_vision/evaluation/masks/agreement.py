@@ -1,4 +1,4 @@
-"""Whether the heads of a joint model agree: the label, and the mask of the structure that explains it."""
+"""Agreement between the heads of a joint model: the label, and the mask of the structure that explains it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One structure in one case: a binary mask against the truth. The rules for empty masks stand here and nowhere else.
+"""Comparison of one structure's mask with the truth in one case; the only place of the rules for empty masks.
 
 ================  ===========================  ====================================  ================================
 status            dice, iou, surface_dice      hd95_mm                               sensitivity / precision

@@ -1,4 +1,4 @@
-"""Evaluation of record of a segmentation: figures by structure with intervals over patients, one case at a time."""
+"""Evaluation of a segmentation: figures by structure with patient-level intervals, one case at a time."""
 
 from __future__ import annotations
 

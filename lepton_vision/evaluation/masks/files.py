@@ -1,4 +1,4 @@
-"""Mask files in, cases out: labels are whole numbers, and truth and prediction lie on one grid."""
+"""Evaluation cases from mask files: integer labels, with truth and prediction on one grid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FROC: lesion sensitivity against false positives per case, over all thresholds of the candidates' scores."""
+"""FROC analysis: lesion sensitivity against false positives per case, over all score thresholds of the candidates."""
 
 from __future__ import annotations
 

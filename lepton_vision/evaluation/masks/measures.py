@@ -1,4 +1,4 @@
-"""Figures of one structure over many cases, for many weightings of the patients at once."""
+"""Figures of one structure over many cases under many patient weightings at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pointing game: whether the maximum of a heat map lies in the structure that the truth marks.
+"""Pointing game: share of heat maps whose maximum lies in the structure that the truth marks.
 
 After Zhang et al., International Journal of Computer Vision 126:1084 (2018), who count a hit within 15 pixels. Here the
 tolerance is stated, and beside the hits stands what a point drawn at random would reach.

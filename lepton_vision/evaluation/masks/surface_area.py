@@ -1,4 +1,4 @@
-"""Surface Dice weighed by the area of the surface, after DeepMind's definition, on pieces of marching cubes."""
+"""Area-weighted surface Dice after DeepMind's definition, on marching-cubes surface elements."""
 
 from __future__ import annotations
 

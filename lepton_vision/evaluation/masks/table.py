@@ -1,4 +1,4 @@
-"""A CSV table of mask files in, figures and a table of cases out."""
+"""Evaluation of the mask files that a CSV table lists: figures and a table of cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks of slices judged by the volume that they are slices of.
+"""Volume-level evaluation of masks that were predicted slice by slice.
 
 By slice, a slice with one stray voxel and no lesion counts as much as one through the middle of the largest lesion. By
 volume, the voxels of all slices of a volume are counted together, as if the slices had been stacked before they were

@@ -1,4 +1,4 @@
-"""How far ROC and precision–recall curves would move with other patients: pointwise bootstrap bands."""
+"""Pointwise bootstrap bands of ROC and precision–recall curves, resampled by patient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far probabilities are from a smooth calibration curve: ICI, E50 and E90."""
+"""Smooth calibration curve and its error summaries: ICI, E50 and E90."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals of figures that are made of several proportions, where one of them is 0 or 1 and no bootstrap moves it."""
+"""Intervals of figures composed of several proportions, where a proportion of 0 or 1 defeats the bootstrap."""
 
 from __future__ import annotations
 

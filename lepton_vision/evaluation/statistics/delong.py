@@ -1,4 +1,4 @@
-"""Variance and covariance of AUROCs without resampling, for independent images and for images of the same patients."""
+"""DeLong variance and covariance of AUROCs, with Obuchowski's extension to several images of a patient."""
 
 from __future__ import annotations
 

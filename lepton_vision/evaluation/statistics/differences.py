@@ -1,4 +1,4 @@
-"""The difference of two independent figures as a figure."""
+"""Difference of two independent figures, with its interval."""
 
 from __future__ import annotations
 

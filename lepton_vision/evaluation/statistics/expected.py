@@ -1,4 +1,4 @@
-"""What an operating point is to be expected to give on new data: prediction intervals from its counts on validation."""
+"""Prediction intervals of an operating point's figures on new data, from its counts on validation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals: bootstrap over patients (BCa and percentile), Wilson's and Clopper–Pearson's for a proportion."""
+"""Confidence intervals: patient bootstrap (BCa and percentile), Wilson and Clopper–Pearson."""
 
 from __future__ import annotations
 

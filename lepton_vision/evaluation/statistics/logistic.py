@@ -1,4 +1,4 @@
-"""Logistic regression of a label on one number, for many weightings of the samples at once."""
+"""Univariable logistic regression under many sample weightings at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Score interval of the difference of two paired proportions (Tango 1998), and exact P; clusters allowed for."""
+"""Score interval of the difference of two paired proportions (Tango 1998) and exact P, also for clustered data."""
 
 from __future__ import annotations
 

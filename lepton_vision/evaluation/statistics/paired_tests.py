@@ -1,4 +1,4 @@
-"""Tests of two decisions or two scores on the same cases, and the adjustment for many of them."""
+"""Paired tests of two decisions or two scores on the same cases, with adjustment for multiple testing."""
 
 from __future__ import annotations
 

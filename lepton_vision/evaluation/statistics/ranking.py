@@ -1,4 +1,4 @@
-"""AUROC, partial AUROC and average precision of many weightings of the same samples, sorted once."""
+"""AUROC, partial AUROC and average precision under many weightings of the same samples, sorted once."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Runtimes beside torch, and bundles exported for them."""
+"""Runtimes other than torch, and the export of bundles for them."""

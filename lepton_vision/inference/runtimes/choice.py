@@ -1,4 +1,4 @@
-"""Which runtime runs a bundle: named, or the fastest of a short probe; each is compared with torch in float32."""
+"""Choice of a bundle's runtime, named or fastest in a short probe, each verified against torch in float32."""
 
 from __future__ import annotations
 

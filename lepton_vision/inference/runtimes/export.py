@@ -1,4 +1,4 @@
-"""A bundle as one file for other programs: normalisation, network and temperature in one graph, its facts beside it."""
+"""Export of a bundle to one file: normalisation, network and temperature in one graph, with its metadata."""
 
 from __future__ import annotations
 

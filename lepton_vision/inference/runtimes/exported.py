@@ -1,4 +1,4 @@
-"""A file that ``export`` wrote, as the network of an engine."""
+"""Network of an engine loaded from an exported file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks as plain graphs that other runtimes run: one tensor in, one tensor for each target out."""
+"""Conversion of networks to plain graphs for other runtimes: one tensor in, one tensor out per target."""
 
 from __future__ import annotations
 

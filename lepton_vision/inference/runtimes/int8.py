@@ -1,4 +1,4 @@
-"""Networks in 8 bits, fitted to images after training: the doorway to nncf."""
+"""Post-training quantisation of networks to 8 bits: the doorway to nncf."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports of runtimes without their reports: what is scored here is nobody else's business."""
+"""Import of runtimes with their telemetry disabled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doorway to onnx and onnxruntime."""
+"""ONNX graphs and ONNX Runtime sessions: the doorway to onnx and onnxruntime."""
 
 from __future__ import annotations
 

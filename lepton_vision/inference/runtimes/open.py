@@ -1,4 +1,4 @@
-"""Exported files opened with the runtime that their suffix names."""
+"""Opening of exported files with the runtime that their suffix names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doorway to openvino."""
+"""OpenVINO models: the doorway to openvino."""
 
 from __future__ import annotations
 

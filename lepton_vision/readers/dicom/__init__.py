@@ -1,1 +1,1 @@
-"""DICOM files in, Image and header facts out: the doorway to pydicom."""
+"""DICOM reader: files in, Image and header facts out. The doorway to pydicom."""

@@ -1,4 +1,4 @@
-"""Decode a frame in a disposable child process: for decoders that can crash the interpreter, or run away.
+"""Frame decoding in a disposable child process, for decoders that can crash or hang.
 
 GDCM aborts on some damaged files (measured: 16 of 5,000 mutants), and SimpleITK contains it; JPEG 2000 and some kinds
 of TIFF can take minutes and gigabytes. Warm children are kept, one for each thread that decodes at once, since starting

@@ -1,4 +1,4 @@
-"""Sizes that a compressed frame itself announces, read before any decoder sees it.
+"""Image sizes announced by a compressed frame, read before any decoder sees it.
 
 A decoder allocates what the codestream's own header says: 822 bytes of JPEG can ask for 12 GB. So that header
 must agree with Rows and Columns, which have passed the pixel cap.

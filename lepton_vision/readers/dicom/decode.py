@@ -1,4 +1,4 @@
-"""Stored pixel values of a DICOM file: one pinned decoder per transfer syntax, no second try with another.
+"""Decoding of DICOM pixel data: one pinned decoder per transfer syntax, no second try with another.
 
 pydicom falls back to the next installed plugin when one fails and so turns an honest error into silent damage;
 here a frame is decoded by the decoder of its syntax or refused, and the decoder's name and version are kept.

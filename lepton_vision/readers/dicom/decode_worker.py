@@ -1,4 +1,4 @@
-"""The child process of ``dicom_child``: decodes frames from standard input to standard output, until it ends.
+"""Child process of ``dicom.child``: decodes frames from standard input to standard output, until its input ends.
 
 Run as ``python -m lepton_vision.readers.dicom.decode_worker``. It limits its own memory and processor time, so that a
 hostile frame ends this process and nothing else.

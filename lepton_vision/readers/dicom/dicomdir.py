@@ -1,4 +1,4 @@
-"""The files that a DICOMDIR refers to: part of the doorway to pydicom (PS3.3 F, PS3.10 8)."""
+"""File list of a DICOMDIR: part of the doorway to pydicom (PS3.3 F, PS3.10 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Header facts without patient data: what stratifies, never who."""
+"""Header facts without patient data, for stratification but not identification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One DICOM file to one Image in modality units: the doorway to pydicom, with its ``dicom_*`` neighbours.
+"""Image in modality units from one DICOM file: the doorway to pydicom, with the other modules of this package.
 
 MONOCHROME1 files store small values for bright pixels. They are turned within the file's value range
 (``low + high - pixel``), so that larger is brighter, and the header's window is turned with them. Pixels in HU are not:

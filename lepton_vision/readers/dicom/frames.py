@@ -1,4 +1,4 @@
-"""Find the compressed frames of encapsulated pixel data (PS3.5 A.4)."""
+"""Frame positions in encapsulated pixel data (PS3.5 A.4)."""
 
 from __future__ import annotations
 

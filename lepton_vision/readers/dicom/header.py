@@ -1,4 +1,4 @@
-"""Open a DICOM file up to its pixel data, and lay out what follows: part of the doorway to pydicom."""
+"""DICOM header up to the pixel data, and the layout of what follows: part of the doorway to pydicom."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DICOM objects that hold pixels and yet are no image to classify, by their headers: part of the doorway to pydicom.
+"""DICOM objects with pixels that are not images to classify, by their headers: part of the doorway to pydicom.
 
 What has no pixels (reports, presentation states, structure sets, plans, encapsulated documents, waveforms) is refused
 by its reader with reason ``no_pixels``, see ``is_document``.

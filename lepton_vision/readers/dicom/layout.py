@@ -1,4 +1,4 @@
-"""How the pixels of a DICOM file are laid out: the image pixel module (PS3.3 C.7.6.3), checked."""
+"""Pixel layout of a DICOM file: the image pixel module (PS3.3 C.7.6.3), checked."""
 
 from __future__ import annotations
 

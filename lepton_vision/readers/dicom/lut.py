@@ -1,4 +1,4 @@
-"""From stored values to modality units, and the VOI window of the header (PS3.3 C.11.1, C.11.2, C.7.6.16.2.9)."""
+"""Modality transformation of stored values, and the header's VOI window (PS3.3 C.11.1, C.11.2, C.7.6.16.2.9)."""
 
 from __future__ import annotations
 

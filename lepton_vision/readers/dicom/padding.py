@@ -1,4 +1,4 @@
-"""Pixels that no tissue stands behind, by the header of their file: part of the doorway to pydicom."""
+"""Padding pixels without tissue, as declared by the header: part of the doorway to pydicom."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Palettes: from stored indices to the colors of the header's lookup tables (PS3.3 C.7.6.3.1.5, C.7.9.2)."""
+"""Palette color: stored indices mapped through the header's lookup tables (PS3.3 C.7.6.3.1.5, C.7.9.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where each frame of a DICOM file lies in the patient, by its header: part of the doorway to pydicom."""
+"""Position and orientation of each frame of a DICOM file, from its header: part of the doorway to pydicom."""
 
 from __future__ import annotations
 

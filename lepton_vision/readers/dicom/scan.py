@@ -1,4 +1,4 @@
-"""The few elements of a plain header that its pixels, ids or facts depend on: part of the doorway to pydicom.
+"""Fast scan of a plain header for the elements that pixels, ids and facts need: part of the doorway to pydicom.
 
 A loader reads each file again in every epoch, and pydicom takes longer over a usual header than numpy over its pixels.
 Slices of a series differ in ids and places but have other elements in common, so they are converted once, by pydicom.

@@ -1,4 +1,4 @@
-"""Where the frames of a Segmentation lie among the voxels of an image: by position, else by what they were drawn on."""
+"""Placement of Segmentation frames in an image: by position, else by the referenced source image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The headers of a DICOM series as an object derived from it needs them: part of the doorway to pydicom.
+"""Headers of a DICOM series, for the objects derived from it: part of the doorway to pydicom.
 
 These headers hold the patient's name and identifiers. They go from here into a DICOM object for the same patient's
 record and nowhere else: no value of them may reach a message, a log, a table or a file name.

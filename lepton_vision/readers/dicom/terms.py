@@ -1,4 +1,4 @@
-"""Terms of DICOM that may leave a header as they stand; any other text becomes a pseudonymous category.
+"""Standard DICOM terms that may be kept as text; any other text becomes a pseudonymous category.
 
 Elements that describe an image can hold anything: a name typed into the body part, a patient number in the model of the
 device. A word that the standard or a maker's catalogue knows says nothing about a patient. What else stands there still

@@ -1,4 +1,4 @@
-"""What tells the repetitions of a slice apart, by its header: part of the doorway to pydicom.
+"""Header elements that distinguish repetitions of a slice: part of the doorway to pydicom.
 
 Headers of whole series are read for it, so values are compared as they are stored, and hardly any is converted.
 """

@@ -1,1 +1,1 @@
-"""Pages of an evaluation of classes."""
+"""Report pages of classification."""

@@ -1,4 +1,4 @@
-"""What was analysed beside the figures, as panels of the page: charts, tables and sentences."""
+"""Report panels of the analyses: charts, tables and sentences."""
 
 from __future__ import annotations
 

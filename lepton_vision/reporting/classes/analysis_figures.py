@@ -1,4 +1,4 @@
-"""Figures of what is analysed beside the curves: net benefit, abstention, calibration of the whole."""
+"""Charts of the analyses: net benefit, abstention, overall calibration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One self-contained HTML page from an Evaluation: opens from disk, asks for nothing, prints."""
+"""HTML report page of an Evaluation: one self-contained file without network requests, fit for printing."""
 
 from __future__ import annotations
 

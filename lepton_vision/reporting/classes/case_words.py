@@ -1,4 +1,4 @@
-"""What one case is called: an image, a series, a study or a patient, as the evaluation took it."""
+"""Wording of the unit of analysis: image, series, study or patient."""
 
 from __future__ import annotations
 

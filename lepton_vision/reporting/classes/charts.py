@@ -1,4 +1,4 @@
-"""Which curves stand in the page for which target, with their legends and what a screen reader says."""
+"""Selection of curves for each target on the page, with legends and text for screen readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One self-contained HTML page from a Comparison: two models side by side, their differences and their curves."""
+"""HTML report page of a Comparison: two models side by side, their differences and their curves."""
 
 from __future__ import annotations
 

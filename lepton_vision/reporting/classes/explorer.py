@@ -1,4 +1,4 @@
-"""The threshold explorer: decisions at any threshold, as a table and as data for the page's script."""
+"""Threshold explorer of the page: decisions at any threshold, as a table and as data for the page's script."""
 
 from __future__ import annotations
 

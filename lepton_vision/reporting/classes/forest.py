@@ -1,4 +1,4 @@
-"""Figures by subgroup on one scale: a forest plot made of table rows, so that names stay text and fit a phone."""
+"""Forest plot of subgroup figures, built of table rows so that names stay text and fit a phone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small pictures of single cases and of where their evidence lies, as text that fits into a page."""
+"""Thumbnails of single cases and their heat maps, encoded as text inside the page."""
 
 from __future__ import annotations
 

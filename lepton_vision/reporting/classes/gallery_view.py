@@ -1,4 +1,4 @@
-"""The galleries of a page: which cases, with which pictures and words."""
+"""Case galleries of a page: choice of cases, pictures and captions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reader must know before the figures: which of them to distrust, and why."""
+"""Caveats ahead of the figures: unreliable figures and the reasons."""
 
 from __future__ import annotations
 

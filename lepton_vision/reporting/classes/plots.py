@@ -1,4 +1,4 @@
-"""Curves of an Evaluation as matplotlib figures, for a notebook or a paper: the drawings of the page, with legends."""
+"""Curves of an Evaluation as matplotlib figures with legends, for a notebook or a paper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operating point in words: where it was chosen, what it gave there, and what it gives here."""
+"""Description of the operating point: its origin, its figures on validation, and its figures here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page shows, as plain values that are ready to print: no number is formatted in the template."""
+"""Formatted content of the classification page, so that its template formats no numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only a human can say about a study: asked here, answered in a file of the user's."""
+"""Author's statements about a study: the questions, and the user's file with the answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reporting guidelines, filled in as far as a run answers them; what only a human can answer is listed as open."""
+"""Reporting checklists, filled in as far as a run answers them, with the open items listed."""
 
 from __future__ import annotations
 

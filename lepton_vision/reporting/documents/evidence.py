@@ -1,4 +1,4 @@
-"""What a run answers by itself: short texts from its artefacts, for the model card and the checklists."""
+"""Statements that a run's artefacts support, for the model card and the checklists."""
 
 from __future__ import annotations
 

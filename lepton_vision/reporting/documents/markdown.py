@@ -1,4 +1,4 @@
-"""Texts that may be put into Markdown: no name of a class or answer can become markup."""
+"""Escaping of text for Markdown, so that no class name or answer becomes markup."""
 
 from __future__ import annotations
 

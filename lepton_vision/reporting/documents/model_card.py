@@ -1,4 +1,4 @@
-"""A model card beside the page (Mitchell et al., FAccT 2019, arXiv:1810.03993), and the checklists."""
+"""Model card beside the page (Mitchell et al., FAccT 2019, arXiv:1810.03993), and the checklists."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Pages of an evaluation of masks."""
+"""Report pages of segmentation."""

@@ -1,4 +1,4 @@
-"""One self-contained HTML page from an evaluation of masks, in the design of ``card``."""
+"""HTML report page of a mask evaluation: one self-contained file in the design of ``classes.card``."""
 
 from __future__ import annotations
 

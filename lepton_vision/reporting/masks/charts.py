@@ -1,4 +1,4 @@
-"""Figures of the page of a mask evaluation: spread by structure, volumes, FROC."""
+"""Charts of the mask page: spread by structure, volumes, FROC."""
 
 from __future__ import annotations
 

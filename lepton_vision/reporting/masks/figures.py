@@ -1,4 +1,4 @@
-"""Figures of masks: spread, volumes, agreement, lesion detection."""
+"""Drawing of mask charts: spread, volumes, agreement, lesion detection."""
 
 from __future__ import annotations
 

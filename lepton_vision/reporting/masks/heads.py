@@ -1,4 +1,4 @@
-"""What a page says about the heads of a joint model: label against mask, and where the classifier looks."""
+"""Page section on the heads of a joint model: label against mask, and the classifier's attention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read the best, the median and the worst case of each structure again, one at a time, to be drawn."""
+"""Images of the best, the median and the worst case of each structure, read one at a time for overlays."""
 
 from __future__ import annotations
 

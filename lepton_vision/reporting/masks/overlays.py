@@ -1,4 +1,4 @@
-"""Image, truth and prediction of one case side by side, in colours that anybody can tell apart."""
+"""Overlays of truth and prediction on an image, in colours safe for colour-blind readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page for a table of mask files: pictures from the files, facts about the table."""
+"""Report page of an evaluated table of mask files: overlays from the files, and facts about the table."""
 
 from __future__ import annotations
 

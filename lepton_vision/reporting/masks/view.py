@@ -1,4 +1,4 @@
-"""What the page of a mask evaluation shows, as plain values that are ready to print."""
+"""Formatted content of the mask page, so that its template formats no numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain words for the figures, statuses and reasons of an evaluation of masks."""
+"""Plain wording of figures, statuses and reasons of a mask evaluation."""
 
 from __future__ import annotations
 

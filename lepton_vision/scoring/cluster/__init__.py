@@ -1,1 +1,1 @@
-"""A scoring run on several machines."""
+"""Scoring on several machines."""

@@ -1,4 +1,4 @@
-"""Masks and reports of parts of a run, on their way into the folder of the run.
+"""Transfer of mask and report files from the parts of a run into the folder of the run.
 
 Each part writes into a folder of its own, so that no two machines write one file, and what a part left half-done is
 dropped with it. Where images of one id lie in several parts, the first in the order of the inputs has the file, as in

@@ -1,4 +1,4 @@
-"""A scoring run in parts, on as many machines as there are: each part is a folder of its own until it is merged.
+"""Division of a scoring run into parts for several machines: a folder for each until they are merged.
 
 Parts share the inputs by path id and write below ``_parts`` of the output folder, and of the folders for masks and
 reports, each with its own ledger, so that a part that was killed goes on where it stopped, wherever it is run again.

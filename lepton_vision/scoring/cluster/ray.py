@@ -1,4 +1,4 @@
-"""Scoring on a cluster: the doorway to ray.
+"""Scoring on a Ray cluster: the doorway to ray.
 
 Ray Data hands parts of the inputs to actors, each of which holds the bundle; a part is scored into a folder of its own
 with its own ledger (``parts``). An actor that is lost is started again by Ray, anywhere, and its part goes on from the

@@ -1,4 +1,4 @@
-"""Where a scoring run puts the DICOM reports of its scores, and what its rows say of them."""
+"""Folder of DICOM reports of a scoring run, and the columns that refer to them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Where a classifier looks, as a DICOM Secondary Capture (PS3.3 A.8.1) beside the image. Uses highdicom.
+"""Heat maps of a classifier as DICOM Secondary Capture (PS3.3 A.8.1) beside the image. Uses highdicom.
 
-As a report (``dicom_report``) it carries patient and study of its source, and is written only where it is asked for.
+Like a report (``report``), it carries patient and study of its source, and is written only where it is asked for.
 """
 
 from __future__ import annotations

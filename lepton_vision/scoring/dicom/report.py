@@ -1,4 +1,4 @@
-"""Scores as DICOM Structured Reports (TID 1500, PS3.16): what a PACS files beside the images. Uses highdicom.
+"""Scores as DICOM Structured Reports (TID 1500, PS3.16), for storage in a PACS. Uses highdicom.
 
 A report belongs to the record of its patient, as a DICOM Segmentation does: it carries the name, the identifiers and
 the study of its source images. It is written only where it is asked for, and its owner alone may read the file.

@@ -1,7 +1,7 @@
 """Predicted masks as DICOM Segmentation objects (PS3.3 A.51): the doorway to highdicom.
 
 A DICOM Segmentation belongs to the record of its patient. It carries the name, the identifiers and the study of its
-source images, because a PACS files it by them; it and the report of scores (``dicom_report``) are the only things that
+source images, because a PACS files it by them; it and the report of scores (``report``) are the only things that
 lepton_vision writes with patient data in them, and they are written only where they are asked for. File names, messages
 and logs hold none, as everywhere.
 """

@@ -1,4 +1,4 @@
-"""Which slice of the source each slice of a mask lies on: by position, never by the order of files."""
+"""Source slice of each slice of a mask, matched by position and never by the order of files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a scoring run is asked to score: files, members of archives, objects, rows of manifests, and DICOM series."""
+"""Enumeration of scoring inputs: files, members of archives, objects, rows of manifests, and DICOM series."""
 
 from __future__ import annotations
 

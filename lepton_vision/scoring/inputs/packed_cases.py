@@ -1,4 +1,4 @@
-"""Cases of several channels whose files are members of archives or objects in a store."""
+"""Multi-channel cases whose files are members of archives or objects in a store."""
 
 from __future__ import annotations
 

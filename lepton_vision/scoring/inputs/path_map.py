@@ -1,4 +1,4 @@
-"""From the ``path_id`` of a row back to its file: a table for the one who scored, and for nobody else."""
+"""Private table from the ``path_id`` of a row back to its file, for the person who ran the scoring only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where inputs lie, as texts that can be packed: a file, a member of an archive, an object, a row of a manifest."""
+"""Locations of inputs as compact text: a file, a member of an archive, an object, a row of a manifest."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Masks that a scoring run writes."""
+"""Masks written by a scoring run."""

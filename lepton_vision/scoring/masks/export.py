@@ -1,4 +1,4 @@
-"""A mask file of any tool in, the same mask on the same voxels in another format out."""
+"""Conversion of mask files between formats, on the same voxels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A label map to a file that other tools lay over its image: PNG, NIfTI, or DICOM Segmentation."""
+"""Label map files in formats of other tools: PNG, NIfTI, or DICOM Segmentation."""
 
 from __future__ import annotations
 

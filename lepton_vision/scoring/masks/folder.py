@@ -1,4 +1,4 @@
-"""Where a scoring run puts the masks that it predicts, and what its rows say of them."""
+"""Folder of masks predicted by a scoring run, and the columns that refer to them."""
 
 from __future__ import annotations
 

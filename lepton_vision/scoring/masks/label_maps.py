@@ -1,4 +1,4 @@
-"""Label maps: what makes one valid, its file names, and how it is turned to another axis order of the same voxels."""
+"""Label maps: validity, file names, and change of axis order on the same voxels."""
 
 from __future__ import annotations
 
