@@ -51,7 +51,7 @@ def guarded(text: str) -> str:
 
 
 def unguarded(text: str) -> str:
-    """What ``guarded`` was given."""
+    """Text that ``guarded`` made a cell of."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
@@ -61,7 +61,7 @@ def csv_bytes(text: str) -> bytes:
 
 
 def sidecar(path: str | Path) -> Path:
-    """Where what is known of a whole CSV file stands: ``predictions.csv.json`` beside ``predictions.csv``."""
+    """Path of the metadata file of a CSV file: ``predictions.csv.json`` beside ``predictions.csv``."""
     path = Path(path)
     return path.with_name(f"{path.name}.json")
 
@@ -142,7 +142,7 @@ def append_whole(path: str | Path, data: bytes) -> None:
 
 
 def seal_of(checksum: int) -> bytes:
-    """What stands behind content of this CRC-32, for ``is_whole``."""
+    """Checksum trailer of content with this CRC-32, for ``is_whole``."""
     return _SEAL + b"%08x" % checksum
 
 

@@ -25,7 +25,7 @@ class Ask(NamedTuple):
 
 
 class Pace:
-    """Says which way the next step runs. Not safe for threads: whoever shares it brings a lock.
+    """Choice of the way that the next step runs. Not safe for threads: whoever shares it brings a lock.
 
     Args:
         window: steps that are timed together.
@@ -43,7 +43,7 @@ class Pace:
 
     @property
     def way(self) -> Way:
-        """How the next step is to run."""
+        """Way of running the next step."""
         return self._ask.way
 
     def finished(self, way: Way, *, images: int) -> None:

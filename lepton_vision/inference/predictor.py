@@ -121,7 +121,7 @@ def _shown(progress: Progress | bool | None) -> Iterator[Progress | None]:
 
 @dataclass
 class Found:
-    """What has been predicted so far; the pixels are gone."""
+    """Predictions so far, without the pixels."""
 
     samples: list[Sample] = field(default_factory=list)
     prob: dict[str, list[FloatArray]] = field(default_factory=dict)
@@ -273,7 +273,7 @@ def _unknown(target: Target, n: int) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What a network in training says of the batches of a loader.
+    """Predictions of a network in training for the batches of a loader.
 
     Attributes:
         predictions: of the targets, without temperature and patient ids; None where there is no target.

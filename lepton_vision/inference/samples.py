@@ -222,7 +222,7 @@ def _once(texts: Iterable[str]) -> Iterator[str]:
 
 
 def named_masks(files: TextColumn | Sequence[str], *, folder: str) -> frozenset[str]:
-    """Those of the files below a folder, an archive or a URL that are masks of others by their names."""
+    """Files below a folder, an archive or a URL whose names mark them as masks of others."""
     if not any(may_be_mask(file[len(folder) :]) for file in files):
         return frozenset()
     places = {PurePosixPath(file[len(folder) :].lstrip("/")).as_posix(): file for file in files}

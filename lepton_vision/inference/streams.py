@@ -112,7 +112,7 @@ def _open(steps: list[Future[Any]]) -> list[Future[Any]]:
 
 
 def streams_here() -> int:
-    """How many steps this machine's processors should run at once: at most 4, as each holds a batch in memory.
+    """Number of parallel steps for this machine: at most 4, as each holds a batch in memory.
 
     Example:
         >>> 1 <= streams_here() <= 4

@@ -87,7 +87,7 @@ class VolumeSegmenter:
 
     @property
     def name(self) -> str:
-        """What made the masks, e.g. "torch 2.14.1 cpu bf16"."""
+        """Name of the engine that made the masks, e.g. "torch 2.14.1 cpu bf16"."""
         return runtime_name(self.device, self.precision)
 
     def probabilities(self, pixels: UInt16Pixels) -> Pixels:
@@ -174,7 +174,7 @@ def predict_volume_masks(
 
 
 def _probabilities(segmenter: VolumeSegmenter, ready: _Ready) -> Pixels | None:
-    """What the network gives, or None where one volume is too large for the device: the next may fit."""
+    """Probabilities of the network, or None where one volume is too large for the device: the next may fit."""
     try:
         return segmenter.probabilities(ready.pixels)
     except (MemoryError, torch.OutOfMemoryError):

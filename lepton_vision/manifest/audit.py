@@ -256,7 +256,7 @@ def _prevalence(manifest: Manifest, targets: Sequence[Target]) -> list[Finding]:
 
 
 def _masks(manifest: Manifest, config: AuditConfig | Config | None) -> list[Finding]:
-    """Which values stand in the masks; with a whole configuration, what is wrong with its structures."""
+    """Findings about the values in masks; with a whole configuration, also about its structures."""
     counts = count_values(manifest)
     segmentation = config.segmentation if isinstance(config, Config) else None
     if not counts:

@@ -25,7 +25,7 @@ _CODES: Final = frozenset(["-9", "-99", "-999", "-9999", "9", "88", "99", "888",
 
 
 def not_classes(counts: Mapping[str, int]) -> str:
-    """What the values of a column are in place of classes; "" where they can be classes.
+    """Reason why the values of a column cannot be classes; "" where they can be.
 
     Args:
         counts: rows by value, unknown ones left out.
@@ -89,7 +89,7 @@ def question(counts: Mapping[str, int]) -> str:
 
 
 def uncertain_values(values: Sequence[str]) -> list[str]:
-    """Those of the values that look as if a reader could not decide; a lone "u" counts beside two others."""
+    """Values that look as if a reader could not decide; a lone "u" counts beside two others."""
     found = [value for value in values if folded(value) in UNCERTAIN_WORDS]
     return found or [value for value in values if folded(value) == "u" and len(values) == 3]
 
@@ -113,7 +113,7 @@ def _number(text: str) -> float | None:
 
 
 def _key(value: str) -> str:
-    """What two spellings of one class share: no case, white space, mark at the end, or format of a number."""
+    """Form shared by all spellings of one class: no case, white space, mark at the end, or format of a number."""
     text = unicodedata.normalize("NFKC", value)
     text = "".join(letter for letter in text if letter.isprintable()).casefold().strip(" .,;:!?'\"")
     text = re.sub(r"(?<=[^\W\d_])[\s_-]+(?=[^\W\d_])", " ", text)

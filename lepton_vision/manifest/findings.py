@@ -47,7 +47,7 @@ _EXAMPLE_ROWS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing the audit found.
+    """One finding of an audit.
 
     Attributes:
         kind: what it is, see ``KINDS``.
@@ -68,7 +68,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class FindingGroup:
-    """Findings that say the same of different images.
+    """Findings of the same kind about different images.
 
     Attributes:
         findings: of one kind, severity, cause and place; at least one.
@@ -108,7 +108,7 @@ class FindingGroup:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """Everything that was found in one manifest.
+    """All findings of the audit of one manifest.
 
     Attributes:
         findings: errors first; one finding for each patient or group of images concerned.
@@ -174,7 +174,7 @@ class Audit:
         return {"fingerprint": self.fingerprint, "rows": self.rows, "counts": self.counts, "findings": findings}
 
     def summary(self) -> dict[str, Any]:
-        """What a person reads: a line for equal findings, with rows and relative paths of the first of them."""
+        """Text for a person: a line for equal findings, with rows and relative paths of the first of them."""
         names = ("severity", "kind", "cause", "count", "message")
         findings = [
             {name: value for name, value in group.to_dict().items() if name in names}

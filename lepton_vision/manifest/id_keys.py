@@ -13,7 +13,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def origin_of(manifest: Manifest) -> dict[str, Any]:
-    """What a bundle keeps of the manifest that it is trained on: its fingerprint and, where it is known, its key."""
+    """Provenance of a training manifest for the bundle: its fingerprint and, where it is known, its key."""
     return {"data_fingerprint": manifest.fingerprint} | ({"id_key": manifest.id_key} if manifest.id_key else {})
 
 

@@ -53,7 +53,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The column that joins.
+    """The column that a table is joined by.
 
     Attributes:
         key: kind "path" too where UIDs or patient ids are the names of the files.
@@ -66,7 +66,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class _Scanned:
-    """What keys are compared with.
+    """Scanned files, prepared for comparison with keys.
 
     Attributes:
         frame: conformed rows of the files.
@@ -155,7 +155,7 @@ def match_key(
 
 
 def near_misses(values: Sequence[Any], paths: Sequence[str]) -> dict[str, int]:
-    """How many values would name a file, were it not for letter case, suffix or folder."""
+    """Number of values that would name a file, were it not for letter case, suffix or folder."""
     names = {PurePosixPath(path).name for path in paths}
     cases, stems = {name.lower() for name in names}, {stem_of(name) for name in names}
     counts = {"the folder": 0, "letter case": 0, "the suffix": 0}

@@ -26,7 +26,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def unknown_name(target: Target) -> str:
-    """What counts of labels call the unknown: "unknown", unless a class has this name."""
+    """Name of the unknown in counts of labels: "unknown", unless a class has this name."""
     return "no label" if "unknown" in target.classes else "unknown"
 
 
@@ -104,7 +104,7 @@ _ASK_UNCERTAIN: Final = (
 
 
 def evident_targets(manifest: Manifest) -> tuple[Target, ...]:
-    """What ``infer_targets`` finds; nothing where there is a doubt, which is told."""
+    """Result of ``infer_targets``; empty where there is a doubt, which is logged."""
     try:
         return infer_targets(manifest)
     except LabelError as doubt:

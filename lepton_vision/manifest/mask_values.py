@@ -21,7 +21,7 @@ _MOST_SHOWN = 12
 
 
 def count_values(*parts: Manifest) -> Counts:
-    """How many masks of the usable rows hold each value, by value; nothing where there is no mask."""
+    """Number of masks of the usable rows that hold each value, by value; empty where there is no mask."""
     texts = Counter(str(text) for part in parts for text in part.ok.frame["mask_values"].dropna())
     counts: Counter[int] = Counter()
     for text, rows in texts.items():
@@ -119,7 +119,7 @@ def check_truth(judged: Sequence[Manifest], segmentation: SegmentationConfig) ->
 
 
 def mask_faults(manifest: Manifest, segmentation: SegmentationConfig) -> dict[str, str]:
-    """What is wrong with the masks of a manifest, in words, by split ("" for all rows); nothing where all is well.
+    """Faults of the masks of a manifest, in words, by split ("" for all rows); empty where all is well.
 
     Training stops at what is wrong with all rows or with "train".
     """

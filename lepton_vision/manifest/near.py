@@ -38,7 +38,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class NearPairs:
-    """What the search for near-duplicates gave.
+    """Result of the search for near-duplicates.
 
     Attributes:
         same: (P, 2) int64 rows of the manifest, in different parts, that show the same image.

@@ -94,7 +94,7 @@ def _are_shards(names: Sequence[str], paths: Sequence[str]) -> bool:
 
 
 def _levels(pattern: str, paths: Sequence[str]) -> set[int]:
-    """How many folders stand before what a pattern finds in the paths."""
+    """Number of folders before the part of the paths that a pattern matches."""
     found = map(re.compile(pattern).search, paths)
     return {match.string.count("/", 0, match.start(1)) for match in found if match}
 

@@ -96,7 +96,7 @@ def name_patients(frame: pd.DataFrame, source: str, *, columns: Sequence[str] = 
 
 
 def _parts(frame: pd.DataFrame, source: str, *, columns: Sequence[str]) -> list[str | None]:
-    """What the expression finds in each relative path."""
+    """Matches of the expression in each relative path."""
     try:
         pattern = re.compile(source)
     except re.error as error:

@@ -32,7 +32,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a scan takes for a sample.
+    """Rules of a scan for the files that become samples.
 
     Attributes:
         include: kinds of objects that are samples too, see ``config.ScanConfig``.
@@ -105,7 +105,7 @@ def _reason_of(path: Path, *, member: str | None, told: str) -> str:
 
 
 def _common(facts: FileFacts, *, relative: str) -> Record:
-    """What all rows of a file share."""
+    """Columns shared by all rows of a file."""
     own = facts.image_id or pseudonym("image", relative)
     values: Record = {
         "image_id": own,

@@ -91,7 +91,7 @@ def _left_out(path: Path, *, root: Path, reason: str, series: FoundSeries, inclu
 
 
 def scan_settings(config: Config) -> dict[str, Any]:
-    """What a configuration says about a scan, as ``scan_source`` takes it."""
+    """Scan settings of a configuration, as ``scan_source`` takes them."""
     names = () if config.volume is None else ("channels", "gaps", "tilt")
     own = {name: getattr(config.volume, name) for name in names}
     return {"volumes": config.volume is not None, "include": config.scan.include, **own}

@@ -213,7 +213,7 @@ def check_classes(
 
 
 def _class_fault(part: Manifest, target: Target) -> str:
-    """What is wrong with the labels of one target, in words; "" where two classes are there."""
+    """Fault of the labels of one target, in words; "" where two classes are there."""
     labels = part.labels(target)
     columns = labels.reshape(len(part), -1)
     seen = [np.unique(column[~np.isnan(column)]) for column in columns.T]

@@ -27,7 +27,7 @@ from lepton_vision.types.id_key import ENVIRONMENT_KEY, SAME_KEY
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """Which images there are, whose they are, what is known of them and which split they belong to.
+    """Table of the images of a data set: patients, facts, labels and splits.
 
     Attributes:
         frame: one row per sample, numbered from 0. The columns of ``schema.COLUMNS`` come first (``image_id``,
@@ -184,7 +184,7 @@ class Manifest:
         return replace(self, frame=self.frame.iloc[positions], numbers=numbers)
 
     def locate(self, row: int) -> SampleAddress:
-        """Where the pixels of one row lie."""
+        """Location of the pixels of one row."""
         member, frame, repair = (self.frame[name].iloc[row] for name in ("member", "frame", "repair"))
         return SampleAddress(
             path=self.root / str(self.frame["path"].iloc[row]),

@@ -96,7 +96,7 @@ def _alike(shares: pd.DataFrame) -> pd.DataFrame:
 
 
 def narrow_image(image: Image, config: PreprocessConfig) -> str | None:
-    """What ``narrow_ranges`` says of one image, or None."""
+    """Finding of ``narrow_ranges`` about one image, or None."""
     row = value_facts(image) | {"source_format": image.source_format, "bits_stored": image.facts.get("bits_stored")}
     found = narrow_ranges(pd.DataFrame([row]), config)
     return found[0].message if found else None

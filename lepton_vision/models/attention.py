@@ -26,7 +26,7 @@ class AttentionPool(nn.Module):
         self.score = nn.Linear(_HIDDEN, 1)
 
     def weights(self, features: Tensor, is_there: Tensor) -> Tensor:
-        """How much each instance counts.
+        """Attention weight of each instance.
 
         Args:
             features: (B, S, F) of any float type.

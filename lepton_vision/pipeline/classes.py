@@ -34,7 +34,7 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What an evaluation takes in beside the figures of one split.
+    """Extent of an evaluation beyond the figures of one split.
 
     Attributes:
         by: columns of the manifest for subgroups, beside those of the configuration.

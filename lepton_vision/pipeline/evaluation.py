@@ -25,7 +25,7 @@ _ALONE = Scope()
 
 @dataclass(frozen=True, slots=True)
 class SplitResult:
-    """What a bundle gives on one split.
+    """Evaluation of a bundle on one split.
 
     Attributes:
         report: the page of the classes, or of the masks where there is no target.
@@ -97,7 +97,7 @@ def evaluate_bundle(
 def _looking(
     result: SplitResult | None, bundle: Bundle, part: Manifest, *, scope: Scope
 ) -> AbstractContextManager[dict[str, Any]]:
-    """How often the split was looked at: as counted with the classes, or with masks alone, once they are written."""
+    """Number of looks at the split: as counted with the classes, or with masks alone, once they are written."""
     if result is not None and result.evaluation is not None:
         known = result.evaluation.provenance
         return nullcontext({key: known[key] for key in ("test_looks", "ledger") if key in known})

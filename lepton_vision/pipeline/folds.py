@@ -90,7 +90,7 @@ def _run_each(
     device: str,
     progress: Progress | None,
 ) -> dict[str, dict[str, Any]]:
-    """What each seed gave, by seed."""
+    """Result of each seed, by seed."""
     cache_dir, rows = cache_folder(config, run_dir), {}
     seeded_by = {seed: config.override(f"train.seed={seed}", f"split.seed={seed}") for seed in seeds}
     for seed, seeded in seeded_by.items() if len(seeds) > 1 else ():
@@ -149,7 +149,7 @@ def _spread(values: list[float | None], name: str) -> dict[str, float | None]:
 
 @dataclass(frozen=True, slots=True)
 class CrossResult:
-    """What a cross-validation gives.
+    """Result of a cross-validation.
 
     Attributes:
         pooled: figures and pages of all held-out images together.

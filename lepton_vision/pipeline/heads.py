@@ -28,7 +28,7 @@ _AT_ONCE = 32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledMask:
-    """One case with both heads.
+    """Label and mask of one case, true and predicted.
 
     Attributes:
         image_id: pseudonymous id.
@@ -53,7 +53,7 @@ class LabelledMask:
 
 @dataclass(frozen=True)
 class HeadFigures:
-    """What ``compare_heads`` found, by binary target that structures explain.
+    """Result of ``compare_heads``, by binary target that structures explain.
 
     Attributes:
         agreement: label against mask.

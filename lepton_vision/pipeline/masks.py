@@ -41,7 +41,7 @@ from lepton_vision.types import UNKNOWN, Progress, SampleAddress
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """Where image, truth and prediction of one case lie."""
+    """Locations of image, truth and prediction of one case."""
 
     image: SampleAddress
     truth: SampleAddress
@@ -50,7 +50,7 @@ class _Case:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What is remembered of the cases beside the masks themselves."""
+    """Facts remembered of the cases beside the masks themselves."""
 
     places: dict[str, _Case] = field(default_factory=dict)
     heads: list[LabelledMask] = field(default_factory=list)

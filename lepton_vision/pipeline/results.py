@@ -30,7 +30,7 @@ _MOST_CELLS = 20_000_000  # of a CSV table: half a gigabyte
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A bundle, and what it predicted.
+    """A bundle and its predictions.
 
     Attributes:
         bundle: the model.

@@ -29,7 +29,7 @@ from lepton_vision.types import Progress, short_repr
 
 @dataclass(frozen=True, slots=True)
 class StudyResult:
-    """What ``run_study`` made.
+    """Result of ``run_study``.
 
     Attributes:
         bundle: the trained model with temperatures and operating point.

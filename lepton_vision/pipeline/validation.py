@@ -30,7 +30,7 @@ def make_validator(
     device: torch.device,
     precision: Precision,
 ) -> Callable[[AnyNetwork], dict[str, float]]:
-    """What training calls after each epoch; with cached features the fixed stages are not run again."""
+    """Validation function for training; with cached features the fixed stages are not run again."""
 
     def validate(network: AnyNetwork) -> dict[str, float]:
         if val_loader is None:
@@ -48,7 +48,7 @@ def make_validator(
 
 
 def _on_wholes(network: AnyNetwork, config: Config, *, device: torch.device) -> nn.Module:
-    """What predicts the batches of a validation loader: whole volumes where masks are compared, or slices stacked."""
+    """Predictor of a validation loader: whole volumes where masks are compared, or slices stacked."""
     if config.volume is None or not (config.segmentation is not None or config.sees_slabs):
         return network
     return on_wholes(network, config).to(device)

@@ -23,7 +23,7 @@ CASE_KEY = "unit_of_analysis"
 
 @dataclass(frozen=True, slots=True)
 class Aggregation:
-    """How the images of a unit are joined, fitted on validation.
+    """Rule for the aggregation of the images of a unit, fitted on validation.
 
     Attributes:
         unit: "series", "study" or "patient".

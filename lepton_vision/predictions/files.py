@@ -241,7 +241,7 @@ def _read_parquet(path: Path) -> tuple[Columns, dict[str, Any]]:
 
 
 def fields_of(columns: Columns, facts: Mapping[str, Any], *, targets: Sequence[Target] | None) -> dict[str, Any]:
-    """What ``Predictions`` is made of, from columns that have our names, checked one by one."""
+    """Fields of ``Predictions`` from columns that have our names, checked one by one."""
     image_id = as_text(_column(columns, "image_id"))
     if "patient_id" not in columns:
         raise EvaluationError(

@@ -67,7 +67,7 @@ class Novelty:
 
     @property
     def arrays(self) -> dict[str, Features]:
-        """What a file of tensors holds."""
+        """Arrays to store in a file of tensors."""
         return {name: getattr(self, name) for name in ("reference", "distances", "center", "scale")}
 
     def distances_of(self, features: Features) -> list[float]:

@@ -95,7 +95,7 @@ class Predictions:
 
     @property
     def test_ledger(self) -> Ledger | None:
-        """Where a look at them is noted; None where they are of no test split, or belong to no run."""
+        """Ledger for looks at these predictions; None if they are of no test split, or belong to no run."""
         return self.ledger if self.split == "test" else None
 
     @property

@@ -24,7 +24,7 @@ def targets_of(facts: Mapping[str, Any]) -> tuple[Target, ...]:
 
 
 def preprocess_of(facts: Mapping[str, Any]) -> PreprocessConfig | None:
-    """How the images were made ready for the model; None where it is not said."""
+    """Preprocessing of the images, as stated; None where it is not."""
     stated = facts.get("preprocess")
     return None if stated is None else PreprocessConfig.model_validate(stated)
 

@@ -51,7 +51,7 @@ def check_alike(planes: Sequence[Plane]) -> Geometry:
 
 
 def _differences(planes: Sequence[Plane], geometries: Sequence[Geometry]) -> list[str]:
-    """What more than one kind of is among the slices, in words."""
+    """Properties in which the slices differ, in words."""
     traits: dict[str, set[object]] = {
         "size": {(plane.rows, plane.columns) for plane in planes},
         "modality": {plane.modality for plane in planes},

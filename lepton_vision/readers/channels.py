@@ -20,7 +20,7 @@ _AnyPath = TypeVar("_AnyPath", bound=PurePath)
 
 
 def suffixes_of(channels: Sequence[str]) -> tuple[str, ...]:
-    """How the files of each channel end, before ``.nii``; () where all channels lie in one file.
+    """Name endings of the files of each channel, before ``.nii``; () where all channels lie in one file.
 
     A channel is named as it is in the configuration: ``flair`` (a component), ``_0000`` or ``flair=_0000`` (a file).
     """
@@ -38,7 +38,7 @@ def split_name(path: PurePath) -> tuple[str, str]:
 
 
 def named_channels(path: PurePath, channels: Sequence[str]) -> str | None:
-    """What ``read_image`` takes for ``member`` of a NIfTI file; None for other files, and without channels."""
+    """Argument ``member`` of ``read_image`` for a NIfTI file; None for other files, and without channels."""
     return ",".join(channels) if channels and split_name(path)[1] else None
 
 

@@ -90,7 +90,7 @@ def _once_each(paths: Collection[str]) -> list[str]:
 
 
 def _key(folder: str) -> FolderKey:
-    """What tells whether two paths lead to one folder; the resolved path where the system does not number folders."""
+    """Identity of a folder; the resolved path where the system does not number folders."""
     try:
         state = os.stat(folder)  # noqa: PTH116
     except OSError:

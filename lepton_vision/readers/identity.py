@@ -30,7 +30,7 @@ _HOMES = ("XDG_CONFIG_HOME", "HOME", "APPDATA", "USERPROFILE")  # what ``key_pat
 
 
 class Digest(Protocol):
-    """What ``hashlib`` makes."""
+    """Hash object of ``hashlib``."""
 
     def update(self, data: bytes | memoryview, /) -> None:
         """Take more bytes."""
@@ -135,7 +135,7 @@ def _key_file(*_homes: str | None) -> str:
 
 
 def key_path() -> Path:
-    """Where the user's key lies when the environment does not give one."""
+    """Path of the user's key file, used when the environment does not give a key."""
     if os.name == "nt" and "APPDATA" in os.environ:
         base = Path(os.environ["APPDATA"])
     elif os.environ.get("XDG_CONFIG_HOME"):

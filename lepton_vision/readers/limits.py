@@ -37,7 +37,7 @@ def _bytes_setting() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one file may cost: most of it is checked before anything is decoded or inflated.
+    """Resource limits of one file, most of them checked before anything is decoded or inflated.
 
     Every file has a budget of time and memory. Those of a large file grow with it, see ``for_file``, so that the budget
     stops what a small file can blow up to, and no honest volume.

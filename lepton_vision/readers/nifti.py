@@ -382,7 +382,7 @@ def _read_head(stream: BinaryIO) -> bytes:
 
 
 def _value_range(pixels: Pixels, grid: _Grid) -> tuple[float, float]:
-    """What integers of this type can become; of real numbers, what they are."""
+    """Range that integers of this type can have; of real numbers, the range that they have."""
     if grid.dtype.kind == "f":
         return float(pixels.min()), float(pixels.max())
     limits = np.iinfo(grid.dtype)

@@ -17,7 +17,7 @@ _ORDERED = tuple(k for k, trait in enumerate(TRAITS) if trait.key in ("phase", "
 
 
 class Passes(NamedTuple):
-    """Several passes whose slices lie between each other.
+    """Several passes whose slices interleave.
 
     Attributes:
         traits: which traits tell them apart.

@@ -123,7 +123,7 @@ def read_slices(
 
 
 def repairs_of(image: Image) -> str:
-    """What was repaired in a volume, "tilt", "gaps" or "tilt,gaps"; empty where its slices are as they were taken."""
+    """Repairs made to a volume, "tilt", "gaps" or "tilt,gaps"; empty where its slices are as they were taken."""
     has_gaps = image.facts.get("slices_filled") or image.facts.get("slices_off_grid")
     return ",".join(name for name, fact in (("tilt", image.facts.get("tilt_degrees")), ("gaps", has_gaps)) if fact)
 

@@ -60,7 +60,7 @@ class FoundSeries:
 
 @dataclass(frozen=True, slots=True)
 class SeriesFacts:
-    """What the headers of a series say, without patient data.
+    """Facts from the headers of a series, without patient data.
 
     Attributes:
         series_id: pseudonymous id of the series, and of the volume in it.

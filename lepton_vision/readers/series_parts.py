@@ -38,7 +38,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """What the planes of a series are.
+    """Division of the planes of a series into volumes.
 
     Attributes:
         parts: the volumes; a single one, without a suffix, that cannot be stacked where they form none.
@@ -72,7 +72,7 @@ def divide_series(planes: Sequence[Plane], *, is_copy: Callable[[int, int], bool
 
 
 class PartFiles(NamedTuple, Generic[_File]):
-    """The files of one volume, and, by number of a file that it has some frames of only, which."""
+    """Files of one volume, and the frames in use of each file that is used in part, by number of the file."""
 
     files: tuple[_File, ...]
     frames: dict[int, frozenset[int]]

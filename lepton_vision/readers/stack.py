@@ -29,7 +29,7 @@ _SAME_MM, _ROUNDED_MM = 1e-3, 0.02
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """How slices form a volume of D slices.
+    """Order and geometry of slices that form a volume of D slices.
 
     Attributes:
         order: numbers of the planes, by position along the normal (row direction x column direction).
@@ -50,7 +50,7 @@ class Stack:
 
     @property
     def seen(self) -> int:
-        """How many slices of the volume are there."""
+        """Number of slices present in the volume."""
         return sum(place == int(place) for place in self.places)
 
 

@@ -113,7 +113,7 @@ def _anchored(distances: FloatArray, step: float, anchor: float) -> Grid:
 
 
 def _uneven(steps: FloatArray, usual: float, *, is_usual: bool) -> str:
-    """Which steps are no others, in words."""
+    """Steps that differ from the others, in words."""
     wanted = np.maximum(np.rint(steps / usual), 1.0)
     odd = np.flatnonzero(np.abs(steps - wanted * usual) > _TOLERANCE * usual)
     if not is_usual or not len(odd):

@@ -233,7 +233,7 @@ def to_svg(plot: Plot, *, name: str, label: str) -> str:
 
 
 def small_frame() -> dict[str, float]:
-    """Where the axes of a small figure lie in its SVG: left and upper edge, and side, in units of its view box."""
+    """Axes rectangle of a small figure in its SVG: left and upper edge, and side, in units of its view box."""
     return {"left": _LEFT, "top": _TOP, "side": _SMALL_WIDTH - _LEFT - _RIGHT, "low": LIMITS[0], "high": LIMITS[1]}
 
 

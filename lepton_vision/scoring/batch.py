@@ -185,7 +185,7 @@ def score(
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a run computes; see ``score``."""
+    """Computation settings of a run; see ``score``."""
 
     workers: int = 2
     batch_size: int | None = None
@@ -210,7 +210,7 @@ class Settings:
             raise ScoringError("Expected workers, batch_size and shard_rows of at least 1.")
 
     def repairs(self, bundle: Bundle) -> dict[str, Any]:
-        """How series are repaired: as stated, or as the bundle was trained."""
+        """Repairs of series: as stated, or as the bundle was trained."""
         volume = bundle.config.volume or VolumeConfig()
         return {"gaps": self.gaps or volume.gaps, "tilt": self.tilt or volume.tilt}
 

@@ -39,7 +39,7 @@ _FOLDER = "_cases"  # tools that read the folder of the shards as one table pass
 
 @dataclass(frozen=True, slots=True)
 class CaseRule:
-    """How the images of a unit are joined, and where its probabilities become decisions.
+    """Rule for the aggregation of a unit's images, and its threshold.
 
     Attributes:
         method: as the bundle declares it (``evaluation.aggregation``).

@@ -14,7 +14,7 @@ Words = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class DoneInputs:
-    """Path ids and source versions, as the numbers that their hexadecimal digits are.
+    """Set of path ids and source versions, stored as the numbers that their hexadecimal digits spell.
 
     Attributes:
         ids: (N,) uint64, rising, each once.

@@ -23,7 +23,7 @@ PARTS = "_parts"  # readers of tables pass over names that begin with an undersc
 
 
 class OpenSides(NamedTuple):
-    """The folders of a run while it is at work."""
+    """Open output folders of a running run."""
 
     masks: MaskFolder | None = None
     reports: ReportFolder | None = None
@@ -31,7 +31,7 @@ class OpenSides(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """What is asked for beside the rows; see ``batch.score``.
+    """Requested outputs beside the rows; see ``batch.score``.
 
     Attributes:
         masks: folder, or None.
@@ -57,13 +57,13 @@ class Sides:
         codes: Mapping[str, Code] | None,
         heat_maps: bool,
     ) -> Sides:
-        """What the arguments of ``score`` say, with absolute paths."""
+        """Requested outputs by the arguments of ``score``, with absolute paths."""
         folders = (None if one is None else Path(one).absolute() for one in (masks, reports))
         return cls(next(folders), mask_format, next(folders), dict(codes or {}), heat_maps)
 
     @property
     def folders(self) -> list[Path]:
-        """Those that are asked for."""
+        """Requested folders."""
         return [one for one in (self.masks, self.reports) if one is not None]
 
     def checked(self, bundle: Bundle, output: Path) -> Sides:
@@ -102,7 +102,7 @@ class Sides:
             raise ConfigError("Expected a folder for reports with heat maps. Received: none.", key="heat_maps")
 
     def job(self) -> dict[str, Any]:
-        """What must be the same for all rows of an output folder."""
+        """Settings that must be the same for all rows of an output folder."""
         found: dict[str, Any] = {"masks": None if self.masks is None else self.mask_format}
         if self.reports is not None:
             found["reports"] = "dicom with heat maps" if self.heat_maps else "dicom"

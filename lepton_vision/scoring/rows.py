@@ -56,7 +56,7 @@ def ids_of(image: Image, *, frame: int | None = None) -> Row:
 
 
 def distances_of(bundle: Bundle, features: Features | None, *, count: int) -> Sequence[float | None]:
-    """How far each of ``count`` images is from those of the training; None where nothing tells.
+    """Distance of each of ``count`` images from those of the training; None where nothing tells.
 
     Args:
         bundle: knows the images of the training, or not.

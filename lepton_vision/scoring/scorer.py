@@ -43,7 +43,7 @@ class ReadImages:
 
 
 class _Seen(NamedTuple):
-    """What the network says of one image; ``mask`` (1 + M, height, width) or None, ``distance`` as for ``decide``."""
+    """Network outputs of one image; ``mask`` (1 + M, height, width) or None, ``distance`` as for ``decide``."""
 
     values: Values
     mask: Pixels | None
@@ -77,7 +77,7 @@ class _Steps:
 
 
 class ImageScorer:
-    """Takes what was read, and gives rows to the sink, in the order taken, as batches fill.
+    """Batching scorer: takes images that were read, and gives rows to the sink in the same order.
 
     Args:
         streams: where the network runs, see ``Streams``; whoever made it closes it.
@@ -158,7 +158,7 @@ class ImageScorer:
         self._sink.flush_due()
 
     def _look(self, pixels: Sequence[UInt16Pixels]) -> list[_Seen]:
-        """What the network says of each image of a step."""
+        """Network outputs of each image of a step."""
         started = time.perf_counter()
         found = self._engine.examine_pixels(np.stack(pixels))
         distances = distances_of(self._engine.bundle, found.features, count=len(pixels))

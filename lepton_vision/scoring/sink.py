@@ -252,7 +252,7 @@ class ShardSink:
         return self.scored + self.failed.total() + self.left_out.total()
 
     def shards(self) -> list[Path]:
-        """Those on disk, oldest first."""
+        """Shards on disk, oldest first."""
         return sorted(self.folder.glob(f"part-*.{self._format}"))
 
     def _read_facts(self, shard: Path) -> Iterator[dict[str, Any]]:

@@ -18,7 +18,7 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ScoreSummary:
-    """What a scoring run left in its output folder.
+    """Summary of the output folder of a scoring run.
 
     Attributes:
         output: the folder of shards.
@@ -111,7 +111,7 @@ STOP_FAILURES = 100  # rows that must have failed before a run is stopped: a sma
 
 @dataclass(frozen=True, slots=True)
 class FailureLimit:
-    """When a run is stopped, since more of its rows have failed than will be tolerated in the end.
+    """Early stop of a run whose failures already exceed the share tolerated at its end.
 
     It is not stopped while it could still end well, every input that is left giving one good row, nor below
     ``STOP_FAILURES``: the rows of a small folder are worth more than the minutes.

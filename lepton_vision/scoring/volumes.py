@@ -68,7 +68,7 @@ class ReadVolume:
 
 
 class VolumeScorer:
-    """Takes what was read, writes masks, and gives rows to the sink.
+    """Volume scorer: takes volumes that were read, writes masks, and gives rows to the sink.
 
     Args:
         bundle: a model of volumes.
@@ -176,7 +176,7 @@ class VolumeScorer:
 
 
 def engine_name(engine: Engine | None, segmenter: VolumeSegmenter | None) -> str:
-    """What makes the rows, e.g. "torch 2.14.1 cpu fp32 batch 2"; that of the targets where there are any."""
+    """Name of the engine of the rows, e.g. "torch 2.14.1 cpu fp32 batch 2"; of the targets if there are any."""
     if engine is not None:
         return engine.name
     return "" if segmenter is None else segmenter.name

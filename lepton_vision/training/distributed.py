@@ -25,7 +25,7 @@ _PEERS = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|^Dist\w*Er
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Which of how many processes this is.
+    """Rank of this process and number of processes.
 
     Attributes:
         rank: from 0; process 0 validates and is the only one that writes.
@@ -54,7 +54,7 @@ class World:
         return value if self.size == 1 else self.total(value) / self.size
 
     def share(self, value: T) -> T:
-        """What process 0 holds, in every process."""
+        """Value of process 0, in every process."""
         if self.size == 1:
             return value
         box: list[Any] = [value]

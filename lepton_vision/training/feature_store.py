@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 
 class FeatureStore:
-    """One SQLite file for one network and preprocessing: whole entries or none, whoever is killed.
+    """One SQLite file for one network and preprocessing, whose entries are whole or absent, even after a kill.
 
     Each entry is sealed: one that is damaged is computed anew, and a file that is no database any more is begun anew. A
     store that cannot be read or written costs time only: it is logged and done without.

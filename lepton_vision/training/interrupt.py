@@ -12,14 +12,14 @@ from types import FrameType
 
 @dataclass(slots=True)
 class StopWish:
-    """Whether the user asked to stop."""
+    """Request of the user to stop."""
 
     is_set: bool = False
 
 
 @contextlib.contextmanager
 def listen_for_interrupt() -> Iterator[StopWish]:
-    """Turn the first SIGINT into a wish; the second one interrupts at once. The handler before is put back.
+    """Turn the first SIGINT into a request to stop; the second one interrupts at once. The handler before is put back.
 
     Outside the main thread, or where SIGINT is ignored, nothing is changed.
     """

@@ -136,7 +136,7 @@ class Augment:
         return result
 
     def draw(self, shape: tuple[int, ...], seed: int) -> list[tuple[Change, dict[str, Any]]]:
-        """Which changes happen, in order, and their values, from the seed alone.
+        """Changes that happen, in order, with their values, from the seed alone.
 
         The stream is that of albumentations' ``Compose``, whose first number decides whether anything happens at all.
         One generator serves all steps: ``Compose.set_random_seed`` would start every step from the same state, and

@@ -36,7 +36,7 @@ _TOUCHED_LIMIT = 4 * 2**20  # bytes mapped, at most, before the mapping's pages 
 
 
 class OnceInAll:
-    """A warning that is said once by this process and those that it forks."""
+    """A warning that is given once by this process and those that it forks."""
 
     def __init__(self) -> None:
         self._said = mmap.mmap(-1, 1)  # shared with them

@@ -32,7 +32,7 @@ class Levels:
 
     @property
     def span(self) -> float:
-        """What 1 is above 0."""
+        """Distance from the value of 0 to the value of 1."""
         return self.white - self.black
 
     def stretched(self, drawn: Mapping[str, Any]) -> Levels:

@@ -29,7 +29,7 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """How the voxels of a file become those of the network.
+    """Mapping from the voxels of a file to those of the network.
 
     Attributes:
         shape: (D, H, W) of the file.

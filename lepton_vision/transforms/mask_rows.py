@@ -44,7 +44,7 @@ class MaskRows:
         )
 
     def locate(self, row: int) -> SampleAddress | None:
-        """Where the mask of one row lies; None where nothing is known."""
+        """Location of the mask of one row; None where nothing is known."""
         return self.rows.locate(row) if self.rows.paths[row] else None
 
     def load(self, row: int) -> LabelMap | None:

@@ -199,7 +199,7 @@ def _choose_window(
 
 
 def _resolve_header(image: Image, config: PreprocessConfig) -> str:
-    """What "header" means for this image.
+    """Window that "header" means for this image.
 
     Colour and raster files hold display values already: a VOI window is defined for MONOCHROME images only
     (PS3.3 C.11.2.1), so their full range is shown.

@@ -131,7 +131,7 @@ class RowTable:
         return self.image_ids[row]
 
     def locate(self, row: int) -> SampleAddress:
-        """Where the pixels of one row lie."""
+        """Location of the pixels of one row."""
         frame = int(self.frames[row])
         path, member = self.root / self.paths[row], self.members[row] or None
         return SampleAddress(path, member, None if frame < 0 else frame, self.repairs[row])

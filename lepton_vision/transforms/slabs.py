@@ -22,7 +22,7 @@ from lepton_vision.types import Pixels, Target
 
 
 def slab_places(place: npt.ArrayLike, depth: int, *, volume: VolumeConfig) -> npt.NDArray[np.int64]:
-    """Which slices stand for a slice and its neighbours; beyond the border the last slice is repeated.
+    """Slices that stand for a slice and its neighbours; beyond the border the last slice is repeated.
 
     Args:
         place: (…) positions of the slices in the middle.

@@ -104,7 +104,7 @@ class VolumeDataset(Dataset[Batch]):
 
     @property
     def copies(self) -> int:
-        """How often each row is a sample."""
+        """Number of samples from each row."""
         return self.volume.patches if self.training else 1
 
     def __len__(self) -> int:
@@ -186,11 +186,11 @@ class VolumeDataset(Dataset[Batch]):
         return Prepared(pixels, mask, points, grid.spacing_mm)
 
     def load_row(self, row: int) -> UInt16Pixels:
-        """What a network without masks sees of one row's volume, see ``plain_sample``."""
+        """Input of a network without masks from one row's volume, see ``plain_sample``."""
         return plain_sample(self.load_volume(row).pixels, self.volume)
 
     def locate(self, row: int) -> SampleAddress:
-        """Where the voxels of one row lie."""
+        """Location of the voxels of one row."""
         return self.rows.locate(row)
 
     def source_key(self, row: int) -> str:
@@ -283,7 +283,7 @@ class VolumeDataset(Dataset[Batch]):
 
 
 def plain_sample(pixels: UInt16Pixels, volume: VolumeConfig) -> UInt16Pixels:
-    """What a network without masks sees of a prepared volume when it is not trained.
+    """Input of a network without masks from a prepared volume, outside training.
 
     Args:
         pixels: (C, D, H, W) uint16 from ``preprocess_volume`` or ``preprocess_slices``.

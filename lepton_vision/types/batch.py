@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a loader yields.
+    """One batch of a loader.
 
     Attributes:
         images: (B, C, H, W) or (B, C, D, H, W) float32, normalised for the network.
@@ -50,7 +50,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class ModelOutput:
-    """What ``forward`` of every network returns, in training and in scoring.
+    """Output of ``forward`` of every network, in training and in scoring.
 
     Attributes:
         logits: by target name, (B, 1) for binary, (B, K) otherwise; before sigmoid or softmax.

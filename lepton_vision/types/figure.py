@@ -9,7 +9,7 @@ import numpy as np
 
 
 def decimals(low: float, high: float, *, least: int = 3) -> int:
-    """How many decimals the two ends of an interval need to read differently, 6 at most."""
+    """Decimals that the two ends of an interval need to read differently, 6 at most."""
     return next((k for k in range(least, 7) if f"{low:.{k}f}" != f"{high:.{k}f}"), 6)
 
 

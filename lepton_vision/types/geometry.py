@@ -21,7 +21,7 @@ _ROUNDING = 1e-3  # relative, of spacings and directions, however far it carries
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Where the voxels of an image lie in the patient, in DICOM's coordinates (LPS, PS3.3 C.7.6.2.1.1).
+    """Position of an image's voxels in the patient, in DICOM's coordinates (LPS, PS3.3 C.7.6.2.1.1).
 
     x grows to the patient's left, y to the back, z to the head; all in mm.
 
@@ -68,7 +68,7 @@ class Geometry:
 
     @property
     def orientation(self) -> str:
-        """Where W, H and D (in this order) grow, to the nearest patient axis: "LPS" is a plain axial stack.
+        """Directions of W, H and D (in this order), to the nearest patient axis: "LPS" is a plain axial stack.
 
         L left, R right; P back, A front; S head, I feet. A slice has two letters, W and H.
         """
@@ -84,7 +84,7 @@ class Geometry:
 
 
 class GridGap(NamedTuple):
-    """What two grids of one shape and axis order differ in.
+    """Differences between two grids of one shape and axis order.
 
     Attributes:
         kind: what differs first.

@@ -49,7 +49,7 @@ Pixels = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A VOI window: which part of the modality range becomes black to white (PS3.3 C.11.2.1.2).
+    """A VOI window: the part of the modality range that is shown from black to white (PS3.3 C.11.2.1.2).
 
     Attributes:
         center: middle of the window, in the image's units (HU for CT).

@@ -21,7 +21,7 @@ _REPAIRS = {"tilt": "shear", "gaps": "fill"}
 
 @dataclass(frozen=True, slots=True)
 class SampleAddress:
-    """Where the pixels of one sample lie.
+    """Location of the pixels of one sample.
 
     Attributes:
         path: the file, or the folder of a DICOM series that is one sample.
@@ -37,12 +37,12 @@ class SampleAddress:
 
     @property
     def repairs(self) -> dict[str, Any]:
-        """What ``read_image`` is asked for."""
+        """Repairs asked of ``read_image``."""
         return {name: _REPAIRS[name] for name in self.repair.split(",") if name}
 
 
 class CaseKey(NamedTuple):
-    """What a heat map of one sample is about.
+    """Subject of a heat map of one sample.
 
     Attributes:
         image_id: pseudonymous id of the sample.

@@ -49,7 +49,7 @@ def _brief(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the model predicts: a name, a kind and the classes. One head per target.
+    """A quantity that the model predicts: a name, a kind and the classes. One head per target.
 
     Attributes:
         name: letters, digits and underscores; also the label column unless ``column`` says otherwise.

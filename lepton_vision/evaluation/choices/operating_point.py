@@ -23,7 +23,7 @@ _DEFAULTS: dict[str, float] = {"sensitivity": 0.95, "specificity": 0.95, "ppv": 
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """What an operating point must fulfil.
+    """Criterion for the choice of an operating point.
 
     Attributes:
         kind: "sensitivity": the highest threshold that still finds ``value`` of the positives. "specificity": the

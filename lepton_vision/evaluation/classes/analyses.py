@@ -49,7 +49,7 @@ class CalibrationBin:
 
 @dataclass(frozen=True, eq=False)
 class CalibrationStatistics:
-    """Whether the probabilities of one class mean what they say.
+    """Calibration of the probabilities of one class.
 
     Attributes:
         class_name: what is positive.
@@ -128,7 +128,7 @@ class ConformalSets:
 
 @dataclass(frozen=True, slots=True)
 class Referral:
-    """How many must be referred to a reader so that the others are decided with at most a stated risk.
+    """Share of cases to refer to a reader so that the others are decided with at most a stated risk.
 
     Attributes:
         risk: largest share of wrong decisions among the others.
@@ -230,7 +230,7 @@ class SubgroupColumn:
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """One figure at home and at the new site.
+    """One figure at the original site and at the new site.
 
     Attributes:
         internal: figure of the internal evaluation.
@@ -245,7 +245,7 @@ class Shift:
 
 @dataclass(frozen=True, eq=False)
 class Recalibration:
-    """What a logistic recalibration at the new site would change, for one class.
+    """Effect of a logistic recalibration at the new site on one class.
 
     Attributes:
         class_name: what is positive.
@@ -261,7 +261,7 @@ class Recalibration:
 
 @dataclass(frozen=True, eq=False)
 class External:
-    """A locked model at another site.
+    """Validation of a locked model at another site.
 
     Attributes:
         reference: what it is compared with, e.g. "test split, n = 512"; None where nothing was given.
@@ -276,7 +276,7 @@ class External:
 
 @dataclass(frozen=True, eq=False)
 class Analyses:
-    """What was analysed beside the figures; None where the data do not allow it or nobody asked.
+    """Analyses beside the figures; None where the data do not allow one or nobody asked for it.
 
     Attributes:
         calibration: by target name.

@@ -31,7 +31,7 @@ ENDPOINTS: Mapping[TargetKind, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One figure of two models.
+    """Difference of one figure between two models.
 
     Attributes:
         a: figure of the first model.
@@ -75,7 +75,7 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What ``compare`` found; every difference is of the second model less the first.
+    """Result of ``compare``; every difference is of the second model less the first.
 
     Attributes:
         targets: what both predict.

@@ -40,7 +40,7 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What ``evaluate`` found. Every figure holds at ``operating_point`` and on ``split``.
+    """Result of ``evaluate``. Every figure holds at ``operating_point`` and on ``split``.
 
     Attributes:
         targets: what was predicted.
@@ -87,7 +87,7 @@ class Evaluation:
     analyses: Analyses = field(default_factory=Analyses)
 
     def expected(self, target: Target) -> tuple[Expected, ...]:
-        """What the operating point was to be expected to give on as many cases as these, from validation."""
+        """Expected figures of the operating point on as many cases as these, from validation."""
         if target.is_exclusive or self.split == self.operating_point.chosen_on:
             return ()
         names = (target.positive,) if target.kind == "binary" else target.classes

@@ -31,7 +31,7 @@ _EPS = float(np.finfo(np.float64).eps)
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """Another site than that of the training.
+    """Data of another site than that of the training.
 
     Attributes:
         reference: predictions of the internal evaluation to compare with, or None.

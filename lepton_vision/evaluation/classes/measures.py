@@ -52,7 +52,7 @@ _EPS = float(np.finfo(np.float64).eps)  # a sure and wrong prediction costs 36 n
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """What some figures hold at, beside the threshold.
+    """Settings, beside the threshold, at which some figures hold.
 
     Attributes:
         max_fpr: in (0, 1], largest false positive rate of the partial AUROC.
@@ -162,7 +162,7 @@ class BinaryMeasures:
         return not self.has_both() or (name in DECIDED and not self.is_decided)
 
     def positives(self, counts: FloatArray) -> FloatArray:
-        """How many samples are positive, (R,)."""
+        """Number of positive samples, (R,)."""
         return np.asarray(counts @ (self._sums[:, 0] + self._sums[:, 2]))
 
     def _at_prevalence(self, sensitivity: FloatArray, specificity: FloatArray) -> tuple[FloatArray, ...]:

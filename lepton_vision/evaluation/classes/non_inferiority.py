@@ -19,7 +19,7 @@ FEWEST = 10  # patients in a class, below which nothing is judged
 
 
 class Verdict(NamedTuple):
-    """What the margin says.
+    """Verdict of a comparison against a margin.
 
     Attributes:
         is_non_inferior: None where it cannot be judged.

@@ -26,7 +26,7 @@ _COUNTED = 2000  # samples up to which the width is averaged over what a study m
 
 @dataclass(frozen=True, slots=True)
 class SamplePlan:
-    """What ``plan_sample`` found.
+    """Result of ``plan_sample``.
 
     Attributes:
         figure: what is planned for.

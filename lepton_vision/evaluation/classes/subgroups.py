@@ -296,7 +296,7 @@ def _share_beyond(drawn: FloatArray, value: float) -> float:
 
 
 def _critical(drawn: FloatArray, value: float, *, confidence: float) -> float:
-    """What a value must be above for ``_share_beyond`` to be at most 1 - confidence; of too few draws, itself."""
+    """Bound above which ``_share_beyond`` is at most 1 - confidence; ``value`` where the draws are too few."""
     allowed = int((1.0 - confidence) * (1 + drawn.size) + 1e-9) - 1
     return value if allowed < 0 else float(np.sort(drawn)[-1 - allowed])
 

@@ -30,7 +30,7 @@ _NO_CASE = {
 
 @dataclass(frozen=True, eq=False)
 class HeadAgreement:
-    """What ``agree_heads`` found.
+    """Result of ``agree_heads``.
 
     Attributes:
         figures: ``agreement`` (share of the cases in which label and mask say the same), ``mask_if_positive``,

@@ -85,7 +85,7 @@ _NONE = VoxelCounts(0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class MaskFigures:
-    """How well one mask meets the truth; NaN is undefined.
+    """Figures of one mask against the truth; NaN is undefined.
 
     Attributes:
         status: "present" (voxels in both), "missed" (truth only), "false_positive" (prediction only), "absent".

@@ -79,7 +79,7 @@ class RankedCases(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class SegmentationEvaluation:
-    """What ``evaluate_masks`` found.
+    """Result of ``evaluate_masks``.
 
     Attributes:
         structures: by name, the value or values of the label maps.

@@ -22,7 +22,7 @@ FROC_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 @dataclass(frozen=True, eq=False)
 class Froc:
-    """What ``froc`` found.
+    """Result of ``froc``.
 
     Attributes:
         figures: ``sensitivity_at_<rate>`` for each rate of false positives per case, and ``cpm``, their plain mean

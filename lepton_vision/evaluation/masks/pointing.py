@@ -27,7 +27,7 @@ _Case = tuple[npt.NDArray[np.floating], BoolArray, Spacing | None]
 
 @dataclass(frozen=True, eq=False)
 class PointingGame:
-    """What ``play_pointing_game`` found.
+    """Result of ``play_pointing_game``.
 
     Attributes:
         figures: ``hit_rate`` (share of the cases whose maximum lies in the dilated mask), ``chance`` (mean share of

@@ -26,7 +26,7 @@ _LEAF = 32  # points in a leaf of the tree: it is built for one query only
 
 @dataclass(frozen=True, eq=False)
 class SurfaceDistances:
-    """How far two surfaces are apart.
+    """Distances between two surfaces.
 
     Attributes:
         truth_mm: (A,) float64 [mm] from each surface voxel of the truth to the surface of the prediction, any order.

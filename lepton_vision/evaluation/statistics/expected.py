@@ -13,7 +13,7 @@ from lepton_vision.types import Target
 
 
 class Expected(NamedTuple):
-    """Shares that as many new cases are to be expected to show, lowest and highest each.
+    """Expected range of shares among as many new cases, lowest and highest each.
 
     Attributes:
         class_name: what is positive.

@@ -54,7 +54,7 @@ class Measures(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """How intervals are made.
+    """Settings of the bootstrap.
 
     Attributes:
         replicates: number of resamples.
@@ -121,7 +121,7 @@ def clopper_pearson(
 
 
 def effective_size(successes: FloatArray, sizes: FloatArray) -> float:
-    """How many independent samples a clustered proportion is worth: n over the design effect.
+    """Effective number of independent samples of a clustered proportion: n over the design effect.
 
     The variance between patients of the ratio estimate, over that of as many independent samples (Rao and Scott,
     Biometrics 48:577, 1992); at most n. Where every patient has one sample it is n. Where the proportion is 0 or 1 the

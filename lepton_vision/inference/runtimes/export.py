@@ -27,7 +27,7 @@ Runtime = Literal["onnx", "openvino"]
 
 @dataclass(frozen=True, slots=True)
 class Int8:
-    """How a network becomes one of 8 bits.
+    """Settings of the quantisation of a network to 8 bits.
 
     Attributes:
         samples: images that show the ranges of the activations, (C, H, W) uint16 each, as ``preprocess_image`` gives.

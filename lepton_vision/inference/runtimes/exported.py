@@ -14,7 +14,7 @@ KEY = "lepton_vision"
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A file on its runtime.
+    """An exported file, opened with its runtime.
 
     Attributes:
         run: (B, C, H, W) uint16 to the outputs by name.
@@ -28,6 +28,6 @@ class Exported:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the file says of itself; empty where it says nothing."""
+        """Metadata of the file; empty where it has none."""
         found = json.loads(self.metadata.get(KEY, "{}"))
         return found if isinstance(found, dict) else {}

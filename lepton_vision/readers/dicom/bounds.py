@@ -57,7 +57,7 @@ class _MeteredStream:
         self.seek, self.tell = stream.seek, stream.tell
 
     def read(self, size: int = -1, /) -> bytes:
-        """As of any file."""
+        """Read bytes, as from any file."""
         self.left -= 1
         if self.left < 0:
             raise EOFError

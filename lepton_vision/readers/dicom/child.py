@@ -96,7 +96,7 @@ def _ask(request: dict[str, Any], data: bytes, *, limits: Limits, most: int, nam
 
 
 class _Host:
-    """One child."""
+    """One child process for decoding."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -183,7 +183,7 @@ class _Host:
 
 
 class _Hosts:
-    """The children of one process: those that are idle, and as many at once as there are processors."""
+    """Pool of child processes: the idle ones, and as many at once as there are processors."""
 
     def __init__(self) -> None:
         self.idle: deque[_Host] = deque()

@@ -37,7 +37,7 @@ Stored = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How one transfer syntax is decoded.
+    """Decoder of one transfer syntax and its settings.
 
     Attributes:
         package: distribution whose name and version are recorded.

@@ -168,7 +168,7 @@ def raw_dicom_ids(stream: BinaryIO, *, head: bytes, limits: Limits) -> RawIds:
 
 
 def dicom_planes(stream: BinaryIO, *, head: bytes, limits: Limits) -> list[Plane]:
-    """Where each frame of an open DICOM file lies; nothing is decoded.
+    """Plane of each frame of an open DICOM file; nothing is decoded.
 
     Raises:
         ReadError: as for ``read_dicom``; ``truncated`` of a slice that was cut off, which must not count as something

@@ -30,7 +30,7 @@ _FRAME_TYPES: Final = ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence", "
 
 
 def object_kind(dataset: Dataset) -> str | None:
-    """What an object is that is no image to classify, one of ``types.ObjectKind``, or None.
+    """Kind of an object that is no image to classify, one of ``types.ObjectKind``, or None for an image.
 
     A localizer says so in Image Type (PS3.3 C.8.2.1.1.1, C.8.16.1.3), or in Frame Type of all its frames. Whatever has
     the class of a secondary capture is one (PS3.3 A.8), though whole data sets come as such: see

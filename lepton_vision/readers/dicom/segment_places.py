@@ -41,7 +41,7 @@ class SegmentFrame:
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """The voxels that a mask shall have.
+    """Voxel grid of the wanted mask.
 
     Attributes:
         shape: (H, W) or (D, H, W).
@@ -63,7 +63,7 @@ class Canvas:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one frame lies.
+    """Position of one frame.
 
     Attributes:
         frame: which one.

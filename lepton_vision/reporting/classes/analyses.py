@@ -42,7 +42,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One question and what was found.
+    """One analysis and its result.
 
     Attributes:
         title: heading.

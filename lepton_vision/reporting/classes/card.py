@@ -114,7 +114,7 @@ def render_report(
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Everything about one target."""
+    """Content of the page for one target."""
 
     target: Target
     anchor: str

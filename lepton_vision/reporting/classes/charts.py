@@ -81,7 +81,7 @@ def curve_charts(evaluation: Evaluation, target: Target, *, name: str) -> list[C
 
 
 def curve_lines(evaluation: Evaluation, target: Target) -> tuple[list[Line], list[Line]]:
-    """What ROC and precision–recall figures draw, a line per class."""
+    """Lines of ROC and precision–recall figures, one per class."""
     curves = evaluation.curves.get(target.name, ())
     marks = _marks(evaluation, target)
     series = _choose_series(evaluation, target, curves)

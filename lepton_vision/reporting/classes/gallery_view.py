@@ -135,7 +135,7 @@ def _case(
 
 
 def _decide(case: WorstCase, target: Target, *, threshold: float | None) -> tuple[str, bool]:
-    """What was called, and whether that is correct; without a threshold a case of the worst is a wrong one."""
+    """Decision, and whether it is correct; without a threshold a case of the worst is a wrong one."""
     if target.is_exclusive:
         return case.class_name, case.class_name == case.truth
     is_called = case.y_true != 1

@@ -123,7 +123,7 @@ def _on_size(evaluation: Evaluation) -> list[Note]:
 
 
 def on_unknown_patients(unknown: int, n: int, *, unit: str) -> Note:
-    """What follows where cases name no patient."""
+    """Note on cases that name no patient."""
     cases = "cases" if unit == "patient" else plural(unit)
     text = (
         f"{unknown:,} of {n:,} {cases} name no patient: each file, series or study counts as a patient of its own. If "

@@ -32,7 +32,7 @@ def point_story(evaluation: Evaluation, target: Target) -> str:
 
 
 def _there(figures: tuple[PointFigures, ...]) -> str:
-    """What the point gave where it was chosen; for several classes the means over those that have one."""
+    """Figures of the point on validation; for several classes the means over those that have one."""
     figures = tuple(one for one in figures if is_known(one.sensitivity))
     if not figures:
         return ""
@@ -42,7 +42,7 @@ def _there(figures: tuple[PointFigures, ...]) -> str:
 
 
 def _expected(evaluation: Evaluation, target: Target) -> str:
-    """What validation lets expect of as many cases as these; of a multilabel target by class."""
+    """Figures expected of as many cases as these, from validation; of a multilabel target by class."""
     said = []
     for one in evaluation.expected(target):
         shares = f"sensitivity {_ends(one.sensitivity)}, specificity {_ends(one.specificity)}"

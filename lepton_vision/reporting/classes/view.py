@@ -148,7 +148,7 @@ def point_origin(evaluation: Evaluation) -> str:
 
 
 def show_looks(evaluation: Evaluation) -> str:
-    """How often this test split was looked at until now, from the ledger of the run; "" where nobody counted."""
+    """Number of looks at this test split until now, from the ledger of the run; "" where nobody counted."""
     looks = evaluation.provenance.get("test_looks")
     return "" if looks is None else f"{int(looks):,}"
 
@@ -224,7 +224,7 @@ def _of_100(part: int, whole: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Where the images went.
+    """Numbers of images at each step from files to results.
 
     Attributes:
         rows: samples found, as text; "" where unknown.

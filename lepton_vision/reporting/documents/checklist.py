@@ -36,7 +36,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Checklist:
-    """A guideline and what is known.
+    """A guideline with its items as answered by a run.
 
     Attributes:
         name: of its file.

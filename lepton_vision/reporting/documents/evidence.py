@@ -25,7 +25,7 @@ _TRAINING = ("epochs", "batch_size", "lr", "weight_decay", "sampling", "class_we
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What is known of a run.
+    """Facts known of a run.
 
     Attributes:
         evaluation: its figures.

@@ -147,7 +147,7 @@ class OverlayShown:
 
 @dataclass(frozen=True, slots=True)
 class MaskSection:
-    """Everything about one structure."""
+    """Content of the page for one structure."""
 
     name: str
     anchor: str

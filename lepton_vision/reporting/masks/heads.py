@@ -20,7 +20,7 @@ _CELL_NAMES = dict(
 
 @dataclass(frozen=True, slots=True)
 class HeadsShown:
-    """One target of a joint model.
+    """Content of the page for one target of a joint model.
 
     Attributes:
         target: its name.

@@ -54,7 +54,7 @@ def read_overlays(rows: Sequence[MaskRow], evaluation: SegmentationEvaluation) -
 
 
 class _CannotDrawError(Exception):
-    """Says in words that fit into a page why a case is not drawn."""
+    """Reason why a case is not drawn, in words that fit into a page."""
 
 
 def _read(row: MaskRow, structure: str, *, value: int | tuple[int, ...]) -> Overlay:

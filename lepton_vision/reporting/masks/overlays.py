@@ -110,7 +110,7 @@ class Panel(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What ``draw_overlay`` made.
+    """Result of ``draw_overlay``.
 
     Attributes:
         panels: image (where there is one), truth, agreement.

@@ -206,7 +206,7 @@ def _first_parts(shards: Sequence[Path], column: str, *, inputs: Inputs | None, 
 
 
 def _places(path_ids: Words, inputs: Inputs | None) -> dict[int, int]:
-    """Where in the order of the inputs some of them stand; empty where it is not known."""
+    """Positions of some inputs in the order of all; empty where it is not known."""
     if inputs is None or not path_ids.size:
         return {}
     at = np.flatnonzero(np.isin(inputs.path_ids, path_ids))

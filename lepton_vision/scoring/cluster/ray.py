@@ -45,7 +45,7 @@ INPUTS_PER_PART = 2048
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Where a run is computed.
+    """Settings of the cluster that computes a run.
 
     Attributes:
         address: of a Ray cluster, e.g. "ray://head:10001" or "auto"; empty starts one on this machine that ends with
@@ -152,7 +152,7 @@ def score_on_ray(
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """What every actor needs."""
+    """Arguments that every actor needs."""
 
     bundle: Bundle
     inputs: Inputs
@@ -257,5 +257,5 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
 
 
 def _local(cluster: Cluster) -> dict[str, Any]:
-    """What only a cluster that is started here can be told."""
+    """Settings that only a cluster started here can be given."""
     return {} if cluster.address else {"include_dashboard": False, "num_cpus": cluster.actors}

@@ -151,7 +151,7 @@ class ReportFolder:
         return True
 
     def _statements(self, row: Row) -> Iterator[Statement]:
-        """What the columns of a row say."""
+        """Statements of a report from the columns of a row."""
         point = self._bundle.operating_point
         for target in self._bundle.targets:
             names = output_names(target.name, self._bundle)

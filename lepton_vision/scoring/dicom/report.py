@@ -45,7 +45,7 @@ _SERIES_NUMBER = 9002  # behind that of the segmentations
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What a report says of one finding.
+    """Content of a report about one finding.
 
     Attributes:
         name: of the output, as in the columns of a row, e.g. "covid" or "signs_edema".
@@ -63,7 +63,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class ReportInfo:
-    """What a report says about itself.
+    """Description of a report inside the report.
 
     Attributes:
         bundle_id: of the model.
@@ -80,7 +80,7 @@ class ReportInfo:
     created: datetime | None = None
 
     def code(self, name: str) -> Code:
-        """What a finding is."""
+        """Code of a finding."""
         return self.codes.get(name, (name[:16], PRIVATE_SCHEME, name))
 
 

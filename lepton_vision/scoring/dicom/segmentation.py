@@ -46,7 +46,7 @@ _NO_DATE = ("19700101", "000000")  # Content Date must have a value
 
 @dataclass(frozen=True, slots=True)
 class SegmentationInfo:
-    """What a DICOM Segmentation says about itself.
+    """Description of a DICOM Segmentation inside the object.
 
     Attributes:
         bundle_id: of the model that predicted the mask; empty for a mask of another origin.

@@ -18,7 +18,7 @@ from lepton_vision.types import Geometry, Image
 
 @dataclass(frozen=True, slots=True)
 class PlacedMask:
-    """A mask slice by slice beside its source.
+    """A mask whose slices are matched with those of its source.
 
     Attributes:
         headers: one header per slice, or that of one file of several frames.

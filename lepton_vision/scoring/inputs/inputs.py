@@ -207,7 +207,7 @@ class Inputs:
         return len(self.path_ids)
 
     def keep(self, wanted: npt.NDArray[np.bool_]) -> Inputs:
-        """Those that are marked, (N,) bool."""
+        """Inputs that are marked, (N,) bool."""
         of_series, of_places = wanted[: len(self.series)], wanted[len(self.series) :]
         series = [self.series[int(k)] for k in np.flatnonzero(of_series)]
         places = TextColumn.of(self.places[int(k)] for k in np.flatnonzero(of_places))
@@ -251,7 +251,7 @@ def _first_of_each(path_ids: npt.NDArray[np.uint64], places: TextColumn, *, firs
 
 
 def read_names(named: Iterable[str], stream: Iterable[bytes]) -> Iterator[str]:
-    """What is named, with "-" replaced by the lines of a stream: one path or URL a line."""
+    """Named inputs, with "-" replaced by the lines of a stream: one path or URL a line."""
     for name in named:
         if name == "-":
             yield from (os.fsdecode(line) for line in (raw.rstrip(b"\r\n") for raw in stream) if line)

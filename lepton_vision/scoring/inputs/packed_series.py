@@ -175,5 +175,5 @@ def _volumes(slices: list[tuple[Place, Plane]], series: PackedSeries, *, limits:
 
 
 def _lies_at(place: Place) -> Path:
-    """Where a place would be if archives and stores were folders."""
+    """Path that a place would have if archives and stores were folders."""
     return Path(os.path.normpath(Path(place.path, place.member)))

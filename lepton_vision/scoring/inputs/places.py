@@ -28,7 +28,7 @@ PlaceKind = Literal["file", "member", "object", "row", "left_out"]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one input lies.
+    """Location of one input.
 
     Attributes:
         path: absolute path of the file or the archive; URL of an object.
@@ -61,12 +61,12 @@ class Place:
 
     @property
     def name(self) -> PurePosixPath:
-        """What the file is called where it lies; that of a fetched or unpacked one says nothing."""
+        """Name of the file at its place; that of a fetched or unpacked one says nothing."""
         return PurePosixPath(self.member if self.kind == "member" else self.path)
 
     @property
     def identity(self) -> str:
-        """What its ``path_id`` is made of: the same file at the same place has the same one in every run."""
+        """Text that ``path_id`` is made of: the same file at the same place has the same one in every run."""
         if self.kind == "member":
             return _BETWEEN.join((self.path, self.member, str(self.copy)))
         if self.member or self.frame is not None:
@@ -75,7 +75,7 @@ class Place:
 
     @property
     def ids(self) -> dict[str, str]:
-        """What the manifest knows of it, as pseudonyms."""
+        """Pseudonymous ids that the manifest has of it."""
         unkeyed, known = self.unkeyed.split(), dict[str, str]()
         if self.image_id:
             known["image_id"] = pseudonym("image", self.image_id) if "image" in unkeyed else self.image_id

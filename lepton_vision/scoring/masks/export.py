@@ -22,7 +22,7 @@ from lepton_vision.types.geometry import is_same_spacing
 
 @dataclass(frozen=True, slots=True)
 class ExportedMask:
-    """What was written.
+    """Result of the export of a mask.
 
     Attributes:
         path: the file.

@@ -140,7 +140,7 @@ def match_grid(have: Geometry, want: Geometry, *, shape: tuple[int, ...], wanted
 def _differences(
     have: Geometry, want: Geometry, *, turn: Turn, shape: tuple[int, ...], wanted_shape: tuple[int, ...]
 ) -> str | None:
-    """What two grids differ in, in words, the array turned to the wanted axis order."""
+    """Differences of two grids, in words, the array turned to the wanted axis order."""
     turned = tuple(shape[j] for j in turn.axes)
     if turned != wanted_shape:
         return f"shape ({_times(turned)} for {_times(wanted_shape)})"
