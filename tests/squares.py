@@ -1,4 +1,4 @@
-"""A study of small images that any network learns: noise, in every second image with a brighter square."""
+"""Synthetic study that any network learns: noise, with a brighter square in every second image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The import rules of the design, read off the source: who may import whom, and the doorways of heavy packages."""
+"""Import rules of the design, checked on the source, and the doorways of heavy packages."""
 
 from __future__ import annotations
 

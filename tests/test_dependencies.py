@@ -1,4 +1,4 @@
-"""Tests of what the package imports against what `pyproject.toml` declares."""
+"""Third-party imports of the package against ``pyproject.toml``."""
 
 from __future__ import annotations
 

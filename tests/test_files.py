@@ -1,4 +1,4 @@
-"""Files whole or not at all, names that stay in their folder, seals, and folders that one process holds."""
+"""Atomic writes, safe file names, checksums and locked folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids made under two keys are never compared as if under one: manifests, bundles, predictions, scores and ledgers."""
+"""Ids made with different keys, never compared: manifests, bundles, predictions, scores and ledgers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public names: few, true, documented, and resolved lazily."""
+"""Public names: few, true, documented, and resolved lazily."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts of results in a terminal: what matters, in fewer than thirty lines."""
+"""Terminal text of results, in fewer than thirty lines."""
 
 from __future__ import annotations
 

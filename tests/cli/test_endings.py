@@ -1,4 +1,4 @@
-"""How a command ends: one message, the right code, and never a traceback."""
+"""Tests of how commands end: one message, the right exit code, and never a traceback."""
 
 from __future__ import annotations
 

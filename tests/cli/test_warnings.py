@@ -1,4 +1,4 @@
-"""Tests of how the command line tells warnings."""
+"""Tests of warnings on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests on a GPU share: why they are skipped, small configurations, and how a run is cut short."""
+"""Helpers of the GPU tests: reasons to skip, small configurations, and interruption of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Child of ``torchrun``: what several processes ask of each other on GPUs, each as in a real run.
+"""Child process of ``torchrun``: collective operations of the package on several GPUs, as in a real run.
 
 ``nccl``: one process alone in its group, which every call must pass through NCCL. ``train``: two processes that share
 one GPU, which NCCL refuses and gloo does not, train as one process with the double batch would.

@@ -1,4 +1,4 @@
-"""Several processes on GPUs: every call passes NCCL, and two processes do what one with the double batch does."""
+"""Distributed training on GPUs: all calls pass NCCL, and two processes equal one with the double batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predicting and scoring on a GPU: the probabilities of the CPU, whatever an image is scored beside."""
+"""Inference on a GPU: the CPU's probabilities, independent of the other images in the batch."""
 
 from __future__ import annotations
 

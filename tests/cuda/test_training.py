@@ -1,4 +1,4 @@
-"""Training on a GPU: every number format learns, goes on where it was killed, and says when memory is full."""
+"""Training on a GPU: learning in every number format, resumption after a kill, out-of-memory messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks beside classes, regions, and volumes on a GPU: trained, predicted in windows, and like the CPU."""
+"""Masks, regions and volumes on a GPU: training, windowed inference, and agreement with the CPU."""
 
 from __future__ import annotations
 

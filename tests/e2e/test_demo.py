@@ -1,4 +1,4 @@
-"""From synthetic files to a scored inbox, through the command line, as a user would."""
+"""Demo from synthetic files to a scored inbox, through the command line."""
 
 from __future__ import annotations
 

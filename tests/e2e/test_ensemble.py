@@ -1,4 +1,4 @@
-"""An ensemble goes the whole path as a single network does: train, choose, save, predict, evaluate, score, export."""
+"""Ensembles on the whole path: train, choose, save, predict, evaluate, score, export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plain CSV of another tool gets the whole page without pictures, a model card and checklists."""
+"""Evaluation of another tool's plain CSV: the whole page without pictures, a model card and checklists."""
 
 from __future__ import annotations
 

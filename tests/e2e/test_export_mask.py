@@ -1,4 +1,4 @@
-"""`export-mask` as a person or a job calls it."""
+"""Command-line tests of ``export-mask``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder for each class of PNG and JPEG images, as they are found: trained by one file without an edit."""
+"""Training on class folders of PNG and JPEG images with an unedited configuration file."""
 
 from __future__ import annotations
 

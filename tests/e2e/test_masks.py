@@ -1,4 +1,4 @@
-"""`evaluate --masks` as a person or a job calls it."""
+"""Command-line tests of ``evaluate --masks``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained model knows what it was not trained on: noise and turned-round images are new, other patients are not."""
+"""Novelty of a trained model: noise and rotated images are new, other patients are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ninety-six real MR slices go the whole way: scan, loader, a few steps of training, scoring."""
+"""Real MR series of ninety-six slices on the whole path: scan, loader, a few training steps, scoring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`score --masks` and `inspect --series` as a person or a job calls them, and a real series scored as one volume."""
+"""Command-line tests of ``score --masks`` and ``inspect --series``, and a real series scored as one volume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Volumes go the whole way: scan, train, choose, predict, evaluate; what is planted is found."""
+"""Volumes on the whole path: scan, train, choose, predict, evaluate; planted findings are found."""
 
 from __future__ import annotations
 

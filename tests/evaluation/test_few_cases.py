@@ -1,4 +1,4 @@
-"""The simulations of few cases, a handful of studies each: no loss of the margin is called non-inferior, all agree."""
+"""Short simulations of studies with few cases: error rates of non-inferiority verdicts and of tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grad-CAM: by hand on a tiny network, by another formula on a ResNet, and nothing is left behind."""
+"""Grad-CAM: by hand on a tiny network, by another formula on a ResNet, and without side effects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine: one shape for every step, so that company never changes a probability."""
+"""Inference engine: one shape for every step, so that other images never change a probability."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maps of chosen samples: those of grad_cam on the same prepared pixels, and none for what cannot be read."""
+"""Heat maps of chosen samples: equal to ``grad_cam`` on the same pixels, and none for unreadable files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The list of inputs: every file once, in one order, nothing hidden, nothing lost."""
+"""List of input files: every file once, in a fixed order, nothing hidden and nothing lost."""
 
 from __future__ import annotations
 

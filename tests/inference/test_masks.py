@@ -1,4 +1,4 @@
-"""Masks of 2-D images: what cannot be read is a failure of its own, whatever the reason."""
+"""Masks of 2-D images, and failures of single images with their reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choice of the faster way: kept while it is the faster one, taken again when the machine's work changes."""
+"""Choice of the faster way: kept while it is faster, made again when the load of the machine changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The predictor: what is read is predicted in order, what is not is told, and one by one equals a batch."""
+"""Predictor: order of the samples, failures, and equality of single images with a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps side by side: as many at once as the engine allows, each with its share of the processors, same results."""
+"""Parallel steps: as many at once as the engine allows, each on its processors, with equal results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the audit must find, on made-up and on real sets, and what it must not claim."""
+"""Audit findings on made-up and on real data sets, and absence of false findings."""
 
 from __future__ import annotations
 

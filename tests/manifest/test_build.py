@@ -1,4 +1,4 @@
-"""Scanning folders: which files become which rows."""
+"""Scans of folders: the rows that each kind of file gives."""
 
 from __future__ import annotations
 

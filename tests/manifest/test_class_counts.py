@@ -1,4 +1,4 @@
-"""Which classes a split has samples of, and what is said of those that it lacks."""
+"""Class counts of splits, and the warnings about missing classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns that are no targets as they stand."""
+"""Columns that cannot be targets as they stand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables in the shapes of public data sets: which column names the images, which are labels."""
+"""Key columns and label columns of tables in the shapes of public data sets."""
 
 from __future__ import annotations
 

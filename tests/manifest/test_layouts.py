@@ -1,4 +1,4 @@
-"""Masks beside images, in the layouts of public data sets: which is whose was written down by hand."""
+"""Mask layouts of public data sets, against pairs written down by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DICOM objects beside images: no samples unless they are asked for, and never without a word."""
+"""DICOM objects that are no images: left out with a message, and included on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lost labels are told at once."""
+"""Warnings about lost labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values that stand in masks beside the structures that are stated: what stops, and what is said."""
+"""Mask values against the configured structures: refusals and warnings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks in the label table: found, checked against their images, and what they hold."""
+"""Masks in the label table: located, checked against their images, and their values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of patients that a column or the path names, and of what is said where nothing does."""
+"""Patient ids from a column or the path, and the warnings where there are none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One file to its rows: whatever happens to it meanwhile."""
+"""Manifest rows of one file, also of a file that changes or vanishes meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows are slices of one volume."""
+"""Grouping of rows into the slices of one volume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Manifest tables: types, round trips, damage, and what stays out of messages."""
+"""Manifest tables: types, round trips, damage, and messages without patient data."""
 
 from __future__ import annotations
 

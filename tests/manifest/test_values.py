@@ -1,4 +1,4 @@
-"""Images that use little of the range they are shown by are found, and sound ones are not."""
+"""Detection of images that use little of their value range."""
 
 from __future__ import annotations
 

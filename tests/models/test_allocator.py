@@ -1,4 +1,4 @@
-"""keep_freed_memory: measured in a process of its own, as the setting stays until the process ends."""
+"""Allocator setting, measured in a process of its own, as it stays until the process ends."""
 
 from __future__ import annotations
 

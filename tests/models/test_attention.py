@@ -1,4 +1,4 @@
-"""Attention over slices: weights, padding, and that it finds the slice that matters."""
+"""Attention pooling over slices: weights, padding, and learning of the decisive slice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bundles: what was saved comes back, and every kind of damage is found and explained."""
+"""Bundles: round trips, and detection of every kind of damage."""
 
 from __future__ import annotations
 

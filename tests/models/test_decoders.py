@@ -1,4 +1,4 @@
-"""Segmentation heads: shapes, gradients, modes, and that they can learn where something is."""
+"""Segmentation decoders: shapes, gradients, modes, and learning of a position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The choice of device and number format, for machines that are not here too."""
+"""Choice of device and number format, also for machines that are not present."""
 
 from __future__ import annotations
 

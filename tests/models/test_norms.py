@@ -1,4 +1,4 @@
-"""Instance norms: torch's own figures, no memory of other samples, and in the place of every batch norm."""
+"""Instance norms: torch's own figures, independence of other samples, replacement of batch norms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pretrained stem for other channels and another kernel: the response that must stay, stays."""
+"""Pretrained stem with other channels and another kernel: preserved responses."""
 
 from __future__ import annotations
 

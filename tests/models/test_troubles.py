@@ -1,4 +1,4 @@
-"""What torch and the system raise, provoked where it can be and in their own words elsewhere, becomes advice."""
+"""Machine errors of torch and the system, provoked or quoted, and the advice for each."""
 
 from __future__ import annotations
 

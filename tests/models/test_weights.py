@@ -1,4 +1,4 @@
-"""Weights from files and from torchvision: everything is found, or the load fails and says what to do."""
+"""Weights from files and from torchvision: complete loads, or errors with advice."""
 
 from __future__ import annotations
 

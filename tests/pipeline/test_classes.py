@@ -1,4 +1,4 @@
-"""What validation chose travels in the bundle and is applied everywhere alike; every look at test is counted."""
+"""Validation's choices in the bundle: applied everywhere alike, with every look at the test split counted."""
 
 from __future__ import annotations
 

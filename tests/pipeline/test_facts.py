@@ -1,4 +1,4 @@
-"""What `inspect` tells of an image's window and of a manifest's labels."""
+"""Output of ``inspect`` on an image's window and on a manifest's labels."""
 
 from __future__ import annotations
 

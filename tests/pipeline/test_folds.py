@@ -1,4 +1,4 @@
-"""A study over seeds and folds: every image held out once, shared caches, and going on after a stop."""
+"""Cross-validation and repeated seeds: every image held out once, shared caches, resumption."""
 
 from __future__ import annotations
 

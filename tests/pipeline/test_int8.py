@@ -1,4 +1,4 @@
-"""Int8: a file that ranks as float32 does is written, says how well, and scores; one that does not is refused."""
+"""Quantisation to 8 bits: a file that ranks as float32 is written and scores, any other is refused."""
 
 from __future__ import annotations
 

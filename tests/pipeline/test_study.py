@@ -1,4 +1,4 @@
-"""The composition: a probe on cached features validates like the whole network, official splits are respected."""
+"""Whole study: a probe on cached features equals the whole network, official splits are respected."""
 
 from __future__ import annotations
 

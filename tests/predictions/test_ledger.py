@@ -1,4 +1,4 @@
-"""The ledger: every look is a line, also of two processes at once, and it never stops an evaluation."""
+"""Ledger: one line per look, also with two processes at once, and no effect on an evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions: what is refused, and that files bring back every bit."""
+"""Predictions: refused inputs, and bit-exact round trips through files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress for people: lines with rate and time left where there is no terminal, a bar where there is one."""
+"""Progress display: lines with rate and time left without a terminal, a bar with one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The header that is opened is ``dcmread``'s, and a loader's reader sees the same pixels as ``read_image``."""
+"""DICOM headers equal to those of ``dcmread``, and loader pixels equal to those of ``read_image``."""
 
 from __future__ import annotations
 

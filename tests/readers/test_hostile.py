@@ -1,4 +1,4 @@
-"""Bombs, damage and crashing decoders: a ReadError in bounded memory, never anything else."""
+"""Hostile files: bombs, damage and crashing decoders give a ReadError in bounded memory."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Pseudonymous ids: stability, keys, and files of the user."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,3 +1,5 @@
+"""Reading of images by content: recognised formats, and reasons of refusals."""
+
 from __future__ import annotations
 
 import gzip

@@ -1,4 +1,4 @@
-"""What a file may cost: budgets by size, settings of the environment, and the clock."""
+"""Resource limits of reading: budgets by size, settings of the environment, and the clock."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""NIfTI files: values, axes, spacing and refusals."""
+
 from __future__ import annotations
 
 from pathlib import Path

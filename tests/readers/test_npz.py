@@ -1,3 +1,5 @@
+"""MedMNIST-style npz files: members, positions and refusals."""
+
 from __future__ import annotations
 
 import io

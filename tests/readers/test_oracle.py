@@ -1,4 +1,4 @@
-"""Every real file is read with the right pixels or refused with a typed error. The oracle is pydicom or is named."""
+"""Real files against an oracle (pydicom unless named): right pixels, or a typed error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turning a volume moves no voxel: properties, and SimpleITK's own orientation filter."""
+"""Reorientation of volumes: properties, and SimpleITK's orientation filter."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""PNG, JPEG and TIFF images: values, modes and refusals."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Slices moved on plain arrays, by hand counts."""
+"""Repairs of slices on plain arrays, against hand counts."""
 
 from __future__ import annotations
 

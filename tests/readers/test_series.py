@@ -1,4 +1,4 @@
-"""A series becomes the right volume, or is refused with the right reason: slices written by pydicom.
+"""Assembly of series written by pydicom: the right volume, or the right reason for refusal.
 
 Every voxel holds a linear function of its place in the patient, so that order, flips, geometry and interpolation are
 all checked at once: ``affine`` of the volume must give back the value of each voxel.

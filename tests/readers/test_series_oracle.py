@@ -1,4 +1,4 @@
-"""Real series and NIfTI files have the pixels and the place that SimpleITK and nibabel give them.
+"""Real series and NIfTI files: pixels and positions against SimpleITK and nibabel.
 
 SimpleITK inverts MONOCHROME1 and scales 1-bit pixels to 255; no file compared here is MONOCHROME1, and 1-bit
 segmentations are compared after division.

@@ -1,3 +1,5 @@
+"""VOI windows and lookup tables."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Evaluations that several tests look at; made once."""
+"""Evaluations shared by several tests, made once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a page as the tests ask about it."""
+"""Parser of report pages for the tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was analysed stands in the page: numbers, words, maps of evidence, looks at the test split."""
+"""Analyses on the page: numbers, words, maps of evidence, looks at the test split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures: what is drawn stands where the curves say, and nothing of matplotlib changes for others."""
+"""Charts: positions against the curves, and unchanged settings of matplotlib."""
 
 from __future__ import annotations
 

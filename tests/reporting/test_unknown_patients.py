@@ -1,4 +1,4 @@
-"""Tests that figures of images without a patient say so wherever they are shown."""
+"""Notes on figures of images without a patient, wherever they are shown."""
 
 from __future__ import annotations
 

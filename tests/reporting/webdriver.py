@@ -1,4 +1,4 @@
-"""A few commands of the WebDriver protocol (W3C) over HTTP: enough to press keys in a page and to print it."""
+"""Minimal client of the WebDriver protocol (W3C) over HTTP: keys, scripts and printing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Synthetic DICOM series whose pixels are labels: what is read from them is the mask that must lie on them."""
+"""Synthetic DICOM series whose pixels are labels, so that the expected mask is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scoring: one row for every input whatever it holds, the same probabilities after any interruption."""
+"""Scoring runs: one row for every input, and equal probabilities after any interruption."""
 
 from __future__ import annotations
 

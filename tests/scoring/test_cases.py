@@ -1,4 +1,4 @@
-"""Rows of patients: copies of an image are no further evidence, however images are joined."""
+"""Rows of patients, with copies of an image counted once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""kill -9 at any moment: in the end each input has its row once, with the probabilities of a run that nobody killed."""
+"""Scoring under ``kill -9``: each input has one row in the end, equal to that of an undisturbed run."""
 
 from __future__ import annotations
 

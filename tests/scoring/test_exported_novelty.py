@@ -1,4 +1,4 @@
-"""Rows that an exported file scores say how new an image is, as those of torch do."""
+"""Novelty in rows of exported files, equal to torch's."""
 
 from __future__ import annotations
 

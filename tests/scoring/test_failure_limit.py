@@ -1,4 +1,4 @@
-"""A run in which too much fails is stopped, here, in parts and on a cluster; the rows so far stay, and it goes on."""
+"""Limit of failures: the run stops, locally, in parts and on a cluster; it keeps its rows and resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One bad file must not end the run: files of 2 GB and images that decode to much more than their size are rows."""
+"""Huge inputs: files of 2 GB, and images that decode to far more than their size, become rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One rule of ids: a scan and the scores of the same files agree, whatever the format and wherever they lie."""
+"""Agreement of ids between a scan and a scoring of the same files, in any format and place."""
 
 from __future__ import annotations
 

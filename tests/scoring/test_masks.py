@@ -1,4 +1,4 @@
-"""Masks of images beside their rows: on the pixels of their source, sized, named by image id, and why there is none."""
+"""Masks of images beside their rows: pixels, sizes, file names, and reasons for their absence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a table of scores says of a patient: ids that change with the key, and are no hash of a guess."""
+"""Privacy of score tables: ids that depend on the key and cannot be guessed from a number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows beside the probabilities: conformal sets, how new an image is; and the rows of series, studies and patients."""
+"""Columns of rows beside the probabilities: conformal sets and novelty; rows of series, studies and patients."""
 
 from __future__ import annotations
 

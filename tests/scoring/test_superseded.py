@@ -1,4 +1,4 @@
-"""Files that changed, and files that failed, are scored again: readers see the newest row of each input, once."""
+"""Repeated scoring of changed and of failed files: the newest row of each input, once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Volumes scored: a row for each series and file, what predict and predict_masks give, and the same after any kill."""
+"""Scoring of volumes: rows equal to ``predict`` and ``predict_masks``, also after a kill."""
 
 from __future__ import annotations
 

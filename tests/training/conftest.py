@@ -1,4 +1,4 @@
-"""A network and loaders so small that a run takes a fraction of a second, of the same make as the real ones."""
+"""Tiny network and loaders, of the same make as the real ones, for runs of a fraction of a second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""kill -9 at any moment of a training, and turned bits of its checkpoints: the same bits in the end."""
+"""Training under ``kill -9`` and with damaged checkpoints: bit-identical results in the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checkpoint on a full disk."""
+"""Checkpoints on a full disk."""
 
 from __future__ import annotations
 

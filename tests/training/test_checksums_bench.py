@@ -1,4 +1,4 @@
-"""What checksums cost, measured in a small form of ``scripts/bench/checksums.py``."""
+"""Cost of checksums, measured in a short form of ``scripts/bench/checksums.py``."""
 
 from __future__ import annotations
 

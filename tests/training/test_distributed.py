@@ -1,4 +1,4 @@
-"""Two processes of torchrun do what one process with the double batch does."""
+"""Distributed training: two processes of torchrun equal one process with the double batch."""
 
 from __future__ import annotations
 

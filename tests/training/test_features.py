@@ -1,4 +1,4 @@
-"""Training on what fixed stages gave: the same as through the whole network, computed once, kept for the next run."""
+"""Training on cached features: equal to the whole network, computed once, kept for the next run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish."""
+"""Graceful stop on Ctrl-C."""
 
 from __future__ import annotations
 

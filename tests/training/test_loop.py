@@ -1,4 +1,4 @@
-"""fit_model on a tiny network: what it learns, keeps, refuses and leaves behind."""
+"""Training loop on a tiny network: learning, saved weights, refusals and files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A GPU without room for a step: one error in the terms of the configuration."""
+"""Out-of-memory errors of a GPU in terms of the configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Killed and resumed is the same as never killed: bit by bit, at whatever step."""
+"""Resumption of a killed training: bit-identical to an undisturbed run, at any step."""
 
 from __future__ import annotations
 

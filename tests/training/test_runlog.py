@@ -1,4 +1,4 @@
-"""The run folder: what is written, and what never is."""
+"""Run folder: its files, and the data that it never holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One optimiser step moves each member of an ensemble as it would move alone."""
+"""Optimiser step of an ensemble: each member moves as it would alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MLflow through a stand-in that records what it is told."""
+"""MLflow tracking, through a stand-in that records the calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network, a data set and a configuration for tests of training; also run as a script in child processes."""
+"""Tiny network, data set and configuration for tests of training; also a script for child processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Volumes to the network's grid and masks back: places are held against nibabel and against hand counts."""
+"""Volumes to the network's grid and masks back: positions against nibabel and hand counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks keep to their images: values, fit, augmentation, the way back, and what a loader gives."""
+"""Mask transforms: values, fit, augmentation, the way back, and batches of a loader."""
 
 from __future__ import annotations
 

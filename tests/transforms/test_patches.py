@@ -1,4 +1,4 @@
-"""Patches: where they lie, and that pixels and masks move together."""
+"""Patches: positions, and common movement of pixels and masks."""
 
 from __future__ import annotations
 

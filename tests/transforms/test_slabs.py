@@ -1,4 +1,4 @@
-"""Slices with their neighbours: which ones, in which order, with which mask."""
+"""Slabs of neighbouring slices: choice, order and mask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Volumes as bags of slices: which slices, where, and how they are changed."""
+"""Bags of slices from volumes: choice, positions and augmentation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operating point: what it promises on the samples it was chosen on, and where it must not be chosen."""
+"""Operating points: the promised figures on the samples of the choice, and refused splits."""
 
 from __future__ import annotations
 

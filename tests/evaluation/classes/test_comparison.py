@@ -1,4 +1,4 @@
-"""Two models on the same cases: differences and tests against loops and scipy, and what is refused."""
+"""Comparison of two models: differences and tests against loops and scipy, and refused inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluation as a whole: what is counted, what is left out, and what it refuses."""
+"""Evaluation as a whole: samples counted, samples left out, and refused inputs."""
 
 from __future__ import annotations
 

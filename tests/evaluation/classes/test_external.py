@@ -1,4 +1,4 @@
-"""Another site: differences with the intervals of independent bootstraps, and what recalibration would gain."""
+"""External validation: differences with intervals of independent bootstraps, and gain from recalibration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From images to series, studies and patients: probabilities and labels by hand, and what is refused."""
+"""Aggregation to series, studies and patients: probabilities and labels by hand, and refused inputs."""
 
 from __future__ import annotations
 

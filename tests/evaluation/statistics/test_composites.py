@@ -1,4 +1,4 @@
-"""Figures at 100 %: intervals from Wilson's ends against published ones and a search, their coverage, and none else."""
+"""Intervals of figures at 100 %: Wilson's ends against published ones and a search, and their coverage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals: Wilson against statsmodels' published figures, the bootstrap against a plain loop, and its honesty."""
+"""Intervals: Wilson against statsmodels' published figures, the bootstrap against a plain loop, coverage."""
 
 from __future__ import annotations
 

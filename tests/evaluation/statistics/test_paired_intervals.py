@@ -1,4 +1,4 @@
-"""Tango's interval against published figures and a numerical likelihood, its level, and when nothing is judged."""
+"""Tango's interval against published figures and a numerical likelihood, with its level."""
 
 from __future__ import annotations
 

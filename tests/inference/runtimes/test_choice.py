@@ -1,4 +1,4 @@
-"""Runtimes beside torch: the same probabilities, or a refusal; and the choice of the fastest."""
+"""Runtimes other than torch: equal probabilities or a refusal, and the choice of the fastest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which compressed streams can run away, by their headers."""
+"""Compressed streams with runaway sizes, recognised by their headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts of a header that can stand in several places."""
+"""Header facts that can stand in several places."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""DICOM files: pixels, units, windows and refusals."""
+
 from __future__ import annotations
 
 import re

@@ -1,4 +1,4 @@
-"""Compressed frames in pieces: where the pieces end means nothing."""
+"""Compressed frames in several fragments, whose borders have no meaning."""
 
 from __future__ import annotations
 

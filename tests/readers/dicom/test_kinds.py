@@ -1,4 +1,4 @@
-"""What a DICOM object is that is no image: by the classes and words of the standard, as pydicom names them."""
+"""Kinds of DICOM objects that are no images, by the standard's SOP classes as pydicom names them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts of headers: known terms stay, all others become categories from which nobody reads the text."""
+"""Header texts: known terms stay, all others become categories that hide the text."""
 
 from __future__ import annotations
 

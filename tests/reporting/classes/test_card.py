@@ -1,4 +1,4 @@
-"""The page as a whole: complete, safe, repeatable, and there whatever the figures are."""
+"""HTML page as a whole: complete, safe, repeatable, and present whatever the figures are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one case is called: the words of the page follow the unit of analysis."""
+"""Wording of the unit of analysis on the page."""
 
 from __future__ import annotations
 

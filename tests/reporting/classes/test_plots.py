@@ -1,4 +1,4 @@
-"""Curves for a notebook: what the page draws, with a legend, and a picture without pyplot."""
+"""Curves for a notebook: the lines of the page, with a legend, and a picture without pyplot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks, reports and CSV of a run in parts, on a cluster or not, are those of a run on one machine."""
+"""Masks, reports and CSV of a run in parts, equal to those of a run on one machine."""
 
 from __future__ import annotations
 

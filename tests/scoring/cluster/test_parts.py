@@ -1,4 +1,4 @@
-"""A run in parts, killed tasks and merges included, gives the rows of a run on one machine, each once."""
+"""Rows of a run in parts, with killed tasks and merges, equal to those of a run on one machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports of a scoring run: one for each DICOM row, what the row says, and nothing of the patient in the table."""
+"""DICOM reports of a scoring run: one for each DICOM row, its columns, and no patient data in the table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A report says what the row says, of the images that it was made from, as DICOM's own tools read it."""
+"""DICOM reports against their rows and source images, as DICOM's own tools read them."""
 
 from __future__ import annotations
 
