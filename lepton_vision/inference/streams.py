@@ -1,8 +1,8 @@
 """Parallel streams of inference steps, each on its share of the processors.
 
 One step on all processors waits at the end of each layer for the slowest of them, and reading ahead makes any of them
-slow. Several steps, each on its share of the processors, wait for nobody: what a reader takes is lost once only. Beside
-other work either way may be the faster one, so that both are measured while they run (see ``Pace``).
+slow. Several steps, each on its share of the processors, do not wait for each other: time that a reader takes is lost
+once only. Beside other work either way may be the faster one, so that both are measured while they run (see ``Pace``).
 """
 
 from __future__ import annotations

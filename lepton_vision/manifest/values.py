@@ -1,7 +1,7 @@
 """Range of the pixel values in use against the range of the file format, and images left dark by it.
 
-Twelve bits in a PNG of sixteen, as many hospitals export X-rays, are a sixteenth of what the file could hold: shown by
-its full range, white is 0.06.
+Many hospitals export X-rays of 12 bits as PNG files of 16 bits. They use a sixteenth of the range of the file: shown
+by its full range, their white is 0.06.
 """
 
 from __future__ import annotations

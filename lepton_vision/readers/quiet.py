@@ -1,4 +1,4 @@
-"""Silence of the libraries that read files, in the threads that read and in no other.
+"""Suppression of warnings and logs of the file-reading libraries, limited to the threads that read.
 
 Warnings, and loggers at DEBUG, quote headers and texts of patients. Python keeps one list of warning filters, one set
 of loggers and pydicom one setting for the whole process. While any thread reads, each of them holds a part that asks

@@ -1,4 +1,4 @@
-"""Settings of the process that hold while any thread needs them."""
+"""Process-wide settings, held while any thread needs them and restored afterwards."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 GDCM aborts on some damaged files (measured: 16 of 5,000 mutants), and SimpleITK contains it; JPEG 2000 and some kinds
 of TIFF can take minutes and gigabytes. Warm children are kept, one for each thread that decodes at once, since starting
-one costs about a second; one is replaced after a crash, a timeout or any doubt. It is a fresh interpreter and no fork,
-so that threads of torch in the parent do no harm; it sees the compressed frame and its layout, never the header of the
-file.
+one costs about a second; one is replaced after a crash, a timeout or any doubt. A child is a fresh interpreter and no
+fork, so that threads of torch in the parent do no harm; it sees the compressed frame and its layout, never the header
+of the file.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Header elements that distinguish repetitions of a slice: part of the doorway to pydicom.
 
-Headers of whole series are read for it, so values are compared as they are stored, and hardly any is converted.
+Headers of whole series are read for these, so values are compared as they are stored, and hardly any is converted.
 """
 
 from __future__ import annotations

@@ -226,7 +226,7 @@ def _cause(error: BaseException) -> BaseException:
 
 @contextmanager
 def _connected(cluster: Cluster) -> Iterator[Any]:
-    """Ray, connected for the time being; it reports its use to nobody."""
+    """Connect to Ray for the duration of a block, with its usage reports switched off."""
     kept = os.environ.get("RAY_USAGE_STATS_ENABLED")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
