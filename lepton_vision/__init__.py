@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from lepton_vision.manifest import audit_manifest as audit_manifest
     from lepton_vision.manifest import split_manifest as split_manifest
     from lepton_vision.models import Bundle as Bundle
+    from lepton_vision.models import Encoder as Encoder
     from lepton_vision.models import build_model as build_model
+    from lepton_vision.models import register_encoder as register_encoder
     from lepton_vision.pipeline import fit as fit
     from lepton_vision.predictions import Predictions as Predictions
     from lepton_vision.predictions.operating_point import OperatingPoint as OperatingPoint
@@ -51,6 +53,7 @@ _HOMES = {
     "compare": "evaluation",
     "Comparison": "evaluation",
     "Config": "config",
+    "Encoder": "models",
     "evaluate": "evaluation",
     "Evaluation": "evaluation",
     "fit": "pipeline",
@@ -62,6 +65,7 @@ _HOMES = {
     "predict": "inference",
     "Predictions": "predictions",
     "read_image": "readers",
+    "register_encoder": "models",
     "score": "scoring",
     "split_manifest": "manifest",
     "Target": "types",

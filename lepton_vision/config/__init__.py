@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from lepton_vision.config.config import ScanConfig as ScanConfig
     from lepton_vision.config.config import SegmentationConfig as SegmentationConfig
     from lepton_vision.config.config import fingerprint as fingerprint
+    from lepton_vision.config.model import ENCODERS as ENCODERS
+    from lepton_vision.config.model import ModelConfig as ModelConfig
     from lepton_vision.config.sections import AugmentConfig as AugmentConfig
     from lepton_vision.config.sections import AugmentPreset as AugmentPreset
     from lepton_vision.config.sections import EvaluationConfig as EvaluationConfig
     from lepton_vision.config.sections import Fraction as Fraction
     from lepton_vision.config.sections import GapChoice as GapChoice
-    from lepton_vision.config.sections import ModelConfig as ModelConfig
     from lepton_vision.config.sections import PositiveFloat as PositiveFloat
     from lepton_vision.config.sections import PositiveInt as PositiveInt
     from lepton_vision.config.sections import PreprocessConfig as PreprocessConfig
@@ -36,12 +37,13 @@ _HOMES = {
     "AugmentPreset": "sections",
     "CacheConfig": "config",
     "Config": "config",
+    "ENCODERS": "model",
     "EvaluationConfig": "sections",
     "fingerprint": "config",
     "Fraction": "sections",
     "GapChoice": "sections",
     "MaskValue": "config",
-    "ModelConfig": "sections",
+    "ModelConfig": "model",
     "PositiveFloat": "sections",
     "PositiveInt": "sections",
     "PreprocessConfig": "sections",

@@ -16,10 +16,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from lepton_vision.config.model import ModelConfig
 from lepton_vision.config.sections import (
     AugmentConfig,
     EvaluationConfig,
-    ModelConfig,
     PositiveInt,
     PreprocessConfig,
     Section,
@@ -32,6 +32,7 @@ from lepton_vision.files import write_atomic
 from lepton_vision.types import UNKNOWN, ObjectKind, Target
 from lepton_vision.types.target import check_names
 
+_RESNET_STAGES = 5  # stem, layer1 … layer4
 MaskValue = Annotated[int, Field(ge=1, le=255)]
 
 
@@ -202,6 +203,10 @@ class Config(Section):
         if self.model.mirrored and (self.volume or self.segmentation or self.train.cache_features):
             raise ValueError(
                 "model.mirrored is for classes of images: turn it off with volume, segmentation or train.cache_features"
+            )
+        if self.model.is_resnet and self.train.freeze_stages > _RESNET_STAGES:
+            raise ValueError(
+                f"train.freeze_stages is at most {_RESNET_STAGES} for a ResNet, received {self.train.freeze_stages}"
             )
         return self
 

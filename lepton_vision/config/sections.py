@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from lepton_vision.errors import InvalidValueError, explain_validation
-from lepton_vision.types import Backbone, Window, WindowName
+from lepton_vision.types import Window, WindowName
 
 GapChoice = Literal["refuse", "fill"]
 TiltChoice = Literal["refuse", "shear"]
@@ -124,45 +124,6 @@ class AugmentConfig(Section):
     """Multiplies every range of the preset; 0 turns it off."""
     flip: bool | None = None
     """Left–right flips; None leaves it to the preset. Never done where a target is lateral."""
-
-
-class ModelConfig(Section):
-    """Which network, and what it starts from."""
-
-    backbone: Backbone = "resnet18"
-    """Encoder: a ResNet of torchvision by its name, or resnet10."""
-    weights: str = "none"
-    """"none" (random), "imagenet" (torchvision's download or cache) or a local file of torch (.pt, .pth.tar, .ckpt …),
-    safetensors or NumPy (.npz): a state dict, or a checkpoint that holds one."""
-    init_from: str | None = None
-    """Folder of a bundle whose encoder is the start; excludes ``weights``."""
-    keep_heads: bool = False
-    """With init_from: heads of targets that both have start from the bundle too (a probe's, to be fine-tuned)."""
-    stem: Literal["auto", "standard", "small"] = "auto"
-    """small: 3x3 stride 1 without pooling; auto takes it for inputs up to 64 pixels."""
-    norm: Literal["batch", "instance"] = "batch"
-    """instance: each sample is normalised by itself (arXiv:1607.08022). For training from random weights in batches of
-    a few volumes, from which a batch norm cannot learn figures that hold for others."""
-    dropout: Fraction = 0.0
-    """Share of the pooled features that is set to 0 at random before the heads, in training."""
-    width: PositiveInt = 64
-    """Channels of the first stage; the others follow (2, 4, 8 times). Pretrained weights have 64."""
-    members: Annotated[int, Field(ge=1, le=16)] = 1
-    """Networks in one bundle, trained side by side, each from its own random start, and averaged in use (deep
-    ensembles, arXiv:1612.01474): so many times the cost of one. Pretrained encoders start alike, the heads do not."""
-    mirrored: bool = False
-    """Outside training, classify an image with left and right exchanged too, and average both: twice the time. For
-    models of images that are trained with flips."""
-
-    @model_validator(mode="after")
-    def _check_start(self) -> ModelConfig:
-        if self.init_from is not None and self.weights != "none":
-            raise ValueError("init_from and weights exclude each other: set weights to 'none'")
-        if self.keep_heads and self.init_from is None:
-            raise ValueError("keep_heads needs init_from: name the bundle whose heads are kept")
-        if self.norm == "instance" and self.weights != "none":
-            raise ValueError("pretrained weights come with batch norms: set norm to 'batch'")
-        return self
 
 
 class VolumeConfig(Section):
@@ -283,8 +244,9 @@ class TrainConfig(Section):
     """Largest gradient norm; 0 turns clipping off."""
     ema_decay: Fraction = 0.0
     """Decay of the averaged weights, which are validated and kept; 0 turns averaging off."""
-    freeze_stages: Annotated[int, Field(ge=0, le=5)] = 0
-    """Parts of the encoder that stay fixed, norm layers too: 1 stem, 2 … 5 layer1 … layer4 (5: linear probe)."""
+    freeze_stages: Annotated[int, Field(ge=0)] = 0
+    """Stages of the encoder that stay fixed, norm layers too. Of a ResNet 1 is the stem, 2 … 5 are layer1 … layer4 (5:
+    linear probe); another encoder has as many as its ``stages()`` gives."""
     freeze_norms: bool = False
     """Norm layers of the whole encoder keep their pretrained figures and weights, also in stages that train."""
     unfreeze_every: Annotated[int, Field(ge=0)] = 0

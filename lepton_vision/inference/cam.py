@@ -18,19 +18,16 @@ from lepton_vision.models.device import full_precision, true_float32
 from lepton_vision.models.network import Network
 from lepton_vision.types import ModelOutput, Target
 
-STAGE = "layer4"
-"""Last stage with a map of places; the pooled vector behind it has none."""
-
 
 def grad_cam(
     network: AnyNetwork, images: Tensor, *, target: str, class_index: int | None = None
 ) -> npt.NDArray[np.float32]:
     """Return heat maps of one class, as large as the images.
 
-    The gradient of the logit with respect to the feature map of ``layer4`` is averaged over all places: the weight of
-    each channel. The map is the ReLU of the weighted sum of the channels, resized bilinearly. It is coarse (1/32 of the
-    side with the standard stem), says what speaks for the class and not what speaks against it, and is no segmentation.
-    Of an ensemble it is the mean of its members' maps, each for the member's own logit.
+    The gradient of the logit with respect to the feature map of the encoder's last stage is averaged over all places:
+    the weight of each channel. The map is the ReLU of the weighted sum of the channels, resized bilinearly. It is
+    coarse (1/32 of the side with a ResNet's standard stem), says what speaks for the class and not what speaks against
+    it, and is no segmentation. Of an ensemble it is the mean of its members' maps, each for the member's own logit.
 
     The network is used in evaluation mode and left as it was: modes, parameters, their gradients, buffers and hooks.
 
@@ -45,7 +42,8 @@ def grad_cam(
         (B, H, W) float32, 0 or more, not scaled: maps of one network and class may be compared.
 
     Raises:
-        ConfigError: an unknown target or class, images that do not fit the network, or a classifier of regions.
+        ConfigError: an unknown target or class, images that do not fit the network, a classifier of regions, or
+            an encoder whose last stage gives no map of places.
 
     Example:
         >>> grad_cam(network, batch.images, target="covid").shape  # doctest: +SKIP
@@ -72,8 +70,14 @@ def grad_cam(
 
 def _member_map(network: Network, images: Tensor, logit_of: Callable[[ModelOutput], Tensor]) -> Tensor:
     """(B, H, W): map of one network for the logits (B,) that ``logit_of`` takes from its output."""
-    with _capture(network.parameter_stages()[STAGE]) as captured:
+    with _capture(list(network.encoder_stages().values())[-1]) as captured:
         logit = logit_of(network(images))
+    if not captured or captured[0].ndim != images.ndim:
+        raise ConfigError(
+            "Grad-CAM needs a last stage of the encoder with a map of places (B, F, H, W). Received: an encoder whose "
+            "last stage gives none.",
+            key="model.backbone",
+        )
     gradients = torch.autograd.grad(logit.sum(), captured)
     heat, *mirrored = (_heat(*pair, size=images.shape[2:]) for pair in zip(captured, gradients, strict=True))
     for one in mirrored:  # a network that sees the mirror image too

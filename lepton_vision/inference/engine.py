@@ -27,7 +27,7 @@ from lepton_vision.models.device import (
     fixed_kernels,
     suited_format,
 )
-from lepton_vision.models.norms import fold_batch_norms
+from lepton_vision.models.encoders import fold
 from lepton_vision.models.troubles import explain_troubles
 from lepton_vision.transforms.preprocess import UInt16Pixels, to_input
 from lepton_vision.types import ModelOutput, Pixels
@@ -102,7 +102,7 @@ class Engine:
         self.device = next(network.parameters()).device  # with its number: another thread has another current GPU
         if self.precision != "fp32":  # float32 is what others are compared with
             for member in network.members:
-                fold_batch_norms(member.encoder)
+                fold(member.encoder)
         self._network = network.to(memory_format=suited_format(network.dims + 2))
         if engine == "torch-compile":
             self._network = torch.compile(self._network, dynamic=False)

@@ -17,7 +17,6 @@ from lepton_vision.inference.samples import Sample, read_ahead, read_row
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import autocast
-from lepton_vision.models.resnet import STAGES
 from lepton_vision.predictions.predictions import Predictions
 from lepton_vision.types import ModelOutput
 
@@ -104,5 +103,5 @@ def _run_heads(bundle: Bundle, pooled: Tensor, engine: _Recorder) -> None:
         for start in range(0, len(pooled), step):
             part = pooled[start : start + step]
             filled = torch.cat((part, part.new_zeros(step - len(part), part.shape[1])))
-            output = network.upper(filled.to(engine.device), below=len(STAGES))
+            output = network.upper(filled.to(engine.device), below=len(network.encoder_stages()))
             engine.steps.append((ModelOutput(output.logits, None, filled.float()), len(part)))

@@ -9,10 +9,14 @@ from lepton_vision._lazy import resolver
 if TYPE_CHECKING:
     from lepton_vision.models.build import build_model as build_model
     from lepton_vision.models.bundle import Bundle as Bundle
+    from lepton_vision.models.encoders import Encoder as Encoder
+    from lepton_vision.models.encoders import register_encoder as register_encoder
 
 _HOMES = {
     "build_model": "build",
     "Bundle": "bundle",
+    "Encoder": "encoders",
+    "register_encoder": "encoders",
 }
 __all__ = sorted(_HOMES)
 __getattr__ = resolver(__name__, _HOMES)

@@ -9,12 +9,12 @@ import torch
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
 from lepton_vision.models.device import OWN_RANDOM_STATE
+from lepton_vision.models.encoders import Encoder, make_encoder
 from lepton_vision.models.ensemble import Ensemble
 from lepton_vision.models.evidence import FIGURES
 from lepton_vision.models.heads import Heads
 from lepton_vision.models.network import Network
 from lepton_vision.models.norms import use_instance_norms
-from lepton_vision.models.resnet import Encoder, stem_kind
 from lepton_vision.types import Target
 
 AnyNetwork = Network | Ensemble
@@ -45,13 +45,7 @@ def make_network(config: Config, *, channels: int | None = None, targets: Sequen
 
 
 def _make_member(config: Config, *, channels: int, targets: Sequence[Target]) -> Network:
-    encoder = Encoder(
-        config.model.backbone,
-        channels=channels,
-        stem=stem_kind(config),
-        dims=encoder_dims(config),
-        planes=config.model.width,
-    )
+    encoder = make_encoder(config, channels=channels)
     heads = _make_heads(config, encoder, targets)
     network = Network(
         encoder,
@@ -74,12 +68,13 @@ def _make_heads(config: Config, encoder: Encoder, targets: Sequence[Target]) -> 
         return Heads(FIGURES * len(config.segmentation.structures), targets, dropout=config.model.dropout)
 
 
-def encoder_dims(config: Config) -> int:
-    """Return 3 for a network on volumes, 2 otherwise."""
-    return 3 if config.volume is not None and config.volume.view == "3d" else 2
-
-
 def empty_network(config: Config, *, channels: int, targets: Sequence[Target]) -> AnyNetwork:
-    """Return a network without memory (on torch's meta device), ready for ``load_state_dict(…, assign=True)``."""
+    """Return a network ready for ``load_state_dict(…, assign=True)``, without memory (on torch's meta device).
+
+    One with a foreign encoder has memory: few networks can be built without, and not all they hold is in their state.
+    """
+    if not config.model.is_resnet:
+        with torch.random.fork_rng(devices=[]):
+            return make_network(config, channels=channels, targets=targets)
     with torch.device("meta"):
         return make_network(config, channels=channels, targets=targets)

@@ -11,6 +11,7 @@ from lepton_vision.errors import ConfigError, WeightsError
 from lepton_vision.models.assemble import AnyNetwork, make_network
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import OWN_RANDOM_STATE
+from lepton_vision.models.encoders import probe
 from lepton_vision.models.weights import load_encoder_state, load_weights
 from lepton_vision.types import Target
 
@@ -43,6 +44,9 @@ def build_model(config: Config, *, channels: int | None = None, targets: Sequenc
     with OWN_RANDOM_STATE, torch.random.fork_rng(devices=[]):  # the CPU generator alone is used: no other is touched
         torch.default_generator.manual_seed(config.train.seed)
         network = make_network(config, channels=channels, targets=targets)
+    if not config.model.is_resnet:
+        volume = config.volume
+        probe(network.members[0].encoder, volume.patch if network.dims == 3 and volume else config.preprocess.size)
     if config.model.init_from is not None:
         network.start = _start_from_bundle(network, config)
     elif config.model.weights != "none":

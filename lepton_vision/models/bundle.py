@@ -19,7 +19,13 @@ from lepton_vision.errors import BundleError, ConfigError, LeptonError
 from lepton_vision.models.assemble import AnyNetwork, empty_network
 from lepton_vision.models.bundle_files import read_bundle_files, write_bundle_files
 from lepton_vision.models.ensemble import member_states
-from lepton_vision.models.provenance import complete_provenance, tensors_sha256, without_paths
+from lepton_vision.models.provenance import (
+    complete_provenance,
+    encoder_facts,
+    require_encoder,
+    tensors_sha256,
+    without_paths,
+)
 from lepton_vision.models.resnet import stem_kind
 from lepton_vision.predictions.answer_sets import SetRule
 from lepton_vision.predictions.calibration import Calibrator
@@ -28,11 +34,13 @@ from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.types import Target, short_repr
 
 _NOVELTY = "novelty."  # tensors of that prefix are none of the network
-_STEM = "encoder.stem.conv1.weight"
+_ENCODER = "encoder."
 # Before there was such a section, training and scoring took secondary captures for images.
 _OLDER: dict[str, Any] = {"scan": {"include": ["secondary_capture"]}}
 _KEYS = frozenset({"config", "targets", "channels", "temperatures", "operating_point", "provenance"})
-_LATER_KEYS = frozenset({"calibrators", "set_rules", "novelty"})  # written where there is any; older bundles lack them
+_LATER_KEYS = frozenset(
+    {"calibrators", "set_rules", "novelty", "encoder"}
+)  # written where there is any; older bundles lack them
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,9 @@ class Bundle:
     def __post_init__(self) -> None:
         if self.run_dir is not None:
             object.__setattr__(self, "run_dir", self.run_dir.absolute())
-        if not (self.targets or self.config.segmentation) or any(_STEM not in one for one in self.member_states):
+        if not (self.targets or self.config.segmentation) or not all(
+            any(name.startswith(_ENCODER) for name in one) for one in self.member_states
+        ):
             raise BundleError("Expected a target or structures, and the state dict of a Network. Received: less.")
         _check_temperatures(self.temperatures, self.targets)
         _check_calibrators(self.calibrators, self.targets)
@@ -82,7 +92,7 @@ class Bundle:
     @property
     def channels(self) -> int:
         """C of the network's input."""
-        return int(self.member_states[0][_STEM].shape[1])
+        return self.config.channels
 
     @functools.cached_property
     def member_states(self) -> tuple[dict[str, Tensor], ...]:
@@ -100,7 +110,7 @@ class Bundle:
         facts = {
             "weights": self._weights_sha256,
             "preprocess": plain["preprocess"],
-            "model": {"backbone": self.config.model.backbone, "stem": stem_kind(self.config)} | self._later_design(),
+            "model": self._encoder_design() | self._later_design(),
             "targets": [[t.name, t.kind, list(t.classes)] for t in self.targets],
             "temperatures": {t.name: self.temperature(t.name) for t in self.targets},
             "thresholds": None if point is None else point.to_dict()["thresholds"],
@@ -112,6 +122,11 @@ class Bundle:
             later = () if self.config.volume.channels else ("channels",)  # older bundles lack it
             facts["volume"] = {key: value for key, value in plain["volume"].items() if key not in later}
         return fingerprint(facts)
+
+    def _encoder_design(self) -> dict[str, Any]:
+        model = self.config.model
+        further = {"stem": stem_kind(self.config)} if model.is_resnet else {"options": model.options}
+        return {"backbone": model.backbone} | further
 
     def _later_design(self) -> dict[str, Any]:
         """Of the network's design what older bundles lack, where it is not as it was before: they keep their id."""
@@ -260,6 +275,7 @@ class Bundle:
             "operating_point": None if self.operating_point is None else self.operating_point.to_dict(),
             "provenance": complete_provenance(self.provenance, seed=self.config.train.seed),
             **self._later_facts(),
+            **encoder_facts(self.config),
         }
         return write_bundle_files(Path(folder), facts, self.state | self._novelty)
 
@@ -268,7 +284,8 @@ class Bundle:
         """Read a folder that ``save`` wrote, and check every byte of it.
 
         Raises:
-            BundleError: no such folder, a missing or damaged file, a newer format, or facts that contradict each other.
+            BundleError: no such folder, a missing or damaged file, a newer format, facts that contradict each other, or
+                an encoder that is not installed here: the message names its package.
         """
         folder = Path(folder)
         facts, state = read_bundle_files(folder)
@@ -289,6 +306,7 @@ class Bundle:
 
     @classmethod
     def _from_facts(cls, facts: Mapping[str, Any], state: dict[str, Tensor], *, run_dir: Path) -> Bundle:
+        require_encoder(facts.get("encoder"))
         point, novelty = facts["operating_point"], facts.get("novelty")
         arrays = {
             name.removeprefix(_NOVELTY): state.pop(name).numpy() for name in list(state) if name.startswith(_NOVELTY)

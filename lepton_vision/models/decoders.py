@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,8 @@ from torch.nn import functional as F
 
 from lepton_vision.config import SegmentationConfig
 from lepton_vision.models.device import full_precision
-from lepton_vision.models.resnet import Encoder, conv, norm
+from lepton_vision.models.encoders import Encoder
+from lepton_vision.models.resnet import conv, norm
 
 
 class UnetDecoder(nn.Module):
@@ -58,24 +60,28 @@ class FpnDecoder(nn.Module):
 
     Args:
         depths: channels of the encoder's maps, finest first.
+        strides: voxels of the input that one of theirs covers along an axis; a first one below 4 is left out.
         outputs: 1 + M.
         channels: of all maps.
         dims: 2 or 3.
     """
 
-    def __init__(self, depths: Sequence[int], *, outputs: int, channels: int, dims: int) -> None:
+    def __init__(
+        self, depths: Sequence[int], *, strides: Sequence[int], outputs: int, channels: int, dims: int
+    ) -> None:
         super().__init__()
-        self.lateral = nn.ModuleList(conv(depth, channels, size=1, dims=dims) for depth in depths[1:])
-        self.smooth = nn.ModuleList(nn.Sequential(*_block(channels, channels, dims=dims)) for _ in depths[1:])
+        self.first = 1 if strides[0] < 4 and len(depths) > 1 else 0
+        depths = depths[self.first :]
+        self.lateral = nn.ModuleList(conv(depth, channels, size=1, dims=dims) for depth in depths)
+        self.smooth = nn.ModuleList(nn.Sequential(*_block(channels, channels, dims=dims)) for _ in depths)
         self.last = _last(channels, outputs, dims=dims)
 
     def forward(self, maps: Sequence[Tensor], *, size: Sequence[int]) -> Tensor:
         """Return logits (B, 1 + M, *size) float32 from maps (B, F, …), finest first."""
-        finest = maps[1].shape[2:]
+        maps = maps[self.first :]
+        finest = maps[0].shape[2:]
         total = inner = torch.zeros((), device=maps[0].device)
-        for lateral, smooth, skip in zip(
-            reversed(self.lateral), reversed(self.smooth), reversed(maps[1:]), strict=True
-        ):
+        for lateral, smooth, skip in zip(reversed(self.lateral), reversed(self.smooth), reversed(maps), strict=True):
             above = inner if inner.ndim == 0 else _resize(inner, skip.shape[2:])
             inner = lateral(skip) + above
             total = total + _resize(smooth(inner), finest)
@@ -85,11 +91,10 @@ class FpnDecoder(nn.Module):
 def make_decoder(encoder: Encoder, config: SegmentationConfig) -> UnetDecoder | FpnDecoder:
     """Return the head that ``config`` asks for, for the maps of ``encoder.skips``."""
     outputs = 1 + len(config.structures)
+    shape: Any = {"strides": encoder.strides, "outputs": outputs, "dims": encoder.dims}
     if config.decoder == "unet":
-        return UnetDecoder(
-            encoder.depths, strides=encoder.strides, outputs=outputs, channels=config.channels, dims=encoder.dims
-        )
-    return FpnDecoder(encoder.depths, outputs=outputs, channels=4 * config.channels, dims=encoder.dims)
+        return UnetDecoder(encoder.depths, channels=config.channels, **shape)
+    return FpnDecoder(encoder.depths, channels=4 * config.channels, **shape)
 
 
 def _block(inner: int, outer: int, *, dims: int) -> tuple[nn.Module, ...]:

@@ -136,6 +136,11 @@ class Ensemble(nn.Module):
             tuple(outputs) if self.training else (),
         )
 
+    def encoder_stages(self) -> dict[str, nn.Module]:
+        """Return the stages of all members' encoders by name, input first."""
+        stages = [member.encoder_stages() for member in self.members]
+        return {name: nn.ModuleList([of_one[name] for of_one in stages]) for name in stages[0]}
+
     def parameter_stages(self) -> dict[str, nn.Module]:
         """Return the parts of all members by name, input first; see ``Network.parameter_stages``."""
         stages = [member.parameter_stages() for member in self.members]

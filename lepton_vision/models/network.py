@@ -12,10 +12,10 @@ from lepton_vision.errors import ConfigError
 from lepton_vision.models.attention import AttentionPool, as_slices
 from lepton_vision.models.decoders import make_decoder
 from lepton_vision.models.device import suited_format
+from lepton_vision.models.encoders import Encoder, lower, pooled, upper
 from lepton_vision.models.evidence import mask_evidence
 from lepton_vision.models.heads import Heads
 from lepton_vision.models.regions import crop_to_masks
-from lepton_vision.models.resnet import Encoder, pool
 from lepton_vision.types import ModelOutput
 
 
@@ -27,7 +27,7 @@ def list_parts(network: nn.Module) -> str:
 
 
 class Network(nn.Module):
-    """``encoder`` (five stages), then ``heads`` (one per target) and, where asked for, ``decoder`` (masks).
+    """``encoder`` (its stages), then ``heads`` (one per target) and, where asked for, ``decoder`` (masks).
 
     Attributes:
         encoder: see ``Encoder``.
@@ -78,7 +78,7 @@ class Network(nn.Module):
     @property
     def strides(self) -> tuple[int, ...]:
         """How many voxels of the input one of each stage covers along an axis."""
-        return self.encoder.strides
+        return tuple(self.encoder.strides)
 
     @property
     def width(self) -> int:
@@ -116,12 +116,12 @@ class Network(nn.Module):
         return joined
 
     def lower(self, images: Tensor, count: int) -> Tensor:
-        """Return what the lowest ``count`` stages make of ``images``: a feature map, pooled where it is all five."""
-        return self.encoder.lower(self._checked(images), count)
+        """Return what the lowest ``count`` stages make of ``images``: a feature map, pooled where it is all of them."""
+        return lower(self.encoder, self._checked(images), count)
 
     def upper(self, maps: Tensor, *, below: int) -> ModelOutput:
         """Finish from what ``lower`` gave for ``below`` stages: fixed stages need to run once only. No masks."""
-        return self._head(self.encoder.upper(maps, below=below))
+        return self._head(upper(self.encoder, maps, below=below))
 
     def forward(self, images: Tensor) -> ModelOutput:
         """Return logits before sigmoid or softmax.
@@ -155,12 +155,12 @@ class Network(nn.Module):
         if self.segmentation is not None and self.segmentation.mode == "evidence":
             # Grad-CAM, outside training, follows a class back through the mask; its loss does not.
             evidence = mask_evidence(masks.detach() if self.training else masks)
-            return ModelOutput(self.heads(evidence), masks, pool(last))
+            return ModelOutput(self.heads(evidence), masks, pooled(self.encoder, images, last=last))
         if self.segmentation is not None and self.segmentation.mode == "roi":
             cut = crop_to_masks(images, masks, margin=self.segmentation.roi_margin)
             features = self.encoder.features(cut.to(memory_format=suited_format(cut.ndim)))
         else:
-            features = pool(last)
+            features = pooled(self.encoder, images, last=last)
         return self._head(features, masks=masks)
 
     def _checked(self, images: Tensor) -> Tensor:
@@ -173,15 +173,19 @@ class Network(nn.Module):
             )
         return images
 
+    def encoder_stages(self) -> dict[str, nn.Module]:
+        """Return the stages of the encoder by name, input first: of a ResNet stem, layer1 … layer4."""
+        return self.encoder.stages()
+
     def parameter_stages(self) -> dict[str, nn.Module]:
-        """Return the parts of the network by name, input first: stem, layer1 … layer4, heads, decoder … if any.
+        """Return the parts of the network by name, input first: stages of the encoder, heads, decoder … if any.
 
         Every parameter and buffer of theirs belongs to exactly one of them, so they serve for freezing
         (``requires_grad_`` and ``eval`` for the norm layers) and for learning rates.
         """
         further = {"decoder": self.decoder, "attention": self.attention, "balance": self.balance}
         return (
-            self.encoder.stages()
+            self.encoder_stages()
             | {"heads": self.heads}
             | {name: part for name, part in further.items() if part is not None}
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor
 
 from lepton_vision._version import __version__
-from lepton_vision.config import Config
+from lepton_vision.config import ENCODERS, Config
+from lepton_vision.errors import BundleError
 
 _PACKAGES = ("torch", "numpy", "pydicom", "opencv-python-headless", "albumentations")
 
@@ -62,6 +64,33 @@ def without_paths(config: Config) -> Config:
         }
     )
     return config.model_copy(update={"model": model, "cache": config.cache.model_copy(update={"folder": None})})
+
+
+def encoder_facts(config: Config) -> dict[str, Any]:
+    """Return who must be asked for the encoder of a bundle, under ``encoder``; {} where it is one of ours."""
+    return {} if config.model.is_resnet else {"encoder": asdict(ENCODERS.home(config.model.backbone))}
+
+
+def require_encoder(facts: Mapping[str, Any] | None) -> None:
+    """Refuse a bundle whose encoder nobody here knows. Nothing is imported by its name: a bundle runs no code.
+
+    Args:
+        facts: what ``encoder_facts`` gave for the bundle, or None.
+
+    Raises:
+        BundleError: the message says which package to install, or which module to import.
+    """
+    if facts is None or facts["name"] in ENCODERS.names():
+        return
+    name, module, distribution = facts["name"], facts["module"], facts["distribution"]
+    if distribution:
+        what = f"Install the package {distribution} ({facts['version']})"
+        what += f", or import {module} first, if it names no entry point of the group {ENCODERS.group}"
+    elif module == "__main__":
+        what = "Run the lines of the script or notebook that registered it first"
+    else:
+        what = f"Import the module {module}, which registered it, first"
+    raise BundleError(f"Its encoder {name!r} is not known here. {what}.", key="model.backbone")
 
 
 def _last_part(path: str) -> str:

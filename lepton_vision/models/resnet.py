@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lepton_vision.config import Config
+from lepton_vision.models.norms import fold_batch_norms
 from lepton_vision.types import Backbone
 
 StemKind = Literal["standard", "small"]
@@ -65,7 +66,7 @@ def stem_kind(config: Config) -> StemKind:
     return "small" if max(config.preprocess.size) <= _SMALL_INPUT else "standard"
 
 
-class Encoder(nn.Module):
+class ResNet(nn.Module):
     """A ResNet without its classifier.
 
     Args:
@@ -137,26 +138,24 @@ class Encoder(nn.Module):
         Returns:
             (B, F) float32.
         """
-        return self.upper(images, below=0)
-
-    def lower(self, images: Tensor, count: int) -> Tensor:
-        """Return the feature map of the lowest ``count`` stages, pooled as in ``features`` where it is all five."""
-        for name in STAGES[:count]:
+        for name in STAGES:
             images = self.get_submodule(name)(images)
-        return images if count < len(STAGES) else pool(images)
+        return self.pool(images)
 
-    def upper(self, maps: Tensor, *, below: int) -> Tensor:
-        """Finish from what ``lower`` gave for ``below`` stages: (B, F) float32."""
-        for name in STAGES[below:]:
-            maps = self.get_submodule(name)(maps)
-        return maps if below == len(STAGES) else pool(maps)
+    def pool(self, maps: Tensor) -> Tensor:
+        """Return the features (B, F) float32 of the last map."""
+        return mean_of_places(maps)
+
+    def fold(self) -> None:
+        """Put every batch norm into the convolution before it; only outside training."""
+        fold_batch_norms(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return ``features``."""
         return self.features(images)
 
 
-def pool(maps: Tensor) -> Tensor:
+def mean_of_places(maps: Tensor) -> Tensor:
     """Mean (B, F) float32 of maps (B, F, H, W) or (B, F, D, H, W) over all positions."""
     mean: Tensor = (F.adaptive_avg_pool2d if maps.ndim == 4 else F.adaptive_avg_pool3d)(maps.float(), 1)
     return mean.flatten(1)
@@ -301,7 +300,7 @@ def torchvision_name(name: str) -> str:
 
 def skeleton(
     backbone: Backbone, *, channels: int = 3, stem: StemKind = "standard", dims: int = 2, planes: int = 64
-) -> Encoder:
+) -> ResNet:
     """Return an encoder without memory (on torch's meta device): names and shapes only."""
     with torch.device("meta"):
-        return Encoder(backbone, channels=channels, stem=stem, dims=dims, planes=planes)
+        return ResNet(backbone, channels=channels, stem=stem, dims=dims, planes=planes)

@@ -75,6 +75,12 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         ) from None
 
 
+def keeps_order(path: Path) -> bool:
+    """Whether a file that can be read has its tensors in the order of the network; safetensors are sorted."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] != b"{"
+
+
 class _Objects(Exception):  # noqa: N818 - never leaves this file
     """An array of Python objects."""
 

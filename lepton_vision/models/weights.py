@@ -1,12 +1,11 @@
 """Initial weights of an encoder: torchvision's ImageNet weights, a local file, or another model's encoder.
 
-Every tensor of the encoder is found, or the load fails: there is no silent random start.
+Every tensor of a ResNet is found, or the load fails: there is no silent random start.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,23 +13,24 @@ import torch
 from torch import Tensor
 
 from lepton_vision.errors import WeightsError
-from lepton_vision.models.resnet import DESIGNS, Encoder, skeleton, torchvision_name
+from lepton_vision.models.encoders import Encoder
+from lepton_vision.models.resnet import DESIGNS, ResNet, skeleton, torchvision_name
 from lepton_vision.models.stem import adapt_stem
-from lepton_vision.models.weight_files import read_tensors
+from lepton_vision.models.weight_files import keeps_order, read_tensors
+from lepton_vision.models.weight_matching import COPIES, fill_by_names, first_names
 
 _LOG = logging.getLogger(__name__)
 _STEM = "conv1.weight"
 _MARK = "layer1.0.conv1.weight"  # every ResNet has it, and no other tensor's name ends with it
 _NUMBERED = "4.0.conv1.weight"  # the same where a ResNet's parts are numbered, as of nn.Sequential(*resnet.children())
 _PARTS = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
-# Not taken where another network is beside them: slow copies (MoCo, EMA, SWA), and students, whose teachers are used.
-_COPIES = re.compile(r"(^|[._])(encoder_k|ema|swa|averaged|momentum|target|student)([._]|$)")
 
 
 def load_weights(encoder: Encoder, source: str) -> str:
     """Fill ``encoder`` in place from ``source``; return in words what was loaded, dropped and adapted.
 
-    A stem of another shape is adapted, never discarded (see ``stem.adapt_stem``). The classifier ``fc`` and whatever
+    An encoder that is no ResNet of ours: see ``weight_matching.fill_by_names``. A ResNet needs every tensor. A stem of
+    another shape is adapted, never discarded (see ``stem.adapt_stem``). The classifier ``fc`` and whatever
     lies outside the encoder are dropped. Any float type becomes float32.
 
     Args:
@@ -46,9 +46,11 @@ def load_weights(encoder: Encoder, source: str) -> str:
             or tensors that do not fit: the message counts them and names the first.
 
     Example:
-        >>> load_weights(Encoder("resnet18", channels=1), "weights/chest.safetensors")  # doctest: +SKIP
+        >>> load_weights(ResNet("resnet18", channels=1), "weights/chest.safetensors")  # doctest: +SKIP
         'file chest.safetensors: 120 tensors; stem 3 -> 1 channels; dropped fc.bias, fc.weight'
     """
+    if not isinstance(encoder, ResNet):
+        return _load_foreign(encoder, source)
     if source == "imagenet":
         if encoder.dims != 2 or encoder.backbone == "resnet10":
             raise WeightsError(
@@ -67,7 +69,21 @@ def load_encoder_state(encoder: Encoder, state: Mapping[str, Tensor], *, said: s
     Raises:
         WeightsError: tensors that do not fit.
     """
+    if not isinstance(encoder, ResNet):
+        return fill_by_names(encoder, {n: one for n, one in state.items() if n.startswith("encoder.")}, said=said)
     return _fill(encoder, state, said=said, path=None)
+
+
+def _load_foreign(encoder: Encoder, source: str) -> str:
+    if source == "imagenet":
+        raise WeightsError(
+            "There are no ImageNet weights for an encoder of your own. Name a local file, or set model.weights to "
+            "'none'.",
+            key="model.weights",
+        )
+    path = Path(source).expanduser()
+    tensors = read_tensors(path)
+    return fill_by_names(encoder, tensors, said=f"file {path.name}", path=path, has_order=keeps_order(path))
 
 
 def imagenet_tensors(backbone: str) -> dict[str, Tensor]:
@@ -98,7 +114,7 @@ def imagenet_tensors(backbone: str) -> dict[str, Tensor]:
     return tensors
 
 
-def _fill(encoder: Encoder, tensors: Mapping[str, Tensor], *, said: str, path: Path | None) -> str:
+def _fill(encoder: ResNet, tensors: Mapping[str, Tensor], *, said: str, path: Path | None) -> str:
     found, dropped = _encoder_part(tensors, path)
     words = [f"{said}: {len(found)} tensors"]
     wanted = encoder.state_dict()
@@ -113,11 +129,11 @@ def _fill(encoder: Encoder, tensors: Mapping[str, Tensor], *, said: str, path: P
     bad = [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
     if bad:
         raise WeightsError(
-            f"Expected finite weights. Received NaN or infinity in {_first(bad)}. Use another file.", path=path
+            f"Expected finite weights. Received NaN or infinity in {first_names(bad)}. Use another file.", path=path
         )
     encoder.load_state_dict(state)
     if dropped:
-        words.append(f"dropped {_first(sorted(dropped))}")
+        words.append(f"dropped {first_names(sorted(dropped))}")
     _LOG.info("%s", "; ".join(words))
     return "; ".join(words)
 
@@ -128,11 +144,13 @@ def _encoder_part(tensors: Mapping[str, Tensor], path: Path | None) -> tuple[dic
     is_numbered = not prefixes
     if is_numbered:
         prefixes = [name.removesuffix(_NUMBERED) for name in tensors if f".{name}".endswith(f".{_NUMBERED}")]
-    copies = [prefix for prefix in prefixes if _COPIES.search(prefix)] if len(prefixes) > 1 else []
+    copies = [prefix for prefix in prefixes if COPIES.search(prefix)] if len(prefixes) > 1 else []
     prefixes = [prefix for prefix in prefixes if prefix not in copies] or prefixes
     if len(prefixes) != 1:
         found = (
-            f"{len(prefixes)} of them ({', '.join(map(repr, prefixes))})" if prefixes else f"{_first(list(tensors))}"
+            f"{len(prefixes)} of them ({', '.join(map(repr, prefixes))})"
+            if prefixes
+            else f"{first_names(list(tensors))}"
         )
         raise WeightsError(
             f"Expected the tensors of one ResNet under torchvision's names. Received: {found}. "
@@ -160,7 +178,7 @@ def _is_encoder(name: str) -> bool:
     return name.partition(".")[0] in ("conv1", "bn1") or name.startswith("layer")
 
 
-def _check_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], encoder: Encoder, path: Path | None) -> None:
+def _check_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], encoder: ResNet, path: Path | None) -> None:
     """Refuse missing, surplus and wrongly shaped tensors; a counter of batches may be missing (old files lack it)."""
     missing = [name for name in wanted if name not in found and not name.endswith("num_batches_tracked")]
     surplus = [name for name in found if name not in wanted]  # a deeper network holds all tensors of a shallower one
@@ -168,7 +186,7 @@ def _check_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], encode
     if not (missing or surplus or shaped):
         return
     parts = [
-        f"{len(names)} {word} ({_first(names)})"
+        f"{len(names)} {word} ({first_names(names)})"
         for word, names in (("missing", missing), ("surplus", surplus))
         if names
     ]
@@ -198,11 +216,6 @@ def _fitting_backbone(found: Mapping[str, Tensor], *, dims: int) -> str | None:
         }
 
     return next((name for name in DESIGNS if shapes(skeleton(name, dims=dims).state_dict()) == shapes(found)), None)
-
-
-def _first(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more if names else "none"
 
 
 def _stem_words(weight: Tensor) -> str:

@@ -15,7 +15,6 @@ from lepton_vision.inference.seen_rows import SeenRows
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.models.device import choose_precision
-from lepton_vision.models.resnet import STAGES
 from lepton_vision.pipeline.case_points import keep_case_point, stated_point
 from lepton_vision.pipeline.classes import _LOGGER
 from lepton_vision.training.features import FixedStages
@@ -35,11 +34,13 @@ def pooled_features(
     In float32 alone, where it is what the network gives in use, to the bit.
     """
     is_plain = config.volume is None and config.segmentation is None and not config.model.mirrored
-    is_whole = config.train.cache_features and fixed.count == len(STAGES) and fixed.is_kept
+    is_kept = config.train.cache_features and fixed.is_kept
     formats = {choose_precision(name, device) for name in (config.train.precision, "auto")}  # trained in, used in
-    if val is None or formats != {"fp32"} or not (is_plain and is_whole):
+    if val is None or formats != {"fp32"} or not (is_plain and is_kept):
         return None
     network = build_model(config).to(device)
+    if fixed.count < len(network.encoder_stages()):
+        return None
     return fixed.loader(network, train).features, fixed.loader(network, val).features
 
 

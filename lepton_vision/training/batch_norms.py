@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from lepton_vision.errors import ConfigError
-from lepton_vision.models.resnet import STAGES, stem_kind
 from lepton_vision.models.troubles import ONE_VALUE
 from lepton_vision.training.optim import frozen_stages
 
 if TYPE_CHECKING:
     from lepton_vision.config import Config
+    from lepton_vision.models.assemble import AnyNetwork
 
-_STRIDES = {"standard": 32, "small": 8}  # of the last stage
 
-
-def check_batch_norms(config: Config, *, samples: int) -> None:
+def check_batch_norms(model: AnyNetwork, config: Config, *, samples: int) -> None:
     """Refuse to train a norm that gets one value for each channel in a batch: it has no spread.
 
     Args:
+        model: asked for its norms, and for how much one place of its last map covers.
         config: batch size, size of the input, and which norms learn.
         samples: that this process sees in an epoch; a batch has no more.
 
@@ -27,8 +28,10 @@ def check_batch_norms(config: Config, *, samples: int) -> None:
         ConfigError: the last stage of the encoder would get one value.
     """
     train, volume = config.train, config.volume
-    is_fixed = train.freeze_norms or frozen_stages(train, train.epochs - 1) == len(STAGES)
-    if config.model.norm != "batch" or is_fixed or samples < 1:
+    stages = model.encoder_stages().values()
+    is_fixed = train.freeze_norms or frozen_stages(train, train.epochs - 1) == len(stages)
+    has_norms = any(isinstance(one, nn.modules.batchnorm._BatchNorm) for stage in stages for one in stage.modules())
+    if not has_norms or is_fixed or samples < 1 or not model.strides:
         return
     size: tuple[int, ...] = config.preprocess.size
     slices = 1
@@ -36,7 +39,7 @@ def check_batch_norms(config: Config, *, samples: int) -> None:
         size = volume.patch
     elif volume is not None and volume.view == "slices":
         slices = volume.patch[0]
-    positions = math.prod(-(-length // _STRIDES[stem_kind(config)]) for length in size)
+    positions = math.prod(-(-length // model.strides[-1]) for length in size)
     if min(train.batch_size, samples) * positions * slices == 1:
         raise ConfigError(
             f"{ONE_VALUE} Received: train.batch_size={train.batch_size}, {samples} training images in an epoch of a "

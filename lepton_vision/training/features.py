@@ -1,6 +1,6 @@
 """Cached features of frozen stages: one pass over the images, then training of the stages above.
 
-With all five stages fixed that is a linear probe on pooled features; with fewer, a partly frozen network is fine-tuned
+With all stages fixed that is a linear probe on pooled features; with fewer, a partly frozen network is fine-tuned
 at the cost of its upper stages. Images are not augmented.
 """
 
@@ -19,8 +19,8 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from lepton_vision.errors import ConfigError
 from lepton_vision.models.device import autocast
+from lepton_vision.models.encoders import check_chain
 from lepton_vision.models.provenance import tensors_sha256
-from lepton_vision.models.resnet import STAGES
 from lepton_vision.training.feature_store import FeatureStore
 from lepton_vision.types import Batch, ModelOutput
 
@@ -135,12 +135,8 @@ class FixedStages:
 
     def _fingerprint(self, model: AnyNetwork) -> str:
         """Name all that the features depend on beside the image."""
-        stages = model.parameter_stages()
-        state = {
-            f"{stage}.{name}": tensor
-            for stage in STAGES[: self.count]
-            for name, tensor in stages[stage].state_dict().items()
-        }
+        fixed = list(model.encoder_stages().items())[: self.count]
+        state = {f"{name}.{key}": tensor for name, stage in fixed for key, tensor in stage.state_dict().items()}
         preprocess = self._config.to_dict()["preprocess"]
         size, channels_last = self._config.train.batch_size, self._config.train.channels_last
         facts = [preprocess, self.count, self._precision, self._device.type, torch.__version__, size, channels_last]
@@ -177,6 +173,9 @@ class FixedStages:
             images = images.to(self._device)
             if self._config.train.channels_last and images.ndim == 4:
                 images = images.contiguous(memory_format=torch.channels_last)
+            if place == 0:
+                for member in model.members:
+                    check_chain(member.encoder, images, self.count)
             with autocast(self._device, self._precision):
                 maps = model.lower(images, self.count)
             yield rows[place * size : (place + 1) * size], maps[: len(batch.images)].cpu().contiguous()
@@ -226,7 +225,7 @@ def check_cached(config: TrainConfig) -> None:
     """
     if config.cache_features and (config.freeze_stages == 0 or config.unfreeze_every):
         raise ConfigError(
-            "train.cache_features needs stages that stay fixed: freeze_stages from 1 to 5 and unfreeze_every=0. "
+            "train.cache_features needs stages that stay fixed: freeze_stages of at least 1 and unfreeze_every=0. "
             f"Received: freeze_stages={config.freeze_stages}, unfreeze_every={config.unfreeze_every}.",
             key="train.cache_features",
         )

@@ -27,7 +27,7 @@ from lepton_vision.training.interrupt import listen_for_interrupt
 from lepton_vision.training.losses import LossWeights, balanced_weights
 from lepton_vision.training.memory import explain_full_memory
 from lepton_vision.training.monitor import MONITORS, is_kept, monitored, never_defined
-from lepton_vision.training.optim import WeightAverage, frozen_stages, make_optimizer
+from lepton_vision.training.optim import WeightAverage, check_frozen, frozen_stages, make_optimizer
 from lepton_vision.training.run import FitResult, Run, Taken
 from lepton_vision.training.runlog import RunFolder, hold_run
 from lepton_vision.training.step import Stepper, seed_step, take_step
@@ -106,7 +106,8 @@ def fit_model(
         world = stack.enter_context(join_world(chosen))
         stack.enter_context(_leave_global_state(world.device))
         wish = stack.enter_context(listen_for_interrupt())
-        check_batch_norms(config, samples=len(train_loader.sampler))  # type: ignore[arg-type]
+        check_frozen(model, config.train)
+        check_batch_norms(model, config, samples=len(train_loader.sampler))  # type: ignore[arg-type]
         stack.enter_context(hold_run(run_dir))
         folder, origin = CheckpointFolder(Path(run_dir)), Origin(config, data_fingerprint, world.size)
         classes = _class_weights(train_loader, config, config.targets or model.targets)

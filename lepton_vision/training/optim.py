@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from lepton_vision.models.resnet import STAGES
+from lepton_vision.errors import ConfigError
 
 if TYPE_CHECKING:
     from lepton_vision.config.sections import TrainConfig
@@ -37,7 +37,7 @@ def make_optimizer(model: AnyNetwork, config: TrainConfig, *, device: torch.devi
     """
     groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     stages = model.parameter_stages()
-    encoder = {id(parameter) for name in STAGES for parameter in stages[name].parameters()}
+    encoder = {id(parameter) for stage in model.encoder_stages().values() for parameter in stage.parameters()}
     few = model.segmentation is not None and model.segmentation.mode == "evidence"
     quick = {id(parameter) for parameter in stages["heads"].parameters()} if few else set[int]()
     for parameter in model.parameters():
@@ -87,6 +87,21 @@ def frozen_stages(config: TrainConfig, epoch: int) -> int:
     return max(0, config.freeze_stages - freed)
 
 
+def check_frozen(model: AnyNetwork, config: TrainConfig) -> None:
+    """Refuse to fix more stages than the encoder has.
+
+    Raises:
+        ConfigError: ``freeze_stages`` is above their number.
+    """
+    names = list(model.encoder_stages())
+    if config.freeze_stages > len(names):
+        raise ConfigError(
+            f"Expected train.freeze_stages from 0 to {len(names)} ({', '.join(names)}). Received: "
+            f"{config.freeze_stages}.",
+            key="train.freeze_stages",
+        )
+
+
 def set_frozen(model: AnyNetwork, count: int, *, norms: bool = False) -> None:
     """Put the model in training mode with the lowest ``count`` encoder stages fixed.
 
@@ -95,8 +110,7 @@ def set_frozen(model: AnyNetwork, count: int, *, norms: bool = False) -> None:
     other stages of the encoder stay fixed too: figures of a few small batches are worse than the pretrained ones.
     """
     model.train()
-    parts = model.parameter_stages()
-    stages = [parts[name] for name in STAGES]
+    stages = list(model.encoder_stages().values())
     for place, stage in enumerate(stages):
         is_frozen = place < count
         stage.requires_grad_(not is_frozen)

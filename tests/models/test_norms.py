@@ -11,7 +11,7 @@ from lepton_vision.errors import ConfigError
 from lepton_vision.models.assemble import make_network
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.norms import InstanceNorm, fold_batch_norms
-from lepton_vision.models.resnet import Encoder
+from lepton_vision.models.resnet import ResNet
 from lepton_vision.types import Backbone
 
 
@@ -66,7 +66,7 @@ def test_a_network_and_its_bundle_have_no_other_norm() -> None:
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
 def test_folded_batch_norms_leave_the_function_as_it_is(backbone: Backbone) -> None:
     torch.manual_seed(0)
-    encoder = Encoder(backbone, channels=3).eval()
+    encoder = ResNet(backbone, channels=3).eval()
     for module in encoder.modules():
         if isinstance(module, nn.BatchNorm2d):  # as after a training: nothing is 0 or 1
             nn.init.uniform_(module.weight, 0.5, 1.5)

@@ -7,7 +7,7 @@ import torch
 import torchvision
 
 from lepton_vision.config import Config
-from lepton_vision.models.resnet import DESIGNS, Encoder, Widen, pool, skeleton, stem_kind, torchvision_name
+from lepton_vision.models.resnet import DESIGNS, ResNet, Widen, mean_of_places, skeleton, stem_kind, torchvision_name
 
 EXPECTED_WIDTH = {"resnet10": 512, "resnet18": 512, "resnet34": 512}
 TORCHVISION = sorted(set(DESIGNS) - {"resnet10"})
@@ -22,13 +22,13 @@ def randomize(module: torch.nn.Module) -> None:
             tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
 
 
-def oracle(backbone: str) -> tuple[Encoder, torch.nn.Module]:
+def oracle(backbone: str) -> tuple[ResNet, torch.nn.Module]:
     """An encoder and torchvision's network with the same weights."""
     theirs = getattr(torchvision.models, backbone)(num_classes=7)
     randomize(theirs)
     theirs.fc = torch.nn.Identity()
     state = theirs.state_dict()
-    ours = Encoder(backbone, channels=3)
+    ours = ResNet(backbone, channels=3)
     ours.load_state_dict({name: state[torchvision_name(name)] for name in ours.state_dict()})
     return ours.eval(), theirs.eval()
 
@@ -52,7 +52,7 @@ def test_the_features_are_torchvisions_bit_by_bit(backbone: str) -> None:
 
 @pytest.mark.parametrize("count", range(6))
 def test_lower_and_upper_stages_make_the_whole(count: int) -> None:
-    encoder = Encoder("resnet18", channels=1).eval()
+    encoder = ResNet("resnet18", channels=1).eval()
     randomize(encoder)
     images = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -83,21 +83,21 @@ def test_shapes_on_the_way(backbone: str) -> None:
 
 
 def test_the_small_stem_keeps_the_resolution() -> None:
-    encoder = Encoder("resnet18", channels=1, stem="small")
+    encoder = ResNet("resnet18", channels=1, stem="small")
     maps = encoder.skips(torch.zeros(1, 1, 28, 28))
     assert [m.shape[2] for m in maps] == [28, 28, 14, 7, 4]
 
 
 def test_the_maps_of_a_decoder_are_those_of_the_stages() -> None:
-    encoder = Encoder("resnet18", channels=1).eval()
+    encoder = ResNet("resnet18", channels=1).eval()
     randomize(encoder)
     images = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         maps = encoder.skips(images)
-        assert torch.equal(encoder.stem.pool(maps[0]), encoder.lower(images, 1))
+        assert torch.equal(encoder.stem.mean_of_places(maps[0]), encoder.lower(images, 1))
         for count in range(2, 5):
             assert torch.equal(maps[count - 1], encoder.lower(images, count))
-        assert torch.equal(pool(maps[-1]), encoder.features(images))
+        assert torch.equal(mean_of_places(maps[-1]), encoder.features(images))
 
 
 @pytest.mark.parametrize("backbone", VOLUMES)
@@ -110,7 +110,7 @@ def test_volumes_go_through_monais_network_bit_by_bit(backbone: str) -> None:
     randomize(theirs)
     theirs.fc = torch.nn.Identity()
     state = theirs.eval().state_dict()
-    ours = Encoder(backbone, channels=2, dims=3).eval()
+    ours = ResNet(backbone, channels=2, dims=3).eval()
     assert [torchvision_name(name) for name in ours.state_dict()] == list(state)
     ours.load_state_dict({name: state[torchvision_name(name)] for name in ours.state_dict()})
     volumes = torch.randn(2, 2, 33, 40, 36, generator=torch.Generator().manual_seed(0))
@@ -147,7 +147,7 @@ def test_the_stem_follows_the_size_of_the_input(size: str, stem: str, expected: 
 
 
 def test_features_stay_float32_under_autocast() -> None:
-    encoder = Encoder("resnet18", channels=1, stem="small").eval()
+    encoder = ResNet("resnet18", channels=1, stem="small").eval()
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
         features = encoder(torch.randn(2, 1, 32, 32))
     assert features.dtype == torch.float32

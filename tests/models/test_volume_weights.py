@@ -12,7 +12,7 @@ import torch
 from lepton_vision.config import Config
 from lepton_vision.errors import WeightsError
 from lepton_vision.models import build_model
-from lepton_vision.models.resnet import Encoder
+from lepton_vision.models.resnet import ResNet
 from lepton_vision.models.weights import load_weights
 from lepton_vision.types import Target
 
@@ -44,7 +44,7 @@ def published(backbone: str, path: Path) -> Any:
 @pytest.mark.parametrize("backbone", sorted(SHORTCUTS))
 def test_a_file_of_medicalnet_gives_its_features(backbone: str, tmp_path: Path) -> None:
     model = published(backbone, tmp_path / "start.pth")
-    encoder = Encoder(backbone, channels=1, dims=3).eval()  # type: ignore[arg-type]
+    encoder = ResNet(backbone, channels=1, dims=3).eval()  # type: ignore[arg-type]
     said = load_weights(encoder, str(tmp_path / "start.pth"))
     assert said == f"file start.pth: {len(encoder.state_dict())} tensors"
     volume = torch.randn(1, 1, 33, 40, 36)
@@ -68,7 +68,7 @@ def test_the_configuration_names_it_and_further_windows_share_the_stem(tmp_path:
 
 def test_the_small_stem_keeps_the_response_to_an_even_volume(tmp_path: Path) -> None:
     model = published("resnet10", tmp_path / "start.pth")
-    encoder = Encoder("resnet10", channels=1, dims=3, stem="small")
+    encoder = ResNet("resnet10", channels=1, dims=3, stem="small")
     load_weights(encoder, str(tmp_path / "start.pth"))
     total = model.conv1.weight.sum(dim=(2, 3, 4))
     assert encoder.stem.conv1.weight.shape == (64, 1, 3, 3, 3)
@@ -78,11 +78,11 @@ def test_the_small_stem_keeps_the_response_to_an_even_volume(tmp_path: Path) -> 
 def test_what_does_not_fit_is_refused_with_advice(tmp_path: Path) -> None:
     published("resnet18", tmp_path / "start.pth")
     with pytest.raises(WeightsError, match=r"Set model\.backbone to 'resnet18'"):
-        load_weights(Encoder("resnet34", channels=1, dims=3), str(tmp_path / "start.pth"))
+        load_weights(ResNet("resnet34", channels=1, dims=3), str(tmp_path / "start.pth"))
     with pytest.raises(WeightsError, match="Use weights of a 2-D network"):
-        load_weights(Encoder("resnet18", channels=1), str(tmp_path / "start.pth"))
+        load_weights(ResNet("resnet18", channels=1), str(tmp_path / "start.pth"))
     with pytest.raises(WeightsError, match="no ImageNet weights for resnet18 in 3 dimensions"):
-        load_weights(Encoder("resnet18", channels=1, dims=3), "imagenet")
+        load_weights(ResNet("resnet18", channels=1, dims=3), "imagenet")
 
 
 class Harm:
@@ -93,6 +93,6 @@ class Harm:
 def test_a_file_that_would_run_code_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"state_dict": {"module.conv1.weight": torch.zeros(1)}, "optimizer": Harm()}, tmp_path / "bad.pth")
     with pytest.raises(WeightsError, match="more than tensors"):
-        load_weights(Encoder("resnet18", channels=1, dims=3), str(tmp_path / "bad.pth"))
+        load_weights(ResNet("resnet18", channels=1, dims=3), str(tmp_path / "bad.pth"))
     assert capsys.readouterr().out == ""
     assert pickle.dumps(Harm())

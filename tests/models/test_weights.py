@@ -23,7 +23,7 @@ import torchvision
 from lepton_vision.config import Config
 from lepton_vision.errors import WeightsError
 from lepton_vision.models import build_model
-from lepton_vision.models.resnet import Encoder, torchvision_name
+from lepton_vision.models.resnet import ResNet, torchvision_name
 from lepton_vision.models.weights import load_weights
 
 State = dict[str, torch.Tensor]
@@ -48,7 +48,7 @@ SAVERS: dict[str, Callable[[State, Path], Any]] = {
 }
 
 
-def assert_loaded(encoder: Encoder, state: State) -> None:
+def assert_loaded(encoder: ResNet, state: State) -> None:
     for name, tensor in encoder.state_dict().items():
         assert torch.equal(tensor, state[torchvision_name(name)]), name
 
@@ -59,7 +59,7 @@ def test_each_kind_of_file_fills_the_whole_encoder_and_names_what_was_dropped(
 ) -> None:
     path = tmp_path / f"start{suffix}"
     SAVERS[suffix](state, path)
-    encoder = Encoder("resnet18", channels=3)
+    encoder = ResNet("resnet18", channels=3)
     said = load_weights(encoder, str(path))
     assert_loaded(encoder, state)
     assert said == f"file start{suffix}: 120 tensors; dropped fc.bias, fc.weight"
@@ -77,7 +77,7 @@ def test_common_wrappings_and_prefixes_are_taken_off(
     for key in reversed(wrapping):
         loaded = {key: loaded, "epoch": 7}
     torch.save(loaded, tmp_path / "start.pt")
-    encoder = Encoder("resnet18", channels=3)
+    encoder = ResNet("resnet18", channels=3)
     assert "head.weight" in load_weights(encoder, str(tmp_path / "start.pt"))
     assert_loaded(encoder, state)
 
@@ -85,7 +85,7 @@ def test_common_wrappings_and_prefixes_are_taken_off(
 def test_half_precision_becomes_float32(tmp_path: Path, state: State) -> None:
     half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     save_npz(half, tmp_path / "start.npz")
-    encoder = Encoder("resnet18", channels=3)
+    encoder = ResNet("resnet18", channels=3)
     load_weights(encoder, str(tmp_path / "start.npz"))
     assert encoder.layer1[0].conv1.weight.dtype == torch.float32
     assert torch.equal(encoder.layer1[0].conv1.weight, half["layer1.0.conv1.weight"].float())
@@ -93,7 +93,7 @@ def test_half_precision_becomes_float32(tmp_path: Path, state: State) -> None:
 
 def test_the_stem_is_adapted_so_that_gray_equals_three_equal_channels(tmp_path: Path, state: State) -> None:
     torch.save(state, tmp_path / "start.pt")
-    gray, color = Encoder("resnet18", channels=1).eval(), Encoder("resnet18", channels=3).eval()
+    gray, color = ResNet("resnet18", channels=1).eval(), ResNet("resnet18", channels=3).eval()
     assert "stem 3 x 7x7 -> 1 x 7x7" in load_weights(gray, str(tmp_path / "start.pt"))
     load_weights(color, str(tmp_path / "start.pt"))
     image = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -105,7 +105,7 @@ def test_a_missing_tensor_is_never_left_random(tmp_path: Path, state: State) -> 
     gone = {"layer3.0.conv1.weight", "bn1.running_var"}
     torch.save({name: tensor for name, tensor in state.items() if name not in gone}, tmp_path / "start.pt")
     with pytest.raises(WeightsError, match=r"2 missing \(bn1.running_var, layer3.0.conv1.weight\)") as caught:
-        load_weights(Encoder("resnet18", channels=3), str(tmp_path / "start.pt"))
+        load_weights(ResNet("resnet18", channels=3), str(tmp_path / "start.pt"))
     assert str(tmp_path) not in str(caught.value)
     assert caught.value.path == tmp_path / "start.pt"
 
@@ -113,27 +113,27 @@ def test_a_missing_tensor_is_never_left_random(tmp_path: Path, state: State) -> 
 def test_a_counter_of_batches_may_be_missing(tmp_path: Path, state: State) -> None:
     kept = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
     torch.save(kept, tmp_path / "start.pt")
-    assert "100 tensors" in load_weights(Encoder("resnet18", channels=3), str(tmp_path / "start.pt"))
+    assert "100 tensors" in load_weights(ResNet("resnet18", channels=3), str(tmp_path / "start.pt"))
 
 
 def test_another_shape_is_named(tmp_path: Path, state: State) -> None:
     torch.save(state | {"layer2.0.conv1.weight": torch.zeros(128, 64, 1, 1)}, tmp_path / "start.pt")
     with pytest.raises(WeightsError, match=r"layer2.0.conv1.weight is \(128, 64, 1, 1\), not \(128, 64, 3, 3\)"):
-        load_weights(Encoder("resnet18", channels=3), str(tmp_path / "start.pt"))
+        load_weights(ResNet("resnet18", channels=3), str(tmp_path / "start.pt"))
 
 
 @pytest.mark.parametrize("deeper", ["resnet34", "resnet50"])
 def test_a_deeper_network_is_not_cut_short_but_named(tmp_path: Path, deeper: str) -> None:
     torch.save(getattr(torchvision.models, deeper)().state_dict(), tmp_path / "start.pt")
     with pytest.raises(WeightsError, match=rf"Set model.backbone to '{deeper}'"):
-        load_weights(Encoder("resnet18", channels=3), str(tmp_path / "start.pt"))
+        load_weights(ResNet("resnet18", channels=3), str(tmp_path / "start.pt"))
 
 
 def test_two_networks_in_one_file_are_refused(tmp_path: Path, state: State) -> None:
     both = {f"{role}.{name}": tensor for role in ("left", "right") for name, tensor in state.items()}
     torch.save(both, tmp_path / "start.pt")
     with pytest.raises(WeightsError, match=r"2 of them"):
-        load_weights(Encoder("resnet18", channels=3), str(tmp_path / "start.pt"))
+        load_weights(ResNet("resnet18", channels=3), str(tmp_path / "start.pt"))
 
 
 def numbered(state: State) -> State:
@@ -150,7 +150,7 @@ def test_what_a_file_is_called_does_not_matter(tmp_path: Path, state: State, nam
     torch.save(
         {"epoch": 3, "best_acc1": torch.tensor(71.2), "metric": np.float64(0.7), "state_dict": state}, tmp_path / name
     )
-    encoder = Encoder("resnet18", channels=3)
+    encoder = ResNet("resnet18", channels=3)
     said = load_weights(encoder, str(tmp_path / name))
     assert said == f"file {name}: 120 tensors; dropped best_acc1, fc.bias, fc.weight"
     assert_loaded(encoder, state)
@@ -185,7 +185,7 @@ CHECKPOINTS: dict[str, Callable[[State, State], Any]] = {
 def test_checkpoints_of_other_tools(tmp_path: Path, state: State, kind: str) -> None:
     other = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
     torch.save(CHECKPOINTS[kind](state, other), tmp_path / "start.pt")
-    encoder = Encoder("resnet18", channels=3)
+    encoder = ResNet("resnet18", channels=3)
     said = load_weights(encoder, str(tmp_path / "start.pt"))
     assert_loaded(encoder, state)
     copies = {
@@ -199,10 +199,10 @@ def test_checkpoints_of_other_tools(tmp_path: Path, state: State, kind: str) -> 
 def test_a_foreign_class_is_named_with_the_command_that_converts(tmp_path: Path, state: State) -> None:
     torch.save({"state_dict": state, "args": argparse.Namespace(lr=0.1)}, tmp_path / "OLD")
     with pytest.raises(WeightsError, match=r"argparse.Namespace") as caught:
-        load_weights(Encoder("resnet18", channels=3), str(tmp_path / "OLD"))
+        load_weights(ResNet("resnet18", channels=3), str(tmp_path / "OLD"))
     command = str(caught.value).split('python -c "')[1].split('"')[0]
     subprocess.run([sys.executable, "-c", command], cwd=tmp_path, check=True)
-    encoder = Encoder("resnet18", channels=3)
+    encoder = ResNet("resnet18", channels=3)
     load_weights(encoder, str(tmp_path / "NEW.pt"))
     assert_loaded(encoder, state)
 
@@ -219,7 +219,7 @@ def test_a_foreign_class_is_named_with_the_command_that_converts(tmp_path: Path,
 def test_what_is_no_file_of_weights_is_told(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "start.pt").write_bytes(content)
     with pytest.raises(WeightsError, match=said):
-        load_weights(Encoder("resnet18", channels=3), str(tmp_path / "start.pt"))
+        load_weights(ResNet("resnet18", channels=3), str(tmp_path / "start.pt"))
 
 
 def test_a_torchscript_archive_is_told(tmp_path: Path) -> None:
@@ -227,13 +227,13 @@ def test_a_torchscript_archive_is_told(tmp_path: Path) -> None:
         warnings.simplefilter("ignore")  # torch calls its own format old
         torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / "start.pt"))
     with pytest.raises(WeightsError, match=r"TorchScript"):
-        load_weights(Encoder("resnet18", channels=3), str(tmp_path / "start.pt"))
+        load_weights(ResNet("resnet18", channels=3), str(tmp_path / "start.pt"))
 
 
 def test_not_a_number_is_refused(tmp_path: Path, state: State) -> None:
     torch.save(state | {"bn1.running_var": torch.full((64,), float("inf"))}, tmp_path / "start.pt")
     with pytest.raises(WeightsError, match=r"bn1.running_var"):
-        load_weights(Encoder("resnet18", channels=3), str(tmp_path / "start.pt"))
+        load_weights(ResNet("resnet18", channels=3), str(tmp_path / "start.pt"))
 
 
 class Bomb:
@@ -256,7 +256,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path, 
     else:
         np.savez(path, bomb=np.array([Bomb(trace)], dtype=object))
     with pytest.raises(WeightsError, match=r"holds more than tensors"):
-        load_weights(Encoder("resnet18", channels=3), str(path))
+        load_weights(ResNet("resnet18", channels=3), str(path))
     assert not trace.exists()
 
 
@@ -268,14 +268,14 @@ def test_a_damaged_file_is_refused(tmp_path: Path, state: State, suffix: str, da
     whole = path.read_bytes()
     path.write_bytes({"empty": b"", "truncated": whole[: len(whole) // 2], "text": b"no weights at all\n" * 9}[damage])
     with pytest.raises(WeightsError, match=r"weights"):
-        load_weights(Encoder("resnet18", channels=3), str(path))
+        load_weights(ResNet("resnet18", channels=3), str(path))
 
 
 def test_a_file_that_is_not_there_and_a_word_that_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"does not exist"):
-        load_weights(Encoder("resnet18", channels=3), str(tmp_path / "gone.pt"))
+        load_weights(ResNet("resnet18", channels=3), str(tmp_path / "gone.pt"))
     with pytest.raises(WeightsError, match=r"Expected 'none', 'imagenet' or a file"):
-        load_weights(Encoder("resnet18", channels=3), "imagnet")
+        load_weights(ResNet("resnet18", channels=3), "imagnet")
 
 
 @pytest.fixture
@@ -292,7 +292,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_imagenet_comes_from_torchvisions_cache(hub: Path, state: State) -> None:
     torch.save(state, hub / "resnet18-f37072fd.pth")
-    encoder = Encoder("resnet18", channels=3)
+    encoder = ResNet("resnet18", channels=3)
     assert load_weights(encoder, "imagenet").startswith("imagenet resnet18: 120 tensors")
     assert_loaded(encoder, state)
 
@@ -308,14 +308,14 @@ def test_offline_without_a_copy_says_where_to_put_one(hub: Path) -> None:
 def test_a_damaged_cached_copy_says_to_delete_it(hub: Path) -> None:
     (hub / "resnet18-f37072fd.pth").write_bytes(b"half a downl")
     with pytest.raises(WeightsError, match=r"damaged .* Delete it"):
-        load_weights(Encoder("resnet18", channels=3), "imagenet")
+        load_weights(ResNet("resnet18", channels=3), "imagenet")
 
 
 def test_a_bundles_own_file_can_be_the_start(tmp_path: Path, state: State) -> None:
-    before = Encoder("resnet18", channels=1)
+    before = ResNet("resnet18", channels=1)
     network = {f"encoder.{name}": tensor.clone() for name, tensor in before.state_dict().items()}
     buffer = io.BytesIO(safetensors.torch.save(network))
     (tmp_path / "weights.safetensors").write_bytes(buffer.getvalue())
-    encoder = Encoder("resnet18", channels=1)
+    encoder = ResNet("resnet18", channels=1)
     load_weights(encoder, str(tmp_path / "weights.safetensors"))
     assert torch.equal(encoder.stem.conv1.weight, before.stem.conv1.weight)

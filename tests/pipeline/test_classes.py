@@ -22,7 +22,7 @@ from lepton_vision.evaluation.choices.calibration import fit_calibrators
 from lepton_vision.inference import predict
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
-from lepton_vision.models.resnet import Encoder
+from lepton_vision.models.resnet import ResNet
 from lepton_vision.pipeline import evaluate_bundle, fit
 from lepton_vision.pipeline.choices import settle
 from lepton_vision.pipeline.classes import Scope
@@ -83,25 +83,20 @@ def test_after_the_last_epoch_each_row_is_seen_once_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_probe: bool
 ) -> None:
     monkeypatch.setattr("lepton_vision.models.device.has_fast_bf16", lambda: False)
-    manifest, counts = manifest_of(tmp_path / "here", seed=0), {"lower": 0, "upper": 0}
-    lower, upper = Encoder.lower, Encoder.upper
+    manifest, counts = manifest_of(tmp_path / "here", seed=0), []
+    features = ResNet.features
 
-    def whole(self: Encoder, maps: Tensor, *, below: int) -> Tensor:
-        counts["upper"] += len(maps) if below == 0 else 0
-        return upper(self, maps, below=below)
+    def counted(self: ResNet, images: Tensor) -> Tensor:
+        counts.append(len(images))
+        return features(self, images)
 
-    def fixed(self: Encoder, images: Tensor, count: int) -> Tensor:
-        counts["lower"] += len(images)
-        return lower(self, images, count)
-
-    monkeypatch.setattr(Encoder, "upper", whole)
-    monkeypatch.setattr(Encoder, "lower", fixed)
+    monkeypatch.setattr(ResNet, "features", counted)
     options = ("train.freeze_stages=5", "train.cache_features=true", "augment.preset=none") if is_probe else ()
     config = CONFIG.override("train.epochs=1", "train.batch_size=16", "train.monitor=val_loss", *options)
     told: list[tuple[str, int, int, str]] = []
     bundle = fit(config, manifest, run_dir=tmp_path / "run", device="cpu", progress=lambda *row: told.append(row))
     epoch = 48 + 32  # training, then validation
-    assert counts == ({"lower": epoch, "upper": 0} if is_probe else {"lower": 0, "upper": epoch + 32 + 48})
+    assert sum(counts) == (epoch if is_probe else epoch + 32 + 48)
     assert is_probe or ("settle", 32, 32, "validation") in told
     before = predict(replace(bundle, calibrators={}), manifest.subset("val"), device="cpu")
     expected = fit_calibrators(before, method="isotonic")["label"]

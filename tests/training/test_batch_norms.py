@@ -47,9 +47,9 @@ def test_it_is_refused_where_torch_refuses(options: tuple[str, ...], samples: in
     set_frozen(model, frozen_stages(config.train, config.train.epochs - 1), norms=config.train.freeze_norms)
     if is_refused:
         with pytest.raises(ConfigError, match=r"train\.batch_size=2 or more.*Received: train\.batch_size"):
-            check_batch_norms(config, samples=samples)
+            check_batch_norms(model, config, samples=samples)
         with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
             model(images)
     else:
-        check_batch_norms(config, samples=samples)
+        check_batch_norms(model, config, samples=samples)
         model(images)

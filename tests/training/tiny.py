@@ -48,6 +48,9 @@ class TinyEncoder(nn.Module):
             maps = stage(maps)
         return maps.float().mean((2, 3)) if stages.stop is None or stages.stop == 5 else maps
 
+    def pool(self, maps: Tensor) -> Tensor:
+        return maps.float().mean((2, 3))
+
     def forward(self, images: Tensor) -> Tensor:
         return self.run(images, slice(None))
 
@@ -64,6 +67,7 @@ class TinyHeads(nn.Module):
 
 class TinyNetwork(nn.Module):
     dims, log_variance, segmentation = 2, None, None
+    strides = (2, 4, 8, 16, 32)
     apart: tuple[nn.Module, ...] = ()
 
     def __init__(
@@ -79,8 +83,11 @@ class TinyNetwork(nn.Module):
     def members(self) -> tuple[TinyNetwork, ...]:
         return (self,)
 
+    def encoder_stages(self) -> dict[str, nn.Module]:
+        return dict(self.encoder.named_children())
+
     def parameter_stages(self) -> dict[str, nn.Module]:
-        return dict(self.encoder.named_children()) | {"heads": self.heads}
+        return self.encoder_stages() | {"heads": self.heads}
 
     def features(self, images: Tensor) -> Tensor:
         return self.encoder(images)

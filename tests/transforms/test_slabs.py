@@ -229,9 +229,9 @@ def test_what_a_crop_cuts_off_is_background() -> None:
 
 
 def test_channels_follow_the_neighbours_and_pretrained_stems_are_adapted(tmp_path: Path) -> None:
-    from lepton_vision.models.resnet import Encoder
+    from lepton_vision.models.resnet import ResNet
 
-    rgb = Encoder("resnet18", channels=3)
+    rgb = ResNet("resnet18", channels=3)
     path = tmp_path / "rgb.pt"
     torch.save(rgb.state_dict(), path)
     base = Config(targets=(CORE,)).override("volume.view=2.5d", f"model.weights={path}")

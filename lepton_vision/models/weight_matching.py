@@ -1,0 +1,145 @@
+"""Weights for any encoder: tensors matched by name, or by order, and what was not matched."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lepton_vision.errors import WeightsError
+from lepton_vision.models.encoders import Encoder
+from lepton_vision.models.stem import adapt_stem
+
+_LOGGER = logging.getLogger(__name__)
+_LEAST = 0.9  # share of the encoder's tensors that a file must give
+_COUNTER = "num_batches_tracked"  # old files lack it, and nothing depends on it here
+# Not taken where another network is beside them: slow copies (MoCo, EMA, SWA), and students, whose teachers are used.
+COPIES = re.compile(r"(^|[._])(encoder_k|ema|swa|averaged|momentum|target|student)([._]|$)")
+
+
+def fill_by_names(
+    encoder: Encoder, tensors: Mapping[str, Tensor], *, said: str, path: Path | None = None, has_order: bool = False
+) -> str:
+    """Fill ``encoder`` in place with the tensors that are its own; return in words what was loaded, and what was not.
+
+    Names are those of the encoder, or of the source that it wraps (``source_name``), below any prefix ("module.",
+    "backbone.", "state_dict." …) that the file or the encoder has. Where hardly any name is the same, tensors of the
+    same kinds and shapes in the same order are taken instead. The first convolution is adapted to the channels.
+
+    Args:
+        encoder: on the CPU.
+        tensors: by name.
+        said: what they are from, in words.
+        path: of the file, for the error.
+        has_order: the order of ``tensors`` is that of the network that they were saved from.
+
+    Raises:
+        WeightsError: fewer than 90 % of the encoder's tensors are there in their shape, or some are not finite.
+    """
+    state = encoder.state_dict()
+    own_name: Callable[[str], str] = getattr(encoder, "source_name", str)
+    wanted = {own_name(name): tensor for name, tensor in state.items() if not name.endswith(_COUNTER)}
+    pairs = _pair_names(wanted, tensors)
+    if has_order and len(pairs) < _LEAST * len(wanted):
+        pairs = _pair_in_order(wanted, tensors) or pairs
+    words, found = [], {name: tensors[source] for name, source in pairs.items()}
+    stem = _first_convolution(wanted, dims=encoder.dims)
+    if stem in found and found[stem].ndim == wanted[stem].ndim and found[stem].shape != wanted[stem].shape:
+        words = [f"first convolution {_shape_words(found[stem])} -> {_shape_words(wanted[stem])}"]
+        if (found[stem].shape[0], *found[stem].shape[2:]) == (wanted[stem].shape[0], *wanted[stem].shape[2:]):
+            found[stem] = adapt_stem(found[stem], like=wanted[stem])
+    fitting = {name: tensor for name, tensor in found.items() if tensor.shape == wanted[name].shape}
+    lost = [name for name in wanted if name not in fitting]
+    _check(fitting, wanted, lost=lost, found=found, path=path)
+    dropped = sorted(set(tensors) - {pairs[name] for name in fitting})
+    dropped = [name for name in dropped if not name.endswith(_COUNTER)]
+    new = {name: fitting[own_name(name)].to(old.dtype) for name, old in state.items() if own_name(name) in fitting}
+    encoder.load_state_dict({**state, **new})
+    words = [f"{said}: {len(fitting)} of {len(wanted)} tensors", *words]
+    words += [f"not in it: {first_names(lost)}"] if lost else []
+    words += [f"dropped {first_names(dropped)}"] if dropped else []
+    text = "; ".join(words)
+    _LOGGER.log(logging.WARNING if lost else logging.INFO, "%s", text)
+    return text
+
+
+def first_names(names: list[str]) -> str:
+    """Three of the names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more if names else "none"
+
+
+def _pair_names(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Name in the file by name of the encoder, below the two prefixes under which most names agree."""
+    parts = [name.split(".") for name in wanted]
+    depth = 0
+    while all(len(one) > depth + 1 for one in parts) and len({one[depth] for one in parts}) == 1:
+        depth += 1
+    ways = []
+    for cut in range(depth + 1):
+        short = {".".join(one[cut:]): name for one, name in zip(parts, wanted, strict=True)}
+        counts = Counter(prefix for name in tensors for prefix, rest in _cuts(name) if rest in short)
+        for prefix, count in counts.items():
+            ways.append((count, not COPIES.search(prefix), -len(prefix), prefix, short))
+    if not ways:
+        return {}
+    most = max(count for count, *_ in ways)
+    _, _, _, prefix, short = max((way for way in ways if way[0] >= _LEAST * most), key=lambda way: (way[1], *way[:3]))
+    return {name: prefix + rest for rest, name in short.items() if prefix + rest in tensors}
+
+
+def _cuts(name: str) -> list[tuple[str, str]]:
+    """Each way to part a name after a dot, the whole name first."""
+    places = [0, *(match.end() for match in re.finditer(r"\.", name))]
+    return [(name[:place], name[place:]) for place in places]
+
+
+def _pair_in_order(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Pair the first tensors of the file, each of the same kind and shape; {} where a single one differs."""
+    given = [name for name in tensors if not name.endswith(_COUNTER)]
+    if len(given) < len(wanted):
+        return {}
+    for place, (own, name) in enumerate(zip(wanted, given, strict=False)):
+        one, other = tuple(wanted[own].shape), tuple(tensors[name].shape)
+        if place == 0 and len(one) > 2:  # other channels of the input
+            one, other = (one[0], *one[2:]), (*other[:1], *other[2:])
+        if one != other or own.rpartition(".")[2] != name.rpartition(".")[2]:
+            return {}
+    return dict(zip(wanted, given, strict=False))
+
+
+def _first_convolution(wanted: Mapping[str, Tensor], *, dims: int) -> str:
+    return next((name for name, tensor in wanted.items() if tensor.ndim == dims + 2), "")
+
+
+def _check(
+    fitting: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    *,
+    lost: list[str],
+    found: Mapping[str, Tensor],
+    path: Path | None,
+) -> None:
+    if len(fitting) < _LEAST * len(wanted):
+        shaped = [name for name in lost if name in found]
+        told = f" {first_names(shaped)} have another shape." if shaped else ""
+        raise WeightsError(
+            f"Expected at least {_LEAST:.0%} of the encoder's {len(wanted)} tensors under their names. Received: "
+            f"{len(fitting)}; not there: {first_names(lost)}.{told} Use weights of this backbone and these options.",
+            path=path,
+            key="model.weights",
+        )
+    bad = [name for name, tensor in fitting.items() if not bool(torch.isfinite(tensor).all())]
+    if bad:
+        raise WeightsError(
+            f"Expected finite weights. Received NaN or infinity in {first_names(bad)}. Use another file.", path=path
+        )
+
+
+def _shape_words(weight: Tensor) -> str:
+    return f"{weight.shape[1]} x {'x'.join(map(str, weight.shape[2:]))}"
