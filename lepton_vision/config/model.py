@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from lepton_vision.config.sections import Fraction, PositiveInt, Section
-from lepton_vision.errors import ConfigError
+from lepton_vision.errors import ConfigError, nearest
 from lepton_vision.registry import Registry
 from lepton_vision.types import Backbone
 
@@ -17,14 +17,33 @@ RESNETS: tuple[str, ...] = get_args(Backbone)
 ENCODERS = Registry("encoder", key="model.backbone", group="lepton_vision.encoders", ours=RESNETS)
 """Encoders that teams bring, see ``models.encoders``; here, so that a name is checked without torch."""
 
+_VGG = ("vgg11", "vgg13", "vgg16", "vgg19")
+SOURCES: dict[str, tuple[str, ...]] = {
+    "torchvision": (
+        *("densenet121", "densenet161", "densenet169", "densenet201"),
+        *(f"efficientnet_b{size}" for size in range(8)),
+        *("efficientnet_v2_s", "efficientnet_v2_m", "efficientnet_v2_l"),
+        *("convnext_tiny", "convnext_small", "convnext_base", "convnext_large"),
+        *("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"),
+        *(*_VGG, *(f"{name}_bn" for name in _VGG)),
+    ),
+    "monai": (
+        *("DenseNet121", "DenseNet169", "DenseNet201", "DenseNet264"),
+        *("SEResNet50", "SEResNet101", "SEResNet152", "SEResNext50", "SEResNext101", "SENet154"),
+    ),
+}
+"""Networks of other packages, as ``source:name``."""
+
 
 class ModelConfig(Section):
     """Which network, and what it starts from."""
 
     backbone: str = "resnet18"
-    """Encoder: a ResNet of torchvision by its name, resnet10, or one of your own (``register_encoder``)."""
+    """Encoder: a ResNet of torchvision by its name, resnet10, one of torchvision's other networks for images
+    (torchvision:densenet121, torchvision:efficientnet_b0, torchvision:convnext_tiny …), one of MONAI's, also for
+    volumes (monai:SEResNet50, monai:DenseNet121 …), or one of your own (``register_encoder``)."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """What the factory of an encoder of your own takes beside channels and dims; plain values."""
+    """What the factory of an encoder that is no ResNet of ours takes beside channels and dims; plain values."""
     weights: str = "none"
     """"none" (random), "imagenet" (torchvision's download or cache) or a local file of torch (.pt, .pth.tar, .ckpt …),
     safetensors or NumPy (.npz): a state dict, or a checkpoint that holds one."""
@@ -53,9 +72,21 @@ class ModelConfig(Section):
         """Whether the backbone is one of ours."""
         return self.backbone in RESNETS
 
+    @property
+    def source(self) -> str:
+        """Package that a backbone like "monai:SEResNet50" is of; "" for others."""
+        return self.backbone.partition(":")[0] if ":" in self.backbone else ""
+
     @field_validator("backbone")
     @classmethod
     def _check_backbone(cls, value: str) -> str:
+        source, colon, name = value.partition(":")
+        if colon:
+            if source not in SOURCES:
+                raise ValueError(f"unknown source {source!r} of encoders. {nearest(source, list(SOURCES))}")
+            if name not in SOURCES[source]:
+                raise ValueError(f"unknown encoder {name!r} of {source}. {nearest(name, SOURCES[source])}")
+            return value
         try:
             ENCODERS.check(value)
         except ConfigError as error:
@@ -75,7 +106,7 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _check_design(self) -> ModelConfig:
         if self.is_resnet and self.options:
-            raise ValueError(f"options are for an encoder of your own, and {self.backbone} takes none: leave them out")
+            raise ValueError(f"options are for other encoders, and {self.backbone} takes none: leave them out")
         for key in ("stem", "width"):
             if not self.is_resnet and getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"{key} is of a ResNet, and backbone is {self.backbone}: leave it out")

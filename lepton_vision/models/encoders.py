@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lepton_vision.config import ENCODERS, Config
 from lepton_vision.errors import ConfigError, nearest
 from lepton_vision.models.resnet import ResNet, mean_of_places, stem_kind
+from lepton_vision.models.sources import make_from_source
 from lepton_vision.types import Backbone
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
@@ -97,9 +98,12 @@ def make_encoder(config: Config, *, channels: int) -> Encoder:
     if model.is_resnet:
         name = cast("Backbone", model.backbone)
         return ResNet(name, channels=channels, stem=stem_kind(config), dims=dims, planes=model.width)
-    factory = ENCODERS.get(model.backbone)
-    _check_options(factory, model.options)
-    made = factory(channels=channels, dims=dims, **model.options)
+    if model.source:
+        made: Any = make_from_source(model.backbone, channels=channels, dims=dims, options=model.options)
+    else:
+        factory = ENCODERS.get(model.backbone)
+        _check_options(factory, model.options)
+        made = factory(channels=channels, dims=dims, **model.options)
     faults = _faults(made, channels=channels, dims=dims)
     if faults:
         raise ConfigError(f"The encoder {model.backbone!r}: {faults[0]}", key="model.backbone")

@@ -18,6 +18,7 @@ from torch import Tensor
 from lepton_vision._version import __version__
 from lepton_vision.config import ENCODERS, Config
 from lepton_vision.errors import BundleError
+from lepton_vision.registry import Home
 
 _PACKAGES = ("torch", "numpy", "pydicom", "opencv-python-headless", "albumentations")
 
@@ -68,7 +69,12 @@ def without_paths(config: Config) -> Config:
 
 def encoder_facts(config: Config) -> dict[str, Any]:
     """Return who must be asked for the encoder of a bundle, under ``encoder``; {} where it is one of ours."""
-    return {} if config.model.is_resnet else {"encoder": asdict(ENCODERS.home(config.model.backbone))}
+    name, source = config.model.backbone, config.model.source
+    if config.model.is_resnet:
+        return {}
+    if source:
+        return {"encoder": asdict(Home(name, source, source, metadata.version(source)))}
+    return {"encoder": asdict(ENCODERS.home(name))}
 
 
 def require_encoder(facts: Mapping[str, Any] | None) -> None:
@@ -80,7 +86,7 @@ def require_encoder(facts: Mapping[str, Any] | None) -> None:
     Raises:
         BundleError: the message says which package to install, or which module to import.
     """
-    if facts is None or facts["name"] in ENCODERS.names():
+    if facts is None or ":" in facts["name"] or facts["name"] in ENCODERS.names():
         return
     name, module, distribution = facts["name"], facts["module"], facts["distribution"]
     if distribution:

@@ -17,6 +17,9 @@ from lepton_vision.models.stem import adapt_stem
 
 _LOGGER = logging.getLogger(__name__)
 _LEAST = 0.9  # share of the encoder's tensors that a file must give
+_OLD_DENSENET = re.compile(
+    r"(denselayer\d+\.(?:layers\.)?(?:norm|conv))\.([12]\.)"
+)  # torchvision's files: norm.1, conv.1
 _COUNTER = "num_batches_tracked"  # old files lack it, and nothing depends on it here
 # Not taken where another network is beside them: slow copies (MoCo, EMA, SWA), and students, whose teachers are used.
 COPIES = re.compile(r"(^|[._])(encoder_k|ema|swa|averaged|momentum|target|student)([._]|$)")
@@ -41,6 +44,7 @@ def fill_by_names(
     Raises:
         WeightsError: fewer than 90 % of the encoder's tensors are there in their shape, or some are not finite.
     """
+    tensors = {_OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in tensors.items()}
     state = encoder.state_dict()
     own_name: Callable[[str], str] = getattr(encoder, "source_name", str)
     wanted = {own_name(name): tensor for name, tensor in state.items() if not name.endswith(_COUNTER)}

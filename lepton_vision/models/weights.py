@@ -76,9 +76,12 @@ def load_encoder_state(encoder: Encoder, state: Mapping[str, Tensor], *, said: s
 
 def _load_foreign(encoder: Encoder, source: str) -> str:
     if source == "imagenet":
+        name = getattr(encoder, "imagenet", None)  # of a network of torchvision
+        if name is not None:
+            return fill_by_names(encoder, imagenet_tensors(name), said=f"imagenet {name}")
         raise WeightsError(
-            "There are no ImageNet weights for an encoder of your own. Name a local file, or set model.weights to "
-            "'none'.",
+            "There are no ImageNet weights for an encoder of MONAI or of your own. Name a local file, or set "
+            "model.weights to 'none'.",
             key="model.weights",
         )
     path = Path(source).expanduser()

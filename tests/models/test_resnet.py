@@ -7,6 +7,7 @@ import torch
 import torchvision
 
 from lepton_vision.config import Config
+from lepton_vision.models.encoders import lower, upper
 from lepton_vision.models.resnet import DESIGNS, ResNet, Widen, mean_of_places, skeleton, stem_kind, torchvision_name
 
 EXPECTED_WIDTH = {"resnet10": 512, "resnet18": 512, "resnet34": 512}
@@ -56,8 +57,8 @@ def test_lower_and_upper_stages_make_the_whole(count: int) -> None:
     randomize(encoder)
     images = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        maps = encoder.lower(images, count)
-        assert torch.equal(encoder.upper(maps, below=count), encoder.features(images))
+        maps = lower(encoder, images, count)
+        assert torch.equal(upper(encoder, maps, below=count), encoder.features(images))
     expected = [(1, 64, 64), (64, 16, 16), (64, 16, 16), (128, 8, 8), (256, 4, 4), (512,)]
     assert maps.shape[1:] == expected[count]
 
@@ -94,9 +95,9 @@ def test_the_maps_of_a_decoder_are_those_of_the_stages() -> None:
     images = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         maps = encoder.skips(images)
-        assert torch.equal(encoder.stem.mean_of_places(maps[0]), encoder.lower(images, 1))
+        assert torch.equal(encoder.stem.pool(maps[0]), lower(encoder, images, 1))
         for count in range(2, 5):
-            assert torch.equal(maps[count - 1], encoder.lower(images, count))
+            assert torch.equal(maps[count - 1], lower(encoder, images, count))
         assert torch.equal(mean_of_places(maps[-1]), encoder.features(images))
 
 
