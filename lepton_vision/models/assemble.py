@@ -74,7 +74,7 @@ def empty_network(config: Config, *, channels: int, targets: Sequence[Target]) -
     One with a foreign encoder has memory: few networks can be built without, and not all they hold is in their state.
     """
     if not config.model.is_resnet:
-        with torch.random.fork_rng(devices=[]):
+        with OWN_RANDOM_STATE, torch.random.fork_rng(devices=[]):
             return make_network(config, channels=channels, targets=targets)
     with torch.device("meta"):
         return make_network(config, channels=channels, targets=targets)
