@@ -33,6 +33,7 @@ from lepton_vision.training import fit_model
 from lepton_vision.training.checkpoint import check_run
 from lepton_vision.training.distributed import is_main_process
 from lepton_vision.training.features import FixedStages, check_cached
+from lepton_vision.training.own_parts import Loss, MakeOptimizer, OnEpoch, OwnParts, Schedule
 from lepton_vision.training.runlog import hold_run
 from lepton_vision.transforms import make_loader
 from lepton_vision.types import Progress
@@ -50,6 +51,10 @@ def fit(
     stated: float | None = 0.5,
     progress: Progress | bool | None = True,
     tune_process: bool = False,
+    loss: Loss | None = None,
+    optimizer: MakeOptimizer | None = None,
+    schedule: Schedule | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Bundle:
     """Train on the train split, choose everything on the val split, and keep the result in ``run_dir/bundle``.
 
@@ -70,6 +75,12 @@ def fit(
         tune_process: make training on a CPU faster by a setting of the whole process that cannot be taken back: memory
             that is freed is kept for the next step, see ``keep_freed_memory``. False leaves the process as it is; the
             command line sets it.
+        loss: ``f(output, batch) -> Tensor`` in place of ours, the mean over the images of a batch. This and the next
+            three are described in ``training.own_parts.OwnParts``; a bundle tells that there were some, but keeps none.
+            ``val_loss`` stays the log loss of the labels.
+        optimizer: ``f(network) -> torch.optim.Optimizer`` in place of AdamW.
+        schedule: ``f(step, steps) -> float`` in place of warm-up and cosine: the share of the peak rate.
+        on_epoch: ``f(epoch, figures) -> bool | None``, called after each epoch; True ends the training.
 
     Returns:
         The bundle, also on disk.
@@ -81,16 +92,28 @@ def fit(
         ManifestError: no train or no val rows.
         ConfigError: the run folder holds a run, or one of another configuration or other data; nothing was written.
         OutputError: the run folder cannot be written, or another process writes to it.
-        TrainingError: the loss is not finite, no checkpoint is whole, or ``train.monitor`` is never defined.
+        TrainingError: the loss is not finite, no checkpoint is whole, ``train.monitor`` is never defined, or a function
+            that was given returns what it must not. What it raises itself comes through as it is.
         EvaluationError: calibration or operating point cannot be had on validation; the bundle is kept without them.
 
     Example:
         >>> bundle = fit(Config(), manifest, run_dir="runs/ct-01")  # doctest: +SKIP
+        >>> bundle = fit(  # doctest: +SKIP
+        ...     Config(),
+        ...     manifest,
+        ...     run_dir="runs/ct-02",
+        ...     loss=lambda output, batch: losses.target_loss(output, batch, target=finding, smoothing=0.1),
+        ...     optimizer=lambda network: torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9),
+        ...     schedule=lambda step, steps: 1.0 - step / steps,
+        ...     on_epoch=lambda epoch, figures: figures["val_auroc"] > 0.99,
+        ... )
     """
     from lepton_vision.progress.bars import show_progress  # rich: not for who only imports this
 
     run_dir, config = Path(run_dir), with_repairs(with_kinds(with_targets(config, manifest), manifest), manifest)
     check_cached(config.train)
+    own = OwnParts(loss, optimizer, schedule, on_epoch)
+    own.check(config)
     if tune_process:
         keep_freed_memory()
     check_masks(manifest, config.segmentation)
@@ -98,7 +121,7 @@ def fit(
     subgroup_columns(manifest, config.evaluation.subgroups)  # better refused now than after the training
     train = require_labels(manifest.subset("train"), config.targets, split="train")
     parts = _Parts(manifest, audit, train, validation_rows(config, manifest))
-    how: dict[str, Any] = {"resume": resume, "device": device, "stated": stated}
+    how: dict[str, Any] = {"resume": resume, "device": device, "stated": stated, "own": own}
     choose_precision(config.train.precision, choose_device(device))
     main = is_main_process()
     with hold_run(run_dir), show_progress(main and progress is True) as shown:
@@ -132,9 +155,10 @@ def _fit_held(
     device: str,
     stated: float | None,
     progress: Progress | None,
+    own: OwnParts,
 ) -> Bundle:
     """``fit`` in a run folder that nobody else writes to; what is there stays as it is until nothing can refuse."""
-    was_finished = check_run(run_dir, config, data=parts.manifest.fingerprint, resume=resume)
+    was_finished = check_run(run_dir, config, data=parts.manifest.fingerprint, resume=resume, own=own.shaping)
     network, main = build_model(config), is_main_process()
     lacking = warn_of_classes(parts.train, parts.val, config.targets) if main else ()
     shared: dict[str, Any] = {"targets": config.targets, "cache_dir": cache_dir}
@@ -143,21 +167,20 @@ def _fit_held(
     chosen = choose_device(device)
     precision = choose_precision(config.train.precision, chosen)
     fixed = FixedStages(config, device=chosen, precision=precision, folder=cache_dir)
+    run: dict[str, Any] = {"run_dir": run_dir, "resume": resume, "device": device, "cache_dir": cache_dir, "own": own}
     result = fit_model(
         network,
         train_loader,
         config,
         validate=make_validator(config, val_loader, fixed=fixed, device=chosen, precision=precision),
-        run_dir=run_dir,
-        resume=resume,
-        device=device,
         progress=None if progress is None else lambda row: progress("train", row["step"], row["steps"], _note(row)),
         data_fingerprint=parts.manifest.fingerprint,
-        cache_dir=cache_dir,
         started=lambda: parts.save(run_dir),
+        **run,
     )
     provenance = {**origin_of(parts.manifest), "kept_epoch": result.epoch, "validation": result.best}
     provenance |= {"not_validated": list(lacking)} if lacking else {}
+    provenance |= {"own_parts": list(own.shaping)} if own.shaping else {}
     bundle = Bundle(config=config, targets=config.targets, state=result.state, provenance=provenance, run_dir=run_dir)
     try:
         pooled = partial(pooled_features, config, fixed, train_loader, val_loader, chosen)

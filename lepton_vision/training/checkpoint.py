@@ -20,7 +20,7 @@ from lepton_vision.errors import ConfigError, TrainingError
 from lepton_vision.files import atomic_file, is_whole, seal_of, sync_folder
 
 _LOGGER = logging.getLogger(__name__)
-_VERSION = 2
+_VERSION = 3
 # Keys that may differ when a run is resumed: they change how fast it goes or what follows it, not the weights.
 _FREE_SECTIONS = ("cache", "evaluation", "audit")
 _FREE_KEYS = ("train.workers", "train.checkpoint_seconds")
@@ -95,11 +95,13 @@ class Origin:
         config: the whole configuration.
         data: fingerprint of the manifest, "" where it is not known.
         processes: number of processes.
+        own: names of the parts that the caller brought, see ``OwnParts.shaping``.
     """
 
     config: Config
     data: str
     processes: int
+    own: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,7 @@ class CheckpointFolder:
             "config": origin.config.to_dict(),
             "data": origin.data,
             "processes": origin.processes,
+            "own": list(origin.own),
             "position": _plain(position),
             "parts": dict(parts),
         }
@@ -218,7 +221,7 @@ class CheckpointFolder:
             path.unlink(missing_ok=True)
 
 
-def check_run(run_dir: Path, config: Config, *, data: str, resume: bool) -> bool:
+def check_run(run_dir: Path, config: Config, *, data: str, resume: bool, own: tuple[str, ...] = ()) -> bool:
     """Refuse a run folder in which a run cannot begin or go on, before anything in it is touched.
 
     Args:
@@ -226,6 +229,7 @@ def check_run(run_dir: Path, config: Config, *, data: str, resume: bool) -> bool
         config: of the run.
         data: fingerprint of its manifest.
         resume: whether it is to go on.
+        own: see ``Origin``.
 
     Returns:
         Whether the run is finished.
@@ -238,7 +242,7 @@ def check_run(run_dir: Path, config: Config, *, data: str, resume: bool) -> bool
     if not resume:
         folder.refuse_if_used()
         return False
-    found = folder.read(Origin(config, data, int(os.environ.get("WORLD_SIZE", "1"))))
+    found = folder.read(Origin(config, data, int(os.environ.get("WORLD_SIZE", "1")), own))
     return found is not None and found[0].is_finished
 
 
@@ -317,6 +321,13 @@ def _check_origin(content: Mapping[str, Any], origin: Origin) -> None:
             f"Cannot resume with {origin.processes} processes: the run was started with {content['processes']}, "
             "and the number decides which sample comes when.",
             key="processes",
+        )
+    if tuple(content["own"]) != origin.own:
+        given = [", ".join(f"{name}=" for name in names) or "none" for names in (content["own"], origin.own)]
+        raise ConfigError(
+            f"Cannot resume with other parts of the caller: the run was started with {given[0]}, and is given "
+            f"{given[1]}. Give it the same functions, or start in another run folder.",
+            key="own",
         )
 
 

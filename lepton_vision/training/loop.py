@@ -28,6 +28,7 @@ from lepton_vision.training.losses import LossWeights, balanced_weights
 from lepton_vision.training.memory import explain_full_memory
 from lepton_vision.training.monitor import MONITORS, is_kept, monitored, never_defined
 from lepton_vision.training.optim import WeightAverage, check_frozen, frozen_stages, make_optimizer
+from lepton_vision.training.own_parts import OwnParts, make_own_optimizer, peak_rate, wants_stop
 from lepton_vision.training.run import FitResult, Run, Taken
 from lepton_vision.training.runlog import RunFolder, hold_run
 from lepton_vision.training.step import Stepper, seed_step, take_step
@@ -64,6 +65,7 @@ def fit_model(
     data_fingerprint: str = "",
     cache_dir: Path | None = None,
     started: Callable[[], None] | None = None,
+    own: OwnParts | None = None,
 ) -> FitResult:
     """Train ``model`` and return the weights of its best epoch, or of the last one (``train.keep``).
 
@@ -86,6 +88,7 @@ def fit_model(
         data_fingerprint: of the manifest; a resumed run must have the same.
         cache_dir: folder for what fixed stages give (``train.cache_features``); None keeps it in memory only.
         started: called in process 0 once all checks have passed, before anything is written; not for a finished run.
+        own: loss, optimiser, schedule and look at each epoch in place of ours.
 
     Returns:
         Weights and figures of the epoch that is kept.
@@ -95,10 +98,12 @@ def fit_model(
             ``monitor``; contradicting keys.
         OutputError: another process writes to the run folder, or it cannot be written.
         TrainingError: the loss is not finite; nothing to learn from; ``monitor`` undefined after every epoch; the disk,
-            or the memory of the GPU, is full.
+            or the memory of the GPU, is full; an own part gives what it must not.
         KeyboardInterrupt: Ctrl-C, after the step was finished and written down.
     """
+    own = OwnParts() if own is None else own
     check_cached(config.train)
+    own.check(config)
     chosen = choose_device(device)
     with contextlib.ExitStack() as stack:
         stack.enter_context(explain_troubles(TrainingError, further=" Go on with resume (--resume)."))
@@ -109,10 +114,10 @@ def fit_model(
         check_frozen(model, config.train)
         check_batch_norms(model, config, samples=len(train_loader.sampler))  # type: ignore[arg-type]
         stack.enter_context(hold_run(run_dir))
-        folder, origin = CheckpointFolder(Path(run_dir)), Origin(config, data_fingerprint, world.size)
+        folder, origin = CheckpointFolder(Path(run_dir)), Origin(config, data_fingerprint, world.size, own.shaping)
         classes = _class_weights(train_loader, config, config.targets or model.targets)
-        stepper = make_stepper(model, config, world=world, class_weights=classes)
-        run = Run(config, stepper, train_loader, folder, origin, wish, progress, cache_dir)
+        stepper = make_stepper(model, config, world=world, class_weights=classes, own=own)
+        run = Run(config, stepper, train_loader, folder, origin, wish, progress, cache_dir, own)
         was_resumed = _restore(run, resume=resume)
         logs = [] if log is None else [log]
         _check_start(run, validate)
@@ -137,7 +142,12 @@ def _class_weights(loader: DataLoader[Batch], config: Config, targets: Sequence[
 
 
 def make_stepper(
-    model: AnyNetwork, config: Config, *, world: World, class_weights: Mapping[str, Tensor] | None = None
+    model: AnyNetwork,
+    config: Config,
+    *,
+    world: World,
+    class_weights: Mapping[str, Tensor] | None = None,
+    own: OwnParts | None = None,
 ) -> Stepper:
     """Put the model on its device and gather what a step needs.
 
@@ -146,7 +156,9 @@ def make_stepper(
         config: ``train`` section and ``targets``.
         world: from ``join_world``.
         class_weights: by target name, see ``LossWeights.classes``.
+        own: loss and optimiser of the caller.
     """
+    own = OwnParts() if own is None else own
     train = config.train
     if config.model.width < _NARROW:
         train = train.model_copy(update={"channels_last": False})
@@ -158,6 +170,10 @@ def make_stepper(
     weights = LossWeights(train.target_weights, class_weights or {}, train.label_smoothing)
     if config.segmentation is not None:
         weights = replace(weights, mask=config.segmentation.weight, mask_loss=config.segmentation.loss)
+    if own.optimizer is None:
+        optimizer: torch.optim.Optimizer = make_optimizer(model, train, device=world.device)
+    else:
+        optimizer = make_own_optimizer(own.optimizer, model, config=train)
     return Stepper(
         model=model,
         trained=UpperPart(model, train.freeze_stages) if train.cache_features else model,
@@ -166,7 +182,9 @@ def make_stepper(
         weights=weights.to(world.device),
         world=world,
         precision=precision,
-        optimizer=make_optimizer(model, train, device=world.device),
+        optimizer=optimizer,
+        peak=train.lr if own.optimizer is None else peak_rate(optimizer),
+        own_loss=own.loss,
         scaler=torch.amp.GradScaler(world.device.type) if precision == "fp16" else None,
         average=WeightAverage(model, train.ema_decay) if train.ema_decay else None,
     )
@@ -319,8 +337,10 @@ def _finish_epoch(run: Run, validate: Validate, *, logs: Iterable[Log]) -> None:
     if stepper.world.is_main:
         for log in logs:
             log(row)
+    is_stopped = stepper.world.any(stepper.world.is_main and wants_stop(run.own.on_epoch, row))
     position.start_next_epoch()
-    position.is_finished = position.epoch == train.epochs or bool(train.patience and position.stale >= train.patience)
+    is_stopped |= bool(train.patience and position.stale >= train.patience)
+    position.is_finished = is_stopped or position.epoch == train.epochs
     if position.is_finished:
         run.save()
     _heed(run)

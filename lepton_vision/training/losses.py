@@ -18,7 +18,19 @@ from torch.nn import functional
 
 from lepton_vision.errors import TrainingError
 from lepton_vision.training.mask_loss import MaskLoss, count_masks, count_present, mask_loss_sum
-from lepton_vision.types import ModelOutput, Target
+from lepton_vision.types import Batch, ModelOutput, Target
+
+__all__ = [
+    "MASKS",
+    "LossParts",
+    "LossWeights",
+    "balanced_weights",
+    "count_known",
+    "mask_loss_sum",
+    "multitask_loss",
+    "segmentation_loss",
+    "target_loss",
+]
 
 MASKS = "masks"
 """Name of the masks among the losses; the configuration keeps it from targets."""
@@ -129,6 +141,44 @@ def multitask_loss(
     if log_variance is not None:
         scaled = torch.exp(-log_variance) * scaled + 0.5 * log_variance * here[: len(sums)] / divisors
     return LossParts(scaled.sum(), by_target)
+
+
+def target_loss(
+    output: ModelOutput, batch: Batch, *, target: Target, smoothing: float = 0.0, classes: Tensor | None = None
+) -> Tensor:
+    """() mean loss of one target over the known labels of a batch: cross entropy, binary for each class that may be so.
+
+    Args:
+        output: what the network gives, without members.
+        batch: its labels, NaN where unknown; without any known label the loss is 0, with gradients of 0.
+        target: whose logits and labels.
+        smoothing: see ``LossWeights.smoothing``.
+        classes: factors, see ``LossWeights.classes``.
+
+    Example:
+        A loss for ``fit(…, loss=focal)`` that leaves easy images to themselves:
+
+        >>> finding = Target("finding", "binary", ("absent", "present"))
+        >>> def focal(output: ModelOutput, batch: Batch) -> Tensor:
+        ...     loss = target_loss(output, batch, target=finding)
+        ...     return (1 - torch.exp(-loss)) ** 2 * loss
+        >>> batch = Batch(torch.zeros(1, 1, 8, 8), {"finding": torch.ones(1)}, torch.zeros(1), ("a",))
+        >>> round(focal(ModelOutput({"finding": torch.zeros(1, 1)}), batch).item(), 4)
+        0.1733
+    """
+    weights = LossWeights(smoothing=smoothing, classes={} if classes is None else {target.name: classes})
+    return multitask_loss(output, batch.labels, targets=[target], weights=weights).total
+
+
+def segmentation_loss(output: ModelOutput, batch: Batch, *, kind: MaskLoss = "dice_ce") -> Tensor:
+    """() mean loss of the masks of a batch over the samples that have one, see ``mask_loss_sum``.
+
+    Raises:
+        TrainingError: the network predicts no masks, or the batch holds none.
+    """
+    if output.mask_logits is None or batch.masks is None:
+        raise TrainingError("Expected masks in the output and in the batch. Received: none.", key="segmentation")
+    return multitask_loss(output, {}, targets=[], masks=batch.masks, weights=LossWeights(mask_loss=kind)).total
 
 
 def _mean_loss(parts: Sequence[LossParts]) -> LossParts:

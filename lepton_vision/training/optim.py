@@ -102,6 +102,15 @@ def check_frozen(model: AnyNetwork, config: TrainConfig) -> None:
         )
 
 
+def fixed_parameters(model: AnyNetwork, config: TrainConfig) -> set[int]:
+    """``id`` of each parameter that no epoch trains."""
+    stages = list(model.encoder_stages().values())
+    fixed = stages[: frozen_stages(config, config.epochs - 1)]
+    if config.freeze_norms:
+        fixed += [m for stage in stages for m in stage.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return {id(parameter) for part in fixed for parameter in part.parameters()}
+
+
 def set_frozen(model: AnyNetwork, count: int, *, norms: bool = False) -> None:
     """Put the model in training mode with the lowest ``count`` encoder stages fixed.
 

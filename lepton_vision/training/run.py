@@ -14,6 +14,7 @@ from lepton_vision.config import Config
 from lepton_vision.training.checkpoint import CheckpointFolder, Origin, Position
 from lepton_vision.training.interrupt import StopWish
 from lepton_vision.training.optim import rate_at
+from lepton_vision.training.own_parts import OwnParts, own_share
 from lepton_vision.training.step import Stepper
 from lepton_vision.types import short_repr
 
@@ -73,6 +74,7 @@ class Run:
     wish: StopWish
     progress: Callable[[dict[str, Any]], None] | None
     cache_dir: Path | None = None
+    own: OwnParts = field(default_factory=OwnParts)
     position: Position = field(default_factory=Position)
     clock: float = field(default_factory=time.monotonic)
     written: float = field(default_factory=time.monotonic)
@@ -89,9 +91,11 @@ class Run:
 
     def rate(self, update: int) -> float:
         """Learning rate of an optimiser step, counted from 0 over the whole run."""
-        train = self.config.train
-        steps, warmup = train.epochs * self.steps, round(train.warmup_epochs * self.steps)
-        return train.lr * rate_at(update, steps=steps, warmup=warmup, floor=train.min_lr_scale)
+        train, steps = self.config.train, self.config.train.epochs * self.steps
+        if self.own.schedule is not None:
+            return self.stepper.peak * own_share(self.own.schedule, update, steps)
+        warmup = round(train.warmup_epochs * self.steps)
+        return self.stepper.peak * rate_at(update, steps=steps, warmup=warmup, floor=train.min_lr_scale)
 
     def restart_clock(self) -> None:
         """Count what passed since the last look for the run, not for the epoch's speed."""

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from lepton_vision.errors import ConfigError
 from lepton_vision.models.device import autocast, suited_format, true_float32
 from lepton_vision.training.losses import LossWeights, count_known, multitask_loss
 from lepton_vision.training.optim import WeightAverage, set_frozen, set_rate
+from lepton_vision.training.own_parts import Loss, own_loss
 
 if TYPE_CHECKING:
     from lepton_vision.config.sections import TrainConfig
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from lepton_vision.models.device import Precision
     from lepton_vision.models.network import Network
     from lepton_vision.training.distributed import World
-    from lepton_vision.types import Batch, Target
+    from lepton_vision.types import Batch, ModelOutput, Target
 
 
 @dataclass(slots=True)
@@ -37,6 +39,8 @@ class Stepper:
         config: clipping, channels_last, compile, seed.
         targets: heads that count.
         weights: of targets and classes, on the device.
+        own_loss: of the caller, in place of ours; None otherwise.
+        peak: learning rate of groups with ``lr_scale`` 1, before the schedule.
         world: the processes of this run.
         precision: of the forward pass.
         optimizer: over all parameters of ``model``.
@@ -54,6 +58,8 @@ class Stepper:
     world: World
     precision: Precision
     optimizer: torch.optim.Optimizer
+    peak: float
+    own_loss: Loss | None = None
     scaler: torch.amp.GradScaler | None = None
     average: WeightAverage | None = None
     frozen: int = -1
@@ -77,12 +83,20 @@ class Stepper:
     def parts(self) -> dict[str, Any]:
         """State dicts of all that a step changes."""
         parts: dict[str, Any] = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        parts["optimizer_kind"] = type(self.optimizer).__name__
         if self.average is not None:
             parts |= {"average": self.average.model.state_dict(), "average_updates": self.average.updates}
         return parts if self.scaler is None else parts | {"scaler": self.scaler.state_dict()}
 
     def load_parts(self, parts: Mapping[str, Any]) -> None:
-        """Take over what ``parts`` gave."""
+        """Take over what ``parts`` gave.
+
+        Raises:
+            ConfigError: it is of another optimiser.
+        """
+        before, now = parts["optimizer_kind"], type(self.optimizer).__name__
+        if before != now:
+            raise ConfigError(f"Cannot resume with the optimiser {now}: the run has {before}.", key="optimizer")
         self.model.load_state_dict(parts["model"])
         self.optimizer.load_state_dict(parts["optimizer"])
         if self.average is not None:
@@ -108,8 +122,7 @@ def take_step(stepper: Stepper, batches: Sequence[Batch], *, forward: nn.Module,
         norm () before clipping, of an ensemble the largest of its members'. Both stay on the device.
     """
     world, scaler, device = stepper.world, stepper.scaler, stepper.world.device
-    counts = [count_known(batch.labels, stepper.targets, masks=batch.masks) for batch in batches]
-    known = world.total(torch.stack(counts).sum(0))
+    known = world.total(torch.stack([_count(stepper, batch) for batch in batches]).sum(0))
     set_rate(stepper.optimizer, rate)
     total = torch.zeros((), device=device)
     for place, batch in enumerate(batches):
@@ -117,19 +130,34 @@ def take_step(stepper: Stepper, batches: Sequence[Batch], *, forward: nn.Module,
         with _synchronised(forward, is_last=place == len(batches) - 1), true_float32(device):
             with autocast(device, stepper.precision):
                 output = forward(batch.images)
-            loss = multitask_loss(
-                output,
-                batch.labels,
-                targets=stepper.targets,
-                masks=batch.masks,
-                weights=stepper.weights,
-                known=known,
-                log_variance=stepper.model.log_variance,
-            ).total * float(world.size)  # DistributedDataParallel divides the summed gradients by it
+            # DistributedDataParallel divides the summed gradients by the number of processes.
+            loss = _loss(stepper, output, batch, known=known) * float(world.size)
             (loss if scaler is None else scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     norm = _update(stepper)
     return total, norm
+
+
+def _count(stepper: Stepper, batch: Batch) -> Tensor:
+    """What the loss of a step is divided by, of one batch: known labels of each kind, or images of an own loss."""
+    if stepper.own_loss is not None:
+        return torch.tensor([float(len(batch.images))])
+    return count_known(batch.labels, stepper.targets, masks=batch.masks)
+
+
+def _loss(stepper: Stepper, output: ModelOutput, batch: Batch, *, known: Tensor) -> Tensor:
+    """() the share of a batch in the loss of a whole step."""
+    if stepper.own_loss is not None:
+        return own_loss(stepper.own_loss, output, batch) * (len(batch.images) / known[0])
+    return multitask_loss(
+        output,
+        batch.labels,
+        targets=stepper.targets,
+        masks=batch.masks,
+        weights=stepper.weights,
+        known=known,
+        log_variance=stepper.model.log_variance,
+    ).total
 
 
 def _update(stepper: Stepper) -> Tensor:

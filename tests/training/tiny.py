@@ -19,6 +19,7 @@ from lepton_vision.config.sections import TrainConfig
 from lepton_vision.models.ensemble import Ensemble
 from lepton_vision.training import loop
 from lepton_vision.training.loop import FitResult, fit_model
+from lepton_vision.training.own_parts import OwnParts
 from lepton_vision.transforms.sampler import EpochSampler
 from lepton_vision.types import Batch, ModelOutput, Target
 
@@ -193,6 +194,18 @@ def plain_descent(model: nn.Module, config: TrainConfig, *, device: torch.device
     return torch.optim.SGD([{"params": list(model.parameters()), "lr_scale": 10.0}], lr=config.lr)
 
 
+def steep_descent(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=1.0)
+
+
+def plain_loss(output: ModelOutput, batch: Batch) -> Tensor:
+    """Ours, divided by the images in place of the known labels."""
+    logits, labels = output.logits["finding"].squeeze(1), batch.labels["finding"]
+    known = ~torch.isnan(labels)
+    losses = nn.functional.binary_cross_entropy_with_logits(logits, labels.nan_to_num(), reduction="none")
+    return (losses * known).sum() / len(batch.images)
+
+
 def run_tiny(run_dir: Path, config: Config | None = None, **arguments: object) -> FitResult:
     given: dict[str, object] = {"validate": validate, "device": "cpu"} | arguments
     model = given.pop("model") if "model" in given else TinyNetwork()
@@ -217,13 +230,14 @@ def main(run_dir: Path, options: dict[str, object]) -> None:
     shape = {"dropout": float(options.get("dropout", 0.3)), "norms": bool(options.get("norms", True))}
     model = tiny_ensemble(int(options["members"]), **shape) if "members" in options else TinyNetwork(**shape)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    batch_size = int(options.get("batch_size", 4))
+    batch_size = int(options["batch_sizes"][rank] if "batch_sizes" in options else options.get("batch_size", 4))
     dataset = TinyDataset(unknown=options.get("unknown", ()))
     if rank == options.get("fails_in"):
         dataset.values["finding"] = dataset.values["finding"][:3]  # rows behind these are gone
     loader = tiny_loader(dataset, batch_size=batch_size, rank=rank, world=world, workers=int(options.get("workers", 0)))
     config = tiny_config(*options.get("overrides", ()))
     arguments = {"resume": bool(options.get("resume", False)), "progress": progress}
+    arguments["own"] = OwnParts(plain_loss, steep_descent) if options.get("own") else None
     result = run_tiny(run_dir, config, model=model, loader=loader, **arguments)
     torch.save({"state": result.state, "final": model.state_dict()}, run_dir / f"weights{rank}.pt")
 
