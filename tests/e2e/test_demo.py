@@ -17,7 +17,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from lepton_vision.cli.app import app as cli
+from lepton_vision.cli.app import demo as demo_command
 from lepton_vision.demo import demo_config, run_demo, write_demo_study
 from lepton_vision.demo.run import _make_room, _one_thread
 from lepton_vision.demo.study import write_demo_series
@@ -56,7 +56,7 @@ def test_the_masks_of_findings_are_learnt_and_have_a_page(demo: Demo) -> None:
 
 
 def test_the_command_and_python_run_the_same_demo() -> None:
-    command, python = (inspect.signature(one).parameters for one in (cli.demo, run_demo))
+    command, python = (inspect.signature(one).parameters for one in (demo_command, run_demo))
     for name in ("patients", "seed", "epochs"):
         assert command[name].default == python[name].default
 
