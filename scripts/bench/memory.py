@@ -101,7 +101,8 @@ import numpy as np
 from lepton_vision.config import Config
 from lepton_vision.demo import write_demo_study
 from lepton_vision.models import Bundle, build_model
-from lepton_vision.types import OperatingPoint, Target
+from lepton_vision.predictions import OperatingPoint
+from lepton_vision.types import Target
 folder = Path(sys.argv[1])
 target = Target("finding", "binary", ("absent", "present"))
 config = Config(targets=(target,)).override("preprocess.size=[28, 28]", "preprocess.windows=[lung]")

@@ -13,7 +13,8 @@ import sys, torch
 from lepton_vision.config import Config
 from lepton_vision.demo import write_demo_study
 from lepton_vision.models import Bundle, build_model
-from lepton_vision.types import OperatingPoint, Target
+from lepton_vision.predictions import OperatingPoint
+from lepton_vision.types import Target
 target = Target("finding", "binary", ("absent", "present"))
 config = Config(targets=(target,)).override("preprocess.windows=[lung]")
 point = OperatingPoint({"finding": (0.5,)}, "stated")

@@ -135,7 +135,7 @@ def test_monai_is_imported_for_large_volumes_alone() -> None:
     code = """
 import sys, torch
 from tests.transforms.volumes import volume_config
-from lepton_vision.models.network import make_network
+from lepton_vision.models.assemble import make_network
 from lepton_vision.inference.windows import WindowedNetwork
 config = volume_config()
 windowed = WindowedNetwork(make_network(config, targets=()).eval(), config)

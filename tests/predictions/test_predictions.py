@@ -288,7 +288,7 @@ def test_the_table_in_a_notebook_escapes_names() -> None:
 def test_loading_a_table_needs_neither_torch_nor_pandas(tmp_path: Path) -> None:
     path = binary([0, 1], [0.5, 0.75]).save(tmp_path / "p.csv")
     code = (
-        "import sys, json; from lepton_vision.inference import Predictions; Predictions.load(sys.argv[1]);"
+        "import sys, json; from lepton_vision.predictions import Predictions; Predictions.load(sys.argv[1]);"
         "print(json.dumps([m for m in ('torch', 'pandas', 'pyarrow', 'sklearn') if m in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)

@@ -263,8 +263,8 @@ def test_colours_of_a_slice_stay_together() -> None:
         (("volume.view=2.5d", "volume.context=-1"), "greater than or equal to 0"),
         (("volume.view=2.5d", "volume.context_step=0"), "greater than or equal to 1"),
         (("volume.view=2.5d", "volume.window=[64, 128, 128]"), "every slice is seen whole"),
-        (("volume.view=2.5d", "volume.aggregate=median"), "'mean' or 'max'"),
-        (("volume.view=2.5D",), "'3d', '2.5d' or 'slices'"),
+        (("volume.view=2.5d", "volume.aggregate=median"), "Did you mean 'mean'"),
+        (("volume.view=2.5D",), "Did you mean '2.5d'"),
         (("volume.view=2.5d", "train.cache_features=true"), "not of volumes"),
     ],
 )

@@ -217,9 +217,9 @@ def test_who_asks_for_another_format_is_told_how_far_it_is_from_evaluate(
 
 @pytest.mark.parametrize("engine", ["openvino", "onnx"])
 def test_a_missing_package_names_its_extra(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
-    package, module = {"openvino": ("openvino", "openvino_runtime"), "onnx": ("onnxruntime", "onnx_runtime")}[engine]
+    package, module = {"openvino": ("openvino", "openvino"), "onnx": ("onnxruntime", "onnx")}[engine]
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(sys.modules, f"lepton_vision.inference.{module}", raising=False)
+    monkeypatch.delitem(sys.modules, f"lepton_vision.inference.runtimes.{module}", raising=False)
     with pytest.raises(ConfigError, match=rf"pip install -e '\.\[{engine}\]'"):
         load_engine(bundle, engine=engine)
 
