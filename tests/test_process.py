@@ -7,6 +7,7 @@ import os
 import random
 import re
 import resource
+import secrets
 import signal
 import sys
 import threading
@@ -154,6 +155,7 @@ def calls(world: World, out: Path) -> dict[str, Callable[[], object]]:
         "make_loader": lambda: list(lv.make_loader(world.manifest.subset("train"), world.bundle.config, training=True)),
         "predict": lambda: lv.predict(world.bundle, world.dicom, device="cpu"),
         "read_image": lambda: [lv.read_image(path) for path in world.dicom.iterdir()],
+        "register_encoder": lambda: lv.register_encoder(f"process_{secrets.token_hex(8)}")(lambda **_: None),
         "score": lambda: lv.score(world.bundle, world.dicom, out / "scores", device="cpu"),
         "split_manifest": lambda: lv.split_manifest(world.manifest, CONFIG.split),
         "write_report": lambda: lv.write_report(judged, out / "report.html"),

@@ -62,10 +62,9 @@ def save_table(
 def load_fields(
     path: str | Path, *, targets: Sequence[Target] | None, columns: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Read a table, checked column by column: what ``Predictions`` is made of."""
-    with naming(path):
-        found, facts = read_columns(path)
-        return fields_of(renamed(found, columns, targets=targets or targets_of(facts)), facts, targets=targets)
+    """Read a table, checked column by column: what ``Predictions`` is made of. See ``naming`` for its errors."""
+    found, facts = read_columns(path)
+    return fields_of(renamed(found, columns, targets=targets or targets_of(facts)), facts, targets=targets)
 
 
 @contextlib.contextmanager
