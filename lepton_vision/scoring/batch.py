@@ -10,13 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lepton_vision.config.sections import GapChoice, TiltChoice, VolumeConfig
-from lepton_vision.errors import ScoringError
-from lepton_vision.files import check_folder, check_place
+from lepton_vision.config.sections import GapChoice, TiltChoice
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.runtimes.choice import load_engine, warn_of_difference
 from lepton_vision.inference.samples import read_ahead
@@ -25,30 +22,18 @@ from lepton_vision.inference.volume_masks import VolumeSegmenter
 from lepton_vision.models.allocator import keep_freed_memory
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.archives import forget_archives
-from lepton_vision.readers.identity import key_check
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
 from lepton_vision.readers.quiet import quiet
-from lepton_vision.readers.series import check_repairs
 from lepton_vision.scoring.cases import remove_cases, write_cases
 from lepton_vision.scoring.dicom.segmentation import Code
-from lepton_vision.scoring.inputs.inputs import Inputs, require_inputs
-from lepton_vision.scoring.inputs.path_map import write_path_map
+from lepton_vision.scoring.inputs.inputs import Inputs
+from lepton_vision.scoring.job import ScoreJob
 from lepton_vision.scoring.masks.folder import MaskFormat
-from lepton_vision.scoring.outputs import OpenSides, Sides
 from lepton_vision.scoring.scorer import ImageScorer
-from lepton_vision.scoring.sink import ID_KEY, SHARD_ROWS, ShardFormat, ShardSink, recorded_engine, refuse_other_job
-from lepton_vision.scoring.summary import (
-    FailureLimit,
-    ScoreSummary,
-    check_failures,
-    refuse_share,
-    summarize,
-    tell_left_out,
-)
+from lepton_vision.scoring.sink import SHARD_ROWS, ShardFormat, ShardSink, recorded_engine
+from lepton_vision.scoring.summary import FailureLimit, ScoreSummary, check_failures, summarize, warn_of_left_out
 from lepton_vision.scoring.superseded import supersede
 from lepton_vision.scoring.volumes import VolumeScorer, engine_name
-
-IMAGES_AT_ONCE = 32
 
 # progress(inputs done, all inputs, failed inputs)
 Progress = Callable[[int, int, int], None]
@@ -148,108 +133,58 @@ def score(
         >>> summary = score("runs/ct-01/bundle", "inbox", "scores")  # doctest: +SKIP
         >>> summary = score("runs/liver/bundle", "inbox", "scores", masks="masks")  # doctest: +SKIP
     """
-    bundle, output = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle), Path(output)
-    bundle = bundle if include is None else bundle.with_include(include)
-    how: dict[str, Any] = {"retry_failed": retry_failed, "tune_process": tune_process}
-    settings = Settings(workers, batch_size, device, precision, engine, shard_rows, gaps, tilt, **how)
-    settings.check()
-    refuse_share(max_failures)
-    asked = Sides.asked(masks, mask_format, reports=reports, codes=report_codes, heat_maps=heat_maps)
-    sides = asked.checked(bundle, output)
-    barred = [output, *sides.folders]
-    for folder in barred:
-        check_folder(folder, what="output folder", error=ScoringError)
-    if path_map is not None:
-        check_place(path_map, what="path map", error=ScoringError)
-    if resume:  # before the listing, and before a path map of other ids takes the place of that of the folder
-        refuse_other_job(output, {ID_KEY: key_check()}, what="output folder")
-    found = require_inputs(inputs, config=bundle.config, leave_out=barred, limits=limits)
-    if path_map is not None:
-        write_path_map(found, path_map)
-    summary = score_into(
+    job = ScoreJob.of(
+        bundle,
         output,
-        found,
-        bundle=bundle,
-        sides=sides,
-        settings=settings,
+        masks=masks,
+        mask_format=mask_format,
+        reports=reports,
+        report_codes=report_codes,
+        heat_maps=heat_maps,
         resume=resume,
+        workers=workers,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        engine=engine,
         file_format=file_format,
+        shard_rows=shard_rows,
+        max_failures=max_failures,
+        include=include,
+        gaps=gaps,
+        tilt=tilt,
+        retry_failed=retry_failed,
+        tune_process=tune_process,
         limits=limits,
-        stop=FailureLimit(max_failures, len(found)),
-        progress=progress,
-    )
-    tell_left_out(summary, volumes=bundle.config.volume is not None)
-    check_failures(summary, max_failures)
+    ).prepared(inputs, path_map=path_map)
+    summary = run_job(job, stop=FailureLimit(max_failures, len(job.inputs)), progress=progress)
+    return check_summary(summary, job)
+
+
+def check_summary(summary: ScoreSummary, job: ScoreJob) -> ScoreSummary:
+    """Warn of objects that a run left out, and refuse too many failures; return the summary."""
+    warn_of_left_out(summary, volumes=job.is_volume)
+    check_failures(summary, job.settings.max_failures)
     return summary
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Computation settings of a run; see ``score``."""
-
-    workers: int = 2
-    batch_size: int | None = None
-    device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    engine: str = "torch"
-    shard_rows: int = SHARD_ROWS
-    gaps: GapChoice | None = None
-    tilt: TiltChoice | None = None
-    retry_failed: bool = False
-    tune_process: bool = False
-
-    def check(self) -> None:
-        """Refuse what cannot be.
-
-        Raises:
-            ScoringError: a count below 1.
-            ConfigError: a repair that does not exist.
-        """
-        check_repairs(gaps=self.gaps or "refuse", tilt=self.tilt or "refuse")
-        if min(self.workers, 1 if self.batch_size is None else self.batch_size, self.shard_rows) < 1:
-            raise ScoringError("Expected workers, batch_size and shard_rows of at least 1.")
-
-    def repairs(self, bundle: Bundle) -> dict[str, Any]:
-        """Repairs of series: as stated, or as the bundle was trained."""
-        volume = bundle.config.volume or VolumeConfig()
-        return {"gaps": self.gaps or volume.gaps, "tilt": self.tilt or volume.tilt}
-
-    def images_at_once(self, bundle: Bundle) -> int:
-        """Images per step of the model."""
-        usual = IMAGES_AT_ONCE if bundle.config.volume is None else bundle.config.train.batch_size
-        return self.batch_size or usual
-
-
-def score_into(
-    output: Path,
-    found: Inputs,
-    *,
-    bundle: Bundle,
-    sides: Sides,
-    settings: Settings,
-    limits: Limits,
-    resume: bool = True,
-    file_format: ShardFormat = "parquet",
-    stop: FailureLimit | None = None,
-    progress: Progress | None = None,
-) -> ScoreSummary:
-    """Score inputs that were found into a folder; arguments as for ``score``, checked."""
-    started = time.perf_counter()
+def run_job(job: ScoreJob, *, stop: FailureLimit, progress: Progress | None = None) -> ScoreSummary:
+    """Score the inputs of a job that was prepared."""
+    started, settings = time.perf_counter(), job.settings
     with ExitStack() as held:
         if settings.tune_process:
             keep_freed_memory()
             held.enter_context(SHORT_TURNS)
-        runtime = (recorded_engine(output) if settings.engine == "auto" and resume else None) or settings.engine
-        network = _load(bundle, replace(settings, engine=runtime), masks=sides.masks is not None)
-        job = {"format": file_format, "bundle_id": bundle.bundle_id, "engine": engine_name(*network)} | sides.job()
-        schema = sides.schema(bundle)
-        sink = ShardSink(output, schema, job=job, resume=resume, shard_rows=settings.shard_rows)
+        recorded = recorded_engine(job.output) if settings.engine == "auto" and settings.resume else None
+        network = _load(job, recorded or settings.engine)
+        record = {"format": settings.file_format, "bundle_id": job.bundle.bundle_id, "engine": engine_name(*network)}
+        how: dict[str, Any] = {"resume": settings.resume, "shard_rows": settings.shard_rows}
+        sink = ShardSink(job.output, job.files.schema(job.bundle), job=record | job.files.job(), **how)
         held.enter_context(closing(sink))
-        replaced = supersede(sink, found, sides=sides, bundle=bundle, retry_failed=settings.retry_failed)
-        beside, before = sides.open(bundle, taken=sink.mask_ids, limits=limits, held=held), sink.rows
-        scorer = _scorer(bundle, sink, network, sides=beside, settings=settings, limits=limits, held=held)
-        _run(found, sink, scorer, workers=settings.workers, stop=stop or FailureLimit(), progress=progress)
-        cases = write_cases(output, sink.shards(), schema=schema, bundle=bundle)
+        replaced, before = supersede(sink, job), sink.rows
+        scorer = _scorer(job, sink, network, held=held)
+        _run(job, sink, scorer, stop=stop, progress=progress)
+        cases = write_cases(job.output, sink.shards(), schema=sink.schema, bundle=job.bundle)
     return summarize(
         sink,
         engine=None if network[0] is None else network[0].name,
@@ -264,63 +199,54 @@ def score_into(
 _Network = tuple[Engine | None, VolumeSegmenter | None]
 
 
-def _load(bundle: Bundle, settings: Settings, *, masks: bool) -> _Network:
+def _load(job: ScoreJob, runtime: str) -> _Network:
     """Put the network on the device: for targets, and for masks of volumes, which are predicted in windows."""
-    is_volume = bundle.config.volume is not None
+    device, precision = job.settings.device, job.settings.precision
     engine = segmenter = None
-    if bundle.targets or not is_volume:
+    if job.bundle.targets or not job.is_volume:
         engine = load_engine(
-            bundle,
-            engine=settings.engine,
-            device=settings.device,
-            precision=settings.precision,
-            batch_size=settings.images_at_once(bundle),
-            streams=1 if is_volume else streams_here(),
+            job.bundle,
+            engine=runtime,
+            device=device,
+            precision=precision,
+            batch_size=job.images_at_once,
+            streams=1 if job.is_volume else streams_here(),
         )
-        warn_of_difference(engine, device=settings.device)
-    if masks and is_volume:
-        segmenter = VolumeSegmenter(bundle, device=settings.device, precision=settings.precision)
+        warn_of_difference(engine, device=device)
+    if job.files.masks is not None and job.is_volume:
+        segmenter = VolumeSegmenter(job.bundle, device=device, precision=precision)
     return engine, segmenter
 
 
-def _scorer(
-    bundle: Bundle,
-    sink: ShardSink,
-    network: _Network,
-    *,
-    sides: OpenSides,
-    settings: Settings,
-    limits: Limits,
-    held: ExitStack,
-) -> ImageScorer | VolumeScorer:
-    (engine, segmenter), (masks, reports) = network, sides
-    if bundle.config.volume is None and engine is not None:
+def _scorer(job: ScoreJob, sink: ShardSink, network: _Network, *, held: ExitStack) -> ImageScorer | VolumeScorer:
+    engine, segmenter = network
+    masks, reports = job.files.open(job.bundle, taken=sink.mask_ids, limits=job.limits, held=held)
+    if not job.is_volume and engine is not None:
         streams = held.enter_context(closing(Streams(engine)))
-        return ImageScorer(streams, sink, masks=masks, reports=reports, limits=limits)
+        return ImageScorer(streams, sink, masks=masks, reports=reports, limits=job.limits)
     return VolumeScorer(
-        bundle,
+        job.bundle,
         sink,
         engine=engine,
         segmenter=segmenter,
         masks=masks,
         reports=reports,
-        workers=settings.workers,
-        repairs=settings.repairs(bundle),
-        limits=limits,
+        workers=job.settings.workers,
+        repairs=job.repairs,
+        limits=job.limits,
     )
 
 
 def _run(
-    inputs: Inputs,
+    job: ScoreJob,
     sink: ShardSink,
     scorer: ImageScorer | VolumeScorer,
     *,
-    workers: int,
     stop: FailureLimit,
     progress: Progress | None,
 ) -> None:
     """Read ahead in threads, score whole inputs in batches, write shards; stop where too many have failed."""
-    is_done = sink.done.mark(inputs.path_ids)
+    inputs, is_done = job.inputs, sink.known_inputs.mark(job.inputs.path_ids)
     pending = (one for one, known in zip(inputs, is_done, strict=True) if not known)  # no list: there may be millions
     done = int(is_done.sum())
     if done < len(inputs):
@@ -334,7 +260,7 @@ def _run(
     try:
         if done < len(inputs):
             check()  # of an earlier run
-        items: Iterator[Any] = read_ahead(pending, scorer.read, workers=workers, depth=scorer.depth)
+        items: Iterator[Any] = read_ahead(pending, scorer.read, workers=job.settings.workers, depth=scorer.depth)
         with quiet:  # once for all: if each file enters it, that takes a twentieth of the time of reading one
             for item in items:
                 scorer.add(item)

@@ -27,8 +27,7 @@ from lepton_vision.models.bundle import Bundle
 from lepton_vision.predictions.aggregation import CASE_KEY, Aggregation, IntArray, Method, Unit, join_probabilities
 from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.readers.identity import original_id
-from lepton_vision.scoring.rows import Row, Values, target_columns
-from lepton_vision.scoring.schema import NOVELTY, case_schema
+from lepton_vision.scoring.rows import NOVELTY, Row, Values, case_schema, target_columns
 from lepton_vision.types import Target
 from lepton_vision.types.target import probability_names
 

@@ -16,13 +16,13 @@ from lepton_vision.readers.limits import Limits
 from lepton_vision.scoring.dicom.folder import ReportFolder, report_info, report_job
 from lepton_vision.scoring.dicom.segmentation import Code
 from lepton_vision.scoring.masks.folder import MaskFolder, MaskFormat, choose_format, mask_job, measure_names
-from lepton_vision.scoring.schema import row_schema
+from lepton_vision.scoring.rows import row_schema
 from lepton_vision.scoring.sink import refuse_other_job
 
 PARTS = "_parts"  # readers of tables pass over names that begin with an underscore
 
 
-class OpenSides(NamedTuple):
+class OpenOutputs(NamedTuple):
     """Open output folders of a running run."""
 
     masks: MaskFolder | None = None
@@ -30,43 +30,43 @@ class OpenSides(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Sides:
+class FileOutputs:
     """Requested outputs beside the rows; see ``batch.score``.
 
     Attributes:
         masks: folder, or None.
         mask_format: of the masks; "auto" until ``check`` has chosen.
         reports: folder, or None.
-        codes: of the findings in reports.
+        report_codes: of the findings in reports.
         heat_maps: with reports, Grad-CAM of what is detected.
     """
 
     masks: Path | None = None
     mask_format: MaskFormat = "auto"
     reports: Path | None = None
-    codes: Mapping[str, Code] = field(default_factory=dict)
+    report_codes: Mapping[str, Code] = field(default_factory=dict)
     heat_maps: bool = False
 
     @classmethod
-    def asked(
+    def of(
         cls,
-        masks: str | Path | None,
-        mask_format: MaskFormat,
         *,
-        reports: str | Path | None,
-        codes: Mapping[str, Code] | None,
-        heat_maps: bool,
-    ) -> Sides:
+        masks: str | Path | None = None,
+        mask_format: MaskFormat = "auto",
+        reports: str | Path | None = None,
+        report_codes: Mapping[str, Code] | None = None,
+        heat_maps: bool = False,
+    ) -> FileOutputs:
         """Requested outputs by the arguments of ``score``, with absolute paths."""
         folders = (None if one is None else Path(one).absolute() for one in (masks, reports))
-        return cls(next(folders), mask_format, next(folders), dict(codes or {}), heat_maps)
+        return cls(next(folders), mask_format, next(folders), dict(report_codes or {}), heat_maps)
 
     @property
     def folders(self) -> list[Path]:
         """Requested folders."""
         return [one for one in (self.masks, self.reports) if one is not None]
 
-    def checked(self, bundle: Bundle, output: Path) -> Sides:
+    def checked(self, bundle: Bundle, output: Path) -> FileOutputs:
         """Refuse before anything is written what this bundle cannot give; choose the format of the masks.
 
         Raises:
@@ -97,7 +97,7 @@ class Sides:
 
     def _check_reports(self, bundle: Bundle) -> None:
         if self.reports is not None:
-            report_info(bundle, self.codes)
+            report_info(bundle, self.report_codes)
         elif self.heat_maps:
             raise ConfigError("Expected a folder for reports with heat maps. Received: none.", key="heat_maps")
 
@@ -119,7 +119,7 @@ class Sides:
             has_repairs=bundle.config.volume is not None,
         )
 
-    def open(self, bundle: Bundle, *, taken: set[str], limits: Limits, held: ExitStack) -> OpenSides:
+    def open(self, bundle: Bundle, *, taken: set[str], limits: Limits, held: ExitStack) -> OpenOutputs:
         """Take hold of the folders until ``held`` ends.
 
         Args:
@@ -133,11 +133,11 @@ class Sides:
             target = MaskFolder(self.masks, bundle=bundle, mask_format=self.mask_format, taken=taken, limits=limits)
             masks = held.enter_context(closing(target))
         if self.reports is not None:
-            told = ReportFolder(self.reports, bundle=bundle, codes=self.codes, limits=limits, has_maps=self.heat_maps)
-            reports = held.enter_context(closing(told))
-        return OpenSides(masks, reports)
+            how: dict[str, Any] = {"codes": self.report_codes, "limits": limits, "has_maps": self.heat_maps}
+            reports = held.enter_context(closing(ReportFolder(self.reports, bundle=bundle, **how)))
+        return OpenOutputs(masks, reports)
 
-    def of_part(self, part: str) -> Sides:
+    def of_part(self, part: str) -> FileOutputs:
         """Folders of one part of a run, within those of the run: what they hold is moved up when parts are merged."""
         masks, reports = (None if one is None else one / PARTS / part for one in (self.masks, self.reports))
         return replace(self, masks=masks, reports=reports)
@@ -151,7 +151,7 @@ class Sides:
         if self.masks is not None:
             refuse_other_job(self.masks, mask_job(bundle, self.mask_format), what="mask folder")
         if self.reports is not None:
-            refuse_other_job(self.reports, report_job(bundle, self.codes), what="report folder")
+            refuse_other_job(self.reports, report_job(bundle, self.report_codes), what="report folder")
 
 
 def _check_apart(folder: Path | None, output: Path, *, key: str) -> None:

@@ -13,10 +13,12 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,10 +27,10 @@ from lepton_vision.files import HeldFolder, csv_bytes, guarded, unguarded, write
 from lepton_vision.predictions.table_facts import ID_KEY as ID_KEY
 from lepton_vision.predictions.table_facts import JOB_FILE as JOB_FILE
 from lepton_vision.readers.identity import key_check
-from lepton_vision.scoring.done import DoneInputs, Words
 from lepton_vision.types.id_key import ENVIRONMENT_KEY, SAME_KEY
 
 ShardFormat = Literal["parquet", "csv"]
+UInt64Array = npt.NDArray[np.uint64]
 SHARD_ROWS, SHARD_SECONDS = 2048, 60.0  # whatever comes first: what a killed run has to do again
 _VERSION = 2
 _HOLDS = {
@@ -133,7 +135,7 @@ def failed_rows(folders: Iterable[Path]) -> int:
     )
 
 
-def scored_ids(folder: Path) -> Words:
+def scored_ids(folder: Path) -> UInt64Array:
     """Path ids that have rows in the shards of a folder, (N,) uint64; parts that were not merged do not count."""
     ids = array("Q")
     for shard in all_shards(folder):
@@ -161,6 +163,53 @@ def _guarded(table: pa.Table) -> pa.Table:
     return table
 
 
+@dataclass(frozen=True, slots=True)
+class KnownInputs:
+    """Set of path ids and source versions, stored as the numbers that their hexadecimal digits spell.
+
+    Attributes:
+        ids: (N,) uint64, rising, each once.
+        versions: (N,) uint64; 0 where unknown.
+        failed: (N,) bool, whether a row of it failed.
+    """
+
+    ids: UInt64Array
+    versions: UInt64Array
+    failed: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, ids: UInt64Array, versions: UInt64Array, failed: npt.NDArray[np.bool_]) -> KnownInputs:
+        """Sort them.
+
+        Raises:
+            ScoringError: an input stands twice.
+        """
+        order = np.argsort(ids)
+        ids = ids[order]
+        twice = int((ids[1:] == ids[:-1]).sum())
+        if twice:
+            raise ScoringError(
+                f"Expected the rows of an input in one shard. Received: {twice} inputs with rows in several; a shard "
+                "was copied into the output folder. Take it out, or start over with resume off."
+            )
+        return cls(ids, versions[order], failed[order])
+
+    def __len__(self) -> int:
+        return self.ids.size
+
+    def mark(self, path_ids: UInt64Array) -> npt.NDArray[np.bool_]:
+        """Mark those of (M,) path ids that have rows."""
+        return np.isin(path_ids, self.ids, assume_unique=True)
+
+    def version(self, path_id: int) -> int:
+        """Version of an input that has rows; 0 where unknown."""
+        return int(self.versions[np.searchsorted(self.ids, np.uint64(path_id))])
+
+    def has_failed(self, path_id: int) -> bool:
+        """Whether a row of an input that has rows failed."""
+        return bool(self.failed[np.searchsorted(self.ids, np.uint64(path_id))])
+
+
 class ShardSink:
     """Append-only folder of shards, held by one process at a time.
 
@@ -173,7 +222,7 @@ class ShardSink:
         waits: for another process that holds the folder, in place of an error.
 
     Attributes:
-        done: the inputs that had rows when the folder was opened.
+        known_inputs: those that had rows when the folder was opened.
         scored: rows on disk with status "ok".
         failed: those that failed, by reason.
         left_out: those of what is no image to classify, or no slice of the series it lies in, by reason.
@@ -243,7 +292,7 @@ class ShardSink:
             self.mask_ids.update(row["image_id"] for row in facts if row.get("mask"))
             self._count(facts)
         marks = np.frombuffer(failed, np.bool_)
-        self.done = DoneInputs.of(np.frombuffer(ids, np.uint64), np.frombuffer(versions, np.uint64), marks)
+        self.known_inputs = KnownInputs.of(np.frombuffer(ids, np.uint64), np.frombuffer(versions, np.uint64), marks)
         self._next = 1 + max((int(path.stem.removeprefix("part-")) for path in shards), default=-1)
 
     @property
@@ -313,7 +362,7 @@ class ShardSink:
                 f"Cannot write a shard: {error.strerror}. Rows written so far are safe; free space and resume.",
                 path=target,
             ) from None
-        self._count(self._rows)  # not into ``done``: nobody asks for an input twice in one run
+        self._count(self._rows)  # not into ``known_inputs``: nobody asks for an input twice in one run
         self._rows, self._failed_rows, self._next = [], 0, self._next + 1
 
     def _encode(self, table: pa.Table) -> bytes:

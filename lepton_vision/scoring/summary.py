@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from lepton_vision.errors import ScoringError, TooManyFailuresError
+from lepton_vision.errors import TooManyFailuresError
 from lepton_vision.manifest.left_out import may_include
 from lepton_vision.scoring.sink import ShardSink
 from lepton_vision.types import ObjectKind, short_repr
@@ -155,7 +155,7 @@ def check_failures(summary: ScoreSummary, max_failures: float) -> None:
         )
 
 
-def tell_left_out(summary: ScoreSummary, *, volumes: bool) -> None:
+def warn_of_left_out(summary: ScoreSummary, *, volumes: bool) -> None:
     """Warn of objects that were not scored, and say how they would be."""
     kinds = [reason for reason in summary.left_out if reason in get_args(ObjectKind)]
     if kinds:
@@ -163,13 +163,3 @@ def tell_left_out(summary: ScoreSummary, *, volumes: bool) -> None:
         asked = ",".join(may_include(kinds, volumes=volumes))
         remedy = f" --include {asked} scores them, too (include=…), with --no-resume or into another folder."
         _LOGGER.warning("Not scored, as no images to classify: %s.%s", shown, remedy if asked else "")
-
-
-def refuse_share(max_failures: float) -> None:
-    """Refuse what is no share.
-
-    Raises:
-        ScoringError: below 0 or above 1.
-    """
-    if not 0.0 <= max_failures <= 1.0:
-        raise ScoringError(f"Expected max_failures from 0 to 1. Received: {max_failures}.", key="max_failures")

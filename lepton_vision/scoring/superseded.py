@@ -22,40 +22,38 @@ import pyarrow.parquet as pq
 
 from lepton_vision.errors import ScoringError
 from lepton_vision.files import sync_folder, write_atomic
-from lepton_vision.models.bundle import Bundle
 from lepton_vision.scoring.dicom.folder import report_files
-from lepton_vision.scoring.done import DoneInputs, Words
 from lepton_vision.scoring.inputs.inputs import Inputs
-from lepton_vision.scoring.outputs import Sides
+from lepton_vision.scoring.job import ScoreJob
 from lepton_vision.scoring.rows import Row
-from lepton_vision.scoring.sink import JOB_FILE, ShardSink, all_shards, read_job
+from lepton_vision.scoring.sink import JOB_FILE, KnownInputs, ShardSink, UInt64Array, all_shards, read_job
 
 FOLDER = "_superseded"  # readers of tables pass over names that begin with an underscore
 
 
-def outdated(inputs: Inputs, done: DoneInputs, *, retry_failed: bool) -> Words:
+def outdated(inputs: Inputs, known: KnownInputs, *, retry_failed: bool) -> UInt64Array:
     """Path ids of inputs whose rows are of a file that has changed since (by size or time), or failed where asked.
 
     An input that could not even be looked at when it failed, and can be now, has changed.
     """
     found = array("Q")
-    for one, is_done in zip(inputs, done.mark(inputs.path_ids).tolist(), strict=True):
-        if is_done:
+    for one, is_known in zip(inputs, known.mark(inputs.path_ids).tolist(), strict=True):
+        if is_known:
             number = int(one.path_id, 16)
-            known, has_failed = done.version(number), done.has_failed(number)
-            now = one.version() if known or has_failed else None
-            if (now is not None and int(now, 16) != known) or (retry_failed and has_failed):
+            before, has_failed = known.version(number), known.has_failed(number)
+            now = one.version() if before or has_failed else None
+            if (now is not None and int(now, 16) != before) or (retry_failed and has_failed):
                 found.append(number)
     return np.frombuffer(found, np.uint64)
 
 
-def supersede(sink: ShardSink, inputs: Inputs, *, sides: Sides, bundle: Bundle, retry_failed: bool) -> int:
+def supersede(sink: ShardSink, job: ScoreJob) -> int:
     """Move the rows of outdated inputs out of an open folder, with their masks and reports; return how many.
 
     Raises:
         ScoringError: the disk is full or the folder cannot be written.
     """
-    ids = outdated(inputs, sink.done, retry_failed=retry_failed)
+    ids = outdated(job.inputs, sink.known_inputs, retry_failed=job.settings.retry_failed)
     if not ids.size:
         return 0
     count = 0
@@ -63,7 +61,7 @@ def supersede(sink: ShardSink, inputs: Inputs, *, sides: Sides, bundle: Bundle, 
         for shard in sink.shards():
             for row in _move(shard, ids):
                 count += 1
-                _remove_files(row, sides=sides, bundle=bundle)
+                _remove_files(row, job)
     except OSError as error:
         raise ScoringError(
             f"Cannot set rows aside that are to be scored again: {error.strerror}. No row is lost; free space and run "
@@ -74,21 +72,21 @@ def supersede(sink: ShardSink, inputs: Inputs, *, sides: Sides, bundle: Bundle, 
     return count
 
 
-def supersede_in(output: Path, inputs: Inputs, *, sides: Sides, bundle: Bundle, retry_failed: bool) -> int:
+def supersede_unopened(job: ScoreJob) -> int:
     """``supersede`` in a folder that nobody has opened, of a run in parts; it waits for another part that does so.
 
     Raises:
         ScoringError: see ``supersede``.
     """
-    record = output / JOB_FILE
-    if not record.exists() or not all_shards(output):
+    record = job.output / JOB_FILE
+    if not record.exists() or not all_shards(job.output):
         return 0
-    job = read_job(record)
-    with closing(ShardSink(output, sides.schema(bundle), job=job, resume=True, waits=True)) as sink:
-        return supersede(sink, inputs, sides=sides, bundle=bundle, retry_failed=retry_failed)
+    schema = job.files.schema(job.bundle)
+    with closing(ShardSink(job.output, schema, job=read_job(record), resume=True, waits=True)) as sink:
+        return supersede(sink, job)
 
 
-def _move(shard: Path, ids: Words) -> list[Row]:
+def _move(shard: Path, ids: UInt64Array) -> list[Row]:
     """Move rows of some inputs out of a shard; return them."""
     old, rest, rows = (_divide_csv if shard.suffix == ".csv" else _divide_table)(shard, ids)
     if rows:
@@ -106,7 +104,7 @@ def _move(shard: Path, ids: Words) -> list[Row]:
     return rows
 
 
-def _divide_table(shard: Path, ids: Words) -> tuple[bytes, bytes | None, list[Row]]:
+def _divide_table(shard: Path, ids: UInt64Array) -> tuple[bytes, bytes | None, list[Row]]:
     """A Parquet shard as what is moved and what stays, None where nothing does; and the rows that are moved."""
     table = pq.read_table(shard)
     is_old = _are_of([int(one, 16) for one in table["path_id"].to_pylist()], ids)
@@ -120,7 +118,7 @@ def _parquet(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _divide_csv(shard: Path, ids: Words) -> tuple[bytes, bytes | None, list[Row]]:
+def _divide_csv(shard: Path, ids: UInt64Array) -> tuple[bytes, bytes | None, list[Row]]:
     """The same of a CSV shard; its lines stay as they are, to the byte."""
     import csv
 
@@ -143,14 +141,15 @@ def _records(lines: Any) -> Iterator[str]:
             record = ""
 
 
-def _are_of(path_ids: Sequence[int], ids: Words) -> npt.NDArray[np.bool_]:
+def _are_of(path_ids: Sequence[int], ids: UInt64Array) -> npt.NDArray[np.bool_]:
     return np.isin(np.array(path_ids, np.uint64), ids)
 
 
-def _remove_files(row: Row, *, sides: Sides, bundle: Bundle) -> None:
+def _remove_files(row: Row, job: ScoreJob) -> None:
     """Remove the mask and the report of a row that is none any more: they are of what the file was."""
-    if sides.masks is not None and row.get("mask"):
-        (sides.masks / row["mask"]).unlink(missing_ok=True)
-    if sides.reports is not None and row.get("report"):
-        for name in report_files(row["report"].removesuffix(".sr.dcm"), bundle):
-            (sides.reports / name).unlink(missing_ok=True)
+    masks, reports = job.files.masks, job.files.reports
+    if masks is not None and row.get("mask"):
+        (masks / row["mask"]).unlink(missing_ok=True)
+    if reports is not None and row.get("report"):
+        for name in report_files(row["report"].removesuffix(".sr.dcm"), job.bundle):
+            (reports / name).unlink(missing_ok=True)

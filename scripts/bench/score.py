@@ -67,8 +67,7 @@ from lepton_vision.readers import read_image
 from lepton_vision.readers.limits import DEFAULT_LIMITS
 from lepton_vision.scoring import batch as runs
 from lepton_vision.scoring.inputs.inputs import list_inputs
-from lepton_vision.scoring.rows import decide, distances_of
-from lepton_vision.scoring.schema import row_schema
+from lepton_vision.scoring.rows import decide, distances_of, row_schema
 from lepton_vision.scoring.scorer import ImageScorer
 from lepton_vision.scoring.sink import ShardSink
 from lepton_vision.transforms.preprocess import preprocess_image

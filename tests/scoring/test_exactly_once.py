@@ -54,7 +54,7 @@ def test_a_kill_in_any_step_of_a_shard_leaves_it_whole_or_absent(tmp_path: Path,
     assert len(list(tmp_path.glob(".*.tmp"))) == (step != "after the rename")
     expected = [1, 2] if step == "after the rename" else [1]
     sink = open_sink(tmp_path)
-    assert sink.done.ids.tolist() == expected
+    assert sink.known_inputs.ids.tolist() == expected
     sink.append([row(number) for number in (2, 3) if number not in expected])
     sink.flush()
     sink.close()

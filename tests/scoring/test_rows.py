@@ -27,8 +27,7 @@ from lepton_vision.predictions.novelty import Features, Novelty, fit_novelty
 from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.scoring import cases
 from lepton_vision.scoring.batch import score
-from lepton_vision.scoring.rows import decide
-from lepton_vision.scoring.schema import row_schema
+from lepton_vision.scoring.rows import decide, row_schema
 from lepton_vision.types import Target
 from tests.scoring.bundles import ORGAN, SICK, image_bundle
 

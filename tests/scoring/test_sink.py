@@ -11,7 +11,7 @@ import pytest
 
 from lepton_vision import files
 from lepton_vision.errors import ScoringError
-from lepton_vision.scoring.schema import row_schema
+from lepton_vision.scoring.rows import row_schema
 from lepton_vision.scoring.sink import ShardSink
 from lepton_vision.types import Target
 
@@ -73,7 +73,7 @@ def test_a_half_written_shard_is_removed_and_not_counted(tmp_path: Path) -> None
     open_sink(tmp_path).close()
     (tmp_path / ".part-000000.parquet.77.tmp").write_bytes(b"PAR1 half")
     sink = open_sink(tmp_path)
-    assert len(sink.done) == 0
+    assert len(sink.known_inputs) == 0
     assert list(tmp_path.glob(".part-*")) == []
     sink.close()
 

@@ -191,11 +191,15 @@ def test_a_kill_while_rows_are_set_aside_loses_none_and_doubles_none(tmp_path: P
     for _ in range(2):
         sink = open_sink(tmp_path)  # refuses an input that stands twice
         old = [pd.read_parquet(one) for one in tmp_path.glob("_superseded/part*")]
-        assert set(sink.done.ids.tolist()) | {int(one, 16) for frame in old for one in frame["path_id"]} == {1, 2, 3}
+        assert set(sink.known_inputs.ids.tolist()) | {int(one, 16) for frame in old for one in frame["path_id"]} == {
+            1,
+            2,
+            3,
+        }
         for shard in sink.shards():
             superseded._move(shard, np.array([1, 3], np.uint64))
         sink.read_shards()
-        assert sink.done.ids.tolist() == [2]
+        assert sink.known_inputs.ids.tolist() == [2]
         sink.close()
     assert sorted(one for frame in old for one in frame["path_id"]) == [f"{number:016x}" for number in (1, 3)]
     assert not list(tmp_path.rglob("*.tmp"))

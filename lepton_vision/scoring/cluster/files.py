@@ -23,11 +23,11 @@ from lepton_vision.errors import ConfigError, ScoringError
 from lepton_vision.files import sync_folder
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.scoring.dicom.folder import report_files
-from lepton_vision.scoring.done import Words
 from lepton_vision.scoring.inputs.inputs import Inputs
-from lepton_vision.scoring.outputs import PARTS, Sides
+from lepton_vision.scoring.job import ScoreJob
+from lepton_vision.scoring.outputs import PARTS
 from lepton_vision.scoring.rows import Row
-from lepton_vision.scoring.sink import JOB_FILE, hold_job_folder, read_job, refuse_other_job
+from lepton_vision.scoring.sink import JOB_FILE, UInt64Array, hold_job_folder, read_job, refuse_other_job
 
 FilesOf = Callable[[Row], list[str]]
 _KINDS = {"mask": "mask folder", "report": "report folder"}
@@ -51,7 +51,7 @@ class PartFiles:
     first: dict[str, str] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
 
-    def settle(self, row: Row, part: str) -> Row:
+    def move_up(self, row: Row, part: str) -> Row:
         """Move the files of a row of a part up; return the row, which says so where another image has them.
 
         Raises:
@@ -97,22 +97,19 @@ class PartFiles:
 @contextmanager
 def part_files(
     shards: Sequence[Path],
-    job: dict[str, Any],
+    record: dict[str, Any],
     *,
-    bundle: Bundle,
-    sides: Sides,
-    inputs: Inputs | None,
-    known: Words,
+    job: ScoreJob,
+    known: UInt64Array,
     taken: set[str],
 ) -> Iterator[list[PartFiles]]:
     """Hold the folders that masks and reports of parts are moved to.
 
     Args:
         shards: of the parts, in their order.
-        job: of the parts.
-        bundle: that scored them.
-        sides: where masks and reports go.
-        inputs: of the whole run, whose order tells which of several images of one id is the first; or None.
+        record: of the parts.
+        job: that they are merged into; the order of its inputs, where it knows them, tells which of several images of
+            one id is the first.
         known: path ids that have rows in the output folder.
         taken: image ids of which a row of the output folder names a mask.
 
@@ -126,8 +123,8 @@ def part_files(
     with ExitStack() as held:
         kept = []
         for column, what in _KINDS.items():
-            folder = sides.masks if column == "mask" else sides.reports
-            has = job.get(f"{column}s") is not None
+            folder = job.files.masks if column == "mask" else job.files.reports
+            has = record.get(f"{column}s") is not None
             if has != (folder is not None):
                 raise ConfigError(
                     f"Expected {column}s={'FOLDER, that which the parts were given' if has else 'None'}: the parts "
@@ -136,8 +133,8 @@ def part_files(
                 )
             if folder is not None:
                 _hold(folder, what, parts=sorted({shard.parent.name for shard in shards}), held=held)
-                names = _named(column, bundle)
-                first = _first_parts(shards, column, inputs=inputs, known=known)
+                names = _named(column, job.bundle)
+                first = _first_parts(shards, column, inputs=job.inputs, known=known)
                 kept.append(PartFiles(column, folder, names, first, set(taken)))
         yield kept
 
@@ -181,7 +178,7 @@ def remove_parts(folder: Path, parts: Sequence[str]) -> None:
         (folder / PARTS).rmdir()
 
 
-def _first_parts(shards: Sequence[Path], column: str, *, inputs: Inputs | None, known: Words) -> dict[str, str]:
+def _first_parts(shards: Sequence[Path], column: str, *, inputs: Inputs, known: UInt64Array) -> dict[str, str]:
     """By name of a file that rows of several parts have, the part of the first."""
     tables = [read_shard(shard, columns=["path_id", column]) for shard in shards]
     if not tables:
@@ -196,18 +193,16 @@ def _first_parts(shards: Sequence[Path], column: str, *, inputs: Inputs | None, 
                 found.setdefault(row[column], []).append((int(row["path_id"], 16), shard.parent.name))
     asked = np.array([path_id for pairs in found.values() for path_id, _ in pairs], np.uint64)
     done = set(asked[np.isin(asked, known)].tolist())
-    order, last = _places(asked, inputs), 0 if inputs is None else len(inputs)
+    order, last = _positions(asked, inputs), len(inputs)
     first = {}
     for name, pairs in found.items():
         left = [(order.get(path_id, last), part) for path_id, part in pairs if path_id not in done]
         if left:
-            first[name] = min(left, key=lambda pair: pair[0])[1]  # the first of the parts where places are not known
+            first[name] = min(left, key=lambda pair: pair[0])[1]  # the first of the parts where the order is not known
     return first
 
 
-def _places(path_ids: Words, inputs: Inputs | None) -> dict[int, int]:
-    """Positions of some inputs in the order of all; empty where it is not known."""
-    if inputs is None or not path_ids.size:
-        return {}
+def _positions(path_ids: UInt64Array, inputs: Inputs) -> dict[int, int]:
+    """Positions of some inputs in the order of all, where it is known."""
     at = np.flatnonzero(np.isin(inputs.path_ids, path_ids))
     return dict(zip(inputs.path_ids[at].tolist(), at.tolist(), strict=True))

@@ -11,49 +11,38 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lepton_vision.errors import ConfigError, ScoringError, nearest
+from lepton_vision.errors import ConfigError, ScoringError
 from lepton_vision.files import HeldFolder
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.identity import key_check
-from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
-from lepton_vision.scoring.batch import Progress, Settings, score_into
+from lepton_vision.scoring.batch import Progress, check_summary, run_job
 from lepton_vision.scoring.cases import write_cases
 from lepton_vision.scoring.cluster.files import PartFiles, part_files, read_shard, remove_parts
-from lepton_vision.scoring.dicom.segmentation import Code
-from lepton_vision.scoring.done import Words
-from lepton_vision.scoring.inputs.inputs import Inputs, require_inputs
-from lepton_vision.scoring.masks.folder import MaskFormat
-from lepton_vision.scoring.outputs import PARTS, Sides
+from lepton_vision.scoring.inputs.inputs import Inputs
+from lepton_vision.scoring.job import ScoreJob
+from lepton_vision.scoring.outputs import PARTS
 from lepton_vision.scoring.rows import Row
 from lepton_vision.scoring.sink import (
     ID_KEY,
     JOB_FILE,
-    ShardFormat,
     ShardSink,
+    UInt64Array,
     all_shards,
     failed_rows,
     other_keys,
     read_job,
     refuse_other_job,
-    scored_ids,
 )
-from lepton_vision.scoring.summary import (
-    FailureLimit,
-    ScoreSummary,
-    check_failures,
-    refuse_share,
-    summarize,
-    tell_left_out,
-)
-from lepton_vision.scoring.superseded import supersede_in
+from lepton_vision.scoring.summary import FailureLimit, ScoreSummary, summarize
+from lepton_vision.scoring.superseded import supersede_unopened
 
 
 def part_inputs(inputs: Inputs, *, part: int, parts: int) -> Inputs:
@@ -71,15 +60,10 @@ def list_run(
     bundle: Bundle | str | Path,
     inputs: str | Path | Iterable[str | Path] | Inputs,
     output: str | Path,
-    *,
-    masks: str | Path | None = None,
-    reports: str | Path | None = None,
-    limits: Limits = DEFAULT_LIMITS,
+    **options: Any,
 ) -> Inputs:
     """Find the inputs of a whole run once, for all its parts; arguments as for ``score``."""
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-    barred = [Path(one) for one in (output, masks, reports) if one is not None]
-    return require_inputs(inputs, config=bundle.config, leave_out=barred, limits=limits)
+    return ScoreJob.of(bundle, output, **options).listed(inputs).inputs
 
 
 def score_part(
@@ -89,15 +73,8 @@ def score_part(
     *,
     part: int,
     parts: int,
-    masks: str | Path | None = None,
-    mask_format: MaskFormat = "auto",
-    reports: str | Path | None = None,
-    report_codes: Mapping[str, Code] | None = None,
-    heat_maps: bool = False,
-    max_failures: float = 1.0,
-    limits: Limits = DEFAULT_LIMITS,
     progress: Progress | None = None,
-    **settings: Any,
+    **options: Any,
 ) -> ScoreSummary | None:
     """Score one part of a run: what a task of an array job does; then ``merge_parts`` once all have ended.
 
@@ -107,100 +84,39 @@ def score_part(
         output: folder of the whole run.
         part: number of this part, from 0.
         parts: of how many.
-        masks: folder of the whole run, the same for all parts; see ``score``.
-        mask_format: see ``score``.
-        reports: folder of the whole run, the same for all parts; see ``score``.
-        report_codes: see ``score``.
-        heat_maps: see ``score``.
-        max_failures: see ``score``: of the rows of all parts; what failed in others before this one began counts.
-        limits: see ``score``.
         progress: see ``score``.
-        settings: of ``score``: workers, batch_size, device, precision, engine, shard_rows, retry_failed, tune_process.
-            The format of the rows is chosen where they are merged.
+        options: of ``score``, the same for all parts, but file_format, path_map and resume, which are chosen where the
+            run is listed and merged. Folders for masks and reports are those of the whole run. ``max_failures`` is of
+            the rows of all parts; what failed in others before this one began counts.
 
     Returns:
         Counts of this part; None where nothing is left to score in it.
 
     Raises:
-        ConfigError: see ``score``; or a setting that a part does not have.
+        ConfigError: see ``score``; or an option that a part does not have.
         ScoringError: see ``score``; or another process works at this part.
         TooManyFailuresError: the run is stopped, see ``score``; ``merge_parts`` judges it in the end.
 
     Example:
         >>> score_part("bundle", "inbox", "scores", part=3, parts=100)  # doctest: +SKIP
     """
-    chosen = part_settings(settings)
-    refuse_share(max_failures)
-    bundle, output = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle), Path(output)
-    asked = Sides.asked(masks, mask_format, reports=reports, codes=report_codes, heat_maps=heat_maps)
-    sides = plan_run(bundle, output, sides=asked)
-    found = list_run(bundle, inputs, output, masks=masks, reports=reports, limits=limits)
-    own = part_inputs(found, part=part, parts=parts)
-    supersede_in(output, own, sides=sides, bundle=bundle, retry_failed=chosen.retry_failed)
-    own = own.keep(~np.isin(own.path_ids, scored_ids(output)))
-    if not len(own):
-        return None
-    name = part_name(part, parts)
-    stop = FailureLimit(max_failures, len(found), failed_rows(_folders(output, but=name)))
-    how: dict[str, Any] = {"sides": sides, "settings": chosen, "limits": limits, "stop": stop, "progress": progress}
-    return score_share(own, output, name, bundle=bundle, **how)
-
-
-def _folders(output: Path, *, but: str) -> list[Path]:
-    """Folders that hold rows of a run, but one of its parts."""
-    return [output, *(path for path in (output / PARTS).glob("*-of-*") if path.name != but)]
-
-
-def part_settings(settings: Mapping[str, Any]) -> Settings:
-    """Settings of a part, by name.
-
-    Raises:
-        ConfigError: one that a part does not have.
-    """
-    names = [one.name for one in fields(Settings)]
-    for name in settings:
-        if name not in names:
+    for name in ("file_format", "path_map", "resume"):
+        if name in options:
             raise ConfigError(
-                f"Unknown setting {name!r} of a part. {nearest(name, names)} The format of the rows, a path map and "
-                "starting over are of the whole run: choose them where it is listed and merged.",
+                f"Unknown setting {name!r} of a part. The format of the rows, a path map and starting over are of the "
+                "whole run: choose them where it is listed and merged.",
                 key=name,
             )
-    chosen = Settings(**settings)
-    chosen.check()
-    return chosen
-
-
-def plan_run(bundle: Bundle, output: Path, *, sides: Sides) -> Sides:
-    """Refuse before a part is scored what cannot be merged later; choose the format of the masks.
-
-    Raises:
-        ConfigError: see ``score``.
-        ScoringError: see ``score``; or one of the folders is that of another job.
-    """
-    sides = sides.checked(bundle, output)
-    for folder in (output, *(output / PARTS).glob("*-of-*")):  # a machine with a key of its own is told at once
-        refuse_other_job(folder, {ID_KEY: key_check()}, what="output folder")
-    refuse_other_job(output, {"bundle_id": bundle.bundle_id} | sides.job(), what="output folder")
-    sides.refuse_other_jobs(bundle)
-    return sides
-
-
-def score_share(
-    own: Inputs,
-    output: Path,
-    name: str,
-    *,
-    bundle: Bundle,
-    sides: Sides,
-    settings: Settings,
-    limits: Limits,
-    stop: FailureLimit,
-    progress: Progress | None = None,
-) -> ScoreSummary:
-    """Score the inputs of a part into the folders of that name; arguments as ``score_part`` has checked them."""
-    folder = output / PARTS / name
-    how: dict[str, Any] = {"settings": settings, "limits": limits, "stop": stop, "progress": progress}
-    return score_into(folder, own, bundle=bundle, sides=sides.of_part(name), **how)
+    job = ScoreJob.of(bundle, output, **options).prepared(inputs)
+    own = replace(job, inputs=part_inputs(job.inputs, part=part, parts=parts))
+    supersede_unopened(own)
+    own = own.without_scored()
+    if not len(own.inputs):
+        return None
+    name = part_name(part, parts)
+    others = [path for path in (job.output / PARTS).glob("*-of-*") if path.name != name]
+    stop = FailureLimit(job.settings.max_failures, len(job.inputs), failed_rows([job.output, *others]))
+    return run_job(own.part(name), stop=stop, progress=progress)
 
 
 def part_name(part: int, parts: int) -> str:
@@ -209,14 +125,7 @@ def part_name(part: int, parts: int) -> str:
 
 
 def merge_parts(
-    bundle: Bundle | str | Path,
-    output: str | Path,
-    *,
-    inputs: Inputs | None = None,
-    masks: str | Path | None = None,
-    reports: str | Path | None = None,
-    file_format: ShardFormat = "parquet",
-    max_failures: float = 1.0,
+    bundle: Bundle | str | Path, output: str | Path, *, inputs: Inputs | None = None, **options: Any
 ) -> ScoreSummary:
     """Bring the rows of all parts into the output folder, each input once, with their files, and remove the parts.
 
@@ -225,10 +134,8 @@ def merge_parts(
         output: folder of the whole run.
         inputs: those of the whole run: one without a row is an error then. Of images of one id in several parts, the
             first in their order has the mask or report; without them, that of the first part.
-        masks: that which the parts were given.
-        reports: that which the parts were given.
-        file_format: of the rows in the output folder, "parquet" or "csv".
-        max_failures: largest tolerated share of failed rows.
+        options: of ``score``, of which masks and reports (the folders that the parts were given), file_format and
+            max_failures count.
 
     Returns:
         Counts over the whole folder; ``new_rows`` are those that were merged.
@@ -243,69 +150,61 @@ def merge_parts(
         >>> merge_parts("bundle", "scores").rows  # doctest: +SKIP
         100000
     """
-    bundle, output = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle), Path(output)
-    refuse_share(max_failures)
-    sides = Sides.asked(masks, "auto", reports=reports, codes=None, heat_maps=False)
-    summary = bring_together(bundle, output, sides=sides, file_format=file_format, inputs=inputs)
-    if inputs is not None:
-        lacking = len(inputs) - int(np.isin(inputs.path_ids, scored_ids(output)).sum())
-        if lacking:
-            raise ScoringError(
-                f"Expected a row for each of {len(inputs)} inputs. Received: {lacking} without one, as parts were not "
-                "finished. Score those parts again, then merge again; all other rows are in the folder.",
-                path=output,
-            )
-    tell_left_out(summary, volumes=bundle.config.volume is not None)
-    check_failures(summary, max_failures)
-    return summary
+    job = ScoreJob.of(bundle, output, **options)
+    return merge_job(job if inputs is None else replace(job, inputs=inputs))
 
 
-def bring_together(
-    bundle: Bundle,
-    output: Path,
-    *,
-    sides: Sides,
-    file_format: ShardFormat,
-    inputs: Inputs | None,
-) -> ScoreSummary:
-    """Merge the parts that are there, finished or not; of ``sides``, the folders count."""
-    started = time.perf_counter()
+def merge_job(job: ScoreJob) -> ScoreSummary:
+    """``merge_parts`` of a job; it knows its inputs, or has none."""
+    summary = bring_together(job)
+    lacking = len(job.without_scored().inputs)
+    if lacking:
+        raise ScoringError(
+            f"Expected a row for each of {len(job.inputs)} inputs. Received: {lacking} without one, as parts were not "
+            "finished. Score those parts again, then merge again; all other rows are in the folder.",
+            path=job.output,
+        )
+    return check_summary(summary, job)
+
+
+def bring_together(job: ScoreJob) -> ScoreSummary:
+    """Merge the parts that are there, finished or not."""
+    started, output = time.perf_counter(), job.output
     parts = sorted(path for path in (output / PARTS).glob("*-of-*") if (path / JOB_FILE).exists())
     for folder in parts:
         refuse_other_job(folder, {ID_KEY: key_check()}, what="output folder")
     shards = [shard for folder in parts for shard in sorted(folder.glob("part-*.parquet"))]
-    job = _job(parts, output)
+    record = _record(parts, output)
     if not shards and not all_shards(output):
         raise ScoringError("Expected parts to merge. Received: none that was scored.", path=output)
-    schema = sides.schema(bundle)
-    with closing(ShardSink(output, schema, job=job | {"format": file_format}, resume=True)) as sink:
-        before, known, taken = sink.rows, sink.done.ids, sink.mask_ids
-        how: dict[str, Any] = {"bundle": bundle, "sides": sides, "inputs": inputs, "taken": taken}
-        with part_files(shards, job, known=known, **how) as files:
+    schema, merged = job.files.schema(job.bundle), record | {"format": job.settings.file_format}
+    with closing(ShardSink(output, schema, job=merged, resume=True)) as sink:
+        before, known = sink.rows, sink.known_inputs.ids
+        with part_files(shards, record, job=job, known=known, taken=sink.mask_ids) as files:
             for shard in shards:
                 known = _merge(shard, sink, known, files=files)
             sink.flush()
-            for folder in (*sides.folders, output):
+            for folder in job.folders:
                 remove_parts(folder, [part.name for part in parts])  # their rows are on disk in the sink
-        cases = write_cases(output, sink.shards(), schema=schema, bundle=bundle)
-        engine = job["engine"] if bundle.targets else None
+        cases = write_cases(output, sink.shards(), schema=schema, bundle=job.bundle)
+        engine = record["engine"] if job.bundle.targets else None
         return summarize(sink, engine=engine, new_rows=sink.rows - before, started=started, cases=cases)
 
 
-def start_over(output: Path, *, sides: Sides) -> None:
+def start_over(job: ScoreJob) -> None:
     """Remove the rows of an earlier run and what its parts left.
 
     Raises:
         ScoringError: another process holds the output folder.
     """
-    with HeldFolder(output, what="output folder", error=ScoringError):
-        for path in (*all_shards(output), output / JOB_FILE):
+    with HeldFolder(job.output, what="output folder", error=ScoringError):
+        for path in (*all_shards(job.output), job.output / JOB_FILE):
             path.unlink(missing_ok=True)
-        for folder in (*sides.folders, output):
+        for folder in job.folders:
             shutil.rmtree(folder / PARTS, ignore_errors=True)
 
 
-def _job(folders: list[Path], output: Path) -> dict[str, Any]:
+def _record(folders: list[Path], output: Path) -> dict[str, Any]:
     """The one job of all parts, without the version of its record, which the sink adds."""
     records = [folder / JOB_FILE for folder in folders] or [output / JOB_FILE]
     try:
@@ -324,12 +223,12 @@ def _job(folders: list[Path], output: Path) -> dict[str, Any]:
     return {key: value for key, value in found[0].items() if key != "version"}
 
 
-def _merge(shard: Path, sink: ShardSink, known: Words, *, files: list[PartFiles]) -> Words:
+def _merge(shard: Path, sink: ShardSink, known: UInt64Array, *, files: list[PartFiles]) -> UInt64Array:
     """Append the rows of a shard whose inputs have none, with their files; return all path ids that have rows now."""
     rows = read_shard(shard).to_pylist()
     ids = np.array([int(row["path_id"], 16) for row in rows], np.uint64)
     is_new = ~np.isin(ids, known)
-    fresh = [_settled(row, shard.parent.name, files) for row, new in zip(rows, is_new, strict=True) if new]
+    fresh = [_with_files(row, shard.parent.name, files) for row, new in zip(rows, is_new, strict=True) if new]
     for one in files:
         one.sync()
     for group in _by_input(fresh):
@@ -338,9 +237,9 @@ def _merge(shard: Path, sink: ShardSink, known: Words, *, files: list[PartFiles]
     return np.union1d(known, ids)
 
 
-def _settled(row: Row, part: str, files: list[PartFiles]) -> Row:
+def _with_files(row: Row, part: str, files: list[PartFiles]) -> Row:
     for one in files:
-        row = one.settle(row, part)
+        row = one.move_up(row, part)
     return row
 
 

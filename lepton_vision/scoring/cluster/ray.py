@@ -8,7 +8,7 @@ shards that are there. The rows are merged at the end: the same as those of a ru
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,26 +19,13 @@ import numpy as np
 from lepton_vision.errors import ConfigError, LeptonError, MissingExtraError, ScoringError
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.identity import key_check
-from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits
-from lepton_vision.scoring.batch import Progress, Settings
-from lepton_vision.scoring.cluster.parts import (
-    bring_together,
-    list_run,
-    merge_parts,
-    part_name,
-    part_settings,
-    plan_run,
-    score_share,
-    start_over,
-)
-from lepton_vision.scoring.dicom.segmentation import Code
-from lepton_vision.scoring.inputs.inputs import Inputs
-from lepton_vision.scoring.inputs.path_map import write_path_map
-from lepton_vision.scoring.masks.folder import MaskFormat
-from lepton_vision.scoring.outputs import PARTS, Sides
-from lepton_vision.scoring.sink import ShardFormat, failed_rows, scored_ids
-from lepton_vision.scoring.summary import FailureLimit, ScoreSummary, refuse_share
-from lepton_vision.scoring.superseded import supersede_in
+from lepton_vision.scoring.batch import Progress, run_job
+from lepton_vision.scoring.cluster.parts import bring_together, merge_job, part_name, start_over
+from lepton_vision.scoring.job import ScoreJob
+from lepton_vision.scoring.outputs import PARTS
+from lepton_vision.scoring.sink import failed_rows
+from lepton_vision.scoring.summary import FailureLimit, ScoreSummary
+from lepton_vision.scoring.superseded import supersede_unopened
 
 INPUTS_PER_PART = 2048
 
@@ -69,19 +56,9 @@ def score_on_ray(
     output: str | Path,
     *,
     cluster: Cluster | None = None,
-    masks: str | Path | None = None,
-    mask_format: MaskFormat = "auto",
-    reports: str | Path | None = None,
-    report_codes: Mapping[str, Code] | None = None,
-    heat_maps: bool = False,
-    resume: bool = True,
-    file_format: ShardFormat = "parquet",
-    max_failures: float = 1.0,
     path_map: str | Path | None = None,
-    include: Collection[str] | None = None,
-    limits: Limits = DEFAULT_LIMITS,
     progress: Progress | None = None,
-    **settings: Any,
+    **options: Any,
 ) -> ScoreSummary:
     """Score files and folders with the actors of a Ray cluster: the rows and files of ``score``, each exactly once.
 
@@ -94,20 +71,10 @@ def score_on_ray(
         inputs: see ``score``.
         output: see ``score``.
         cluster: where; None is this machine.
-        masks: see ``score``.
-        mask_format: see ``score``.
-        reports: see ``score``.
-        report_codes: see ``score``.
-        heat_maps: see ``score``.
-        resume: see ``score``.
-        file_format: see ``score``; actors write Parquet, and the rows become CSV where they are merged.
-        max_failures: see ``score``.
         path_map: see ``score``.
-        include: see ``score``.
-        limits: see ``score``.
         progress: called with (inputs done, all inputs, failed inputs of this run) as parts end.
-        settings: of ``score``: workers, batch_size, device, precision, engine, shard_rows, retry_failed. Name an
-            engine: parts of different engines are not merged.
+        options: the others of ``score``. Name an engine: parts of different engines are not merged. Actors write
+            Parquet, and the rows become those of another ``file_format`` where they are merged.
 
     Raises:
         ConfigError: see ``score``; or an actor has another key.
@@ -118,49 +85,39 @@ def score_on_ray(
     Example:
         >>> score_on_ray("bundle", "/data/inbox", "/data/scores", cluster=Cluster("auto"))  # doctest: +SKIP
     """
-    chosen = part_settings(settings)
-    refuse_share(max_failures)
-    bundle, output = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle), Path(output).absolute()
-    bundle = bundle if include is None else bundle.with_include(include)
-    sides = Sides.asked(masks, mask_format, reports=reports, codes=report_codes, heat_maps=heat_maps)
-    if not resume:
-        start_over(output, sides=sides)
-    sides = plan_run(bundle, output, sides=sides)
-    found = list_run(bundle, inputs, output, masks=sides.masks, reports=sides.reports, limits=limits)
-    if path_map is not None:
-        write_path_map(found, path_map)
-    merged: dict[str, Any] = {"masks": sides.masks, "reports": sides.reports, "file_format": file_format}
-    if any((output / PARTS).glob("*/part-*.parquet")):
-        bring_together(bundle, output, sides=sides, file_format=file_format, inputs=found)  # of a run that was killed
-    replaced = supersede_in(output, found, sides=sides, bundle=bundle, retry_failed=chosen.retry_failed)
-    # A part that goes on after a loss; and the processes of the actors are ours.
-    chosen = replace(chosen, retry_failed=False, tune_process=True)
-    pending = found.keep(~np.isin(found.path_ids, scored_ids(output)))
-    if len(pending):
-        where, stop = cluster or Cluster(), FailureLimit(max_failures, len(found), failed_rows([output]))
-        stop.check(0, rows=0)  # of an earlier run
-        task = _Task(bundle, pending, output, -(-len(pending) // where.inputs_per_part), limits, sides, chosen, stop)
-        done, failed = len(found) - len(pending), 0
-        with closing(_run(task, where)) as parts:
-            for part in parts:
-                done, failed = done + part["inputs"], failed + part["failed"]
-                if progress is not None:
-                    progress(done, len(found), failed)
-                stop.check(failed, rows=0)
-    return replace(merge_parts(bundle, output, inputs=found, max_failures=max_failures, **merged), replaced=replaced)
+    job = ScoreJob.of(bundle, Path(output).absolute(), **options).prepared(inputs, path_map=path_map)
+    if not job.settings.resume:
+        start_over(job)
+    if any((job.output / PARTS).glob("*/part-*.parquet")):
+        bring_together(job)  # of a run that was killed
+    replaced, pending = supersede_unopened(job), job.without_scored()
+    if len(pending.inputs):
+        _score_parts(pending, cluster or Cluster(), total=len(job.inputs), progress=progress)
+    return replace(merge_job(job), replaced=replaced)
+
+
+def _score_parts(job: ScoreJob, cluster: Cluster, *, total: int, progress: Progress | None) -> None:
+    """Score what is left of a run of ``total`` inputs; stop where too many have failed."""
+    stop = FailureLimit(job.settings.max_failures, total, failed_rows([job.output]))
+    stop.check(0, rows=0)  # of an earlier run
+    # A part that goes on after a loss keeps its failed rows; and the processes of the actors are ours.
+    job = replace(job, settings=replace(job.settings, retry_failed=False, tune_process=True))
+    task = _Task(job, -(-len(job.inputs) // cluster.inputs_per_part), stop)
+    done, failed = total - len(job.inputs), 0
+    with closing(_run(task, cluster)) as parts:
+        for part in parts:
+            done, failed = done + part["inputs"], failed + part["failed"]
+            if progress is not None:
+                progress(done, total, failed)
+            stop.check(failed, rows=0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """Arguments that every actor needs."""
+    """What every actor needs: the job of all parts, and how many there are."""
 
-    bundle: Bundle
-    inputs: Inputs
-    output: Path
+    job: ScoreJob
     parts: int
-    limits: Limits
-    sides: Sides
-    settings: Settings
     stop: FailureLimit
     key_check: str = field(default_factory=key_check)
 
@@ -172,9 +129,8 @@ class _Task:
                 "LEPTON_VISION_ID_KEY to one secret text everywhere.",
                 key="LEPTON_VISION_ID_KEY",
             )
-        own = self.inputs.keep(np.arange(len(self.inputs)) % self.parts == part)
-        how: dict[str, Any] = {"sides": self.sides, "settings": self.settings, "limits": self.limits, "stop": self.stop}
-        summary = score_share(own, self.output, part_name(part, self.parts), bundle=self.bundle, **how)
+        own = self.job.inputs.keep(np.arange(len(self.job.inputs)) % self.parts == part)
+        summary = run_job(replace(self.job, inputs=own).part(part_name(part, self.parts)), stop=self.stop)
         return {"inputs": len(own), "failed": sum(summary.failed.values())}
 
 
