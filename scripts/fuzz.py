@@ -40,7 +40,7 @@ from lepton_vision.readers.image import read_image, read_pixels
 from lepton_vision.readers.limits import DEFAULT_LIMITS
 from lepton_vision.readers.mask import read_mask
 from lepton_vision.scoring.inputs.inputs import Inputs
-from lepton_vision.scoring.inputs.places import Place
+from lepton_vision.scoring.inputs.locations import Location
 from lepton_vision.scoring.scorer import ImageScorer
 
 MOST_BYTES = 2_000_000  # of a source: larger ones only take longer
@@ -159,7 +159,7 @@ def verdicts(path, score):
     found = {"read": verdict(lambda: read_image(path))}
     found["load"] = verdict(lambda: read_pixels(path))
     found["inspect"] = verdict(lambda: inspect_path(path))
-    reason = score.read(next(iter(Inputs.of([Place(path.as_posix())])))).reason
+    reason = score.read(next(iter(Inputs.of([Location(path.as_posix())])))).reason
     found["score"] = reason.replace("unexpected:", "raw:") or "ok"
     try:
         rows = describe_file(str(path), path.name, rules=RULES)

@@ -87,7 +87,7 @@ def score(
     Args:
         bundle: a Bundle with an operating point (it needs none without targets), or the folder of one.
         inputs: files, folders (walked, hidden files left out), glob patterns, manifests, archives, DICOMDIRs and URLs;
-            see ``places.list_places``. Or what ``list_inputs`` found.
+            see ``locations.list_locations``. Or what ``list_inputs`` found.
         output: folder of the shards (``part-000000.parquet`` …); pandas, polars and DuckDB read it as one table.
         masks: folder for the predicted masks, each on the grid of its source; not within ``output``. A bundle without
             targets needs it.

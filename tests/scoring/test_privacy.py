@@ -14,7 +14,7 @@ from PIL import Image
 from lepton_vision.manifest import Manifest
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.scoring import score
-from lepton_vision.scoring.inputs.places import is_keyed
+from lepton_vision.scoring.inputs.locations import is_keyed
 from lepton_vision.transforms.rows import TextColumn
 from lepton_vision.types.id_key import ENVIRONMENT_KEY
 

@@ -24,9 +24,9 @@ from lepton_vision.readers.identity import path_id
 from lepton_vision.readers.image import read_image, read_named
 from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_bytes
 from lepton_vision.readers.series_list import FoundSeries, group_series, read_found
+from lepton_vision.scoring.inputs.locations import Location, list_locations
 from lepton_vision.scoring.inputs.packed_cases import group_cases, read_packed_case
-from lepton_vision.scoring.inputs.packed_series import PackedSeries, group_packed, open_place
-from lepton_vision.scoring.inputs.places import Place, list_places
+from lepton_vision.scoring.inputs.packed_series import PackedSeries, group_packed, open_location
 from lepton_vision.transforms.rows import TextColumn
 from lepton_vision.types import Image, SampleAddress
 
@@ -36,18 +36,18 @@ class Input:
     """One file, or one series.
 
     Attributes:
-        path_id: pseudonymous id that its rows are known by: of the place of a file; of a series by the series alone, so
-            that it stays one input whichever of its folders is named.
+        path_id: pseudonymous id that its rows are known by: of the location of a file; of a series by the series alone,
+            so that it stays one input whichever of its folders is named.
         path: the file, or the smallest folder that holds the series; of a member of an archive, the archive.
         series: the series, or None.
-        place: where the file lies; None for a series.
+        location: where the file lies; None for a series.
         channels: of NIfTI files, see ``config.VolumeConfig``; a row of a manifest names its own.
     """
 
     path_id: str
     path: Path
     series: FoundSeries | PackedSeries | None = None
-    place: Place | None = None
+    location: Location | None = None
     channels: tuple[str, ...] = ()
 
     @property
@@ -55,14 +55,14 @@ class Input:
         """The file, those of its case, or those of the series; the archives of a packed one."""
         if self.series is not None:
             return self.series.files
-        is_row = self.place is not None and self.place.kind == "row"
-        names = self.place.member.split(",") if self.place is not None and is_row else self.channels
+        is_row = self.location is not None and self.location.kind == "row"
+        names = self.location.member.split(",") if self.location is not None and is_row else self.channels
         return channel_files(self.path, names) or (self.path,)
 
     @property
     def frame(self) -> int | None:
         """The one frame that is asked for, or None."""
-        return None if self.place is None else self.place.frame
+        return None if self.location is None else self.location.frame
 
     def version(self) -> str | None:
         """Size and time of its files, 16 hexadecimal digits; None where they are unknown (no such file, an object).
@@ -71,7 +71,7 @@ class Input:
         hard links, ``chmod -R`` or a restored archive changes it for every file, and nothing in the row of a DICOM
         file could tell that its content is the same.
         """
-        if (self.place is not None and self.place.kind == "object") or not self.files:
+        if (self.location is not None and self.location.kind == "object") or not self.files:
             return None
         try:
             facts = [(one.st_size, one.st_mtime_ns) for one in map(os.stat, self.files)]
@@ -99,11 +99,11 @@ class Input:
     @contextmanager
     def _file(self, *, limits: Limits) -> Iterator[Path]:
         """The one file, fetched or unpacked where need be."""
-        place = self.place or Place(self.path.as_posix())
-        if place.reason:
-            raise ReadError("The input cannot be used.", reason=place.reason, path=self.path)
-        elif place.kind in ("member", "object"):
-            with open_place(place, limits=limits) as path:
+        location = self.location or Location(self.path.as_posix())
+        if location.reason:
+            raise ReadError("The input cannot be used.", reason=location.reason, path=self.path)
+        elif location.kind in ("member", "object"):
+            with open_location(location, limits=limits) as path:
                 yield path
         else:
             yield self.path
@@ -133,31 +133,31 @@ class Input:
             return self.series.read(limits=limits, gaps=gaps, tilt=tilt)
         if self.series is not None:
             return read_found(self.series, gaps=gaps, tilt=tilt, limits=limits)
-        place = self.place or Place(self.path.as_posix())
-        if place.case:
-            return read_packed_case(place, channels, read=partial(read_image, limits=limits), limits=limits)
+        location = self.location or Location(self.path.as_posix())
+        if location.case:
+            return read_packed_case(location, channels, read=partial(read_image, limits=limits), limits=limits)
         with self._file(limits=limits) as path:
-            if place.frame is None:
+            if location.frame is None:
                 _check_file(path, limits=limits)
-            is_row = place.kind == "row"
-            row = place.member or None
-            member = agreed_channels(path, channels, row=row) if is_row else named_channels(place.name, channels)
-            how: dict[str, Any] = {"frame": place.frame, "member": member, "limits": limits}
-            repairs = SampleAddress(path, repair=place.repair).repairs
+            is_row = location.kind == "row"
+            row = location.member or None
+            member = agreed_channels(path, channels, row=row) if is_row else named_channels(location.name, channels)
+            how: dict[str, Any] = {"frame": location.frame, "member": member, "limits": limits}
+            repairs = SampleAddress(path, repair=location.repair).repairs
             image = read_image(path, **how, **repairs) if is_whole or repairs else read_named(path, **how)
-        return replace(image, **place.ids) if place.ids else image  # type: ignore[arg-type]
+        return replace(image, **location.ids) if location.ids else image  # type: ignore[arg-type]
 
     def ids(self) -> dict[str, Any]:
         """Columns of a row that can be told although nothing could be read."""
         if self.series is None:
-            place = self.place
-            return {"path_id": self.path_id} | ({} if place is None else {**place.ids, "frame": place.frame})
+            location = self.location
+            return {"path_id": self.path_id} | ({} if location is None else {**location.ids, "frame": location.frame})
         return {"path_id": self.path_id, "series_id": self.series.series_id, "image_id": self.series.image_id}
 
     @property
     def is_left_out(self) -> bool:
         """Whether it is a file of a series that is no slice of it: a copy, a localizer, a picture of a screen."""
-        return self.place is not None and self.place.kind == "left_out"
+        return self.location is not None and self.location.kind == "left_out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,25 +166,25 @@ class Inputs:
 
     Attributes:
         path_ids: (N,) uint64, the hexadecimal digits of each ``Input.path_id`` as a number.
-        places: texts of ``Place``.
+        locations: texts of ``Location``.
         series: where volumes are scored.
         channels: see ``Input``.
     """
 
     path_ids: npt.NDArray[np.uint64]
-    places: TextColumn
+    locations: TextColumn
     series: Sequence[FoundSeries | PackedSeries] = ()
     channels: tuple[str, ...] = ()
 
     @classmethod
     def of(
         cls,
-        places: Iterable[Place],
+        locations: Iterable[Location],
         series: Sequence[FoundSeries | PackedSeries] = (),
         *,
         channels: Sequence[str] = (),
     ) -> Inputs:
-        """Pack them; a place that was named before is left out.
+        """Pack them; a location that was named before is left out.
 
         Raises:
             ScoringError: two inputs of one path id.
@@ -192,9 +192,9 @@ class Inputs:
         words = array("Q", [int(path_id(one.member), 16) for one in series])
 
         def texts() -> Iterator[str]:
-            for place in places:
-                words.append(int(path_id(place.identity), 16))
-                yield place.text
+            for location in locations:
+                words.append(int(path_id(location.identity), 16))
+                yield location.text
 
         packed = TextColumn.of(texts())
         path_ids = np.frombuffer(words, np.uint64)
@@ -208,22 +208,22 @@ class Inputs:
 
     def keep(self, wanted: npt.NDArray[np.bool_]) -> Inputs:
         """Inputs that are marked, (N,) bool."""
-        of_series, of_places = wanted[: len(self.series)], wanted[len(self.series) :]
+        of_series, of_locations = wanted[: len(self.series)], wanted[len(self.series) :]
         series = [self.series[int(k)] for k in np.flatnonzero(of_series)]
-        places = TextColumn.of(self.places[int(k)] for k in np.flatnonzero(of_places))
-        return Inputs(self.path_ids[wanted], places, series, self.channels)
+        locations = TextColumn.of(self.locations[int(k)] for k in np.flatnonzero(of_locations))
+        return Inputs(self.path_ids[wanted], locations, series, self.channels)
 
     def __iter__(self) -> Iterator[Input]:
         for number, word in enumerate(self.path_ids.tolist()):
-            place = number - len(self.series)
-            yield self._series(number, word) if place < 0 else self._place(place, word)
+            index = number - len(self.series)
+            yield self._series(number, word) if index < 0 else self._location(index, word)
 
     def _series(self, number: int, word: int) -> Input:
         return Input(f"{word:016x}", self.series[number].folder, self.series[number])
 
-    def _place(self, number: int, word: int) -> Input:
-        place = Place.of_text(self.places[number])
-        return Input(f"{word:016x}", Path(place.path), None, place, self.channels)
+    def _location(self, number: int, word: int) -> Input:
+        location = Location.of_text(self.locations[number])
+        return Input(f"{word:016x}", Path(location.path), None, location, self.channels)
 
 
 def _check_file(path: Path, *, limits: Limits) -> None:
@@ -234,13 +234,13 @@ def _check_file(path: Path, *, limits: Limits) -> None:
             check_bytes(facts.st_size, limits=limits)
 
 
-def _first_of_each(path_ids: npt.NDArray[np.uint64], places: TextColumn, *, first: int) -> npt.NDArray[np.bool_]:
-    """Mark the places that were not named before, (N,) bool; equal ids alone do not make two places one."""
+def _first_of_each(path_ids: npt.NDArray[np.uint64], locations: TextColumn, *, first: int) -> npt.NDArray[np.bool_]:
+    """Mark the locations that were not named before, (N,) bool; equal ids alone do not make two locations one."""
     kept = np.ones(path_ids.size, np.bool_)
     order = np.argsort(path_ids, kind="stable")
     for one in np.flatnonzero(path_ids[order][1:] == path_ids[order][:-1]).tolist():
         before, after = int(order[one]) - first, int(order[one + 1]) - first
-        if before < 0 or Place.of_text(places[before]).identity != Place.of_text(places[after]).identity:
+        if before < 0 or Location.of_text(locations[before]).identity != Location.of_text(locations[after]).identity:
             raise ScoringError(
                 "Expected inputs with path ids of their own. Received: two with the same one, by chance (64 bits). "
                 "Score them in two runs, into two folders.",
@@ -271,7 +271,7 @@ def list_inputs(
     """Find the inputs below what is named; for volumes, the headers of all files are read to find the series.
 
     Args:
-        named: files, folders, glob patterns, manifests, archives, DICOMDIRs and URLs, see ``list_places``.
+        named: files, folders, glob patterns, manifests, archives, DICOMDIRs and URLs, see ``list_locations``.
         volumes: files, members of archives and objects of one DICOM series are one input, or one for each volume in it;
             of a series that lies in plain files, only those are looked at. What is no slice of it is one by itself.
         channels: files of these endings that lie together are one input, see ``config.VolumeConfig.channels``.
@@ -283,21 +283,21 @@ def list_inputs(
     Raises:
         ScoringError: two inputs of one path id.
     """
-    found = list_places(named, leave_out=leave_out, limits=limits)
+    found = list_locations(named, leave_out=leave_out, limits=limits)
     if "mask_file" in include:
-        found = (replace(place, reason="") if place.reason == "mask_file" else place for place in found)
+        found = (replace(location, reason="") if location.reason == "mask_file" else location for location in found)
     if not volumes:
         return Inputs.of(found)
-    once = Inputs.of(found).places  # a slice that is named twice must not stand twice in its series
-    places = [Place.of_text(once[number]) for number in range(len(once))]
-    plain = [Path(place.path) for place in places if place.kind == "file" and not place.reason]
+    once = Inputs.of(found).locations  # a slice that is named twice must not stand twice in its series
+    locations = [Location.of_text(once[number]) for number in range(len(once))]
+    plain = [Path(location.path) for location in locations if location.kind == "file" and not location.reason]
     series, others = group_series(plain, limits=limits)
-    rest = [place for place in places if place.kind != "file" or place.reason]
+    rest = [location for location in locations if location.kind != "file" or location.reason]
     packed, rest = group_packed(group_cases(rest, channels), known=[one.series_id for one in series], limits=limits)
-    strays = [Place(path.as_posix(), reason=reason) for one in series for path, reason in one.left_out]
-    strays += [place for one in packed for place in one.left_out]
+    strays = [Location(path.as_posix(), reason=reason) for one in series for path, reason in one.left_out]
+    strays += [location for one in packed for location in one.left_out]
     strays = [replace(p, reason="") if p.reason in include else replace(p, kind="left_out") for p in strays]
-    firsts = [Place(path.as_posix()) for path in first_files(others, channels)]
+    firsts = [Location(path.as_posix()) for path in first_files(others, channels)]
     return Inputs.of([*firsts, *rest, *strays], [*series, *packed], channels=channels)
 
 

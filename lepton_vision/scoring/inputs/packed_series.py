@@ -26,7 +26,7 @@ from lepton_vision.readers.series_list import (
 )
 from lepton_vision.readers.series_parts import divide_series, volume_files
 from lepton_vision.readers.temporary import MANY_FILES
-from lepton_vision.scoring.inputs.places import Place
+from lepton_vision.scoring.inputs.locations import Location
 from lepton_vision.types import Image
 
 
@@ -36,19 +36,19 @@ class PackedSeries:
 
     Attributes:
         series_id: pseudonymous id of the series.
-        places: of its slices.
-        damaged: places beside them whose header cannot be read: slices of it, for all that is known.
+        locations: of its slices.
+        damaged: locations beside them whose header cannot be read: slices of it, for all that is known.
         suffix: as ``FoundSeries.suffix``.
         frames: as ``FoundSeries.frames``.
-        left_out: places of the series that are no slices of any volume; told of its first volume.
+        left_out: locations of the series that are no slices of any volume; told of its first volume.
     """
 
     series_id: str
-    places: tuple[Place, ...]
-    damaged: tuple[Place, ...] = ()
+    locations: tuple[Location, ...]
+    damaged: tuple[Location, ...] = ()
     suffix: str = ""
     frames: Mapping[int, frozenset[int]] = field(default_factory=dict)
-    left_out: tuple[Place, ...] = ()
+    left_out: tuple[Location, ...] = ()
 
     @property
     def member(self) -> str:
@@ -63,14 +63,14 @@ class PackedSeries:
     @property
     def folder(self) -> Path:
         """The first archive, or what stands for the store."""
-        return Path(self.places[0].path)
+        return Path(self.locations[0].path)
 
     @property
     def files(self) -> tuple[Path, ...]:
         """The archives that hold it; none where slices are objects."""
-        if any(place.kind == "object" for place in self.places):
+        if any(location.kind == "object" for location in self.locations):
             return ()
-        return tuple(dict.fromkeys(Path(place.path) for place in self.places))
+        return tuple(dict.fromkeys(Path(location.path) for location in self.locations))
 
     @contextmanager
     def unpacked(self, *, limits: Limits) -> Iterator[tuple[Path, ...]]:
@@ -82,8 +82,8 @@ class PackedSeries:
         with ExitStack() as held:
             held.enter_context(MANY_FILES)
             files, total = list[Path](), 0
-            for place in self.places:
-                files.append(held.enter_context(open_place(place, limits=limits)))
+            for location in self.locations:
+                files.append(held.enter_context(open_location(location, limits=limits)))
                 total += files[-1].stat().st_size
                 if total > limits.max_archive_bytes:
                     raise ReadError(f"The series is larger than {limits.max_archive_bytes} bytes.", reason="too_large")
@@ -93,87 +93,87 @@ class PackedSeries:
         """Read the volume; ``gaps`` and ``tilt`` as for ``read_series``.
 
         Raises:
-            ReadError: as ``unpacked`` and ``read_series``; a damaged place beside the slices counts as one of them.
+            ReadError: as ``unpacked`` and ``read_series``; a damaged location beside the slices counts as one of them.
         """
         with self.unpacked(limits=limits) as files, ExitStack() as held:
-            beside = [held.enter_context(open_place(place, limits=limits)) for place in self.damaged]
+            beside = [held.enter_context(open_location(location, limits=limits)) for location in self.damaged]
             found = FoundSeries(self.folder, self.series_id, files, tuple(beside), self.suffix, self.frames)
             return read_found(found, gaps=gaps, tilt=tilt, limits=limits)
 
 
 @contextmanager
-def open_place(place: Place, *, limits: Limits) -> Iterator[Path]:
+def open_location(location: Location, *, limits: Limits) -> Iterator[Path]:
     """A member of an archive or an object as a temporary file.
 
     Raises:
         ReadError: it cannot be fetched or unpacked.
     """
-    if place.reason:
-        raise ReadError("The input cannot be used.", reason=place.reason)
-    if place.kind == "member":
-        with open_member(place.path, Member(place.index, place.member, place.copy), limits=limits) as path:
+    if location.reason:
+        raise ReadError("The input cannot be used.", reason=location.reason)
+    if location.kind == "member":
+        with open_member(location.path, Member(location.index, location.member, location.copy), limits=limits) as path:
             yield path
     else:
-        with fetch_object(place.path, limits=limits) as path:
+        with fetch_object(location.path, limits=limits) as path:
             yield path
 
 
 def group_packed(
-    places: Iterable[Place], *, known: Iterable[str], limits: Limits
-) -> tuple[list[PackedSeries], list[Place]]:
+    locations: Iterable[Location], *, known: Iterable[str], limits: Limits
+) -> tuple[list[PackedSeries], list[Location]]:
     """Sort members and objects into DICOM series and what belongs to none; each is fetched once, one at a time.
 
     Args:
-        places: members, objects, and others, which stay what they are.
+        locations: members, objects, and others, which stay what they are.
         known: series that lie in plain files: they stay what they are, and their packed copies are passed over.
         limits: what a member or object may cost.
 
     Returns:
         The volumes of the series in the order of their first slice, each with what is damaged beside it, as
-        ``group_series`` does it for files; and the other places in the order given, damaged ones among them.
+        ``group_series`` does it for files; and the other locations in the order given, damaged ones among them.
     """
-    found: dict[str, list[tuple[Place, Plane]]] = {}
-    others, damaged, on_disk = list[Place](), list[Place](), frozenset(known)
-    for place in places:
+    found: dict[str, list[tuple[Location, Plane]]] = {}
+    others, damaged, on_disk = list[Location](), list[Location](), frozenset(known)
+    for location in locations:
         planes = list[Plane]()
-        if place.kind in ("member", "object"):
+        if location.kind in ("member", "object"):
             try:
-                with open_place(place, limits=limits) as path:
+                with open_location(location, limits=limits) as path:
                     planes = planes_of(path, limits=limits)
             except ReadError as error:  # its row tells the reason
                 if may_be_slice(error.reason):
-                    damaged.append(place)
+                    damaged.append(location)
         name = planes[0].series_id if planes else None
         if name is None:
-            others.append(place)
+            others.append(location)
         elif name not in on_disk:
-            found.setdefault(name, []).extend((place, plane) for plane in planes)
+            found.setdefault(name, []).extend((location, plane) for plane in planes)
     series = []
     for name, slices in found.items():
-        folder = common_folder({_lies_at(place) for place, _ in slices})
-        beside = tuple(place for place in damaged if _lies_at(place).is_relative_to(folder))
+        folder = common_folder({_path_of(location) for location, _ in slices})
+        beside = tuple(location for location in damaged if _path_of(location).is_relative_to(folder))
         series += _volumes(slices, PackedSeries(name, (), beside), limits=limits)
-    tell_left_out(place.reason for one in series for place in one.left_out)
+    tell_left_out(location.reason for one in series for location in one.left_out)
     return series, others
 
 
-def _volumes(slices: list[tuple[Place, Plane]], series: PackedSeries, *, limits: Limits) -> list[PackedSeries]:
+def _volumes(slices: list[tuple[Location, Plane]], series: PackedSeries, *, limits: Limits) -> list[PackedSeries]:
     """The volumes of one series, as ``series_list`` finds them among files; what may be a copy is fetched again."""
 
     def same(one: int, other: int) -> bool:
         with ExitStack() as held:
-            first, second = (held.enter_context(open_place(slices[k][0], limits=limits)) for k in (one, other))
+            first, second = (held.enter_context(open_location(slices[k][0], limits=limits)) for k in (one, other))
             return is_copy(first, second, limits=limits)
 
     division = divide_series([plane for _, plane in slices], is_copy=same)
     parts = []
-    for suffix, files in volume_files(division, [(place, plane.frame) for place, plane in slices]):
-        parts.append(replace(series, places=files.files, suffix=suffix, frames=files.frames))
+    for suffix, files in volume_files(division, [(location, plane.frame) for location, plane in slices]):
+        parts.append(replace(series, locations=files.files, suffix=suffix, frames=files.frames))
     strays = {slices[k][0]: reason for k, reason in division.left_out.items()}
-    left_out = tuple(replace(place, reason=reason) for place, reason in strays.items())
+    left_out = tuple(replace(location, reason=reason) for location, reason in strays.items())
     return [replace(parts[0], left_out=left_out), *parts[1:]]
 
 
-def _lies_at(place: Place) -> Path:
-    """Path that a place would have if archives and stores were folders."""
-    return Path(os.path.normpath(Path(place.path, place.member)))
+def _path_of(location: Location) -> Path:
+    """Path that a location would have if archives and stores were folders."""
+    return Path(os.path.normpath(Path(location.path, location.member)))

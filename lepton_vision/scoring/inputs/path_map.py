@@ -36,14 +36,16 @@ def write_path_map(inputs: Inputs, target: str | Path) -> None:
             writer = csv.writer(file)
             writer.writerow(_COLUMNS)
             for one in inputs:
-                place = one.place
+                location = one.location
                 if isinstance(one.series, PackedSeries):
-                    rows = [(one.path_id, each.path, each.member, "", "", "") for each in one.series.places]
-                elif place is None:
+                    rows = [(one.path_id, each.path, each.member, "", "", "") for each in one.series.locations]
+                elif location is None:
                     rows = [(one.path_id, path.as_posix(), "", "", "", "") for path in one.files]
                 else:
-                    frame = "" if place.frame is None else str(place.frame)
-                    rows = [(one.path_id, place.path, place.member, frame, place.image_id, place.patient_id)]
+                    frame = "" if location.frame is None else str(location.frame)
+                    rows = [
+                        (one.path_id, location.path, location.member, frame, location.image_id, location.patient_id)
+                    ]
                 writer.writerows([guarded("" if cell is None else str(cell)) for cell in row] for row in rows)
     except OSError as error:
         raise ScoringError(f"Cannot write the path map: {error.strerror}. Name another file.", path=target) from None

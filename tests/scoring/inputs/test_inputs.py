@@ -247,11 +247,11 @@ def test_a_dicomdir_gives_the_files_it_refers_to(tmp_path: Path) -> None:
     (tmp_path / "images" / "a1").unlink()
     (tmp_path / "images" / "a1").symlink_to(outside / "B2")
     (tmp_path / "IMAGES").symlink_to(outside, target_is_directory=True)
-    places = [one.place for one in list_inputs(tmp_path / "DICOMDIR", volumes=False)]
-    assert [place.reason for place in places if place is not None] == ["empty"]  # both ids lead out by a link
+    locations = [one.location for one in list_inputs(tmp_path / "DICOMDIR", volumes=False)]
+    assert [one.reason for one in locations if one is not None] == ["empty"]  # both ids lead out by a link
     (tmp_path / "DICOMDIR").write_bytes(b"damaged")
-    places = [one.place for one in list_inputs(tmp_path / "DICOMDIR", volumes=False)]
-    assert [place.reason for place in places if place is not None] == ["not_an_image"]
+    locations = [one.location for one in list_inputs(tmp_path / "DICOMDIR", volumes=False)]
+    assert [one.reason for one in locations if one is not None] == ["not_an_image"]
 
 
 def test_a_table_that_is_no_manifest_is_one_failed_row(bundle: Bundle, tmp_path: Path) -> None:

@@ -23,11 +23,11 @@ from lepton_vision.transforms.rows import RowTable, TextColumn
 _PSEUDONYM = re.compile(r"[0-9a-f]{16}(-([a-z]*[0-9]+|[0-9a-f]{16}))*")
 _LETTER = re.compile("[a-f]")
 _BETWEEN = "\0"  # the one character that no path holds
-PlaceKind = Literal["file", "member", "object", "row", "left_out"]
+LocationKind = Literal["file", "member", "object", "row", "left_out"]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """Location of one input.
 
     Attributes:
@@ -47,7 +47,7 @@ class Place:
     """
 
     path: str
-    kind: PlaceKind = "file"
+    kind: LocationKind = "file"
     member: str = ""
     index: int = 0
     copy: int = 0
@@ -61,12 +61,12 @@ class Place:
 
     @property
     def name(self) -> PurePosixPath:
-        """Name of the file at its place; that of a fetched or unpacked one says nothing."""
+        """Name of the file at its location; that of a fetched or unpacked one says nothing."""
         return PurePosixPath(self.member if self.kind == "member" else self.path)
 
     @property
     def identity(self) -> str:
-        """Text that ``path_id`` is made of: the same file at the same place has the same one in every run."""
+        """Text that ``path_id`` is made of: the same file at the same location has the same one in every run."""
         if self.kind == "member":
             return _BETWEEN.join((self.path, self.member, str(self.copy)))
         if self.member or self.frame is not None:
@@ -94,25 +94,25 @@ class Place:
         return _BETWEEN.join((self.path, self.kind, self.member, *numbers, self.reason, *known))
 
     @classmethod
-    def of_text(cls, text: str) -> Place:
-        """The place that gave this text."""
+    def of_text(cls, text: str) -> Location:
+        """The location that gave this text."""
         path, *rest = text.split(_BETWEEN)
         if not rest:
             return cls(path)
         kind, member, index, copy, frame, reason, *known = rest
         number = int(frame) if frame else None
-        return cls(path, cast(PlaceKind, kind), member, int(index), int(copy), number, reason, *known)
+        return cls(path, cast(LocationKind, kind), member, int(index), int(copy), number, reason, *known)
 
 
-def list_places(
+def list_locations(
     named: str | Path | Iterable[str | Path], *, leave_out: Sequence[Path], limits: Limits
-) -> Iterator[Place]:
-    """Find what is named, in the order given; a place that is named twice comes twice (``Inputs.of`` keeps one).
+) -> Iterator[Location]:
+    """Find what is named, in the order given; a location that is named twice comes twice (``Inputs.of`` keeps one).
 
     Args:
         named: a file, a folder (the files below it, as a scan sees them, see ``folders.walk_folder``), a glob pattern
             (``**`` for any depth), a manifest (.parquet, .csv: its usable rows; ids of it that are no pseudonyms get
-            one; another table is one place), an archive (.zip, .tar, .tar.gz, .tgz: its members, also where it lies in
+            one; another table is a file), an archive (.zip, .tar, .tar.gz, .tgz: its members, also where it lies in
             a folder), a DICOMDIR, a URL (an object, a prefix or a pattern), or several of these. In a folder, an
             archive and a store, masks of others by their names have the reason "mask_file".
         leave_out: folders whose files are left out.
@@ -120,7 +120,7 @@ def list_places(
 
     Yields:
         Places; one with a reason for an archive or DICOMDIR that cannot be used as a whole. What does not exist is a
-        place too, and ends as a failure.
+        location too, and ends as a failure.
 
     Raises:
         ConfigError: an object store that cannot be listed.
@@ -133,11 +133,11 @@ def list_places(
         yield from _expand(str(entry), barred, seen=seen, limits=limits)
 
 
-def _expand(name: str, barred: frozenset[Path], *, seen: set[FolderKey], limits: Limits) -> Iterator[Place]:
+def _expand(name: str, barred: frozenset[Path], *, seen: set[FolderKey], limits: Limits) -> Iterator[Location]:
     if is_url(name):
         urls = list_objects(name)
         masks = named_masks(urls, folder="") if len(urls) > 1 else frozenset()
-        yield from (Place(url, "object", reason="mask_file" if url in masks else "") for url in urls)
+        yield from (Location(url, "object", reason="mask_file" if url in masks else "") for url in urls)
         return
     path = os.path.normpath(Path(name).expanduser().absolute())
     if any(sign in path for sign in "*?[") and not os.path.lexists(path):
@@ -150,45 +150,45 @@ def _expand(name: str, barred: frozenset[Path], *, seen: set[FolderKey], limits:
     yield from _of_path(path, barred, seen=seen, limits=limits)
 
 
-def _of_path(path: str, barred: frozenset[Path], *, seen: set[FolderKey], limits: Limits) -> Iterator[Place]:
+def _of_path(path: str, barred: frozenset[Path], *, seen: set[FolderKey], limits: Limits) -> Iterator[Location]:
     if os.path.isdir(path):  # noqa: PTH112
         files = TextColumn.of(walk_folder(path, leave_out=barred, seen=seen))
         masks = named_masks(files, folder=path)
         for file in files:
-            yield from (Place(file, reason="mask_file"),) if file in masks else _of_file(file, limits=limits)
+            yield from (Location(file, reason="mask_file"),) if file in masks else _of_file(file, limits=limits)
     elif path.lower().endswith((".parquet", ".csv")) and os.path.isfile(path):  # noqa: PTH113
         try:
             manifest = Manifest.load(path)
         except ManifestError:
-            yield Place(path)  # another table, named by a shell's pattern beside images: a row, as in a folder
+            yield Location(path)  # another table, named by a shell's pattern beside images: a row, as in a folder
             return
         manifest.require_key("and scores would mix ids of both")
         yield from _of_manifest(manifest)
     elif is_dicomdir(path):
         try:
-            yield from (Place(file.as_posix()) for file in list_dicomdir(path, limits=limits))
+            yield from (Location(file.as_posix()) for file in list_dicomdir(path, limits=limits))
         except ReadError as error:
-            yield Place(path, reason=error.reason)
+            yield Location(path, reason=error.reason)
     else:
         yield from _of_file(path, limits=limits)
 
 
-def _of_file(path: str, *, limits: Limits) -> Iterator[Place]:
+def _of_file(path: str, *, limits: Limits) -> Iterator[Location]:
     if not is_archive(path):
-        yield Place(path)
+        yield Location(path)
         return
     try:
         members = list_members(path, limits=limits)
     except ReadError as error:
-        yield Place(path, reason=error.reason)
+        yield Location(path, reason=error.reason)
         return
     masks = named_masks([one.name for one in members], folder="")
     for one in members:
         reason = one.reason or ("mask_file" if one.name in masks else "")
-        yield Place(path, "member", one.name, one.index, one.copy, reason=reason)
+        yield Location(path, "member", one.name, one.index, one.copy, reason=reason)
 
 
-def _of_manifest(manifest: Manifest) -> Iterator[Place]:
+def _of_manifest(manifest: Manifest) -> Iterator[Location]:
     rows = RowTable.of(manifest)
     patients = TextColumn.of_column(manifest.frame["patient_id"], rows.index)
     is_image_keyed, is_patient_keyed = is_keyed(rows.image_ids), is_keyed(patients)
@@ -196,7 +196,7 @@ def _of_manifest(manifest: Manifest) -> Iterator[Place]:
         address, image_id, patient_id = rows.locate(number), rows.image_id(number), patients[number]
         unkeyed = [] if is_image_keyed(image_id) else ["image"]
         unkeyed += [] if is_patient_keyed(patient_id) else ["patient"]
-        yield Place(
+        yield Location(
             Path(os.path.normpath(address.path.absolute())).as_posix(),
             "row",
             address.member or "",
