@@ -76,9 +76,9 @@ def evaluate(
             told = columns, target or (), groups
             result = _figures(*_evaluate_table(predictions, out, threshold, settings, validation, answers, told))
         else:
-            scope = _scope(bundle, groups, external, reference, answers)
+            options = _options(bundle, groups, external, reference, answers)
             changes = unit, aggregate, assignments
-            result = _evaluate_split(bundle, manifest, part, out, device, scope, console, changes)
+            result = _evaluate_split(bundle, manifest, part, out, device, options, console, changes)
     print_facts(result if as_json else _for_people(result), as_json=as_json)
 
 
@@ -200,15 +200,17 @@ def _evaluate_table(
         return evaluation, out / write_results(evaluation, table, stage, about=about).name
 
 
-def _scope(bundle: Any, by: str, external: bool, reference: Path | None, about: dict[str, str] | None) -> Any:
+def _options(bundle: Any, by: str, external: bool, reference: Path | None, about: dict[str, str] | None) -> Any:
     """The ledger is that of the folder above the bundle: the run's."""
-    from lepton_vision.pipeline.classes import Scope
+    from lepton_vision.pipeline.classes import EvaluationOptions
 
-    return Scope(tuple(split_names(by)), external, reference, run_dir=Path(bundle).absolute().parent, about=about or {})
+    return EvaluationOptions(
+        tuple(split_names(by)), external, reference, run_dir=Path(bundle).absolute().parent, about=about or {}
+    )
 
 
 def _evaluate_split(
-    bundle: Any, manifest: Any, part: str, out: Path, device: str, scope: Any, console: Any, changes: Any
+    bundle: Any, manifest: Any, part: str, out: Path, device: str, options: Any, console: Any, changes: Any
 ) -> dict[str, Any]:
     from lepton_vision.errors import ConfigError, nearest
     from lepton_vision.manifest import Manifest
@@ -219,8 +221,10 @@ def _evaluate_split(
     if part not in SPLITS:
         raise ConfigError(f"Unknown split {part!r}. {nearest(part, list(SPLITS))}", key="split")
     loaded, table = Bundle.load(bundle), Manifest.load(manifest)
-    scope = replace(scope, settings=_settings(loaded.config, *changes))
-    found = evaluate_bundle(loaded, table, split=part, out=out, device=device, progress=console.progress, scope=scope)
+    options = replace(options, settings=_settings(loaded.config, *changes))
+    found = evaluate_bundle(
+        loaded, table, split=part, out=out, device=device, progress=console.progress, options=options
+    )
     return split_figures(found)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lepton_vision._lazy import resolver
 
 if TYPE_CHECKING:
-    from lepton_vision.pipeline.classes import Scope as Scope
+    from lepton_vision.pipeline.classes import EvaluationOptions as EvaluationOptions
     from lepton_vision.pipeline.evaluation import SplitResult as SplitResult
     from lepton_vision.pipeline.evaluation import evaluate_bundle as evaluate_bundle
     from lepton_vision.pipeline.study import StudyResult as StudyResult
@@ -22,7 +22,7 @@ _HOMES = {
     "evaluate_bundle": "evaluation",
     "fit": "training",
     "run_study": "study",
-    "Scope": "classes",
+    "EvaluationOptions": "classes",
     "SplitResult": "evaluation",
     "StudyResult": "study",
 }

@@ -44,7 +44,7 @@ def pooled_features(
     return fixed.loader(network, train).features, fixed.loader(network, val).features
 
 
-def settle(
+def choose_on_validation(
     bundle: Bundle,
     val: Manifest | None,
     *,
@@ -87,7 +87,7 @@ def settle(
 
 
 def _told(progress: Progress | None, note: str) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, total: progress("settle", done, total, note)
+    return None if progress is None else lambda done, total: progress("choose", done, total, note)
 
 
 def _decide_at(bundle: Bundle, stated: float) -> Bundle:

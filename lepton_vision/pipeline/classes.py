@@ -33,7 +33,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class EvaluationOptions:
     """Extent of an evaluation beyond the figures of one split.
 
     Attributes:
@@ -136,7 +136,7 @@ def evaluate_classes(
     part: Manifest,
     *,
     out: str | Path,
-    scope: Scope,
+    options: EvaluationOptions,
     looks: ExitStack,
     title: str | None = None,
     device: str = "auto",
@@ -152,14 +152,14 @@ def evaluate_classes(
         ManifestError: a column of subgroups is missing.
         EvaluationError: the reference cannot be read, or does not fit.
     """
-    settings = scope.settings or bundle.config.evaluation
+    settings = options.settings or bundle.config.evaluation
     for target in bundle.targets:
         if target.columns and set(target.columns) <= set(part.frame) and np.isnan(part.labels(target)).all():
             _LOGGER.warning("%s", _unjudged(part, target, split=str(part.frame["split"].iloc[0])))
-    if scope.reference is not None and not scope.is_external:
+    if options.reference is not None and not options.is_external:
         raise ConfigError("A reference belongs to an external evaluation. Add --external.", key="reference")
-    columns = subgroup_columns(part, (*settings.subgroups, *scope.by))
-    site = Site(_read_reference(scope.reference)) if scope.is_external else None
+    columns = subgroup_columns(part, (*settings.subgroups, *options.by))
+    site = Site(_read_reference(options.reference)) if options.is_external else None
     val, how = manifest.subset("val"), dict[str, Any](device=device, cache_dir=cache_dir, progress=None)
     point, learnt = case_point(
         bundle,
@@ -177,7 +177,7 @@ def evaluate_classes(
         columns=_aligned(columns, part, predictions),
         site=site,
     )
-    facts = looks.enter_context(_looking(evaluation, predictions, scope=scope, manifest=manifest, out=Path(out)))
+    facts = looks.enter_context(_looking(evaluation, predictions, options=options, manifest=manifest, out=Path(out)))
     evaluation = replace(evaluation, provenance={**evaluation.provenance, **facts})
     report = write_results(
         evaluation,
@@ -187,22 +187,22 @@ def evaluate_classes(
         data_flow=data_flow(manifest, bundle.targets),
         models=(Model(bundle),),
         device=device,
-        about=scope.about,
+        about=options.about,
     )
     return evaluation, report
 
 
 def _looking(
-    evaluation: Evaluation, predictions: Predictions, *, scope: Scope, manifest: Manifest, out: Path
+    evaluation: Evaluation, predictions: Predictions, *, options: EvaluationOptions, manifest: Manifest, out: Path
 ) -> AbstractContextManager[Mapping[str, Any]]:
     """Note a look at a test split once its results are written."""
     if predictions.split != "test":
         return nullcontext({})
-    is_own = scope.run_dir is None
+    is_own = options.run_dir is None
     known: dict[str, Any] = {"makes_folder": is_own, "id_key": manifest.id_key}
-    ledger = Ledger(scope.run_dir or out, manifest.fingerprint, scope.command, **known)
+    ledger = Ledger(options.run_dir or out, manifest.fingerprint, options.command, **known)
     figures, cases = names_of(evaluation.figures), predictions.cases
-    return ledger.look(predictions.bundle_id, figures, cases=cases, is_external=scope.is_external)
+    return ledger.look(predictions.bundle_id, figures, cases=cases, is_external=options.is_external)
 
 
 def _read_reference(folder: Path | None) -> Predictions | None:

@@ -15,12 +15,12 @@ from lepton_vision.manifest import Manifest
 from lepton_vision.manifest.id_keys import warn_of_key
 from lepton_vision.models import Bundle
 from lepton_vision.pipeline.case_points import stated_point as stated_point
-from lepton_vision.pipeline.classes import Scope, evaluate_classes
+from lepton_vision.pipeline.classes import EvaluationOptions, evaluate_classes
 from lepton_vision.pipeline.masks import evaluate_mask_parts
 from lepton_vision.predictions.ledger import Ledger
 from lepton_vision.types import Progress, Split, short_repr
 
-_ALONE = Scope()
+_DEFAULTS = EvaluationOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +58,12 @@ def evaluate_bundle(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
     title: str | None = None,
-    scope: Scope = _ALONE,
+    options: EvaluationOptions = _DEFAULTS,
 ) -> SplitResult:
     """Predict one split, evaluate at the bundle's operating point, and write figures, predictions, page and card.
 
     Masks are evaluated where the model predicts them and rows have true ones; their files and page lie in
-    ``out/masks``. ``scope`` asks for subgroups and comparison with another site, names the run whose ledger notes a
+    ``out/masks``. ``options`` asks for subgroups and comparison with another site, names the run whose ledger notes a
     look at the test split, and holds what a human answered about the study.
 
     Raises:
@@ -75,17 +75,17 @@ def evaluate_bundle(
     part = manifest.subset(split)
     if len(part) == 0:
         raise ManifestError(f"Expected rows in the {split} split. Received: none.", key="split")
-    warn_of_key(manifest, {} if scope.is_external else bundle.provenance)
-    scope = replace(scope, run_dir=scope.run_dir or Path(out))
+    warn_of_key(manifest, {} if options.is_external else bundle.provenance)
+    options = replace(options, run_dir=options.run_dir or Path(out))
     how: dict[str, Any] = {"title": title, "device": device, "progress": progress}
     with ExitStack() as looks, new_results(out) as stage:  # a look is noted once the results have their place
         result: SplitResult | None = None
         if bundle.targets:
-            how_seen: dict[str, Any] = {"scope": scope, "cache_dir": cache_dir, "looks": looks}
+            how_seen: dict[str, Any] = {"options": options, "cache_dir": cache_dir, "looks": looks}
             found = evaluate_classes(bundle, manifest, part, out=stage, **how_seen, **how)
             result = SplitResult(found[1], found[0])
         if bundle.gives_masks and (result is None or part.frame["mask_values"].notna().any()):
-            facts = looks.enter_context(_looking(result, bundle, part, scope=scope))
+            facts = looks.enter_context(_looking(result, bundle, part, options=options))
             masks, page = evaluate_mask_parts([(bundle, part)], out=stage / "masks", split=split, facts=facts, **how)
             whole = SplitResult(page) if result is None else result
             result = replace(whole, masks=masks, mask_report=page)
@@ -95,7 +95,7 @@ def evaluate_bundle(
 
 
 def _looking(
-    result: SplitResult | None, bundle: Bundle, part: Manifest, *, scope: Scope
+    result: SplitResult | None, bundle: Bundle, part: Manifest, *, options: EvaluationOptions
 ) -> AbstractContextManager[dict[str, Any]]:
     """Number of looks at the split: as counted with the classes, or with masks alone, once they are written."""
     if result is not None and result.evaluation is not None:
@@ -104,5 +104,5 @@ def _looking(
     if part.frame["split"].iloc[0] != "test" or bundle.config.segmentation is None:
         return nullcontext({})
     figures = {"masks": list(bundle.config.segmentation.names)}
-    ledger = Ledger(Path(scope.run_dir or "."), part.fingerprint, scope.command, id_key=part.id_key)
+    ledger = Ledger(Path(options.run_dir or "."), part.fingerprint, options.command, id_key=part.id_key)
     return ledger.look(bundle.bundle_id, figures)

@@ -17,7 +17,7 @@ from lepton_vision.manifest.series import scan_settings
 from lepton_vision.models import Bundle
 from lepton_vision.pipeline.case_points import stated_point as stated_point
 from lepton_vision.pipeline.classes import (
-    Scope,
+    EvaluationOptions,
     check_test,
 )
 from lepton_vision.pipeline.evaluation import SplitResult, evaluate_bundle
@@ -76,6 +76,6 @@ def run_study(
         how: dict[str, Any] = {"device": device, "cache_dir": cache_dir, "progress": progress}
         bundle = fit(config, manifest, run_dir=run_dir, resume=resume, **how)
         trained = Manifest.load(run_dir / "manifest.parquet")
-        scope, out = Scope(run_dir=run_dir, command="run"), run_dir / "evaluation"
-        result = evaluate_bundle(bundle, trained, split="test", out=out, title=title, scope=scope, **how)
+        options, out = EvaluationOptions(run_dir=run_dir, command="run"), run_dir / "evaluation"
+        result = evaluate_bundle(bundle, trained, split="test", out=out, title=title, options=options, **how)
         return StudyResult(bundle, run_dir / "bundle", result, time.perf_counter() - started)

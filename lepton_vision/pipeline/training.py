@@ -25,7 +25,7 @@ from lepton_vision.models.bundle_files import is_bundle
 from lepton_vision.models.device import choose_device, choose_precision
 from lepton_vision.models.troubles import explain_troubles
 from lepton_vision.pipeline.case_points import stated_point as stated_point
-from lepton_vision.pipeline.choices import pooled_features, settle
+from lepton_vision.pipeline.choices import choose_on_validation, pooled_features
 from lepton_vision.pipeline.classes import subgroup_columns, validation_rows
 from lepton_vision.pipeline.prepare import cache_folder, with_kinds, with_repairs, with_targets
 from lepton_vision.pipeline.validation import make_validator
@@ -185,7 +185,7 @@ def _fit_held(
     try:
         pooled = partial(pooled_features, config, fixed, train_loader, val_loader, chosen)
         how: dict[str, Any] = {"device": device, "cache_dir": cache_dir, "pooled": pooled, "progress": progress}
-        bundle = settle(bundle, parts.val, train=parts.train, stated=stated, **how)
+        bundle = choose_on_validation(bundle, parts.val, train=parts.train, stated=stated, **how)
     except BaseException:  # the weights outlive a wish that cannot be fulfilled; another can be chosen for them
         if main and not (was_finished and is_bundle(run_dir / "bundle")):
             bundle.save(run_dir / "bundle")

@@ -25,7 +25,7 @@ _NAMES = {
     "write": "Write study",
     "scan": "Scan",
     "train": "Train",
-    "settle": "Calibrate",
+    "choose": "Calibrate",
     "predict": "Predict",
     "evaluate": "Evaluate",
     "score": "Score",

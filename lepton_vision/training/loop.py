@@ -29,7 +29,7 @@ from lepton_vision.training.memory import explain_full_memory
 from lepton_vision.training.monitor import MONITORS, is_kept, monitored, never_defined
 from lepton_vision.training.optim import WeightAverage, check_frozen, frozen_stages, make_optimizer
 from lepton_vision.training.own_parts import OwnParts, make_own_optimizer, peak_rate, wants_stop
-from lepton_vision.training.run import FitResult, Run, Taken
+from lepton_vision.training.run import FitResult, Run, UnreadStep
 from lepton_vision.training.runlog import RunFolder, hold_run
 from lepton_vision.training.step import Stepper, seed_step, take_step
 from lepton_vision.types.held import Held
@@ -232,21 +232,21 @@ def _train_epoch(run: Run) -> None:
     run.loader.sampler.set_epoch(position.epoch)
     run.loader.sampler.start_at(position.samples)
     reads_each_step = stepper.world.device.type == "cpu" or train.checkpoint_seconds == 0
-    unread: list[Taken] = []
+    unread: list[UnreadStep] = []
     run.restart_clock()
     for batches in _groups(run):
         seed_step(train, epoch=position.epoch, step=position.step, rank=stepper.world.rank)
         rate = run.rate(run.updates)
         loss, norm = take_step(stepper, batches, forward=forward, rate=rate)
         images = sum(len(batch.images) for batch in batches)
-        unread.append(Taken(position.step, images, rate, loss, norm))
+        unread.append(UnreadStep(position.step, images, rate, loss, norm))
         position.step += 1
         position.samples += images
         if reads_each_step or len(unread) == _STEPS_BETWEEN_READS:
             _read(run, unread)
-            _heed(run)
+            _save_or_stop(run)
     _read(run, unread)
-    _heed(run)
+    _save_or_stop(run)
 
 
 def _groups(run: Run) -> Iterator[list[Batch]]:
@@ -264,7 +264,7 @@ def _groups(run: Run) -> Iterator[list[Batch]]:
         yield group
 
 
-def _read(run: Run, unread: list[Taken]) -> None:
+def _read(run: Run, unread: list[UnreadStep]) -> None:
     """Fetch losses from the device, refuse what is not finite, and report.
 
     Raises:
@@ -273,18 +273,18 @@ def _read(run: Run, unread: list[Taken]) -> None:
     if not unread:
         return
     position, scaler = run.position, run.stepper.scaler
-    own = torch.stack([torch.stack((taken.loss, taken.norm)) for taken in unread])
+    own = torch.stack([torch.stack((step.loss, step.norm)) for step in unread])
     figures = run.stepper.world.mean(own).tolist()  # so that all processes see the same, and decide alike
-    for taken, (loss, norm) in zip(unread, figures, strict=True):
+    for step, (loss, norm) in zip(unread, figures, strict=True):
         if math.isfinite(loss) and math.isfinite(norm):
-            position.loss_sum += loss * taken.images
-            position.images += taken.images
+            position.loss_sum += loss * step.images
+            position.images += step.images
         elif scaler is not None and scaler.get_scale() >= _SMALLEST_SCALE:
             position.skipped += 1
         else:
             raise TrainingError(
                 f"The {'gradient' if math.isfinite(loss) else 'loss'} is not finite in epoch {position.epoch} "
-                f"(from 0), step {taken.step}, at learning rate {taken.rate:.3g}. Lower train.lr, set "
+                f"(from 0), step {step.step}, at learning rate {step.rate:.3g}. Lower train.lr, set "
                 "train.clip_norm, or train in fp32 (train.precision=fp32), in a new run folder. The last checkpoint "
                 "holds the state before."
             )
@@ -303,7 +303,7 @@ def _read(run: Run, unread: list[Taken]) -> None:
     unread.clear()
 
 
-def _heed(run: Run) -> None:
+def _save_or_stop(run: Run) -> None:
     """Write a checkpoint when it is time; stop where the user asked for it in any process.
 
     Raises:
@@ -343,7 +343,7 @@ def _finish_epoch(run: Run, validate: Validate, *, logs: Iterable[Log]) -> None:
     position.is_finished = is_stopped or position.epoch == train.epochs
     if position.is_finished:
         run.save()
-    _heed(run)
+    _save_or_stop(run)
 
 
 def _validated(run: Run, validate: Validate) -> dict[str, float]:

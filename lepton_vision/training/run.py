@@ -52,7 +52,7 @@ class FitResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class UnreadStep:
     """A step whose figures are still on the device."""
 
     step: int

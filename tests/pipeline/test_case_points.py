@@ -19,7 +19,7 @@ from lepton_vision.inference import predict
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
 from lepton_vision.pipeline import evaluate_bundle, fit
-from lepton_vision.pipeline.classes import Scope
+from lepton_vision.pipeline.classes import EvaluationOptions
 from lepton_vision.pipeline.folds import cross_validate
 from lepton_vision.predictions import Predictions
 from lepton_vision.types import Target
@@ -76,14 +76,14 @@ def test_another_unit_is_chosen_on_validation_when_asked_for(
     trained: tuple[Bundle, Manifest, Path], tmp_path: Path
 ) -> None:
     bundle, manifest, _ = trained
-    settings = bundle.config.override("evaluation.aggregation=max").evaluation
-    found = evaluate_bundle(bundle, manifest, split="test", out=tmp_path, scope=Scope(settings=settings)).evaluation
+    options = EvaluationOptions(settings=bundle.config.override("evaluation.aggregation=max").evaluation)
+    found = evaluate_bundle(bundle, manifest, split="test", out=tmp_path, options=options).evaluation
     cases = aggregate(predict(bundle, manifest.subset("test")), unit="patient", method="max")
     expected = roc_auc_score(cases.y_true["label"], cases.y_prob["label"])
     assert found.figures["label"]["auroc"].value == pytest.approx(expected)
     assert found.operating_point.chosen_on == "val"
     with pytest.raises(ConfigError, match="no operating point for the unit 'patient' with 'max'"):
-        evaluate_bundle(bundle, manifest.subset("test"), split="test", out=tmp_path, scope=Scope(settings=settings))
+        evaluate_bundle(bundle, manifest.subset("test"), split="test", out=tmp_path, options=options)
 
 
 def test_the_command_takes_unit_and_aggregate(trained: tuple[Bundle, Manifest, Path], tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
 from lepton_vision.models.resnet import ResNet
 from lepton_vision.pipeline import evaluate_bundle, fit
-from lepton_vision.pipeline.choices import settle
-from lepton_vision.pipeline.classes import Scope
+from lepton_vision.pipeline.choices import choose_on_validation
+from lepton_vision.pipeline.classes import EvaluationOptions
 from lepton_vision.reporting import write_report
 from lepton_vision.scoring import score
 
@@ -97,11 +97,11 @@ def test_after_the_last_epoch_each_row_is_seen_once_or_not_at_all(
     bundle = fit(config, manifest, run_dir=tmp_path / "run", device="cpu", progress=lambda *row: told.append(row))
     epoch = 48 + 32  # training, then validation
     assert sum(counts) == (epoch if is_probe else epoch + 32 + 48)
-    assert is_probe or ("settle", 32, 32, "validation") in told
+    assert is_probe or ("choose", 32, 32, "validation") in told
     before = predict(replace(bundle, calibrators={}), manifest.subset("val"), device="cpu")
     expected = fit_calibrators(before, method="isotonic")["label"]
     assert bundle.calibrators["label"] == expected
-    again = settle(
+    again = choose_on_validation(
         replace(bundle, calibrators={}), manifest.subset("val"), train=manifest.subset("train"), device="cpu"
     )
     np.testing.assert_array_equal(bundle.novelty.reference, again.novelty.reference)
@@ -122,7 +122,9 @@ def test_what_validation_chose_is_in_the_bundle(trained: Trained) -> None:
     assert bundle.calibrators["label"].method == "isotonic"
     assert bundle.temperatures == {}
     assert bundle.set_rules["label"][0].n_patients == (16, 16)
-    again = settle(bundle.with_calibrators({}), trained.manifest.subset("val"), train=trained.manifest.subset("train"))
+    again = choose_on_validation(
+        bundle.with_calibrators({}), trained.manifest.subset("val"), train=trained.manifest.subset("train")
+    )
     assert again.bundle_id == bundle.bundle_id
 
 
@@ -143,14 +145,14 @@ def test_predicting_and_scoring_give_the_same_calibrated_probabilities(trained: 
 
 
 def test_every_look_at_test_is_counted_and_written(trained: Trained, tmp_path: Path) -> None:
-    scope = Scope(run_dir=tmp_path / "run")
+    options = EvaluationOptions(run_dir=tmp_path / "run")
     (tmp_path / "run").mkdir()
     counts = []
     for _ in range(2):
-        found = evaluate_bundle(trained.bundle, trained.manifest, split="test", out=tmp_path / "out", scope=scope)
+        found = evaluate_bundle(trained.bundle, trained.manifest, split="test", out=tmp_path / "out", options=options)
         counts.append(found.evaluation.provenance["test_looks"])
     assert counts == [1, 2]
-    val = evaluate_bundle(trained.bundle, trained.manifest, split="val", out=tmp_path / "val", scope=scope)
+    val = evaluate_bundle(trained.bundle, trained.manifest, split="val", out=tmp_path / "val", options=options)
     assert "test_looks" not in val.evaluation.provenance
     lines = [json.loads(line) for line in (tmp_path / "run" / "ledger.jsonl").read_text().splitlines()]
     assert [line["bundle_id"] for line in lines] == [trained.bundle.bundle_id] * 2
@@ -167,9 +169,9 @@ def test_a_result_that_cannot_be_written_is_no_look(
         raise ReportError("The disk is full.")
 
     monkeypatch.setattr("lepton_vision.pipeline.classes.write_results", full)
-    scope = Scope(run_dir=tmp_path)
+    options = EvaluationOptions(run_dir=tmp_path)
     with pytest.raises(ReportError):
-        evaluate_bundle(trained.bundle, trained.manifest, split="test", out=tmp_path / "out", scope=scope)
+        evaluate_bundle(trained.bundle, trained.manifest, split="test", out=tmp_path / "out", options=options)
     assert not (tmp_path / "ledger.jsonl").exists()
 
 
@@ -179,8 +181,8 @@ def test_without_a_run_the_ledger_lies_beside_the_figures_and_no_folder_stops_it
     found = evaluate_bundle(trained.bundle, trained.manifest, split="test", out=tmp_path / "out")
     assert (tmp_path / "out" / "ledger.jsonl").exists()
     assert found.evaluation.provenance["test_looks"] == 1
-    barred = Scope(run_dir=tmp_path / "gone")
-    found = evaluate_bundle(trained.bundle, trained.manifest, split="test", out=tmp_path / "b", scope=barred)
+    barred = EvaluationOptions(run_dir=tmp_path / "gone")
+    found = evaluate_bundle(trained.bundle, trained.manifest, split="test", out=tmp_path / "b", options=barred)
     assert "not written" in found.evaluation.provenance["ledger"]
     assert found.report.exists()
 
@@ -190,7 +192,11 @@ def test_ways_round_the_ledger_are_in_it_too(trained: Trained, tmp_path: Path) -
     study = tmp_path / "run"
     study.mkdir()
     evaluate_bundle(
-        trained.bundle, trained.manifest, split="test", out=study / "evaluation", scope=Scope(run_dir=study)
+        trained.bundle,
+        trained.manifest,
+        split="test",
+        out=study / "evaluation",
+        options=EvaluationOptions(run_dir=study),
     )
     found = run("evaluate", "--predictions", study / "evaluation" / "predictions.csv", "--out", tmp_path / "elsewhere")
     assert found["n"] == 32
@@ -294,15 +300,15 @@ def test_a_wish_that_cannot_be_fulfilled_costs_no_training(
     def contrary(bundle: Bundle, val: Manifest, **more: Any) -> Bundle:
         """Settle where no negative sample is cleared: every image stands there twice, once with each label."""
         both = pd.concat([val.frame.assign(label=k, image_id=val.frame["image_id"] + str(k)) for k in (0, 1)])
-        return settle(bundle, replace(val, frame=both), **(more | {"cache_dir": None}))
+        return choose_on_validation(bundle, replace(val, frame=both), **(more | {"cache_dir": None}))
 
-    monkeypatch.setattr("lepton_vision.pipeline.training.settle", contrary)
+    monkeypatch.setattr("lepton_vision.pipeline.training.choose_on_validation", contrary)
     wish = CONFIG.override("evaluation.criterion=ppv", "evaluation.min_ppv=1.0", "train.epochs=1")
     with pytest.raises(EvaluationError, match=r"No threshold of 'label' fulfils PPV >= 1 .* reached: 0\.5"):
         fit(wish, trained.manifest, run_dir=tmp_path / "run")
     kept = Bundle.load(tmp_path / "run" / "bundle")
     assert kept.operating_point is None
-    settled = settle(
+    settled = choose_on_validation(
         replace(kept, config=CONFIG), trained.manifest.subset("val"), train=trained.manifest.subset("train")
     )
     assert settled.operating_point is not None

@@ -19,7 +19,7 @@ from lepton_vision.inference import predict
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
 from lepton_vision.pipeline import evaluate_bundle, fit, run_study
-from lepton_vision.pipeline.classes import Scope
+from lepton_vision.pipeline.classes import EvaluationOptions
 from lepton_vision.pipeline.folds import run_seeds
 from lepton_vision.pipeline.prepare import with_targets
 from lepton_vision.readers.identity import key_check
@@ -108,7 +108,9 @@ def test_a_bundle_is_chosen_on_validation_and_judged_on_test(manifest: Manifest,
 def test_what_an_evaluation_leaves_names_no_place_and_keeps_answers(manifest: Manifest, tmp_path: Path) -> None:
     bundle = fit(CONFIG, manifest, run_dir=tmp_path / "run")
     out = tmp_path / "out"
-    evaluate_bundle(bundle, manifest, split="test", out=out, scope=Scope(about={"intended_use": "Only to test."}))
+    evaluate_bundle(
+        bundle, manifest, split="test", out=out, options=EvaluationOptions(about={"intended_use": "Only to test."})
+    )
     documents = ("model_card.md", "checklist_claim_2024.md", "checklist_tripod_ai.md")
     assert sorted(path.name for path in out.iterdir()) == sorted(
         ["predictions.csv", "predictions.csv.json", "figures.json", "report.html", "ledger.jsonl", *documents]
@@ -132,9 +134,9 @@ def test_a_manifest_of_another_key_is_told_where_its_bundle_is_judged_and_refuse
         counts = {"train": 48, "val": 24, "test": 24}
         (tmp_path / "again").mkdir()
         other = planted_squares(tmp_path / "again", counts=counts, side=16, brighter=100)
-    for scope, is_told in ((Scope(), True), (Scope(is_external=True), False)):
+    for options, is_told in ((EvaluationOptions(), True), (EvaluationOptions(is_external=True), False)):
         caplog.clear()
-        found = evaluate_bundle(bundle, other, split="test", out=tmp_path / "out", scope=scope)
+        found = evaluate_bundle(bundle, other, split="test", out=tmp_path / "out", options=options)
         assert found.evaluation is not None
         assert ("another key than those of the bundle's training" in caplog.text) is is_told
     with pytest.raises(ConfigError, match=r"other data.*LEPTON_VISION_ID_KEY"):
@@ -198,7 +200,7 @@ def test_a_wish_that_cannot_be_fulfilled_leaves_the_bundle_of_a_finished_run(
     def refuse(*arguments: object, **settings: object) -> None:
         raise EvaluationError("Expected a criterion that can be fulfilled.")
 
-    monkeypatch.setattr("lepton_vision.pipeline.training.settle", refuse)
+    monkeypatch.setattr("lepton_vision.pipeline.training.choose_on_validation", refuse)
     with pytest.raises(EvaluationError):
         fit(CONFIG.override("evaluation.criterion=youden"), manifest, run_dir=tmp_path, resume=True)
     assert content(tmp_path) == before
