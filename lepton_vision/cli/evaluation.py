@@ -133,7 +133,7 @@ def _evaluate_masks(
     from lepton_vision.evaluation.masks.table import evaluate_mask_table, parse_structures
     from lepton_vision.files import new_results
     from lepton_vision.pipeline.masks import plain_figures
-    from lepton_vision.reporting.masks.table import write_table_report
+    from lepton_vision.reporting.masks.table import write_mask_table_report
 
     with new_results(out) as stage:
         evaluation = evaluate_mask_table(
@@ -147,7 +147,7 @@ def _evaluate_masks(
             config=settings,
             progress=lambda done, total: console.progress("evaluate", done, total, ""),
         )
-        report = out / write_table_report(evaluation, table, stage / "report.html").name
+        report = out / write_mask_table_report(evaluation, table, stage / "report.html").name
     plain = plain_figures(evaluation)
     files = {"figures": str(out / "figures.json"), "cases": str(out / "cases.csv"), "report": str(report)}
     return {**next(iter(plain["structures"].values())), **plain, **files}

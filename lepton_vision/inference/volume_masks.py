@@ -27,9 +27,9 @@ from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import read_image, require_image
 from lepton_vision.readers.mask import LabelMap
 from lepton_vision.transforms.grid import Grid, grid_of, preprocess_view, restore_mask, restore_share
+from lepton_vision.transforms.laterality import has_side_words
 from lepton_vision.transforms.preprocess import UInt16Pixels, to_input
 from lepton_vision.transforms.rows import RowTable
-from lepton_vision.transforms.sides import names_sides
 from lepton_vision.transforms.slabs import restore_slice_mask, unfit_share
 from lepton_vision.types import Image, Pixels, SampleAddress
 
@@ -73,7 +73,7 @@ class VolumeSegmenter:
         self.config: Config = bundle.config
         if mirrored is None:
             mirrored = (LEFT_RIGHT,) if self.config.volume is not None and self.config.volume.mirrored else ()
-        if LEFT_RIGHT in mirrored and names_sides(segmentation.names):
+        if LEFT_RIGHT in mirrored and has_side_words(segmentation.names):
             raise ConfigError(
                 f"Left and right must not be exchanged: structures tell them apart ({', '.join(segmentation.names)}). "
                 "Turn volume.mirrored off.",

@@ -177,7 +177,9 @@ def evaluate_classes(
         columns=_aligned(columns, part, predictions),
         site=site,
     )
-    facts = looks.enter_context(_looking(evaluation, predictions, options=options, manifest=manifest, out=Path(out)))
+    facts = looks.enter_context(
+        _recording_look(evaluation, predictions, options=options, manifest=manifest, out=Path(out))
+    )
     evaluation = replace(evaluation, provenance={**evaluation.provenance, **facts})
     report = write_results(
         evaluation,
@@ -192,7 +194,7 @@ def evaluate_classes(
     return evaluation, report
 
 
-def _looking(
+def _recording_look(
     evaluation: Evaluation, predictions: Predictions, *, options: EvaluationOptions, manifest: Manifest, out: Path
 ) -> AbstractContextManager[Mapping[str, Any]]:
     """Note a look at a test split once its results are written."""
@@ -202,7 +204,7 @@ def _looking(
     known: dict[str, Any] = {"makes_folder": is_own, "id_key": manifest.id_key}
     ledger = Ledger(options.run_dir or out, manifest.fingerprint, options.command, **known)
     figures, cases = names_of(evaluation.figures), predictions.cases
-    return ledger.look(predictions.bundle_id, figures, cases=cases, is_external=options.is_external)
+    return ledger.recording(predictions.bundle_id, figures, cases=cases, is_external=options.is_external)
 
 
 def _read_reference(folder: Path | None) -> Predictions | None:

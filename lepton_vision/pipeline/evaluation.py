@@ -85,7 +85,7 @@ def evaluate_bundle(
             found = evaluate_classes(bundle, manifest, part, out=stage, **how_seen, **how)
             result = SplitResult(found[1], found[0])
         if bundle.gives_masks and (result is None or part.frame["mask_values"].notna().any()):
-            facts = looks.enter_context(_looking(result, bundle, part, options=options))
+            facts = looks.enter_context(_recording_look(result, bundle, part, options=options))
             masks, page = evaluate_mask_parts([(bundle, part)], out=stage / "masks", split=split, facts=facts, **how)
             whole = SplitResult(page) if result is None else result
             result = replace(whole, masks=masks, mask_report=page)
@@ -94,7 +94,7 @@ def evaluate_bundle(
         return result.moved(stage, Path(out))
 
 
-def _looking(
+def _recording_look(
     result: SplitResult | None, bundle: Bundle, part: Manifest, *, options: EvaluationOptions
 ) -> AbstractContextManager[dict[str, Any]]:
     """Number of looks at the split: as counted with the classes, or with masks alone, once they are written."""
@@ -105,4 +105,4 @@ def _looking(
         return nullcontext({})
     figures = {"masks": list(bundle.config.segmentation.names)}
     ledger = Ledger(Path(options.run_dir or "."), part.fingerprint, options.command, id_key=part.id_key)
-    return ledger.look(bundle.bundle_id, figures)
+    return ledger.recording(bundle.bundle_id, figures)

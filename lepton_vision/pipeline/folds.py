@@ -236,7 +236,7 @@ def _cross_held(
         if held_out[0][0].gives_masks:
             if result is None:
                 names = {"masks": held_out[0][0].require_masks().names}
-                shared["facts"] = looks.enter_context(_looking(held_out, manifest, run_dir, names))
+                shared["facts"] = looks.enter_context(_recording_look(held_out, manifest, run_dir, names))
             shared |= {"out": stage / "masks", "progress": progress}
             masks, page = evaluate_mask_parts(held_out, split="test", **shared)
             whole = SplitResult(page) if result is None else result
@@ -304,13 +304,13 @@ def _pool_classes(
     }
     models = [Model(bundle, frozenset(part.frame["image_id"].astype(str))) for bundle, part in held_out]
     figures, cases = names_of(evaluation.figures), pooled.cases
-    facts = looks.enter_context(_looking(held_out, manifest, run_dir, figures, cases=cases))
+    facts = looks.enter_context(_recording_look(held_out, manifest, run_dir, figures, cases=cases))
     evaluation = replace(evaluation, provenance={**evaluation.provenance, **facts})
     report = write_results(evaluation, pooled, out, title=title, data_flow=flow, models=models, device=device)
     return SplitResult(report, evaluation), areas
 
 
-def _looking(
+def _recording_look(
     held_out: Sequence[tuple[Bundle, Manifest]],
     manifest: Manifest,
     folder: Path,
@@ -320,7 +320,9 @@ def _looking(
 ) -> AbstractContextManager[dict[str, Any]]:
     """Each cross-validation is one look at the held-out parts of its folds, noted when its results are written."""
     bundles, command = "+".join(bundle.bundle_id for bundle, _ in held_out), f"run --folds {len(held_out)}"
-    return Ledger(folder, manifest.fingerprint, command, id_key=manifest.id_key).look(bundles, figures, cases=cases)
+    return Ledger(folder, manifest.fingerprint, command, id_key=manifest.id_key).recording(
+        bundles, figures, cases=cases
+    )
 
 
 def _fold_dice(masks: SegmentationEvaluation, held_out: Sequence[tuple[Bundle, Manifest]]) -> dict[str, list[float]]:

@@ -128,7 +128,7 @@ def table_look(
     Path(out).mkdir(parents=True, exist_ok=True)
     ledger = Ledger(find_ledger(table.parent, out), "", "evaluate --predictions", id_key=predictions.id_key)
     figures, model = names_of(evaluation.figures), predictions.bundle_id or _name_of(predictions)
-    with ledger.look(model, figures, cases=predictions.cases, split=split) as looks:
+    with ledger.recording(model, figures, cases=predictions.cases, split=split) as looks:
         yield replace(evaluation, provenance={**evaluation.provenance, "cases": predictions.cases, **looks})
 
 

@@ -18,8 +18,8 @@ LEDGER = "ledger.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What is known of one look at a test split.
+class TestLook:
+    """One look at a test split: by what, at what.
 
     Attributes:
         bundle_id: of the model.
@@ -47,8 +47,8 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Looks:
-    """What the ledger says after a look.
+class LookCount:
+    """Number of looks, as the ledger counts them.
 
     Attributes:
         count: looks of this bundle at these cases until now, this one included.
@@ -66,14 +66,14 @@ class Looks:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Where looks at the predictions of a bundle are noted.
+    """Record of the looks at the predictions of a bundle.
 
     Attributes:
         folder: of the run.
         manifest: fingerprint of the manifest that was predicted.
         command: what looks.
         makes_folder: whether the folder is made where it is missing.
-        id_key: as for ``Look``.
+        id_key: as for ``TestLook``.
     """
 
     folder: Path
@@ -82,7 +82,7 @@ class Ledger:
     makes_folder: bool = False
     id_key: str = ""
 
-    def note(
+    def record(
         self,
         bundle_id: str | None,
         figures: Mapping[str, Sequence[str]],
@@ -90,12 +90,12 @@ class Ledger:
         cases: str = "",
         is_external: bool = False,
     ) -> dict[str, Any]:
-        """Note a look at a test split, ours or another site's; facts for provenance."""
-        with self.look(bundle_id, figures, cases=cases, is_external=is_external) as facts:
+        """Record a look at a test split, ours or another site's; facts for provenance."""
+        with self.recording(bundle_id, figures, cases=cases, is_external=is_external) as facts:
             return facts
 
     @contextlib.contextmanager
-    def look(
+    def recording(
         self,
         bundle_id: str | None,
         figures: Mapping[str, Sequence[str]],
@@ -104,7 +104,7 @@ class Ledger:
         is_external: bool = False,
         split: str = "test",
     ) -> Iterator[dict[str, Any]]:
-        """Give the facts of a look for provenance, and note it once its results are there: when the block has ended.
+        """Give the facts of a look for provenance, and record it once its results are there: when the block has ended.
 
         An error in the block is no look.
 
@@ -116,10 +116,10 @@ class Ledger:
             split: "test" or "unknown".
         """
         if self.makes_folder:
-            with contextlib.suppress(OSError):  # said by ``Looks``; it stops nothing
+            with contextlib.suppress(OSError):  # said by ``LookCount``; it stops nothing
                 self.folder.mkdir(parents=True, exist_ok=True)
         command = self.command + (" --external" if is_external else "")
-        look = Look(bundle_id or "another tool", self.manifest, split, command, figures, cases, self.id_key)
+        look = TestLook(bundle_id or "another tool", self.manifest, split, command, figures, cases, self.id_key)
         yield count_look(self.folder, look).to_dict()
         record_look(self.folder, look)
 
@@ -136,18 +136,18 @@ def find_ledger(*places: str | Path) -> Path:
     return Path(places[-1])
 
 
-def count_look(folder: str | Path, look: Look) -> Looks:
+def count_look(folder: str | Path, look: TestLook) -> LookCount:
     """Count with the look that is about to be noted, and say whether it can be; nothing is written."""
     path = Path(folder) / LEDGER
     before = 0
     with contextlib.suppress(OSError):
         before = _count(path, look)
-    return Looks(
+    return LookCount(
         before + 1, is_written=path.parent.is_dir() and os.access(path if path.exists() else path.parent, os.W_OK)
     )
 
 
-def record_look(folder: str | Path, look: Look) -> Looks:
+def record_look(folder: str | Path, look: TestLook) -> LookCount:
     """Append one line to ``folder/ledger.jsonl`` and count; nothing that stands there is ever changed.
 
     Two processes at once wait for each other (where the system can lock files), and each line is written in one go.
@@ -156,7 +156,7 @@ def record_look(folder: str | Path, look: Look) -> Looks:
 
     Example:
         >>> import tempfile
-        >>> look = Look("0123", "4567", "test", "evaluate", {"covid": ["auroc"]})
+        >>> look = TestLook("0123", "4567", "test", "evaluate", {"covid": ["auroc"]})
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     [record_look(folder, look).count for _ in range(2)]
         [1, 2]
@@ -170,9 +170,9 @@ def record_look(folder: str | Path, look: Look) -> Looks:
             os.fsync(descriptor)
     except OSError:
         with contextlib.suppress(OSError):
-            return Looks(_count(path, look) + 1, is_written=False)
-        return Looks(1, is_written=False)
-    return Looks(before + 1, is_written=True)
+            return LookCount(_count(path, look) + 1, is_written=False)
+        return LookCount(1, is_written=False)
+    return LookCount(before + 1, is_written=True)
 
 
 @contextlib.contextmanager
@@ -194,7 +194,7 @@ def names_of(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     return {name: list(found) for name, found in figures.items()}
 
 
-def _line(look: Look) -> bytes:
+def _line(look: TestLook) -> bytes:
     facts = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "bundle_id": look.bundle_id,
@@ -208,8 +208,8 @@ def _line(look: Look) -> bytes:
     return json.dumps(facts, separators=(",", ":")).encode() + b"\n"
 
 
-def _count(path: Path, look: Look) -> int:
-    """Looks like this one that are in the ledger: by this bundle, at these cases."""
+def _count(path: Path, look: TestLook) -> int:
+    """LookCount like this one that are in the ledger: by this bundle, at these cases."""
     found = 0
     for line in path.read_bytes().splitlines():
         with contextlib.suppress(ValueError, AttributeError):
@@ -220,7 +220,7 @@ def _count(path: Path, look: Look) -> int:
     return found
 
 
-def _is_same_data(entry: Mapping[str, Any], look: Look) -> bool:
+def _is_same_data(entry: Mapping[str, Any], look: TestLook) -> bool:
     """Whether both are at the same cases; where one does not know its cases, at the same manifest, as far as known.
 
     Of ids of two keys nobody knows: then the test split of a study is one, and those of two other sites are two.

@@ -59,11 +59,11 @@ def align(first: Predictions, second: Predictions) -> Predictions:
     return second
 
 
-def note_looks(first: Predictions, second: Predictions, *, figures: Mapping[str, Sequence[str]]) -> None:
+def record_looks(first: Predictions, second: Predictions, *, figures: Mapping[str, Sequence[str]]) -> None:
     """Note a look of both models at a test split in the ledgers of their runs, where they belong to one."""
     for ledger, model in dict.fromkeys((one.test_ledger, one.bundle_id) for one in (first, second)):
         if ledger is not None:
-            replace(ledger, command="compare() in Python").note(model, figures, cases=first.cases)
+            replace(ledger, command="compare() in Python").record(model, figures, cases=first.cases)
 
 
 def _check_keys(first: Predictions, second: Predictions) -> None:

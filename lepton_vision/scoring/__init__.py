@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lepton_vision.scoring.cluster.ray import score_on_ray as score_on_ray
     from lepton_vision.scoring.dicom.report import ReportInfo as ReportInfo
     from lepton_vision.scoring.dicom.report import Statement as Statement
-    from lepton_vision.scoring.dicom.report import write_report as write_report
+    from lepton_vision.scoring.dicom.report import write_structured_report as write_structured_report
     from lepton_vision.scoring.dicom.segmentation import SegmentationInfo as SegmentationInfo
     from lepton_vision.scoring.dicom.segmentation import write_segmentation as write_segmentation
     from lepton_vision.scoring.masks.export import export_mask as export_mask
@@ -35,7 +35,7 @@ _HOMES = {
     "SegmentationInfo": "dicom.segmentation",
     "Statement": "dicom.report",
     "write_mask": "masks.files",
-    "write_report": "dicom.report",
+    "write_structured_report": "dicom.report",
     "write_segmentation": "dicom.segmentation",
 }
 __all__ = sorted(_HOMES)

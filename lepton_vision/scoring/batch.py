@@ -94,7 +94,7 @@ def score(
         mask_format: "nifti", "png" (images), "dicom" (holds patient data, see ``write_segmentation``), or "auto": NIfTI
             for volumes, PNG for images.
         reports: folder for a DICOM Structured Report of each row (each holds patient data, see
-            ``dicom_report.write_report``); not within ``output``.
+            ``dicom.report.write_structured_report``); not within ``output``.
         report_codes: by output (``covid``, ``signs_edema``), what the finding is: (value, scheme, meaning).
         heat_maps: with ``reports``, also Grad-CAM of each detected finding, as a Secondary Capture there.
         resume: keep what is there and score only the inputs that have no row yet, or have changed since (size or time

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from lepton_vision.config import SegmentationConfig
 from lepton_vision.config.sections import AugmentConfig, AugmentPreset
-from lepton_vision.transforms.sides import names_sides, tells_sides
+from lepton_vision.transforms.laterality import has_side_words, is_lateral_target
 from lepton_vision.types import Target
 
 
@@ -107,6 +107,6 @@ def may_flip(
     """
     wants_flip = PRESETS[config.preset].flip if config.flip is None else config.flip
     is_on = config.preset != "none" and config.strength > 0
-    sides = [tells_sides(target) for target in targets]
-    sides += [] if segmentation is None else [names_sides(segmentation.names)]
+    sides = [is_lateral_target(target) for target in targets]
+    sides += [] if segmentation is None else [has_side_words(segmentation.names)]
     return is_on and wants_flip and not any(sides)

@@ -8,8 +8,8 @@ from scipy import stats
 
 from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.evaluation import compare, evaluate
+from lepton_vision.evaluation.classes.binary_views import BinaryView
 from lepton_vision.evaluation.classes.decision_curve import decision_curve
-from lepton_vision.evaluation.classes.questions import Question
 from lepton_vision.evaluation.statistics.delong import auroc_covariance
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures, clopper_pearson, wilson
 from lepton_vision.evaluation.statistics.paired_tests import compare_proportions
@@ -165,6 +165,6 @@ def test_vickers_and_elkin_2006_seminal_vesicle_invasion() -> None:
     """Med Decis Making 26:565: at 10 % the model finds 65 of 87 with 225 false positives among 902 men: 0.0443."""
     truth = np.repeat([True, True, False, False], [65, 22, 225, 590])
     prob = np.repeat([0.2, 0.05, 0.2, 0.05], [65, 22, 225, 590])
-    curve = decision_curve(Question("invasion", truth, prob, np.arange(902), 902), Bootstrap(100))
+    curve = decision_curve(BinaryView("invasion", truth, prob, np.arange(902), 902), Bootstrap(100))
     place = int(np.argmin(np.abs(curve.threshold - 0.10)))
     assert round(float(curve.model.value[place]), 4) == 0.0443

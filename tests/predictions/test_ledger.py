@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lepton_vision.predictions.ledger import Ledger, Look, find_ledger, record_look
+from lepton_vision.predictions.ledger import Ledger, TestLook, find_ledger, record_look
 
-LOOK = Look("0123", "4567", "test", "evaluate", {"covid": ["auroc", "sensitivity"]})
+LOOK = TestLook("0123", "4567", "test", "evaluate", {"covid": ["auroc", "sensitivity"]})
 
 
 def test_a_look_is_a_line_with_its_facts(tmp_path: Path) -> None:
@@ -56,13 +56,13 @@ def test_the_same_cases_are_the_same_data_whatever_manifest_holds_them(tmp_path:
 
 def test_a_look_is_noted_once_its_results_are_there(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, "4567", "evaluate")
-    with pytest.raises(FileNotFoundError), ledger.look("0123", {}):
+    with pytest.raises(FileNotFoundError), ledger.recording("0123", {}):
         (tmp_path / "no results").read_text()
     assert not (tmp_path / "ledger.jsonl").exists()
-    with ledger.look("0123", {}) as facts:
+    with ledger.recording("0123", {}) as facts:
         assert facts == {"test_looks": 1}
         assert not (tmp_path / "ledger.jsonl").exists()
-    assert ledger.note("0123", {}) == {"test_looks": 2}
+    assert ledger.record("0123", {}) == {"test_looks": 2}
 
 
 def test_a_torn_line_is_left_alone_and_the_next_one_is_whole(tmp_path: Path) -> None:
@@ -79,9 +79,9 @@ def test_a_torn_line_is_left_alone_and_the_next_one_is_whole(tmp_path: Path) -> 
 
 def test_eight_processes_at_once_lose_no_line_and_count_each_once(tmp_path: Path) -> None:
     code = (
-        "import sys; from lepton_vision.predictions.ledger import Look, record_look\n"
+        "import sys; from lepton_vision.predictions.ledger import TestLook, record_look\n"
         "for k in range(25): print(record_look(sys.argv[1], "
-        "Look('b', 'm', 'test', 'evaluate', {'t': ['x' * 3000]})).count)"
+        "TestLook('b', 'm', 'test', 'evaluate', {'t': ['x' * 3000]})).count)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(8)]

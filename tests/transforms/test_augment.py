@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from lepton_vision.config.sections import AugmentConfig, PreprocessConfig
 from lepton_vision.transforms import changes
 from lepton_vision.transforms.augment import Augment, _draw_holes, _draw_warp, build_augment
+from lepton_vision.transforms.laterality import has_side_words, is_lateral_target
 from lepton_vision.transforms.presets import PRESETS
-from lepton_vision.transforms.sides import names_sides, tells_sides
 from lepton_vision.types import Target
 
 PLAIN = Target("tumour", "binary", ("absent", "present"))
@@ -271,7 +271,7 @@ def test_presets_mirror_only_what_looks_alike_from_both_sides(preset: str, flips
     ],
 )
 def test_which_targets_tell_sides(target: Target, expected: bool) -> None:
-    assert tells_sides(target) is expected
+    assert is_lateral_target(target) is expected
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_which_targets_tell_sides(target: Target, expected: bool) -> None:
     ],
 )
 def test_words_for_sides(names: tuple[str, ...]) -> None:
-    assert names_sides(names)
+    assert has_side_words(names)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_words_for_sides(names: tuple[str, ...]) -> None:
     ],
 )
 def test_words_that_only_look_like_sides(names: tuple[str, ...]) -> None:
-    assert not names_sides(names)
+    assert not has_side_words(names)
 
 
 def test_what_comes_in_from_outside_is_black() -> None:

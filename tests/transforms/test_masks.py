@@ -18,9 +18,9 @@ from lepton_vision.errors import ConfigError, LabelError, ReadError
 from lepton_vision.manifest import Manifest
 from lepton_vision.transforms import make_loader
 from lepton_vision.transforms.augment import build_augment
+from lepton_vision.transforms.laterality import has_side_words
 from lepton_vision.transforms.masks import fit_mask, overlap_counts, restore_mask, to_structures
 from lepton_vision.transforms.preprocess import LEVELS, preprocess_image
-from lepton_vision.transforms.sides import names_sides
 from lepton_vision.types import UNKNOWN, Image
 
 TWO = SegmentationConfig(structures={"a": (1,), "b": (2, 5)})
@@ -141,7 +141,7 @@ def test_structures_that_tell_sides_are_not_flipped() -> None:
     kidneys = SegmentationConfig(structures={"kidney_L": (1,), "kidney_R": (2,)})
     assert build_augment(AugmentConfig(preset="mr"), targets=(), segmentation=TWO).flips
     assert not build_augment(AugmentConfig(preset="mr"), targets=(), segmentation=kidneys).flips
-    assert not names_sides(("anterior", "posterior"))
+    assert not has_side_words(("anterior", "posterior"))
 
 
 def test_overlap_is_what_a_loop_counts() -> None:

@@ -87,17 +87,17 @@ def fit_calibrators(
     refuse_test(predictions, what="A calibration")
     if method not in ("platt", "isotonic"):
         raise EvaluationError(f"Expected the method platt or isotonic. Received: {method!r}.", key="calibration")
-    questions = {target.name: list(_questions(predictions, target)) for target in predictions.targets}
-    missing = [one for asked in questions.values() for one in asked if not one.has_both]
-    if len(missing) == sum(map(len, questions.values())):
+    samples = {target.name: list(_binary_samples(predictions, target)) for target in predictions.targets}
+    missing = [one for asked in samples.values() for one in asked if not one.has_both]
+    if len(missing) == sum(map(len, samples.values())):
         raise missing[0].problem()
     for one in missing:
         _LOGGER.warning("The probabilities of %r are not calibrated: %s", one.name, _LACKING)
-    return {name: Calibrator(method, tuple(one.fit(method) for one in asked)) for name, asked in questions.items()}
+    return {name: Calibrator(method, tuple(one.fit(method) for one in asked)) for name, asked in samples.items()}
 
 
 @dataclass(frozen=True, eq=False)
-class _Question:
+class _BinarySamples:
     """Labelled samples of one class, 0 and 1, with their probabilities."""
 
     name: str
@@ -124,14 +124,14 @@ class _Question:
         return _isotonic(self.truth, self.prob) if self.has_both else Isotonic((0.0, 1.0), (0.0, 1.0))
 
 
-def _questions(predictions: Predictions, target: Target) -> Iterator[_Question]:
+def _binary_samples(predictions: Predictions, target: Target) -> Iterator[_BinarySamples]:
     truth, prob = predictions.y_true[target.name], predictions.y_prob[target.name].reshape(-1, target.outputs)
     if target.is_exclusive:
         truth = np.where(np.isnan(truth)[:, None], np.nan, truth[:, None] == np.arange(target.outputs))
     names = (target.name,) if target.kind == "binary" else tuple(f"{target.name}/{c}" for c in target.classes)
     for name, labels, values in zip(names, truth.reshape(prob.shape).T, prob.T, strict=True):
         known = ~np.isnan(labels)
-        yield _Question(name, labels[known], values[known])
+        yield _BinarySamples(name, labels[known], values[known])
 
 
 def _platt(truth: FloatArray, prob: FloatArray) -> Platt:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from lepton_vision.evaluation.classes.analyses import Abstention, Referral
+from lepton_vision.evaluation.classes.binary_views import BinaryView, band_of, binary_views, grouped_sums
 from lepton_vision.evaluation.classes.curves import equal_mass_bins
-from lepton_vision.evaluation.classes.questions import Question, band_of, grouped_sums, questions_of
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures, patient_units
 from lepton_vision.evaluation.statistics.ranking import BoolArray, IntArray, ratio
 from lepton_vision.predictions.calibration import logits
@@ -41,7 +41,7 @@ def abstentions(
         is_wrong = (prob.argmax(axis=1) != truth) if part.n else np.zeros(0, dtype=np.bool_)
         kept = _Measures(is_wrong, prob.max(axis=1, initial=0.0), unit=unit, units=units)
         return (_abstention("", kept, bootstrap),)
-    several = zip(questions_of(predictions, target), thresholds, strict=True)
+    several = zip(binary_views(predictions, target), thresholds, strict=True)
     return tuple(
         _abstention(one.class_name, _decided(one, threshold), bootstrap)
         for one, threshold in several
@@ -49,10 +49,10 @@ def abstentions(
     )
 
 
-def _decided(question: Question, threshold: float) -> _Measures:
-    is_wrong = are_called(question.prob, threshold) != question.is_positive
-    distance = np.abs(logits(question.prob) - logits(np.array(threshold)))
-    return _Measures(is_wrong, distance, unit=question.unit, units=question.units)
+def _decided(view: BinaryView, threshold: float) -> _Measures:
+    is_wrong = are_called(view.prob, threshold) != view.is_positive
+    distance = np.abs(logits(view.prob) - logits(np.array(threshold)))
+    return _Measures(is_wrong, distance, unit=view.unit, units=view.units)
 
 
 def _abstention(class_name: str, measures: _Measures, bootstrap: Bootstrap) -> Abstention:

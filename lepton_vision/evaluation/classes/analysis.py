@@ -8,12 +8,12 @@ from typing import Any
 from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.evaluation.classes.abstention import abstentions
 from lepton_vision.evaluation.classes.analyses import Analyses
+from lepton_vision.evaluation.classes.binary_views import shown_views
 from lepton_vision.evaluation.classes.calibration_statistics import calibration_statistics
 from lepton_vision.evaluation.classes.conformal import conformal_sets
 from lepton_vision.evaluation.classes.decision_curve import decision_curve
 from lepton_vision.evaluation.classes.external import Site, compare_external
 from lepton_vision.evaluation.classes.many_classes import are_many
-from lepton_vision.evaluation.classes.questions import shown_questions
 from lepton_vision.evaluation.classes.subgroups import evaluate_subgroups
 from lepton_vision.evaluation.statistics.intervals import Bootstrap
 from lepton_vision.predictions.answer_sets import SetRule
@@ -43,10 +43,10 @@ def analyze(
     """
     bootstrap = Bootstrap.of(config)
     many = {t.name for t in predictions.targets if t.is_exclusive and are_many(len(t.classes), predictions.n)}
-    questions = {t.name: shown_questions(predictions, t) for t in predictions.targets}
+    views = {t.name: shown_views(predictions, t) for t in predictions.targets}
     return Analyses(
-        calibration={k: tuple(calibration_statistics(q, bootstrap) for q in asked) for k, asked in questions.items()},
-        decision_curve={k: tuple(decision_curve(q, bootstrap) for q in asked) for k, asked in questions.items()},
+        calibration={k: tuple(calibration_statistics(q, bootstrap) for q in asked) for k, asked in views.items()},
+        decision_curve={k: tuple(decision_curve(q, bootstrap) for q in asked) for k, asked in views.items()},
         abstention={
             target.name: abstentions(
                 predictions, target, thresholds=operating_point.thresholds.get(target.name, ()), bootstrap=bootstrap

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from lepton_vision.evaluation.classes.analyses import CalibrationBin, CalibrationStatistics
+from lepton_vision.evaluation.classes.binary_views import BinaryView, grouped_sums
 from lepton_vision.evaluation.classes.calibration_error import calibration_error
 from lepton_vision.evaluation.classes.curves import equal_mass_bins
-from lepton_vision.evaluation.classes.questions import Question, grouped_sums
 from lepton_vision.evaluation.statistics.calibration_curve import Groups, curve_distances
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures
 from lepton_vision.evaluation.statistics.logistic import fit_lines, fit_offsets
@@ -20,7 +20,7 @@ _LINE = ("slope", "intercept", "observed_expected")
 _BRIER = ("brier_reliability", "brier_resolution", "brier_uncertainty")
 
 
-def calibration_statistics(question: Question, bootstrap: Bootstrap) -> CalibrationStatistics:
+def calibration_statistics(view: BinaryView, bootstrap: Bootstrap) -> CalibrationStatistics:
     """Compute the calibration of one class, with intervals over patients.
 
     Lines are fitted to the log odds, of which more than 512 different ones are gathered into 512 groups of equal mass
@@ -28,52 +28,50 @@ def calibration_statistics(question: Question, bootstrap: Bootstrap) -> Calibrat
 
     Example:
         >>> unit, truth = np.arange(4), np.array([False, True, False, True])
-        >>> question = Question("sick", truth, np.array([0.25, 0.25, 0.75, 0.75]), unit, 4)
-        >>> round(calibration_statistics(question, Bootstrap(100)).figures["slope"].value, 3)
+        >>> view = BinaryView("sick", truth, np.array([0.25, 0.25, 0.75, 0.75]), unit, 4)
+        >>> round(calibration_statistics(view, Bootstrap(100)).figures["slope"].value, 3)
         0.0
     """
-    measures = _Measures(question)
+    measures = _Measures(view)
     figures = bootstrap_figures(measures, bootstrap)
     bins = tuple(
         CalibrationBin(float(predicted), figures[f"bin_{k}"]) for k, predicted in enumerate(measures.mean_prob)
     )
     own = {name: figures[name] for name in _LINE}
     own |= calibration_error(
-        question.is_positive.astype(np.float64), question.prob, unit=question.unit, confidence=bootstrap.confidence
+        view.is_positive.astype(np.float64), view.prob, unit=view.unit, confidence=bootstrap.confidence
     ).figures()
-    own |= curve_distances(measures.groups, confidence=bootstrap.confidence, lacking=question.missing())
+    own |= curve_distances(measures.groups, confidence=bootstrap.confidence, lacking=view.missing())
     own |= {name: figures[name] for name in _BRIER}
-    return CalibrationStatistics(question.class_name, question.n, int(question.is_positive.sum()), bins, own)
+    return CalibrationStatistics(view.class_name, view.n, int(view.is_positive.sum()), bins, own)
 
 
 class _Measures:
     """The figures of ``CalibrationStatistics``, and ``bin_0`` … the observed share in each bin."""
 
-    def __init__(self, question: Question) -> None:
-        self._question, self.n, self.units = question, question.n, question.units
-        truth = question.is_positive.astype(np.float64)
-        self._bin = equal_mass_bins(question.prob)
+    def __init__(self, view: BinaryView) -> None:
+        self._view, self.n, self.units = view, view.n, view.units
+        truth = view.is_positive.astype(np.float64)
+        self._bin = equal_mass_bins(view.prob)
         self._bins = int(self._bin.max(initial=-1)) + 1
-        columns = np.column_stack([np.ones(self.n), truth, question.prob])
-        self._in_bins = grouped_sums(question.unit, self._bin, units=question.units, groups=self._bins, columns=columns)
+        columns = np.column_stack([np.ones(self.n), truth, view.prob])
+        self._in_bins = grouped_sums(view.unit, self._bin, units=view.units, groups=self._bins, columns=columns)
         self.mean_prob = ratio(
-            np.bincount(self._bin, question.prob, self._bins), np.bincount(self._bin, minlength=self._bins)
+            np.bincount(self._bin, view.prob, self._bins), np.bincount(self._bin, minlength=self._bins)
         )
-        line = logits(question.prob)
+        line = logits(view.prob)
         values, group = np.unique(line, return_inverse=True)
         if values.size > GROUPS:
             group = equal_mass_bins(line, bins=GROUPS)
         self._groups = int(group.max(initial=-1)) + 1
         self._x = ratio(np.bincount(group, line, self._groups), np.bincount(group, minlength=self._groups))
-        self._in_groups = grouped_sums(
-            question.unit, group, units=question.units, groups=self._groups, columns=columns[:, :2]
-        )
+        self._in_groups = grouped_sums(view.unit, group, units=view.units, groups=self._groups, columns=columns[:, :2])
 
     @property
     def groups(self) -> Groups:
         """Samples gathered by their log odds, for a curve."""
         weight, positive = np.asarray(self._in_groups.sum(axis=0)).reshape(2, self._groups)
-        is_clustered = np.unique(self._question.unit).size < self.n
+        is_clustered = np.unique(self._view.unit).size < self.n
         return Groups(self._x, weight, positive, self._in_groups if is_clustered else None)
 
     def values(self, counts: FloatArray) -> dict[str, FloatArray]:
@@ -101,11 +99,11 @@ class _Measures:
         """Patients in a bin."""
         if not name.startswith("bin_"):
             return None
-        return int(np.unique(self._question.unit[self._bin == _number(name)]).size)
+        return int(np.unique(self._view.unit[self._bin == _number(name)]).size)
 
     def reason(self, name: str) -> str:
         """Why a figure is undefined."""
-        lacking = self._question.missing()
+        lacking = self._view.missing()
         if lacking or name != "slope":
             return lacking or "the probabilities are all 0"
         return "the probabilities are all equal, or separate the classes"

@@ -1,8 +1,8 @@
 """Figures of targets with several classes: multilabel, multiclass and ordinal.
 
-All rest on one binary question per class (one against the rest). Names: ``<figure>_<class>`` is of one class. Over the
+All rest on a binary view of each class (one against the rest). Names: ``<figure>_<class>`` is of one class. Over the
 classes, ``macro`` is the plain mean, ``weighted`` the mean weighted by how often each class is true, ``micro`` the
-figure of all (sample, class) pairs as one binary question. Where every class is true, false and called somewhere, all
+figure of all (sample, class) pairs as one binary view. Where every class is true, false and called somewhere, all
 are scikit-learn's. Elsewhere scikit-learn takes an undefined figure of a class for 0; here a class that lacks samples,
 or an operating point, is left out of the means that it would leave undefined, in every replicate alike (``caveat`` says
 so), and the PPV of a class that is there but never called leaves its mean undefined.
@@ -41,7 +41,7 @@ _DEFAULT = Extent()
 
 
 class MultilabelMeasures:
-    """Figures of K independent binary questions: each class by name, and means over the classes.
+    """Figures of K independent binary labels: each class by name, and means over the classes.
 
     A name without a class is the plain mean (macro) over the classes in ``averaged``; it is undefined where the figure
     of one of those is.
@@ -153,7 +153,7 @@ class MultilabelMeasures:
 
 
 class MulticlassMeasures:
-    """Figures of one question with K exclusive answers; the largest probability wins, the first of equal ones.
+    """Figures of K exclusive classes; the largest probability wins, the first of equal ones.
 
     ``auroc`` and ``average_precision`` are plain means of one class against the rest, ``mcc`` is Gorodkin's (Comput
     Biol Chem 28:367, 2004). Brier: sum over classes of the squared error, 0 to 2 (Brier 1950).

@@ -17,7 +17,7 @@ from lepton_vision.evaluation.classes.units import Aggregation, aggregate, count
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, patient_units
 from lepton_vision.evaluation.statistics.paired_tests import holm
 from lepton_vision.predictions.operating_point import OperatingPoint
-from lepton_vision.predictions.paired_cases import align, note_looks
+from lepton_vision.predictions.paired_cases import align, record_looks
 from lepton_vision.predictions.predictions import Predictions
 from lepton_vision.types import Figure, Target, TargetKind, short_repr
 
@@ -208,7 +208,7 @@ def compare(
     adjusted = holm({f"{t}.{name}": found[t][name].test.p_value for t, names in chosen.items() for name in names})
     is_known = np.any([pair[0].labelled(target) for target in targets], axis=0)
     if notes_look:
-        note_looks(predictions_a, predictions_b, figures=chosen)
+        record_looks(predictions_a, predictions_b, figures=chosen)
     return Comparison(
         targets,
         points,

@@ -18,8 +18,8 @@ import numpy as np
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.choices.operating_point import refuse_test
 from lepton_vision.evaluation.classes.analyses import ConformalSets
+from lepton_vision.evaluation.classes.binary_views import binary_views
 from lepton_vision.evaluation.classes.measures import unit_sums
-from lepton_vision.evaluation.classes.questions import questions_of
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures, patient_units
 from lepton_vision.evaluation.statistics.ranking import BoolArray, IntArray, ratio
 from lepton_vision.predictions.answer_sets import SetRule, answer_sets
@@ -122,7 +122,7 @@ def _answers_of(predictions: Predictions, target: Target) -> tuple[_Answers, ...
         truth = part.y_true[target.name].astype(np.intp)
         return (_Answers("", target.classes, truth=truth, prob=part.y_prob[target.name], unit=unit, units=units),)
     is_binary, found = target.kind == "binary", []
-    for one in questions_of(predictions, target):
+    for one in binary_views(predictions, target):
         prob = np.column_stack([1.0 - one.prob, one.prob])
         name, classes = ("", target.classes) if is_binary else (one.class_name, ("absent", "present"))
         truth = one.is_positive.astype(np.intp)

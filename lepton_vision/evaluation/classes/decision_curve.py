@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lepton_vision.evaluation.classes.analyses import DecisionCurve
-from lepton_vision.evaluation.classes.questions import Question, band_of, grouped_sums
+from lepton_vision.evaluation.classes.binary_views import BinaryView, band_of, grouped_sums
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures
 from lepton_vision.evaluation.statistics.ranking import ratio
 from lepton_vision.types import FloatArray
@@ -13,7 +13,7 @@ from lepton_vision.types import FloatArray
 THRESHOLDS: FloatArray = np.arange(1, 100) / 100
 
 
-def decision_curve(question: Question, bootstrap: Bootstrap) -> DecisionCurve:
+def decision_curve(view: BinaryView, bootstrap: Bootstrap) -> DecisionCurve:
     """Compute the net benefit of one class at thresholds of 1 % to 99 %, with bands over patients.
 
     A threshold probability t says how many false alarms one found case is worth: (1 - t) / t. The prevalence is that
@@ -21,25 +21,23 @@ def decision_curve(question: Question, bootstrap: Bootstrap) -> DecisionCurve:
 
     Example:
         >>> unit, truth = np.arange(4), np.array([False, False, False, True])
-        >>> curve = decision_curve(Question("sick", truth, np.array([0.1, 0.2, 0.6, 0.7]), unit, 4), Bootstrap(100))
+        >>> curve = decision_curve(BinaryView("sick", truth, np.array([0.1, 0.2, 0.6, 0.7]), unit, 4), Bootstrap(100))
         >>> curve.threshold[49], curve.model.value[49]  # one found and one false alarm among four: 1/4 - 1/4 * 1
         (np.float64(0.5), np.float64(0.0))
     """
-    figures = bootstrap_figures(_Measures(question), bootstrap)
+    figures = bootstrap_figures(_Measures(view), bootstrap)
     model, treat_all, gain = (band_of(figures, prefix) for prefix in ("model", "all", "gain"))
-    return DecisionCurve(question.class_name, question.n, THRESHOLDS, model, treat_all, gain)
+    return DecisionCurve(view.class_name, view.n, THRESHOLDS, model, treat_all, gain)
 
 
 class _Measures:
     """``model_0`` … ``all_0`` … ``gain_0`` …: net benefit at each threshold."""
 
-    def __init__(self, question: Question) -> None:
-        self._question, self.n, self.units = question, question.n, question.units
-        reached = np.searchsorted(THRESHOLDS, question.prob, side="right")  # how many thresholds are reached
-        columns = np.column_stack([question.is_positive, ~question.is_positive]).astype(np.float64)
-        self._sums = grouped_sums(
-            question.unit, reached, units=question.units, groups=THRESHOLDS.size + 1, columns=columns
-        )
+    def __init__(self, view: BinaryView) -> None:
+        self._view, self.n, self.units = view, view.n, view.units
+        reached = np.searchsorted(THRESHOLDS, view.prob, side="right")  # how many thresholds are reached
+        columns = np.column_stack([view.is_positive, ~view.is_positive]).astype(np.float64)
+        self._sums = grouped_sums(view.unit, reached, units=view.units, groups=THRESHOLDS.size + 1, columns=columns)
 
     def values(self, counts: FloatArray) -> dict[str, FloatArray]:
         """Figures by name, (R,) each."""
@@ -63,4 +61,4 @@ class _Measures:
 
     def reason(self, _name: str) -> str:
         """Why a figure is undefined."""
-        return self._question.missing()
+        return self._view.missing()

@@ -238,7 +238,7 @@ def _noted(found: Evaluation, predictions: Predictions, *, is_external: bool) ->
     ledger, model = predictions.test_ledger, found.provenance["bundle_id"]
     if ledger is None:
         return found
-    looks = ledger.note(model, names_of(found.figures), cases=predictions.cases, is_external=is_external)
+    looks = ledger.record(model, names_of(found.figures), cases=predictions.cases, is_external=is_external)
     return replace(found, provenance={**found.provenance, **looks})
 
 

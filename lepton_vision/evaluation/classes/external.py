@@ -10,10 +10,10 @@ import numpy as np
 from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.classes.analyses import External, Recalibration, Shift
+from lepton_vision.evaluation.classes.binary_views import BinaryView, shown_views
 from lepton_vision.evaluation.classes.calibration_statistics import calibration_statistics
 from lepton_vision.evaluation.classes.figures import figures_of, measures_of, same_means
 from lepton_vision.evaluation.classes.measures import unit_sums
-from lepton_vision.evaluation.classes.questions import Question, shown_questions
 from lepton_vision.evaluation.statistics.differences import difference_figure
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures
 from lepton_vision.evaluation.statistics.logistic import fit_lines
@@ -77,7 +77,7 @@ def compare_external(
             parts = [one.select(one.labelled(target)) for one in (predictions, reference)]
             shifts[target.name] = _shifts(parts, target, thresholds=thresholds, settings=settings)
     recalibration = {
-        target.name: tuple(_recalibration(one, bootstrap) for one in shown_questions(predictions, target))
+        target.name: tuple(_recalibration(one, bootstrap) for one in shown_views(predictions, target))
         for target in predictions.targets
     }
     return External(told, shifts, recalibration)
@@ -128,14 +128,14 @@ def _shifts(
     }
 
 
-def _recalibration(question: Question, bootstrap: Bootstrap) -> Recalibration:
-    calibration = calibration_statistics(question, bootstrap).figures
-    after = recalibrate(question, seed=bootstrap.seed)
+def _recalibration(view: BinaryView, bootstrap: Bootstrap) -> Recalibration:
+    calibration = calibration_statistics(view, bootstrap).figures
+    after = recalibrate(view, seed=bootstrap.seed)
     figures = {"in_the_large": calibration["intercept"], "slope": calibration["slope"]}
-    return Recalibration(question.class_name, figures | bootstrap_figures(_Gains(question, after), bootstrap))
+    return Recalibration(view.class_name, figures | bootstrap_figures(_Gains(view, after), bootstrap))
 
 
-def recalibrate(question: Question, *, seed: int = 0) -> FloatArray:
+def recalibrate(view: BinaryView, *, seed: int = 0) -> FloatArray:
     """Recalibrate each patient's probabilities with a line that was fitted to those of other patients.
 
     logit p' = a + b logit p (Cox, Biometrika 45:562, 1958), five folds of patients, those with a positive sample spread
@@ -144,32 +144,32 @@ def recalibrate(question: Question, *, seed: int = 0) -> FloatArray:
     Returns:
         (N,) float64 in [0, 1]; NaN everywhere where a line cannot be fitted.
     """
-    rng, truth = np.random.default_rng(seed), question.is_positive.astype(np.float64)
-    has_positive = np.bincount(question.unit, truth, question.units) > 0
-    shuffled = rng.permutation(question.units)
+    rng, truth = np.random.default_rng(seed), view.is_positive.astype(np.float64)
+    has_positive = np.bincount(view.unit, truth, view.units) > 0
+    shuffled = rng.permutation(view.units)
     ordered = shuffled[np.argsort(has_positive[shuffled], kind="stable")]
-    fold_of = np.empty(question.units, dtype=np.intp)
-    fold_of[ordered] = np.arange(question.units) % FOLDS
-    fold, x = fold_of[question.unit], logits(question.prob)
-    after = np.full(question.n, np.nan)
+    fold_of = np.empty(view.units, dtype=np.intp)
+    fold_of[ordered] = np.arange(view.units) % FOLDS
+    fold, x = fold_of[view.unit], logits(view.prob)
+    after = np.full(view.n, np.nan)
     for k in range(FOLDS):
         others = fold != k
         a, b = fit_lines(x[others], np.ones((1, int(others.sum()))), truth[None, others])
         after[~others] = sigmoid(a + b * x[~others])
-    return np.full(question.n, np.nan) if np.isnan(after).any() else after
+    return np.full(view.n, np.nan) if np.isnan(after).any() else after
 
 
 class _Gains:
     """Observed and expected share, and Brier score and log loss before and after."""
 
-    def __init__(self, question: Question, after: FloatArray) -> None:
-        self._question, self._after, self.n, self.units = question, after, question.n, question.units
-        truth = question.is_positive.astype(np.float64)
-        columns = [np.ones(self.n), truth, question.prob]
-        for prob in (question.prob, after):
-            chance = np.where(question.is_positive, prob, 1.0 - prob).clip(_EPS, 1.0 - _EPS)
+    def __init__(self, view: BinaryView, after: FloatArray) -> None:
+        self._view, self._after, self.n, self.units = view, after, view.n, view.units
+        truth = view.is_positive.astype(np.float64)
+        columns = [np.ones(self.n), truth, view.prob]
+        for prob in (view.prob, after):
+            chance = np.where(view.is_positive, prob, 1.0 - prob).clip(_EPS, 1.0 - _EPS)
             columns += [(prob - truth) ** 2, -np.log(chance)]
-        self._sums = unit_sums(np.column_stack(columns), question.unit, units=question.units)
+        self._sums = unit_sums(np.column_stack(columns), view.unit, units=view.units)
 
     def values(self, counts: FloatArray) -> dict[str, FloatArray]:
         """Figures by name, (R,) each."""
@@ -191,4 +191,4 @@ class _Gains:
 
     def reason(self, _name: str) -> str:
         """Why a figure is undefined."""
-        return self._question.missing() or "no line can be fitted to the other patients of each fold"
+        return self._view.missing() or "no line can be fitted to the other patients of each fold"

@@ -9,11 +9,11 @@ import numpy as np
 
 from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.errors import EvaluationError, nearest
+from lepton_vision.evaluation.classes.binary_views import binary_views
 from lepton_vision.evaluation.classes.class_measures import MulticlassMeasures, MultilabelMeasures
 from lepton_vision.evaluation.classes.many_classes import ManyClassMeasures, are_many
 from lepton_vision.evaluation.classes.measures import BinaryMeasures, Extent
 from lepton_vision.evaluation.classes.over_classes import Averaged
-from lepton_vision.evaluation.classes.questions import questions_of
 from lepton_vision.evaluation.statistics.composites import with_edges
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures, patient_units
 from lepton_vision.predictions.operating_point import OperatingPoint
@@ -144,7 +144,7 @@ def validation_figures(predictions: Predictions) -> dict[str, float]:
     found: dict[str, list[float]] = {key: [] for key in names}
     judged = left_out = 0
     for target in predictions.targets:
-        asked = questions_of(predictions, target)
+        asked = binary_views(predictions, target)
         both, labelled = (
             [one.class_name for one in asked if not one.missing()],
             [one.class_name for one in asked if one.n],

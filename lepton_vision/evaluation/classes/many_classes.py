@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from lepton_vision.evaluation.classes.exclusive import Answers, averaged_figure, figures_of_answers
 from lepton_vision.evaluation.classes.measures import unit_sums
 from lepton_vision.evaluation.classes.over_classes import AVERAGED, Averaged
-from lepton_vision.evaluation.statistics.delong import AurocQuestion, mean_auroc
+from lepton_vision.evaluation.statistics.delong import AurocSamples, mean_auroc
 from lepton_vision.evaluation.statistics.intervals import clustered_proportion
 from lepton_vision.evaluation.statistics.ranking import IntArray, Ranking, ratio
 from lepton_vision.types import Figure, FloatArray, Interval
@@ -189,8 +189,8 @@ class ManyClassMeasures:
         asked = [k for k in range(len(self._classes)) if self.averaged["auroc"][k] and 0 < self._support[k] < self.n]
         if asked:
             is_clustered = self.units < self.n
-            questions = (AurocQuestion(self._answers.label == k, self._prob[:, k], self._unit) for k in asked)
-            areas = mean_auroc(questions, count=len(asked), units=self.units)
+            samples = (AurocSamples(self._answers.label == k, self._prob[:, k], self._unit) for k in asked)
+            areas = mean_auroc(samples, count=len(asked), units=self.units)
             found["auroc"] = areas.intervals(confidence=confidence, is_clustered=is_clustered)
         for name, side in (("sensitivity", self._answers.label), ("ppv", self._answers.called)):
             order = np.argsort(side, kind="stable")

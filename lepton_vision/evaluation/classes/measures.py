@@ -14,7 +14,7 @@ import numpy as np
 from lepton_vision.evaluation.classes.calibration_error import CalibrationError, calibration_error
 from lepton_vision.evaluation.classes.curves import equal_mass_bins
 from lepton_vision.evaluation.statistics.composites import Share, at_edge, f1_interval
-from lepton_vision.evaluation.statistics.delong import AurocQuestion, auroc_covariance
+from lepton_vision.evaluation.statistics.delong import AurocSamples, auroc_covariance
 from lepton_vision.evaluation.statistics.intervals import clustered_proportion
 from lepton_vision.evaluation.statistics.ranking import BoolArray, IntArray, Ranking, ratio
 from lepton_vision.types import Figure, FloatArray, Interval
@@ -64,12 +64,12 @@ class Extent:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Figures of a binary question, in order."""
+        """Figures of a binary target, in order."""
         return BINARY_FIGURES if self.prevalence is None else (*BINARY_FIGURES, *AT_PREVALENCE)
 
 
 class BinaryMeasures:
-    """Figures of one binary question.
+    """Figures of one binary target.
 
     ``mcc`` is Matthews' correlation, ``lr_positive`` sensitivity / (1 - specificity), ``lr_negative``
     (1 - sensitivity) / specificity, ``partial_auroc`` standardised (see ``Ranking.figures``), ``ppv_at_prevalence``
@@ -271,9 +271,9 @@ class BinaryMeasures:
         return f"no interval: one class has {'one patient' if few == 1 else f'{few} patients'} only"
 
     @property
-    def question(self) -> AurocQuestion:
+    def auroc_samples(self) -> AurocSamples:
         """Truth, scores and patients, as an AUROC needs them."""
-        return AurocQuestion(self._truth > 0, self._prob, self._unit)
+        return AurocSamples(self._truth > 0, self._prob, self._unit)
 
     def _of_auroc(self, confidence: float) -> tuple[Interval, ...]:
         is_positive = self._truth > 0

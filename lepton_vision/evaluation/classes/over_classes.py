@@ -9,7 +9,7 @@ import numpy as np
 
 from lepton_vision.evaluation.classes.calibration_error import mean_error
 from lepton_vision.evaluation.classes.measures import BinaryMeasures
-from lepton_vision.evaluation.statistics.delong import AurocQuestion, mean_auroc
+from lepton_vision.evaluation.statistics.delong import AurocSamples, mean_auroc
 from lepton_vision.evaluation.statistics.ranking import BoolArray, ratio
 from lepton_vision.types import Figure, FloatArray, Interval
 
@@ -156,7 +156,7 @@ def analytic(
     """Intervals without resampling: ``auroc``, ``<figure>_micro`` and ``<figure>_<class>``."""
     found = {f"{name}_{k}": ends for k, part in parts.items() for name, ends in part.analytic(confidence).items()}
     found |= {f"{name}_micro": ends for name, ends in micro.analytic(confidence).items() if name in AVERAGED}
-    asked = [part.question for part, is_over in zip(parts.values(), averaged["auroc"], strict=True) if is_over]
+    asked = [part.auroc_samples for part, is_over in zip(parts.values(), averaged["auroc"], strict=True) if is_over]
     found["auroc"] = _of_mean_auroc(asked, confidence) if asked else ()
     return {name: ends for name, ends in found.items() if ends}
 
@@ -171,9 +171,9 @@ def calibration(
     return means | {f"{k}_{name}": figure for name, one in found.items() for k, figure in one.figures().items()}
 
 
-def _of_mean_auroc(questions: Sequence[AurocQuestion], confidence: float) -> tuple[Interval, ...]:
-    if any(one.is_positive.all() or not one.is_positive.any() for one in questions):
+def _of_mean_auroc(samples: Sequence[AurocSamples], confidence: float) -> tuple[Interval, ...]:
+    if any(one.is_positive.all() or not one.is_positive.any() for one in samples):
         return ()
-    units = max(int(one.unit.max()) for one in questions) + 1
-    is_clustered = any(np.unique(one.unit).size < one.unit.size for one in questions)
-    return mean_auroc(questions, units=units).intervals(confidence=confidence, is_clustered=is_clustered)
+    units = max(int(one.unit.max()) for one in samples) + 1
+    is_clustered = any(np.unique(one.unit).size < one.unit.size for one in samples)
+    return mean_auroc(samples, units=units).intervals(confidence=confidence, is_clustered=is_clustered)

@@ -161,7 +161,7 @@ class _PairedMeasures:
 
 
 def _questions(parts: list[Predictions], target: Target) -> Iterator[tuple[str, BoolArray, FloatArray]]:
-    """Name of the AUROC, (N,) truth and (N, 2) scores of each binary question; rows without a label are NaN scores."""
+    """Name of the AUROC, (N,) truth and (N, 2) scores of each binary view; rows without a label are NaN scores."""
     truth = parts[0].y_true[target.name]
     prob = [part.y_prob[target.name] for part in parts]
     if target.kind == "binary":

@@ -83,7 +83,7 @@ def auroc_covariance(is_positive: BoolArray, scores: FloatArray, *, unit: IntArr
     return AurocCovariance(auroc, covariance, min(int(has_first.sum()), int(has_second.sum())))
 
 
-class AurocQuestion(NamedTuple):
+class AurocSamples(NamedTuple):
     """One class against the rest: (N,) bool truth, (N,) float64 scores, (N,) int patient of each sample."""
 
     is_positive: BoolArray
@@ -91,7 +91,7 @@ class AurocQuestion(NamedTuple):
     unit: IntArray
 
 
-def mean_auroc(questions: Iterable[AurocQuestion], *, units: int, count: int | None = None) -> AurocCovariance:
+def mean_auroc(samples: Iterable[AurocSamples], *, units: int, count: int | None = None) -> AurocCovariance:
     """Estimate the variance of the plain mean of the AUROCs of several classes (macro, one against the rest).
 
     The structural components of DeLong's covariance are summed over the classes by patient before they are squared: a
@@ -100,9 +100,9 @@ def mean_auroc(questions: Iterable[AurocQuestion], *, units: int, count: int | N
     independent samples.
 
     Args:
-        questions: one for each class, each with both answers.
-        units: number of patients; ``unit`` of all questions counts the same ones.
-        count: number of questions, where they are made one at a time.
+        samples: one for each class, each with both answers.
+        units: number of patients; ``unit`` of all samples counts the same ones.
+        count: number of samples, where they are made one at a time.
 
     Returns:
         One AUROC with its variance.
@@ -112,16 +112,16 @@ def mean_auroc(questions: Iterable[AurocQuestion], *, units: int, count: int | N
 
     Example:
         >>> truth, score = np.array([False, False, True, True]), np.array([0.1, 0.4, 0.35, 0.8])
-        >>> halves = [AurocQuestion(truth, score, np.arange(4)), AurocQuestion(~truth, 1 - score, np.arange(4))]
+        >>> halves = [AurocSamples(truth, score, np.arange(4)), AurocSamples(~truth, 1 - score, np.arange(4))]
         >>> found = mean_auroc(halves, units=4)
         >>> float(found.auroc[0]), float(found.covariance[0, 0])
         (0.75, 0.125)
     """
     if count is None:
-        questions = tuple(questions)
-        count = len(questions)
+        samples = tuple(samples)
+        count = len(samples)
     areas, least, moved = [], units, np.zeros((units, 1))
-    for one in questions:
+    for one in samples:
         auroc, *sides = _components(one.is_positive, one.score[:, None], one.unit, units=units)
         for component, has_side in zip(sides[:2], sides[2:], strict=True):
             moved += np.sqrt(_spread(int(has_side.sum()))) * component / count

@@ -18,7 +18,7 @@ from lepton_vision.reporting.classes.explorer import Explorer, make_explorers
 from lepton_vision.reporting.classes.forest import forest_groups
 from lepton_vision.reporting.classes.gallery_view import Gallery, make_galleries
 from lepton_vision.reporting.classes.notes import find_notes
-from lepton_vision.reporting.classes.story import point_story
+from lepton_vision.reporting.classes.operating_point import describe_operating_point
 from lepton_vision.reporting.page import check_place, read_script, render_template, write_page
 from lepton_vision.reporting.wording import READING, split_name
 from lepton_vision.types import HeatMaps, Target
@@ -61,18 +61,18 @@ def write_report(
         >>> write_report(evaluation, "runs/ct-01/report.html")  # doctest: +SKIP
     """
     check_place(path)
-    with _looking(evaluation, Path(path).parent) as looks:
+    with _recording_look(evaluation, Path(path).parent) as looks:
         evaluation = replace(evaluation, provenance={**evaluation.provenance, **looks})
         page = render_report(evaluation, title=title, data_flow=data_flow, provenance=provenance, maps=maps)
         return write_page(path, page)
 
 
-def _looking(evaluation: Evaluation, folder: Path) -> contextlib.AbstractContextManager[Mapping[str, Any]]:
+def _recording_look(evaluation: Evaluation, folder: Path) -> contextlib.AbstractContextManager[Mapping[str, Any]]:
     """Note a look at a test split that nobody has noted, as in a notebook, once the page is there."""
     if evaluation.split != "test" or "test_looks" in evaluation.provenance:
         return contextlib.nullcontext({})
     ledger = Ledger(find_ledger(folder), "", "write_report", makes_folder=True)
-    return ledger.look(evaluation.provenance.get("bundle_id"), names_of(evaluation.figures))
+    return ledger.recording(evaluation.provenance.get("bundle_id"), names_of(evaluation.figures))
 
 
 def render_report(
@@ -128,7 +128,7 @@ class Section:
     confusions: list[view.Confusion]
     plain: list[str]
     n_hidden: int
-    story: str
+    operating_point: str
     explorers: list[Explorer]
     panels: list[Panel]
     galleries: tuple[Gallery, Gallery]
@@ -150,7 +150,7 @@ def _section(evaluation: Evaluation, target: Target, position: int, *, maps: Hea
         confusions=view.confusion_tables(evaluation, target),
         plain=view.plain_numbers(evaluation, target),
         n_hidden=max(0, target.outputs - LARGEST_GRID),
-        story=point_story(evaluation, target),
+        operating_point=describe_operating_point(evaluation, target),
         explorers=make_explorers(evaluation, target, anchor=anchor),
         panels=target_panels(evaluation, target, anchor=anchor),
         galleries=make_galleries(evaluation, target, anchor=anchor, maps=maps),

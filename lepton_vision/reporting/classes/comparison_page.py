@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lepton_vision.errors import ReportError
+from lepton_vision.evaluation.classes.binary_views import binary_views
 from lepton_vision.evaluation.classes.comparison import Comparison, Difference
 from lepton_vision.evaluation.classes.curves import class_curves
-from lepton_vision.evaluation.classes.questions import questions_of
 from lepton_vision.predictions.predictions import Predictions
 from lepton_vision.reporting.classes.analyses import show
 from lepton_vision.reporting.classes.case_words import count_cases, plural
@@ -204,7 +204,7 @@ def _charts(
     anchor: str,
 ) -> list[tuple[str, Chart]]:
     """ROC curves of both models, a drawing by class."""
-    pairs = zip(*(questions_of(one, target, most=LARGEST_GRID) for one in predictions), strict=True)
+    pairs = zip(*(binary_views(one, target, most=LARGEST_GRID) for one in predictions), strict=True)
     charts = []
     for k, pair in enumerate(pairs):
         end = "" if target.kind == "binary" else f"_{pair[0].class_name}"

@@ -10,7 +10,7 @@ from lepton_vision.evaluation.classes.evaluation import Evaluation
 from lepton_vision.reporting.classes.analyses import show
 from lepton_vision.reporting.classes.case_words import count_cases, plural, unit_of
 from lepton_vision.reporting.classes.notes import find_notes
-from lepton_vision.reporting.classes.story import point_story
+from lepton_vision.reporting.classes.operating_point import describe_operating_point
 from lepton_vision.reporting.classes.view import show_value
 from lepton_vision.reporting.wording import HEADLINES, split_name, term
 from lepton_vision.types import Target
@@ -58,7 +58,7 @@ def _of_figures(run: Run) -> dict[str, str]:
     return {
         "output": "; ".join(f"{t.name} ({t.kind}: {', '.join(t.classes)})" for t in targets),
         "performance": " ".join(_performance(evaluation, target) for target in targets),
-        "operating_point": " ".join(point_story(evaluation, target) for target in targets),
+        "operating_point": " ".join(describe_operating_point(evaluation, target) for target in targets),
         "metrics": f"{', '.join(sorted(names))} and others, with curves: report.html and figures.json.",
         "uncertainty": f"{evaluation.confidence:.0%} intervals: {method}{show_value(own.get('seed'))}."
         if own.get("intervals")

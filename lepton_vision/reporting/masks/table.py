@@ -13,7 +13,7 @@ from lepton_vision.reporting.masks.card import write_segmentation_report
 from lepton_vision.reporting.masks.overlay_files import read_overlays
 
 
-def write_table_report(
+def write_mask_table_report(
     evaluation: SegmentationEvaluation, table: str | Path, path: str | Path, *, title: str | None = None
 ) -> Path:
     """Write the page of what ``evaluate_mask_table`` returned, with the ranked cases drawn from their files.
@@ -29,7 +29,7 @@ def write_table_report(
         ReportError: see ``write_segmentation_report``.
 
     Example:
-        >>> write_table_report(evaluation, "masks.csv", "result/report.html")  # doctest: +SKIP
+        >>> write_mask_table_report(evaluation, "masks.csv", "result/report.html")  # doctest: +SKIP
     """
     rows = read_mask_table(table)
     facts: dict[str, Any] = {

@@ -88,7 +88,7 @@ def heat_map_bytes(
 ) -> bytes:
     """Return a Secondary Capture of an RGB picture, (H, W, 3), that refers to its source and belongs to its study.
 
-    THE FILE HOLDS PATIENT DATA, see ``dicom_report.write_report``. The same picture and source give the same bytes.
+    THE FILE HOLDS PATIENT DATA, see ``dicom.report.write_structured_report``. The same picture and source give the same bytes.
 
     Raises:
         ScoringError: a name that DICOM cannot hold, or a source that nothing can be derived from.

@@ -84,7 +84,7 @@ class ReportInfo:
         return self.codes.get(name, (name[:16], PRIVATE_SCHEME, name))
 
 
-def write_report(
+def write_structured_report(
     statements: Sequence[Statement],
     path: str | Path,
     *,
@@ -123,7 +123,7 @@ def write_report(
     Example:
         >>> said = Statement("covid", 0.93, True, threshold=0.41)  # doctest: +SKIP
         >>> info = ReportInfo(bundle.bundle_id)  # doctest: +SKIP
-        >>> write_report([said], "sr.dcm", source="ct.dcm", info=info)  # doctest: +SKIP
+        >>> write_structured_report([said], "sr.dcm", source="ct.dcm", info=info)  # doctest: +SKIP
     """
     data = report_bytes(statements, source=source, info=info, frame=frame, series=series, limits=limits)
     write_atomic(path, data, private=True)
@@ -139,7 +139,7 @@ def report_bytes(
     series: str | None,
     limits: Limits,
 ) -> bytes:
-    """Return the file of ``write_report``."""
+    """Return the file of ``write_structured_report``."""
     check_report(info, names=[one.name for one in statements])
     with quiet:  # values of headers must reach no log
         sources = read_sources(source, series=series, limits=limits)

@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
 
 from lepton_vision.evaluation import evaluate
+from lepton_vision.evaluation.classes.binary_views import BinaryView
 from lepton_vision.evaluation.classes.calibration_statistics import calibration_statistics
-from lepton_vision.evaluation.classes.questions import Question
 from lepton_vision.evaluation.statistics.intervals import Bootstrap
 from lepton_vision.predictions import Predictions
 from lepton_vision.predictions.operating_point import OperatingPoint
@@ -23,16 +23,16 @@ Make = Callable[..., Predictions]
 FEW = Bootstrap(200)
 
 
-def question(n: int, *, slope: float = 1.0, shift: float = 0.0, seed: int = 0) -> Question:
+def view(n: int, *, slope: float = 1.0, shift: float = 0.0, seed: int = 0) -> BinaryView:
     """The model says expit(z) where the truth is expit(shift + slope * z)."""
     rng = np.random.default_rng(seed)
     z = rng.normal(scale=1.5, size=n)
-    return Question("sick", rng.random(n) < expit(shift + slope * z), expit(z), np.arange(n), n)
+    return BinaryView("sick", rng.random(n) < expit(shift + slope * z), expit(z), np.arange(n), n)
 
 
 @pytest.mark.parametrize("n", [300, 5000])  # below and above the number of groups
 def test_slope_and_intercept_are_the_maxima_of_the_likelihood(n: int) -> None:
-    asked = question(n, slope=0.6, shift=-0.5)
+    asked = view(n, slope=0.6, shift=-0.5)
     found = calibration_statistics(asked, FEW).figures
     z, truth = logit(asked.prob), asked.is_positive
     oracle = LogisticRegression(C=np.inf, tol=1e-10).fit(z[:, None], truth)
@@ -45,18 +45,18 @@ def test_slope_and_intercept_are_the_maxima_of_the_likelihood(n: int) -> None:
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     covered = {"slope": 0, "intercept": 0}
     for seed in range(60):
-        found = calibration_statistics(question(300, seed=seed), FEW).figures
+        found = calibration_statistics(view(300, seed=seed), FEW).figures
         covered["slope"] += found["slope"].low <= 1.0 <= found["slope"].high
         covered["intercept"] += found["intercept"].low <= 0.0 <= found["intercept"].high
     assert all(count >= 52 for count in covered.values())  # 95 % of 60 is 57; below 52 with a chance of 1 %
-    wrong = calibration_statistics(question(4000, slope=0.6, shift=-0.5), FEW).figures
+    wrong = calibration_statistics(view(4000, slope=0.6, shift=-0.5), FEW).figures
     assert wrong["slope"].low < 0.6 < wrong["slope"].high < 1.0
     assert wrong["intercept"].high < 0.0
 
 
 def test_copies_of_an_image_make_no_interval_narrower() -> None:
-    one = question(200)
-    many = Question("sick", *(np.repeat(values, 5) for values in (one.is_positive, one.prob, one.unit)), one.units)
+    one = view(200)
+    many = BinaryView("sick", *(np.repeat(values, 5) for values in (one.is_positive, one.prob, one.unit)), one.units)
     alone, copied = calibration_statistics(one, FEW), calibration_statistics(many, FEW)
     for name in ("slope", "intercept", "observed_expected"):
         assert copied.figures[name].low == pytest.approx(alone.figures[name].low, abs=1e-6)
@@ -65,7 +65,7 @@ def test_copies_of_an_image_make_no_interval_narrower() -> None:
 
 
 def test_the_reliability_curve_is_that_of_scikit_learn() -> None:
-    asked = question(1000)
+    asked = view(1000)
     bins = calibration_statistics(asked, FEW).bins
     observed, predicted = calibration_curve(asked.is_positive, asked.prob, n_bins=10, strategy="quantile")
     np.testing.assert_allclose([one.predicted for one in bins], predicted)
@@ -78,7 +78,7 @@ def test_the_parts_of_the_brier_score_add_up() -> None:
     rng = np.random.default_rng(0)
     prob = rng.choice([0.1, 0.3, 0.6, 0.9], 400)  # as many values as bins: nothing is lost inside a bin
     truth = rng.random(400) < prob**2
-    found = calibration_statistics(Question("sick", truth, prob, np.arange(400), 400), FEW).figures
+    found = calibration_statistics(BinaryView("sick", truth, prob, np.arange(400), 400), FEW).figures
     parts = [found[f"brier_{name}"].value for name in ("reliability", "resolution", "uncertainty")]
     assert parts[0] - parts[1] + parts[2] == pytest.approx(brier_score_loss(truth, prob))
     assert parts[2] == pytest.approx(truth.mean() * (1 - truth.mean()))
@@ -89,7 +89,7 @@ def test_murphy_by_hand() -> None:
     # resolution ((1/4 - 5/8)² + (1 - 5/8)²) / 2
     prob = np.repeat([0.25, 0.75], 4)
     truth = np.array([1, 0, 0, 0, 1, 1, 1, 1], dtype=bool)
-    found = calibration_statistics(Question("sick", truth, prob, np.arange(8), 8), FEW).figures
+    found = calibration_statistics(BinaryView("sick", truth, prob, np.arange(8), 8), FEW).figures
     assert found["brier_reliability"].value == pytest.approx(0.03125)
     assert found["brier_resolution"].value == pytest.approx(0.140625)
     assert found["brier_uncertainty"].value == pytest.approx(15 / 64)
@@ -98,12 +98,12 @@ def test_murphy_by_hand() -> None:
 
 def test_what_is_undefined_says_why() -> None:
     prob, unit = np.array([0.2, 0.3, 0.7, 0.8]), np.arange(4)
-    separated = calibration_statistics(Question("sick", prob > 0.5, prob, unit, 4), FEW).figures
+    separated = calibration_statistics(BinaryView("sick", prob > 0.5, prob, unit, 4), FEW).figures
     assert np.isnan(separated["slope"].value)
     assert "separate" in separated["slope"].reason
-    alone = calibration_statistics(Question("sick", prob > 0.0, prob, unit, 4), FEW).figures
+    alone = calibration_statistics(BinaryView("sick", prob > 0.0, prob, unit, 4), FEW).figures
     assert alone["intercept"].reason == "no negative sample"
-    empty = calibration_statistics(Question("sick", prob[:0] > 0, prob[:0], unit[:0], 0), FEW)
+    empty = calibration_statistics(BinaryView("sick", prob[:0] > 0, prob[:0], unit[:0], 0), FEW)
     assert empty.bins == ()
     assert empty.figures["slope"].reason == "no labelled sample"
 

@@ -15,8 +15,8 @@ from sklearn.model_selection import cross_val_predict
 from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation import evaluate
+from lepton_vision.evaluation.classes.binary_views import binary_views
 from lepton_vision.evaluation.classes.external import Site, compare_external, recalibrate
-from lepton_vision.evaluation.classes.questions import questions_of
 from lepton_vision.predictions import Predictions
 from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.types import Target
@@ -76,8 +76,8 @@ def test_the_same_population_differs_as_seldom_as_stated() -> None:
 
 def test_recalibration_is_fitted_on_other_patients() -> None:
     made = site(600, noise=2.5, shift=-1.0)
-    (question,) = questions_of(made, SICK)
-    after = recalibrate(question, seed=0)
+    (view,) = binary_views(made, SICK)
+    after = recalibrate(view, seed=0)
     x, truth = logit(made.y_prob["sick"])[:, None], made.y_true["sick"]
     oracle = cross_val_predict(LogisticRegression(C=np.inf), x, truth, cv=5, method="predict_proba")[:, 1]
     assert brier_score_loss(truth, after) == pytest.approx(brier_score_loss(truth, oracle), abs=5e-3)
@@ -91,10 +91,10 @@ def test_noise_gains_nothing_though_a_line_through_all_samples_would_seem_to() -
         rng = np.random.default_rng(seed)
         ids, prob = np.array([f"i{k}" for k in range(30)]), rng.random(30)
         truth = (rng.permutation(30) < 15).astype(float)
-        (question,) = questions_of(Predictions((SICK,), ids, ids, ids, {"sick": truth}, {"sick": prob}), SICK)
+        (view,) = binary_views(Predictions((SICK,), ids, ids, ids, {"sick": truth}, {"sick": prob}), SICK)
         x = logit(prob)[:, None]
         in_sample = LogisticRegression(C=np.inf).fit(x, truth).predict_proba(x)[:, 1]
-        gains.append(0.25 - brier_score_loss(truth, recalibrate(question, seed=seed)))
+        gains.append(0.25 - brier_score_loss(truth, recalibrate(view, seed=seed)))
         seeming.append(0.25 - brier_score_loss(truth, in_sample))
     assert np.mean(seeming) > 0.002
     assert np.mean(gains) < -0.005
@@ -110,7 +110,7 @@ def test_the_images_of_a_patient_are_in_one_fold() -> None:
         {"sick": np.repeat(made.y_true["sick"], 2)},
         {"sick": np.repeat(made.y_prob["sick"], 2)},
     )
-    (one,), (two,) = questions_of(made, SICK), questions_of(twice, SICK)
+    (one,), (two,) = binary_views(made, SICK), binary_views(twice, SICK)
     np.testing.assert_allclose(recalibrate(two, seed=0)[::2], recalibrate(one, seed=0), atol=1e-6)
 
 

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation import evaluate
-from lepton_vision.evaluation.statistics.delong import AurocQuestion, auroc_covariance, auroc_interval, mean_auroc
+from lepton_vision.evaluation.statistics.delong import AurocSamples, auroc_covariance, auroc_interval, mean_auroc
 from lepton_vision.predictions import Predictions
 from lepton_vision.predictions.operating_point import OperatingPoint
 
@@ -165,8 +165,8 @@ def test_mean_of_several_areas_against_the_jackknife_of_scikit_learns(images: in
     organ = (rng.random(120) * 3).astype(int)[unit] if images == 1 else rng.integers(0, 3, unit.size)
     logits = rng.normal(size=(unit.size, 3)) + 1.2 * np.eye(3)[organ] + rng.normal(size=(120, 3))[unit]
     prob = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    questions = [AurocQuestion(organ == k, prob[:, k], unit) for k in range(3)]
-    found = mean_auroc(questions, units=120)
+    samples = [AurocSamples(organ == k, prob[:, k], unit) for k in range(3)]
+    found = mean_auroc(samples, units=120)
 
     def area(rows: np.ndarray) -> float:
         return float(roc_auc_score(organ[rows], prob[rows], multi_class="ovr"))
@@ -175,18 +175,18 @@ def test_mean_of_several_areas_against_the_jackknife_of_scikit_learns(images: in
     left = np.array([area(unit != k) for k in range(120)])
     expected = 119 / 120 * ((left - left.mean()) ** 2).sum()
     assert found.covariance[0, 0] == pytest.approx(expected, rel=0.06)
-    alone = [auroc_covariance(one.is_positive, one.score[:, None], unit=unit).covariance[0, 0] for one in questions]
+    alone = [auroc_covariance(one.is_positive, one.score[:, None], unit=unit).covariance[0, 0] for one in samples]
     assert abs(found.covariance[0, 0] / (sum(alone) / 9) - 1) > 0.1  # not as if the areas were independent
 
 
 def test_two_classes_have_the_mean_of_one_area() -> None:
     truth, scores, unit = study(2)
-    halves = [AurocQuestion(truth, scores[:, 0], unit), AurocQuestion(~truth, -scores[:, 0], unit)]
+    halves = [AurocSamples(truth, scores[:, 0], unit), AurocSamples(~truth, -scores[:, 0], unit)]
     found, one = mean_auroc(halves, units=25), auroc_covariance(truth, scores[:, :1], unit=unit)
     assert found.auroc[0] == pytest.approx(one.auroc[0])
     assert found.covariance[0, 0] == pytest.approx(one.covariance[0, 0], rel=0.01)  # small-sample factors differ
     alone = np.arange(truth.size)
-    halves = [AurocQuestion(truth, scores[:, 0], alone), AurocQuestion(~truth, -scores[:, 0], alone)]
+    halves = [AurocSamples(truth, scores[:, 0], alone), AurocSamples(~truth, -scores[:, 0], alone)]
     exact = mean_auroc(halves, units=truth.size).covariance[0, 0]
     assert exact == pytest.approx(auroc_covariance(truth, scores[:, :1]).covariance[0, 0], rel=1e-10)
 

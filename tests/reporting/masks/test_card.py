@@ -28,7 +28,7 @@ from lepton_vision.evaluation.masks.table import evaluate_mask_table
 from lepton_vision.reporting import write_segmentation_report
 from lepton_vision.reporting.masks.card import render_segmentation_report
 from lepton_vision.reporting.masks.overlays import Overlay
-from lepton_vision.reporting.masks.table import write_table_report
+from lepton_vision.reporting.masks.table import write_mask_table_report
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def test_no_path_is_in_the_page_of_a_table(tmp_path: Path) -> None:
     names = [save_nifti(folder / f"DOE_{k}.nii", make_labels(shift=k)) for k in range(3)]
     table = write_table(folder, [(f"i{k}", f"p{k}", names[0], names[k], names[0] if k else "") for k in range(3)])
     found = evaluate_mask_table(table, out=tmp_path / "out", structures=STRUCTURES)
-    text = write_table_report(found, table, tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    text = write_mask_table_report(found, table, tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     text = re.sub(r"data:image/png;base64,[^\"]*", "", text)  # any three letters may stand in a picture's bytes
     assert "DOE" not in text
     assert str(tmp_path) not in text

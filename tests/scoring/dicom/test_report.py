@@ -16,7 +16,7 @@ from highdicom.sr import srread
 from pydicom.sr.codedict import codes
 
 from lepton_vision.errors import ReadError, ScoringError
-from lepton_vision.scoring.dicom.report import ReportInfo, Statement, write_report
+from lepton_vision.scoring.dicom.report import ReportInfo, Statement, write_structured_report
 from tests.scoring.dicom_series import PATIENT, header, save, write_enhanced, write_series
 
 COVID = ("840539006", "SCT", "COVID-19")
@@ -41,7 +41,7 @@ def complaints(path: Path) -> list[str]:
 
 
 def test_highdicom_reads_back_what_was_said(slice_file: Path, tmp_path: Path) -> None:
-    path = write_report(SAID, tmp_path / "sr.dcm", source=slice_file, info=INFO)
+    path = write_structured_report(SAID, tmp_path / "sr.dcm", source=slice_file, info=INFO)
     report, source = srread(path), pydicom.dcmread(slice_file)
     groups = report.content.get_image_measurement_groups()
     assert [group.tracking_identifier for group in groups] == ["covid", "Gefäß", "mass"]
@@ -65,7 +65,7 @@ def test_highdicom_reads_back_what_was_said(slice_file: Path, tmp_path: Path) ->
 
 
 def test_the_report_belongs_to_the_study_of_its_source_and_to_its_owner_alone(slice_file: Path, tmp_path: Path) -> None:
-    path = write_report(SAID, tmp_path / "sr.dcm", source=slice_file, info=INFO)
+    path = write_structured_report(SAID, tmp_path / "sr.dcm", source=slice_file, info=INFO)
     report, source = pydicom.dcmread(path), pydicom.dcmread(slice_file)
     for keyword in ("PatientName", "PatientID", "PatientBirthDate", "StudyInstanceUID", "AccessionNumber"):
         assert str(report[keyword].value) == str(source[keyword].value)
@@ -83,7 +83,7 @@ def test_a_finding_without_an_operating_point_has_a_probability_and_no_outcome(
     slice_file: Path, tmp_path: Path
 ) -> None:
     said = (Statement("rare", 0.25, None), Statement("covid", 0.75, True, 0.5))
-    path = write_report(said, tmp_path / "sr.dcm", source=slice_file, info=INFO)
+    path = write_structured_report(said, tmp_path / "sr.dcm", source=slice_file, info=INFO)
     assert complaints(path) == []
     rare, covid = srread(path).content.get_image_measurement_groups()
     presence = highdicom.sr.CodedConcept("705057003", "SCT", "Presence")
@@ -93,7 +93,7 @@ def test_a_finding_without_an_operating_point_has_a_probability_and_no_outcome(
 
 def test_the_same_scores_give_the_same_bytes_and_others_another_object(slice_file: Path, tmp_path: Path) -> None:
     def write(name: str, *said: Statement, info: ReportInfo = INFO) -> Path:
-        return write_report(said or SAID, tmp_path / name, source=slice_file, info=info)
+        return write_structured_report(said or SAID, tmp_path / name, source=slice_file, info=info)
 
     one, again = write("1.dcm"), write("2.dcm")
     assert one.read_bytes() == again.read_bytes()
@@ -106,9 +106,9 @@ def test_the_same_scores_give_the_same_bytes_and_others_another_object(slice_fil
 
 
 def test_dciodvfy_finds_no_error(slice_file: Path, tmp_path: Path) -> None:
-    assert complaints(write_report(SAID, tmp_path / "sr.dcm", source=slice_file, info=INFO)) == []
+    assert complaints(write_structured_report(SAID, tmp_path / "sr.dcm", source=slice_file, info=INFO)) == []
     series = write_series(tmp_path / "ct", [0.0, 2.0, 4.0])
-    path = write_report(SAID[:1], tmp_path / "series.dcm", source=series, info=INFO)
+    path = write_structured_report(SAID[:1], tmp_path / "series.dcm", source=series, info=INFO)
     assert complaints(path) == []
     (group,) = srread(path).content.get_image_measurement_groups()
     wanted = {pydicom.dcmread(file).SOPInstanceUID for file in series.iterdir()}
@@ -117,7 +117,7 @@ def test_dciodvfy_finds_no_error(slice_file: Path, tmp_path: Path) -> None:
 
 def test_a_frame_of_many_is_named(tmp_path: Path) -> None:
     enhanced = write_enhanced(tmp_path / "enhanced.dcm", [0.0, 2.0, 4.0])
-    path = write_report(SAID[:1], tmp_path / "sr.dcm", source=enhanced, info=INFO, frame=2)
+    path = write_structured_report(SAID[:1], tmp_path / "sr.dcm", source=enhanced, info=INFO, frame=2)
     (group,) = srread(path).content.get_image_measurement_groups()
     (image,) = group.source_images
     assert image.ReferencedSOPSequence[0].ReferencedFrameNumber == 3
@@ -132,7 +132,7 @@ def test_what_a_report_cannot_say_is_refused(slice_file: Path, tmp_path: Path) -
         (SAID[:1], ReportInfo("b", codes={"covid": ("1" * 17, "SCT", "x")}), "1 to 16 characters"),
     ):
         with pytest.raises(ScoringError, match=message):
-            write_report(said, tmp_path / "sr.dcm", source=slice_file, info=info)
+            write_structured_report(said, tmp_path / "sr.dcm", source=slice_file, info=info)
     with pytest.raises(ReadError):
-        write_report(SAID, tmp_path / "sr.dcm", source=tmp_path / "none.dcm", info=INFO)
+        write_structured_report(SAID, tmp_path / "sr.dcm", source=tmp_path / "none.dcm", info=INFO)
     assert not (tmp_path / "sr.dcm").exists()

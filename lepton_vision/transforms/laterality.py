@@ -22,24 +22,24 @@ _SIDE_PAIRS: Final = ("l r", "lt rt", "od os", "od og", "li re", "dx sx", "dx si
 _SINGLE: Final = re.compile(r"(?:\w[\W_]+|[\W_])(?:[LR]|Lt|Rt|LT|RT)(?![^\W_])|(?<![^\W_])(?:[LR]|Lt|Rt|LT|RT)[\W_]+\w")
 
 
-def tells_sides(target: Target) -> bool:
+def is_lateral_target(target: Target) -> bool:
     """Whether left and right mean something for a target.
 
     Example:
-        >>> tells_sides(Target("opacity", "multilabel", ("LeftUpperLobe", "effusion")))
+        >>> is_lateral_target(Target("opacity", "multilabel", ("LeftUpperLobe", "effusion")))
         True
     """
-    return target.is_lateral or names_sides((target.name, *target.columns, *target.classes))
+    return target.is_lateral or has_side_words((target.name, *target.columns, *target.classes))
 
 
-def names_sides(names: Sequence[str]) -> bool:
+def has_side_words(names: Sequence[str]) -> bool:
     """Whether a name holds a word for a side, or the names together hold both sides' letters.
 
     Words count whole ("bright" and "cleft" have no side), also inside CamelCase, and those that begin with "left" or
     "right"; a letter L or R counts in a compound name ("kidney_L"), and alone beside its counterpart.
 
     Example:
-        >>> names_sides(("LUL", "RLL")), names_sides(("bright", "cleft"))
+        >>> has_side_words(("LUL", "RLL")), has_side_words(("bright", "cleft"))
         (True, False)
     """
     tokens = {token.lower() for text in names for token in _words(text)}

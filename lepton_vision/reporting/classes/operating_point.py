@@ -9,7 +9,7 @@ from lepton_vision.reporting.wording import split_name
 from lepton_vision.types import Figure, Target
 
 
-def point_story(evaluation: Evaluation, target: Target) -> str:
+def describe_operating_point(evaluation: Evaluation, target: Target) -> str:
     """Tell the frozen operating point of a target in two sentences."""
     if target.is_exclusive:
         return "The class with the largest probability is called: no threshold was chosen."

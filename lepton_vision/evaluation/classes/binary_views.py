@@ -16,7 +16,7 @@ from lepton_vision.types import Figure, FloatArray, Target
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
+class BinaryView:
     """Samples with a known answer.
 
     Attributes:
@@ -24,7 +24,7 @@ class Question:
         is_positive: (N,) bool.
         prob: (N,) float64 in [0, 1], probability of the class.
         unit: (N,) patient of each sample, 0 … U-1.
-        units: U; the same for all questions of a target.
+        units: U; the same for all views of a target.
     """
 
     class_name: str
@@ -47,26 +47,26 @@ class Question:
         return "no negative sample" if self.is_positive.all() else ""
 
 
-def shown_questions(predictions: Predictions, target: Target) -> tuple[Question, ...]:
-    """The questions that have analyses of their own: of very many classes (``many_classes``) the first ones."""
+def shown_views(predictions: Predictions, target: Target) -> tuple[BinaryView, ...]:
+    """The views that have analyses of their own: of very many classes (``many_classes``) the first ones."""
     is_many = target.is_exclusive and are_many(len(target.classes), predictions.n)
-    return questions_of(predictions, target, most=SHOWN if is_many else None)
+    return binary_views(predictions, target, most=SHOWN if is_many else None)
 
 
-def questions_of(predictions: Predictions, target: Target, *, most: int | None = None) -> tuple[Question, ...]:
-    """One question for a binary target, K otherwise, or ``most``; samples with an unknown answer are left out."""
+def binary_views(predictions: Predictions, target: Target, *, most: int | None = None) -> tuple[BinaryView, ...]:
+    """One view for a binary target, K otherwise, or ``most``; samples with an unknown answer are left out."""
     part = predictions.select(predictions.labelled(target))
     truth, prob = part.y_true[target.name], part.y_prob[target.name]
     unit, units = patient_units(part.patient_id)
     if target.kind == "binary":
-        return (Question(target.positive, truth > 0, prob, unit, units),)
+        return (BinaryView(target.positive, truth > 0, prob, unit, units),)
     found = []
     for k, name in enumerate(target.classes[:most]):
         if target.is_exclusive:  # all known, and a view of the probabilities, as there may be a thousand classes
-            found.append(Question(name, truth == k, prob[:, k], unit, units))
+            found.append(BinaryView(name, truth == k, prob[:, k], unit, units))
             continue
         known = ~np.isnan(truth[:, k])
-        found.append(Question(name, truth[known, k] > 0, prob[known, k], unit[known], units))
+        found.append(BinaryView(name, truth[known, k] > 0, prob[known, k], unit[known], units))
     return tuple(found)
 
 
