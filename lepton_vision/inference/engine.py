@@ -28,7 +28,7 @@ from lepton_vision.models.device import (
     suited_format,
 )
 from lepton_vision.models.encoders import fold
-from lepton_vision.models.troubles import explain_troubles
+from lepton_vision.models.machine_errors import explain_machine_errors
 from lepton_vision.transforms.preprocess import UInt16Pixels, to_input
 from lepton_vision.types import ModelOutput, Pixels
 
@@ -97,7 +97,7 @@ class Engine:
         if self.device.type != "cpu" or engine != "torch":
             self.streams = 1
         self._runtime = runtime_name(self.device, self.precision, engine=engine)
-        with explain_troubles():
+        with explain_machine_errors():
             network = bundle.network().to(self.device)
         self.device = next(network.parameters()).device  # with its number: another thread has another current GPU
         if self.precision != "fp32":  # float32 is what others are compared with
@@ -155,7 +155,7 @@ class Engine:
     def _examine(self, count: int, run: Callable[[slice], Examined]) -> Examined:
         """Run steps of at most ``samples_per_step`` images, and join what they give."""
         step = self.samples_per_step
-        with explain_troubles():
+        with explain_machine_errors():
             parts = [run(slice(k, k + step)) for k in range(0, count, step)]
         if not parts:
             shapes = {t.name: 0 if t.kind == "binary" else (0, t.outputs) for t in self.bundle.targets}

@@ -16,7 +16,7 @@ from torch import nn
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, EvaluationError
 from lepton_vision.inference.engine import Engine
-from lepton_vision.inference.given_images import Given, open_images, table_rows
+from lepton_vision.inference.prediction_inputs import Given, open_images, table_rows
 from lepton_vision.inference.probabilities import to_probabilities
 from lepton_vision.inference.samples import (
     Outcome,
@@ -120,7 +120,7 @@ def _shown(progress: Progress | bool | None) -> Iterator[Progress | None]:
 
 
 @dataclass
-class Found:
+class PredictionParts:
     """Predictions so far, without the pixels."""
 
     samples: list[Sample] = field(default_factory=list)
@@ -161,9 +161,9 @@ def open_dataset(manifest: Manifest, config: Config, *, cache_dir: str | Path | 
 
 def run_steps(
     outcomes: Iterator[Outcome], engine: Engine, *, batch_size: int, total: int, progress: Progress | None
-) -> Found:
+) -> PredictionParts:
     """Predict what is read, ``batch_size`` samples at a time; of two samples with one id the second is a failure."""
-    found, waiting, seen = Found(), list[Sample](), set[str]()
+    found, waiting, seen = PredictionParts(), list[Sample](), set[str]()
     for done, outcome in enumerate(outcomes, start=1):
         if isinstance(outcome, Failure):
             found.failures.append(outcome)
@@ -186,7 +186,7 @@ def run_steps(
     return found
 
 
-def _forward(samples: Sequence[Sample], engine: Engine, *, found: Found) -> None:
+def _forward(samples: Sequence[Sample], engine: Engine, *, found: PredictionParts) -> None:
     stack = np.stack([sample.pixels for sample in samples])
     prob = engine.probabilities(to_input(stack, engine.bundle.config.preprocess, axes=stack.ndim - 2))
     _check_finite(prob)
@@ -207,7 +207,7 @@ def _check_finite(prob: dict[str, npt.NDArray[np.float32]]) -> None:
 
 
 def of_manifest(
-    found: Found, bundle: Bundle, *, manifest: Manifest, index: npt.NDArray[np.int64], split: str | None
+    found: PredictionParts, bundle: Bundle, *, manifest: Manifest, index: npt.NDArray[np.int64], split: str | None
 ) -> Predictions:
     """Predictions of the usable rows of a manifest, whose positions are ``index``."""
     rows = index[[sample.row for sample in found.samples]] if found.samples else index[:0]
@@ -245,7 +245,7 @@ def _labels(manifest: Manifest, target: Target) -> FloatArray:
     return _unknown(target, len(manifest))
 
 
-def _of_files(found: Found, bundle: Bundle) -> Predictions:
+def _of_files(found: PredictionParts, bundle: Bundle) -> Predictions:
     return Predictions(
         bundle.targets,
         as_text([sample.image_id for sample in found.samples]),
@@ -262,7 +262,7 @@ def _of_files(found: Found, bundle: Bundle) -> Predictions:
     )
 
 
-def _are_held(found: Found) -> bool:
+def _are_held(found: PredictionParts) -> bool:
     """Whether the images lie in memory alone."""
     return any(sample.address.path == Path() for sample in found.samples)
 
@@ -272,7 +272,7 @@ def _unknown(target: Target, n: int) -> FloatArray:
 
 
 @dataclass(frozen=True, eq=False)
-class Findings:
+class NetworkPredictions:
     """Predictions of a network in training for the batches of a loader.
 
     Attributes:
@@ -294,7 +294,7 @@ def examine_network(
     targets: Sequence[Target],
     device: torch.device | str,
     precision: Precision,
-) -> Findings:
+) -> NetworkPredictions:
     """Predict the batches of an evaluation loader with a network in training.
 
     The network's modules are put in evaluation mode and each gets its own mode back, so that frozen norm layers stay
@@ -313,7 +313,7 @@ def examine_network(
     ids: list[str] = []
     truth: dict[str, list[FloatArray]] = {target.name: [] for target in targets}
     overlap: list[npt.NDArray[np.int64]] = []
-    found = Found()
+    found = PredictionParts()
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -334,11 +334,11 @@ def examine_network(
             module.training = mode
     counts = np.stack(overlap) if overlap else None
     if not targets:
-        return Findings(None, counts)
+        return NetworkPredictions(None, counts)
     unknown = np.full(len(ids), "")
     y_true = {t.name: np.concatenate(truth[t.name]) if ids else _unknown(t, 0) for t in targets}
     y_prob = {target.name: found.joined(target) for target in targets}
-    return Findings(Predictions(tuple(targets), as_text(ids), unknown, unknown, y_true, y_prob), counts)
+    return NetworkPredictions(Predictions(tuple(targets), as_text(ids), unknown, unknown, y_true, y_prob), counts)
 
 
 def _overlaps(output: ModelOutput, batch: Batch) -> list[npt.NDArray[np.int64]]:

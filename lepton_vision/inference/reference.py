@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from lepton_vision.inference.cached_outputs import CachedOutputs
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.predictor import Progress, open_dataset
 from lepton_vision.inference.samples import read_ahead, read_row
-from lepton_vision.inference.seen_rows import SeenRows
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.predictions.cells import Failure
@@ -25,7 +25,7 @@ MOST_ROWS = 1000  # of each split: 2 MB of a ResNet-18, and a tenth of a millise
 def measure_novelty(
     bundle: Bundle,
     train: Manifest,
-    seen: SeenRows,
+    seen: CachedOutputs,
     *,
     rows: int,
     device: str = "auto",

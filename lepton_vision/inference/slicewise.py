@@ -14,7 +14,7 @@ from lepton_vision.errors import ConfigError
 from lepton_vision.inference.mirrors import average_mirrored, mirror_sets
 from lepton_vision.models.assemble import AnyNetwork
 from lepton_vision.models.device import suited_format
-from lepton_vision.transforms.slabs import fold_slabs, slab_places
+from lepton_vision.transforms.slabs import fold_slabs, slab_slices
 from lepton_vision.types import ModelOutput
 
 
@@ -69,7 +69,7 @@ class SlicewiseNetwork(nn.Module):
     def _see_one(self, volume: Tensor) -> ModelOutput:
         """Logits (K,), mask logits (1 + M, D, H, W) and mean features (F,) of one volume (C, D, H, W)."""
         depth = volume.shape[1]
-        places = torch.from_numpy(slab_places(np.arange(depth), depth, volume=self.volume)).to(volume.device)
+        places = torch.from_numpy(slab_slices(np.arange(depth), depth, volume=self.volume)).to(volume.device)
         parts: list[ModelOutput] = []
         for near in torch.split(places, self.at_once):
             slabs = fold_slabs(volume[:, near].movedim(0, 1))

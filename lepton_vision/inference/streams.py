@@ -2,7 +2,8 @@
 
 One step on all processors waits at the end of each layer for the slowest of them, and reading ahead makes any of them
 slow. Several steps, each on its share of the processors, do not wait for each other: time that a reader takes is lost
-once only. Beside other work either way may be the faster one, so that both are measured while they run (see ``Pace``).
+once only. Beside other work either way may be the faster one, so that both are measured while they run (see
+``Autotuner``).
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 
+from lepton_vision.inference.autotune import Autotuner, Way
 from lepton_vision.inference.engine import Engine
-from lepton_vision.inference.pace import Pace, Way
 from lepton_vision.types.held import Held
 
 _Args = ParamSpec("_Args")
@@ -44,7 +45,7 @@ class Streams:
         self.engine = engine
         threads = torch.get_num_threads()
         self._way: Way = way or "streams"
-        self._pace = Pace(window=2 * engine.streams) if way is None and engine.has_free_threads else None
+        self._pace = Autotuner(window=2 * engine.streams) if way is None and engine.has_free_threads else None
         self._lock = Lock()
         self._pools = {"streams": _pool(engine.streams, engine.threads), "steps": _pool(1, threads)}
         torch.set_num_threads(threads)  # of threads still to come, too: those of the pools have started
@@ -60,7 +61,7 @@ class Streams:
             self._way, self._before, self._running = way, self._running, []
         self._before = _open(self._before)
 
-        def run(before: list[Future[Any]], pace: Pace) -> _Result:
+        def run(before: list[Future[Any]], pace: Autotuner) -> _Result:
             for one in before:  # of the other way
                 with suppress(CancelledError):
                     one.exception()

@@ -18,7 +18,7 @@ from lepton_vision.inference.mask_prediction import MaskPrediction
 from lepton_vision.inference.mirrors import LEFT_RIGHT
 from lepton_vision.inference.samples import read_ahead, rejected_rows
 from lepton_vision.inference.volume_samples import list_volumes
-from lepton_vision.inference.whole_volumes import on_wholes
+from lepton_vision.inference.whole_volumes import over_whole_volumes
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import autocast, choose_device, choose_precision, suited_format
@@ -53,7 +53,7 @@ class VolumeSegmenter:
         bundle: with a segmentation head that is used in scoring, and ``volume.view`` "3d" or "2.5d".
         device: "auto", "cpu", "cuda" or "mps".
         precision: "auto", "fp32", "bf16" or "fp16".
-        mirrored: axes that volumes are predicted mirrored along too, see ``on_wholes``; None is what
+        mirrored: axes that volumes are predicted mirrored along too, see ``over_whole_volumes``; None is what
             ``config.volume.mirrored`` says.
 
     Raises:
@@ -83,7 +83,7 @@ class VolumeSegmenter:
         self.precision = choose_precision(precision, self.device)
         network = bundle.network()
         network = network.to(memory_format=suited_format(network.dims + 2))
-        self._network = on_wholes(network, bundle.config, mirrored=mirrored).to(self.device).eval()
+        self._network = over_whole_volumes(network, bundle.config, mirrored=mirrored).to(self.device).eval()
 
     @property
     def name(self) -> str:

@@ -12,7 +12,7 @@ from lepton_vision.inference.windows import WindowedNetwork
 from lepton_vision.models.assemble import AnyNetwork
 
 
-def on_wholes(network: AnyNetwork, config: Config, *, mirrored: Sequence[int] = ()) -> nn.Module:
+def over_whole_volumes(network: AnyNetwork, config: Config, *, mirrored: Sequence[int] = ()) -> nn.Module:
     """Wrap a network so that it takes volumes (B, C, D, H, W) of any size: in windows, or slice by slice with 2.5d.
 
     Args:

@@ -17,12 +17,12 @@ from lepton_vision.errors import LabelError, ManifestError
 from lepton_vision.manifest.findings import Audit, Finding, Kind, splits_of
 from lepton_vision.manifest.labels import infer_targets, unknown_name
 from lepton_vision.manifest.mask_values import count_values, found_in_words, mask_faults
-from lepton_vision.manifest.near import connect, near_pairs
+from lepton_vision.manifest.near_duplicates import connect, near_pairs
 from lepton_vision.manifest.patients import advise, known_patients
 from lepton_vision.manifest.schema import objects
 from lepton_vision.manifest.split import shared_patients
 from lepton_vision.manifest.table import Manifest
-from lepton_vision.manifest.values import narrow_ranges
+from lepton_vision.manifest.value_ranges import narrow_ranges
 from lepton_vision.types import SPLITS, Target
 from lepton_vision.types.words import UNKNOWN_WORDS, without
 

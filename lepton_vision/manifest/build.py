@@ -17,9 +17,9 @@ from lepton_vision.config.sections import GapChoice, TiltChoice, VolumeConfig
 from lepton_vision.errors import ManifestError
 from lepton_vision.manifest.join import SPLIT_WORDS, join_labels
 from lepton_vision.manifest.label_files import read_table, source_of
-from lepton_vision.manifest.layouts import are_layout, attach_named, find_masks, mask_records, tell_masks
-from lepton_vision.manifest.left_out import CAPTURE, check_include, hint, take_lone_captures, tell_left_out
-from lepton_vision.manifest.lost import tell_images
+from lepton_vision.manifest.layouts import are_layout, attach_named, find_masks, mask_records, warn_of_mask_files
+from lepton_vision.manifest.left_out import CAPTURE, check_include, hint, take_lone_captures, warn_of_left_out
+from lepton_vision.manifest.lost_labels import warn_of_lost_labels
 from lepton_vision.manifest.masks import attach_masks
 from lepton_vision.manifest.patients import name_patients, warn_unknown
 from lepton_vision.manifest.record import BASE, LABEL, Record, Rules
@@ -100,7 +100,7 @@ def scan_folder(
     records = _describe(jobs, root, volumes=volumes, rules=rules, **how)
     records += [*mask_records(masks), *unusable]
     _check_usable(records)
-    tell_left_out(records, volumes=volumes)
+    warn_of_left_out(records, volumes=volumes)
     _name_places(records, root)
     _make_unique(records)
     fields, unnamed = _assemble(records, root, table=table, patient_from=patient_from)
@@ -112,8 +112,8 @@ def scan_folder(
         frame = attach_named(frame, masks, root=root)
     else:
         frame = attach_masks(frame, root=root, table_folder=beside, progress=progress)
-    tell_masks(frame, masks)
-    notes = tell_images(frame, unnamed, notes=fields.get("label_notes", ()))
+    warn_of_mask_files(frame, masks)
+    notes = warn_of_lost_labels(frame, unnamed, notes=fields.get("label_notes", ()))
     return fields | {"frame": frame, "label_notes": notes, "id_key": key_check()}
 
 

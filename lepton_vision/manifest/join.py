@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from lepton_vision.errors import ManifestError
-from lepton_vision.manifest.keys import KEYS, Key, match_key, near_misses
-from lepton_vision.manifest.lost import lost_rows
+from lepton_vision.manifest.key_columns import KEYS, Key, match_key, near_misses
+from lepton_vision.manifest.lost_labels import describe_lost_rows
+from lepton_vision.manifest.other_columns import findings_of, is_other_column, left_out
 from lepton_vision.manifest.patients import id_text, is_identifier, plain_name, pseudonymous
 from lepton_vision.manifest.schema import COLUMNS, FACT_COLUMNS, objects, plain_column
-from lepton_vision.manifest.spare import findings_of, is_spare, left_out
 from lepton_vision.types.words import UNKNOWN_WORDS, is_unknown, without
 
 _MASKS: Final = frozenset({"mask", "maskpath", "maskfile", "segmentation", "segmentationpath", "segmentationfile"})
@@ -100,7 +100,7 @@ def join_labels(
         joined,
         tuple(name for name in labels if name not in spare),
         len(lost),
-        lost_rows(lost, rows=len(table), near=near, key=match.key.name),
+        describe_lost_rows(lost, rows=len(table), near=near, key=match.key.name),
         frozenset(frame.loc[is_unnamed, "image_id"].dropna()),
     )
 
@@ -159,7 +159,7 @@ def _carried(table: pd.DataFrame, *, key: Key, patient_from: str | None) -> tupl
         elif is_identifier(name):  # kept so that patients can be named by it later
             columns[name] = plain_column(pd.Series(pseudonymous(table[name]), dtype=object))
             spare.add(name)
-        elif is_spare(name) or plain in _SITES:
+        elif is_other_column(name) or plain in _SITES:
             columns[name] = plain_column(without(table[name], UNKNOWN_WORDS))
             spare.add(name)
         else:

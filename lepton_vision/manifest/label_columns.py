@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lepton_vision.errors import LabelError, nearest
-from lepton_vision.manifest.doubts import is_number
+from lepton_vision.manifest.label_problems import is_number
 from lepton_vision.types import UNKNOWN, Target, Uncertain
 from lepton_vision.types.words import BLANKS, UNCERTAIN_WORDS, folded, is_unknown
 

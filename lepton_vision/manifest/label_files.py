@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from lepton_vision.errors import ManifestError
-from lepton_vision.manifest.keys import KEYS
+from lepton_vision.manifest.key_columns import KEYS
 from lepton_vision.manifest.patients import is_identifier, plain_name
 from lepton_vision.types.words import BLANKS, without
 

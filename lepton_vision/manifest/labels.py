@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from lepton_vision.errors import LabelError, ManifestError
 from lepton_vision.manifest.class_counts import find_problem
-from lepton_vision.manifest.doubts import is_number, not_classes, question, uncertain_values
+from lepton_vision.manifest.label_problems import is_number, not_classes, question, uncertain_values
 from lepton_vision.types import Split, Target, TargetKind
 from lepton_vision.types.words import is_unknown
 

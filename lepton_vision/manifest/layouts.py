@@ -232,7 +232,7 @@ def _cell(parts: Sequence[str]) -> str:
     return parts[0] + (f"#{member}" if member else "")
 
 
-def tell_masks(frame: pd.DataFrame, masks: Mapping[str, tuple[str, ...]]) -> None:
+def warn_of_mask_files(frame: pd.DataFrame, masks: Mapping[str, tuple[str, ...]]) -> None:
     """Warn of files that were taken for masks, and of what became of them."""
     if masks:
         _LOGGER.warning(

@@ -61,7 +61,7 @@ def take_lone_captures(
     )
 
 
-def tell_left_out(records: Sequence[Record], *, volumes: bool) -> None:
+def warn_of_left_out(records: Sequence[Record], *, volumes: bool) -> None:
     """Warn of what was left out; of files that lie in a series ``series_list`` has told."""
     kinds = [record["reason"] for record in records if "reason" in record and record.get("object_kind")]
     counts = Counter(kind for kind in kinds if kind in _KINDS)

@@ -16,7 +16,7 @@ from lepton_vision.errors import ManifestError, ReadError
 from lepton_vision.manifest.hashes import pixel_hash
 from lepton_vision.manifest.schema import objects
 from lepton_vision.readers.image import read_image
-from lepton_vision.readers.mask import check_grid, is_laid, mask_files, read_mask, turn_to
+from lepton_vision.readers.mask import check_grid, is_laid, mask_files, read_mask, reorient_mask
 from lepton_vision.types import Image, SampleAddress
 
 _COLUMNS: Final = ("mask_path", "mask_member", "mask_values", "mask_hash")
@@ -121,7 +121,7 @@ def _describe(job: _Job) -> tuple[str, str] | str:
         mask = read_mask(job.mask.path, member=job.mask.member, frame=job.mask.frame, on=job.image)
         if mask.spacing_mm is not None and not is_laid(mask):
             image = read_image(job.image.path, member=job.image.member, frame=job.image.frame, **job.image.repairs)
-            mask = turn_to(mask, image)
+            mask = reorient_mask(mask, image)
             check_grid(mask, image)
         _check_size(mask, job)
     except ReadError as error:

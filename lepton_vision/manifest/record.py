@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from lepton_vision.errors import ReadError
 from lepton_vision.manifest.hashes import perceptual_hash, pixel_hash
-from lepton_vision.manifest.values import value_facts
+from lepton_vision.manifest.value_ranges import value_facts
 from lepton_vision.readers.channels import named_channels
 from lepton_vision.readers.content import begins_like_npz
 from lepton_vision.readers.frames import read_frames

@@ -13,7 +13,7 @@ from lepton_vision.errors import ReadError
 from lepton_vision.manifest.hashes import perceptual_hash, pixel_hash
 from lepton_vision.manifest.record import BASE, Record, Rules, describe_file
 from lepton_vision.manifest.schema import FACT_COLUMNS
-from lepton_vision.manifest.values import value_facts
+from lepton_vision.manifest.value_ranges import value_facts
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import probe
 from lepton_vision.readers.series import repairs_of

@@ -18,7 +18,7 @@ from lepton_vision.config.sections import SplitConfig
 from lepton_vision.errors import LabelError, LeakageError, ManifestError
 from lepton_vision.manifest.allocation import allocate
 from lepton_vision.manifest.labels import evident_targets, warn_lost
-from lepton_vision.manifest.near import connect, near_pairs
+from lepton_vision.manifest.near_duplicates import connect, near_pairs
 from lepton_vision.manifest.patients import known_patients, warn_unknown
 from lepton_vision.manifest.schema import COLUMNS, objects
 from lepton_vision.manifest.table import Manifest

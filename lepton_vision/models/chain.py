@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lepton_vision.models.norms import fold_batch_norms
-from lepton_vision.models.resnet import mean_of_places
+from lepton_vision.models.resnet import global_average
 
 _NORM = "pooled_norm"
 _PROBE = 64  # pixels along each axis: every network here halves it at most six times
@@ -92,7 +92,7 @@ class Chain(nn.Module):
 
     def pool(self, maps: Tensor) -> Tensor:
         """Return the features (B, F) float32 of the last map."""
-        mean, norm = mean_of_places(maps), self._modules[f"stage{len(self.strides)}"]._modules.get(_NORM)  # type: ignore[union-attr]
+        mean, norm = global_average(maps), self._modules[f"stage{len(self.strides)}"]._modules.get(_NORM)  # type: ignore[union-attr]
         if norm is None:
             return mean
         normed: Tensor = norm(mean[..., None, None])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lepton_vision.config import ENCODERS, Config
 from lepton_vision.errors import ConfigError, nearest
-from lepton_vision.models.resnet import ResNet, mean_of_places, stem_kind
+from lepton_vision.models.resnet import ResNet, global_average, stem_kind
 from lepton_vision.models.sources import make_from_source
 from lepton_vision.types import Backbone
 
@@ -221,7 +221,7 @@ def upper(encoder: Encoder, maps: Tensor, *, below: int) -> Tensor:
         return maps
     for stage in stages[below:]:
         maps = stage(maps)
-    pool: Callable[[Tensor], Tensor] = getattr(encoder, "pool", mean_of_places)
+    pool: Callable[[Tensor], Tensor] = getattr(encoder, "pool", global_average)
     return pool(maps)
 
 

@@ -144,7 +144,7 @@ class ResNet(nn.Module):
 
     def pool(self, maps: Tensor) -> Tensor:
         """Return the features (B, F) float32 of the last map."""
-        return mean_of_places(maps)
+        return global_average(maps)
 
     def fold(self) -> None:
         """Put every batch norm into the convolution before it; only outside training."""
@@ -155,7 +155,7 @@ class ResNet(nn.Module):
         return self.features(images)
 
 
-def mean_of_places(maps: Tensor) -> Tensor:
+def global_average(maps: Tensor) -> Tensor:
     """Mean (B, F) float32 of maps (B, F, H, W) or (B, F, D, H, W) over all positions."""
     mean: Tensor = (F.adaptive_avg_pool2d if maps.ndim == 4 else F.adaptive_avg_pool3d)(maps.float(), 1)
     return mean.flatten(1)

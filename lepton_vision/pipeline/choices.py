@@ -10,8 +10,8 @@ from lepton_vision.config import Config
 from lepton_vision.evaluation import Criterion, choose_operating_point
 from lepton_vision.evaluation.choices.calibration import fit_calibrators, fit_temperatures
 from lepton_vision.evaluation.classes.conformal import fit_set_rules
+from lepton_vision.inference.cached_outputs import CachedOutputs
 from lepton_vision.inference.reference import measure_novelty
-from lepton_vision.inference.seen_rows import SeenRows
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.models.device import choose_precision
@@ -68,7 +68,7 @@ def choose_on_validation(
         return bundle if stated is None else _decide_at(bundle, stated)
     how: dict[str, Any] = {"device": device, "cache_dir": cache_dir}
     known = pooled() or (None, None)
-    seen = SeenRows(bundle, val, pooled=known[1], progress=_told(progress, "validation"), **how)
+    seen = CachedOutputs(bundle, val, pooled=known[1], progress=_told(progress, "validation"), **how)
     told = _told(progress, "training images as reference")
     novelty = measure_novelty(bundle, train, seen, rows=int(val.is_ok.sum()), pooled=known[0], progress=told, **how)
     bundle = bundle.with_novelty(novelty)

@@ -15,7 +15,7 @@ from lepton_vision.inference.samples import list_files
 from lepton_vision.manifest import Manifest
 from lepton_vision.manifest.labels import evident_targets, unknown_name
 from lepton_vision.manifest.patients import known_patients
-from lepton_vision.manifest.values import narrow_image, narrow_ranges
+from lepton_vision.manifest.value_ranges import narrow_image, narrow_ranges
 from lepton_vision.models import Bundle
 from lepton_vision.models.bundle_files import is_bundle
 from lepton_vision.readers import read_image

@@ -31,7 +31,7 @@ from lepton_vision.predictions.cells import Failure
 from lepton_vision.readers import read_image
 from lepton_vision.readers.mask import labels_of, read_mask
 from lepton_vision.reporting import write_segmentation_report
-from lepton_vision.reporting.masks.overlay_files import lay_over
+from lepton_vision.reporting.masks.overlay_files import overlay_masks
 from lepton_vision.reporting.masks.overlays import NoOverlay, Overlay
 from lepton_vision.scoring import write_mask
 from lepton_vision.transforms.mask_rows import mask_table
@@ -246,7 +246,7 @@ def _read_overlay(case: _Case, structure: str, *, image_id: str, number: int, bu
     image = read_image(case.image.path, member=case.image.member, frame=case.image.frame, **case.image.repairs)
     truth = read_structures(case.truth, bundle.require_masks(), on=image) == number
     prediction = labels_of(read_mask(case.prediction)) == number
-    return lay_over(Overlay(structure, image_id, truth, prediction), image, preprocess=bundle.config.preprocess)
+    return overlay_masks(Overlay(structure, image_id, truth, prediction), image, preprocess=bundle.config.preprocess)
 
 
 def mask_figures(evaluation: SegmentationEvaluation, report: Path) -> dict[str, Any]:

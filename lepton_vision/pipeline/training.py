@@ -23,7 +23,7 @@ from lepton_vision.models import Bundle, build_model
 from lepton_vision.models.allocator import keep_freed_memory
 from lepton_vision.models.bundle_files import is_bundle
 from lepton_vision.models.device import choose_device, choose_precision
-from lepton_vision.models.troubles import explain_troubles
+from lepton_vision.models.machine_errors import explain_machine_errors
 from lepton_vision.pipeline.case_points import stated_point as stated_point
 from lepton_vision.pipeline.choices import choose_on_validation, pooled_features
 from lepton_vision.pipeline.classes import subgroup_columns, validation_rows
@@ -39,7 +39,7 @@ from lepton_vision.transforms import make_loader
 from lepton_vision.types import Progress
 
 
-@explain_troubles(TrainingError, further=" Go on with resume (--resume).")
+@explain_machine_errors(TrainingError, further=" Go on with resume (--resume).")
 def fit(
     config: Config,
     manifest: Manifest,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lepton_vision.config import Config
 from lepton_vision.evaluation.masks.evaluation import overlap_figures
 from lepton_vision.inference.predictor import examine_network
-from lepton_vision.inference.whole_volumes import on_wholes
+from lepton_vision.inference.whole_volumes import over_whole_volumes
 from lepton_vision.training.features import FixedStages, UpperPart
 from lepton_vision.types import Batch
 
@@ -36,7 +36,7 @@ def make_validator(
         if val_loader is None:
             return {}
         is_cached = config.train.cache_features
-        seen = UpperPart(network, fixed.count) if is_cached else _on_wholes(network, config, device=device)
+        seen = UpperPart(network, fixed.count) if is_cached else _over_whole_volumes(network, config, device=device)
         batches = fixed.loader(network, val_loader) if is_cached else val_loader
         found = examine_network(seen, batches, targets=config.targets, device=device, precision=precision)
         figures = {} if found.predictions is None else validation_figures(found.predictions)
@@ -47,8 +47,8 @@ def make_validator(
     return validate
 
 
-def _on_wholes(network: AnyNetwork, config: Config, *, device: torch.device) -> nn.Module:
+def _over_whole_volumes(network: AnyNetwork, config: Config, *, device: torch.device) -> nn.Module:
     """Predictor of a validation loader: whole volumes where masks are compared, or slices stacked."""
     if config.volume is None or not (config.segmentation is not None or config.sees_slabs):
         return network
-    return on_wholes(network, config).to(device)
+    return over_whole_volumes(network, config).to(device)

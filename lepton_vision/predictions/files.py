@@ -62,13 +62,13 @@ def save_table(
 def load_fields(
     path: str | Path, *, targets: Sequence[Target] | None, columns: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Read a table, checked column by column: what ``Predictions`` is made of. See ``naming`` for its errors."""
+    """Read a table, checked column by column: what ``Predictions`` is made of. See ``naming_table`` for its errors."""
     found, facts = read_columns(path)
     return fields_of(renamed(found, columns, targets=targets or targets_of(facts)), facts, targets=targets)
 
 
 @contextlib.contextmanager
-def naming(path: str | Path) -> Iterator[None]:
+def naming_table(path: str | Path) -> Iterator[None]:
     """Add the table to the errors about it."""
     try:
         yield

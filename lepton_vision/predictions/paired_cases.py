@@ -10,7 +10,7 @@ import numpy as np
 
 from lepton_vision.errors import EvaluationError
 from lepton_vision.predictions.column_names import completed, renamed
-from lepton_vision.predictions.files import fields_of, naming, read_columns
+from lepton_vision.predictions.files import fields_of, naming_table, read_columns
 from lepton_vision.predictions.predictions import Predictions
 from lepton_vision.predictions.table_facts import targets_of
 from lepton_vision.types.id_key import ENVIRONMENT_KEY, SAME_KEY, are_two_keys
@@ -88,12 +88,12 @@ def load_pair(
     targets = targets_of(read[0][1]) or targets_of(read[1][1]) or None
     tables = []
     for path, names, (found, _) in zip(paths, columns, read, strict=True):
-        with naming(path):
+        with naming_table(path):
             tables.append(renamed(found, names, targets=targets or ()))
     tables = [completed(tables[0], tables[1]), completed(tables[1], tables[0])]
     loaded = []
     for path, table, (_, facts) in zip(paths, tables, read, strict=True):
-        with naming(path):
+        with naming_table(path):
             loaded.append(Predictions(**fields_of(table, facts, targets=targets)))
     return loaded[0], loaded[1]
 

@@ -17,7 +17,7 @@ from lepton_vision.config.sections import PreprocessConfig
 from lepton_vision.errors import EvaluationError, nearest
 from lepton_vision.predictions.cells import Failure, TextArray, as_text, check_labels, check_probabilities
 from lepton_vision.predictions.column_names import Columns, names_of
-from lepton_vision.predictions.files import check_suffix, load_fields, naming, save_table
+from lepton_vision.predictions.files import check_suffix, load_fields, naming_table, save_table
 from lepton_vision.predictions.ledger import Ledger
 from lepton_vision.predictions.table_facts import ID_KEY, VERSION
 from lepton_vision.types import SPLITS, FloatArray, SampleAddress, Target, short_repr
@@ -244,7 +244,7 @@ class Predictions:
         Raises:
             EvaluationError: no such file, a missing column (the nearest one is named), or values as for the class.
         """
-        with naming(path):
+        with naming_table(path):
             return cls(**load_fields(path, targets=targets, columns=columns))
 
     __repr__ = short_repr

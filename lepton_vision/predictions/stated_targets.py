@@ -10,7 +10,7 @@ import numpy as np
 
 from lepton_vision.errors import EvaluationError, InvalidValueError, nearest
 from lepton_vision.predictions.column_names import Columns, columns_present, renamed
-from lepton_vision.predictions.files import infer_targets, naming, read_columns
+from lepton_vision.predictions.files import infer_targets, naming_table, read_columns
 from lepton_vision.predictions.table_facts import targets_of
 from lepton_vision.types import Target, TargetKind
 from lepton_vision.types.words import is_unknown
@@ -34,7 +34,7 @@ def stated_targets(
     """
     if not stated:
         return None
-    with naming(path):
+    with naming_table(path):
         found, facts = read_columns(path)
         table = renamed(found, columns, targets=targets_of(facts))
         targets = targets_of(facts) or infer_targets(table)
@@ -106,7 +106,7 @@ def table_subgroups(
     """
     if not names:
         return {}
-    with naming(path):
+    with naming_table(path):
         table = read_columns(path)[0]
         table |= renamed(table, columns, targets=())
         for name in names:

@@ -39,8 +39,8 @@ def read_mask(
             voxel has the value that any of these masks has.
         frame: one frame of it; the result is 2-D. Frames of a Segmentation are found by their place instead.
         on: image that the mask belongs to. A Segmentation is laid on its voxels; None takes the planes that its frames
-            lie on. Other masks are turned to its axes where it is an Image, see ``turn_to``, and not compared with it,
-            see ``check_grid``.
+            lie on. Other masks are turned to its axes where it is an Image, see ``reorient_mask``, and not compared
+            with it, see ``check_grid``.
 
     Returns:
         Image with pixels (1, H, W) or (1, D, H, W), whole numbers from 0 to 255 as the file has them: indices of a
@@ -128,13 +128,13 @@ def read_drawn(
     if image.source_format in KINDS:
         return stored_labels(image, path, frame=frame)
     if isinstance(on, Image):
-        image = turn_to(image, on)
+        image = reorient_mask(image, on)
     if image.facts.get("photometric") == "MONOCHROME1" and image.units != "HU":  # was turned to be looked at
         image = replace(image, pixels=np.float32(sum(image.value_range)) - image.pixels)
     return one_channel(image)
 
 
-def turn_to(mask: Image, image: Image) -> Image:
+def reorient_mask(mask: Image, image: Image) -> Image:
     """Turn a mask of the same voxels in another axis order to that of its image, exactly; any other stays as it is."""
     have, want = mask.geometry, image.geometry
     if have is None or want is None or not (mask.is_volume and image.is_volume) or have.orientation == want.orientation:

@@ -44,7 +44,7 @@ def reorient(image: Image, axes: str = "LPS") -> Image:
         raise ReadError("Expected a volume. Received: a 2-D image, which cannot be turned.", reason="volume")
     if image.geometry is None:
         raise ReadError("Expected an image that lies in the patient. Received: no geometry.", reason="no_position")
-    sources, flipped = turns_to(image.geometry, wanted)
+    sources, flipped = axis_turns(image.geometry, wanted)
     pixels = np.flip(image.pixels, axis=tuple(k + 1 for k in flipped)).transpose(0, *(k + 1 for k in sources))
     geometry = _turn(image.geometry, shape=image.pixels.shape[1:], sources=sources, flipped=flipped)
     return replace(
@@ -56,7 +56,7 @@ def reorient(image: Image, axes: str = "LPS") -> Image:
     )
 
 
-def turns_to(geometry: Geometry, axes: str) -> tuple[list[int], list[int]]:
+def axis_turns(geometry: Geometry, axes: str) -> tuple[list[int], list[int]]:
     """How the axes of a volume are turned to ``axes``: which one (0 D, 1 H, 2 W) each becomes, and which are reversed.
 
     Args:

@@ -113,11 +113,11 @@ def group_series(paths: Iterable[Path], *, limits: Limits = DEFAULT_LIMITS) -> t
         folder = common_folder({one.path for one in slices})
         beside = sorted((path for path in damaged if path.is_relative_to(folder)), key=_walk_order)
         found += _volumes(slices, FoundSeries(folder, name, (), tuple(beside)), limits=limits)
-    tell_left_out(reason for one in found for _, reason in one.left_out)
+    warn_of_non_slices(reason for one in found for _, reason in one.left_out)
     return found, others
 
 
-def tell_left_out(reasons: Iterable[str]) -> None:
+def warn_of_non_slices(reasons: Iterable[str]) -> None:
     """Warn of files of series that are no slices of them."""
     counts = Counter(reasons)
     if counts:

@@ -14,10 +14,10 @@ import numpy as np
 
 from lepton_vision.config.sections import GapChoice, TiltChoice
 from lepton_vision.errors import ReadError
-from lepton_vision.readers.alike import check_alike
 from lepton_vision.readers.passes import find_passes
 from lepton_vision.readers.plane import Plane as Plane
-from lepton_vision.readers.steps import plan_grid
+from lepton_vision.readers.slice_consistency import check_consistent
+from lepton_vision.readers.slice_grid import plan_grid
 from lepton_vision.readers.traits import differing, mixed_traits, words_of
 from lepton_vision.types import FloatArray, Geometry
 
@@ -67,7 +67,7 @@ def stack_planes(planes: Sequence[Plane], *, gaps: GapChoice = "refuse", tilt: T
         ReadError: reason ``one_slice``, ``no_position``, ``localizer``, ``mixed_slices``, ``duplicate_position``,
             ``missing_slices``, ``tilt`` or ``geometry``.
     """
-    first = check_alike(planes)
+    first = check_consistent(planes)
     positions = np.array([plane.position_mm for plane in planes])
     ways = _straightened(np.asarray(first.direction), positions, spacing_mm=first.spacing_mm, planes=planes)
     normal = np.cross(ways[1], ways[0])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from lepton_vision.errors import ConfigError
-from lepton_vision.models.troubles import ONE_VALUE
+from lepton_vision.models.machine_errors import ONE_VALUE
 from lepton_vision.training.optim import frozen_stages
 
 if TYPE_CHECKING:

@@ -66,12 +66,12 @@ class World:
         """Whether it is so in any process."""
         return is_set if self.size == 1 else bool(self.total(torch.tensor(float(is_set))) > 0)
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Wait for all processes."""
         if self.size > 1:
             distributed.barrier()
 
-    def spread(self, module: nn.Module) -> None:
+    def broadcast(self, module: nn.Module) -> None:
         """Give every process the weights and buffers of process 0."""
         if self.size > 1:
             for value in module.state_dict().values():

@@ -18,7 +18,7 @@ from torch import Tensor
 from lepton_vision.config import Config
 from lepton_vision.errors import TrainingError
 from lepton_vision.models.device import OWN_RANDOM_STATE, choose_device, choose_precision, suited_format
-from lepton_vision.models.troubles import explain_troubles
+from lepton_vision.models.machine_errors import explain_machine_errors
 from lepton_vision.training.batch_norms import check_batch_norms
 from lepton_vision.training.checkpoint import Best, CheckpointFolder, Origin
 from lepton_vision.training.distributed import World, join_world, local_device
@@ -106,18 +106,18 @@ def fit_model(
     own.check(config)
     chosen = choose_device(device)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(explain_troubles(TrainingError, further=" Go on with resume (--resume)."))
+        stack.enter_context(explain_machine_errors(TrainingError, further=" Go on with resume (--resume)."))
         stack.enter_context(explain_full_memory(config.train, chosen))
         world = stack.enter_context(join_world(chosen))
         stack.enter_context(_leave_global_state(world.device))
-        wish = stack.enter_context(listen_for_interrupt())
+        stop = stack.enter_context(listen_for_interrupt())
         check_frozen(model, config.train)
         check_batch_norms(model, config, samples=len(train_loader.sampler))  # type: ignore[arg-type]
         stack.enter_context(hold_run(run_dir))
         folder, origin = CheckpointFolder(Path(run_dir)), Origin(config, data_fingerprint, world.size, own.shaping)
         classes = _class_weights(train_loader, config, config.targets or model.targets)
         stepper = make_stepper(model, config, world=world, class_weights=classes, own=own)
-        run = Run(config, stepper, train_loader, folder, origin, wish, progress, cache_dir, own)
+        run = Run(config, stepper, train_loader, folder, origin, stop, progress, cache_dir, own)
         was_resumed = _restore(run, resume=resume)
         logs = [] if log is None else [log]
         _check_start(run, validate)
@@ -165,7 +165,7 @@ def make_stepper(
     model.to(world.device)
     if train.channels_last:
         model.to(memory_format=suited_format(model.dims + 2))
-    world.spread(model)
+    world.broadcast(model)
     precision = choose_precision(train.precision, world.device)
     weights = LossWeights(train.target_weights, class_weights or {}, train.label_smoothing)
     if config.segmentation is not None:
@@ -197,7 +197,7 @@ def _restore(run: Run, *, resume: bool) -> bool:
     if not resume:
         run.folder.refuse_if_used()
     found = run.folder.read(run.origin) if resume else None
-    run.stepper.world.meet()  # nobody writes before everybody has looked
+    run.stepper.world.barrier()  # nobody writes before everybody has looked
     if found is not None and run.stepper.world.is_main:
         run.folder.drop_damaged()
     if found is None:
@@ -256,7 +256,7 @@ def _groups(run: Run) -> Iterator[list[Batch]]:
         try:
             group = list(itertools.islice(iterator, run.config.train.accumulate_steps))
         except RuntimeError:
-            if run.wish.is_set:  # Ctrl-C reaches the loader's workers too, and they end at once
+            if run.stop.is_set:  # Ctrl-C reaches the loader's workers too, and they end at once
                 return
             raise
         if not group:
@@ -309,7 +309,7 @@ def _save_or_stop(run: Run) -> None:
     Raises:
         KeyboardInterrupt: asked to stop; the checkpoint is written.
     """
-    is_stopping = run.stepper.world.any(run.wish.is_set)
+    is_stopping = run.stepper.world.any(run.stop.is_set)
     if is_stopping or time.monotonic() - run.written >= run.config.train.checkpoint_seconds:
         run.save()
     if is_stopping:
@@ -353,12 +353,12 @@ def _validated(run: Run, validate: Validate) -> dict[str, float]:
         KeyboardInterrupt: Ctrl-C ended the loader's workers; the checkpoint is written.
     """
     figures: dict[str, float] = {}
-    run.stepper.world.spread(run.stepper.validated)  # norm layers have seen other images in each process
+    run.stepper.world.broadcast(run.stepper.validated)  # norm layers have seen other images in each process
     if run.stepper.world.is_main:
         try:
             figures = {name: float(value) for name, value in validate(run.stepper.validated).items()}
         except RuntimeError:
-            if not run.wish.is_set:
+            if not run.stop.is_set:
                 raise
             run.save()
             raise KeyboardInterrupt from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from lepton_vision.errors import TrainingError
-from lepton_vision.models.troubles import is_memory_full
+from lepton_vision.models.machine_errors import is_memory_full
 
 if TYPE_CHECKING:
     from lepton_vision.config.sections import TrainConfig

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lepton_vision.config import Config
 from lepton_vision.training.checkpoint import CheckpointFolder, Origin, Position
-from lepton_vision.training.interrupt import StopWish
+from lepton_vision.training.interrupt import StopRequest
 from lepton_vision.training.optim import rate_at
 from lepton_vision.training.own_parts import OwnParts, own_share
 from lepton_vision.training.step import Stepper
@@ -71,7 +71,7 @@ class Run:
     loader: Any
     folder: CheckpointFolder
     origin: Origin
-    wish: StopWish
+    stop: StopRequest
     progress: Callable[[dict[str, Any]], None] | None
     cache_dir: Path | None = None
     own: OwnParts = field(default_factory=OwnParts)

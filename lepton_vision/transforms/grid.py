@@ -17,7 +17,7 @@ import numpy.typing as npt
 from lepton_vision.config.sections import PreprocessConfig, VolumeConfig
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.mask import LabelMap
-from lepton_vision.readers.orient import turns_to
+from lepton_vision.readers.orient import axis_turns
 from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, display_planes, place_plane, resize_plane
 from lepton_vision.types import Image, Pixels
 
@@ -64,7 +64,7 @@ def grid_of(image: Image, volume: VolumeConfig) -> Grid:
             reason="volume",
         )
     shape = _three(image.pixels.shape[1:])
-    sources, flipped = ([0, 1, 2], []) if image.geometry is None else turns_to(image.geometry, AXES)
+    sources, flipped = ([0, 1, 2], []) if image.geometry is None else axis_turns(image.geometry, AXES)
     size = _three([shape[k] for k in sources])
     spacing = None if image.spacing_mm is None else [image.spacing_mm[k] for k in sources]
     if volume.spacing_mm is not None:

@@ -21,7 +21,7 @@ from lepton_vision.transforms.preprocess import fit_boxes, resize_plane
 from lepton_vision.types import Pixels, Target
 
 
-def slab_places(place: npt.ArrayLike, depth: int, *, volume: VolumeConfig) -> npt.NDArray[np.int64]:
+def slab_slices(place: npt.ArrayLike, depth: int, *, volume: VolumeConfig) -> npt.NDArray[np.int64]:
     """Slices that stand for a slice and its neighbours; beyond the border the last slice is repeated.
 
     Args:
@@ -33,7 +33,7 @@ def slab_places(place: npt.ArrayLike, depth: int, *, volume: VolumeConfig) -> np
         (…, S) int64 positions from the feet to the head, S = ``volume.slab``.
 
     Example:
-        >>> slab_places([0, 2], 4, volume=VolumeConfig(view="2.5d", context=1)).tolist()
+        >>> slab_slices([0, 2], 4, volume=VolumeConfig(view="2.5d", context=1)).tolist()
         [[0, 0, 1], [1, 2, 3]]
     """
     away = np.arange(-volume.context, volume.context + 1) * volume.context_step

@@ -31,7 +31,7 @@ from lepton_vision.transforms.slabs import (
     fold_slabs,
     labels_of_slices,
     prepare_slice_mask,
-    slab_places,
+    slab_slices,
     structure_numbers,
 )
 from lepton_vision.transforms.store import Prepared, VolumeCache, source_version
@@ -244,7 +244,7 @@ class VolumeDataset(Dataset[Batch]):
                 (d, h, w), (1, h, w), points=volume.points, foreground=self.volume.foreground, rng=rng
             )
             place = int(chosen[0])
-        places = slab_places(place, d, volume=self.volume)
+        places = slab_slices(place, d, volume=self.volume)
         pixels, mask = volume.pixels[:, places], None if volume.mask is None else volume.mask[places]
         is_known = volume.mask is not None and not bool((volume.mask[place] == UNKNOWN).any())
         if seed is None or self.augment is None:

@@ -53,7 +53,7 @@ import torchvision
 from loader import write_slice
 
 import lepton_vision as lv
-from lepton_vision.inference.pace import Way
+from lepton_vision.inference.autotune import Way
 from lepton_vision.inference.runtimes.choice import load_engine
 from lepton_vision.inference.samples import read_ahead
 from lepton_vision.inference.streams import Streams, streams_here

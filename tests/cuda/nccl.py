@@ -29,10 +29,10 @@ def speak_nccl() -> None:
     assert world.share({"val_loss": 0.5}) == {"val_loss": 0.5}
     assert world.any(True)
     assert not world.any(False)
-    world.meet()
+    world.barrier()
     model = TinyNetwork(dropout=0.0).to(device).to(memory_format=torch.channels_last)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    world.spread(model)
+    world.broadcast(model)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     wrapped = world.wrap(model)
     assert isinstance(wrapped, DistributedDataParallel)

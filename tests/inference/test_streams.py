@@ -15,7 +15,7 @@ import torch
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
-from lepton_vision.inference import pace
+from lepton_vision.inference import autotune
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.runtimes.choice import load_engine
 from lepton_vision.inference.streams import SHORT_TURNS, Streams, streams_here
@@ -90,7 +90,7 @@ def test_how_many(bundle: Bundle) -> None:
 @pytest.mark.usefixtures("threads")
 def test_ways_change_without_running_side_by_side(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(bundle, device="cpu", precision="fp32", batch_size=4, streams=2)
-    monkeypatch.setattr(pace, "_compare", lambda window: iter_ways(window))
+    monkeypatch.setattr(autotune, "_compare", lambda window: iter_ways(window))
     pixels = np.random.default_rng(0).integers(0, 65536, (64, 4, 1, 32, 32)).astype(np.uint16)
     seen: list[int] = []
 
@@ -117,7 +117,7 @@ def test_ways_change_without_running_side_by_side(bundle: Bundle, monkeypatch: p
 def test_closing_drops_steps_that_wait_for_those_of_the_other_way(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pace, "_compare", lambda window: iter_ways(window))
+    monkeypatch.setattr(autotune, "_compare", lambda window: iter_ways(window))
     streams, began, go = Streams(Engine(bundle, device="cpu", streams=2)), Event(), Event()
 
     def wait() -> None:
@@ -135,8 +135,8 @@ def test_closing_drops_steps_that_wait_for_those_of_the_other_way(
     assert any(one.cancelled() for one in others)
 
 
-def iter_ways(window: int) -> Generator[pace.Ask, float, None]:
+def iter_ways(window: int) -> Generator[autotune.Trial, float, None]:
     """The two ways in turn."""
     while True:
-        yield pace.Ask("streams", window)
-        yield pace.Ask("steps", window)
+        yield autotune.Trial("streams", window)
+        yield autotune.Trial("steps", window)

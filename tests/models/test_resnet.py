@@ -8,7 +8,7 @@ import torchvision
 
 from lepton_vision.config import Config
 from lepton_vision.models.encoders import lower, upper
-from lepton_vision.models.resnet import DESIGNS, ResNet, Widen, mean_of_places, skeleton, stem_kind, torchvision_name
+from lepton_vision.models.resnet import DESIGNS, ResNet, Widen, global_average, skeleton, stem_kind, torchvision_name
 
 EXPECTED_WIDTH = {"resnet10": 512, "resnet18": 512, "resnet34": 512}
 TORCHVISION = sorted(set(DESIGNS) - {"resnet10"})
@@ -98,7 +98,7 @@ def test_the_maps_of_a_decoder_are_those_of_the_stages() -> None:
         assert torch.equal(encoder.stem.pool(maps[0]), lower(encoder, images, 1))
         for count in range(2, 5):
             assert torch.equal(maps[count - 1], lower(encoder, images, count))
-        assert torch.equal(mean_of_places(maps[-1]), encoder.features(images))
+        assert torch.equal(global_average(maps[-1]), encoder.features(images))
 
 
 @pytest.mark.parametrize("backbone", VOLUMES)

@@ -43,7 +43,7 @@ def make(size: tuple[int, ...], *, angles: tuple[float, float, float], mirror: b
 
 
 def places(image: Image) -> npt.NDArray[np.float64]:
-    """Place of every voxel (3, N) in the order of its value."""
+    """Position of every voxel (3, N) in the order of its value."""
     assert image.geometry is not None
     indices = np.indices(image.pixels.shape[1:]).reshape(3, -1)
     found = (image.geometry.affine @ np.concatenate([indices, np.ones((1, indices.shape[1]))]))[:3]

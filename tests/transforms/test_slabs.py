@@ -24,7 +24,7 @@ from lepton_vision.transforms.preprocess import preprocess_image
 from lepton_vision.transforms.slabs import (
     prepare_slice_mask,
     restore_slice_mask,
-    slab_places,
+    slab_slices,
     structure_numbers,
     unfit_share,
 )
@@ -55,14 +55,14 @@ def planes_of(manifest: Manifest, row: int, config: Config) -> np.ndarray:
 
 
 def test_neighbours_are_counted_in_steps_and_the_border_is_repeated() -> None:
-    assert slab_places(3, 9, volume=VolumeConfig(view="2.5d", context=2)).tolist() == [1, 2, 3, 4, 5]
-    assert slab_places(3, 9, volume=VolumeConfig(view="2.5d", context=1, context_step=3)).tolist() == [0, 3, 6]
-    assert slab_places([0, 8], 9, volume=VolumeConfig(view="2.5d", context=1, context_step=2)).tolist() == [
+    assert slab_slices(3, 9, volume=VolumeConfig(view="2.5d", context=2)).tolist() == [1, 2, 3, 4, 5]
+    assert slab_slices(3, 9, volume=VolumeConfig(view="2.5d", context=1, context_step=3)).tolist() == [0, 3, 6]
+    assert slab_slices([0, 8], 9, volume=VolumeConfig(view="2.5d", context=1, context_step=2)).tolist() == [
         [0, 0, 2],
         [6, 8, 8],
     ]
-    assert slab_places(0, 1, volume=VolumeConfig(view="2.5d", context=2)).tolist() == [0] * 5
-    assert slab_places(4, 9, volume=VolumeConfig(view="2.5d", context=0)).tolist() == [4]
+    assert slab_slices(0, 1, volume=VolumeConfig(view="2.5d", context=2)).tolist() == [0] * 5
+    assert slab_slices(4, 9, volume=VolumeConfig(view="2.5d", context=0)).tolist() == [4]
 
 
 @pytest.mark.parametrize("step", [1, 2])

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from lepton_vision.errors import EvaluationError, ReadError
 from lepton_vision.evaluation.masks.evaluation import MaskCase
 from lepton_vision.predictions.cells import Failure
-from lepton_vision.readers.mask import NOISE, is_laid, read_drawn, turn_to
+from lepton_vision.readers.mask import NOISE, is_laid, read_drawn, reorient_mask
 from lepton_vision.types import Image, SampleAddress
 from lepton_vision.types.geometry import grid_gap, is_same_spacing
 
@@ -88,7 +88,7 @@ def _load(row: MaskRow, *, unknown: int | None) -> MaskCase | Failure:
 
 
 def read_masks(row: MaskRow) -> dict[str, Image]:
-    """Read truth and prediction, this in the axis order of the truth (see ``mask.turn_to``).
+    """Read truth and prediction, this in the axis order of the truth (see ``mask.reorient_mask``).
 
     A DICOM Segmentation lies on the image of the row, or else on the other mask.
 
@@ -107,7 +107,7 @@ def read_masks(row: MaskRow) -> dict[str, Image]:
             "'image'. Received: none.",
             key="image",
         )
-    return found | {"prediction": turn_to(found["prediction"], found["truth"])}
+    return found | {"prediction": reorient_mask(found["prediction"], found["truth"])}
 
 
 def read_labels(image: Image, name: str) -> npt.NDArray[np.int32]:

@@ -51,7 +51,7 @@ def parse_jpeg(data: bytes) -> Codestream:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Place and marker of each segment, up to the first that begins the data or ends the stream."""
+    """Position and marker of each segment, up to the first that begins the data or ends the stream."""
     if data[:2] != b"\xff\xd8":
         raise ReadError("The compressed frame is no JPEG stream (no SOI marker).", reason="corrupt")
     place = 2

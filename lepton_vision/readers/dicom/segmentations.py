@@ -20,7 +20,14 @@ from lepton_vision.readers.dicom.decode import read_stored
 from lepton_vision.readers.dicom.header import DicomFile, items, number, open_dicom, text
 from lepton_vision.readers.dicom.layout import PixelLayout, read_layout
 from lepton_vision.readers.dicom.planes import read_planes
-from lepton_vision.readers.dicom.segment_places import Canvas, Place, SegmentFrame, Source, canvas_of, place_frames
+from lepton_vision.readers.dicom.segment_positions import (
+    Canvas,
+    FramePosition,
+    SegmentFrame,
+    Source,
+    canvas_of,
+    place_frames,
+)
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.limits import Limits, check_size, guard
 from lepton_vision.types import Image
@@ -120,7 +127,7 @@ def read_segmentation(found: Segmentation, *, on: Image | None, limits: Limits) 
             if values.any():
                 raise place.fault
             continue
-        _lay(values, labels[place.box], place, overlaps=overlaps)
+        _write_labels(values, labels[place.box], place, overlaps=overlaps)
     if overlaps:
         (first, second), count = next(iter(overlaps.items()))
         raise ReadError(
@@ -144,8 +151,12 @@ def read_segmentation(found: Segmentation, *, on: Image | None, limits: Limits) 
     )
 
 
-def _lay(
-    values: npt.NDArray[np.uint8], part: npt.NDArray[np.uint8], place: Place, *, overlaps: dict[tuple[int, int], int]
+def _write_labels(
+    values: npt.NDArray[np.uint8],
+    part: npt.NDArray[np.uint8],
+    place: FramePosition,
+    *,
+    overlaps: dict[tuple[int, int], int],
 ) -> None:
     """Write the labels of one frame into its part of the mask, and count the voxels that have another label."""
     turned = place.turn(values)

@@ -68,12 +68,12 @@ def _read(row: MaskRow, structure: str, *, value: int | tuple[int, ...]) -> Over
     spacing = truth.spacing_mm if image is None else truth.spacing_mm or prediction.spacing_mm
     overlay = Overlay(structure, row.image_id, true, predicted, spacing_mm=spacing)
     try:
-        return lay_over(overlay, image, geometry=places[0] if places else None)
+        return overlay_masks(overlay, image, geometry=places[0] if places else None)
     except ReadError as error:
         raise _CannotDrawError(f"the image has no window to show it through ({error.reason})") from None
 
 
-def lay_over(
+def overlay_masks(
     overlay: Overlay,
     image: Image | None,
     *,

@@ -68,7 +68,7 @@ def report_files(image_id: str, bundle: Bundle) -> list[str]:
 class ReportFolder:
     """Folder with a DICOM Structured Report for each image or series of one bundle, ``<image_id>.sr.dcm``.
 
-    The reports hold patient data, see ``dicom.report.write_structured_report``; their names do not.
+    The reports hold patient data, see ``report.write_structured_report``; their names do not.
 
     Args:
         folder: made if missing; held by one process at a time.

@@ -28,7 +28,7 @@ from lepton_vision.scoring.dicom.segmentation import (
     build_file,
     check_text,
     content_time,
-    forget_clock,
+    fix_content_time,
     make_uid,
 )
 from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, to_input
@@ -88,7 +88,8 @@ def heat_map_bytes(
 ) -> bytes:
     """Return a Secondary Capture of an RGB picture, (H, W, 3), that refers to its source and belongs to its study.
 
-    THE FILE HOLDS PATIENT DATA, see ``dicom.report.write_structured_report``. The same picture and source give the same bytes.
+    THE FILE HOLDS PATIENT DATA, see ``report.write_structured_report``. The same picture and source give the same
+    bytes.
 
     Raises:
         ScoringError: a name that DICOM cannot hold, or a source that nothing can be derived from.
@@ -137,5 +138,5 @@ def _build(picture: RgbPixels, header: Any, *, finding: str, bundle_id: str, fra
         del capture.BurnedInAnnotation
     capture.SourceImageSequence = [refer_to(header, frame=frame)]
     capture.ContentDate, capture.ContentTime = day, time  # type: ignore[assignment]
-    forget_clock(capture, time=(day, time))
+    fix_content_time(capture, time=(day, time))
     return capture

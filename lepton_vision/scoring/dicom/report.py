@@ -27,7 +27,7 @@ from lepton_vision.scoring.dicom.segmentation import (
     check_code,
     check_text,
     content_time,
-    forget_clock,
+    fix_content_time,
     make_uid,
 )
 
@@ -197,7 +197,7 @@ def _build(
     report.ContentDate, report.ContentTime = day, time  # type: ignore[assignment]
     report.DeviceSerialNumber, report.SoftwareVersions = info.bundle_id or "none", __version__
     report.ManufacturerModelName = PRODUCT
-    forget_clock(report, time=(day, time))
+    fix_content_time(report, time=(day, time))
     return report
 
 

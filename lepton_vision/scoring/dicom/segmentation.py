@@ -257,7 +257,7 @@ def content_time(headers: Iterable[Any], created: datetime | None) -> tuple[str,
     return max((time for header in headers if (time := read_time(header))), default=_NO_DATE)
 
 
-def forget_clock(dataset: Any, *, time: tuple[str, str]) -> None:
+def fix_content_time(dataset: Any, *, time: tuple[str, str]) -> None:
     """Put the content time in place of what highdicom takes from the clock: a repeated run gives the same file."""
     for keyword in ("InstanceCreationDate", "InstanceCreationTime", "DateOfSecondaryCapture", "TimeOfSecondaryCapture"):
         if keyword in dataset:

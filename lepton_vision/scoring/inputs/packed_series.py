@@ -22,7 +22,7 @@ from lepton_vision.readers.series_list import (
     may_be_slice,
     planes_of,
     read_found,
-    tell_left_out,
+    warn_of_non_slices,
 )
 from lepton_vision.readers.series_parts import divide_series, volume_files
 from lepton_vision.readers.temporary import MANY_FILES
@@ -153,7 +153,7 @@ def group_packed(
         folder = common_folder({_path_of(location) for location, _ in slices})
         beside = tuple(location for location in damaged if _path_of(location).is_relative_to(folder))
         series += _volumes(slices, PackedSeries(name, (), beside), limits=limits)
-    tell_left_out(location.reason for one in series for location in one.left_out)
+    warn_of_non_slices(location.reason for one in series for location in one.left_out)
     return series, others
 
 

@@ -16,7 +16,7 @@ from lepton_vision.evaluation.masks.evaluation import SegmentationEvaluation
 from lepton_vision.evaluation.masks.table import evaluate_mask_table, read_mask_table
 from lepton_vision.readers import read_image
 from lepton_vision.reporting.masks import overlay_files
-from lepton_vision.reporting.masks.overlay_files import lay_over, read_overlays
+from lepton_vision.reporting.masks.overlay_files import overlay_masks, read_overlays
 from lepton_vision.reporting.masks.overlays import NoOverlay, Overlay, draw_overlay
 from lepton_vision.types import Window
 
@@ -145,7 +145,7 @@ def test_pictures_of_a_turned_slice_name_its_sides_and_take_the_window_of_the_mo
     values = np.zeros((2, 8, 6), np.float32)
     image = read_image(tmp_path / save_nifti(tmp_path / "image.nii.gz", values))
     mask = np.zeros((2, 8, 6), np.bool_)
-    shown = lay_over(Overlay("a", "i", mask, mask), image, preprocess=PreprocessConfig(windows=(Window(7, 10),)))
+    shown = overlay_masks(Overlay("a", "i", mask, mask), image, preprocess=PreprocessConfig(windows=(Window(7, 10),)))
     assert shown.orientation == "LP"
     assert shown.window == Window(7, 10)
     assert {panel.picture.sides for panel in draw_overlay(shown).panels} == {("R", "L", "A", "P")}

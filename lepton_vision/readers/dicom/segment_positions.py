@@ -62,7 +62,7 @@ class Canvas:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FramePosition:
     """Position of one frame.
 
     Attributes:
@@ -92,7 +92,7 @@ def place_frames(
     layout: PixelLayout,
     listed: frozenset[str],
     step_mm: float | None,
-) -> list[Place]:
+) -> list[FramePosition]:
     """Say where each frame lies; frames on other slices than the one of a 2-D canvas are left out.
 
     Args:
@@ -153,7 +153,7 @@ def _normal(plane: Geometry) -> FloatArray:
     return np.asarray(normal / np.linalg.norm(normal), np.float64)
 
 
-def _on_grid(frame: SegmentFrame, canvas: Canvas, *, size: tuple[int, int]) -> Place:
+def _on_grid(frame: SegmentFrame, canvas: Canvas, *, size: tuple[int, int]) -> FramePosition:
     """Place a frame on a volume, or say how far from its voxels it lies."""
     plane, grid = frame.geometry, canvas.geometry
     if plane is None or grid is None:
@@ -161,7 +161,7 @@ def _on_grid(frame: SegmentFrame, canvas: Canvas, *, size: tuple[int, int]) -> P
     cosines = np.asarray(grid.direction) @ np.asarray(plane.direction).T  # (3, 2): voxel axes by frame axes
     down, along = (int(axis) for axis in np.abs(cosines).argmax(axis=0))
     if down == along:
-        return Place(frame, fault=_off("lie across the voxels of its image"))
+        return FramePosition(frame, fault=_off("lie across the voxels of its image"))
     signs = [1 if cosines[axis, k] > 0 else -1 for k, axis in enumerate((down, along))]
     index = (np.asarray(grid.direction) @ np.subtract(plane.origin_mm, grid.origin_mm)) / grid.spacing_mm
     first = np.rint(index).astype(int)
@@ -170,18 +170,20 @@ def _on_grid(frame: SegmentFrame, canvas: Canvas, *, size: tuple[int, int]) -> P
     expected = Geometry((x, y, z), tuple(map(tuple, ways.tolist())), (grid.spacing_mm[down], grid.spacing_mm[along]))
     gap = grid_gap(plane, expected, shape=size)
     if gap is not None:
-        return Place(frame, fault=_off(f"differ in {gap.text}"))
+        return FramePosition(frame, fault=_off(f"differ in {gap.text}"))
     last = first.copy()
     for axis, sign, length in zip((down, along), signs, size, strict=True):
         last[axis] += sign * (length - 1)
     low, high = np.minimum(first, last), np.maximum(first, last) + 1
     outside = np.maximum(np.maximum(-low, high - canvas.shape), 0)
     if outside.any():
-        return Place(frame, fault=_off(f"lie {float((outside * grid.spacing_mm).max()):.3f} mm beyond its image"))
+        return FramePosition(
+            frame, fault=_off(f"lie {float((outside * grid.spacing_mm).max()):.3f} mm beyond its image")
+        )
     axes: list[int | None] = [None, None, None]
     axes[down], axes[along] = 0, 1
     box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    return Place(frame, box, tuple(axes), tuple(k for k, sign in enumerate(signs) if sign < 0))
+    return FramePosition(frame, box, tuple(axes), tuple(k for k, sign in enumerate(signs) if sign < 0))
 
 
 def _on_slice(
@@ -191,7 +193,7 @@ def _on_slice(
     size: tuple[int, int],
     listed: frozenset[str],
     step_mm: float | None,
-) -> list[Place]:
+) -> list[FramePosition]:
     """Frames at the place of one slice; none is an empty slice, once it is known to belong to the Segmentation."""
     plane = canvas.geometry
     if plane is None:
@@ -230,14 +232,14 @@ def _place_of(frame: SegmentFrame) -> Geometry:
     return frame.geometry
 
 
-def _flat(place: Place) -> Place:
+def _flat(place: FramePosition) -> FramePosition:
     """The place of a frame on a volume of one slice, on that slice."""
     return replace(place, box=place.box[1:], axes=place.axes[1:] if place.fault is None else place.axes)
 
 
 def _by_source(
     frames: Sequence[SegmentFrame], canvas: Canvas, *, size: tuple[int, int], listed: frozenset[str]
-) -> list[Place]:
+) -> list[FramePosition]:
     """Without places, a frame lies on the image or the frame of it that it was drawn on."""
     if size != canvas.shape[-2:]:
         raise ReadError(
@@ -250,13 +252,13 @@ def _by_source(
         found = [(frame, one.frame) for frame in frames for one in frame.sources if one.image_id == canvas.image_id]
         if len(found) < len(frames) or any(k is None or not 0 <= k < canvas.shape[0] for _, k in found):
             raise _lost()
-        return [Place(frame, (slice(k, k + 1), *whole), (None, 0, 1)) for frame, k in found if k is not None]
+        return [FramePosition(frame, (slice(k, k + 1), *whole), (None, 0, 1)) for frame, k in found if k is not None]
     if not canvas.image_id or (not any(f.sources for f in frames) and len({f.segment for f in frames}) == len(frames)):
-        return [Place(frame, whole) for frame in frames]  # one picture and its segments: nothing could be mixed up
+        return [FramePosition(frame, whole) for frame in frames]  # one picture and its segments
     here = [frame for frame in frames if _refers(frame.sources, canvas.image_id)]
     if not here and canvas.image_id.partition("-")[0] not in listed:
         raise _lost()
-    return [Place(frame, whole) for frame in here]
+    return [FramePosition(frame, whole) for frame in here]
 
 
 def _refers(sources: Iterable[Source], image_id: str) -> bool:

@@ -15,7 +15,7 @@ from lepton_vision.types import Geometry
 _TOLERANCE, _MOST = 0.25, 0.01
 
 
-def check_alike(planes: Sequence[Plane]) -> Geometry:
+def check_consistent(planes: Sequence[Plane]) -> Geometry:
     """Geometry of the first plane, once all others are known to differ from it in position only.
 
     Raises:

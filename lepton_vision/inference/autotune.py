@@ -17,14 +17,14 @@ _BETTER = 1.05  # the other way is taken if it is this much faster
 _SAME = 1.3  # a pace that differs by this factor, twice in a row, says that the machine does other work now
 
 
-class Ask(NamedTuple):
+class Trial(NamedTuple):
     """The way that is wanted next, and for how many steps."""
 
     way: Way
     steps: int
 
 
-class Pace:
+class Autotuner:
     """Choice of the way that the next step runs. Not safe for threads: whoever shares it brings a lock.
 
     Args:
@@ -32,53 +32,53 @@ class Pace:
         clock: seconds since some time.
 
     Example:
-        >>> Pace(window=4).way
+        >>> Autotuner(window=4).way
         'streams'
     """
 
     def __init__(self, window: int, *, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._asks, self._clock = _compare(window), clock
-        self._ask = next(self._asks)
+        self._trials, self._clock = _compare(window), clock
+        self._trial = next(self._trials)
         self._since, self._steps, self._images = clock(), 0, 0
 
     @property
     def way(self) -> Way:
         """Way of running the next step."""
-        return self._ask.way
+        return self._trial.way
 
     def finished(self, way: Way, *, images: int) -> None:
         """Count a step that is through; those of the way before, which still ran, only move the start."""
         now = self._clock()
-        if way != self._ask.way:
+        if way != self._trial.way:
             self._since = now
             return
         self._steps, self._images = self._steps + 1, self._images + images
-        if self._steps >= self._ask.steps:
-            self._ask = self._asks.send(self._images / max(now - self._since, 1e-9))
+        if self._steps >= self._trial.steps:
+            self._trial = self._trials.send(self._images / max(now - self._since, 1e-9))
             self._since, self._steps, self._images = now, 0, 0
 
 
-def _compare(window: int) -> Generator[Ask, float, None]:
+def _compare(window: int) -> Generator[Trial, float, None]:
     """Ask for windows of steps; receives the images per second of each."""
     way: Way = "streams"
-    yield Ask(way, window)  # threads start, memory is mapped
-    pace = yield Ask(way, window)
+    yield Trial(way, window)  # threads start, memory is mapped
+    pace = yield Trial(way, window)
     while True:
         other: Way = "steps" if way == "streams" else "streams"
-        mine, theirs = [pace], [(yield Ask(other, window))]
+        mine, theirs = [pace], [(yield Trial(other, window))]
         if theirs[0] > _CLEAR * pace:
-            mine.append((yield Ask(way, window)))
-            theirs.append((yield Ask(other, window)))
+            mine.append((yield Trial(way, window)))
+            theirs.append((yield Trial(other, window)))
         if sum(theirs) / len(theirs) > _BETTER * sum(mine) / len(mine):
             way, mine = other, theirs
-        pace = yield from _stay(way, window, sum(mine) / len(mine))
+        pace = yield from _keep(way, window, sum(mine) / len(mine))
 
 
-def _stay(way: Way, window: int, pace: float) -> Generator[Ask, float, float]:
+def _keep(way: Way, window: int, pace: float) -> Generator[Trial, float, float]:
     """Keep a way until its pace changes or it is time to compare again; returns its last pace."""
     changed, last = 0, pace
     for _ in range(_STAY):
-        last = yield Ask(way, window)
+        last = yield Trial(way, window)
         changed = 0 if pace / _SAME < last < pace * _SAME else changed + 1
         if changed > 1:
             break

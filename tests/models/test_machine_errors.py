@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from lepton_vision.errors import MachineError, ReadError, TrainingError
-from lepton_vision.models.troubles import explain, explain_troubles
+from lepton_vision.models.machine_errors import explain, explain_machine_errors
 
 
 class Fatal(Dataset[int]):
@@ -49,13 +49,13 @@ def deterministic() -> Iterator[None]:
 
 def test_a_killed_process_that_loads_images() -> None:
     said = pytest.raises(TrainingError, match=r"ended from outside.*train\.workers.*Go on\.")
-    with said as caught, explain_troubles(TrainingError, further=" Go on."):
+    with said as caught, explain_machine_errors(TrainingError, further=" Go on."):
         list(DataLoader(Fatal(), num_workers=1))
     assert caught.value.exit_code == 2
 
 
 def test_what_does_not_pickle() -> None:
-    with pytest.raises(MachineError, match=r"does not pickle"), explain_troubles():
+    with pytest.raises(MachineError, match=r"does not pickle"), explain_machine_errors():
         pickle.dumps(Local())
 
 
@@ -63,22 +63,22 @@ def test_what_does_not_pickle() -> None:
     "make", [lambda: nn.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1)), lambda: nn.BatchNorm3d(3)(torch.zeros(1, 3, 1, 1, 1))]
 )
 def test_a_batch_norm_with_one_value(make) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(MachineError, match=r"model\.norm=instance"), explain_troubles():
+    with pytest.raises(MachineError, match=r"model\.norm=instance"), explain_machine_errors():
         make()
 
 
 def test_memory_of_the_machine() -> None:
-    with pytest.raises(MachineError, match=r"memory of this machine"), explain_troubles():
+    with pytest.raises(MachineError, match=r"memory of this machine"), explain_machine_errors():
         torch.empty(1 << 60, dtype=torch.uint8)
 
 
 def test_a_state_of_another_network() -> None:
-    with pytest.raises(MachineError, match=r"do not fit the network"), explain_troubles():
+    with pytest.raises(MachineError, match=r"do not fit the network"), explain_machine_errors():
         nn.Linear(2, 2).load_state_dict(nn.Linear(3, 2).state_dict())
 
 
 def test_a_step_without_a_deterministic_version(deterministic: None) -> None:
-    with pytest.raises(MachineError, match=r"warn_only=True"), explain_troubles():
+    with pytest.raises(MachineError, match=r"warn_only=True"), explain_machine_errors():
         torch.zeros(3).put_(torch.tensor([0]), torch.tensor([1.0]), accumulate=False)
 
 
@@ -124,10 +124,10 @@ def test_each_has_its_advice(error: Exception, advice: str) -> None:
 )
 def test_what_is_not_known_passes_as_it_is(error: Exception) -> None:
     assert explain(error) == ""
-    with pytest.raises(type(error)), explain_troubles():
+    with pytest.raises(type(error)), explain_machine_errors():
         raise error
 
 
 def test_our_own_errors_pass_as_they_are() -> None:
-    with pytest.raises(ReadError), explain_troubles():
+    with pytest.raises(ReadError), explain_machine_errors():
         raise ReadError("Too many open files", reason="missing")

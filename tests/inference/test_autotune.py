@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lepton_vision.inference.pace import Pace, Way
+from lepton_vision.inference.autotune import Autotuner, Way
 
 
 class Machine:
@@ -10,7 +10,7 @@ class Machine:
 
     def __init__(self, speeds: dict[Way, float]) -> None:
         self.seconds, self.speeds, self.ways = 0.0, speeds, list[Way]()
-        self.pace = Pace(window=4, clock=lambda: self.seconds)
+        self.pace = Autotuner(window=4, clock=lambda: self.seconds)
 
     def run(self, steps: int) -> float:
         """Images per second of some steps of 32 images."""

@@ -111,7 +111,7 @@ def explain(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def explain_troubles(kind: type[LeptonError] = MachineError, *, further: str = "") -> Iterator[None]:
+def explain_machine_errors(kind: type[LeptonError] = MachineError, *, further: str = "") -> Iterator[None]:
     """Raise what is known of torch and the system as a ``kind`` of error that says what to do, then ``further``.
 
     Raises:

@@ -20,7 +20,7 @@ NAMES = [f"p{k // 2:02}/{k % 2}.png" for k in range(24)]
 def test_rows_and_images_without_a_counterpart(study: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     names = [*NAMES[:20], "P10/0.PNG", "p10/1.jpg", "p99/x.png", "q/1.png"]
     table = pd.DataFrame({"path": names, "y": [(k // 2) % 2 for k in range(23)] + [None]})
-    with caplog.at_level(logging.WARNING, "lepton_vision.manifest.lost"):
+    with caplog.at_level(logging.WARNING, "lepton_vision.manifest.lost_labels"):
         manifest = Manifest.scan(study, labels=table, workers=1)
     said = [record.getMessage() for record in caplog.records if record.name.endswith("lost")]
     assert len(said) == 2

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lepton_vision.manifest.hashes import perceptual_hash, pixel_hash, thumbnail
-from lepton_vision.manifest.near import are_same, candidate_pairs, connect
+from lepton_vision.manifest.near_duplicates import are_same, candidate_pairs, connect
 
 
 def pixels(seed: int, *, size: int = 96) -> np.ndarray:

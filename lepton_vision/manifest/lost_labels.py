@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 
-def lost_rows(lost: Sequence[int], *, rows: int, near: Mapping[str, int], key: str) -> str:
+def describe_lost_rows(lost: Sequence[int], *, rows: int, near: Mapping[str, int], key: str) -> str:
     """Tell rows of the label table that matched no file, without their values; "" where there are none.
 
     Args:
@@ -27,16 +27,16 @@ def lost_rows(lost: Sequence[int], *, rows: int, near: Mapping[str, int], key: s
     shown = ", ".join(map(str, lost[:5])) + (" …" if len(lost) > 5 else "")
     return (
         f"{len(lost)} of {rows} rows of the label table match no file by the column {key!r}, so their labels are lost "
-        f"(counted from 0: {shown}).{hint_at(near)}"
+        f"(counted from 0: {shown}).{near_miss_hint(near)}"
     )
 
 
-def hint_at(near: Mapping[str, int]) -> str:
+def near_miss_hint(near: Mapping[str, int]) -> str:
     """End of a message about rows that match no file: what would have to be the same."""
     return "".join(f" But for {what}, {count} of them would." for what, count in near.items() if count)
 
 
-def tell_images(frame: pd.DataFrame, unnamed: frozenset[str], *, notes: Sequence[str]) -> tuple[str, ...]:
+def warn_of_lost_labels(frame: pd.DataFrame, unnamed: frozenset[str], *, notes: Sequence[str]) -> tuple[str, ...]:
     """Note usable images without a row in the label table, and tell all that was lost in the join."""
     images = frame.loc[frame["status"] == "ok", "image_id"]
     count = int(images.isin(unnamed).sum()) if unnamed else 0

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from lepton_vision.manifest.labels import infer_targets
-from lepton_vision.manifest.spare import findings_of, is_spare, left_out
+from lepton_vision.manifest.other_columns import findings_of, is_other_column, left_out
 from lepton_vision.manifest.table import Manifest
 
 
@@ -27,12 +27,12 @@ def test_an_index_of_pandas_and_a_comma_at_the_end_are_no_columns(study: Path, t
 
 @pytest.mark.parametrize("name", ["index", "level_0", "Patient Age", "OriginalImage[Width", "Height]", "View Position"])
 def test_facts_by_name(name: str) -> None:
-    assert is_spare(name)
+    assert is_other_column(name)
 
 
 @pytest.mark.parametrize("name", ["y", "label", "finding", "width_class", "pathology", "dx", "grade"])
 def test_labels_by_name(name: str) -> None:
-    assert not is_spare(name)
+    assert not is_other_column(name)
 
 
 @pytest.mark.parametrize(

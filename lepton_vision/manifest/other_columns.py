@@ -49,7 +49,7 @@ def is_unnamed(name: str) -> bool:
     return not name.strip() or re.fullmatch(r"Unnamed: \d+(_level_\d+)?", name) is not None
 
 
-def is_spare(name: str) -> bool:
+def is_other_column(name: str) -> bool:
     """Whether a column holds facts about patient, image or file, by its name; NIH's has half a bracket."""
     return _plain(name).removesuffix("dicom") in _FACTS or name.count("[") != name.count("]")
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lepton_vision.inference.engine import Engine, Examined
-from lepton_vision.inference.predictor import Found, Progress, of_manifest, one_split, open_dataset, run_steps
+from lepton_vision.inference.predictor import PredictionParts, Progress, of_manifest, one_split, open_dataset, run_steps
 from lepton_vision.inference.samples import Sample, read_ahead, read_row
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
@@ -39,7 +39,7 @@ class _Recorder(Engine):
         return [super(_Recorder, self)._examined(output, count=count) for output, count in self.steps]
 
 
-class SeenRows:
+class CachedOutputs:
     """One pass of a bundle's network over the rows of a split, in the steps that ``predict`` takes.
 
     Args:
@@ -75,7 +75,7 @@ class SeenRows:
         _run_heads(bundle, pooled, self._engine)
         nothing = np.zeros((0, 0, 0), np.uint16)
         samples = [Sample(dataset.rows.image_id(row), "", "", dataset.locate(row), nothing, row) for row in rows]
-        self._found = Found(samples)
+        self._found = PredictionParts(samples)
 
     def predictions(self, bundle: Bundle) -> Predictions:
         """What ``predict`` gives for a bundle of the same weights, whatever its calibration is."""

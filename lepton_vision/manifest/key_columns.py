@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import pandas as pd
 
 from lepton_vision.errors import ManifestError
-from lepton_vision.manifest.lost import hint_at
+from lepton_vision.manifest.lost_labels import near_miss_hint
 from lepton_vision.manifest.paths import match_paths, stem_of
 from lepton_vision.manifest.patients import id_text, plain_name
 from lepton_vision.readers.channels import case_path
@@ -146,7 +146,7 @@ def match_key(
     tried = " or ".join(dict.fromkeys(repr(key.name) for key in keys))
     expected = "; ".join(f"in {key.name!r} {_EXPECTED[key.kind]}" for key in keys)
     paths = [str(path) for path in frame["path"]]
-    hints = "".join(hint_at(near_misses(list(table[key.name]), paths)) for key in keys if key.kind == "path")
+    hints = "".join(near_miss_hint(near_misses(list(table[key.name]), paths)) for key in keys if key.kind == "path")
     raise ManifestError(
         f"None of the {len(table)} rows of the label table matches a file by the column {tried}. Expected {expected}. "
         f"Correct that column, or scan the folder that the table belongs to.{hints}",
