@@ -34,7 +34,7 @@ DOORWAYS = {
     "typer": {f"cli/{name}.py" for name in ("app", "exports", "evaluation", "options", "scoring", "statistics")},
     "jinja2": {"reporting/page.py"},
     "monai": {"transforms/volume_augment.py", "inference/windows.py", "models/sources.py"},
-    "mlflow": {"training/runlog.py", "training/tracking.py"},
+    "mlflow": {"training/runlog.py"},
     "nibabel": {"readers/nifti.py", "scoring/masks/files.py"},  # what is read there, what is written here
     "onnx": {"inference/runtimes/onnx.py"},
     "onnxruntime": {"inference/runtimes/onnx.py"},

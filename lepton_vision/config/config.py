@@ -85,7 +85,7 @@ class SegmentationConfig(Section):
     """joint: both losses shape the encoder. detached: the mask's loss does not, so that the classifier is what it would
     be alone. auxiliary: as joint, but masks are not computed in scoring. roi: as joint, and the classifier sees the
     image cropped to the predicted mask. evidence: the classifier sees the predicted mask alone
-    (``models.evidence``) and its loss does not reach the mask, which is bit for bit what it would be alone: for a label
+    (``models.regions``) and its loss does not reach the mask, which is bit for bit what it would be alone: for a label
     that says whether a structure is there. Images without a mask teach the classifier's few weights only."""
     loss: Literal["dice_ce", "dice", "ce"] = "dice_ce"
     """Of the masks: soft Dice, cross-entropy (ce), or their sum."""

@@ -11,10 +11,10 @@ from lepton_vision.errors import ConfigError
 from lepton_vision.models.device import OWN_RANDOM_STATE
 from lepton_vision.models.encoders import Encoder, make_encoder
 from lepton_vision.models.ensemble import Ensemble
-from lepton_vision.models.evidence import FIGURES
 from lepton_vision.models.heads import Heads
 from lepton_vision.models.network import Network
 from lepton_vision.models.norms import use_instance_norms
+from lepton_vision.models.regions import EVIDENCE_FIGURES
 from lepton_vision.types import Target
 
 AnyNetwork = Network | Ensemble
@@ -65,7 +65,7 @@ def _make_heads(config: Config, encoder: Encoder, targets: Sequence[Target]) -> 
     if config.segmentation is None or config.segmentation.mode != "evidence":
         return Heads(encoder.width, targets, dropout=config.model.dropout)
     with OWN_RANDOM_STATE, torch.random.fork_rng(devices=[]):
-        return Heads(FIGURES * len(config.segmentation.structures), targets, dropout=config.model.dropout)
+        return Heads(EVIDENCE_FIGURES * len(config.segmentation.structures), targets, dropout=config.model.dropout)
 
 
 def empty_network(config: Config, *, channels: int, targets: Sequence[Target]) -> AnyNetwork:

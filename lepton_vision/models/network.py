@@ -13,9 +13,8 @@ from lepton_vision.models.attention import AttentionPool, as_slices
 from lepton_vision.models.decoders import make_decoder
 from lepton_vision.models.device import suited_format
 from lepton_vision.models.encoders import Encoder, lower, pooled, upper
-from lepton_vision.models.evidence import mask_evidence
 from lepton_vision.models.heads import Heads
-from lepton_vision.models.regions import crop_to_masks
+from lepton_vision.models.regions import crop_to_masks, mask_evidence
 from lepton_vision.types import ModelOutput
 
 

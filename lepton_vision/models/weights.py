@@ -15,9 +15,8 @@ from torch import Tensor
 from lepton_vision.errors import WeightsError
 from lepton_vision.models.encoders import Encoder
 from lepton_vision.models.resnet import DESIGNS, ResNet, skeleton, torchvision_name
-from lepton_vision.models.stem import adapt_stem
 from lepton_vision.models.weight_files import keeps_order, read_tensors
-from lepton_vision.models.weight_matching import COPIES, fill_by_names, first_names
+from lepton_vision.models.weight_matching import COPIES, adapt_stem, fill_by_names, first_names
 
 _LOG = logging.getLogger(__name__)
 _STEM = "conv1.weight"
@@ -30,7 +29,7 @@ def load_weights(encoder: Encoder, source: str) -> str:
     """Fill ``encoder`` in place from ``source``; return in words what was loaded, dropped and adapted.
 
     An encoder that is no ResNet of ours: see ``weight_matching.fill_by_names``. A ResNet needs every tensor. A stem of
-    another shape is adapted, never discarded (see ``stem.adapt_stem``). The classifier ``fc`` and whatever
+    another shape is adapted, never discarded (see ``adapt_stem``). The classifier ``fc`` and whatever
     lies outside the encoder are dropped. Any float type becomes float32.
 
     Args:

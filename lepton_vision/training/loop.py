@@ -23,9 +23,8 @@ from lepton_vision.training.batch_norms import check_batch_norms
 from lepton_vision.training.checkpoint import Best, CheckpointFolder, Origin
 from lepton_vision.training.distributed import World, join_world, local_device
 from lepton_vision.training.features import FixedStages, UpperPart, check_cached
-from lepton_vision.training.interrupt import listen_for_interrupt
+from lepton_vision.training.interrupt import explain_full_memory, listen_for_interrupt
 from lepton_vision.training.losses import LossWeights, balanced_weights
-from lepton_vision.training.memory import explain_full_memory
 from lepton_vision.training.monitor import MONITORS, is_kept, monitored, never_defined
 from lepton_vision.training.optim import WeightAverage, check_frozen, frozen_stages, make_optimizer
 from lepton_vision.training.own_parts import OwnParts, make_own_optimizer, peak_rate, wants_stop

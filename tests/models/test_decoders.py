@@ -9,9 +9,8 @@ from torch.nn import functional
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
 from lepton_vision.models.assemble import empty_network, make_network
-from lepton_vision.models.evidence import mask_evidence
 from lepton_vision.models.network import Network
-from lepton_vision.models.regions import crop_to_masks
+from lepton_vision.models.regions import crop_to_masks, mask_evidence
 from lepton_vision.types import Target
 
 SICK = Target("sick", "binary", ("no", "yes"))

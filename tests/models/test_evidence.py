@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from lepton_vision.models.evidence import FIGURES, mask_evidence
+from lepton_vision.models.regions import EVIDENCE_FIGURES, mask_evidence
 
 
 @pytest.mark.parametrize("size", [(6, 5), (3, 6, 5)])
 def test_evidence_is_the_surest_pixel_and_the_share(size: tuple[int, ...]) -> None:
     logits = torch.randn(2, 4, *size, generator=torch.Generator().manual_seed(0)) * 3
     found = mask_evidence(logits).double().numpy()
-    assert found.shape == (2, FIGURES * 3)
+    assert found.shape == (2, EVIDENCE_FIGURES * 3)
     prob = logits.double().softmax(dim=1).flatten(2).numpy()
     for image in range(2):
         for structure in range(3):

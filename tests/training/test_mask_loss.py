@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lepton_vision.training.losses import LossWeights, count_known, multitask_loss
-from lepton_vision.training.mask_loss import count_masks, mask_loss_sum
+from lepton_vision.training.losses import LossWeights, count_known, count_masks, mask_loss_sum, multitask_loss
 from lepton_vision.types import UNKNOWN, ModelOutput, Target
 
 SICK = Target("sick", "binary", ("no", "yes"))

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from lepton_vision.config import Config
-from lepton_vision.training.runlog import RunFolder
-from lepton_vision.training.tracking import open_mlflow
+from lepton_vision.training.runlog import RunFolder, open_mlflow
 
 
 class FakeMlflow(ModuleType):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from lepton_vision.manifest import Manifest
-from lepton_vision.manifest.slices import volume_ids
+from lepton_vision.pipeline.masks import volume_ids
 
 
 def test_series_and_frames_are_volumes_and_lone_images_are_not() -> None:

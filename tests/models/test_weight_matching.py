@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from lepton_vision.models.stem import adapt_stem
+from lepton_vision.models.weight_matching import adapt_stem
 
 
 def kernel(channels: int, size: int = 7) -> torch.Tensor:
