@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,11 @@ class Failure(NamedTuple):
 
     image_id: str
     reason: str
+
+
+def as_failures(values: Iterable[Iterable[str]]) -> tuple[Failure, ...]:
+    """Turn pairs of id and reason, as JSON has them too, into failures."""
+    return tuple(Failure(*pair) for pair in values)
 
 
 def as_text(values: npt.ArrayLike) -> TextArray:

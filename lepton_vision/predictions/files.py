@@ -21,7 +21,6 @@ from lepton_vision.predictions.cells import TextArray, as_text
 from lepton_vision.predictions.column_names import Columns, columns_present, held_names, names_of, renamed
 from lepton_vision.predictions.table_facts import (
     ID_KEY,
-    failures_of,
     key_of,
     parse_facts,
     preprocess_of,
@@ -267,7 +266,7 @@ def fields_of(columns: Columns, facts: Mapping[str, Any], *, targets: Sequence[T
         "bundle_id": facts.get("bundle_id"),
         "addresses": _addresses(columns),
         "preprocess": preprocess_of(facts),
-        "failures": failures_of(facts),
+        "failures": facts.get("failures", ()),
         "study_id": _ids(columns["study_id"]) if "study_id" in columns else None,
         "patient_known": _numbers(columns, "patient_known") == 1 if "patient_known" in columns else None,
         "id_key": facts.get(ID_KEY, ""),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from lepton_vision.config.sections import PreprocessConfig
 from lepton_vision.errors import EvaluationError, nearest
-from lepton_vision.predictions.cells import Failure, TextArray, as_text, check_labels, check_probabilities
+from lepton_vision.predictions.cells import Failure, TextArray, as_failures, as_text, check_labels, check_probabilities
 from lepton_vision.predictions.column_names import Columns, names_of
 from lepton_vision.predictions.files import check_suffix, load_fields, naming_table, save_table
 from lepton_vision.predictions.ledger import Ledger
@@ -83,7 +83,7 @@ class Predictions:
             object.__setattr__(self, name, values)
         if self.patient_known is not None:
             object.__setattr__(self, "patient_known", np.asarray(self.patient_known, dtype=np.bool_))
-        object.__setattr__(self, "failures", tuple(Failure(*failure) for failure in self.failures))
+        object.__setattr__(self, "failures", as_failures(self.failures))
         _check_ids(self)
         for target in self.targets:
             _check_shapes(self, target)

@@ -10,7 +10,7 @@ from typing import Any
 
 from lepton_vision.config.sections import PreprocessConfig
 from lepton_vision.errors import EvaluationError, LeptonError
-from lepton_vision.predictions.cells import Failure
+from lepton_vision.predictions.cells import as_failures
 from lepton_vision.types import Target
 
 JOB_FILE = "_job.json"  # beside scores; readers of tables pass over names that begin with an underscore
@@ -27,11 +27,6 @@ def preprocess_of(facts: Mapping[str, Any]) -> PreprocessConfig | None:
     """Preprocessing of the images, as stated; None where it is not."""
     stated = facts.get("preprocess")
     return None if stated is None else PreprocessConfig.model_validate(stated)
-
-
-def failures_of(facts: Mapping[str, Any]) -> tuple[Failure, ...]:
-    """Samples that have no row."""
-    return tuple(Failure(*failure) for failure in facts.get("failures", ()))
 
 
 def key_of(facts: Mapping[str, Any], path: Path) -> str:
@@ -57,7 +52,7 @@ def parse_facts(text: str, path: Path) -> dict[str, Any]:
             path=path,
         )
     try:
-        targets_of(facts), preprocess_of(facts), failures_of(facts)
+        targets_of(facts), preprocess_of(facts), as_failures(facts.get("failures", ()))
     except (LeptonError, AttributeError, KeyError, TypeError, ValueError):
         raise EvaluationError(
             "What tells of the table as a whole is damaged: the .json file beside it, its first line or its metadata. "

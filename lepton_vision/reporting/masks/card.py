@@ -75,31 +75,6 @@ def write_segmentation_report(
         >>> write_segmentation_report(evaluation, "runs/liver-01/report.html", split="test")  # doctest: +SKIP
     """
     check_place(path)
-    page = render_segmentation_report(
-        evaluation,
-        overlays=overlays,
-        froc=froc,
-        agreement=agreement,
-        pointing=pointing,
-        split=split,
-        title=title,
-        provenance=provenance,
-    )
-    return write_page(path, page)
-
-
-def render_segmentation_report(
-    evaluation: SegmentationEvaluation,
-    *,
-    overlays: Iterable[Overlay | NoOverlay] = (),
-    froc: Mapping[str, Froc] | None = None,
-    agreement: Mapping[str, HeadAgreement] | None = None,
-    pointing: Mapping[str, PointingGame] | None = None,
-    split: str | None = None,
-    title: str | None = None,
-    provenance: Mapping[str, Any] | None = None,
-) -> str:
-    """Return the page as text; arguments as for ``write_segmentation_report``."""
     frocs = dict(froc or {})
     for name in frocs:
         _check_structure(name, evaluation, key="froc")
@@ -107,7 +82,7 @@ def render_segmentation_report(
     own = dict(evaluation.provenance)
     sections = [_section(evaluation, name, drawn[name], position=k, froc=frocs.get(name))
                 for k, name in enumerate(evaluation.structures)]  # fmt: skip
-    return render_template(
+    page = render_template(
         "segmentation.html.j2",
         title=title or ", ".join(evaluation.structures),
         split=split_name(split),
@@ -130,6 +105,7 @@ def render_segmentation_report(
         facts=show_facts(provenance),
         method={key: show_value(own.get(key)) for key in ("intervals", "replicates", "seed", "lesion_hit")},
     )
+    return write_page(path, page)
 
 
 @dataclass(frozen=True, slots=True)

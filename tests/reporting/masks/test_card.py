@@ -6,7 +6,9 @@ import dataclasses
 import json
 import math
 import re
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,9 +28,14 @@ from lepton_vision.errors import ReportError
 from lepton_vision.evaluation.masks.evaluation import MaskCase, SegmentationEvaluation, evaluate_masks
 from lepton_vision.evaluation.masks.table import evaluate_mask_table
 from lepton_vision.reporting import write_segmentation_report
-from lepton_vision.reporting.masks.card import render_segmentation_report
 from lepton_vision.reporting.masks.overlays import Overlay
 from lepton_vision.reporting.masks.table import write_mask_table_report
+
+
+def page_text(evaluation: SegmentationEvaluation, **content: Any) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_segmentation_report(evaluation, Path(folder) / "report.html", **content)
+        return path.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +45,7 @@ def evaluation() -> SegmentationEvaluation:
 
 @pytest.fixture(scope="module")
 def text(evaluation: SegmentationEvaluation) -> str:
-    return render_segmentation_report(
+    return page_text(
         evaluation, overlays=make_overlays(evaluation), froc={"lesion": make_froc()}, split="test", provenance={"a": 1}
     )
 
@@ -87,8 +94,8 @@ def test_counts_and_reasons_stand_in_the_page(evaluation: SegmentationEvaluation
     assert "“lesion”: missed in 3 of 6 cases. HD95 is of the others only." in words
     assert "Only 6 patients" in words
     assert "It is not known which split" not in words
-    assert "It is not known which split" in Page(render_segmentation_report(evaluation)).words
-    assert "figures of the validation split" in Page(render_segmentation_report(evaluation, split="val")).words
+    assert "It is not known which split" in Page(page_text(evaluation)).words
+    assert "figures of the validation split" in Page(page_text(evaluation, split="val")).words
 
 
 def test_the_rules_for_empty_masks_are_stated(text: str) -> None:
@@ -129,10 +136,10 @@ def test_best_median_and_worst_are_drawn_and_a_lost_one_says_why(evaluation: Seg
 
 def test_masks_only_is_said(evaluation: SegmentationEvaluation) -> None:
     bare = [dataclasses.replace(one, image=None) for one in make_overlays(evaluation) if isinstance(one, Overlay)]
-    words = Page(render_segmentation_report(evaluation, overlays=iter(bare))).words
+    words = Page(page_text(evaluation, overlays=iter(bare))).words
     assert "The pictures show masks alone: no image was named for them." in words
     assert words.count("Masks only: no image was named for this case.") == len(bare)
-    none = Page(render_segmentation_report(evaluation)).words
+    none = Page(page_text(evaluation)).words
     assert "No masks were given to draw, so there are no pictures." in none
 
 
@@ -160,7 +167,7 @@ def test_hostile_names_stay_text() -> None:
     found = evaluate_masks(cases, structures={HOSTILE: 1, "b": 2}, config=EvaluationConfig(replicates=100))
     mask = make_labels() == 1
     overlay = Overlay(HOSTILE, HOSTILE + "0", mask, mask)
-    text = render_segmentation_report(
+    text = page_text(
         found, overlays=[overlay], froc={HOSTILE: make_froc()}, title=HOSTILE, provenance={HOSTILE: {HOSTILE: HOSTILE}}
     )
     page = Page(text)
@@ -172,12 +179,12 @@ def test_hostile_names_stay_text() -> None:
 
 def test_nothing_known_of_volumes_says_why() -> None:
     flat = [MaskCase(str(k), make_labels()[2], make_labels(shift=k)[2]) for k in range(2)]
-    words = Page(render_segmentation_report(evaluate_masks(flat, structures={"whole": (1, 2)}))).words
+    words = Page(page_text(evaluate_masks(flat, structures={"whole": (1, 2)}))).words
     assert "Undefined in every case: pixel spacing unknown." in words
     assert words.count("Undefined: pixel spacing unknown.") == 2
     assert not re.search(r"\b(nan|inf|None)\b", words)
     one = evaluate_masks([MaskCase("a", make_labels(), make_labels(), (1.0, 1.0, 1.0))], structures={"whole": (1, 2)})
-    words = Page(render_segmentation_report(one)).words
+    words = Page(page_text(one)).words
     assert "Limits of agreement undefined for one case" in words
     assert "no interval: one patient only" in words
 
@@ -221,7 +228,7 @@ def test_many_structures_fit() -> None:
     found = evaluate_masks(cases, structures=structures, config=EvaluationConfig(replicates=100))
     mask = labels > 0
     overlays = [Overlay(name, "0", mask, mask) for name in structures]
-    text = render_segmentation_report(found, overlays=overlays)
+    text = page_text(found, overlays=overlays)
     words = Page(text).words
     assert words.count("Masks only") == 24
     assert "Cases of the first 24 structures are drawn, to keep the page small." in words
@@ -237,7 +244,7 @@ def test_slices_are_shown_by_volume_too() -> None:
         for k in range(5)
     ]
     found = evaluate_masks(cases, structures={"whole": (1, 2)}, config=EvaluationConfig(replicates=100))
-    text = render_segmentation_report(found, split="test")
+    text = page_text(found, split="test")
     assert found.by_volume is not None
     card = text[text.index("<h3>By volume</h3>") :]
     dice = found.by_volume.figures["whole"]["dice"]
@@ -248,7 +255,7 @@ def test_slices_are_shown_by_volume_too() -> None:
     volumes = re.findall(rf'<tr><th scope="row">(vol-\d)</th>{cell}', card)
     assert volumes == [("vol-1", "5", "Present"), ("vol-0", "5", "Present")], "lowest Dice first"
     assert "Dice by volume" in text
-    assert "By volume" not in render_segmentation_report(make_mask_evaluation(), split="test")
+    assert "By volume" not in page_text(make_mask_evaluation(), split="test")
 
 
 def test_flat_images_have_no_panel_of_volumes() -> None:
@@ -256,7 +263,7 @@ def test_flat_images_have_no_panel_of_volumes() -> None:
     truth[3:8, 3:8] = 1
     cases = [MaskCase(f"i{k}", truth, np.roll(truth, k, axis=1), (1.0, 1.0), patient_id=f"p{k}") for k in range(4)]
     evaluation = evaluate_masks(cases, structures={"spot": 1}, config=EvaluationConfig(replicates=100))
-    page = Page(render_segmentation_report(evaluation))
+    page = Page(page_text(evaluation))
     assert "2-D" not in page.words
     assert "Volume error" not in page.words.split("Rules for empty masks")[0]
     assert "Bland" not in page.words
