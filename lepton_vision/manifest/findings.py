@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import pandas as pd
 from lepton_vision.errors import LeakageError, ManifestError, nearest
 from lepton_vision.files import atomic_file, check_place
 from lepton_vision.manifest.storage import table_csv
-from lepton_vision.types import SPLITS, short_repr
+from lepton_vision.types import SPLITS, Shown, Table
 
 Kind = Literal[
     "leakage",  # a patient or an image in two splits
@@ -107,7 +106,7 @@ class FindingGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Audit:
+class Audit(Shown):
     """All findings of the audit of one manifest.
 
     Attributes:
@@ -238,16 +237,10 @@ class Audit:
             ) from None
         return path
 
-    __repr__ = short_repr
-
-    def _repr_html_(self) -> str:
-        head = "<tr><th>severity</th><th>kind</th><th>what</th><th>rows</th></tr>"
-        body = "".join(
-            f"<tr><td>{group.findings[0].severity}</td><td>{group.findings[0].kind}</td>"
-            f"<td>{html.escape(group.message)}</td><td>{_numbers(group.rows)}</td></tr>"
-            for group in self.groups
-        )
-        return f"<table><caption>Audit of {self.rows} rows</caption>{head}{body}</table>"
+    def _tables(self) -> tuple[Table, ...]:
+        firsts = [(group.findings[0], group) for group in self.groups]
+        rows = [(one.severity, one.kind, group.message, _numbers(group.rows)) for one, group in firsts]
+        return (Table(f"Audit of {self.rows} rows", rows, ("severity", "kind", "what", "rows")),)
 
 
 def splits_of(values: pd.Series[Any]) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +20,12 @@ from lepton_vision.manifest.label_columns import label_array
 from lepton_vision.manifest.patients import name_patients
 from lepton_vision.manifest.schema import conform
 from lepton_vision.readers.identity import is_other_key
-from lepton_vision.types import SPLITS, SampleAddress, Split, Target, short_repr
+from lepton_vision.types import SPLITS, SampleAddress, Shown, Split, Table, Target
 from lepton_vision.types.id_key import ENVIRONMENT_KEY, SAME_KEY
 
 
 @dataclass(frozen=True, eq=False)
-class Manifest:
+class Manifest(Shown):
     """Table of the images of a data set: patients, facts, labels and splits.
 
     Attributes:
@@ -222,9 +221,7 @@ class Manifest:
             digest.update(("\x1f".join(text) + "\x1e").encode())
         return digest.hexdigest()[:16]
 
-    __repr__ = short_repr
-
-    def _repr_html_(self) -> str:
+    def _tables(self) -> tuple[Table, ...]:
         ok = self.ok.frame
         facts: dict[str, object] = {
             "rows": len(self),
@@ -235,8 +232,7 @@ class Manifest:
             "formats": _counts(ok["source_format"]),
         }
         facts |= {name: _counts(ok[name]) for name in self.label_columns[:12]}
-        cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(str(v))}</td></tr>" for k, v in facts.items())
-        return f"<table><caption>Manifest</caption>{cells}</table>"
+        return (Table("Manifest", facts.items()),)
 
 
 def _is_equal(values: pd.Series[Any], text: str) -> npt.NDArray[np.bool_]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import html
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -31,7 +30,7 @@ from lepton_vision.predictions.answer_sets import SetRule
 from lepton_vision.predictions.calibration import Calibrator
 from lepton_vision.predictions.novelty import Novelty
 from lepton_vision.predictions.operating_point import OperatingPoint
-from lepton_vision.types import Target, short_repr
+from lepton_vision.types import Shown, Table, Target
 
 _NOVELTY = "novelty."  # tensors of that prefix are none of the network
 _ENCODER = "encoder."
@@ -44,7 +43,7 @@ _LATER_KEYS = frozenset(
 
 
 @dataclass(frozen=True)
-class Bundle:
+class Bundle(Shown):
     """A trained model and all that a prediction and a decision need.
 
     Attributes:
@@ -330,9 +329,7 @@ class Bundle:
         bundle._check_state(empty_network(bundle.config, channels=bundle.channels, targets=bundle.targets))
         return bundle
 
-    __repr__ = short_repr
-
-    def _repr_html_(self) -> str:
+    def _tables(self) -> tuple[Table, ...]:
         point = self.operating_point
         rows = {
             "bundle": self.bundle_id,
@@ -343,10 +340,7 @@ class Bundle:
             "operating point": "none" if point is None else f"{point.criterion}: {dict(point.thresholds)}",
             **{name: value for name, value in self.provenance.items() if not isinstance(value, dict)},
         }
-        cells = "".join(
-            f"<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>" for k, v in rows.items()
-        )
-        return f"<table><caption>Bundle</caption>{cells}</table>"
+        return (Table("Bundle", rows.items()),)
 
 
 def _shape(tensor: Tensor | None) -> Any:

@@ -18,13 +18,13 @@ from lepton_vision.pipeline.case_points import stated_point as stated_point
 from lepton_vision.pipeline.classes import EvaluationOptions, evaluate_classes
 from lepton_vision.pipeline.masks import evaluate_mask_parts
 from lepton_vision.predictions.ledger import Ledger
-from lepton_vision.types import Progress, Split, short_repr
+from lepton_vision.types import Progress, Shown, Split
 
 _DEFAULTS = EvaluationOptions()
 
 
 @dataclass(frozen=True, slots=True)
-class SplitResult:
+class SplitResult(Shown):
     """Evaluation of a bundle on one split.
 
     Attributes:
@@ -38,8 +38,6 @@ class SplitResult:
     evaluation: Evaluation | None = None
     masks: SegmentationEvaluation | None = None
     mask_report: Path | None = None
-
-    __repr__ = short_repr
 
     def moved(self, stage: Path, out: Path) -> SplitResult:
         """The same, whose pages have moved from one folder to another."""

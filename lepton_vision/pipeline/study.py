@@ -24,11 +24,11 @@ from lepton_vision.pipeline.evaluation import SplitResult, evaluate_bundle
 from lepton_vision.pipeline.prepare import cache_folder, scan_source, with_targets
 from lepton_vision.pipeline.training import fit
 from lepton_vision.training.runlog import hold_run
-from lepton_vision.types import Progress, short_repr
+from lepton_vision.types import Progress, Shown
 
 
 @dataclass(frozen=True, slots=True)
-class StudyResult:
+class StudyResult(Shown):
     """Result of ``run_study``.
 
     Attributes:
@@ -42,8 +42,6 @@ class StudyResult:
     folder: Path
     test: SplitResult
     seconds: float
-
-    __repr__ = short_repr
 
 
 def run_study(

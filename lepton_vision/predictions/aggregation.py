@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from lepton_vision.errors import EvaluationError
 from lepton_vision.predictions.calibration import SMALLEST
 from lepton_vision.types.geometry import FloatArray
+from lepton_vision.types.result import Plain
 from lepton_vision.types.target import Target
 
 Unit = Literal["image", "series", "study", "patient"]
@@ -22,7 +23,7 @@ CASE_KEY = "unit_of_analysis"
 
 
 @dataclass(frozen=True, slots=True)
-class Aggregation:
+class Aggregation(Plain):
     """Rule for the aggregation of the images of a unit, fitted on validation.
 
     Attributes:
@@ -35,16 +36,6 @@ class Aggregation:
     unit: Unit
     weights: Mapping[str, tuple[tuple[float, ...], ...]]
     n: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {"unit": self.unit, "weights": {k: [list(w) for w in v] for k, v in self.weights.items()}, "n": self.n}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Aggregation:
-        """Rebuild what ``to_dict`` gave."""
-        weights = {str(k): tuple(tuple(float(x) for x in row) for row in v) for k, v in values["weights"].items()}
-        return cls(values["unit"], weights, int(values["n"]))
 
 
 def join_probabilities(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lepton_vision.errors import EvaluationError
 from lepton_vision.types.geometry import FloatArray
+from lepton_vision.types.result import Plain
 
 
 @dataclass(frozen=True, slots=True)
-class SetRule:
+class SetRule(Plain):
     """An answer is in the set where its probability reaches its threshold.
 
     Attributes:
@@ -34,6 +33,7 @@ class SetRule:
     stated: float
     thresholds: tuple[float, ...]
     n_patients: tuple[int, ...]
+    _json = ("classes", "thresholds", "n_patients", "stated")
 
     def __post_init__(self) -> None:
         k, values = len(self.classes), np.asarray(self.thresholds, dtype=np.float64)
@@ -44,18 +44,6 @@ class SetRule:
                 f"{list(self.thresholds)}.",
                 key="conformal",
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        lists = {name: list(getattr(self, name)) for name in ("classes", "thresholds", "n_patients")}
-        return lists | {"stated": self.stated}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> SetRule:
-        """Rebuild what ``to_dict`` gave."""
-        thresholds = tuple(float(t) for t in values["thresholds"])
-        counts = tuple(int(n) for n in values["n_patients"])
-        return cls(tuple(str(name) for name in values["classes"]), float(values["stated"]), thresholds, counts)
 
 
 def answer_sets(prob: FloatArray, rule: SetRule) -> npt.NDArray[np.bool_]:

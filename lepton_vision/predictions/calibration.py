@@ -13,6 +13,7 @@ import numpy as np
 
 from lepton_vision.errors import EvaluationError
 from lepton_vision.types.geometry import FloatArray
+from lepton_vision.types.result import Plain
 from lepton_vision.types.target import EXCLUSIVE, TargetKind
 
 SMALLEST = 1e-7
@@ -20,7 +21,7 @@ SMALLEST = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
-class Platt:
+class Platt(Plain):
     """sigmoid(intercept + slope * logit(p)) (Platt 1999, on logits).
 
     Attributes:
@@ -39,7 +40,7 @@ class Platt:
 
 
 @dataclass(frozen=True, slots=True)
-class Isotonic:
+class Isotonic(Plain):
     """A rising line through points, level beyond its ends (Zadrozny and Elkan, KDD 2002).
 
     Attributes:
@@ -58,7 +59,7 @@ class Isotonic:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibrator:
+class Calibrator(Plain):
     """How the probabilities of one target are corrected.
 
     Attributes:
@@ -79,18 +80,11 @@ class Calibrator:
         if kind is None or not self.maps or not all(isinstance(one, kind) for one in self.maps):
             raise EvaluationError(f"Expected maps of the method platt or isotonic. Received: {self.method!r}.")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        maps = [{name: _plain(getattr(one, name)) for name in one.__dataclass_fields__} for one in self.maps]
-        return {"method": self.method, "maps": maps}
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibrator:
         """Rebuild what ``to_dict`` gave."""
-        if values["method"] == "platt":
-            return cls("platt", tuple(Platt(float(one["slope"]), float(one["intercept"])) for one in values["maps"]))
-        maps = tuple(Isotonic(_floats(one["before"]), _floats(one["after"])) for one in values["maps"])
-        return cls(values["method"], maps)
+        kind = Platt if values["method"] == "platt" else Isotonic
+        return cls(values["method"], tuple(kind.from_dict(one) for one in values["maps"]))
 
 
 def apply_calibrator(prob: FloatArray, calibrator: Calibrator, *, kind: TargetKind) -> FloatArray:
@@ -130,11 +124,3 @@ def _apply(prob: FloatArray, one: Platt | Isotonic) -> FloatArray:
     if isinstance(one, Isotonic):
         return np.interp(prob, one.before, one.after)
     return sigmoid(one.intercept + one.slope * logits(prob))
-
-
-def _floats(values: list[Any]) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
-
-
-def _plain(value: float | tuple[float, ...]) -> Any:
-    return list(value) if isinstance(value, tuple) else value

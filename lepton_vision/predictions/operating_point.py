@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
-import numpy as np
+from lepton_vision.types.result import Plain
 
 
 @dataclass(frozen=True, slots=True)
-class PointFigures:
+class PointFigures(Plain):
     """What a threshold gave on the samples that it was chosen on; NaN for a class that has none.
 
     Attributes:
@@ -31,7 +30,7 @@ class PointFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class OperatingPoint:
+class OperatingPoint(Plain):
     """Where probabilities become decisions; chosen on validation and then frozen.
 
     Attributes:
@@ -49,32 +48,3 @@ class OperatingPoint:
     chosen_on: str | None = None
     n: int = 0
     figures: Mapping[str, tuple[PointFigures, ...]] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        thresholds = {name: [_none_if_nan(one) for one in values] for name, values in self.thresholds.items()}
-        plain = {"thresholds": thresholds, "criterion": self.criterion, "chosen_on": self.chosen_on, "n": self.n}
-        figures = {
-            name: [{key: _none_if_nan(value) for key, value in asdict(one).items()} for one in several]
-            for name, several in self.figures.items()
-        }
-        return plain | {"figures": figures}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> OperatingPoint:
-        """Rebuild what ``to_dict`` gave."""
-        thresholds = {name: tuple(map(_nan_if_none, ts)) for name, ts in values["thresholds"].items()}
-        given, shares = values.get("figures", {}), ("sensitivity", "specificity", "ppv")
-        figures = {
-            name: tuple(PointFigures(**{**one, **{key: _nan_if_none(one[key]) for key in shares}}) for one in several)
-            for name, several in given.items()
-        }
-        return cls(thresholds, str(values["criterion"]), values.get("chosen_on"), int(values.get("n", 0)), figures)
-
-
-def _none_if_nan(value: float | None) -> float | None:
-    return None if value is None or np.isnan(value) else value
-
-
-def _nan_if_none(value: float | None) -> float:
-    return float("nan") if value is None else float(value)

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,12 @@ from lepton_vision.predictions.column_names import Columns, names_of
 from lepton_vision.predictions.files import check_suffix, load_fields, naming_table, save_table
 from lepton_vision.predictions.ledger import Ledger
 from lepton_vision.predictions.table_facts import ID_KEY, VERSION
-from lepton_vision.types import SPLITS, FloatArray, SampleAddress, Target, short_repr
+from lepton_vision.types import SPLITS, FloatArray, SampleAddress, Shown, Table, Target
 from lepton_vision.types.id_key import ENVIRONMENT_KEY, SAME_KEY
 
 
 @dataclass(frozen=True, eq=False)
-class Predictions:
+class Predictions(Shown):
     """What a model says about N samples, and what is true where that is known.
 
     Attributes:
@@ -247,11 +246,9 @@ class Predictions:
         with naming_table(path):
             return cls(**load_fields(path, targets=targets, columns=columns))
 
-    __repr__ = short_repr
-
-    def _repr_html_(self) -> str:
+    def _tables(self) -> tuple[Table, ...]:
         facts = {"samples": self.n, "failed": len(self.failures), "split": self.split, "bundle": self.bundle_id}
-        caption = " · ".join(f"{key}: {escape(str(value))}" for key, value in facts.items())
+        caption = " · ".join(f"{key}: {value}" for key, value in facts.items())
         rows = []
         for target in self.targets:
             labels, known = self.y_true[target.name], int(self.labelled(target).sum())
@@ -260,12 +257,9 @@ class Predictions:
                 if target.kind != "multilabel"
                 else [int(n) for n in np.nansum(labels, axis=0)]
             )
-            counts = ", ".join(f"{escape(name)} {n}" for name, n in zip(target.classes, count, strict=True))
-            rows.append(
-                f"<tr><th>{escape(target.name)}</th><td>{target.kind}</td><td>{known}</td><td>{counts}</td></tr>"
-            )
-        head = "<tr><th>target</th><th>kind</th><th>labelled</th><th>by class</th></tr>"
-        return f"<table><caption>Predictions · {caption}</caption>{head}{''.join(rows)}</table>"
+            counts = ", ".join(f"{name} {n}" for name, n in zip(target.classes, count, strict=True))
+            rows.append((target.name, target.kind, known, counts))
+        return (Table(f"Predictions · {caption}", rows, ("target", "kind", "labelled", "by class")),)
 
 
 def _check_ids(predictions: Predictions) -> None:

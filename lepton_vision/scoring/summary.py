@@ -11,13 +11,13 @@ from typing import Any, get_args
 from lepton_vision.errors import TooManyFailuresError
 from lepton_vision.manifest.left_out import may_include
 from lepton_vision.scoring.sink import ShardSink
-from lepton_vision.types import ObjectKind, short_repr
+from lepton_vision.types import ObjectKind, Result, Table
 
 _LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreSummary:
+class ScoreSummary(Result):
     """Summary of the output folder of a scoring run.
 
     Attributes:
@@ -71,11 +71,8 @@ class ScoreSummary:
         counts |= {"new_rows": self.new_rows, "seconds": round(self.seconds, 3)}
         return counts | {"images_per_s": round(self.images_per_s, 2)}
 
-    __repr__ = short_repr
-
-    def _repr_html_(self) -> str:
-        cells = "".join(f"<tr><th>{key}</th><td>{value}</td></tr>" for key, value in self.to_dict().items())
-        return f"<table><caption>Scoring</caption>{cells}</table>"
+    def _tables(self) -> tuple[Table, ...]:
+        return (Table("Scoring", self.to_dict().items()),)
 
 
 def summarize(

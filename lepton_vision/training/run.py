@@ -16,11 +16,11 @@ from lepton_vision.training.interrupt import StopRequest
 from lepton_vision.training.optim import rate_at
 from lepton_vision.training.own_parts import OwnParts, own_share
 from lepton_vision.training.step import Stepper
-from lepton_vision.types import short_repr
+from lepton_vision.types import Shown, Table
 
 
 @dataclass(frozen=True, slots=True)
-class FitResult:
+class FitResult(Shown):
     """What training gave.
 
     Attributes:
@@ -41,14 +41,11 @@ class FitResult:
     device: str
     precision: str
 
-    __repr__ = short_repr
-
-    def _repr_html_(self) -> str:
+    def _tables(self) -> tuple[Table, ...]:
         rows = {"kept epoch (from 0)": str(self.epoch), "epochs": str(len(self.history))}
         rows |= {"seconds": f"{self.seconds:.1f}"}
         rows |= {name: f"{value:.4f}" for name, value in self.best.items()}
-        cells = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows.items())
-        return f"<table><caption>Training on {self.device}, {self.precision}</caption>{cells}</table>"
+        return (Table(f"Training on {self.device}, {self.precision}", rows.items()),)
 
 
 @dataclass(frozen=True, slots=True)

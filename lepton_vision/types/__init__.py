@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from lepton_vision.types.image import Window as Window
     from lepton_vision.types.image import WindowFunction as WindowFunction
     from lepton_vision.types.image import WindowName as WindowName
+    from lepton_vision.types.result import Plain as Plain
+    from lepton_vision.types.result import Result as Result
+    from lepton_vision.types.result import Shown as Shown
+    from lepton_vision.types.result import Table as Table
+    from lepton_vision.types.result import plain as plain
     from lepton_vision.types.sample import SPLITS as SPLITS
     from lepton_vision.types.sample import UNKNOWN as UNKNOWN
     from lepton_vision.types.sample import CaseKey as CaseKey
@@ -76,13 +81,18 @@ _HOMES = {
     "ObjectKind": "image",
     "output_stems": "target",
     "Pixels": "image",
+    "Plain": "result",
+    "plain": "result",
     "probability_names": "target",
     "Progress": "sample",
+    "Result": "result",
     "SampleAddress": "sample",
     "set_names": "target",
+    "Shown": "result",
     "short_repr": "target",
     "Split": "sample",
     "SPLITS": "sample",
+    "Table": "result",
     "Target": "target",
     "TargetKind": "target",
     "Uncertain": "target",

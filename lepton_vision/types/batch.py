@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lepton_vision.types.target import short_repr
+from lepton_vision.types.result import Shown
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Shown):
     """One batch of a loader.
 
     Attributes:
@@ -29,8 +29,6 @@ class Batch:
     index: torch.Tensor
     image_ids: tuple[str, ...]
     masks: torch.Tensor | None = None
-
-    __repr__ = short_repr
 
     def to(self, device: torch.device | str, *, memory_format: torch.memory_format | None = None) -> Batch:
         """Move images (to ``memory_format``), labels and masks to ``device``; ids and index stay where they are."""
@@ -49,7 +47,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelOutput:
+class ModelOutput(Shown):
     """Output of ``forward`` of every network, in training and in scoring.
 
     Attributes:
@@ -65,5 +63,3 @@ class ModelOutput:
     mask_logits: torch.Tensor | None = None
     features: torch.Tensor | None = None
     members: tuple[ModelOutput, ...] = ()
-
-    __repr__ = short_repr

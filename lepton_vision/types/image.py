@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from lepton_vision.errors import InvalidValueError, describe_keys
 from lepton_vision.types.geometry import Geometry
-from lepton_vision.types.target import short_repr
+from lepton_vision.types.result import Shown, Table
 
 WindowName = Literal[
     "header",  # VOI of the file; raster files, which hold display values, use their full range
@@ -82,7 +82,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class VoiLut:
+class VoiLut(Shown):
     """A VOI lookup table from a header (PS3.3 C.11.2.1.1): modality value → display value.
 
     Attributes:
@@ -93,11 +93,9 @@ class VoiLut:
     values: Pixels
     first: float
 
-    __repr__ = short_repr
-
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class Image(Shown):
     """One decoded image in modality units.
 
     Attributes:
@@ -144,9 +142,7 @@ class Image:
         """Whether ``pixels`` has a depth axis."""
         return self.pixels.ndim == 4
 
-    __repr__ = short_repr
-
-    def _repr_html_(self) -> str:
+    def _tables(self) -> tuple[Table, ...]:
         shape = " x ".join(str(n) for n in self.pixels.shape)
         low, high = (float(self.pixels.min()), float(self.pixels.max())) if self.pixels.size else (np.nan, np.nan)
         rows = {
@@ -159,5 +155,4 @@ class Image:
             "format": self.source_format,
             "decoder": self.decoder,
         }
-        cells = "".join(f"<tr><th>{k}</th><td>{v}</td></tr>" for k, v in rows.items())
-        return f"<table><caption>Image</caption>{cells}</table>"
+        return (Table("Image", rows.items()),)
