@@ -20,7 +20,7 @@ NEGATIVE_WORDS: Final = frozenset(
     {"no", "none", "normal", "negative", "neg", "benign", "healthy", "control", "absent", "false", "noncovid"}
     | {"nein", "non", "nee", "nej", "negativ", "negatif", "négatif", "negativo", "gesund", "sain", "sano"}
 )
-_DASHES: Final = frozenset("-–—")  # "negative" beside "+"
+DASHES: Final = frozenset("-–—")  # "negative" beside "+"
 LABEL_NAMES: Final = ("label", "target", "y", "class")
 # Words that leave "none" no meaning but "nothing written", as Python writes it.
 _ABSENT: Final = frozenset({"no", "false", "0", "negative", "neg", "absent"})
@@ -81,7 +81,7 @@ def _codes(values: pd.Series[Any], *, classes: Sequence[str], target: Target) ->
 
 
 def _what_to_do(value: Any, classes: Sequence[str], *, target: Target) -> str:
-    text = _canonical(value)
+    text = canonical(value)
     if folded(text) in UNCERTAIN_WORDS:
         choices = "unknown" if target.is_exclusive else "unknown, positive or negative"
         return (
@@ -107,10 +107,10 @@ def class_index(value: Any, classes: Sequence[str], *, uncertain: Uncertain | No
     Raises:
         ValueError: the value is no class.
     """
-    text = _canonical(value)
+    text = canonical(value)
     if text == "":
         return math.nan
-    names = [_canonical(name) for name in classes]
+    names = [canonical(name) for name in classes]
     if text in names:
         return float(names.index(text))
     if len(classes) == 2 and text.lower() in ("true", "false"):
@@ -120,14 +120,14 @@ def class_index(value: Any, classes: Sequence[str], *, uncertain: Uncertain | No
     is_any_numeric = any(is_number(name) for name in names)
     if not is_any_numeric and text.isdecimal() and int(text) < len(classes):
         return float(int(text))
-    if is_unknown(text) or _is_nothing(text, names):
+    if is_unknown(text) or is_nothing(text, names):
         return math.nan
     if uncertain is not None and (folded(text) in UNCERTAIN_WORDS or folded(text) == "u"):
         return {"unknown": math.nan, "positive": 1.0, "negative": 0.0}[uncertain]
     raise ValueError(text)
 
 
-def _is_nothing(text: str, others: Sequence[str]) -> bool:
+def is_nothing(text: str, others: Sequence[str]) -> bool:
     """Whether "none" beside these values is how Python writes a null."""
     rest = [other for other in others if other != text]
     return folded(text) == "none" and (
@@ -135,7 +135,7 @@ def _is_nothing(text: str, others: Sequence[str]) -> bool:
     )
 
 
-def _canonical(value: Any) -> str:
+def canonical(value: Any) -> str:
     """Text of a label value without surrounding space; a whole number has no decimal point."""
     if pd.isna(value):
         return ""
@@ -148,7 +148,7 @@ def _canonical(value: Any) -> str:
 
 def is_negative_word(value: str) -> bool:
     """Whether a class name says that the finding is absent: a word of ``NEGATIVE_WORDS``, or "non…", "no …"."""
-    if value.strip() in _DASHES:
+    if value.strip() in DASHES:
         return True
     word = value.strip().lower().replace("_", " ").replace("-", " ")
     return word.replace(" ", "") in NEGATIVE_WORDS or word.startswith(("non ", "no ", "not "))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 import numpy as np
 
-from lepton_vision.manifest.label_columns import _DASHES, LABEL_NAMES, _canonical, _is_nothing, is_negative_word
+from lepton_vision.manifest.label_columns import DASHES, LABEL_NAMES, canonical, is_negative_word, is_nothing
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def infer_targets(manifest: Manifest) -> tuple[Target, ...]:
     name = _name_of(column)
     named = None if name == column else column
     if len(values) < 2:
-        taken = [text for value in manifest.ok.frame[column].dropna().unique() if is_unknown(text := _canonical(value))]
+        taken = [text for value in manifest.ok.frame[column].dropna().unique() if is_unknown(text := canonical(value))]
         hint = f" {taken[:5]} count as unknown, unless the configuration names them as classes." if taken else ""
         raise LabelError(
             f"Column {column!r} holds {len(values)} class among the usable rows: {values}. Expected at least 2.{hint}",
@@ -136,11 +136,11 @@ def _counts(manifest: Manifest, column: str) -> Counter[str]:
     """Usable rows by value of a label column, the unknown left out; a dash beside "+" is a class."""
     counts: Counter[str] = Counter()
     for value, count in manifest.frame.loc[manifest.is_ok, column].value_counts().items():
-        counts[_canonical(value)] += int(count)
-    dashes = _DASHES if any(re.fullmatch(r"\d?\++", value) for value in counts) else frozenset[str]()
+        counts[canonical(value)] += int(count)
+    dashes = DASHES if any(re.fullmatch(r"\d?\++", value) for value in counts) else frozenset[str]()
     for value in [value for value in counts if is_unknown(value) and value not in dashes]:
         del counts[value]
-    return Counter({value: n for value, n in counts.items() if not _is_nothing(value, list(counts))})
+    return Counter({value: n for value, n in counts.items() if not is_nothing(value, list(counts))})
 
 
 def _label_column(manifest: Manifest) -> str:

@@ -14,7 +14,7 @@ from lepton_vision.types import ObjectKind
 CAPTURE: Final = "secondary_capture"
 REPAIR_FLAGS: Final = {"tilt": "--tilt shear", "missing_slices": "--gaps fill"}
 _NEVER_VOLUMES: Final = "localizer"
-_KINDS: Final = get_args(ObjectKind)
+KINDS: Final = get_args(ObjectKind)
 _LOGGER = logging.getLogger(__name__)
 _Job = TypeVar("_Job")
 
@@ -26,8 +26,8 @@ def check_include(include: Collection[str]) -> frozenset[str]:
         ManifestError: one that does not exist.
     """
     for name in include:
-        if name not in _KINDS:
-            raise ManifestError(f"Unknown kind {name!r} in include. {nearest(name, list(_KINDS))}", key="include")
+        if name not in KINDS:
+            raise ManifestError(f"Unknown kind {name!r} in include. {nearest(name, list(KINDS))}", key="include")
     return frozenset(include)
 
 
@@ -64,7 +64,7 @@ def take_lone_captures(
 def warn_of_left_out(records: Sequence[Record], *, volumes: bool) -> None:
     """Warn of what was left out; of files that lie in a series ``series_list`` has told."""
     kinds = [record["reason"] for record in records if "reason" in record and record.get("object_kind")]
-    counts = Counter(kind for kind in kinds if kind in _KINDS)
+    counts = Counter(kind for kind in kinds if kind in KINDS)
     if counts:
         shown = ", ".join(f"{kind}: {count}" for kind, count in counts.most_common())
         _LOGGER.warning("Left out as no images to classify: %s. %s", shown, hint(may_include(counts, volumes=volumes)))
@@ -77,7 +77,7 @@ def may_include(kinds: Collection[str], *, volumes: bool) -> list[str]:
 
 def hint(reasons: Collection[str]) -> str:
     """How to take in what was rejected for these reasons; empty where nothing can be."""
-    kinds = ",".join(name for name in _KINDS if name in reasons)
+    kinds = ",".join(name for name in KINDS if name in reasons)
     repairs = " ".join(flag for reason, flag in REPAIR_FLAGS.items() if reason in reasons)
     words = [f"--include {kinds} takes them in (include=…, scan.include)."] if kinds else []
     words += [f"{repairs} repairs such series (volume.tilt, volume.gaps)."] if repairs else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,10 @@ from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.models.device import choose_precision
 from lepton_vision.pipeline.case_points import keep_case_point, stated_point
-from lepton_vision.pipeline.classes import _LOGGER
 from lepton_vision.training.features import FixedStages
 from lepton_vision.types import Batch, Progress
+
+_LOGGER = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     import torch

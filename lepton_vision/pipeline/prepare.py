@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import logging
 from pathlib import Path
 from typing import Any
 
 from lepton_vision.config import Config, ScanConfig
-from lepton_vision.config.sections import GapChoice, TiltChoice
 from lepton_vision.errors import ConfigError
 from lepton_vision.manifest import Manifest
 from lepton_vision.manifest.labels import infer_targets, warn_lost
-from lepton_vision.manifest.left_out import _KINDS, CAPTURE, REPAIR_FLAGS
-from lepton_vision.manifest.series import _LOGGER
+from lepton_vision.manifest.left_out import CAPTURE, KINDS, REPAIR_FLAGS
 from lepton_vision.pipeline.case_points import stated_point as stated_point
 from lepton_vision.transforms.presets import may_flip
 from lepton_vision.types import Progress
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def with_targets(config: Config, manifest: Manifest) -> Config:
@@ -47,23 +47,20 @@ def scan_source(
     source: str | Path,
     *,
     labels: str | Path | None = None,
-    workers: int | None = None,
-    volumes: bool = False,
-    include: Collection[str] = (),
-    channels: Collection[str] = (),
     patient_from: str | None = None,
-    gaps: GapChoice = "refuse",
-    tilt: TiltChoice = "refuse",
     progress: Progress | None = None,
+    **how: Any,
 ) -> Manifest:
-    """Scan with the pipeline's progress; ``source`` is a folder, an .npz file, or a saved manifest."""
+    """Scan with the pipeline's progress; ``source`` is a folder, an .npz file, or a saved manifest.
+
+    Further arguments are those of ``Manifest.scan``.
+    """
     source = Path(source)
     if source.suffix in (".parquet", ".csv") and source.is_file() and labels is None:
         manifest = Manifest.load(source)
         return manifest if patient_from is None else manifest.with_patients(patient_from)
     told = None if progress is None else lambda done, total: progress("scan", done, total, "")
-    how: dict[str, Any] = {"volumes": volumes, "include": include, "channels": channels, "gaps": gaps, "tilt": tilt}
-    return Manifest.scan(source, labels=labels, workers=workers, patient_from=patient_from, progress=told, **how)
+    return Manifest.scan(source, labels=labels, patient_from=patient_from, progress=told, **how)
 
 
 def with_kinds(config: Config, manifest: Manifest) -> Config:
@@ -74,7 +71,7 @@ def with_kinds(config: Config, manifest: Manifest) -> Config:
     frame = manifest.ok.frame
     kinds = {*config.scan.include, *frame["object_kind"].dropna()}
     kinds |= set() if (frame["source_format"] == "dicom").any() else {CAPTURE}
-    include = tuple(kind for kind in _KINDS if kind in kinds)
+    include = tuple(kind for kind in KINDS if kind in kinds)
     return config.model_copy(update={"scan": ScanConfig(include=include)})
 
 
