@@ -102,8 +102,8 @@ def scan(
             include=split_names(include),
             channels=split_names(channels),
             patient_from=patient_from,
-            tilt=tilt,  # type: ignore[arg-type]
-            gaps=gaps,  # type: ignore[arg-type]
+            tilt=tilt,
+            gaps=gaps,
             progress=console.progress,
         )
     manifest.save(out)

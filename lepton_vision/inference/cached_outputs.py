@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 
 from lepton_vision.inference.engine import Engine, Examined
-from lepton_vision.inference.predictor import PredictionParts, Progress, of_manifest, one_split, open_dataset, run_steps
+from lepton_vision.inference.predictor import (
+    PredictionParts,
+    Progress,
+    of_manifest,
+    open_dataset,
+    require_one_split,
+    run_steps,
+)
 from lepton_vision.inference.samples import Sample, read_ahead, read_row
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
@@ -62,7 +69,7 @@ class CachedOutputs:
         pooled: Tensor | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self._manifest, self._split = manifest, one_split(manifest)
+        self._manifest, self._split = manifest, require_one_split(manifest)
         dataset = open_dataset(manifest, bundle.config, cache_dir=cache_dir)
         self._index, rows = dataset.rows.index, range(len(dataset))
         self._engine = _Recorder(bundle, device=device, batch_size=bundle.config.train.batch_size)

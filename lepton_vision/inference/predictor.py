@@ -95,7 +95,7 @@ def predict(
         raise ConfigError(f"Expected batch_size >= 1 and workers >= 0. Received: {size} and {workers}.")
     config = bundle.config
     if isinstance(images, Manifest):
-        split = one_split(images)
+        split = require_one_split(images)
         dataset = open_dataset(images, config, cache_dir=cache_dir)
         total = len(dataset)
         outcomes = read_ahead(range(total), lambda row: read_row(dataset, row), workers=workers, depth=2 * size)
@@ -135,7 +135,7 @@ class PredictionParts:
         return np.concatenate(parts)
 
 
-def one_split(manifest: Manifest) -> str | None:
+def require_one_split(manifest: Manifest) -> str | None:
     """Return the split of all usable rows; a mixture is refused, as it would hide test rows from later checks."""
     splits = manifest.ok.frame["split"].unique()
     names = [None if pd.isna(split) else str(split) for split in splits]

@@ -18,11 +18,11 @@ from lepton_vision.errors import ManifestError
 from lepton_vision.manifest.join import SPLIT_WORDS, join_labels
 from lepton_vision.manifest.label_files import read_table, source_of
 from lepton_vision.manifest.layouts import are_layout, attach_named, find_masks, mask_records, warn_of_mask_files
-from lepton_vision.manifest.left_out import CAPTURE, check_include, hint, take_lone_captures, warn_of_left_out
+from lepton_vision.manifest.left_out import CAPTURE, check_include, include_hint, take_lone_captures, warn_of_left_out
 from lepton_vision.manifest.lost_labels import warn_of_lost_labels
 from lepton_vision.manifest.masks import attach_masks
 from lepton_vision.manifest.patients import name_patients, warn_unknown
-from lepton_vision.manifest.record import BASE, LABEL, Record, Rules
+from lepton_vision.manifest.record import BASE, LABEL, Record, ScanRules
 from lepton_vision.manifest.schema import COLUMNS, conform, objects
 from lepton_vision.manifest.series import Job, describe_series, split_series
 from lepton_vision.manifest.workers import describe_all
@@ -94,7 +94,7 @@ def scan_folder(
     table = None if labels is None else read_table(labels, patient_from=patient_from)
     root = folder if folder.is_dir() else folder.parent
     jobs, unusable = _list_jobs(folder, root, left_out=source_of(labels))
-    rules = Rules(check_include(include), VolumeConfig(channels=tuple(channels)).channels)
+    rules = ScanRules(check_include(include), VolumeConfig(channels=tuple(channels)).channels)
     jobs, masks = _choose_jobs(jobs, rules)
     how: dict[str, Any] = {"workers": workers, "repairs": {"gaps": gaps, "tilt": tilt}, "progress": progress}
     records = _describe(jobs, root, volumes=volumes, rules=rules, **how)
@@ -123,13 +123,13 @@ def _describe(
     *,
     volumes: bool,
     workers: int | None,
-    rules: Rules,
+    rules: ScanRules,
     repairs: Mapping[str, Any],
     progress: Callable[[int, int], None] | None,
 ) -> list[Record]:
     """Rows of the series, then of the other files."""
 
-    def describe_some(some: Sequence[FoundSeries | Job], *, rules: Rules, **how: Any) -> list[list[Record]]:
+    def describe_some(some: Sequence[FoundSeries | Job], *, rules: ScanRules, **how: Any) -> list[list[Record]]:
         series = [one for one in some if isinstance(one, FoundSeries)]
         files = [one for one in some if not isinstance(one, FoundSeries)]
         rows = [describe_series(one, root=root, include=rules.include, **repairs) for one in series]
@@ -145,7 +145,7 @@ def _describe(
     return [record for records in described for record in records]
 
 
-def _choose_jobs(jobs: list[Job], rules: Rules) -> tuple[list[Job], dict[str, tuple[str, ...]]]:
+def _choose_jobs(jobs: list[Job], rules: ScanRules) -> tuple[list[Job], dict[str, tuple[str, ...]]]:
     """Files to read, one for each case of several, and the masks among the others, see ``find_masks``."""
     is_asked = "mask_file" in rules.include
     masks = {} if is_asked else find_masks((job[1] for job in jobs), endings=suffixes_of(rules.channels))
@@ -186,7 +186,7 @@ def _check_usable(records: list[Record]) -> None:
     counts = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
     raise ManifestError(
         f"None of the {len(records)} files is an image that can be read ({counts}). Expected DICOM, NIfTI, PNG, JPEG, "
-        f"TIFF or npz files. {hint(reasons) or 'Check the folder.'}"
+        f"TIFF or npz files. {include_hint(reasons) or 'Check the folder.'}"
     )
 
 

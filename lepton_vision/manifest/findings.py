@@ -13,7 +13,7 @@ import pandas as pd
 from lepton_vision.errors import LeakageError, ManifestError, nearest
 from lepton_vision.files import atomic_file, check_place
 from lepton_vision.manifest.storage import table_csv
-from lepton_vision.types import SPLITS, Shown, Table
+from lepton_vision.types import SPLITS, Displayed, Table
 
 Kind = Literal[
     "leakage",  # a patient or an image in two splits
@@ -106,7 +106,7 @@ class FindingGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Audit(Shown):
+class Audit(Displayed):
     """All findings of the audit of one manifest.
 
     Attributes:

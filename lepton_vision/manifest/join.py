@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lepton_vision.errors import ManifestError
-from lepton_vision.manifest.key_columns import KEYS, Key, match_key, near_misses
+from lepton_vision.manifest.key_columns import KEYS, KeyColumn, match_key, near_misses
 from lepton_vision.manifest.lost_labels import describe_lost_rows
 from lepton_vision.manifest.other_columns import findings_of, is_other_column, left_out
 from lepton_vision.manifest.patients import id_text, is_identifier, plain_name, pseudonymous
@@ -128,7 +128,7 @@ def _of_frames(table: pd.DataFrame, rows: list[list[int]], *, frame: pd.DataFram
     return kept
 
 
-def _carried(table: pd.DataFrame, *, key: Key, patient_from: str | None) -> tuple[pd.DataFrame, set[str]]:
+def _carried(table: pd.DataFrame, *, key: KeyColumn, patient_from: str | None) -> tuple[pd.DataFrame, set[str]]:
     """Columns that go into the manifest, under the manifest's names, and those of them that are no labels."""
     columns: dict[str, Any] = {}
     spare: set[str] = set()

@@ -44,7 +44,7 @@ _EXPECTED: Final = {
 }
 
 
-class Key(NamedTuple):
+class KeyColumn(NamedTuple):
     """A column that may name the images, and the kind of its values, see ``KEYS``."""
 
     kind: str
@@ -60,7 +60,7 @@ class Match:
         rows: for each row of the label table, the rows of the manifest that it names.
     """
 
-    key: Key
+    key: KeyColumn
     rows: list[list[int]]
 
 
@@ -90,7 +90,7 @@ class _Scanned:
         return places_of(list(paths), [case and case.as_posix() for case in cases])
 
 
-def find_keys(columns: Sequence[Any] | pd.Index[Any], *, patient_from: str | None = None) -> list[Key]:
+def find_keys(columns: Sequence[Any] | pd.Index[Any], *, patient_from: str | None = None) -> list[KeyColumn]:
     """Key columns, those of one image first; for patients ``patient_from``, where it is given.
 
     Raises:
@@ -101,8 +101,8 @@ def find_keys(columns: Sequence[Any] | pd.Index[Any], *, patient_from: str | Non
         names = [str(column) for column in columns if plain_name(column) in spellings]
         if kind == "patient" and patient_from is not None:
             names = [patient_from]
-        found += [Key(kind, name) for name in names]
-    found = found or [Key(kind, str(column)) for column in columns if plain_name(column) == "id" for kind in _ID]
+        found += [KeyColumn(kind, name) for name in names]
+    found = found or [KeyColumn(kind, str(column)) for column in columns if plain_name(column) == "id" for kind in _ID]
     if not found:
         raise ManifestError(
             "The label table has no key column. Expected one of: path, file, SOPInstanceUID, SeriesInstanceUID, "
@@ -191,13 +191,13 @@ def _rows(scanned: _Scanned, kind: str, texts: Sequence[str]) -> list[list[int]]
     return [places.get(pseudonym(kind, text), []) if text else [] for text in texts]  # type: ignore[arg-type]
 
 
-def _by_name(scanned: _Scanned, key: Key, texts: Sequence[str]) -> list[Match]:
+def _by_name(scanned: _Scanned, key: KeyColumn, texts: Sequence[str]) -> list[Match]:
     """The same values as names of files; plain numbers of patients and series are no file names."""
     if key.kind == "path":
         return []
     names = texts if key.kind in _ONE_IMAGE else ["" if text.isdecimal() else text for text in texts]
     rows = match_paths(scanned.places(), names, root=scanned.root) if any(names) else []
-    return [Match(Key("path", key.name), rows)]
+    return [Match(KeyColumn("path", key.name), rows)]
 
 
 def places_of(*columns: Sequence[Any]) -> dict[Any, list[int]]:

@@ -67,7 +67,9 @@ def warn_of_left_out(records: Sequence[Record], *, volumes: bool) -> None:
     counts = Counter(kind for kind in kinds if kind in KINDS)
     if counts:
         shown = ", ".join(f"{kind}: {count}" for kind, count in counts.most_common())
-        _LOGGER.warning("Left out as no images to classify: %s. %s", shown, hint(may_include(counts, volumes=volumes)))
+        _LOGGER.warning(
+            "Left out as no images to classify: %s. %s", shown, include_hint(may_include(counts, volumes=volumes))
+        )
 
 
 def may_include(kinds: Collection[str], *, volumes: bool) -> list[str]:
@@ -75,7 +77,7 @@ def may_include(kinds: Collection[str], *, volumes: bool) -> list[str]:
     return [kind for kind in kinds if not (volumes and kind == _NEVER_VOLUMES)]
 
 
-def hint(reasons: Collection[str]) -> str:
+def include_hint(reasons: Collection[str]) -> str:
     """How to take in what was rejected for these reasons; empty where nothing can be."""
     kinds = ",".join(name for name in KINDS if name in reasons)
     repairs = " ".join(flag for reason, flag in REPAIR_FLAGS.items() if reason in reasons)

@@ -31,7 +31,7 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class ScanRules:
     """Rules of a scan for the files that become samples.
 
     Attributes:
@@ -43,7 +43,7 @@ class Rules:
     channels: tuple[str, ...] = ()
 
 
-NO_RULES: Final = Rules()
+NO_RULES: Final = ScanRules()
 
 
 def begin_worker() -> None:
@@ -54,12 +54,12 @@ def begin_worker() -> None:
     cv2.setNumThreads(1)
 
 
-def describe_files(jobs: Sequence[tuple[str, str]], rules: Rules = NO_RULES) -> list[list[Record]]:
+def describe_files(jobs: Sequence[tuple[str, str]], rules: ScanRules = NO_RULES) -> list[list[Record]]:
     """Rows of several files, each given as (path, path relative to the root)."""
     return [describe_file(path, relative, rules=rules) for path, relative in jobs]
 
 
-def describe_file(path: str, relative: str, *, rules: Rules = NO_RULES) -> list[Record]:
+def describe_file(path: str, relative: str, *, rules: ScanRules = NO_RULES) -> list[Record]:
     """Rows of one file: one for a still image or a volume, one per frame or array entry otherwise; never raises.
 
     Values that are unknown are left out. A file that cannot be read, or that is of an ``object_kind`` which is not to

@@ -11,7 +11,7 @@ from lepton_vision.config import Config
 from lepton_vision.config.sections import GapChoice, TiltChoice
 from lepton_vision.errors import ReadError
 from lepton_vision.manifest.hashes import perceptual_hash, pixel_hash
-from lepton_vision.manifest.record import BASE, Record, Rules, describe_file
+from lepton_vision.manifest.record import BASE, Record, ScanRules, describe_file
 from lepton_vision.manifest.schema import FACT_COLUMNS
 from lepton_vision.manifest.value_ranges import value_facts
 from lepton_vision.readers.identity import pseudonym
@@ -84,7 +84,7 @@ def _left_out(path: Path, *, root: Path, reason: str, series: FoundSeries, inclu
     """Rows of a file that is no slice of its series: rejected, or those of the file by itself."""
     relative = path.relative_to(root).as_posix()
     if reason in include:
-        return describe_file(str(path), relative, rules=Rules(frozenset(include)))
+        return describe_file(str(path), relative, rules=ScanRules(frozenset(include)))
     own = pseudonym("image", relative)
     record: Record = {"image_id": own, BASE: own, "path": relative, "status": "rejected", "reason": reason}
     return [record | {"series_id": series.series_id, "source_format": "dicom"}]

@@ -134,7 +134,7 @@ def fold_split(
     split[given == fold] = "test"
     is_rest = np.asarray([value is not None and value != fold for value in given], dtype=bool)
     shares = (1 - settings.val, settings.val)
-    split[is_rest] = _deal(
+    split[is_rest] = _assign(
         usable.select(is_rest),
         ("train", "val"),
         shares=shares,
@@ -255,7 +255,7 @@ def _keep_given(usable: Manifest, settings: SplitConfig, *, targets: Sequence[Ta
     if "val" not in split and "test" in split and settings.val > 0:
         is_train = split == "train"
         shares = (1 - settings.val, settings.val)
-        split[is_train] = _deal(
+        split[is_train] = _assign(
             usable.select(is_train),
             ("train", "val"),
             shares=shares,
@@ -278,7 +278,7 @@ def _is_labelled(usable: Manifest, targets: Sequence[Target]) -> npt.NDArray[np.
 
 def _draw(usable: Manifest, settings: SplitConfig, *, targets: Sequence[Target]) -> npt.NDArray[np.object_]:
     shares = (1 - settings.val - settings.test, settings.val, settings.test)
-    return _deal(usable, SPLITS, shares=shares, settings=settings, targets=targets, purpose="split")
+    return _assign(usable, SPLITS, shares=shares, settings=settings, targets=targets, purpose="split")
 
 
 def _with_folds(manifest: Manifest, settings: SplitConfig, *, targets: Sequence[Target]) -> Manifest:
@@ -287,7 +287,7 @@ def _with_folds(manifest: Manifest, settings: SplitConfig, *, targets: Sequence[
     is_open = np.asarray(objects(usable.frame["split"]) != "test", dtype=bool)
     folds = np.full(len(usable), None, dtype=object)
     shares = [1 / settings.folds] * settings.folds
-    folds[is_open] = _deal(
+    folds[is_open] = _assign(
         usable.select(is_open),
         range(settings.folds),
         shares=shares,
@@ -298,7 +298,7 @@ def _with_folds(manifest: Manifest, settings: SplitConfig, *, targets: Sequence[
     return _with_column(manifest, "fold", values=folds)
 
 
-def _deal(
+def _assign(
     usable: Manifest,
     names: Sequence[Any],
     *,

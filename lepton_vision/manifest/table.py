@@ -20,12 +20,12 @@ from lepton_vision.manifest.label_columns import label_array
 from lepton_vision.manifest.patients import name_patients
 from lepton_vision.manifest.schema import conform
 from lepton_vision.readers.identity import is_other_key
-from lepton_vision.types import SPLITS, SampleAddress, Shown, Split, Table, Target
+from lepton_vision.types import SPLITS, Displayed, SampleAddress, Split, Table, Target
 from lepton_vision.types.id_key import ENVIRONMENT_KEY, SAME_KEY
 
 
 @dataclass(frozen=True, eq=False)
-class Manifest(Shown):
+class Manifest(Displayed):
     """Table of the images of a data set: patients, facts, labels and splits.
 
     Attributes:

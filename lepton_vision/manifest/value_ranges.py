@@ -123,7 +123,7 @@ def _sentence(group: pd.DataFrame, shares: pd.DataFrame) -> str:
     smallest, largest = float(group["range_low"].min()), float(group["range_high"].max())
     return (
         f"{len(group)} of the images ({kind}) hold values from {first:g} to {last:g}, where the files could hold "
-        f"{smallest:g} to {largest:g}. Shown by that full range, they reach the network as "
+        f"{smallest:g} to {largest:g}. Displayed by that full range, they reach the network as "
         f"{low:.2f} to {high:.2f} of 0 to 1. Set preprocess.windows to [percentile], or to one window for all, "
         f"[{{center: {(first + last) / 2:g}, width: {last - first:g}, function: LINEAR_EXACT}}]."
     )

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Final
 
-from lepton_vision.manifest.record import BASE, NO_RULES, Record, Rules, begin_worker, describe_file, describe_files
+from lepton_vision.manifest.record import BASE, NO_RULES, Record, ScanRules, begin_worker, describe_file, describe_files
 from lepton_vision.readers.identity import pseudonym
 
 _BATCH: Final = 16
@@ -23,7 +23,7 @@ def describe_all(
     *,
     workers: int | None,
     progress: Callable[[int, int], None] | None = None,
-    rules: Rules = NO_RULES,
+    rules: ScanRules = NO_RULES,
 ) -> Iterator[list[Record]]:
     """Rows of each file, in the order of ``jobs``.
 
@@ -31,7 +31,7 @@ def describe_all(
         jobs: (path, path relative to the root).
         workers: processes; None takes one per core for many files; 0 and 1 stay in this process.
         progress: called with (files done, files in all).
-        rules: see ``record.Rules``.
+        rules: see ``record.ScanRules``.
     """
     count = workers if workers is not None else min(os.cpu_count() or 1, 16) if len(jobs) >= _FEW else 1
     described = _in_processes(jobs, count, rules=rules) if count > 1 and len(jobs) > 1 else _here(jobs, rules)
@@ -41,7 +41,7 @@ def describe_all(
         yield records
 
 
-def _here(jobs: Sequence[Job], rules: Rules) -> Iterator[list[Record]]:
+def _here(jobs: Sequence[Job], rules: ScanRules) -> Iterator[list[Record]]:
     for path, relative in jobs:
         yield describe_file(path, relative, rules=rules)
 
@@ -52,7 +52,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker)
 
 
-def _in_processes(jobs: Sequence[Job], workers: int, *, rules: Rules) -> Iterator[list[Record]]:
+def _in_processes(jobs: Sequence[Job], workers: int, *, rules: ScanRules) -> Iterator[list[Record]]:
     batches = [jobs[start : start + _BATCH] for start in range(0, len(jobs), _BATCH)]
     pool = _pool(min(workers, len(batches)))
     try:
@@ -76,14 +76,14 @@ def _in_processes(jobs: Sequence[Job], workers: int, *, rules: Rules) -> Iterato
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _collect(batch: Sequence[Job], future: Future[list[list[Record]]], *, rules: Rules) -> list[list[Record]]:
+def _collect(batch: Sequence[Job], future: Future[list[list[Record]]], *, rules: ScanRules) -> list[list[Record]]:
     try:
         return future.result()
     except BrokenProcessPool:
         return [_describe_apart(job, rules) for job in batch]
 
 
-def _describe_apart(job: Job, rules: Rules) -> list[Record]:
+def _describe_apart(job: Job, rules: ScanRules) -> list[Record]:
     """A file of a batch that killed its worker, in a process of its own."""
     with _pool(1) as pool:
         try:

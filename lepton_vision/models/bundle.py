@@ -30,7 +30,7 @@ from lepton_vision.predictions.answer_sets import SetRule
 from lepton_vision.predictions.calibration import Calibrator
 from lepton_vision.predictions.novelty import Novelty
 from lepton_vision.predictions.operating_point import OperatingPoint
-from lepton_vision.types import Shown, Table, Target
+from lepton_vision.types import Displayed, Table, Target
 
 _NOVELTY = "novelty."  # tensors of that prefix are none of the network
 _ENCODER = "encoder."
@@ -43,7 +43,7 @@ _LATER_KEYS = frozenset(
 
 
 @dataclass(frozen=True)
-class Bundle(Shown):
+class Bundle(Displayed):
     """A trained model and all that a prediction and a decision need.
 
     Attributes:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from lepton_vision.config import ENCODERS, Config
 from lepton_vision.errors import ConfigError, nearest
+from lepton_vision.models.external_encoders import make_from_source
 from lepton_vision.models.resnet import ResNet, global_average, stem_kind
-from lepton_vision.models.sources import make_from_source
 from lepton_vision.types import Backbone
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])

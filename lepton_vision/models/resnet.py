@@ -298,7 +298,7 @@ def torchvision_name(name: str) -> str:
     return name.removeprefix("stem.")
 
 
-def skeleton(
+def meta_resnet(
     backbone: Backbone, *, channels: int = 3, stem: StemKind = "standard", dims: int = 2, planes: int = 64
 ) -> ResNet:
     """Return an encoder without memory (on torch's meta device): names and shapes only."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lepton_vision.errors import WeightsError
 from lepton_vision.models.encoders import Encoder
-from lepton_vision.models.resnet import DESIGNS, ResNet, skeleton, torchvision_name
+from lepton_vision.models.resnet import DESIGNS, ResNet, meta_resnet, torchvision_name
 from lepton_vision.models.weight_files import keeps_order, read_tensors
 from lepton_vision.models.weight_matching import COPIES, adapt_stem, fill_by_names, first_names
 
@@ -217,7 +217,7 @@ def _fitting_backbone(found: Mapping[str, Tensor], *, dims: int) -> str | None:
             if not name.endswith(("num_batches_tracked", _STEM)) or (name.startswith("layer") and name.endswith(_STEM))
         }
 
-    return next((name for name in DESIGNS if shapes(skeleton(name, dims=dims).state_dict()) == shapes(found)), None)
+    return next((name for name in DESIGNS if shapes(meta_resnet(name, dims=dims).state_dict()) == shapes(found)), None)
 
 
 def _stem_words(weight: Tensor) -> str:

@@ -18,13 +18,13 @@ from lepton_vision.pipeline.case_points import stated_point as stated_point
 from lepton_vision.pipeline.classes import EvaluationOptions, evaluate_classes
 from lepton_vision.pipeline.masks import evaluate_mask_parts
 from lepton_vision.predictions.ledger import Ledger
-from lepton_vision.types import Progress, Shown, Split
+from lepton_vision.types import Displayed, Progress, Split
 
 _DEFAULTS = EvaluationOptions()
 
 
 @dataclass(frozen=True, slots=True)
-class SplitResult(Shown):
+class SplitResult(Displayed):
     """Evaluation of a bundle on one split.
 
     Attributes:

@@ -21,7 +21,7 @@ from lepton_vision.predictions import Predictions
 from lepton_vision.predictions.ledger import Ledger, find_ledger, names_of
 from lepton_vision.readers.versions import package_version
 from lepton_vision.reporting import write_report
-from lepton_vision.reporting.documents.evidence import Run
+from lepton_vision.reporting.documents.evidence import RunFacts
 from lepton_vision.reporting.documents.model_card import write_documents
 from lepton_vision.types import CaseKey, HeatMaps, Pixels
 
@@ -78,7 +78,7 @@ def write_results(
     facts |= {key: value for key, value in evaluation.provenance.items() if key in ("cases", "test_looks", "ledger")}
     maps = explain_cases(evaluation, models, device=device)
     settings = models[0].bundle.config.to_dict() if models else {}
-    run = Run(evaluation, data_flow or {}, facts, settings, bool(maps))
+    run = RunFacts(evaluation, data_flow or {}, facts, settings, bool(maps))
     write_documents(run, out, about=about, title=title)
     return write_report(
         evaluation, out / "report.html", title=title, data_flow=data_flow, provenance=facts or None, maps=maps

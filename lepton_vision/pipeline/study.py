@@ -24,11 +24,11 @@ from lepton_vision.pipeline.evaluation import SplitResult, evaluate_bundle
 from lepton_vision.pipeline.prepare import cache_folder, scan_source, with_targets
 from lepton_vision.pipeline.training import fit
 from lepton_vision.training.runlog import hold_run
-from lepton_vision.types import Progress, Shown
+from lepton_vision.types import Displayed, Progress
 
 
 @dataclass(frozen=True, slots=True)
-class StudyResult(Shown):
+class StudyResult(Displayed):
     """Result of ``run_study``.
 
     Attributes:

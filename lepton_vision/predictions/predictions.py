@@ -19,12 +19,12 @@ from lepton_vision.predictions.column_names import Columns, names_of
 from lepton_vision.predictions.files import check_suffix, load_fields, naming_table, save_table
 from lepton_vision.predictions.ledger import Ledger
 from lepton_vision.predictions.table_facts import ID_KEY, VERSION
-from lepton_vision.types import SPLITS, FloatArray, SampleAddress, Shown, Table, Target
+from lepton_vision.types import SPLITS, Displayed, FloatArray, SampleAddress, Table, Target
 from lepton_vision.types.id_key import ENVIRONMENT_KEY, SAME_KEY
 
 
 @dataclass(frozen=True, eq=False)
-class Predictions(Shown):
+class Predictions(Displayed):
     """What a model says about N samples, and what is true where that is known.
 
     Attributes:

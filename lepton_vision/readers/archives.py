@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lepton_vision.errors import ReadError
-from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_bytes, guard
+from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_bytes, raise_read_errors
 from lepton_vision.readers.temporary import copy_bounded, temporary_file
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -171,7 +171,7 @@ def forget_archives() -> None:
 @contextmanager
 def _translated() -> Iterator[None]:
     """Damage as a ReadError; text of the archive is not quoted."""
-    with guard(_DAMAGED, reason="corrupt"):
+    with raise_read_errors(_DAMAGED, reason="corrupt"):
         try:
             yield
         except NotImplementedError:

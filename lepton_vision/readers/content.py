@@ -13,7 +13,7 @@ from typing import BinaryIO
 from lepton_vision.errors import ReadError
 from lepton_vision.readers import nifti as volume
 from lepton_vision.readers.dicom.header import is_dicom
-from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, guard
+from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, raise_read_errors
 from lepton_vision.readers.quiet import quiet
 
 _HEAD_BYTES = 1024
@@ -55,7 +55,7 @@ def open_content(
     """
     try:
         size = _size_of(path)
-        with quiet, guard(what, reason="corrupt"), _open(path) as stream:
+        with quiet, raise_read_errors(what, reason="corrupt"), _open(path) as stream:
             head = stream.read(_HEAD_BYTES)
             stream.seek(0)
             kind = "gif" if takes_gif and head.startswith(_GIF) else sniff(head)

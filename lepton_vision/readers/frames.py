@@ -8,7 +8,7 @@ from pathlib import Path
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.content import Content, open_content
 from lepton_vision.readers.dicom.file import frame_reader
-from lepton_vision.readers.limits import DEFAULT_LIMITS, Clock, Limits, guard
+from lepton_vision.readers.limits import DEFAULT_LIMITS, Clock, Limits, raise_read_errors
 from lepton_vision.readers.raster import page_reader
 from lepton_vision.types import Image
 
@@ -33,7 +33,7 @@ def read_frames(path: str | Path, *, count: int, limits: Limits = DEFAULT_LIMITS
         for number in range(count):
             try:
                 clock.check()
-                with guard(_READ, reason="corrupt"):
+                with raise_read_errors(_READ, reason="corrupt"):
                     image = read(number)
             except ReadError as error:
                 yield error.reason

@@ -83,7 +83,7 @@ class Limits:
 _elsewhere = threading.local()  # ``seconds`` that child processes have worked for this thread
 
 
-def charge(seconds: float) -> None:
+def add_cpu_seconds(seconds: float) -> None:
     """Count processor time that a child process took for this thread, see ``Clock``."""
     _elsewhere.seconds = getattr(_elsewhere, "seconds", 0.0) + seconds
 
@@ -168,7 +168,7 @@ def check_bytes(size: int, *, limits: Limits) -> None:
 
 
 @contextmanager
-def guard(what: str, *, reason: str) -> Iterator[None]:
+def raise_read_errors(what: str, *, reason: str) -> Iterator[None]:
     """Turn every failure inside into a ReadError that quotes no header text.
 
     Decoders raise more than Exception: pylibjpeg-rle, for one, a pyo3 PanicException that is a BaseException.

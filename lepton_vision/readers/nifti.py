@@ -20,7 +20,7 @@ import numpy.typing as npt
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.facts import FileFacts, no_facts
 from lepton_vision.readers.identity import Digest, id_of_digest
-from lepton_vision.readers.limits import Clock, Limits, check_size, guard
+from lepton_vision.readers.limits import Clock, Limits, check_size, raise_read_errors
 from lepton_vision.readers.quiet import quiet
 from lepton_vision.readers.versions import package_version
 from lepton_vision.types import Geometry, Image, Pixels, Window
@@ -146,7 +146,7 @@ def read_nifti_header(path: Path) -> NiftiHeader:
     Raises:
         ReadError: as ``image.probe``.
     """
-    with quiet, guard("Cannot read the header", reason="corrupt"), path.open("rb") as stream:
+    with quiet, raise_read_errors("Cannot read the header", reason="corrupt"), path.open("rb") as stream:
         header = _read_header(stream)
         grid = _parse(header)
         return NiftiHeader(header, grid.shape, grid.geometry)
@@ -179,7 +179,7 @@ def _facts(grid: _Grid) -> dict[str, str | int | float | None]:
 def _read_grid(stream: BinaryIO) -> _Grid:
     """Parse the header and leave the stream at its start."""
     header = _read_header(stream)
-    with guard("The NIfTI header is damaged", reason="corrupt"):
+    with raise_read_errors("The NIfTI header is damaged", reason="corrupt"):
         return _parse(header)
 
 
@@ -191,7 +191,7 @@ def _read_header(stream: BinaryIO) -> Any:
     is_second = head[4:7] in (b"n+2", b"ni2")
     if (head[4:7] if is_second else head[344:347]) in (b"ni1", b"ni2"):
         raise ReadError("NIfTI in two files (.hdr, .img) is not supported. Convert it to .nii.", reason="unsupported")
-    with guard("The NIfTI header is damaged", reason="corrupt"):
+    with raise_read_errors("The NIfTI header is damaged", reason="corrupt"):
         # nibabel takes a while to import, and most runs read no NIfTI
         from nibabel.nifti1 import Nifti1Header
         from nibabel.nifti2 import Nifti2Header

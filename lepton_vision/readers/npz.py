@@ -19,7 +19,7 @@ from lepton_vision.readers.archives import check_directory
 from lepton_vision.readers.dicom.header import stored_path
 from lepton_vision.readers.facts import FileFacts, no_facts
 from lepton_vision.readers.identity import content_id
-from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_size, guard
+from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_size, raise_read_errors
 from lepton_vision.readers.versions import package_version
 from lepton_vision.types import Image
 
@@ -38,7 +38,7 @@ def npz_members(path: str | Path) -> dict[str, tuple[int, ...]]:
     Raises:
         ReadError: reason ``not_an_image`` or ``corrupt``.
     """
-    with guard("The npz file cannot be read", reason="corrupt"), _open(Path(path)) as archive:
+    with raise_read_errors("The npz file cannot be read", reason="corrupt"), _open(Path(path)) as archive:
         shapes = {}
         for info in archive.infolist():
             if info.filename.endswith(".npy"):
@@ -53,7 +53,7 @@ def read_npz_table(path: str | Path, member: str, *, limits: Limits = DEFAULT_LI
         ReadError: reason ``no_frame``, ``too_large``, ``corrupt`` …
     """
     path = Path(path)
-    with guard("The npz file cannot be read", reason="corrupt"):
+    with raise_read_errors("The npz file cannot be read", reason="corrupt"):
         capped = replace(limits, memory=min(limits.memory, _TABLE_BYTES))
         return _read_array(path, member=member, limits=capped, is_table=True)
 
@@ -75,7 +75,7 @@ def read_npz_frame(path: str | Path, member: str, *, frame: int, limits: Limits 
 def read_npz(path: Path, *, member: str | None, frame: int | None, limits: Limits, is_named: bool = True) -> Image:
     """Read one image of an npz file; see ``image.read_image``. Without ``is_named`` it has no id."""
     member = _choose(path, member)
-    with guard("The npz file cannot be read", reason="corrupt"):
+    with raise_read_errors("The npz file cannot be read", reason="corrupt"):
         count = len(_load(path, member=member, limits=limits))
         if frame is None and count > 1:
             raise ReadError(f"The array holds {count} images: name one by frame=0 to {count - 1}.", reason="no_frame")
@@ -100,7 +100,7 @@ def read_npz(path: Path, *, member: str | None, frame: int | None, limits: Limit
 def probe_npz(path: Path, *, member: str | None, limits: Limits) -> FileFacts:
     """Header facts of one array; see ``image.probe``."""
     member = _choose(path, member)
-    with guard("The npz file cannot be read", reason="corrupt"), _open(path) as archive:
+    with raise_read_errors("The npz file cannot be read", reason="corrupt"), _open(path) as archive:
         shape = _check_member(archive, f"{member}.npy", size=path.stat().st_size, limits=limits).shape
     rows, columns = _sizes(shape)
     return FileFacts(
@@ -234,7 +234,7 @@ def _load(path: Path, *, member: str, limits: Limits) -> npt.NDArray[Any]:
         if key in _loaded:
             _loaded.move_to_end(key)
             return _loaded[key]
-        with guard("The npz file cannot be read", reason="corrupt"):
+        with raise_read_errors("The npz file cannot be read", reason="corrupt"):
             array = _read_array(path, member=member, limits=limits)
         _loaded[key] = array
         while len(_loaded) > _KEPT:

@@ -21,7 +21,7 @@ from lepton_vision.errors import ReadError
 from lepton_vision.readers.dicom.codestream import check_scans, parse_jpeg
 from lepton_vision.readers.facts import FileFacts, no_facts
 from lepton_vision.readers.identity import content_id
-from lepton_vision.readers.limits import Limits, check_bytes, check_size, guard
+from lepton_vision.readers.limits import Limits, check_bytes, check_size, raise_read_errors
 from lepton_vision.readers.npz import probe_npz, read_npz
 from lepton_vision.readers.pages import Decoded, Samples, arrange, decode_picture, open_picture, wanted_pages
 from lepton_vision.readers.tiff import TiffFacts, open_pages, probe_tiff, read_tiff
@@ -40,7 +40,7 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 def read_raster(stream: BinaryIO, *, kind: str, frame: int | None, limits: Limits, is_named: bool = True) -> Image:
     """Read an open PNG, JPEG or TIFF file; see ``image.read_image``. Without ``is_named`` it has no id."""
     data = _read_data(stream, kind=kind, limits=limits)
-    with guard(f"The {kind.upper()} file cannot be decoded", reason="corrupt"):
+    with raise_read_errors(f"The {kind.upper()} file cannot be decoded", reason="corrupt"):
         if kind == "tiff":
             decoded = read_tiff(data, open_pages(data, limits=limits), frame=frame, limits=limits)
         else:
@@ -74,7 +74,7 @@ def _to_image(decoded: Decoded, *, kind: str, image_id: str, frame: int | None) 
 def probe_raster(stream: BinaryIO, *, kind: str, limits: Limits) -> FileFacts:
     """Header facts of an open PNG, JPEG or TIFF file; see ``image.probe``."""
     data = _read_data(stream, kind=kind, limits=limits)
-    with guard(f"The header of the {kind.upper()} file is damaged", reason="corrupt"):
+    with raise_read_errors(f"The header of the {kind.upper()} file is damaged", reason="corrupt"):
         if kind == "tiff":
             header = probe_tiff(data, limits=limits)
         else:

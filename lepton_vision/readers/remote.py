@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_vision.errors import ConfigError, MissingExtraError, ReadError
-from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_bytes, guard
+from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_bytes, raise_read_errors
 from lepton_vision.readers.temporary import copy_bounded, temporary_file
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -67,7 +67,7 @@ def fetch_object(url: str, *, limits: Limits = DEFAULT_LIMITS) -> Iterator[Path]
             raise ReadError(
                 f"The object store did not give the object ({type(error).__name__}).", reason="unreachable"
             ) from None
-        with guard("Cannot read the file", reason="corrupt"):
+        with raise_read_errors("Cannot read the file", reason="corrupt"):
             yield place
 
 

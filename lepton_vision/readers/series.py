@@ -20,9 +20,9 @@ from lepton_vision.readers.dicom.file import dicom_planes, read_dicom
 from lepton_vision.readers.dicom.padding import mark_padding
 from lepton_vision.readers.folders import walk_folder
 from lepton_vision.readers.identity import pseudonym
-from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_size, guard
+from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, check_size, raise_read_errors
 from lepton_vision.readers.repair import Canvas, fill_missing, fill_unknown, place_slice, plan_canvas
-from lepton_vision.readers.series_parts import Division, divide_series, stranger
+from lepton_vision.readers.series_parts import Division, divide_series, reason_not_slice
 from lepton_vision.readers.stack import Plane, Stack, stack_planes
 from lepton_vision.types import Geometry, Image, Pixels
 
@@ -106,7 +106,7 @@ def read_slices(
     limits: Limits = DEFAULT_LIMITS,
 ) -> Image:
     """Read slices that are known to be one volume; ``suffix`` is what its id has behind that of its series."""
-    with guard("The slices form no volume", reason="geometry"):
+    with raise_read_errors("The slices form no volume", reason="geometry"):
         stack = stack_planes([one.plane for one in slices], gaps=gaps, tilt=tilt)
     first = slices[stack.order[0]]
     canvas = plan_canvas(stack.shifts, rows=first.plane.rows, columns=first.plane.columns)
@@ -234,7 +234,7 @@ def _choose(slices: list[Slice], *, series: str | None) -> list[Slice]:
         raise ReadError("Expected the slices of a DICOM series. Received: no DICOM image.", reason="no_slices")
     counts = Counter(one.plane.series_id for one in slices)
     if series is None:
-        real = {one.plane.series_id for one in slices if stranger(one.plane) is None} or set(counts)
+        real = {one.plane.series_id for one in slices if reason_not_slice(one.plane) is None} or set(counts)
         if len(real) == 1:
             return _without_strange_series(slices, *real)
     shown = ", ".join(f"{key or 'without an id'} ({count})" for key, count in counts.most_common(_SHOWN))
@@ -255,7 +255,7 @@ def _choose(slices: list[Slice], *, series: str | None) -> list[Slice]:
 
 def _without_strange_series(slices: list[Slice], series: str | None, /) -> list[Slice]:
     """The slices of the one series that has any; what others beside it are is told."""
-    others = [stranger(one.plane) for one in slices if one.plane.series_id != series]
+    others = [reason_not_slice(one.plane) for one in slices if one.plane.series_id != series]
     _tell("Left out beside the series", [reason for reason in others if reason is not None])
     return [one for one in slices if one.plane.series_id == series]
 

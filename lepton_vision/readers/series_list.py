@@ -14,7 +14,7 @@ from lepton_vision.errors import ReadError
 from lepton_vision.readers.content import open_content
 from lepton_vision.readers.dicom.file import dicom_planes
 from lepton_vision.readers.identity import pseudonym
-from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, guard
+from lepton_vision.readers.limits import DEFAULT_LIMITS, Limits, raise_read_errors
 from lepton_vision.readers.plane import Plane
 from lepton_vision.readers.series import NO_SLICE, Slice, divide_slices, list_slices, read_slices
 from lepton_vision.readers.series_parts import volume_files
@@ -199,7 +199,7 @@ def describe_found(found: FoundSeries, *, limits: Limits = DEFAULT_LIMITS) -> Se
         modality, slices = planes[0].modality, len(planes)
         if found.damaged:
             _slices_of(found, found.damaged, limits=limits)
-        with guard("The slices form no volume", reason="geometry"):
+        with raise_read_errors("The slices form no volume", reason="geometry"):
             stack = stack_planes(planes)
     except ReadError as error:
         return SeriesFacts(found.member, modality, slices, reason=error.reason)

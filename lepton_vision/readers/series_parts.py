@@ -62,7 +62,7 @@ def divide_series(planes: Sequence[Plane], *, is_copy: Callable[[int, int], bool
         is_copy: whether two of them, which lie at the same place and claim to be the same instance, have the same
             pixels.
     """
-    left_out = _strangers(planes)
+    left_out = _not_slices(planes)
     kept = [k for k in range(len(planes)) if k not in left_out]
     copies = _copies(planes, kept, is_copy=is_copy)
     left_out |= dict.fromkeys(copies, "copy")
@@ -71,14 +71,14 @@ def divide_series(planes: Sequence[Plane], *, is_copy: Callable[[int, int], bool
     return Division(tuple(Part(one.suffix, tuple(kept[k] for k in one.numbers)) for one in parts), left_out)
 
 
-class PartFiles(NamedTuple, Generic[_File]):
+class VolumeFiles(NamedTuple, Generic[_File]):
     """Files of one volume, and the frames in use of each file that is used in part, by number of the file."""
 
     files: tuple[_File, ...]
     frames: dict[int, frozenset[int]]
 
 
-def volume_files(division: Division, planes: Sequence[tuple[_File, int]]) -> list[tuple[str, PartFiles[_File]]]:
+def volume_files(division: Division, planes: Sequence[tuple[_File, int]]) -> list[tuple[str, VolumeFiles[_File]]]:
     """Suffix and files of each volume, where each plane is given as its file and the frame in it."""
     counts = Counter(file for file, _ in planes)
     found = []
@@ -88,11 +88,11 @@ def volume_files(division: Division, planes: Sequence[tuple[_File, int]]) -> lis
             file, frame = planes[k]
             own.setdefault(file, set()).add(frame)
         frames = {k: frozenset(held) for k, (file, held) in enumerate(own.items()) if len(held) < counts[file]}
-        found.append((part.suffix, PartFiles(tuple(own), frames)))
+        found.append((part.suffix, VolumeFiles(tuple(own), frames)))
     return found
 
 
-def stranger(plane: Plane) -> str | None:
+def reason_not_slice(plane: Plane) -> str | None:
     """Why an image beside slices is none of them, as a reason code, or None.
 
     What has a place, but not all of it, is taken for a slice whose header is damaged.
@@ -102,9 +102,9 @@ def stranger(plane: Plane) -> str | None:
     return "no_position" if plane.position_mm is None and plane.orientation is None else None
 
 
-def _strangers(planes: Sequence[Plane]) -> dict[int, str]:
+def _not_slices(planes: Sequence[Plane]) -> dict[int, str]:
     """Planes that are no slices beside at least two that are."""
-    reasons = [stranger(plane) for plane in planes]
+    reasons = [reason_not_slice(plane) for plane in planes]
     located = sum(reason is None and plane.geometry is not None for reason, plane in zip(reasons, planes, strict=True))
     return {k: reason for k, reason in enumerate(reasons) if reason is not None} if located >= _FEWEST else {}
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.dicom.child import decode_picture_isolated
-from lepton_vision.readers.limits import Clock, Limits, check_size, guard
+from lepton_vision.readers.limits import Clock, Limits, check_size, raise_read_errors
 from lepton_vision.readers.pages import Decoded, Samples, read_picture, wanted_pages
 from lepton_vision.readers.tiff_bounds import check_directories
 from lepton_vision.readers.versions import package_version
@@ -141,7 +141,7 @@ def open_pages(data: bytes, *, limits: Limits) -> list[Page]:
     import tifffile  # takes a quarter of a second, and most runs read no TIFF
 
     check_directories(data, limits=limits)
-    with guard("The directory of the TIFF file is damaged", reason="corrupt"):
+    with raise_read_errors("The directory of the TIFF file is damaged", reason="corrupt"):
         file = tifffile.TiffFile(BytesIO(data))
         entries: list[Any] = list(file.pages)
         if not entries:

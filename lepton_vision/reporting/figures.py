@@ -31,7 +31,7 @@ class Plot(Figure):
 
     def _repr_png_(self) -> bytes:
         buffer = BytesIO()
-        with drawing():
+        with chart_style():
             self.savefig(buffer, format="png", dpi=2.0 * _POINTS, facecolor="white")
         return buffer.getvalue()
 
@@ -117,14 +117,14 @@ class Line:
         return MUTED if self.series is None else SERIES[self.series % len(SERIES)]
 
 
-def drawing() -> AbstractContextManager[Any]:
+def chart_style() -> AbstractContextManager[Any]:
     """Settings of every figure, for as long as it is drawn or written."""
     return rc_context(_SETTINGS)
 
 
 def roc_figure(lines: Sequence[Line], *, is_small: bool = False) -> Plot:
     """Draw ROC curves, the line of chance, the band of a single curve, and the operating points with intervals."""
-    with drawing():
+    with chart_style():
         plot, axes = square_axes(xlabel="1 − specificity", ylabel="Sensitivity", is_small=is_small)
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.0, linestyle=(0, (2, 3)), zorder=1.5)
         _draw_band(axes, lines, name="sensitivity")
@@ -140,7 +140,7 @@ def precision_recall_figure(lines: Sequence[Line]) -> Plot:
 
     The curves are steps: straight lines between the points would flatter the model.
     """
-    with drawing():
+    with chart_style():
         plot, axes = square_axes(xlabel="Recall (sensitivity)", ylabel="Precision (PPV)")
         _draw_band(axes, lines, name="precision")
         for line in _muted_first(lines):
@@ -155,7 +155,7 @@ def precision_recall_figure(lines: Sequence[Line]) -> Plot:
 
 def reliability_figure(bins: Sequence[ReliabilityBin], *, series: int = 0, is_small: bool = False) -> Plot:
     """Draw the observed share of positives against the mean probability, one point per bin with its interval."""
-    with drawing():
+    with chart_style():
         plot, axes = square_axes(xlabel="Predicted probability", ylabel="Observed share", is_small=is_small)
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.0, linestyle=(0, (2, 3)), zorder=1.5)
         color = SERIES[series % len(SERIES)]
@@ -172,7 +172,7 @@ def reliability_figure(bins: Sequence[ReliabilityBin], *, series: int = 0, is_sm
 
 def scores_figure(histogram: Histogram, *, thresholds: Sequence[float] = (), is_small: bool = False) -> Plot:
     """Draw which scores positives (upwards) and negatives (downwards) get, each as a share of its own group."""
-    with drawing():
+    with chart_style():
         plot, axes = square_axes(xlabel="Predicted probability", ylabel="Share of group", is_small=is_small)
         edges = np.asarray(histogram.edges, dtype=np.float64)
         widths = np.diff(edges)
@@ -196,7 +196,7 @@ def name_lines(plot: Plot, names: Mapping[int, str]) -> Plot:
     (axes,) = plot.axes
     lines = {line.get_color(): line for line in axes.lines if line.get_color() in SERIES}
     shown = {name: lines[SERIES[k]] for k, name in names.items() if SERIES[k] in lines}
-    with drawing():
+    with chart_style():
         legend = axes.legend(shown.values(), shown.keys(), fontsize=8.5, frameon=False)
         for text in legend.get_texts():
             text.set_parse_math(False)
@@ -212,7 +212,7 @@ def to_svg(plot: Plot, *, name: str, label: str) -> str:
         label: what a screen reader says instead of the figure (any text, it is escaped).
     """
     buffer = StringIO()
-    with drawing():
+    with chart_style():
         plot.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", buffer.getvalue(), flags=re.DOTALL)
     body = body[body.index("<svg") : body.rindex("</svg>")]

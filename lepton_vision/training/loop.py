@@ -25,7 +25,7 @@ from lepton_vision.training.distributed import World, join_world, local_device
 from lepton_vision.training.features import FixedStages, UpperPart, check_cached
 from lepton_vision.training.interrupt import explain_full_memory, listen_for_interrupt
 from lepton_vision.training.losses import LossWeights, balanced_weights
-from lepton_vision.training.monitor import MONITORS, is_kept, monitored, never_defined
+from lepton_vision.training.monitor import MONITORS, is_kept, monitored, undefined_monitor_error
 from lepton_vision.training.optim import WeightAverage, check_frozen, frozen_stages, make_optimizer
 from lepton_vision.training.own_parts import OwnParts, make_own_optimizer, peak_rate, wants_stop
 from lepton_vision.training.run import FitResult, Run, UnreadStep
@@ -372,7 +372,7 @@ def _copy_state(model: AnyNetwork) -> dict[str, Tensor]:
 def _result(run: Run) -> FitResult:
     best, stepper = run.position.best, run.stepper
     if best is None and run.position.history:
-        raise never_defined(run.config.train.monitor)
+        raise undefined_monitor_error(run.config.train.monitor)
     if best is None:
         raise TrainingError("The checkpoint holds no finished epoch. Remove it to start again.", path=run.folder.last)
     history, device = tuple(run.position.history), stepper.world.device.type

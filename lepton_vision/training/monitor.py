@@ -53,7 +53,7 @@ def monitored(figures: Mapping[str, float], monitor: str) -> float:
     return figures[monitor]
 
 
-def never_defined(monitor: str) -> TrainingError:
+def undefined_monitor_error(monitor: str) -> TrainingError:
     """Return what ends a run of which no epoch can be the best."""
     return TrainingError(
         f"train.monitor: {monitor} was undefined after every epoch, so that none is the best. Expected samples in "

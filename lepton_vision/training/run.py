@@ -16,11 +16,11 @@ from lepton_vision.training.interrupt import StopRequest
 from lepton_vision.training.optim import rate_at
 from lepton_vision.training.own_parts import OwnParts, own_share
 from lepton_vision.training.step import Stepper
-from lepton_vision.types import Shown, Table
+from lepton_vision.types import Displayed, Table
 
 
 @dataclass(frozen=True, slots=True)
-class FitResult(Shown):
+class FitResult(Displayed):
     """What training gave.
 
     Attributes:

@@ -39,28 +39,32 @@ Change = Callable[[Pixels, Mapping[str, Any], Pixels, Levels], Pixels]
 _CHANGES: Mapping[type, Change] = MappingProxyType(
     {
         A.HorizontalFlip: changes.mirror,
-        A.VerticalFlip: changes.turn_over,
+        A.VerticalFlip: changes.flip_vertical,
         A.Affine: changes.warp,
         A.GaussianBlur: changes.blur,
-        A.CoarseDropout: changes.punch,
+        A.CoarseDropout: changes.cut_holes,
         A.RandomBrightnessContrast: changes.stretch,
-        A.RandomGamma: changes.bend,
+        A.RandomGamma: changes.apply_gamma,
         A.GaussNoise: changes.add_noise,
     }
 )
 Drawn = Sequence[tuple[Change, dict[str, Any]]]
 """Changes in order, with their values."""
 
-_POINTWISE = frozenset({changes.stretch, changes.bend, changes.add_noise})
+_POINTWISE = frozenset({changes.stretch, changes.apply_gamma, changes.add_noise})
 """What may put its result in the place of what it is given."""
-_TURNS = frozenset({changes.mirror, changes.turn_over})
+_TURNS = frozenset({changes.mirror, changes.flip_vertical})
 """What takes 16 bits too, and may put its result in the place of those."""
 
 _UINT16 = Levels(0.0, float(LEVELS))
 _TABLE_SIZE = 1 << 20
 # What moves pixels moves the mask too; nothing else touches it.
 _MOVES: Mapping[Change, Callable[[LabelMap, Mapping[str, Any]], LabelMap]] = MappingProxyType(
-    {changes.mirror: changes.mirror_mask, changes.turn_over: changes.turn_over_mask, changes.warp: changes.warp_mask}
+    {
+        changes.mirror: changes.mirror_mask,
+        changes.flip_vertical: changes.flip_vertical_mask,
+        changes.warp: changes.warp_mask,
+    }
 )
 
 

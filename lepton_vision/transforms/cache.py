@@ -35,14 +35,14 @@ _AROUND = 2**16  # bytes that Linux maps at one fault (``fault_around_bytes``), 
 _TOUCHED_LIMIT = 4 * 2**20  # bytes mapped, at most, before the mapping's pages are given back
 
 
-class OnceInAll:
+class WarnOnce:
     """A warning that is given once by this process and those that it forks."""
 
     def __init__(self) -> None:
         self._said = mmap.mmap(-1, 1)  # shared with them
 
-    def __reduce__(self) -> tuple[type[OnceInAll], tuple[()]]:
-        return OnceInAll, ()
+    def __reduce__(self) -> tuple[type[WarnOnce], tuple[()]]:
+        return WarnOnce, ()
 
     def warn(self, logger: logging.Logger, message: str) -> None:
         """Say it, unless it was said."""
@@ -68,7 +68,7 @@ class PixelCache:
 
     def __init__(self, path: Path, *, rows: int, shape: tuple[int, int, int]) -> None:
         self.path, self.rows, self.shape = path, rows, shape
-        self._once = OnceInAll()
+        self._once = WarnOnce()
         self._map_file()
 
     @classmethod
@@ -150,7 +150,7 @@ class PixelCache:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
-        self._once = OnceInAll()
+        self._once = WarnOnce()
         self._map_file()
 
     def _map_file(self) -> None:

@@ -44,8 +44,8 @@ class Levels:
 UNIT = Levels()
 
 # All take a plane (H, W) float32 between its levels, the drawn values by albumentations' names, a contiguous array of
-# the same kind, where the result goes (``stretch``, ``bend`` and ``add_noise`` may be given the plane itself), and
-# the levels. They return that array, or the plane where nothing changes. Black is 0 for all but these three.
+# the same kind, where the result goes (``stretch``, ``apply_gamma`` and ``add_noise`` may be given the plane itself),
+# and the levels. They return that array, or the plane where nothing changes. Black is 0 for all but these three.
 
 
 def mirror(plane: Pixels, _: Mapping[str, Any], out: Pixels, _levels: Levels = UNIT) -> Pixels:
@@ -54,7 +54,7 @@ def mirror(plane: Pixels, _: Mapping[str, Any], out: Pixels, _levels: Levels = U
     return out
 
 
-def turn_over(plane: Pixels, _: Mapping[str, Any], out: Pixels, _levels: Levels = UNIT) -> Pixels:
+def flip_vertical(plane: Pixels, _: Mapping[str, Any], out: Pixels, _levels: Levels = UNIT) -> Pixels:
     """Upside down."""
     cv2.flip(plane, 0, dst=out)
     return out
@@ -83,7 +83,7 @@ def mirror_mask(mask: LabelMap, _: Mapping[str, Any]) -> LabelMap:
     return np.asarray(cv2.flip(mask, 1), np.uint8)
 
 
-def turn_over_mask(mask: LabelMap, _: Mapping[str, Any]) -> LabelMap:
+def flip_vertical_mask(mask: LabelMap, _: Mapping[str, Any]) -> LabelMap:
     """Upside down, (H, W) uint8."""
     return np.asarray(cv2.flip(mask, 0), np.uint8)
 
@@ -107,7 +107,7 @@ def blur(plane: Pixels, drawn: Mapping[str, Any], out: Pixels, _levels: Levels =
     return out
 
 
-def punch(plane: Pixels, drawn: Mapping[str, Any], out: Pixels, _levels: Levels = UNIT) -> Pixels:
+def cut_holes(plane: Pixels, drawn: Mapping[str, Any], out: Pixels, _levels: Levels = UNIT) -> Pixels:
     """Black out ``holes``: left, top, right and bottom of each."""
     np.copyto(out, plane)
     for left, top, right, bottom in drawn["holes"]:
@@ -120,7 +120,7 @@ def stretch(plane: Pixels, _: Mapping[str, Any], out: Pixels, levels: Levels = U
     return plane.clip(levels.black, levels.white, out=out)
 
 
-def bend(plane: Pixels, drawn: Mapping[str, Any], out: Pixels, levels: Levels = UNIT) -> Pixels:
+def apply_gamma(plane: Pixels, drawn: Mapping[str, Any], out: Pixels, levels: Levels = UNIT) -> Pixels:
     """Raise to the power ``gamma``, by way of the logarithm: ``np.power`` takes more than twice as long."""
     gamma = drawn["gamma"]
     np.subtract(plane, levels.black, out=out)

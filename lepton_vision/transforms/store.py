@@ -18,7 +18,7 @@ import numpy as np
 from lepton_vision._version import __version__
 from lepton_vision.config import Config, fingerprint
 from lepton_vision.files import is_whole, sealed, unsealed, write_atomic
-from lepton_vision.transforms.cache import OnceInAll
+from lepton_vision.transforms.cache import WarnOnce
 from lepton_vision.transforms.patches import Points, StoredMask
 from lepton_vision.transforms.preprocess import UInt16Pixels
 
@@ -65,7 +65,7 @@ class VolumeCache:
         volume = {key: sections["volume"][key] for key in ("view", "spacing_mm", "tilt", "gaps")}
         structures = None if config.segmentation is None else sorted(config.segmentation.numbers.items())
         self._settings = fingerprint([_VERSION, __version__, preprocess, volume, structures])
-        self._is_full, self._whole, self._once = False, set[str](), OnceInAll()
+        self._is_full, self._whole, self._once = False, set[str](), WarnOnce()
 
     def name(self, *sources: str) -> str:
         """Name of a volume, 32 hexadecimal digits.

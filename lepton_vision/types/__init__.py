@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from lepton_vision.types.image import Window as Window
     from lepton_vision.types.image import WindowFunction as WindowFunction
     from lepton_vision.types.image import WindowName as WindowName
+    from lepton_vision.types.result import Displayed as Displayed
     from lepton_vision.types.result import Plain as Plain
     from lepton_vision.types.result import Result as Result
-    from lepton_vision.types.result import Shown as Shown
     from lepton_vision.types.result import Table as Table
     from lepton_vision.types.result import plain as plain
     from lepton_vision.types.sample import SPLITS as SPLITS
@@ -88,7 +88,7 @@ _HOMES = {
     "Result": "result",
     "SampleAddress": "sample",
     "set_names": "target",
-    "Shown": "result",
+    "Displayed": "result",
     "short_repr": "target",
     "Split": "sample",
     "SPLITS": "sample",

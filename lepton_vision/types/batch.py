@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lepton_vision.types.result import Shown
+from lepton_vision.types.result import Displayed
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, slots=True)
-class Batch(Shown):
+class Batch(Displayed):
     """One batch of a loader.
 
     Attributes:
@@ -47,7 +47,7 @@ class Batch(Shown):
 
 
 @dataclass(frozen=True, slots=True)
-class ModelOutput(Shown):
+class ModelOutput(Displayed):
     """Output of ``forward`` of every network, in training and in scoring.
 
     Attributes:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from lepton_vision.errors import InvalidValueError, describe_keys
 from lepton_vision.types.geometry import Geometry
-from lepton_vision.types.result import Shown, Table
+from lepton_vision.types.result import Displayed, Table
 
 WindowName = Literal[
     "header",  # VOI of the file; raster files, which hold display values, use their full range
@@ -82,7 +82,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class VoiLut(Shown):
+class VoiLut(Displayed):
     """A VOI lookup table from a header (PS3.3 C.11.2.1.1): modality value → display value.
 
     Attributes:
@@ -95,7 +95,7 @@ class VoiLut(Shown):
 
 
 @dataclass(frozen=True, slots=True)
-class Image(Shown):
+class Image(Displayed):
     """One decoded image in modality units.
 
     Attributes:

@@ -45,14 +45,14 @@ def _cells(row: Iterable[object]) -> str:
     return f"<th>{first}</th>" + "".join(f"<td>{cell}</td>" for cell in others)
 
 
-class Shown:
+class Displayed:
     """Base of dataclasses that show themselves in fewer than thirty lines: their tables, or else their fields."""
 
     __slots__ = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.__repr__ = short_repr  # type: ignore[method-assign]  # else a dataclass writes its own
+        cls.__repr__ = short_repr  # type: ignore[assignment, method-assign]  # else a dataclass writes its own
 
     def _tables(self) -> Iterable[Table]:
         """What is shown; nothing where the fields are."""
@@ -62,7 +62,7 @@ class Shown:
         return "".join(table.html for table in self._tables()) or f"<pre>{escape(repr(self))}</pre>"
 
 
-def short_repr(value: Shown) -> str:
+def short_repr(value: Displayed) -> str:
     """Text of a value: its tables, or its fields, arrays by their shape; at most 28 lines."""
     lines = [line.strip() for table in value._tables() for line in table.lines]
     if not lines:
@@ -80,7 +80,7 @@ def _brief(value: Any) -> str:
         return f"{{{', '.join(f'{name!r}: {_brief(one)}' for name, one in value.items())}}}"
     if isinstance(value, list | tuple) and len(value) > 8:
         return f"{len(value)} values"
-    return f"<{type(value).__name__}>" if isinstance(value, Shown) else " ".join(repr(value).split())
+    return f"<{type(value).__name__}>" if isinstance(value, Displayed) else " ".join(repr(value).split())
 
 
 class Plain:
@@ -105,7 +105,7 @@ class Plain:
         return cls(**{one.name: _rebuilt(values[one.name], kinds[one.name]) for one in known})
 
 
-class Result(Plain, Shown):
+class Result(Plain, Displayed):
     """Base of results: plain values for JSON, a table in a notebook, a few lines in a terminal."""
 
     __slots__ = ()

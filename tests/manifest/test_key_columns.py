@@ -1,4 +1,4 @@
-"""Key columns and label columns of tables in the shapes of public data sets."""
+"""KeyColumn columns and label columns of tables in the shapes of public data sets."""
 
 from __future__ import annotations
 

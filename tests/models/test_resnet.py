@@ -8,7 +8,7 @@ import torchvision
 
 from lepton_vision.config import Config
 from lepton_vision.models.encoders import lower, upper
-from lepton_vision.models.resnet import DESIGNS, ResNet, Widen, global_average, skeleton, stem_kind, torchvision_name
+from lepton_vision.models.resnet import DESIGNS, ResNet, Widen, global_average, meta_resnet, stem_kind, torchvision_name
 
 EXPECTED_WIDTH = {"resnet10": 512, "resnet18": 512, "resnet34": 512}
 TORCHVISION = sorted(set(DESIGNS) - {"resnet10"})
@@ -36,7 +36,7 @@ def oracle(backbone: str) -> tuple[ResNet, torch.nn.Module]:
 
 @pytest.mark.parametrize("backbone", TORCHVISION)
 def test_every_backbone_has_torchvisions_tensors_in_its_order(backbone: str) -> None:
-    ours = skeleton(backbone).state_dict()
+    ours = meta_resnet(backbone).state_dict()
     with torch.device("meta"):
         theirs = getattr(torchvision.models, backbone)().state_dict()
     found = [(torchvision_name(name), tensor.shape) for name, tensor in ours.items()]
@@ -74,7 +74,7 @@ def test_training_mode_gives_torchvisions_gradients() -> None:
 
 @pytest.mark.parametrize("backbone", sorted(DESIGNS))
 def test_shapes_on_the_way(backbone: str) -> None:
-    encoder = skeleton(backbone, channels=5).eval()
+    encoder = meta_resnet(backbone, channels=5).eval()
     maps = encoder.skips(torch.empty(2, 5, 64, 96, device="meta"))
     width = EXPECTED_WIDTH.get(backbone, 2048)
     assert [tuple(m.shape[2:]) for m in maps] == [(64 // stride, 96 // stride) for stride in encoder.strides]
@@ -129,7 +129,7 @@ def test_a_shortcut_without_weights_lets_the_gradient_through() -> None:
 
 
 def test_a_narrow_encoder_has_fewer_channels_everywhere() -> None:
-    encoder = skeleton("resnet10", channels=1, dims=3, planes=16, stem="small")
+    encoder = meta_resnet("resnet10", channels=1, dims=3, planes=16, stem="small")
     assert encoder.depths == (16, 16, 32, 64, 128)
     assert encoder.width == 128
 

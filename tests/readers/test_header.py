@@ -22,7 +22,7 @@ from lepton_vision.readers.dicom import scan as dicom_scan
 from lepton_vision.readers.dicom.header import open_dicom
 from lepton_vision.readers.dicom.scan import scan_dicom
 from lepton_vision.readers.image import probe, read_image, read_named, read_pixels
-from lepton_vision.readers.limits import Limits, guard
+from lepton_vision.readers.limits import Limits, raise_read_errors
 from lepton_vision.readers.quiet import quiet
 
 Make = Callable[..., Path]
@@ -37,7 +37,7 @@ def header(path: Path) -> Dataset | None:
         try:
             if sniff(head) != "dicom":
                 return None
-            with quiet, guard("test", reason="corrupt"):
+            with quiet, raise_read_errors("test", reason="corrupt"):
                 return open_dicom(stream, head=head, limits=Limits()).dataset
         except ReadError:
             return None

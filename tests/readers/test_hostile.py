@@ -291,7 +291,7 @@ def test_child_that_aborts_or_hangs_is_a_read_error(monkeypatch: pytest.MonkeyPa
 
 def test_time_of_a_child_counts_for_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     spent: list[float] = []
-    monkeypatch.setattr(dicom_child, "charge", spent.append)
+    monkeypatch.setattr(dicom_child, "add_cpu_seconds", spent.append)
     read_image(LOSSLESS)
     assert len(spent) == 1
     assert 0.0 <= spent[0] < 10.0

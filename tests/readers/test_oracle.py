@@ -25,7 +25,7 @@ from lepton_vision.readers.dicom.decode import read_stored
 from lepton_vision.readers.dicom.header import open_dicom
 from lepton_vision.readers.dicom.layout import PixelLayout, read_layout
 from lepton_vision.readers.image import probe, raw_ids, read_image, read_pixels
-from lepton_vision.readers.limits import Limits, guard
+from lepton_vision.readers.limits import Limits, raise_read_errors
 from lepton_vision.readers.quiet import quiet
 
 # What no decoder of ours reads, and why: pydicom itself fails on each but the last.
@@ -48,7 +48,7 @@ WITHOUT_PYDICOM = {"liver_deflate.dcm", "liver_nonbyte_aligned_deflate.dcm", "li
 
 def stored_values(path: Path) -> tuple[npt.NDArray[Any], PixelLayout]:
     """Stored values before any modality transformation, (F, H, W[, 3])."""
-    with quiet, guard("test", reason="corrupt"), path.open("rb") as stream:
+    with quiet, raise_read_errors("test", reason="corrupt"), path.open("rb") as stream:
         head = stream.read(1024)
         stream.seek(0)
         file = open_dicom(stream, head=head, limits=Limits())

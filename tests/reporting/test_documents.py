@@ -16,15 +16,15 @@ from lepton_vision.errors import ReportError
 from lepton_vision.evaluation.classes.evaluation import Evaluation
 from lepton_vision.reporting.documents.about import questions, read_about, read_list
 from lepton_vision.reporting.documents.checklist import CHECKLISTS, fill_checklist, render_checklist
-from lepton_vision.reporting.documents.evidence import Run, gather
+from lepton_vision.reporting.documents.evidence import RunFacts, gather
 from lepton_vision.reporting.documents.model_card import render_card, write_documents
 
 SIZES = {"claim_2024": 44, "tripod_ai": 52}  # Tejani 2024, table 1; Collins 2024: 27 items, 52 with their parts
 
 
-def full_run(evaluation: Evaluation) -> Run:
+def full_run(evaluation: Evaluation) -> RunFacts:
     config = Config().override("model.weights=/home/DOE^JANE/weights.pt")
-    return Run(dataclasses.replace(evaluation, analyses=make_analyses()), FLOW, PROVENANCE, config.to_dict(), True)
+    return RunFacts(dataclasses.replace(evaluation, analyses=make_analyses()), FLOW, PROVENANCE, config.to_dict(), True)
 
 
 @pytest.mark.parametrize("name", CHECKLISTS)
@@ -75,7 +75,7 @@ def test_items_are_answered_from_the_run(binary: Evaluation) -> None:
     assert "100 replicates, seed 0" in claim["29"]
     assert "Threshold 0.400: sensitivity ≥ 0.9" in claim["38"]
     assert "Grad-CAM" in claim["31"]
-    of_a_table = gather(Run(binary))
+    of_a_table = gather(RunFacts(binary))
     assert {"software", "training", "flow", "disjoint", "pseudonyms", "explanation"} & set(of_a_table) == set()
     assert "performance" in of_a_table
 
@@ -109,7 +109,7 @@ def test_documents_are_written_and_answers_are_checked(binary: Evaluation, tmp_p
     answers.write_text("intended_use: Triage.\nlimitations: 2\nethics:\n")
     about = read_about(answers)
     assert about == {"intended_use": "Triage.", "limitations": "2"}
-    paths = write_documents(Run(binary), tmp_path / "out", about=about)
+    paths = write_documents(RunFacts(binary), tmp_path / "out", about=about)
     assert [path.name for path in paths] == ["model_card.md", "checklist_claim_2024.md", "checklist_tripod_ai.md"]
     assert "Triage." in paths[1].read_text(encoding="utf-8")
     for text, message in (
@@ -120,5 +120,5 @@ def test_documents_are_written_and_answers_are_checked(binary: Evaluation, tmp_p
         with pytest.raises(ReportError, match=message):
             read_about(answers)
     with pytest.raises(ReportError, match="Unknown key"):
-        write_documents(Run(binary), tmp_path / "none", about={"x": "y"})
+        write_documents(RunFacts(binary), tmp_path / "none", about={"x": "y"})
     assert not (tmp_path / "none").exists()

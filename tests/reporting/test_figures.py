@@ -15,7 +15,7 @@ from lepton_vision.reporting.figures import (
     SERIES,
     Line,
     Mark,
-    drawing,
+    chart_style,
     precision_recall_figure,
     reliability_figure,
     roc_figure,
@@ -142,7 +142,7 @@ def test_the_froc_rises_at_the_thresholds_only() -> None:
 
 
 def test_coordinates_are_rounded_and_the_labels_of_ticks_are_not() -> None:
-    with drawing():
+    with chart_style():
         plot, axes = square_axes(xlabel="", ylabel="", height=100.0)
         set_range(axes, y=(0.0, 0.02))
     svg = to_svg(plot, name="a", label="")

@@ -16,7 +16,7 @@ from lepton_vision.evaluation.masks.evaluation import MaskCase
 from lepton_vision.predictions import Predictions
 from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.reporting import write_report, write_segmentation_report
-from lepton_vision.reporting.documents.evidence import Run
+from lepton_vision.reporting.documents.evidence import RunFacts
 from lepton_vision.reporting.documents.model_card import write_documents
 from lepton_vision.types import Target
 
@@ -53,7 +53,7 @@ def test_page_card_and_figures_say_how_many(predictions: Predictions, tmp_path: 
     found = evaluate(predictions, operating_point=POINT, config=FEW)
     assert found.to_dict()["provenance"]["unknown_patient"] == 12
     assert SAID in write_report(found, tmp_path / "report.html").read_text(encoding="utf-8")
-    card = write_documents(Run(found), tmp_path)[0].read_text(encoding="utf-8")
+    card = write_documents(RunFacts(found), tmp_path)[0].read_text(encoding="utf-8")
     assert SAID in card
     known = evaluate(predictions.select(np.arange(12, 40)), operating_point=POINT, config=FEW)
     assert "unknown_patient" not in known.provenance

@@ -49,8 +49,8 @@ def test_rows_come_back_from_the_folder_and_are_known_to_the_next_sink(tmp_path:
     sink.flush()
     sink.close()
     again = open_sink(tmp_path / "out", format=file_format)
-    assert again.done.ids.tolist() == [1, 2, 3]
-    assert [again.done.version(number) for number in (1, 2, 3)] == [101, 102, 103]
+    assert again.known_inputs.ids.tolist() == [1, 2, 3]
+    assert [again.known_inputs.version(number) for number in (1, 2, 3)] == [101, 102, 103]
     assert (again.scored, dict(again.failed)) == (2, {"truncated": 1})
     again.close()
     shards = sorted((tmp_path / "out").glob(f"part-*.{file_format}"))
@@ -65,7 +65,7 @@ def test_rows_that_were_not_flushed_leave_nothing_behind(tmp_path: Path) -> None
     sink.append([row(1)])
     sink.close()
     again = open_sink(tmp_path)
-    assert len(again.done) == 0
+    assert len(again.known_inputs) == 0
     again.close()
 
 
@@ -107,7 +107,7 @@ def test_another_job_or_writer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ScoringError, match=r"another job .differs in: bundle_id"):
         open_sink(tmp_path, bundle_id="b2")
     fresh = open_sink(tmp_path, resume=False, bundle_id="b2")
-    assert len(fresh.done) == 0
+    assert len(fresh.known_inputs) == 0
     fresh.close()
 
 
@@ -117,7 +117,7 @@ def test_an_input_in_two_shards_is_refused(tmp_path: Path) -> None:
     sink.flush()
     sink.close()
     again = open_sink(tmp_path)
-    assert len(again.done) == 1
+    assert len(again.known_inputs) == 1
     again.close()
     (tmp_path / "part-000007.parquet").write_bytes((tmp_path / "part-000000.parquet").read_bytes())
     with pytest.raises(ScoringError, match="1 inputs with rows in several"):

@@ -67,7 +67,7 @@ def test_the_seed_alone_decides(preset: str) -> None:
 def test_steps_happen_independently_of_each_other() -> None:
     # With one seed for every step, all steps of the same probability would happen together or not at all.
     augment = build_augment(AugmentConfig(preset="photo"), targets=[])
-    names = [changes.mirror, changes.turn_over, changes.bend, changes.add_noise]
+    names = [changes.mirror, changes.flip_vertical, changes.apply_gamma, changes.add_noise]
     happened = []
     for seed in range(300):
         applied = {apply for apply, _ in augment.draw((32, 37), seed)}

@@ -14,9 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from lepton_vision.evaluation.classes.exclusive import Answers, averaged_figure, figures_of_answers
-from lepton_vision.evaluation.classes.measures import BinaryMeasures, Extent, unit_sums
-from lepton_vision.evaluation.classes.over_classes import (
+from lepton_vision.evaluation.classes.class_averages import (
     AVERAGED,
     Averaged,
     analytic,
@@ -33,6 +31,8 @@ from lepton_vision.evaluation.classes.over_classes import (
     means,
     withheld,
 )
+from lepton_vision.evaluation.classes.exclusive import Answers, averaged_figure, figures_of_answers
+from lepton_vision.evaluation.classes.measures import BinaryMeasures, Extent, unit_sums
 from lepton_vision.evaluation.statistics.ranking import IntArray
 from lepton_vision.types import Figure, FloatArray, Interval
 

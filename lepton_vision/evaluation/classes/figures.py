@@ -10,10 +10,10 @@ import numpy as np
 from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.errors import EvaluationError, nearest
 from lepton_vision.evaluation.classes.binary_views import binary_views
+from lepton_vision.evaluation.classes.class_averages import Averaged
 from lepton_vision.evaluation.classes.class_measures import MulticlassMeasures, MultilabelMeasures
 from lepton_vision.evaluation.classes.many_classes import ManyClassMeasures, are_many
 from lepton_vision.evaluation.classes.measures import BinaryMeasures, Extent
-from lepton_vision.evaluation.classes.over_classes import Averaged
 from lepton_vision.evaluation.statistics.composites import with_edges
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures, patient_units
 from lepton_vision.predictions.operating_point import OperatingPoint

@@ -14,9 +14,9 @@ from functools import partial
 import numpy as np
 from scipy.sparse import csr_array
 
+from lepton_vision.evaluation.classes.class_averages import AVERAGED, Averaged
 from lepton_vision.evaluation.classes.exclusive import Answers, averaged_figure, figures_of_answers
 from lepton_vision.evaluation.classes.measures import unit_sums
-from lepton_vision.evaluation.classes.over_classes import AVERAGED, Averaged
 from lepton_vision.evaluation.statistics.delong import AurocSamples, mean_auroc
 from lepton_vision.evaluation.statistics.intervals import clustered_proportion
 from lepton_vision.evaluation.statistics.ranking import IntArray, Ranking, ratio

@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.dicom.layout import PixelLayout
-from lepton_vision.readers.limits import Limits, charge
+from lepton_vision.readers.limits import Limits, add_cpu_seconds
 
 _MODULE = "lepton_vision.readers.dicom.decode_worker"
 _START_SECONDS = 90.0  # a cold import of a decoder on a busy machine
@@ -77,14 +77,14 @@ def decode_picture_isolated(data: bytes, *, kind: str, most: int, limits: Limits
 def _ask(request: dict[str, Any], data: bytes, *, limits: Limits, most: int, name: str) -> npt.NDArray[Any]:
     """The array that a child makes of ``data``."""
     request |= {"seconds": limits.seconds, "memory": limits.memory, "name": name}
-    with _lend_host() as host:
+    with _acquire_host() as host:
         started = time.monotonic()
         try:
             answer, pixels = host.ask(request, data, seconds=limits.seconds, most=most)
         except ReadError:  # it was killed, maybe for its time
-            charge(min(limits.seconds, time.monotonic() - started))
+            add_cpu_seconds(min(limits.seconds, time.monotonic() - started))
             raise
-    charge(answer["seconds"])
+    add_cpu_seconds(answer["seconds"])
     if answer.get("is_missing"):
         raise ReadError(f"The decoder {name} is not installed. Install it.", reason="decoder_missing")
     if "reason" in answer:
@@ -190,7 +190,7 @@ class _Hosts:
         self._places = threading.BoundedSemaphore(os.cpu_count() or 1)
 
     @contextlib.contextmanager
-    def lend(self) -> Iterator[_Host]:
+    def acquire(self) -> Iterator[_Host]:
         """Give the child that was used last, or a new one."""
         with self._places:
             try:
@@ -206,8 +206,8 @@ class _Hosts:
 _hosts: dict[int, _Hosts] = {}
 
 
-def _lend_host() -> contextlib.AbstractContextManager[_Host]:
-    return _hosts.setdefault(os.getpid(), _Hosts()).lend()  # a forked process must not talk to its parent's children
+def _acquire_host() -> contextlib.AbstractContextManager[_Host]:
+    return _hosts.setdefault(os.getpid(), _Hosts()).acquire()  # a forked process must not talk to its parent's children
 
 
 def send(pipe: IO[bytes], header: dict[str, Any], *, data: Any) -> None:

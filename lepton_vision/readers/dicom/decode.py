@@ -29,7 +29,7 @@ from lepton_vision.readers.dicom.frames import frame_bytes, peek_frame
 from lepton_vision.readers.dicom.header import DEFLATED, DicomFile, inflate
 from lepton_vision.readers.dicom.layout import PixelLayout
 from lepton_vision.readers.dicom.native import check_length, read_native, unpack_bits
-from lepton_vision.readers.limits import Clock, Limits, check_size, guard
+from lepton_vision.readers.limits import Clock, Limits, check_size, raise_read_errors
 from lepton_vision.readers.versions import package_version
 
 Stored = npt.NDArray[Any]
@@ -98,7 +98,7 @@ def read_stored(file: DicomFile, layout: PixelLayout, *, wanted: range, limits: 
     check_size(*sizes, limits=limits, itemsize=_bytes_beside(file, layout, frames=len(wanted)), held=held)
     limits.check_frames(layout.frames, size=file.size)
     if file.is_native:
-        with guard("Cannot read the pixel data", reason="corrupt"):
+        with raise_read_errors("Cannot read the pixel data", reason="corrupt"):
             return read_native(file, layout, wanted=wanted), package_version("numpy")
     _require_decoder(file.transfer_syntax)
     frames: list[Stored] = []
@@ -161,7 +161,7 @@ def _decode(data: bytes, syntax: str, *, layout: PixelLayout, limits: Limits) ->
         check_scans(data, limits=limits)
     is_own = layout.bits_allocated == 1 and route is _RLE
     name = f"lepton-vision {__version__}" if is_own else package_version(route.package)
-    with guard(f"The decoder {route.package} failed on a frame", reason="decoder_failed"):
+    with raise_read_errors(f"The decoder {route.package} failed on a frame", reason="decoder_failed"):
         if layout.bits_allocated == 1 and route in (_DEFLATED_FRAME, _RLE):
             frame = _decode_bits(data, route, layout=layout)
         elif route.stream == "deflate":

@@ -30,7 +30,7 @@ from lepton_vision.readers.dicom.scan import scan_dicom
 from lepton_vision.readers.dicom.terms import known_term
 from lepton_vision.readers.facts import Fact, FileFacts, RawIds
 from lepton_vision.readers.identity import content_id, pseudonym, pseudonyms
-from lepton_vision.readers.limits import Limits, check_size, guard
+from lepton_vision.readers.limits import Limits, check_size, raise_read_errors
 from lepton_vision.readers.stack import Plane, stack_frames
 from lepton_vision.readers.window import reflect
 from lepton_vision.types import Geometry, Image, Pixels, VoiLut, Window
@@ -49,10 +49,10 @@ def read_dicom(stream: BinaryIO, *, head: bytes, frame: int | None, limits: Limi
         frame: number of one frame, or None for all.
         limits: caps.
     """
-    with guard(_HEADER, reason="corrupt"):
+    with raise_read_errors(_HEADER, reason="corrupt"):
         file = open_dicom(stream, head=head, limits=limits)
     layout, wanted, image = _decode(file, frame=frame, limits=limits)
-    with guard(_UNITS, reason="corrupt"):
+    with raise_read_errors(_UNITS, reason="corrupt"):
         return _describe(
             image,
             file,
@@ -80,7 +80,7 @@ def read_named_dicom(stream: BinaryIO, *, head: bytes, frame: int | None, limits
     """Pixels of an open DICOM file and its ids, without facts and geometry; see ``image.read_named``."""
     file = _open(stream, head=head, what="ids", limits=limits)
     layout, wanted, image = _decode(file, frame=frame, limits=limits)
-    with guard(_HEADER, reason="corrupt"):
+    with raise_read_errors(_HEADER, reason="corrupt"):
         is_one_of_many = frame is not None and layout.frames > 1
         ids = _ids(file.dataset, stream=stream, wanted=wanted, one=is_one_of_many)
         return replace(image, facts={"object_kind": object_kind(file.dataset)}, **ids)
@@ -88,7 +88,7 @@ def read_named_dicom(stream: BinaryIO, *, head: bytes, frame: int | None, limits
 
 def _open(stream: BinaryIO, *, head: bytes, what: Literal["pixels", "ids", "facts"], limits: Limits) -> DicomFile:
     """Open a file with as much of its header as is asked for, or with all of it where it is not plain."""
-    with guard(_HEADER, reason="corrupt"):
+    with raise_read_errors(_HEADER, reason="corrupt"):
         file = scan_dicom(stream, what=what)
         if file is None:
             stream.seek(0)
@@ -115,7 +115,7 @@ def _image_id(sop_uid: str | None, stream: BinaryIO) -> str:
 def probe_dicom(stream: BinaryIO, *, head: bytes, limits: Limits) -> FileFacts:
     """Header facts of an open DICOM file; see ``image.probe``."""
     file = _open(stream, head=head, what="facts", limits=limits)
-    with guard(_HEADER, reason="corrupt"):
+    with raise_read_errors(_HEADER, reason="corrupt"):
         layout, found = _facts(file) if file.shared is None else _series_facts(_SharedHeader(file))
         check_pixels(file, layout, limits=limits)
         uid = text(file.dataset, "SOPInstanceUID")  # last, as ``read_dicom``: what it refuses first is the reason
@@ -125,7 +125,7 @@ def probe_dicom(stream: BinaryIO, *, head: bytes, limits: Limits) -> FileFacts:
 def _facts(file: DicomFile) -> tuple[PixelLayout, FileFacts]:
     """Everything but the image's own id."""
     layout = read_layout(file)
-    with guard(_UNITS, reason="corrupt"):  # of a single pixel: a rescale or table that cannot be applied
+    with raise_read_errors(_UNITS, reason="corrupt"):  # of a single pixel: a rescale or table that cannot be applied
         pixel = np.zeros((1, 1, 1, layout.samples)[: 3 if layout.samples == 1 else 4], dtype=layout.dtype)
         _to_units(pixel, file.dataset, layout=layout, wanted=range(1))
     ids = _ids(file.dataset, stream=None, wanted=range(1), one=False)
@@ -163,7 +163,7 @@ def _series_facts(header: _SharedHeader) -> tuple[PixelLayout, FileFacts]:
 
 def raw_dicom_ids(stream: BinaryIO, *, head: bytes, limits: Limits) -> RawIds:
     """Identifiers of an open DICOM file as its header has them; see ``image.raw_ids``."""
-    with guard(_HEADER, reason="corrupt"):
+    with raise_read_errors(_HEADER, reason="corrupt"):
         return raw_identifiers(open_dicom(stream, head=head, limits=limits).dataset)
 
 
@@ -174,7 +174,7 @@ def dicom_planes(stream: BinaryIO, *, head: bytes, limits: Limits) -> list[Plane
         ReadError: as for ``read_dicom``; ``truncated`` of a slice that was cut off, which must not count as something
             beside the slices.
     """
-    with guard(_HEADER, reason="corrupt"):
+    with raise_read_errors(_HEADER, reason="corrupt"):
         file = open_dicom(stream, head=head, limits=limits)
         layout = read_layout(file)
         # Each promised frame costs a plane, so a header that lies must not promise too many.
@@ -185,13 +185,13 @@ def dicom_planes(stream: BinaryIO, *, head: bytes, limits: Limits) -> list[Plane
 
 def _decode(file: DicomFile, *, frame: int | None, limits: Limits) -> tuple[PixelLayout, range, Image]:
     """Layout of the file, the frames that were wanted, and the image without ids, facts and geometry."""
-    with guard(_HEADER, reason="corrupt"):
+    with raise_read_errors(_HEADER, reason="corrupt"):
         layout = read_layout(file)
         wanted = _wanted(layout, frame=frame)
     stored, decoder = read_stored(file, layout, wanted=wanted, limits=limits)
     if not file.is_native:
         layout = layout.holding(stored)
-    with guard(_UNITS, reason="corrupt"):
+    with raise_read_errors(_UNITS, reason="corrupt"):
         pixels, value_range, units, window = _to_units(stored, file.dataset, layout=layout, wanted=wanted)
         image = Image(
             pixels=pixels if len(wanted) > 1 else pixels[:, 0],

@@ -106,7 +106,7 @@ def _is_headerless(head: bytes) -> bool:
 def open_dicom(stream: BinaryIO, *, head: bytes, limits: Limits) -> DicomFile:
     """Parse the header; ``stream`` is an open file at its start, ``head`` its first bytes.
 
-    Call it inside ``quiet`` and ``limits.guard``: pydicom raises many kinds of errors on damaged files.
+    Call it inside ``quiet`` and ``limits.raise_read_errors``: pydicom raises many kinds of errors on damaged files.
 
     Raises:
         ReadError: reason ``too_large`` (a deflated data set above the cap), ``truncated`` or ``corrupt``.

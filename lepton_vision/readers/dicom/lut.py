@@ -14,7 +14,7 @@ from lepton_vision.errors import ReadError
 from lepton_vision.readers.dicom.header import items, number, text, value
 from lepton_vision.readers.dicom.layout import PixelLayout
 from lepton_vision.readers.dicom.palette import table_bytes
-from lepton_vision.readers.limits import guard
+from lepton_vision.readers.limits import raise_read_errors
 from lepton_vision.types import Pixels, VoiLut, Window, WindowFunction
 
 _PARTS = ("LUTDescriptor", "LUTData")
@@ -127,7 +127,7 @@ def _strict_number(dataset: Dataset, keyword: str, *, default: float) -> float:
         return default
     found = number(dataset, keyword)
     if found is None:
-        with guard(f"{keyword} is not a number", reason="corrupt"):
+        with raise_read_errors(f"{keyword} is not a number", reason="corrupt"):
             if dataset[keyword].is_empty or not str(dataset[keyword].value).strip():
                 return default
         raise ReadError(f"{keyword} is not a finite number. Correct the header.", reason="corrupt")
@@ -150,7 +150,7 @@ def read_table(item: Dataset, *, is_signed: bool) -> LookupTable:
     Raises:
         ReadError: reason ``corrupt``.
     """
-    with guard("The lookup table of the header cannot be read", reason="corrupt"):
+    with raise_read_errors("The lookup table of the header cannot be read", reason="corrupt"):
         count, first, bits = (int(part) for part in item["LUTDescriptor"].value)
         count = count % 65536 or 65536
         data = table_bytes(item, "LUTData")

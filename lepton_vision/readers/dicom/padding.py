@@ -9,7 +9,7 @@ import numpy as np
 from lepton_vision.readers.dicom.header import number, open_dicom
 from lepton_vision.readers.dicom.layout import read_layout
 from lepton_vision.readers.dicom.lut import modality_values
-from lepton_vision.readers.limits import Limits, guard
+from lepton_vision.readers.limits import Limits, raise_read_errors
 from lepton_vision.types import Image, Pixels
 
 _LOWEST_HU = -1024.0  # air has -1000: scanners mark what lies outside of the field of view with less, often undeclared
@@ -29,7 +29,7 @@ def mark_padding(image: Image, stream: BinaryIO, *, head: bytes, limits: Limits)
         declared.
     """
     pixels, value = image.pixels, None
-    with guard("Cannot parse the DICOM header", reason="corrupt"):
+    with raise_read_errors("Cannot parse the DICOM header", reason="corrupt"):
         found = _range(stream, head=head, limits=limits)
     is_padding = np.zeros(pixels.shape, np.bool_)
     for frame, (first, last) in enumerate(found):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from lepton_vision.errors import ReadError
-from lepton_vision.readers.limits import guard
+from lepton_vision.readers.limits import raise_read_errors
 
 _COLORS = ("Red", "Green", "Blue")
 _DISCRETE, _LINEAR, _INDIRECT = 0, 1, 2
@@ -31,7 +31,7 @@ def expand_palette(stored: npt.NDArray[Any], dataset: Dataset) -> tuple[npt.NDAr
     Raises:
         ReadError: reason ``corrupt``.
     """
-    with guard("The color palette of the header cannot be applied", reason="corrupt"):
+    with raise_read_errors("The color palette of the header cannot be applied", reason="corrupt"):
         tables = [_read_table(dataset, color, is_signed=stored.dtype.kind == "i") for color in _COLORS]
         if len({table.entries.dtype for table in tables}) > 1:
             raise ReadError("The three tables of the color palette differ in their width.", reason="corrupt")

@@ -29,7 +29,7 @@ from lepton_vision.readers.dicom.segment_positions import (
     place_frames,
 )
 from lepton_vision.readers.identity import pseudonym
-from lepton_vision.readers.limits import Limits, check_size, guard
+from lepton_vision.readers.limits import Limits, check_size, raise_read_errors
 from lepton_vision.types import Image
 
 _STORAGE = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})  # and label maps
@@ -67,7 +67,7 @@ def open_segmentation(stream: BinaryIO, *, head: bytes, limits: Limits) -> Segme
     Raises:
         ReadError: no pixel data, a damaged header, or reason ``mask_values``: segments that 8 bits cannot number.
     """
-    with guard(_HEADER, reason="corrupt"):
+    with raise_read_errors(_HEADER, reason="corrupt"):
         file = open_dicom(stream, head=head, limits=limits)
         dataset = file.dataset
         if text(dataset, "SOPClassUID") not in _STORAGE:
@@ -115,7 +115,7 @@ def read_segmentation(found: Segmentation, *, on: Image | None, limits: Limits) 
         ReadError: reason ``mask_position`` or ``mask_size`` (a frame that does not lie on the grid, with the distance),
             ``mask_overlap`` (two segments in one voxel), ``mask_values`` (fractions), ``no_position``.
     """
-    with guard(_HEADER, reason="corrupt"):
+    with raise_read_errors(_HEADER, reason="corrupt"):
         canvas = canvas_of(found.frames, found.layout, step_mm=found.step_mm) if on is None else Canvas.of(on)
         places = place_frames(found.frames, canvas, layout=found.layout, listed=found.listed, step_mm=found.step_mm)
     check_size(*canvas.shape, limits=limits)

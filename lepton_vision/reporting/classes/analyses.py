@@ -15,7 +15,7 @@ from lepton_vision.evaluation.classes.analyses import (
 )
 from lepton_vision.evaluation.classes.evaluation import Evaluation
 from lepton_vision.reporting.classes.analysis_figures import abstention_figure, decision_figure
-from lepton_vision.reporting.classes.charts import Chart, Key
+from lepton_vision.reporting.classes.charts import Chart, Legend
 from lepton_vision.reporting.classes.view import NOTHING, has_width, is_known, number, range_text
 from lepton_vision.reporting.figures import to_svg
 from lepton_vision.reporting.wording import ANALYSIS_NAMES, READING, term
@@ -105,7 +105,7 @@ def _net_benefit(curves: Sequence[DecisionCurve], *, name: str) -> Panel:
     for k, curve in enumerate(curves[:LARGEST_PANEL]):
         label = f"Net benefit of {curve.class_name} over the threshold probability, beside treating everybody or nobody"
         svg = to_svg(decision_figure(curve), name=f"{name}-{k}", label=label)
-        keys = (Key(0, "line", "Model"), Key(1, "dash", "Treat everybody"), Key(None, "dots", "Treat nobody"))
+        keys = (Legend(0, "line", "Model"), Legend(1, "dash", "Treat everybody"), Legend(None, "dots", "Treat nobody"))
         charts.append((curve.class_name if len(curves) > 1 else "", Chart("Decision curve", svg, keys, "")))
     sentences = tuple(_useful(curve) for curve in curves[:LARGEST_PANEL])
     return Panel("Decision curve", READING["benefit"], tuple(charts), sentences=sentences)
@@ -129,7 +129,7 @@ def _abstention(curves: Sequence[Abstention], *, name: str) -> Panel:
     for k, curve in enumerate(curves[:LARGEST_PANEL]):
         label = f"Share of wrong decisions over the share that is decided{_of(curve.class_name)}"
         svg = to_svg(abstention_figure(curve), name=f"{name}-{k}", label=label)
-        keys = (Key(0, "line", "Wrong decisions", f"mean {show(curve.aurc)}"),)
+        keys = (Legend(0, "line", "Wrong decisions", f"mean {show(curve.aurc)}"),)
         charts.append((curve.class_name if len(curves) > 1 else "", Chart("Abstention", svg, keys, "")))
         rows += [
             (

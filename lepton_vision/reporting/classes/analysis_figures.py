@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lepton_vision.evaluation.classes.analyses import Abstention, DecisionCurve
-from lepton_vision.reporting.figures import MUTED, SERIES, Plot, drawing, set_range, shade_band, square_axes
+from lepton_vision.reporting.figures import MUTED, SERIES, Plot, chart_style, set_range, shade_band, square_axes
 
 _DASHED = (0, (5, 2))
 _DOTTED = (0, (2, 3))
@@ -13,7 +13,7 @@ _DOTTED = (0, (2, 3))
 
 def decision_figure(curve: DecisionCurve) -> Plot:
     """Draw the net benefit of the model with its band, of treating everybody, and of treating nobody."""
-    with drawing():
+    with chart_style():
         plot, axes = square_axes(xlabel="Threshold probability", ylabel="Net benefit", height=220.0)
         shade_band(axes, curve.threshold, (curve.model.low, curve.model.high), color=SERIES[0])
         axes.axhline(0.0, color=MUTED, linewidth=1.0, linestyle=_DOTTED, zorder=1.9)
@@ -28,7 +28,7 @@ def decision_figure(curve: DecisionCurve) -> Plot:
 
 def abstention_figure(curve: Abstention) -> Plot:
     """Draw the share of wrong decisions among the surest so many, with its band."""
-    with drawing():
+    with chart_style():
         plot, axes = square_axes(xlabel="Share that is decided", ylabel="Share decided wrongly", height=220.0)
         shade_band(axes, curve.coverage, (curve.risk.low, curve.risk.high), color=SERIES[0])
         axes.plot(curve.coverage, curve.risk.value, color=SERIES[0], linewidth=2.0, zorder=3.0)

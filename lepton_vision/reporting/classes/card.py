@@ -113,7 +113,7 @@ def render_report(
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class TargetSection:
     """Content of the page for one target."""
 
     target: Target
@@ -134,10 +134,10 @@ class Section:
     galleries: tuple[Gallery, Gallery]
 
 
-def _section(evaluation: Evaluation, target: Target, position: int, *, maps: HeatMaps | None) -> Section:
+def _section(evaluation: Evaluation, target: Target, position: int, *, maps: HeatMaps | None) -> TargetSection:
     anchor = f"target-{position}"
     columns, classes = view.class_table(evaluation, target)
-    return Section(
+    return TargetSection(
         target=target,
         anchor=anchor,
         headline=view.headline(evaluation, target),

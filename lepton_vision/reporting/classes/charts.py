@@ -27,7 +27,7 @@ LARGEST_GRID = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class Legend:
     """One line of a legend.
 
     Attributes:
@@ -59,7 +59,7 @@ class Chart:
 
     title: str
     svg: str
-    keys: tuple[Key, ...]
+    keys: tuple[Legend, ...]
     reading: str
     missing: str = ""
 
@@ -109,7 +109,10 @@ def _reliability(curves: ClassCurves, *, name: str, is_small: bool) -> Chart:
     said = "; ".join(f"{number(one.predicted, digits=2)} said, {number(one.observed, digits=2)} seen" for one in bins)
     label = f"Reliability of {curves.class_name}: {said or 'nothing is labelled'}"
     svg = to_svg(reliability_figure(bins, is_small=is_small), name=f"{name}-rel", label=label) if bins else ""
-    keys = (Key(0, "dot", "Group of about equal size", f"{len(bins)} groups"), Key(None, "dots", "Perfect calibration"))
+    keys = (
+        Legend(0, "dot", "Group of about equal size", f"{len(bins)} groups"),
+        Legend(None, "dots", "Perfect calibration"),
+    )
     return Chart("Reliability", svg, keys, READING["reliability"], "" if svg else "No labelled image.")
 
 
@@ -119,38 +122,38 @@ def _scores(curves: ClassCurves, cut: float | None, *, name: str, is_small: bool
     label = f"Scores of {positives} that are {curves.class_name} and {negatives} that are not.{threshold}"
     figure = scores_figure(curves.histogram, thresholds=() if cut is None else (cut,), is_small=is_small)
     svg = to_svg(figure, name=f"{name}-scores", label=label) if positives + negatives else ""
-    keys = [Key(1, "bar", curves.class_name, f"n = {positives:,}"), Key(0, "bar", "others", f"n = {negatives:,}")]
+    keys = [Legend(1, "bar", curves.class_name, f"n = {positives:,}"), Legend(0, "bar", "others", f"n = {negatives:,}")]
     if cut is not None:
-        keys.append(Key(None, "cut", "Threshold", number(cut)))
+        keys.append(Legend(None, "cut", "Threshold", number(cut)))
     return Chart("Scores", svg, tuple(keys), READING["scores"], "" if svg else "No labelled image.")
 
 
-def _curve_keys(evaluation: Evaluation, target: Target, lines: list[Line], *, figure: str) -> list[Key]:
+def _curve_keys(evaluation: Evaluation, target: Target, lines: list[Line], *, figure: str) -> list[Legend]:
     figures = evaluation.figures.get(target.name, {})
     is_roc = figure == "auroc"
     if target.kind == "binary":
-        keys = [Key(0, "line", target.positive, _with_interval(figures.get(figure)))]
+        keys = [Legend(0, "line", target.positive, _with_interval(figures.get(figure)))]
         if any(line.curves.bands is not None for line in lines):
-            keys.append(Key(0, "band", f"{evaluation.confidence * 100:g} % band", "point by point, over patients"))
+            keys.append(Legend(0, "band", f"{evaluation.confidence * 100:g} % band", "point by point, over patients"))
         shown = ("sensitivity", "specificity") if is_roc else ("sensitivity", "ppv")
         names = ("sensitivity", "specificity") if is_roc else ("recall", "precision")
         values = [number(_value(figures.get(one))) for one in shown]
         note = ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
         if any(line.mark is not None and is_known(line.mark.x) and is_known(line.mark.y) for line in lines):
-            keys.append(Key(None, "point", "Operating point", note))
+            keys.append(Legend(None, "point", "Operating point", note))
         level = lines[0].level if lines else None
-        guess = Key(None, "dots", "Prevalence", NOTHING if level is None else number(level))
-        return [*keys, Key(None, "dots", "Chance", "0.500") if is_roc else guess]
+        guess = Legend(None, "dots", "Prevalence", NOTHING if level is None else number(level))
+        return [*keys, Legend(None, "dots", "Chance", "0.500") if is_roc else guess]
     keys = []
     for line in lines:
         if line.series is not None:
             text = _with_interval(figures.get(f"{figure}_{line.curves.class_name}"))
-            keys.append(Key(line.series, "dash" if line.series >= 4 else "line", line.curves.class_name, text))
+            keys.append(Legend(line.series, "dash" if line.series >= 4 else "line", line.curves.class_name, text))
     hidden = sum(line.series is None for line in lines)
     if hidden:
-        keys.append(Key(None, "line", f"{hidden} other classes", "see the table"))
+        keys.append(Legend(None, "line", f"{hidden} other classes", "see the table"))
     decision = "Largest probability wins" if target.is_exclusive else "Operating point"
-    return [*keys, Key(None, "point", decision), Key(None, "dots", "Chance" if is_roc else "Prevalence")]
+    return [*keys, Legend(None, "point", decision), Legend(None, "dots", "Chance" if is_roc else "Prevalence")]
 
 
 def _choose_series(evaluation: Evaluation, target: Target, curves: tuple[ClassCurves, ...]) -> list[int | None]:

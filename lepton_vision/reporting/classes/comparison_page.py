@@ -14,7 +14,7 @@ from lepton_vision.evaluation.classes.curves import class_curves
 from lepton_vision.predictions.predictions import Predictions
 from lepton_vision.reporting.classes.analyses import show
 from lepton_vision.reporting.classes.case_words import count_cases, plural
-from lepton_vision.reporting.classes.charts import Chart, Key
+from lepton_vision.reporting.classes.charts import Chart, Legend
 from lepton_vision.reporting.classes.view import NOTHING, has_width, is_known, number, show_facts
 from lepton_vision.reporting.figures import Line, Mark, roc_figure, to_svg
 from lepton_vision.reporting.page import check_place, render_template, write_page
@@ -215,15 +215,17 @@ def _charts(
         lines = [Line(one, series, mark) for series, (one, mark) in enumerate(zip(curves, marks, strict=True))]
         auroc = figures.get(f"auroc{end}")
         notes = [NOTHING if auroc is None else f"AUROC {number(getattr(auroc, side))}" for side in ("a", "b")]
-        keys = [Key(series, "line", name, note) for series, (name, note) in enumerate(zip(names, notes, strict=True))]
+        keys = [
+            Legend(series, "line", name, note) for series, (name, note) in enumerate(zip(names, notes, strict=True))
+        ]
         if any(marks):
-            keys.append(Key(None, "point", "Operating points"))
+            keys.append(Legend(None, "point", "Operating points"))
         is_drawn = all(one.roc is not None for one in curves)
         said = ". ".join(f"{name}: {note}" for name, note in zip(names, notes, strict=True))
         label = f"ROC curves of {pair[0].class_name}. {said}"
         svg = to_svg(roc_figure(lines), name=f"{anchor}-roc-{k}", label=label) if is_drawn else ""
         missing = "" if is_drawn else "Undefined: the labelled images are all of one class."
-        keys.append(Key(None, "dots", "Chance", "0.500"))
+        keys.append(Legend(None, "dots", "Chance", "0.500"))
         charts.append((pair[0].class_name, Chart("ROC curves", svg, tuple(keys), READING["roc"], missing)))
     return charts
 

@@ -24,7 +24,7 @@ _TRAINING = ("epochs", "batch_size", "lr", "weight_decay", "sampling", "class_we
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class RunFacts:
     """Facts known of a run.
 
     Attributes:
@@ -42,13 +42,13 @@ class Run:
     has_maps: bool = False
 
 
-def gather(run: Run) -> dict[str, str]:
+def gather(run: RunFacts) -> dict[str, str]:
     """Return what is known, by key; what is unknown is absent."""
     found = {**_of_figures(run), **_of_analyses(run), **_of_data(run), **_of_model(run)}
     return {key: text for key, text in found.items() if text}
 
 
-def _of_figures(run: Run) -> dict[str, str]:
+def _of_figures(run: RunFacts) -> dict[str, str]:
     evaluation, own = run.evaluation, run.evaluation.provenance
     targets = evaluation.targets
     names = {term(key).name for t in targets for key in HEADLINES[t.kind]}
@@ -88,7 +88,7 @@ def _missing(evaluation: Evaluation) -> str:
     )
 
 
-def _of_analyses(run: Run) -> dict[str, str]:
+def _of_analyses(run: RunFacts) -> dict[str, str]:
     found = run.evaluation.analyses
     columns = [one.column for one in found.subgroups or ()]
     temperatures = run.settings.get("evaluation", {}).get("calibrate")
@@ -101,7 +101,7 @@ def _of_analyses(run: Run) -> dict[str, str]:
     }
 
 
-def _of_data(run: Run) -> dict[str, str]:
+def _of_data(run: RunFacts) -> dict[str, str]:
     flow = run.data_flow
     rejected = {str(code): int(n) for code, n in (flow.get("rejected") or {}).items()}
     parts = [
@@ -126,7 +126,7 @@ def _of_data(run: Run) -> dict[str, str]:
     }
 
 
-def _of_model(run: Run) -> dict[str, str]:
+def _of_model(run: RunFacts) -> dict[str, str]:
     facts, settings = run.provenance, run.settings
     train, model = settings.get("train", {}), settings.get("model", {})
     if not settings:

@@ -10,7 +10,7 @@ from lepton_vision.reporting.classes.analyses import show
 from lepton_vision.reporting.classes.view import figure_groups
 from lepton_vision.reporting.documents.about import check_about, questions
 from lepton_vision.reporting.documents.checklist import CHECKLISTS, fill_checklist, render_checklist
-from lepton_vision.reporting.documents.evidence import Run, gather
+from lepton_vision.reporting.documents.evidence import RunFacts, gather
 from lepton_vision.reporting.documents.markdown import plain, table
 from lepton_vision.reporting.page import write_page
 from lepton_vision.reporting.wording import term
@@ -34,7 +34,7 @@ _SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 )
 
 
-def render_card(run: Run, *, about: Mapping[str, str], title: str | None = None) -> str:
+def render_card(run: RunFacts, *, about: Mapping[str, str], title: str | None = None) -> str:
     """Return the card as Markdown; what nobody has answered is marked as open, never made up."""
     evidence = gather(run)
     heading = title or about.get("title") or ", ".join(target.name for target in run.evaluation.targets)
@@ -50,7 +50,7 @@ def render_card(run: Run, *, about: Mapping[str, str], title: str | None = None)
     return "\n".join([*lines, "", f"Made by lepton_vision {__version__} from the artefacts of the run.", ""])
 
 
-def _figures(run: Run) -> list[str]:
+def _figures(run: RunFacts) -> list[str]:
     """All figures of each target with intervals and n."""
     lines: list[str] = []
     for target in run.evaluation.targets:
@@ -65,7 +65,7 @@ def _figures(run: Run) -> list[str]:
 
 
 def write_documents(
-    run: Run, folder: str | Path, *, about: Mapping[str, str] | None = None, title: str | None = None
+    run: RunFacts, folder: str | Path, *, about: Mapping[str, str] | None = None, title: str | None = None
 ) -> tuple[Path, ...]:
     """Write ``model_card.md``, ``checklist_claim_2024.md`` and ``checklist_tripod_ai.md`` into ``folder``.
 
@@ -82,7 +82,7 @@ def write_documents(
         ReportError: an unknown key in ``about``, or a file cannot be written.
 
     Example:
-        >>> write_documents(Run(evaluation), "runs/ct-01/evaluation")  # doctest: +SKIP
+        >>> write_documents(RunFacts(evaluation), "runs/ct-01/evaluation")  # doctest: +SKIP
     """
     answers, folder = check_about(about or {}), Path(folder)
     evidence = gather(run)

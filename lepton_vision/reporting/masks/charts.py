@@ -6,7 +6,7 @@ import numpy as np
 
 from lepton_vision.evaluation.masks.evaluation import SegmentationEvaluation
 from lepton_vision.evaluation.masks.froc import Froc
-from lepton_vision.reporting.classes.charts import Chart, Key
+from lepton_vision.reporting.classes.charts import Chart, Legend
 from lepton_vision.reporting.classes.view import is_known, number
 from lepton_vision.reporting.figures import SERIES, to_svg
 from lepton_vision.reporting.masks.figures import bland_altman_figure, froc_figure, spread_figure, volume_figure
@@ -43,7 +43,7 @@ def _spread(evaluation: SegmentationEvaluation, name: str, *, title: str, xlabel
     for row, (structure, one) in enumerate(zip(structures, values, strict=True)):
         known = one[np.isfinite(one)]
         note = f"median {number(float(np.median(known)))}, n = {known.size:,}" if known.size else "undefined"
-        keys.append(Key(row % len(SERIES), "disc", f"{row + 1} · {structure}", note))
+        keys.append(Legend(row % len(SERIES), "disc", f"{row + 1} · {structure}", note))
         said.append(f"{structure}: {note}")
     plot = spread_figure(values, xlabel=xlabel, is_share=name == "dice")
     svg = to_svg(plot, name=f"spread-{name}", label=f"{title}. {'. '.join(said)}")
@@ -68,15 +68,19 @@ def volume_charts(evaluation: SegmentationEvaluation, structure: str, *, name: s
     lines = (bias, bias - half, bias + half) if is_known(half) else (bias,)
     shown = show_mask_figure(evaluation, structure, "volume_error_ml")
     ends = f"{number(bias - half)} to {number(bias + half)} ml" if is_known(half) else "undefined for one case"
-    cases = Key(color, "disc", "One case", f"n = {truth.size:,}")
+    cases = Legend(color, "disc", "One case", f"n = {truth.size:,}")
     label = f"{titles[0]} of {structure}, {truth.size} cases"
     scatter = to_svg(volume_figure(truth, prediction, series=color), name=f"{name}-volume", label=label)
     label = f"{titles[1]} of {structure}: mean {shown.value} ml, limits of agreement {ends}"
     plot = bland_altman_figure((truth + prediction) / 2, errors, lines=lines, series=color)
     difference = to_svg(plot, name=f"{name}-error", label=label)
-    keys = (cases, Key(None, "level", "Mean error", f"{shown.value} ml"), Key(None, "cut", "Limits of agreement", ends))
+    keys = (
+        cases,
+        Legend(None, "level", "Mean error", f"{shown.value} ml"),
+        Legend(None, "cut", "Limits of agreement", ends),
+    )
     return [
-        Chart(titles[0], scatter, (cases, Key(None, "dots", "Same volume")), MASK_READING["volume"]),
+        Chart(titles[0], scatter, (cases, Legend(None, "dots", "Same volume")), MASK_READING["volume"]),
         Chart(titles[1], difference, keys, MASK_READING["bland_altman"]),
     ]
 
@@ -92,4 +96,4 @@ def froc_chart(found: Froc, *, name: str, series: int) -> Chart:
     note = f"{found.n_lesions:,} lesions, {found.n:,} cases"
     label = f"{title}: {note}" + ("" if cpm is None else f", mean sensitivity {number(cpm.value)}")
     svg = to_svg(froc_figure(found.false_per_case, found.sensitivity, series=color), name=f"{name}-froc", label=label)
-    return Chart(title, svg, (Key(color, "line", "Lesion sensitivity", note),), MASK_READING["froc"])
+    return Chart(title, svg, (Legend(color, "line", "Lesion sensitivity", note),), MASK_READING["froc"])

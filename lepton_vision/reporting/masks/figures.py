@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lepton_vision.reporting.figures import INK, MUTED, SERIES, Plot, dot_style, drawing, set_range, square_axes
+from lepton_vision.reporting.figures import INK, MUTED, SERIES, Plot, chart_style, dot_style, set_range, square_axes
 from lepton_vision.types import FloatArray
 
 
@@ -18,7 +18,7 @@ def spread_figure(values: Sequence[FloatArray], *, xlabel: str, is_share: bool) 
         xlabel: what is measured, with its unit.
         is_share: whether the axis goes from 0 to 1; else from 0 to the largest value.
     """
-    with drawing():
+    with chart_style():
         plot, axes = square_axes(xlabel=xlabel, ylabel="Structure", height=max(110.0, 30.0 + 38.0 * len(values)))
         known = [one[np.isfinite(one)] for one in values]
         largest = 1.0 if is_share else max((float(one.max()) for one in known if one.size), default=1.0) or 1.0
@@ -42,7 +42,7 @@ def spread_figure(values: Sequence[FloatArray], *, xlabel: str, is_share: bool) 
 
 def volume_figure(truth: FloatArray, prediction: FloatArray, *, series: int = 0) -> Plot:
     """Draw predicted against true volume [ml], (N,) float64 each without NaN, and the line where both are the same."""
-    with drawing():
+    with chart_style():
         plot, axes = square_axes(xlabel="True volume [ml]", ylabel="Predicted volume [ml]")
         largest = float(max(truth.max(), prediction.max())) or 1.0
         axes.plot([0, largest], [0, largest], color=MUTED, linewidth=1.0, linestyle=(0, (2, 3)), zorder=1.5)
@@ -60,7 +60,7 @@ def bland_altman_figure(means: FloatArray, errors: FloatArray, *, lines: Sequenc
         lines: bias, then the limits of agreement where there are any.
         series: position in ``SERIES``.
     """
-    with drawing():
+    with chart_style():
         plot, axes = square_axes(xlabel="Mean of both volumes [ml]", ylabel="Prediction − truth [ml]")
         axes.axhline(0.0, color=MUTED, linewidth=0.8, zorder=1.6)
         for k, level in enumerate(lines):
@@ -74,7 +74,7 @@ def bland_altman_figure(means: FloatArray, errors: FloatArray, *, lines: Sequenc
 
 def froc_figure(false_per_case: FloatArray, sensitivity: FloatArray, *, series: int = 0) -> Plot:
     """Draw lesion sensitivity, (T,) float64, against false positives per case, (T,) ascending, from none upwards."""
-    with drawing():
+    with chart_style():
         plot, axes = square_axes(xlabel="False positives per case", ylabel="Lesion sensitivity")
         color = SERIES[series % len(SERIES)]
         x, y = np.concatenate([[0.0], false_per_case]), np.concatenate([[0.0], sensitivity])

@@ -15,7 +15,7 @@ from lepton_vision.errors import ReportError
 from lepton_vision.evaluation.masks.surfaces import BoolArray, bounding_box, check_geometry
 from lepton_vision.readers.window import apply_window, percentile_window
 from lepton_vision.reporting.classes.gallery import Thumbnail, edge_marks, encode_picture
-from lepton_vision.types import Pixels, Shown, VoiLut, Window
+from lepton_vision.types import Displayed, Pixels, VoiLut, Window
 
 HIT, MISSED, FALSE = (86, 180, 233), (240, 228, 66), (213, 94, 0)
 """sRGB of voxels in both masks, in the truth only, in the prediction only: sky blue, yellow and vermilion of Okabe and
@@ -43,7 +43,7 @@ ByteArray = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
-class Overlay(Shown):
+class Overlay(Displayed):
     """One structure in one case, to be drawn.
 
     Attributes:

@@ -156,7 +156,7 @@ def merge_parts(
 
 def merge_job(job: ScoreJob) -> ScoreSummary:
     """``merge_parts`` of a job; it knows its inputs, or has none."""
-    summary = bring_together(job)
+    summary = merge_finished_parts(job)
     lacking = len(job.without_scored().inputs)
     if lacking:
         raise ScoringError(
@@ -167,7 +167,7 @@ def merge_job(job: ScoreJob) -> ScoreSummary:
     return check_summary(summary, job)
 
 
-def bring_together(job: ScoreJob) -> ScoreSummary:
+def merge_finished_parts(job: ScoreJob) -> ScoreSummary:
     """Merge the parts that are there, finished or not."""
     started, output = time.perf_counter(), job.output
     parts = sorted(path for path in (output / PARTS).glob("*-of-*") if (path / JOB_FILE).exists())

@@ -20,7 +20,7 @@ from lepton_vision.errors import ConfigError, LeptonError, MissingExtraError, Sc
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.identity import key_check
 from lepton_vision.scoring.batch import Progress, run_job
-from lepton_vision.scoring.cluster.parts import bring_together, merge_job, part_name, start_over
+from lepton_vision.scoring.cluster.parts import merge_finished_parts, merge_job, part_name, start_over
 from lepton_vision.scoring.job import ScoreJob
 from lepton_vision.scoring.outputs import PARTS
 from lepton_vision.scoring.sink import failed_rows
@@ -89,7 +89,7 @@ def score_on_ray(
     if not job.settings.resume:
         start_over(job)
     if any((job.output / PARTS).glob("*/part-*.parquet")):
-        bring_together(job)  # of a run that was killed
+        merge_finished_parts(job)  # of a run that was killed
     replaced, pending = supersede_unopened(job), job.without_scored()
     if len(pending.inputs):
         _score_parts(pending, cluster or Cluster(), total=len(job.inputs), progress=progress)

@@ -14,7 +14,7 @@ from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.evaluation import evaluate
 from lepton_vision.reporting.classes.card import render_report
 from lepton_vision.reporting.classes.case_words import count_cases, in_units
-from lepton_vision.reporting.documents.evidence import Run, gather
+from lepton_vision.reporting.documents.evidence import RunFacts, gather
 
 TARGETS = (BINARY, SIGNS)
 # What stays an image whatever the unit is: files, pictures, and how they were joined.
@@ -36,7 +36,7 @@ def test_a_page_of_larger_units_does_not_speak_of_images(unit: str, words: str) 
     assert f"Share of the positive {words} that were called positive." in text
     assert f"({words} taken as independent)" in text
     assert f"Images of one {unit} were joined first (max)." in text
-    assert count_cases(result.n, result.n_patients, unit=unit) in gather(Run(result))["performance"]
+    assert count_cases(result.n, result.n_patients, unit=unit) in gather(RunFacts(result))["performance"]
 
 
 def test_a_page_of_images_says_so_and_names_of_classes_stay() -> None:
