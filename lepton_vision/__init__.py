@@ -14,9 +14,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lepton_vision._lazy import resolver
-from lepton_vision._version import __version__
 
 if TYPE_CHECKING:
+    from lepton_vision._version import __version__ as __version__
     from lepton_vision.config import Config as Config
     from lepton_vision.errors import LeptonError as LeptonError
     from lepton_vision.evaluation import Comparison as Comparison
@@ -44,40 +44,9 @@ if TYPE_CHECKING:
     from lepton_vision.types import Target as Target
     from lepton_vision.types import Window as Window
 
-_HOMES = {
-    "aggregate": "evaluation",
-    "audit_manifest": "manifest",
-    "build_model": "models",
-    "Bundle": "models",
-    "choose_operating_point": "evaluation",
-    "compare": "evaluation",
-    "Comparison": "evaluation",
-    "Config": "config",
-    "Encoder": "models",
-    "evaluate": "evaluation",
-    "Evaluation": "evaluation",
-    "fit": "pipeline",
-    "Image": "types",
-    "LeptonError": "errors",
-    "make_loader": "transforms",
-    "Manifest": "manifest",
-    "OperatingPoint": "predictions.operating_point",
-    "predict": "inference",
-    "Predictions": "predictions",
-    "read_image": "readers",
-    "register_encoder": "models",
-    "score": "scoring",
-    "split_manifest": "manifest",
-    "Target": "types",
-    "Window": "types",
-    "write_report": "reporting",
-}
-
-__all__ = [*sorted(_HOMES), "__version__"]
-
-
-__getattr__ = resolver(__name__, _HOMES)
+__getattr__ = resolver(__name__, __file__)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    names: list[str] = __getattr__("__all__")
+    return names

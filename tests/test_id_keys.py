@@ -21,7 +21,7 @@ from lepton_vision.manifest.id_keys import origin_of, warn_of_key
 from lepton_vision.models import Bundle
 from lepton_vision.models.assemble import make_network
 from lepton_vision.predictions import Predictions
-from lepton_vision.predictions.ledger import TestLook, record_look
+from lepton_vision.predictions.ledger import LedgerEntry, record_look
 from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.predictions.paired_cases import load_pair
 from lepton_vision.readers import read_image
@@ -172,7 +172,7 @@ def test_a_reference_of_another_key_is_told_where_the_same_images_might_stand_in
 
 
 def test_looks_at_one_test_split_under_two_keys_add_up(tmp_path: Path) -> None:
-    look = TestLook("0123", "m1", "test", "evaluate", {}, cases="c1", id_key="k1")
+    look = LedgerEntry("0123", "m1", "test", "evaluate", {}, cases="c1", id_key="k1")
     other = replace(look, manifest="m2", cases="c2", id_key="k2")
     assert [record_look(tmp_path, one).count for one in (look, other, look)] == [1, 2, 3]
     assert record_look(tmp_path, replace(other, manifest="m3", cases="c3")).count == 3  # both of the first key

@@ -9,5 +9,4 @@ from lepton_vision._lazy import resolver
 if TYPE_CHECKING:
     from lepton_vision.cli.app import main as main
 
-__all__ = ["main"]
-__getattr__ = resolver(__name__, {"main": "app"})
+__getattr__ = resolver(__name__, __file__)

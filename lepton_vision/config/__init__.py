@@ -31,30 +31,4 @@ if TYPE_CHECKING:
     from lepton_vision.config.sections import TrainConfig as TrainConfig
     from lepton_vision.config.sections import VolumeConfig as VolumeConfig
 
-_HOMES = {
-    "AuditConfig": "config",
-    "AugmentConfig": "sections",
-    "AugmentPreset": "sections",
-    "CacheConfig": "config",
-    "Config": "config",
-    "ENCODERS": "model",
-    "EvaluationConfig": "sections",
-    "fingerprint": "config",
-    "Fraction": "sections",
-    "GapChoice": "sections",
-    "MaskValue": "config",
-    "ModelConfig": "model",
-    "PositiveFloat": "sections",
-    "PositiveInt": "sections",
-    "PreprocessConfig": "sections",
-    "ScanConfig": "config",
-    "Section": "sections",
-    "SegmentationConfig": "config",
-    "Share": "sections",
-    "SplitConfig": "sections",
-    "TiltChoice": "sections",
-    "TrainConfig": "sections",
-    "VolumeConfig": "sections",
-}
-__all__ = sorted(_HOMES)
-__getattr__ = resolver(__name__, _HOMES)
+__getattr__ = resolver(__name__, __file__)

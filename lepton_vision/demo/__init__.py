@@ -11,10 +11,4 @@ if TYPE_CHECKING:
     from lepton_vision.demo.run import run_demo as run_demo
     from lepton_vision.demo.study import write_demo_study as write_demo_study
 
-_HOMES = {
-    "demo_config": "run",
-    "run_demo": "run",
-    "write_demo_study": "study",
-}
-__all__ = sorted(_HOMES)
-__getattr__ = resolver(__name__, _HOMES)
+__getattr__ = resolver(__name__, __file__)

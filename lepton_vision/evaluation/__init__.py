@@ -32,31 +32,4 @@ if TYPE_CHECKING:
     from lepton_vision.evaluation.masks.pointing import play_pointing_game as play_pointing_game
     from lepton_vision.evaluation.masks.surface_area import area_surface_dice as area_surface_dice
 
-_HOMES = {
-    "aggregate": "classes.units",
-    "Aggregation": "classes.units",
-    "agree_heads": "masks.agreement",
-    "area_surface_dice": "masks.surface_area",
-    "choose_operating_point": "choices.operating_point",
-    "compare": "classes.comparison",
-    "compare_masks": "masks.case",
-    "Comparison": "classes.comparison",
-    "Criterion": "choices.operating_point",
-    "evaluate": "classes.evaluation",
-    "evaluate_masks": "masks.evaluation",
-    "Evaluation": "classes.evaluation",
-    "fit_aggregation": "classes.units",
-    "Froc": "masks.froc",
-    "froc": "masks.froc",
-    "HeadAgreement": "masks.agreement",
-    "LesionScores": "masks.lesions",
-    "MaskCase": "masks.evaluation",
-    "plan_sample": "classes.planning",
-    "play_pointing_game": "masks.pointing",
-    "PointingGame": "masks.pointing",
-    "SamplePlan": "classes.planning",
-    "score_lesions": "masks.lesions",
-    "SegmentationEvaluation": "masks.evaluation",
-}
-__all__ = sorted(_HOMES)
-__getattr__ = resolver(__name__, _HOMES)
+__getattr__ = resolver(__name__, __file__)

@@ -10,9 +10,4 @@ if TYPE_CHECKING:
     from lepton_vision.inference.cam import grad_cam as grad_cam
     from lepton_vision.inference.predictor import predict as predict
 
-_HOMES = {
-    "grad_cam": "cam",
-    "predict": "predictor",
-}
-__all__ = sorted(_HOMES)
-__getattr__ = resolver(__name__, _HOMES)
+__getattr__ = resolver(__name__, __file__)

@@ -16,15 +16,4 @@ if TYPE_CHECKING:
     from lepton_vision.manifest.split import split_manifest as split_manifest
     from lepton_vision.manifest.table import Manifest as Manifest
 
-_HOMES = {
-    "Audit": "findings",
-    "audit_manifest": "audit",
-    "drop_leaks": "audit",
-    "Finding": "findings",
-    "fold_split": "split",
-    "infer_targets": "labels",
-    "Manifest": "table",
-    "split_manifest": "split",
-}
-__all__ = sorted(_HOMES)
-__getattr__ = resolver(__name__, _HOMES)
+__getattr__ = resolver(__name__, __file__)

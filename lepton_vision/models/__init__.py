@@ -12,11 +12,4 @@ if TYPE_CHECKING:
     from lepton_vision.models.encoders import Encoder as Encoder
     from lepton_vision.models.encoders import register_encoder as register_encoder
 
-_HOMES = {
-    "build_model": "build",
-    "Bundle": "bundle",
-    "Encoder": "encoders",
-    "register_encoder": "encoders",
-}
-__all__ = sorted(_HOMES)
-__getattr__ = resolver(__name__, _HOMES)
+__getattr__ = resolver(__name__, __file__)

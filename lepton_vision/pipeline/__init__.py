@@ -18,13 +18,4 @@ if TYPE_CHECKING:
     from lepton_vision.pipeline.study import run_study as run_study
     from lepton_vision.pipeline.training import fit as fit
 
-_HOMES = {
-    "evaluate_bundle": "evaluation",
-    "fit": "training",
-    "run_study": "study",
-    "EvaluationOptions": "classes",
-    "SplitResult": "evaluation",
-    "StudyResult": "study",
-}
-__all__ = sorted(_HOMES)
-__getattr__ = resolver(__name__, _HOMES)
+__getattr__ = resolver(__name__, __file__)

@@ -11,10 +11,4 @@ if TYPE_CHECKING:
     from lepton_vision.predictions.operating_point import PointFigures as PointFigures
     from lepton_vision.predictions.predictions import Predictions as Predictions
 
-_HOMES = {
-    "OperatingPoint": "operating_point",
-    "PointFigures": "operating_point",
-    "Predictions": "predictions",
-}
-__all__ = sorted(_HOMES)
-__getattr__ = resolver(__name__, _HOMES)
+__getattr__ = resolver(__name__, __file__)

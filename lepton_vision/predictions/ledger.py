@@ -18,7 +18,7 @@ LEDGER = "ledger.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class TestLook:
+class LedgerEntry:
     """One look at a test split: by what, at what.
 
     Attributes:
@@ -73,7 +73,7 @@ class Ledger:
         manifest: fingerprint of the manifest that was predicted.
         command: what looks.
         makes_folder: whether the folder is made where it is missing.
-        id_key: as for ``TestLook``.
+        id_key: as for ``LedgerEntry``.
     """
 
     folder: Path
@@ -119,7 +119,7 @@ class Ledger:
             with contextlib.suppress(OSError):  # said by ``LookCount``; it stops nothing
                 self.folder.mkdir(parents=True, exist_ok=True)
         command = self.command + (" --external" if is_external else "")
-        look = TestLook(bundle_id or "another tool", self.manifest, split, command, figures, cases, self.id_key)
+        look = LedgerEntry(bundle_id or "another tool", self.manifest, split, command, figures, cases, self.id_key)
         yield count_look(self.folder, look).to_dict()
         record_look(self.folder, look)
 
@@ -136,7 +136,7 @@ def find_ledger(*places: str | Path) -> Path:
     return Path(places[-1])
 
 
-def count_look(folder: str | Path, look: TestLook) -> LookCount:
+def count_look(folder: str | Path, look: LedgerEntry) -> LookCount:
     """Count with the look that is about to be noted, and say whether it can be; nothing is written."""
     path = Path(folder) / LEDGER
     before = 0
@@ -147,7 +147,7 @@ def count_look(folder: str | Path, look: TestLook) -> LookCount:
     )
 
 
-def record_look(folder: str | Path, look: TestLook) -> LookCount:
+def record_look(folder: str | Path, look: LedgerEntry) -> LookCount:
     """Append one line to ``folder/ledger.jsonl`` and count; nothing that stands there is ever changed.
 
     Two processes at once wait for each other (where the system can lock files), and each line is written in one go.
@@ -156,7 +156,7 @@ def record_look(folder: str | Path, look: TestLook) -> LookCount:
 
     Example:
         >>> import tempfile
-        >>> look = TestLook("0123", "4567", "test", "evaluate", {"covid": ["auroc"]})
+        >>> look = LedgerEntry("0123", "4567", "test", "evaluate", {"covid": ["auroc"]})
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     [record_look(folder, look).count for _ in range(2)]
         [1, 2]
@@ -194,7 +194,7 @@ def names_of(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     return {name: list(found) for name, found in figures.items()}
 
 
-def _line(look: TestLook) -> bytes:
+def _line(look: LedgerEntry) -> bytes:
     facts = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "bundle_id": look.bundle_id,
@@ -208,7 +208,7 @@ def _line(look: TestLook) -> bytes:
     return json.dumps(facts, separators=(",", ":")).encode() + b"\n"
 
 
-def _count(path: Path, look: TestLook) -> int:
+def _count(path: Path, look: LedgerEntry) -> int:
     """LookCount like this one that are in the ledger: by this bundle, at these cases."""
     found = 0
     for line in path.read_bytes().splitlines():
@@ -220,7 +220,7 @@ def _count(path: Path, look: TestLook) -> int:
     return found
 
 
-def _is_same_data(entry: Mapping[str, Any], look: TestLook) -> bool:
+def _is_same_data(entry: Mapping[str, Any], look: LedgerEntry) -> bool:
     """Whether both are at the same cases; where one does not know its cases, at the same manifest, as far as known.
 
     Of ids of two keys nobody knows: then the test split of a study is one, and those of two other sites are two.

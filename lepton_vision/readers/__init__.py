@@ -11,10 +11,4 @@ if TYPE_CHECKING:
     from lepton_vision.readers.orient import reorient as reorient
     from lepton_vision.readers.series import read_series as read_series
 
-_HOMES = {
-    "read_image": "image",
-    "read_series": "series",
-    "reorient": "orient",
-}
-__all__ = sorted(_HOMES)
-__getattr__ = resolver(__name__, _HOMES)
+__getattr__ = resolver(__name__, __file__)

@@ -18,17 +18,4 @@ if TYPE_CHECKING:
     from lepton_vision.reporting.masks.overlays import NoOverlay as NoOverlay
     from lepton_vision.reporting.masks.overlays import Overlay as Overlay
 
-_HOMES = {
-    "NoOverlay": "masks.overlays",
-    "Overlay": "masks.overlays",
-    "plot_decision_curve": "classes.plots",
-    "plot_precision_recall": "classes.plots",
-    "plot_reliability": "classes.plots",
-    "plot_roc": "classes.plots",
-    "plot_scores": "classes.plots",
-    "write_comparison": "classes.comparison_page",
-    "write_report": "classes.card",
-    "write_segmentation_report": "masks.card",
-}
-__all__ = sorted(_HOMES)
-__getattr__ = resolver(__name__, _HOMES)
+__getattr__ = resolver(__name__, __file__)

@@ -22,21 +22,4 @@ if TYPE_CHECKING:
     from lepton_vision.scoring.masks.files import write_mask as write_mask
     from lepton_vision.scoring.summary import ScoreSummary as ScoreSummary
 
-_HOMES = {
-    "Cluster": "cluster.ray",
-    "export_mask": "masks.export",
-    "list_run": "cluster.parts",
-    "merge_parts": "cluster.parts",
-    "ReportInfo": "dicom.report",
-    "score": "batch",
-    "score_on_ray": "cluster.ray",
-    "score_part": "cluster.parts",
-    "ScoreSummary": "summary",
-    "SegmentationInfo": "dicom.segmentation",
-    "Statement": "dicom.report",
-    "write_mask": "masks.files",
-    "write_structured_report": "dicom.report",
-    "write_segmentation": "dicom.segmentation",
-}
-__all__ = sorted(_HOMES)
-__getattr__ = resolver(__name__, _HOMES)
+__getattr__ = resolver(__name__, __file__)

@@ -9,8 +9,4 @@ from lepton_vision._lazy import resolver
 if TYPE_CHECKING:
     from lepton_vision.training.loop import fit_model as fit_model
 
-_HOMES = {
-    "fit_model": "loop",
-}
-__all__ = sorted(_HOMES)
-__getattr__ = resolver(__name__, _HOMES)
+__getattr__ = resolver(__name__, __file__)

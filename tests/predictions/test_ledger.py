@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lepton_vision.predictions.ledger import Ledger, TestLook, find_ledger, record_look
+from lepton_vision.predictions.ledger import Ledger, LedgerEntry, find_ledger, record_look
 
-LOOK = TestLook("0123", "4567", "test", "evaluate", {"covid": ["auroc", "sensitivity"]})
+LOOK = LedgerEntry("0123", "4567", "test", "evaluate", {"covid": ["auroc", "sensitivity"]})
 
 
 def test_a_look_is_a_line_with_its_facts(tmp_path: Path) -> None:
@@ -79,9 +79,9 @@ def test_a_torn_line_is_left_alone_and_the_next_one_is_whole(tmp_path: Path) -> 
 
 def test_eight_processes_at_once_lose_no_line_and_count_each_once(tmp_path: Path) -> None:
     code = (
-        "import sys; from lepton_vision.predictions.ledger import TestLook, record_look\n"
+        "import sys; from lepton_vision.predictions.ledger import LedgerEntry, record_look\n"
         "for k in range(25): print(record_look(sys.argv[1], "
-        "TestLook('b', 'm', 'test', 'evaluate', {'t': ['x' * 3000]})).count)"
+        "LedgerEntry('b', 'm', 'test', 'evaluate', {'t': ['x' * 3000]})).count)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(8)]
