@@ -33,7 +33,7 @@ def grad_cam(
 
     Args:
         network: on any device.
-        images: (B, C, H, W) float32, normalised (``transforms.to_input``); moved to the network's device.
+        images: (B, C, H, W) float32, normalised (``preprocess.to_input``); moved to the network's device.
         target: name of a target.
         class_index: position among its classes. For a binary target None means 1, the positive class, and 0 is the
             evidence against it (the negated logit); the others have no default.

@@ -42,7 +42,7 @@ class Engine:
         bundle: weights, targets and calibration.
         engine: "torch"; "torch-compile", which takes up to minutes to start and then runs faster; "openvino", "onnx" or
             the name of a file that ``export`` wrote (.xml, .onnx), on the CPU and for images without masks. None is
-            compared with torch in float32 here: use ``engine_choice.load_engine``.
+            compared with torch in float32 here: use ``choice.load_engine``.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         precision: "auto" (see ``device.decision_precision``), "fp32", "bf16" or "fp16".
         batch_size: images per step. Another size may change a probability in its last bits. With ``volume.view`` 2.5d

@@ -79,7 +79,7 @@ def join_labels(
     Args:
         frame: conformed rows of the files.
         base_ids: (N,) ids of the files, without frame.
-        table: the label table as ``tables.read_table`` gives it.
+        table: the label table as ``label_files.read_table`` gives it.
         root: folder of the scan.
         patient_from: column that holds the patients, whatever it is called.
 

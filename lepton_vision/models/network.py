@@ -126,7 +126,7 @@ class Network(nn.Module):
         """Return logits before sigmoid or softmax.
 
         Args:
-            images: (B, C, H, W) float32, normalised (``transforms.to_input``); (B, C, D, H, W) for a 3-D encoder, or
+            images: (B, C, H, W) float32, normalised (``preprocess.to_input``); (B, C, D, H, W) for a 3-D encoder, or
                 for slices that attention joins.
 
         Returns:

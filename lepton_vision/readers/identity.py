@@ -79,7 +79,7 @@ def id_of_digest(digest: Digest) -> str:
 
 
 def path_id(place: str) -> str:
-    """Return the id of a place: a file, a member of an archive, an entry of an npz file, see ``scoring.places``.
+    """Return the id of a place: a file, a member of an archive, an entry of an npz file, see ``inputs.locations``.
 
     Blanks at the end, which other pseudonyms do not count, tell files apart.
     """

@@ -24,7 +24,7 @@ class Plane:
         patient_id: pseudonymous id, or None.
         modality: DICOM Modality, or None.
         photometric: photometric interpretation.
-        kind: what the object is that is no usual image, see ``dicom_kinds.object_kind``, or None.
+        kind: what the object is that is no usual image, see ``kinds.object_kind``, or None.
         rounding: angle [radian] that the normal may be off since the orientation has few decimals; 0 along the axes.
         instance: pseudonymous id of the SOP instance, or None.
         traits: values of ``traits.TRAITS``, "" where the header does not say.

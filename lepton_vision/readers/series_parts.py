@@ -52,7 +52,7 @@ class Division:
 def divide_series(planes: Sequence[Plane], *, is_copy: Callable[[int, int], bool]) -> Division:
     """Divide the planes of one series into volumes, as far as their headers leave no doubt.
 
-    A localizer or another object that is no usual image (see ``dicom_kinds.object_kind``), and an image that has no
+    A localizer or another object that is no usual image (see ``kinds.object_kind``), and an image that has no
     place in the patient at all, are no slices as long as two others are. A copy of a slice is the same instance once
     more. What is left is divided by the elements in which repetitions differ (see ``traits.TRAITS``), and only where
     each part is a volume.

@@ -71,7 +71,7 @@ def fit_calibrators(
         method: "platt", or "isotonic", which needs more samples.
 
     Returns:
-        By target name, see ``calibrators.apply_calibrator``.
+        By target name, see ``calibration.apply_calibrator``.
 
     Raises:
         EvaluationError: predictions of the test split, an unknown method, or no class with positive and negative

@@ -135,7 +135,7 @@ class MaskFigures:
 class CaseFigures(NamedTuple):
     """One row of the table of cases: one structure in one case.
 
-    ``volume_id`` names the volume that the case is a slice of, "" where it is none; see ``mask_volumes``.
+    ``volume_id`` names the volume that the case is a slice of, "" where it is none; see ``volumes``.
     """
 
     image_id: str

@@ -87,14 +87,14 @@ class SegmentationEvaluation:
         n: cases.
         n_patients: patients among them; an unknown patient id counts as a patient of its own.
         failures: cases that could not be read, and are in no figure.
-        figures: by structure and name (``mask_measures.STATISTICS``); n counts the cases in which it is defined.
+        figures: by structure and name (``measures.STATISTICS``); n counts the cases in which it is defined.
         undefined: by structure, figure and reason, in how many cases a figure is undefined.
-        statuses: by structure, how many cases are present, missed, false_positive and absent (see ``masks``).
+        statuses: by structure, how many cases are present, missed, false_positive and absent (see ``case``).
         ranked: by structure, best, median and worst case.
         cases: one row for each case and structure, in the order they came.
         confidence: of the intervals, e.g. 0.95.
         provenance: plain facts: method and number of the replicates, seed, rule of lesion hits.
-        by_volume: the same with the slices of each volume pooled (``mask_volumes``): its cases are volumes, and ``n``
+        by_volume: the same with the slices of each volume pooled (``volumes``): its cases are volumes, and ``n``
             counts them. None where no case is a slice of a volume.
     """
 
@@ -194,7 +194,7 @@ def evaluate_masks(
     """Compare predicted masks with the truth, case by case, and sum up by structure.
 
     Cases are taken one at a time and dropped, so that memory holds the pixels of one. Slices of volumes are also summed
-    up by volume (``by_volume``). Rules for empty masks: see ``masks``; a figure that is undefined in a case is not in
+    up by volume (``by_volume``). Rules for empty masks: see ``case``; a figure that is undefined in a case is not in
     the mean, and is counted. Intervals come from a bootstrap that resamples patients (``intervals.bootstrap_figures``).
 
     Args:

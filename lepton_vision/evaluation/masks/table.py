@@ -50,7 +50,7 @@ def evaluate_mask_table(
             name the image of each case (a file, or the folder of a DICOM series), a column ``volume_id`` the volume
             that it is a slice of; a cell of them may be blank, or a word for the unknown ("NULL"), as patient_id may.
         out: folder; made when everything is computed.
-        structures: see ``segmentation.evaluate_masks``, as are the next three.
+        structures: see ``evaluation.evaluate_masks``, as are the next three.
         tolerance_mm: of the surface Dice.
         lesions: structures whose components are counted.
         min_iou: IoU of a lesion hit.
@@ -61,7 +61,7 @@ def evaluate_mask_table(
 
     Raises:
         EvaluationError: ``unknown`` is a value of a structure, or 0; see ``read_mask_table``,
-            ``mask_files.load_cases``, ``segmentation.evaluate_masks`` and ``segmentation.check_occurrence``.
+            ``files.load_cases``, ``evaluation.evaluate_masks`` and ``evaluation.check_occurrence``.
 
     Example:
         >>> evaluate_mask_table("masks.csv", out="result", structures={"liver": 1})  # doctest: +SKIP

@@ -68,7 +68,7 @@ def scan_dicom(stream: BinaryIO, *, what: Literal["pixels", "ids", "facts"] = "p
     Args:
         stream: an open file at its start; left anywhere.
         what: those that the pixels depend on; with "ids" also what names object, image, series, study and patient; with
-            "facts" also what ``dicom_facts.read_facts`` looks at.
+            "facts" also what ``facts.read_facts`` looks at.
 
     Returns:
         The file as ``open_dicom`` gives it but for the elements left out, or None where the header is not plain.

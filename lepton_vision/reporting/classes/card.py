@@ -45,7 +45,7 @@ def write_report(
         evaluation: what ``evaluate`` returned; a figure that is NaN is shown as undefined, with its reason.
         path: the file to write; its folder is made if it is missing.
         title: heading; None makes one of the split and the targets.
-        data_flow: what ``pipeline.data_flow`` returns: ``rows``, ``rejected`` by reason code, ``splits`` with
+        data_flow: what ``facts.data_flow`` returns: ``rows``, ``rejected`` by reason code, ``splits`` with
             ``images``, ``patients`` and ``classes``; every part may be missing.
         provenance: plain facts, nested at will: versions, seeds, fingerprints, bundle id.
         maps: where the evidence lies in the cases of the galleries (``inference.explain.explain_samples``); None

@@ -35,7 +35,7 @@ def read_overlays(rows: Sequence[MaskRow], evaluation: SegmentationEvaluation) -
     until left, back and feet of the patient are where radiologists expect them.
 
     Args:
-        rows: what ``mask_table.read_mask_table`` gave; those that are not ranked are not read.
+        rows: what ``table.read_mask_table`` gave; those that are not ranked are not read.
         evaluation: of these rows.
     """
     by_id = {row.image_id: row for row in rows}

@@ -56,7 +56,7 @@ def export_mask(
     Args:
         mask: what ``read_image`` reads, or a DICOM Segmentation, one value per voxel (an npz file holds one array
             (1, H, W) or (1, D, H, W)).
-        path: file to write; its suffix names the format, see ``mask_files.write_mask``.
+        path: file to write; its suffix names the format, see ``files.write_mask``.
         source: image file, or folder with one DICOM series.
         structures: by name, in the order of the labels to be written, the value or values that it has in ``mask``. The
             k-th structure becomes label k.

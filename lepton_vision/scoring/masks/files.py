@@ -48,7 +48,7 @@ def write_mask(
       bit. Otherwise axes are W, H, D and both forms hold the place of ``image.geometry`` with code 1 (scanner). Without
       a geometry, a diagonal of the spacing with code 0: the place is unknown. A slice is one voxel thick: of the slice
       thickness in the header, or 1 mm. Names of structures are not written.
-    - ``.dcm``: DICOM Segmentation, see ``dicom_results.write_segmentation``. It alone holds the patient's name and
+    - ``.dcm``: DICOM Segmentation, see ``segmentation.write_segmentation``. It alone holds the patient's name and
       identifiers, from ``source``.
 
     Args:
