@@ -7,9 +7,10 @@ identifier from a header: ``path`` is for the caller, who decides what may be pr
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
@@ -202,6 +203,15 @@ class TooManyFailuresError(ScoringError):
     def __init__(self, message: str, *, facts: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.facts = dict(facts or {})
+
+
+@contextlib.contextmanager
+def explain_os_error(what: str, *, error: type[LeptonError], advice: str, path: str | Path) -> Iterator[None]:
+    """Raise an OSError inside as an ``error``: what could not be done, the system's reason, and what to do."""
+    try:
+        yield
+    except OSError as cause:
+        raise error(f"Cannot {what}: {cause.strerror or type(cause).__name__}. {advice}", path=path) from None
 
 
 def nearest(name: str, valid: Sequence[str]) -> str:

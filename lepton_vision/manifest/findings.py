@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, get_args
 
 import pandas as pd
 
-from lepton_vision.errors import LeakageError, ManifestError, nearest
+from lepton_vision.errors import LeakageError, ManifestError, explain_os_error, nearest
 from lepton_vision.files import atomic_file, check_place
 from lepton_vision.manifest.storage import table_csv
 from lepton_vision.types import SPLITS, Displayed, Table
@@ -222,19 +222,14 @@ class Audit(Displayed):
         """
         path, table = Path(path), self.to_frame()
         check_output(path)
-        try:
+        advice = "Nothing was written. Free space or choose another place."
+        with explain_os_error("write the findings", error=ManifestError, advice=advice, path=path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(path, private=True) as file:  # paths may hold names of patients
                 if path.suffix.lower() == ".parquet":
                     table.to_parquet(file, index=False)
                 else:
                     file.write(table_csv(table))
-        except OSError as error:
-            raise ManifestError(
-                f"Cannot write the findings: {error.strerror or type(error).__name__}. Nothing was written. "
-                "Free space or choose another place.",
-                path=path,
-            ) from None
         return path
 
     def _tables(self) -> tuple[Table, ...]:

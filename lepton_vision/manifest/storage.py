@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lepton_vision.errors import ManifestError
+from lepton_vision.errors import ManifestError, explain_os_error
 from lepton_vision.files import atomic_file, check_place, csv_bytes, guarded, sidecar, unguarded
 from lepton_vision.manifest.schema import COLUMNS, IDENTITY_COLUMNS, STRING
 
@@ -128,16 +128,11 @@ def _write_whole(path: Path, fill: Callable[[BinaryIO], object]) -> None:
 
     Trouble of the disk becomes one clear error.
     """
-    try:
+    advice = "Nothing was written. Free space or choose another place."
+    with explain_os_error("write the manifest", error=ManifestError, advice=advice, path=path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path, private=True) as file:
             fill(file)
-    except OSError as error:
-        raise ManifestError(
-            f"Cannot write the manifest: {error.strerror or type(error).__name__}. Nothing was written. "
-            "Free space or choose another place.",
-            path=path,
-        ) from None
 
 
 def _suffix(path: Path) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from lepton_vision.errors import BundleError
+from lepton_vision.errors import BundleError, explain_os_error
 from lepton_vision.files import sync_folder, write_atomic
 
 WEIGHTS, FACTS = "weights.safetensors", "bundle.json"
@@ -46,18 +46,17 @@ def write_bundle_files(folder: Path, facts: Mapping[str, Any], state: Mapping[st
         raise BundleError("Something that is no bundle stands there already. Name another folder.", path=folder)
     folder = folder.absolute()
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    advice = "Free space, or name a folder that can be written."
     try:
-        temporary.mkdir(parents=True)
-        weights = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
-        write_atomic(temporary / WEIGHTS, weights)
-        described = {"format": _FORMAT, "version": _VERSION, **facts, "weights_sha256": _sha256(weights)}
-        described["checksum"] = _checksum(described)
-        write_atomic(temporary / FACTS, json.dumps(described, indent=1, allow_nan=False) + "\n")
-        _take_name(temporary, folder)
-    except OSError as error:
-        raise BundleError(
-            f"Cannot write the bundle: {error.strerror}. Free space, or name a folder that can be written.", path=folder
-        ) from None
+        with explain_os_error("write the bundle", error=BundleError, advice=advice, path=folder):
+            temporary.mkdir(parents=True)
+            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+            weights = safetensors.torch.save(tensors)
+            write_atomic(temporary / WEIGHTS, weights)
+            described = {"format": _FORMAT, "version": _VERSION, **facts, "weights_sha256": _sha256(weights)}
+            described["checksum"] = _checksum(described)
+            write_atomic(temporary / FACTS, json.dumps(described, indent=1, allow_nan=False) + "\n")
+            _take_name(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder

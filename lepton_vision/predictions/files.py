@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lepton_vision.errors import EvaluationError
+from lepton_vision.errors import EvaluationError, explain_os_error
 from lepton_vision.files import atomic_file, csv_bytes, guarded, sidecar, unguarded, write_atomic
 from lepton_vision.predictions.cells import TextArray, as_text
 from lepton_vision.predictions.column_names import Columns, columns_present, held_names, names_of, renamed
@@ -42,7 +42,8 @@ def save_table(
     path = Path(path)
     is_parquet = check_suffix(path) == ".parquet"
     content = _parquet_bytes(columns, facts=facts, addresses=addresses) if is_parquet else _csv_bytes(columns)
-    try:
+    advice = "Nothing was left behind; choose another folder."
+    with explain_os_error("write the predictions", error=EvaluationError, advice=advice, path=path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:
             file.write(content)
@@ -50,11 +51,6 @@ def save_table(
                 file.flush()
                 os.fsync(file.fileno())  # what is left to do is two renames: both files are written, or neither
                 write_atomic(sidecar(path), json.dumps(facts, indent=1))
-    except OSError as error:
-        raise EvaluationError(
-            f"Cannot write the predictions: {error.strerror}. Nothing was left behind; choose another folder.",
-            path=path,
-        ) from None
     return path
 
 

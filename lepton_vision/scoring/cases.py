@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from lepton_vision.errors import ScoringError
+from lepton_vision.errors import ScoringError, explain_os_error
 from lepton_vision.files import atomic_file
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.predictions.aggregation import CASE_KEY, Aggregation, IntArray, Method, Unit, join_probabilities
@@ -87,18 +87,12 @@ def write_cases(folder: Path, shards: Sequence[Path], *, schema: pa.Schema, bund
     """
     if not bundle.targets or not shards:
         return {}
-    counts = {}
+    counts, advice = {}, "Rows of images are safe; free space and resume."
     for unit in UNITS:
         rule = case_rule(bundle, unit)
         if rule is not None:
-            try:
+            with explain_os_error(f"write the rows of each {unit}", error=ScoringError, advice=advice, path=folder):
                 counts[unit] = _write(folder / _FOLDER, _Shards(shards, schema), bundle, unit=unit, rule=rule)
-            except OSError as error:
-                raise ScoringError(
-                    f"Cannot write the rows of each {unit}: {error.strerror}. Rows of images are safe; free space and "
-                    "resume.",
-                    path=folder,
-                ) from None
     return {unit: count for unit, count in counts.items() if count}
 
 

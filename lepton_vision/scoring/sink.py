@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lepton_vision.errors import ScoringError
+from lepton_vision.errors import ScoringError, explain_os_error
 from lepton_vision.files import HeldFolder, csv_bytes, guarded, unguarded, write_atomic
 from lepton_vision.predictions.table_facts import ID_KEY as ID_KEY
 from lepton_vision.predictions.table_facts import JOB_FILE as JOB_FILE
@@ -32,6 +32,7 @@ from lepton_vision.types.id_key import ENVIRONMENT_KEY, SAME_KEY
 ShardFormat = Literal["parquet", "csv"]
 UInt64Array = npt.NDArray[np.uint64]
 SHARD_ROWS, SHARD_SECONDS = 2048, 60.0  # whatever comes first: what a killed run has to do again
+ROWS_ARE_SAFE = "Rows written so far are safe; free space and resume."
 _VERSION = 2
 _HOLDS = {
     "output folder": ("rows", ", or start over with resume off"),
@@ -355,13 +356,8 @@ class ShardSink:
             return
         table = pa.Table.from_pylist(self._rows, schema=self.schema)
         target = self.folder / f"part-{self._next:06d}.{self._format}"
-        try:
+        with explain_os_error("write a shard", error=ScoringError, advice=ROWS_ARE_SAFE, path=target):
             write_atomic(target, self._encode(table))
-        except OSError as error:
-            raise ScoringError(
-                f"Cannot write a shard: {error.strerror}. Rows written so far are safe; free space and resume.",
-                path=target,
-            ) from None
         self._count(self._rows)  # not into ``known_inputs``: nobody asks for an input twice in one run
         self._rows, self._failed_rows, self._next = [], 0, self._next + 1
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lepton_vision.errors import ScoringError
+from lepton_vision.errors import ScoringError, explain_os_error
 from lepton_vision.files import sync_folder, write_atomic
 from lepton_vision.scoring.dicom.folder import report_files
 from lepton_vision.scoring.inputs.inputs import Inputs
@@ -56,18 +56,13 @@ def supersede(sink: ShardSink, job: ScoreJob) -> int:
     ids = outdated(job.inputs, sink.known_inputs, retry_failed=job.settings.retry_failed)
     if not ids.size:
         return 0
-    count = 0
-    try:
+    count, what = 0, "set rows aside that are to be scored again"
+    advice = "No row is lost; free space and run again."
+    with explain_os_error(what, error=ScoringError, advice=advice, path=sink.folder):
         for shard in sink.shards():
             for row in _move(shard, ids):
                 count += 1
                 _remove_files(row, job)
-    except OSError as error:
-        raise ScoringError(
-            f"Cannot set rows aside that are to be scored again: {error.strerror}. No row is lost; free space and run "
-            "again.",
-            path=sink.folder,
-        ) from None
     sink.read_shards()
     return count
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lepton_vision.errors import BundleError, ConfigError
+from lepton_vision.errors import BundleError, ConfigError, explain_os_error
 from lepton_vision.files import check_place, sync_folder, write_atomic
 from lepton_vision.inference.engine import Engine
 from lepton_vision.inference.runtimes.choice import TOLERANCE, calibration_pixels
@@ -68,7 +68,7 @@ def export_bundle(bundle: Bundle, path: str | Path, *, to: Runtime, int8: Int8 |
         from lepton_vision.inference.runtimes.int8 import quantize
 
         model = quantize(model, int8.samples)
-    try:
+    with explain_os_error("write the export", error=BundleError, advice="Name another folder.", path=path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
             draft = Path(folder) / path.name
@@ -78,8 +78,6 @@ def export_bundle(bundle: Bundle, path: str | Path, *, to: Runtime, int8: Int8 |
             difference = check_export(bundle, draft)
             for file in sorted(Path(folder).iterdir()):  # .bin before .xml: what names the other comes last
                 shutil.move(file, path.with_name(file.name))
-    except OSError as error:
-        raise BundleError(f"Cannot write the export: {error.strerror}. Name another folder.", path=path) from None
     sync_folder(path.parent)
     return difference
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lepton_vision.errors import ScoringError
+from lepton_vision.errors import ScoringError, explain_os_error
 from lepton_vision.files import file_name, write_atomic
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.identity import key_check
@@ -18,7 +18,7 @@ from lepton_vision.scoring.dicom.report import ReportInfo, Statement, check_repo
 from lepton_vision.scoring.dicom.segmentation import Code
 from lepton_vision.scoring.inputs.inputs import Input
 from lepton_vision.scoring.rows import Row, reason_of
-from lepton_vision.scoring.sink import ID_KEY, hold_job_folder
+from lepton_vision.scoring.sink import ID_KEY, ROWS_ARE_SAFE, hold_job_folder
 from lepton_vision.transforms.preprocess import UInt16Pixels
 from lepton_vision.types import Image
 from lepton_vision.types.target import output_stems
@@ -139,15 +139,10 @@ class ReportFolder:
     def _write(self, name: str, data: bytes) -> bool:
         """Write a file; False where another of this name is there, of another image of the same id."""
         path = self._folder / name
-        try:
+        with explain_os_error("write a report", error=ScoringError, advice=ROWS_ARE_SAFE, path=path):
             if path.exists():  # of a run that was killed before its rows were on disk
                 return path.read_bytes() == data
             write_atomic(path, data, private=True)
-        except OSError as error:
-            raise ScoringError(
-                f"Cannot write a report: {error.strerror}. Rows written so far are safe; free space and resume.",
-                path=path,
-            ) from None
         return True
 
     def _statements(self, row: Row) -> Iterator[Statement]:

@@ -6,7 +6,7 @@ import csv
 import os
 from pathlib import Path
 
-from lepton_vision.errors import ScoringError
+from lepton_vision.errors import ScoringError, explain_os_error
 from lepton_vision.files import guarded
 from lepton_vision.scoring.inputs.inputs import Inputs
 from lepton_vision.scoring.inputs.packed_series import PackedSeries
@@ -29,7 +29,7 @@ def write_path_map(inputs: Inputs, target: str | Path) -> None:
         ScoringError: the file cannot be written.
     """
     target = Path(target)
-    try:
+    with explain_os_error("write the path map", error=ScoringError, advice="Name another file.", path=target):
         handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "w", newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             target.chmod(0o600)
@@ -47,5 +47,3 @@ def write_path_map(inputs: Inputs, target: str | Path) -> None:
                         (one.path_id, location.path, location.member, frame, location.image_id, location.patient_id)
                     ]
                 writer.writerows([guarded("" if cell is None else str(cell)) for cell in row] for row in rows)
-    except OSError as error:
-        raise ScoringError(f"Cannot write the path map: {error.strerror}. Name another file.", path=target) from None
