@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -133,15 +133,8 @@ def fold_split(
     split = np.full(len(usable), None, dtype=object)
     split[given == fold] = "test"
     is_rest = np.asarray([value is not None and value != fold for value in given], dtype=bool)
-    shares = (1 - settings.val, settings.val)
-    split[is_rest] = _assign(
-        usable.select(is_rest),
-        ("train", "val"),
-        shares=shares,
-        settings=settings,
-        targets=targets,
-        purpose=f"fold {fold}",
-    )
+    how: dict[str, Any] = {"settings": settings, "targets": targets, "purpose": f"fold {fold}"}
+    split[is_rest] = _assign(usable.select(is_rest), {"train": 1 - settings.val, "val": settings.val}, **how)
     result = _with_column(manifest, "split", values=split)
     check_classes(result, targets, splits=("train", "val"))  # held-out parts are judged together
     return result
@@ -254,15 +247,8 @@ def _keep_given(usable: Manifest, settings: SplitConfig, *, targets: Sequence[Ta
         raise ManifestError("The given splits have no train part. Give one, or clear the column 'split'.", key="split")
     if "val" not in split and "test" in split and settings.val > 0:
         is_train = split == "train"
-        shares = (1 - settings.val, settings.val)
-        split[is_train] = _assign(
-            usable.select(is_train),
-            ("train", "val"),
-            shares=shares,
-            settings=settings,
-            targets=targets,
-            purpose="val of train",
-        )
+        how: dict[str, Any] = {"settings": settings, "targets": targets, "purpose": "val of train"}
+        split[is_train] = _assign(usable.select(is_train), {"train": 1 - settings.val, "val": settings.val}, **how)
     return split
 
 
@@ -277,8 +263,8 @@ def _is_labelled(usable: Manifest, targets: Sequence[Target]) -> npt.NDArray[np.
 
 
 def _draw(usable: Manifest, settings: SplitConfig, *, targets: Sequence[Target]) -> npt.NDArray[np.object_]:
-    shares = (1 - settings.val - settings.test, settings.val, settings.test)
-    return _assign(usable, SPLITS, shares=shares, settings=settings, targets=targets, purpose="split")
+    shares = {"train": 1 - settings.val - settings.test, "val": settings.val, "test": settings.test}
+    return _assign(usable, shares, settings=settings, targets=targets, purpose="split")
 
 
 def _with_folds(manifest: Manifest, settings: SplitConfig, *, targets: Sequence[Target]) -> Manifest:
@@ -286,30 +272,22 @@ def _with_folds(manifest: Manifest, settings: SplitConfig, *, targets: Sequence[
     usable = manifest.ok
     is_open = np.asarray(objects(usable.frame["split"]) != "test", dtype=bool)
     folds = np.full(len(usable), None, dtype=object)
-    shares = [1 / settings.folds] * settings.folds
-    folds[is_open] = _assign(
-        usable.select(is_open),
-        range(settings.folds),
-        shares=shares,
-        settings=settings,
-        targets=targets,
-        purpose="folds",
-    )
+    shares = dict.fromkeys(range(settings.folds), 1 / settings.folds)
+    folds[is_open] = _assign(usable.select(is_open), shares, settings=settings, targets=targets, purpose="folds")
     return _with_column(manifest, "fold", values=folds)
 
 
 def _assign(
     usable: Manifest,
-    names: Sequence[Any],
+    shares: Mapping[Any, float],
     *,
-    shares: Sequence[float],
     settings: SplitConfig,
     targets: Sequence[Target],
     purpose: str,
 ) -> npt.NDArray[np.object_]:
-    """One of ``names`` for every row, whole groups at a time."""
+    """The name of a part for every row, whole groups at a time; ``shares`` are by name."""
     groups = _group(usable)
-    parts = sum(share > 0 for share in shares)
+    parts = sum(share > 0 for share in shares.values())
     if len(groups.tokens) < parts:
         raise ManifestError(
             f"Expected at least {parts} patients for {parts} parts. Received: {len(groups.tokens)} "
@@ -323,8 +301,8 @@ def _assign(
         for token in groups.tokens
     ]
     order = np.asarray(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
-    dealt = allocate(traits, is_class=is_class, shares=shares, order=order)
-    drawn: npt.NDArray[np.object_] = np.asarray(names, dtype=object)[dealt][groups.codes]
+    dealt = allocate(traits, is_class=is_class, shares=list(shares.values()), order=order)
+    drawn: npt.NDArray[np.object_] = np.asarray(list(shares), dtype=object)[dealt][groups.codes]
     return drawn
 
 

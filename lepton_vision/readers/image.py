@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from lepton_vision.config.sections import GapChoice, TiltChoice
 from lepton_vision.errors import ReadError
@@ -62,13 +63,7 @@ def read_image(
     Example:
         >>> image = read_image("slice.dcm", frame=0)  # doctest: +SKIP
     """
-    path = Path(path)
-    if frame is None and is_folder(path):
-        return series.read_series(path, series=member, gaps=gaps, tilt=tilt, limits=limits)
-    with open_content(path, what=_READ, limits=limits) as content:
-        if content.kind == "dicom":
-            return dicom.read_dicom(content.stream, head=content.head, frame=frame, limits=content.limits)
-        return _read_other(content, path=path, frame=frame, member=member)
+    return _read(path, dicom.read_dicom, frame=frame, member=member, limits=limits, gaps=gaps, tilt=tilt)
 
 
 def read_pixels(
@@ -91,21 +86,11 @@ def read_pixels(
     Example:
         >>> pixels = read_pixels("slice.dcm").pixels  # doctest: +SKIP
     """
-    path = Path(path)
-    if frame is None and member is None and is_folder(path):
-        return series.read_series(path, limits=limits)
-    with open_content(path, what=_READ, limits=limits) as content:
-        if content.kind == "dicom":
-            return dicom.read_dicom_pixels(content.stream, head=content.head, frame=frame, limits=content.limits)
-        return _read_other(content, path=path, frame=frame, member=member, is_named=False)
+    return _read(path, dicom.read_dicom_pixels, frame=frame, member=member, limits=limits, is_named=False)
 
 
 def read_named(
-    path: str | Path,
-    *,
-    frame: int | None = None,
-    member: str | None = None,
-    limits: Limits = DEFAULT_LIMITS,
+    path: str | Path, *, frame: int | None = None, member: str | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> Image:
     """Read what ``read_image`` reads, for those who want pixels and ids (scoring without masks).
 
@@ -121,13 +106,26 @@ def read_named(
     Raises:
         ReadError: as ``read_image``.
     """
+    return _read(path, dicom.read_named_dicom, frame=frame, member=member, limits=limits)
+
+
+def _read(
+    path: str | Path,
+    read_dicom: Callable[..., Image],
+    *,
+    frame: int | None,
+    member: str | None,
+    limits: Limits,
+    is_named: bool = True,
+    **repairs: Any,
+) -> Image:
     path = Path(path)
     if frame is None and is_folder(path):
-        return series.read_series(path, series=member, limits=limits)
+        return series.read_series(path, series=member, limits=limits, **repairs)
     with open_content(path, what=_READ, limits=limits) as content:
         if content.kind == "dicom":
-            return dicom.read_named_dicom(content.stream, head=content.head, frame=frame, limits=content.limits)
-        return _read_other(content, path=path, frame=frame, member=member)
+            return read_dicom(content.stream, head=content.head, frame=frame, limits=content.limits)
+        return _read_other(content, path=path, frame=frame, member=member, is_named=is_named)
 
 
 def require_image(image: Image, *, include: Collection[str]) -> Image:
