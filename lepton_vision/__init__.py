@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from lepton_vision.scoring import score as score
     from lepton_vision.transforms import make_loader as make_loader
     from lepton_vision.types import Image as Image
+    from lepton_vision.types import OwnFigure as OwnFigure
     from lepton_vision.types import Target as Target
     from lepton_vision.types import Window as Window
 

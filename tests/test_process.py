@@ -38,6 +38,7 @@ CONFIG = lv.Config().override(
     "train.batch_size=16",
     "evaluation.replicates=100",
 )
+OWN = {"mean_score": lambda y_true, y_prob, sample_weight: float(np.average(y_prob, weights=sample_weight))}
 
 
 def state() -> dict[str, Any]:
@@ -150,8 +151,8 @@ def calls(world: World, out: Path) -> dict[str, Callable[[], object]]:
         "build_model": lambda: lv.build_model(world.bundle.config),
         "choose_operating_point": lambda: lv.choose_operating_point(replace(test, split="val")),
         "compare": lambda: lv.compare(test, test, operating_point=point, config=CONFIG.evaluation),
-        "evaluate": lambda: lv.evaluate(test, operating_point=point, config=CONFIG.evaluation),
-        "fit": lambda: lv.fit(CONFIG, world.manifest, run_dir=out / "run", device="cpu"),
+        "evaluate": lambda: lv.evaluate(test, operating_point=point, config=CONFIG.evaluation, figures=OWN),
+        "fit": lambda: lv.fit(CONFIG, world.manifest, run_dir=out / "run", device="cpu", figures=OWN),
         "make_loader": lambda: list(lv.make_loader(world.manifest.subset("train"), world.bundle.config, training=True)),
         "predict": lambda: lv.predict(world.bundle, world.dicom, device="cpu"),
         "read_image": lambda: [lv.read_image(path) for path in world.dicom.iterdir()],

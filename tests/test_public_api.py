@@ -20,6 +20,7 @@ NAMES = [
     "LeptonError",
     "Manifest",
     "OperatingPoint",
+    "OwnFigure",
     "Predictions",
     "Target",
     "Window",

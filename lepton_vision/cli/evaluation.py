@@ -84,12 +84,12 @@ def evaluate(
 
 def _for_people(facts: dict[str, Any]) -> dict[str, Any]:
     """Each figure once, under its target where there are several, and the headline figures of subgroups."""
-    from lepton_vision.reporting.wording import HEADLINES
+    from lepton_vision.evaluation.classes.figure_table import SPECS
 
     named = facts.get("targets", {})
     twice = {"targets"} if len(named) == 1 else set(next(iter(named.values()), {}))
     told = {key: value for key, value in facts.items() if key not in twice}
-    headlines = {key for keys in HEADLINES.values() for key in keys}
+    headlines = {key for key, spec in SPECS.items() if spec.headline}
     for column in told.get("subgroups", ()):
         for group in column["subgroups"]:
             group["figures"] = {

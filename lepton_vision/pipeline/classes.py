@@ -17,6 +17,7 @@ from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.errors import ConfigError, EvaluationError, LabelError, ManifestError, nearest
 from lepton_vision.evaluation import Evaluation, evaluate
 from lepton_vision.evaluation.classes.external import Site
+from lepton_vision.evaluation.classes.own_figures import Brought
 from lepton_vision.inference import predict
 from lepton_vision.manifest import Manifest
 from lepton_vision.manifest.labels import require_labels
@@ -45,6 +46,7 @@ class EvaluationOptions:
         settings: in place of the bundle's evaluation section; a unit other than the image has an operating point of its
             own, chosen on validation (``case_points.case_point``).
         about: what a human answered about the study (``reporting.about.read_about``).
+        figures: own figures by name, as for ``evaluate``.
     """
 
     by: tuple[str, ...] = ()
@@ -54,6 +56,7 @@ class EvaluationOptions:
     command: str = "evaluate"
     settings: EvaluationConfig | None = None
     about: Mapping[str, str] = field(default_factory=dict)
+    figures: Brought | None = None
 
 
 def validation_rows(config: Config, manifest: Manifest) -> Manifest | None:
@@ -176,6 +179,7 @@ def evaluate_classes(
         set_rules=bundle.set_rules,
         columns=_aligned(columns, part, predictions),
         site=site,
+        figures=options.figures,
     )
     facts = looks.enter_context(
         _recording_look(evaluation, predictions, options=options, manifest=manifest, out=Path(out))

@@ -11,6 +11,7 @@ from typing import Any
 
 from lepton_vision.config import Config
 from lepton_vision.errors import TrainingError
+from lepton_vision.evaluation.classes.own_figures import Brought, check_figures
 from lepton_vision.files import write_atomic
 from lepton_vision.manifest import Audit, Manifest, audit_manifest
 from lepton_vision.manifest.audit import drop_leaks, warn_of
@@ -28,7 +29,7 @@ from lepton_vision.pipeline.case_points import stated_point as stated_point
 from lepton_vision.pipeline.choices import choose_on_validation, pooled_features
 from lepton_vision.pipeline.classes import subgroup_columns, validation_rows
 from lepton_vision.pipeline.prepare import cache_folder, with_kinds, with_repairs, with_targets
-from lepton_vision.pipeline.validation import make_validator
+from lepton_vision.pipeline.validation import make_validator, watched_figures
 from lepton_vision.training import fit_model
 from lepton_vision.training.checkpoint import check_run
 from lepton_vision.training.distributed import is_main_process
@@ -37,6 +38,7 @@ from lepton_vision.training.own_parts import Loss, MakeOptimizer, OnEpoch, OwnPa
 from lepton_vision.training.runlog import hold_run
 from lepton_vision.transforms import make_loader
 from lepton_vision.types import Progress
+from lepton_vision.types.figure import Better
 
 
 @explain_machine_errors(TrainingError, further=" Go on with resume (--resume).")
@@ -55,6 +57,7 @@ def fit(
     optimizer: MakeOptimizer | None = None,
     schedule: Schedule | None = None,
     on_epoch: OnEpoch | None = None,
+    figures: Brought | None = None,
 ) -> Bundle:
     """Train on the train split, choose everything on the val split, and keep the result in ``run_dir/bundle``.
 
@@ -81,6 +84,9 @@ def fit(
         optimizer: ``f(network) -> torch.optim.Optimizer`` in place of AdamW.
         schedule: ``f(step, steps) -> float`` in place of warm-up and cosine: the share of the peak rate.
         on_epoch: ``f(epoch, figures) -> bool | None``, called after each epoch; True ends the training.
+        figures: own figures by name, ``{"f2": f}`` with ``f(y_true, y_prob, sample_weight) -> float`` or an
+            ``OwnFigure``, as for ``evaluate``: validation gives each as ``val_<name>``, the mean over its targets, and
+            ``train.monitor: val_f2`` may choose the epoch by it. ``on_epoch`` and ``metrics.jsonl`` tell it.
 
     Returns:
         The bundle, also on disk.
@@ -94,7 +100,8 @@ def fit(
         OutputError: the run folder cannot be written, or another process writes to it.
         TrainingError: the loss is not finite, no checkpoint is whole, ``train.monitor`` is never defined, or a function
             that was given returns what it must not. What it raises itself comes through as it is.
-        EvaluationError: calibration or operating point cannot be had on validation; the bundle is kept without them.
+        EvaluationError: calibration or operating point cannot be had on validation; the bundle is kept without them. Or
+            an own figure has the name of one of ours, fails, or gives no number.
 
     Example:
         >>> bundle = fit(Config(), manifest, run_dir="runs/ct-01")  # doctest: +SKIP
@@ -112,8 +119,9 @@ def fit(
 
     run_dir, config = Path(run_dir), with_repairs(with_kinds(with_targets(config, manifest), manifest), manifest)
     check_cached(config.train)
-    own = OwnParts(loss, optimizer, schedule, on_epoch)
+    own = OwnParts(loss, optimizer, schedule, on_epoch, check_figures(figures, config.targets))
     own.check(config)
+    watched = watched_figures(config, own.figures)
     if tune_process:
         keep_freed_memory()
     check_masks(manifest, config.segmentation)
@@ -121,7 +129,7 @@ def fit(
     subgroup_columns(manifest, config.evaluation.subgroups)  # better refused now than after the training
     train = require_labels(manifest.subset("train"), config.targets, split="train")
     parts = _Parts(manifest, audit, train, validation_rows(config, manifest))
-    how: dict[str, Any] = {"resume": resume, "device": device, "stated": stated, "own": own}
+    how: dict[str, Any] = {"resume": resume, "device": device, "stated": stated, "own": own, "watched": watched}
     choose_precision(config.train.precision, choose_device(device))
     main = is_main_process()
     with hold_run(run_dir), show_progress(main and progress is True) as shown:
@@ -156,9 +164,11 @@ def _fit_held(
     stated: float | None,
     progress: Progress | None,
     own: OwnParts,
+    watched: Mapping[str, Better],
 ) -> Bundle:
     """``fit`` in a run folder that nobody else writes to; what is there stays as it is until nothing can refuse."""
-    was_finished = check_run(run_dir, config, data=parts.manifest.fingerprint, resume=resume, own=own.shaping)
+    shaping = own.shaping(config.train)
+    was_finished = check_run(run_dir, config, data=parts.manifest.fingerprint, resume=resume, own=shaping)
     network, main = build_model(config), is_main_process()
     lacking = warn_of_classes(parts.train, parts.val, config.targets) if main else ()
     shared: dict[str, Any] = {"targets": config.targets, "cache_dir": cache_dir}
@@ -172,7 +182,8 @@ def _fit_held(
         network,
         train_loader,
         config,
-        validate=make_validator(config, val_loader, fixed=fixed, device=chosen, precision=precision),
+        validate=make_validator(config, val_loader, fixed=fixed, device=chosen, precision=precision, own=own.figures),
+        watched=watched,
         progress=None if progress is None else lambda row: progress("train", row["step"], row["steps"], _note(row)),
         data_fingerprint=parts.manifest.fingerprint,
         started=lambda: parts.save(run_dir),
@@ -180,7 +191,7 @@ def _fit_held(
     )
     provenance = {**origin_of(parts.manifest), "kept_epoch": result.epoch, "validation": result.best}
     provenance |= {"not_validated": list(lacking)} if lacking else {}
-    provenance |= {"own_parts": list(own.shaping)} if own.shaping else {}
+    provenance |= {"own_parts": list(shaping)} if shaping else {}
     bundle = Bundle(config=config, targets=config.targets, state=result.state, provenance=provenance, run_dir=run_dir)
     try:
         pooled = partial(pooled_features, config, fixed, train_loader, val_loader, chosen)

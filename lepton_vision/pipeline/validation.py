@@ -6,11 +6,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lepton_vision.config import Config
+from lepton_vision.errors import EvaluationError
+from lepton_vision.evaluation.classes.figure_table import SPECS
+from lepton_vision.evaluation.classes.figures import COUNTED, WATCHED, validation_figures
+from lepton_vision.evaluation.classes.own_figures import OwnFigures
 from lepton_vision.evaluation.masks.evaluation import overlap_figures
+from lepton_vision.evaluation.masks.measures import MASK_SPECS
 from lepton_vision.inference.predictor import examine_network
 from lepton_vision.inference.whole_volumes import over_whole_volumes
 from lepton_vision.training.features import FixedStages, UpperPart
 from lepton_vision.types import Batch
+from lepton_vision.types.figure import Better
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +25,24 @@ if TYPE_CHECKING:
 
     from lepton_vision.models.assemble import AnyNetwork
     from lepton_vision.models.device import Precision
-from lepton_vision.evaluation.classes.figures import validation_figures
+
+
+def watched_figures(config: Config, own: OwnFigures) -> dict[str, Better]:
+    """Names of what validation gives, by which an epoch may be chosen, and which way of each is better.
+
+    Raises:
+        EvaluationError: an own figure would have the name of one of ours.
+    """
+    names = () if config.segmentation is None else ("", *(f"_{name}" for name in config.segmentation.names))
+    ours = {key: SPECS[name].better for key, name in (WATCHED if config.targets else {}).items()}
+    ours |= {f"val_dice{name}": MASK_SPECS["dice"].better for name in names}
+    taken = [name for name in own if f"val_{name}" in {*ours, *WATCHED, *COUNTED}]
+    if taken:
+        raise EvaluationError(
+            f"figures: val_{taken[0]} is a figure of validation already. Choose another name than {taken[0]!r}.",
+            key=taken[0],
+        )
+    return ours | {f"val_{name}": one.better for name, one in own.items()}
 
 
 def make_validator(
@@ -29,6 +52,7 @@ def make_validator(
     fixed: FixedStages,
     device: torch.device,
     precision: Precision,
+    own: OwnFigures,
 ) -> Callable[[AnyNetwork], dict[str, float]]:
     """Validation function for training; with cached features the fixed stages are not run again."""
 
@@ -39,7 +63,7 @@ def make_validator(
         seen = UpperPart(network, fixed.count) if is_cached else _over_whole_volumes(network, config, device=device)
         batches = fixed.loader(network, val_loader) if is_cached else val_loader
         found = examine_network(seen, batches, targets=config.targets, device=device, precision=precision)
-        figures = {} if found.predictions is None else validation_figures(found.predictions)
+        figures = {} if found.predictions is None else validation_figures(found.predictions, own)
         if found.overlap is not None and config.segmentation is not None:
             figures |= overlap_figures(found.overlap, config.segmentation.names)
         return figures

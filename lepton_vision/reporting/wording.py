@@ -3,97 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from lepton_vision.evaluation.classes.figure_table import SPECS
 from lepton_vision.types import EXCLUSIVE, TargetKind
+from lepton_vision.types.figure import FigureSpec, unknown_spec
 
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """A figure's name and its meaning.
-
-    Attributes:
-        name: as it stands in the page.
-        meaning: one plain sentence.
-        is_share: whether it lies in [0, 1] with 1 the best, and may be drawn on a scale.
-    """
-
-    name: str
-    meaning: str
-    is_share: bool = True
-
-
-TERMS: Mapping[str, Term] = {
-    "auroc": Term("AUROC", "How often a positive image gets a higher score than a negative one; 0.5 is chance."),
-    "average_precision": Term("Average precision", "Area under the precision–recall curve; chance is the prevalence."),
-    "sensitivity": Term("Sensitivity", "Share of the positive images that were called positive."),
-    "specificity": Term("Specificity", "Share of the negative images that were called negative."),
-    "ppv": Term("PPV", "Share of the calls “positive” that were correct; holds at this prevalence only."),
-    "npv": Term("NPV", "Share of the calls “negative” that were correct; holds at this prevalence only."),
-    "accuracy": Term("Accuracy", "Share of correct decisions; easy to reach where one class is rare."),
-    "accuracy_at_half": Term(
-        "Accuracy at 0.5",
-        "Share of right decisions if a probability of one half were the threshold, as often published.",
-    ),
-    "balanced_accuracy": Term("Balanced accuracy", "Mean over the classes of the share decided correctly."),
-    "f1": Term("F1", "Harmonic mean of sensitivity and PPV."),
-    "f1_macro": Term("F1 (mean)", "Harmonic mean of sensitivity and PPV, averaged over the classes."),
-    "partial_auroc": Term("Partial AUROC", "AUROC where false alarms are few, rescaled: 0.5 is chance, 1 is perfect."),
-    "mcc": Term("Matthews correlation", "Correlation of truth and decision; 0 is chance, 1 is perfect."),
-    "lr_positive": Term("LR+", "By how much a call “positive” raises the odds of being positive.", is_share=False),
-    "lr_negative": Term("LR−", "By how much a call “negative” lowers the odds of being positive.", is_share=False),
-    "ppv_at_prevalence": Term("PPV at the stated prevalence", "PPV where as many images are positive as was stated."),
-    "npv_at_prevalence": Term("NPV at the stated prevalence", "NPV where as many images are positive as was stated."),
-    "kappa_quadratic": Term(
-        "Quadratic weighted kappa", "Agreement of grades beyond chance; an error counts by the square of its steps."
-    ),
-    "class_error": Term("Mean error in steps", "How many grades the call is away from the truth.", is_share=False),
-    "brier": Term("Brier score", "Mean squared error of the probability; 0 is perfect.", is_share=False),
-    "log_loss": Term("Log loss", "Penalty for being sure and wrong, in nats; 0 is perfect.", is_share=False),
-    "ece": Term("Calibration error", "Mean gap between said and seen (ECE, equal mass); 0 is perfect.", is_share=False),
-    "debiased_ece": Term(
-        "Calibration error without chance",
-        "The gap that is left when what chance adds to it is taken off.",
-        is_share=False,
-    ),
-    "chance_ece": Term(
-        "Calibration error of chance",
-        "What perfect probabilities would give on so few or many images: more than 0, as shares of few images scatter.",
-        is_share=False,
-    ),
-    "prevalence": Term("Prevalence", "Share of positive images in this sample."),
+GROUPS: Mapping[str, str] = {
+    "ranking": "Ranking, no threshold needed",
+    "decisions": "Decisions at the operating point",
+    "probabilities": "Trust in the probabilities",
+    "sample": "Sample",
+    "own": "Own figures",
+    "further": "Further figures",
 }
-
-GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Ranking, no threshold needed", ("auroc", "average_precision", "partial_auroc")),
-    (
-        "Decisions at the operating point",
-        (
-            *("sensitivity", "specificity", "ppv", "npv", "ppv_at_prevalence", "npv_at_prevalence"),
-            *(
-                "lr_positive",
-                "lr_negative",
-                "accuracy",
-                "accuracy_at_half",
-                "balanced_accuracy",
-                "f1",
-                "f1_macro",
-                "mcc",
-            ),
-            *("kappa_quadratic", "class_error"),
-        ),
-    ),
-    ("Trust in the probabilities", ("brier", "log_loss", "ece", "debiased_ece", "chance_ece")),
-    ("Sample", ("prevalence",)),
-)
-
-HEADLINES: Mapping[TargetKind, tuple[str, ...]] = {
-    "binary": ("auroc", "average_precision", "sensitivity", "specificity"),
-    "multiclass": ("auroc", "accuracy", "balanced_accuracy", "f1_macro"),
-    "multilabel": ("auroc", "average_precision", "sensitivity", "specificity"),
-    "ordinal": ("kappa_quadratic", "class_error", "auroc", "accuracy"),
-}
-BY_CLASS = ("auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "prevalence")
+"""Headings of the groups of figures (``FigureSpec.group``), in order."""
 
 METHOD_NAMES: Mapping[str, str] = {
     "delong_logit_t": "DeLong, logit scale, t",
@@ -209,14 +133,19 @@ REASON_NAMES: Mapping[str, str] = {
 }
 
 
-def term(name: str, kind: TargetKind = "binary") -> Term:
-    """Return the wording of a figure; an unknown one keeps its own name and gets no scale."""
-    words = TERMS.get(name) or _averaged(name) or Term(name.replace("_", " "), "", is_share=False)
-    if kind in EXCLUSIVE and name in _MULTICLASS:
-        return replace(words, meaning=_MULTICLASS[name])
-    if kind == "multilabel" and name in TERMS:
-        return replace(words, meaning=f"Mean over the classes. {words.meaning}")
-    return words
+def term(name: str, kind: TargetKind = "binary", own: Mapping[str, FigureSpec] | None = None) -> FigureSpec:
+    """Describe a figure in the words for a kind of target; an unknown one keeps its own name and gets no scale.
+
+    ``own`` holds the figures that the caller of the evaluation brought.
+    """
+    spec = (own or {}).get(name) or SPECS.get(name)
+    if spec is None:
+        return _averaged(name) or unknown_spec(name)
+    if kind in EXCLUSIVE and spec.of_exclusive:
+        return replace(spec, meaning=spec.of_exclusive)
+    if kind == "multilabel" and name in SPECS:
+        return replace(spec, meaning=f"Mean over the classes. {spec.meaning}")
+    return spec
 
 
 _AVERAGES: Mapping[str, str] = {
@@ -226,20 +155,13 @@ _AVERAGES: Mapping[str, str] = {
 }
 
 
-def _averaged(name: str) -> Term | None:
-    """Wording of a figure over all classes, such as ``sensitivity_micro``."""
+def _averaged(name: str) -> FigureSpec | None:
+    """Description of a figure over all classes, such as ``sensitivity_micro``."""
     base, _, kind = name.rpartition("_")
-    if kind not in _AVERAGES or base not in TERMS:
+    if kind not in _AVERAGES or base not in SPECS:
         return None
-    return Term(f"{TERMS[base].name} ({kind})", f"{_AVERAGES[kind].capitalize()}.", TERMS[base].is_share)
-
-
-_MULTICLASS: Mapping[str, str] = {
-    "auroc": "Each class against the rest, mean over the classes; 0.5 is chance.",
-    "average_precision": "Each class against the rest, mean over the classes; chance is the mean prevalence.",
-    "balanced_accuracy": "Share of each class that was called by its name, mean over the classes.",
-    "brier": "Squared error of the probabilities, summed over the classes; 0 is perfect, 2 the worst.",
-}
+    title, meaning = f"{SPECS[base].title} ({kind})", f"{_AVERAGES[kind].capitalize()}."
+    return FigureSpec(name, title, meaning, scale=SPECS[base].scale)
 
 
 def split_name(split: str | None) -> str:

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -323,12 +323,17 @@ def _check_origin(content: Mapping[str, Any], origin: Origin) -> None:
             key="processes",
         )
     if tuple(content["own"]) != origin.own:
-        given = [", ".join(f"{name}=" for name in names) or "none" for names in (content["own"], origin.own)]
+        given = [_in_words(names) for names in (content["own"], origin.own)]
         raise ConfigError(
             f"Cannot resume with other parts of the caller: the run was started with {given[0]}, and is given "
             f"{given[1]}. Give it the same functions, or start in another run folder.",
             key="own",
         )
+
+
+def _in_words(own: Sequence[str]) -> str:
+    """Parts of the caller as arguments: ``figures (val_f2: higher is better)`` is ``figures= (…)``."""
+    return ", ".join("= ".join(name.partition(" ")[::2]).strip() for name in own) or "none"
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

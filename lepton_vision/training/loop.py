@@ -25,12 +25,13 @@ from lepton_vision.training.distributed import World, join_world, local_device
 from lepton_vision.training.features import FixedStages, UpperPart, check_cached
 from lepton_vision.training.interrupt import explain_full_memory, listen_for_interrupt
 from lepton_vision.training.losses import LossWeights, balanced_weights
-from lepton_vision.training.monitor import MONITORS, is_kept, monitored, undefined_monitor_error
+from lepton_vision.training.monitor import direction, is_kept, undefined_monitor_error
 from lepton_vision.training.optim import WeightAverage, check_frozen, frozen_stages, make_optimizer
 from lepton_vision.training.own_parts import OwnParts, make_own_optimizer, peak_rate, wants_stop
 from lepton_vision.training.run import FitResult, Run, UnreadStep
 from lepton_vision.training.runlog import RunFolder, hold_run
 from lepton_vision.training.step import Stepper, seed_step, take_step
+from lepton_vision.types.figure import Better
 from lepton_vision.types.held import Held
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def fit_model(
     config: Config,
     *,
     validate: Validate,
+    watched: Mapping[str, Better] | None = None,
     run_dir: str | Path,
     resume: bool = False,
     device: str = "auto",
@@ -78,6 +80,7 @@ def fit_model(
         config: ``train`` section and ``targets`` are used.
         validate: gets the network (the averaged one where averaging is on) in evaluation mode after each epoch and
             returns figures named like ``config.train.monitor``; any, or none, where the last epoch is kept.
+        watched: by name, which way is better of the figures that ``validate`` gives and that may be the monitor.
         run_dir: gets config.yaml, environment.json, metrics.jsonl, tensorboard/ and checkpoints/ (the last two), after
             all checks; held by this run alone.
         resume: go on from the checkpoint; where there is none, the run starts from its beginning.
@@ -103,6 +106,7 @@ def fit_model(
     own = OwnParts() if own is None else own
     check_cached(config.train)
     own.check(config)
+    better: Better = "neither" if config.train.keep == "last" else direction(config.train.monitor, watched or {})
     chosen = choose_device(device)
     with contextlib.ExitStack() as stack:
         stack.enter_context(explain_machine_errors(TrainingError, further=" Go on with resume (--resume)."))
@@ -113,13 +117,14 @@ def fit_model(
         check_frozen(model, config.train)
         check_batch_norms(model, config, samples=len(train_loader.sampler))  # type: ignore[arg-type]
         stack.enter_context(hold_run(run_dir))
-        folder, origin = CheckpointFolder(Path(run_dir)), Origin(config, data_fingerprint, world.size, own.shaping)
+        folder, shaping = CheckpointFolder(Path(run_dir)), own.shaping(config.train)
+        origin = Origin(config, data_fingerprint, world.size, shaping)
         classes = _class_weights(train_loader, config, config.targets or model.targets)
         stepper = make_stepper(model, config, world=world, class_weights=classes, own=own)
-        run = Run(config, stepper, train_loader, folder, origin, stop, progress, cache_dir, own)
+        run = Run(config, stepper, train_loader, folder, origin, stop, progress, cache_dir, own, better)
         was_resumed = _restore(run, resume=resume)
         logs = [] if log is None else [log]
-        _check_start(run, validate)
+        _check_start(run)
         if world.is_main and not run.position.is_finished:
             if started is not None:
                 started()
@@ -209,15 +214,12 @@ def _restore(run: Run, *, resume: bool) -> bool:
     return True
 
 
-def _check_start(run: Run, validate: Validate) -> None:
+def _check_start(run: Run) -> None:
     """Find out before the first epoch, not after it, what would stop the run."""
     if len(run.loader) == 0:
         raise TrainingError("Expected at least one training batch. Received: none. Check the train split.")
     run.stepper.world.check_same(len(run.loader), what="training batches")
     train = run.config.train
-    is_certain = train.keep == "last" or (train.monitor in MONITORS and run.stepper.targets)
-    if not is_certain and not run.position.history:
-        monitored(_validated(run, validate), train.monitor)
     if train.cache_features and not run.position.is_finished:
         stepper = run.stepper
         fixed = FixedStages(run.config, device=stepper.world.device, precision=stepper.precision, folder=run.cache_dir)
@@ -320,7 +322,7 @@ def _finish_epoch(run: Run, validate: Validate, *, logs: Iterable[Log]) -> None:
     position, stepper, train = run.position, run.stepper, run.config.train
     rate = run.rate(run.updates - 1)
     figures = _validated(run, validate)
-    if is_kept(position, figures, train=train, warns=stepper.world.is_main):
+    if is_kept(position, figures, train=train, better=run.better, warns=stepper.world.is_main):
         position.best = Best(position.epoch, figures, _copy_state(stepper.validated))
     row = {
         "epoch": position.epoch,

@@ -9,22 +9,21 @@ from collections.abc import Mapping
 from lepton_vision.config.sections import TrainConfig
 from lepton_vision.errors import ConfigError, TrainingError, nearest
 from lepton_vision.training.checkpoint import Position
-
-MONITORS = ("val_auroc", "val_average_precision", "val_loss")
-"""Figures that validation of targets always gives."""
+from lepton_vision.types.figure import Better
 
 _LOGGER = logging.getLogger(__name__)
-_LOWER_IS_BETTER = ("loss", "brier", "ece", "error")
 
 
-def is_kept(position: Position, figures: Mapping[str, float], *, train: TrainConfig, warns: bool) -> bool:
+def is_kept(
+    position: Position, figures: Mapping[str, float], *, train: TrainConfig, better: Better, warns: bool
+) -> bool:
     """Whether the weights of this epoch are the ones to keep so far; counts the epochs without a better figure.
 
     A figure that is undefined says neither that the epoch is better nor that it is not: it is not kept, nor counted.
     """
     if train.keep == "last":
         return True
-    value = monitored(figures, train.monitor)
+    value = figures.get(train.monitor, math.nan)
     if not math.isfinite(value):
         if warns:
             _LOGGER.warning(
@@ -34,23 +33,24 @@ def is_kept(position: Position, figures: Mapping[str, float], *, train: TrainCon
             )
         return False
     before = math.nan if position.best is None else position.best.figures[train.monitor]
-    is_better = _is_better(value, before, train.monitor)
+    is_better = not math.isfinite(before) or (value < before if better == "lower" else value > before)
     position.stale = 0 if is_better else position.stale + 1
     return is_better
 
 
-def monitored(figures: Mapping[str, float], monitor: str) -> float:
-    """Return the figure that decides.
+def direction(monitor: str, watched: Mapping[str, Better]) -> Better:
+    """Return which way of the figure that decides is better.
 
     Raises:
-        ConfigError: validation does not give it.
+        ConfigError: validation gives no such figure, or one of which no way is better.
     """
-    if monitor not in figures:
+    known = [name for name, better in watched.items() if better != "neither"]
+    if monitor not in known:
         raise ConfigError(
-            f"train.monitor: validation gives no figure {monitor!r}. {nearest(monitor, list(figures))}",
+            f"train.monitor: validation gives no figure {monitor!r}. {nearest(monitor, known)}",
             key="train.monitor",
         )
-    return figures[monitor]
+    return watched[monitor]
 
 
 def undefined_monitor_error(monitor: str) -> TrainingError:
@@ -61,10 +61,3 @@ def undefined_monitor_error(monitor: str) -> TrainingError:
         "needs labels alone) or train.keep=last, in a new run folder.",
         key="train.monitor",
     )
-
-
-def _is_better(value: float, before: float, monitor: str) -> bool:
-    """Whether a finite figure beats the best so far; one that is not finite is beaten by any."""
-    if not math.isfinite(before):
-        return True
-    return value < before if monitor.endswith(_LOWER_IS_BETTER) else value > before

@@ -1,6 +1,6 @@
-"""Parts of a training that the caller brings: a loss, an optimiser, a schedule, and a look at each epoch.
+"""Parts of a training that the caller brings: a loss, an optimiser, a schedule, a look at each epoch, and figures.
 
-These four are all: whatever else a training needs is in the configuration. None of them travels in a bundle.
+These five are all: whatever else a training needs is in the configuration. None of them travels in a bundle.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import contextlib
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from lepton_vision.errors import ConfigError, TrainingError
 from lepton_vision.training.optim import fixed_parameters
 from lepton_vision.types import Batch, ModelOutput
+from lepton_vision.types.figure import OwnFigure
 
 if TYPE_CHECKING:
     from lepton_vision.config import Config
@@ -50,17 +51,23 @@ class OwnParts:
             ``metrics.jsonl``: ``train_loss``, ``lr``, the figures of validation. True ends the training, as
             ``train.patience`` does: the best epoch so far is kept, and there is nothing left to resume. An epoch that
             was not written down before a kill comes again.
+        figures: by name, figures that validation gives as ``val_<name>`` beside ours, see ``OwnFigure``. Where one of
+            them is ``train.monitor``, ``better`` says which epoch is kept, and it shapes the weights.
     """
 
     loss: Loss | None = None
     optimizer: MakeOptimizer | None = None
     schedule: Schedule | None = None
     on_epoch: OnEpoch | None = None
+    figures: Mapping[str, OwnFigure] = field(default_factory=dict)
 
-    @property
-    def shaping(self) -> tuple[str, ...]:
+    def shaping(self, train: TrainConfig) -> tuple[str, ...]:
         """Names of the parts that shape the weights, which a resumed run must be given again."""
-        return tuple(name for name in ("loss", "optimizer", "schedule") if getattr(self, name) is not None)
+        parts = [name for name in ("loss", "optimizer", "schedule") if getattr(self, name) is not None]
+        decides = self.figures.get(train.monitor.removeprefix("val_")) if train.keep == "best" else None
+        if decides is not None:
+            parts.append(f"figures ({train.monitor}: {decides.better} is better)")
+        return tuple(parts)
 
     def check(self, config: Config) -> None:
         """Refuse settings of our losses beside an own one, since they would not count.

@@ -17,6 +17,7 @@ from lepton_vision.training.optim import rate_at
 from lepton_vision.training.own_parts import OwnParts, own_share
 from lepton_vision.training.step import Stepper
 from lepton_vision.types import Displayed, Table
+from lepton_vision.types.figure import Better
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Run:
     progress: Callable[[dict[str, Any]], None] | None
     cache_dir: Path | None = None
     own: OwnParts = field(default_factory=OwnParts)
+    better: Better = "higher"
     position: Position = field(default_factory=Position)
     clock: float = field(default_factory=time.monotonic)
     written: float = field(default_factory=time.monotonic)

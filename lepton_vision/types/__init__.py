@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from lepton_vision.types.batch import Batch as Batch
     from lepton_vision.types.batch import ModelOutput as ModelOutput
     from lepton_vision.types.figure import Figure as Figure
+    from lepton_vision.types.figure import FigureSpec as FigureSpec
     from lepton_vision.types.figure import Interval as Interval
+    from lepton_vision.types.figure import OwnFigure as OwnFigure
     from lepton_vision.types.figure import decimals as decimals
     from lepton_vision.types.geometry import GRID_TOLERANCE as GRID_TOLERANCE
     from lepton_vision.types.geometry import FloatArray as FloatArray

@@ -1,11 +1,105 @@
-"""Figure: a value with its confidence interval."""
+"""Figures: a value with its confidence interval, and the description of what is computed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+
+from lepton_vision.types.target import TargetKind
+
+Better = Literal["higher", "lower", "neither"]
+Scale = Literal["share", "number"]
+KINDS: tuple[TargetKind, ...] = get_args(TargetKind)
+FigureFunction = Callable[..., float]
+"""``f(y_true, y_prob, sample_weight) -> float``, see ``OwnFigure``."""
+
+
+@dataclass(frozen=True, slots=True)
+class FigureSpec:
+    """Description of a figure, for whatever computes, shows, compares or watches it.
+
+    Attributes:
+        name: key in results.
+        title: name in pages.
+        meaning: one plain sentence, or "".
+        better: which way is better; "neither" of what only describes the sample.
+        scale: "share" lies in [0, 1] with 1 the best, and may be drawn on a scale; "number" is anything else.
+        kinds: of the targets that have it as a whole, not of single classes alone.
+        group: part of a page, and question that it answers: "ranking", "decisions" (undefined without an operating
+            point), "probabilities", "sample", "own" …
+        of_exclusive: its meaning where exactly one class is true, if that is another.
+        headline: kinds of targets whose summary opens with it.
+        endpoint: kinds of targets for which a comparison of two models adjusts its P value.
+        tested: kinds of targets of which subgroups are compared by it.
+        is_averaged: of several classes there are ``_micro`` and ``_weighted`` beside the plain mean.
+        is_by_class: tables with a row for each class have a column of it.
+    """
+
+    name: str
+    title: str
+    meaning: str = ""
+    better: Better = "higher"
+    scale: Scale = "share"
+    kinds: tuple[TargetKind, ...] = KINDS
+    group: str = "further"
+    of_exclusive: str = ""
+    headline: tuple[TargetKind, ...] = ()
+    endpoint: tuple[TargetKind, ...] = ()
+    tested: tuple[TargetKind, ...] = ()
+    is_averaged: bool = False
+    is_by_class: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OwnFigure:
+    """A figure that the caller brings to ``evaluate``, ``compare`` or ``fit``; a plain function stands for one.
+
+    The function is called as ``f(y_true, y_prob, sample_weight)``, or with ``sample_weight=`` where it takes that by
+    keyword alone, as scikit-learn's do. It gets the labelled samples of one target, in arrays that it cannot change:
+
+    - binary: ``y_true`` (N,) int64 of 0 and 1, ``y_prob`` (N,) float64, probability of the positive class;
+    - multiclass and ordinal: ``y_true`` (N,) int64 class index, ``y_prob`` (N, K) float64, rows that sum to one;
+    - multilabel: ``y_true`` (N, K) float64 of 0, 1 and NaN for a label that is unknown, ``y_prob`` (N, K) float64;
+    - ``sample_weight`` (N,) float64: how often the sample counts. 1 for the samples as they are, then how often its
+      patient was drawn in a resample: 0, 1, 2 … A sample of weight 0 is not in the resample.
+
+    It returns one number, NaN where the figure is undefined, always the same for the same arrays, and may be called
+    some thousand times.
+
+    Attributes:
+        function: what computes it.
+        title: name in pages; "" takes its key.
+        meaning: one plain sentence for pages.
+        better: which way is better: for ``train.monitor``, and for a margin of non-inferiority. Of a plain function it
+            is taken to be "higher".
+        scale: "share" lies in [0, 1] with 1 the best, and is drawn on a scale; "number" is anything else.
+        kinds: of the targets that it is computed for.
+
+    Example:
+        >>> brier = OwnFigure(lambda y, p, w: ((y - p) ** 2 @ w) / w.sum(), title="Brier score", better="lower")
+    """
+
+    function: FigureFunction
+    title: str = ""
+    meaning: str = ""
+    better: Better = "higher"
+    scale: Scale = "number"
+    kinds: tuple[TargetKind, ...] = KINDS
+
+    def spec(self, name: str) -> FigureSpec:
+        """Describe it under its key."""
+        title = self.title or name.replace("_", " ")
+        return FigureSpec(
+            name, title, self.meaning, self.better, self.scale, self.kinds, group="own", tested=self.kinds
+        )
+
+
+def unknown_spec(name: str) -> FigureSpec:
+    """Return the description of a figure that no table holds: its own name, and no scale."""
+    return FigureSpec(name, name.replace("_", " "), better="neither", scale="number")
 
 
 def decimals(low: float, high: float, *, least: int = 3) -> int:

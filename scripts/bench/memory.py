@@ -61,7 +61,7 @@ config = Config(targets=(Target("label", "binary", ("0", "1")),)).override(
 )
 loader = make_loader(manifest, config, training=True)
 fit_model(build_model(config), loader, config, validate=lambda model: {"val_auroc": 0.5, "val_loss": 1.0,
-          "val_average_precision": 0.5}, run_dir=folder / sys.argv[3] / "run")
+          "val_average_precision": 0.5}, watched={"val_auroc": "higher"}, run_dir=folder / sys.argv[3] / "run")
 print(json.dumps({"start": start, "rows": rows_held, "peak": peak()}))
 """
 

@@ -23,7 +23,7 @@ from lepton_vision.models.device import choose_device, choose_precision
 from lepton_vision.pipeline import evaluate_bundle, fit
 from lepton_vision.training.loop import fit_model
 from tests.cuda.gpu import DEVICE, IMAGES, Killed, kill_at, kill_study_at, largest, needs_gpu
-from tests.training.tiny import RICH, TinyDataset, TinyNetwork, plain_descent, tiny_config, tiny_loader
+from tests.training.tiny import RICH, WATCHED, TinyDataset, TinyNetwork, plain_descent, tiny_config, tiny_loader
 
 pytestmark = needs_gpu
 
@@ -39,7 +39,8 @@ def validate(model: torch.nn.Module) -> dict[str, float]:
 
 
 def run_tiny(run_dir: Path, config: Config, **changes: object):  # type: ignore[no-untyped-def]
-    given = {"model": TinyNetwork(), "train_loader": tiny_loader(), "device": DEVICE, "validate": validate} | changes
+    given = {"model": TinyNetwork(), "train_loader": tiny_loader(), "device": DEVICE, "validate": validate}
+    given |= {"watched": WATCHED} | changes
     return fit_model(config=config, run_dir=run_dir, **given)  # type: ignore[arg-type]
 
 

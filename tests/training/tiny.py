@@ -206,8 +206,11 @@ def plain_loss(output: ModelOutput, batch: Batch) -> Tensor:
     return (losses * known).sum() / len(batch.images)
 
 
+WATCHED = {"val_loss": "lower", "val_auroc": "higher"}
+
+
 def run_tiny(run_dir: Path, config: Config | None = None, **arguments: object) -> FitResult:
-    given: dict[str, object] = {"validate": validate, "device": "cpu"} | arguments
+    given: dict[str, object] = {"validate": validate, "watched": WATCHED, "device": "cpu"} | arguments
     model = given.pop("model") if "model" in given else TinyNetwork()
     loader = given.pop("loader") if "loader" in given else tiny_loader()
     return fit_model(model, loader, config or tiny_config(), run_dir=run_dir, **given)  # type: ignore[arg-type]

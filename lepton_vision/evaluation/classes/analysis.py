@@ -14,6 +14,7 @@ from lepton_vision.evaluation.classes.conformal import conformal_sets
 from lepton_vision.evaluation.classes.decision_curve import decision_curve
 from lepton_vision.evaluation.classes.external import Site, compare_external
 from lepton_vision.evaluation.classes.many_classes import are_many
+from lepton_vision.evaluation.classes.own_figures import OwnFigures
 from lepton_vision.evaluation.classes.subgroups import evaluate_subgroups
 from lepton_vision.evaluation.statistics.intervals import Bootstrap
 from lepton_vision.predictions.answer_sets import SetRule
@@ -29,6 +30,7 @@ def analyze(
     set_rules: Mapping[str, tuple[SetRule, ...]] | None = None,
     columns: Mapping[str, Sequence[Any]] | None = None,
     site: Site | None = None,
+    own: OwnFigures | None = None,
 ) -> Analyses:
     """Compute the analyses of one split.
 
@@ -40,6 +42,7 @@ def analyze(
             (``many_classes``), of which the first ones alone are analysed by class.
         columns: by column name, N values: subgroups by them.
         site: where the predictions are of another site.
+        own: figures that the caller brings, checked.
     """
     bootstrap = Bootstrap.of(config)
     many = {t.name for t in predictions.targets if t.is_exclusive and are_many(len(t.classes), predictions.n)}
@@ -60,10 +63,12 @@ def analyze(
         }
         if set_rules
         else None,
-        subgroups=evaluate_subgroups(predictions, columns, operating_point=operating_point, config=config)
+        subgroups=evaluate_subgroups(predictions, columns, operating_point=operating_point, config=config, own=own)
         if columns
         else None,
         external=None
         if site is None
-        else compare_external(predictions, operating_point=operating_point, config=config, reference=site.reference),
+        else compare_external(
+            predictions, operating_point=operating_point, config=config, reference=site.reference, own=own
+        ),
     )

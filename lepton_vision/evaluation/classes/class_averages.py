@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from lepton_vision.evaluation.classes.calibration_error import mean_error
+from lepton_vision.evaluation.classes.figure_table import AVERAGED
 from lepton_vision.evaluation.classes.measures import BinaryMeasures
 from lepton_vision.evaluation.statistics.delong import AurocSamples, mean_auroc
 from lepton_vision.evaluation.statistics.ranking import BoolArray, ratio
 from lepton_vision.types import Figure, FloatArray, Interval
 
-AVERAGED = ("auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1")
 Averaged = Mapping[str, BoolArray]
 """By figure, (K,) bool: which classes its means are over."""
 

@@ -15,7 +15,6 @@ from functools import partial
 import numpy as np
 
 from lepton_vision.evaluation.classes.class_averages import (
-    AVERAGED,
     Averaged,
     analytic,
     at_edge,
@@ -31,12 +30,13 @@ from lepton_vision.evaluation.classes.class_averages import (
     means,
     withheld,
 )
-from lepton_vision.evaluation.classes.exclusive import Answers, averaged_figure, figures_of_answers
+from lepton_vision.evaluation.classes.exclusive import Answers, averaged_figure
+from lepton_vision.evaluation.classes.figure_table import AVERAGED, DECIDED, RANKED, SPECS, exclusive_values
 from lepton_vision.evaluation.classes.measures import BinaryMeasures, Extent, unit_sums
+from lepton_vision.evaluation.classes.sums import AnswerSums
 from lepton_vision.evaluation.statistics.ranking import IntArray
-from lepton_vision.types import Figure, FloatArray, Interval
+from lepton_vision.types import Figure, FloatArray, Interval, TargetKind
 
-_NOT_SHARES = frozenset(("auroc", "average_precision", "partial_auroc", "brier", "log_loss", "ece"))
 _DEFAULT = Extent()
 
 
@@ -108,7 +108,7 @@ class MultilabelMeasures:
 
     def means(self) -> dict[str, dict[str, float]]:
         """Figures that are means of those of the classes: by name, the weights of their parts."""
-        names = {name: name for name in self._macro if name not in _NOT_SHARES}
+        names = {name: name for name in self._macro if name in DECIDED}
         return means(self._parts, names, averaged=self.averaged)
 
     def at_edge(self, confidence: float) -> dict[str, Interval]:
@@ -183,7 +183,8 @@ class MulticlassMeasures:
         averaged: Averaged | None = None,
     ) -> None:
         self.units, self.n, self._classes = units, int(truth.size), classes
-        self._is_ordinal, k = is_ordinal, len(classes)
+        self._kind: TargetKind = "ordinal" if is_ordinal else "multiclass"
+        k = len(classes)
         answers = Answers.of(truth, prob)
         self._is_class = answers.label[:, None] == np.arange(k)
         is_called = answers.called[:, None] == np.arange(k)
@@ -213,15 +214,13 @@ class MulticlassMeasures:
         """Figures over all classes, then ``<figure>_<class>``, (R,) each."""
         k = len(self._classes)
         sums = counts @ self._sums
-        true, called, hits = sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k : 3 * k].sum(axis=1)
+        true, called, hits, losses = sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k : 3 * k], sums[:, 3 * k :]
         parts = {name: part.values(counts) for name, part in self._parts.items()}
         over = averages(parts, support=true.T, micro=self._micro.values(counts), averaged=self.averaged)
         mean = partial(macro, parts, averaged=self.averaged)
         figures = {name: mean(name) for name in ("auroc", "average_precision")}
-        needed = self.averaged["f1"]
-        figures |= figures_of_answers(
-            true, called, hits, sums[:, 3 * k :], mean=mean, needed=needed, is_ordinal=self._is_ordinal
-        )
+        found = AnswerSums(true, called, hits.sum(axis=1), losses, mean, self.averaged["f1"])
+        figures |= exclusive_values(found, self._kind)
         return figures | over | by_class(parts)
 
     def size(self, name: str) -> int:
@@ -237,12 +236,10 @@ class MulticlassMeasures:
 
     def fewest(self, name: str) -> int:
         """Patients in the smallest class, or denominator, that a figure rests on."""
-        if name in ("accuracy", "mcc", "log_loss", "brier", "kappa_quadratic", "class_error"):
-            return self.units
         figure = self._averaged_figure(name)
-        if figure is not None:
-            name = figure
-        return fewest(self._parts, name, micro=self._micro, averaged=self.averaged)
+        if figure is None and name in SPECS:  # a sum over all samples
+            return self.units
+        return fewest(self._parts, figure or name, micro=self._micro, averaged=self.averaged)
 
     def means(self) -> dict[str, dict[str, float]]:
         """Figures that are means of those of the classes: by name, the weights of their parts."""
@@ -281,7 +278,7 @@ class MulticlassMeasures:
         found = find_class(name, self._parts)
         if found is not None and found[1] == "ppv":
             return "no sample is called this class"
-        if found is not None and found[1] not in ("auroc", "average_precision", "partial_auroc"):
+        if found is not None and found[1] not in RANKED:
             return found[0].reason(found[1])
         figure = self._averaged_figure(name)
         has_mean = figure is not None and bool(self.averaged[figure].any())

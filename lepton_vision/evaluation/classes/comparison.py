@@ -11,7 +11,9 @@ import numpy as np
 
 from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.errors import EvaluationError, nearest
+from lepton_vision.evaluation.classes.figure_table import names_for, spec_of
 from lepton_vision.evaluation.classes.non_inferiority import Verdict, check_margins, judge
+from lepton_vision.evaluation.classes.own_figures import Brought, OwnFigures, own_facts, specs_of, take_figures
 from lepton_vision.evaluation.classes.paired_figures import PairedFigure, paired_figures
 from lepton_vision.evaluation.classes.units import Aggregation, aggregate, count_unknown
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, patient_units
@@ -19,14 +21,8 @@ from lepton_vision.evaluation.statistics.paired_tests import holm
 from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.predictions.paired_cases import align, record_looks
 from lepton_vision.predictions.predictions import Predictions
-from lepton_vision.types import Figure, Target, TargetKind, short_repr
-
-ENDPOINTS: Mapping[TargetKind, tuple[str, ...]] = {
-    "binary": ("auroc", "sensitivity", "specificity"),
-    "multilabel": ("auroc", "sensitivity", "specificity"),
-    "multiclass": ("auroc", "accuracy", "balanced_accuracy"),
-    "ordinal": ("kappa_quadratic", "class_error", "auroc"),
-}
+from lepton_vision.types import Figure, Target, short_repr
+from lepton_vision.types.figure import FigureSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +83,7 @@ class Comparison:
         endpoints: by target name, the figures that Holm's adjustment is over.
         confidence: of the intervals.
         provenance: plain facts: bundles, method and number of the replicates, seed, unit of analysis.
+        own_figures: by name, descriptions of the figures that the caller brought.
     """
 
     targets: tuple[Target, ...]
@@ -98,6 +95,7 @@ class Comparison:
     endpoints: Mapping[str, tuple[str, ...]]
     confidence: float = 0.95
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    own_figures: Mapping[str, FigureSpec] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: undefined numbers are None."""
@@ -118,6 +116,7 @@ class Comparison:
             "operating_point_b": self.operating_points[1].to_dict(),
             "targets": targets,
             "provenance": dict(self.provenance),
+            **own_facts(self.own_figures),
         }
 
     __repr__ = short_repr
@@ -155,6 +154,7 @@ def compare(
     margin: float | Mapping[str, float] | None = None,
     config: EvaluationConfig | None = None,
     aggregations: tuple[Aggregation, Aggregation] | None = None,
+    figures: Brought | None = None,
     notes_look: bool = False,
 ) -> Comparison:
     """Compare two models on the same cases.
@@ -172,15 +172,17 @@ def compare(
         predictions_b: of the second: the same images, patients and labels, in any order.
         operating_point: of the first model.
         operating_point_b: of the second; None takes the same.
-        endpoints: figures that the adjustment is over; None takes ``ENDPOINTS`` of each kind.
+        endpoints: figures that the adjustment is over; None takes those of ``figure_table`` for each kind.
         margin: largest loss that is no inferiority, above 0: one for all endpoints, or by figure.
         config: as for ``evaluate``.
         aggregations: of the first and of the second model, each fitted on validation (``units.fit_aggregation``), where
             ``config.aggregation`` is "learnt".
+        figures: own figures by name, as for ``evaluate``. They are endpoints where ``endpoints`` names them.
         notes_look: of a test split, note the look in the ledger of the run that each bundle belongs to.
 
     Raises:
-        EvaluationError: other targets, cases or labels, an endpoint that is no figure, or a margin that is not above 0.
+        EvaluationError: other targets, cases or labels, an endpoint that is no figure, a margin that is not above 0, or
+            an own figure that ``evaluate`` would refuse.
 
     Example:
         >>> target, ids = Target("sick", "binary", ("no", "yes")), np.array(["a", "b", "c", "d"])
@@ -202,7 +204,8 @@ def compare(
         pair = joined[0], joined[1]
     points = operating_point, operating_point_b or operating_point
     targets = predictions_a.targets
-    found = {t.name: paired_figures(pair, t, points=points, settings=settings) for t in targets}
+    own = take_figures(figures, *pair)
+    found = {t.name: paired_figures(pair, t, points=points, settings=settings, own=own) for t in targets}
     chosen = {t.name: _endpoints(endpoints, found[t.name], target=t) for t in targets}
     margins = {t.name: check_margins(margin, chosen[t.name], found[t.name]) for t in targets}
     adjusted = holm({f"{t}.{name}": found[t][name].test.p_value for t, names in chosen.items() for name in names})
@@ -215,7 +218,7 @@ def compare(
         pair[0].split,
         int(is_known.sum()),
         patient_units(pair[0].patient_id[is_known])[1],
-        _judged(found, adjusted=adjusted, margins=margins, confidence=settings.confidence),
+        _judged(found, targets, own=own, adjusted=adjusted, margins=margins, confidence=settings.confidence),
         chosen,
         settings.confidence,
         {
@@ -228,11 +231,12 @@ def compare(
         }
         | ({} if settings.unit == "image" else {"aggregation": settings.aggregation})
         | count_unknown(pair[0].select(is_known)),
+        specs_of(own),
     )
 
 
 def _endpoints(wanted: Sequence[str] | None, figures: Mapping[str, PairedFigure], *, target: Target) -> tuple[str, ...]:
-    names = ENDPOINTS[target.kind] if wanted is None else tuple(dict.fromkeys(wanted))
+    names = names_for("endpoint", target.kind) if wanted is None else tuple(dict.fromkeys(wanted))
     for name in names:
         if name not in figures:
             raise EvaluationError(
@@ -244,21 +248,24 @@ def _endpoints(wanted: Sequence[str] | None, figures: Mapping[str, PairedFigure]
 
 def _judged(
     found: Mapping[str, Mapping[str, PairedFigure]],
+    targets: Sequence[Target],
     *,
+    own: OwnFigures,
     adjusted: Mapping[str, float],
     margins: Mapping[str, Mapping[str, float]],
     confidence: float,
 ) -> dict[str, dict[str, Difference]]:
     """Every difference with its adjusted P value and whether it is non-inferior."""
     judged: dict[str, dict[str, Difference]] = {}
-    for target, figures in found.items():
-        judged[target] = {}
-        for name, one in figures.items():
-            p_value, margin = adjusted.get(f"{target}.{name}", float("nan")), margins[target].get(name)
+    for target in targets:
+        judged[target.name] = {}
+        for name, one in found[target.name].items():
+            p_value = adjusted.get(f"{target.name}.{name}", float("nan"))
+            margin = margins[target.name].get(name)
             verdict = Verdict(None, float("nan"))
             if margin is not None:
-                verdict = judge(one, name=name, margin=margin, confidence=confidence)
-            judged[target][name] = Difference(
+                verdict = judge(one, spec=spec_of(name, target, specs_of(own)), margin=margin, confidence=confidence)
+            judged[target.name][name] = Difference(
                 one.a,
                 one.b,
                 one.figure,

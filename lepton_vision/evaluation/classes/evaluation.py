@@ -17,6 +17,7 @@ from lepton_vision.evaluation.classes.analyses import Analyses
 from lepton_vision.evaluation.classes.cases import WorstCase, unsure_cases, worst_cases
 from lepton_vision.evaluation.classes.curves import ClassCurves, class_curves
 from lepton_vision.evaluation.classes.many_classes import SHOWN, are_many
+from lepton_vision.evaluation.classes.own_figures import Brought, own_facts, specs_of, take_figures
 from lepton_vision.evaluation.classes.units import Aggregation, aggregate, count_unknown, join_values
 from lepton_vision.evaluation.statistics.bands import curve_bands
 from lepton_vision.evaluation.statistics.expected import Expected, expected_at
@@ -26,6 +27,7 @@ from lepton_vision.predictions.ledger import names_of
 from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.predictions.predictions import Predictions
 from lepton_vision.types import Figure, FloatArray, Target, short_repr
+from lepton_vision.types.figure import FigureSpec
 from lepton_vision.types.target import are_called
 
 if TYPE_CHECKING:
@@ -50,8 +52,8 @@ class Evaluation:
         n_patients: patients among them; an unknown patient id counts as a patient of its own.
         n_unlabelled: by target name, samples left out because the label is unknown.
         n_failed: samples that could not be read, and are in no figure.
-        figures: by target name and figure name. Binary: ``measures.BINARY_FIGURES``, and ``AT_PREVALENCE`` where the
-            configuration states one. Multilabel: the same as means over the classes, ``<figure>_micro`` and
+        figures: by target name and figure name. Binary: ``figure_table.BINARY``, those at a stated prevalence where
+            the configuration states one. Multilabel: the same as means over the classes, ``<figure>_micro`` and
             ``<figure>_weighted`` (``class_measures.AVERAGED``), and ``<figure>_<class>``. Multiclass: auroc and
             average_precision (one class against the rest, mean), accuracy, balanced_accuracy, mcc, log_loss, brier,
             f1_macro …, ``_micro``, ``_weighted`` and ``auroc_<class>`` …. Ordinal: kappa_quadratic and class_error
@@ -67,6 +69,7 @@ class Evaluation:
         provenance: plain facts: bundle id, method and number of the replicates, seed, unit of analysis, what further
             figures hold at, and under ``unknown_patient`` how many cases name no patient, where there are some.
         analyses: calibration, net benefit, prediction sets, abstention, subgroups, comparison with another site.
+        own_figures: by name, descriptions of the figures that the caller brought.
     """
 
     targets: tuple[Target, ...]
@@ -85,6 +88,7 @@ class Evaluation:
     preprocess: PreprocessConfig | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     analyses: Analyses = field(default_factory=Analyses)
+    own_figures: Mapping[str, FigureSpec] = field(default_factory=dict)
 
     def expected(self, target: Target) -> tuple[Expected, ...]:
         """Expected figures of the operating point on as many cases as these, from validation."""
@@ -122,6 +126,7 @@ class Evaluation:
             "preprocess": None if self.preprocess is None else self.preprocess.model_dump(mode="json"),
             "provenance": dict(self.provenance),
             "analyses": self.analyses.to_dict(),
+            **own_facts(self.own_figures),
         }
 
     __repr__ = short_repr
@@ -151,6 +156,7 @@ def evaluate(
     set_rules: Mapping[str, tuple[SetRule, ...]] | None = None,
     columns: Mapping[str, Sequence[Any]] | None = None,
     site: Site | None = None,
+    figures: Brought | None = None,
     notes_look: bool = False,
 ) -> Evaluation:
     """Compute every figure with its interval, the curves and the worst cases.
@@ -169,11 +175,15 @@ def evaluate(
         set_rules: of the bundle, fitted on validation; without them there are no sets of answers.
         columns: by column name, N values; figures are given by subgroup too (``subgroups.evaluate_subgroups``).
         site: where the predictions are of another site than the training (``external.compare_external``).
+        figures: own figures by name, ``{"f2": f}`` with ``f(y_true, y_prob, sample_weight) -> float`` or an
+            ``OwnFigure``, which describes the arrays and can state title, direction, scale and kinds of targets. Each
+            has its interval over patients, in subgroups and at another site too, where its gaps are tested.
         notes_look: of the test split of a bundle that belongs to a run, note the look in the ledger of the run
             (``ledger.jsonl``); ``provenance["test_looks"]`` then says how many there were.
 
     Raises:
-        EvaluationError: the operating point lacks a target, or has another number of thresholds than the target.
+        EvaluationError: the operating point lacks a target, or has another number of thresholds than the target; an own
+            figure has the name of one of ours, fails, or gives no number.
 
     Example:
         >>> target, ids = Target("covid", "binary", ("no", "yes")), np.array(["a", "b", "c", "d"])
@@ -187,13 +197,13 @@ def evaluate(
     if settings.unit != "image":
         site = _site_of_units(site, settings, aggregation=aggregation)
         columns = {name: join_values(one, predictions, unit=settings.unit) for name, one in (columns or {}).items()}
-        set_rules = None  # they promise a coverage of images
         predictions = aggregate(predictions, unit=settings.unit, method=settings.aggregation, learnt=aggregation)
     known = {target.name: predictions.labelled(target) for target in predictions.targets}
     is_known = np.any(list(known.values()), axis=0)
     parts = [
         _Part(predictions.select(known[t.name]), t, thresholds_of(operating_point, t)) for t in predictions.targets
     ]
+    own = take_figures(figures, predictions)
     found = Evaluation(
         targets=predictions.targets,
         operating_point=operating_point,
@@ -202,7 +212,7 @@ def evaluate(
         n_patients=patient_units(predictions.patient_id[is_known])[1],
         n_unlabelled={name: int((~rows).sum()) for name, rows in known.items()},
         n_failed=len(predictions.failures),
-        figures=_by_target(parts, partial(figures_of, settings=settings)),
+        figures=_by_target(parts, partial(figures_of, settings=settings, own=own)),
         curves=_by_target(parts, partial(_curves, settings=settings)),
         confusion=_by_target(parts, _confusion),
         worst=_by_target(parts, worst_cases),
@@ -214,10 +224,12 @@ def evaluate(
             predictions,
             operating_point=operating_point,
             config=settings,
-            set_rules=set_rules,
+            set_rules=set_rules if settings.unit == "image" else None,  # they promise a coverage of images
             columns=columns,
             site=site,
+            own=own,
         ),
+        own_figures=specs_of(own),
     )
     _warn_of_means(found)
     return _noted(found, whole, is_external=site is not None) if notes_look else found

@@ -14,6 +14,7 @@ from lepton_vision.evaluation.classes.binary_views import BinaryView, shown_view
 from lepton_vision.evaluation.classes.calibration_statistics import calibration_statistics
 from lepton_vision.evaluation.classes.figures import figures_of, measures_of, same_means
 from lepton_vision.evaluation.classes.measures import unit_sums
+from lepton_vision.evaluation.classes.own_figures import OwnFigures
 from lepton_vision.evaluation.statistics.differences import difference_figure
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures
 from lepton_vision.evaluation.statistics.logistic import fit_lines
@@ -46,6 +47,7 @@ def compare_external(
     operating_point: OperatingPoint,
     config: EvaluationConfig | None = None,
     reference: Predictions | None = None,
+    own: OwnFigures | None = None,
 ) -> External:
     """Compare a model at another site with its internal evaluation, at the same frozen operating point.
 
@@ -57,6 +59,7 @@ def compare_external(
         operating_point: frozen in the bundle.
         config: replicates, confidence and seed (also of the folds).
         reference: predictions of the internal evaluation, or None to look at the calibration alone.
+        own: figures that the caller brings, checked (``own_figures.check_figures``).
 
     Raises:
         EvaluationError: the reference has other targets, is of another bundle, or shares a sample with the site.
@@ -75,7 +78,7 @@ def compare_external(
         for target in predictions.targets:
             thresholds = tuple(operating_point.thresholds.get(target.name, ()))
             parts = [one.select(one.labelled(target)) for one in (predictions, reference)]
-            shifts[target.name] = _shifts(parts, target, thresholds=thresholds, settings=settings)
+            shifts[target.name] = _shifts(parts, target, thresholds=thresholds, settings=settings, own=own or {})
     recalibration = {
         target.name: tuple(_recalibration(one, bootstrap) for one in shown_views(predictions, target))
         for target in predictions.targets
@@ -114,12 +117,17 @@ def _check_reference(predictions: Predictions, reference: Predictions) -> None:
 
 
 def _shifts(
-    parts: list[Predictions], target: Target, *, thresholds: tuple[float, ...], settings: EvaluationConfig
+    parts: list[Predictions],
+    target: Target,
+    *,
+    thresholds: tuple[float, ...],
+    settings: EvaluationConfig,
+    own: OwnFigures,
 ) -> dict[str, Shift]:
     """``parts``: labelled samples there, and here."""
     averaged = same_means([measures_of(part, target, thresholds=thresholds) for part in parts])
     external, internal = (
-        figures_of(part, target, thresholds=thresholds, settings=settings, averaged=averaged) for part in parts
+        figures_of(part, target, thresholds=thresholds, settings=settings, averaged=averaged, own=own) for part in parts
     )
     return {
         name: Shift(internal[name], figure, difference_figure(figure, internal[name]))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -14,14 +16,17 @@ from lepton_vision.evaluation.classes.class_averages import Averaged
 from lepton_vision.evaluation.classes.class_measures import MulticlassMeasures, MultilabelMeasures
 from lepton_vision.evaluation.classes.many_classes import ManyClassMeasures, are_many
 from lepton_vision.evaluation.classes.measures import BinaryMeasures, Extent
+from lepton_vision.evaluation.classes.own_figures import ClassMeasures, OwnFigures, WithOwn, own_values
 from lepton_vision.evaluation.statistics.composites import with_edges
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures, patient_units
 from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.predictions.predictions import Predictions
 from lepton_vision.types import Figure, Target
 
-ClassMeasures = BinaryMeasures | MulticlassMeasures | ManyClassMeasures | MultilabelMeasures
 _DEFAULT = Extent()
+WATCHED = {"val_auroc": "auroc", "val_average_precision": "average_precision", "val_loss": "log_loss"}
+COUNTED = ("val_classes_judged", "val_classes_left_out")
+_NONE: OwnFigures = MappingProxyType({})
 
 
 def measures_of(
@@ -31,41 +36,32 @@ def measures_of(
     thresholds: tuple[float, ...],
     extent: Extent = _DEFAULT,
     averaged: Averaged | None = None,
+    own: OwnFigures = _NONE,
 ) -> ClassMeasures:
     """Figures of one target, ready for any weighting of the patients; ``part`` holds its labelled samples.
 
-    ``averaged`` says which classes means are over, so that figures of different samples can be compared.
+    ``averaged`` says which classes means are over, so that figures of different samples can be compared; ``own`` holds
+    figures that the caller brings.
     """
+    ours = _measures_of_ours(part, target, thresholds=thresholds, extent=extent, averaged=averaged)
+    own = {name: one for name, one in own.items() if target.kind in one.kinds}
+    return WithOwn(ours, own, part=part, target=target) if own else ours
+
+
+def _measures_of_ours(
+    part: Predictions, target: Target, *, thresholds: tuple[float, ...], extent: Extent, averaged: Averaged | None
+) -> ClassMeasures:
     truth, prob = part.y_true[target.name], part.y_prob[target.name]
     unit, units = patient_units(part.patient_id)
     if target.kind == "binary":
         return BinaryMeasures(truth, prob, unit=unit, units=units, threshold=thresholds[0], extent=extent)
-    is_ordinal = target.kind == "ordinal"
-    if target.is_exclusive and are_many(len(target.classes), part.n):
-        return ManyClassMeasures(
-            truth, prob, unit=unit, units=units, classes=target.classes, is_ordinal=is_ordinal, averaged=averaged
-        )
-    if target.is_exclusive:
-        return MulticlassMeasures(
-            truth,
-            prob,
-            unit=unit,
-            units=units,
-            classes=target.classes,
-            is_ordinal=is_ordinal,
-            extent=extent,
-            averaged=averaged,
-        )
-    return MultilabelMeasures(
-        truth,
-        prob,
-        unit=unit,
-        units=units,
-        thresholds=thresholds,
-        classes=target.classes,
-        extent=extent,
-        averaged=averaged,
-    )
+    how: dict[str, Any] = {"unit": unit, "units": units, "classes": target.classes, "averaged": averaged}
+    if target.kind == "multilabel":
+        return MultilabelMeasures(truth, prob, thresholds=thresholds, extent=extent, **how)
+    how |= {"is_ordinal": target.kind == "ordinal"}
+    if are_many(len(target.classes), part.n):
+        return ManyClassMeasures(truth, prob, **how)
+    return MulticlassMeasures(truth, prob, extent=extent, **how)
 
 
 def same_means(several: Sequence[ClassMeasures]) -> Averaged:
@@ -80,14 +76,15 @@ def figures_of(
     thresholds: tuple[float, ...],
     settings: EvaluationConfig,
     averaged: Averaged | None = None,
+    own: OwnFigures = _NONE,
 ) -> dict[str, Figure]:
     """Figures with the interval of the bootstrap, and beside it those that need no resampling."""
     extent = Extent(settings.max_fpr, settings.prevalence)
-    measures = measures_of(part, target, thresholds=thresholds, extent=extent, averaged=averaged)
+    measures = measures_of(part, target, thresholds=thresholds, extent=extent, averaged=averaged, own=own)
     figures, others = bootstrap_figures(measures, Bootstrap.of(settings)), measures.analytic(settings.confidence)
     figures = with_edges(figures, edges=measures.at_edge(settings.confidence), means=measures.means())
     figures = {k: replace(_with_notes(k, figure, measures), others=others.get(k, ())) for k, figure in figures.items()}
-    if isinstance(measures, ManyClassMeasures):
+    if target.is_exclusive and are_many(len(target.classes), part.n):
         figures = {name: _analytic_instead(figure) for name, figure in figures.items()}
     return figures | measures.calibration(settings.confidence)
 
@@ -133,15 +130,15 @@ def thresholds_of(point: OperatingPoint, target: Target) -> tuple[float, ...]:
     return thresholds
 
 
-def validation_figures(predictions: Predictions) -> dict[str, float]:
-    """Compute what training watches, without intervals: ``val_auroc``, ``val_average_precision`` and ``val_loss``.
+def validation_figures(predictions: Predictions, own: OwnFigures = _NONE) -> dict[str, float]:
+    """Compute what training watches, without intervals: ``WATCHED``, and ``val_<name>`` of what the caller brings.
 
     Each is the mean over the targets of the mean over the classes that can be judged: for ``val_loss``, the log loss of
     the probabilities, those with a label, otherwise those with positive and negative samples. Where others are left
-    out, ``val_classes_judged`` and ``val_classes_left_out`` count both. A figure that no class defines is NaN.
+    out, ``val_classes_judged`` and ``val_classes_left_out`` count both. A figure that no class defines is NaN. An own
+    figure is the mean over the targets that it is for, NaN where it is undefined for one.
     """
-    names = {"val_auroc": "auroc", "val_average_precision": "average_precision", "val_loss": "log_loss"}
-    found: dict[str, list[float]] = {key: [] for key in names}
+    found: dict[str, list[float]] = {key: [] for key in (*WATCHED, *(f"val_{name}" for name in own))}
     judged = left_out = 0
     for target in predictions.targets:
         asked = binary_views(predictions, target)
@@ -153,11 +150,13 @@ def validation_figures(predictions: Predictions) -> dict[str, float]:
         part = predictions.select(predictions.labelled(target))
         measures = measures_of(part, target, thresholds=(0.5,) * target.outputs)
         values = measures.values(np.ones((1, measures.units)))
-        for key, name in names.items():
+        for key, name in WATCHED.items():
             is_whole = target.kind == "binary" or (target.is_exclusive and name == "log_loss")
             classes = labelled if name == "log_loss" else both
             ends = [""] if is_whole and classes else [f"_{one}" for one in classes]
             if ends:
                 found[key].append(float(np.mean([values[f"{name}{end}"][0] for end in ends])))
+        for name, value in own_values(part, target, own).items():
+            found[f"val_{name}"].append(value)
     figures = {key: float(np.mean(values)) if values else float("nan") for key, values in found.items()}
-    return figures | ({"val_classes_judged": judged, "val_classes_left_out": left_out} if left_out else {})
+    return figures | (dict(zip(COUNTED, (judged, left_out), strict=True)) if left_out else {})

@@ -14,13 +14,15 @@ from functools import partial
 import numpy as np
 from scipy.sparse import csr_array
 
-from lepton_vision.evaluation.classes.class_averages import AVERAGED, Averaged
-from lepton_vision.evaluation.classes.exclusive import Answers, averaged_figure, figures_of_answers
+from lepton_vision.evaluation.classes.class_averages import Averaged
+from lepton_vision.evaluation.classes.exclusive import Answers, averaged_figure
+from lepton_vision.evaluation.classes.figure_table import AVERAGED, exclusive_values
 from lepton_vision.evaluation.classes.measures import unit_sums
+from lepton_vision.evaluation.classes.sums import AnswerSums
 from lepton_vision.evaluation.statistics.delong import AurocSamples, mean_auroc
 from lepton_vision.evaluation.statistics.intervals import clustered_proportion
 from lepton_vision.evaluation.statistics.ranking import IntArray, Ranking, ratio
-from lepton_vision.types import Figure, FloatArray, Interval
+from lepton_vision.types import Figure, FloatArray, Interval, TargetKind
 
 MOST_CLASSES = 100
 """More exclusive classes than these are many."""
@@ -65,7 +67,8 @@ class ManyClassMeasures:
         is_ordinal: bool = False,
         averaged: Averaged | None = None,
     ) -> None:
-        self.units, self.n, self._classes, self._is_ordinal = units, int(truth.size), classes, is_ordinal
+        self.units, self.n, self._classes = units, int(truth.size), classes
+        self._kind: TargetKind = "ordinal" if is_ordinal else "multiclass"
         self._answers, self._prob, self._unit = Answers.of(truth, prob), prob, unit
         label, called = self._answers.label, self._answers.called
         self._hit = called == label
@@ -105,15 +108,9 @@ class ManyClassMeasures:
         """Figures over all classes, (R,) each; for the sample itself (each patient once) those of classes too."""
         true, called, hit = (counts @ one for one in self._counts)
         hits, n, of_classes = hit.sum(axis=1), true.sum(axis=1), self._by_class(counts)
-        figures = figures_of_answers(
-            true,
-            called,
-            hits,
-            counts @ self._sums,
-            mean=partial(self._mean, of_classes),
-            needed=self.averaged["f1"],
-            is_ordinal=self._is_ordinal,
-        )
+        mean = partial(self._mean, of_classes)
+        sums = AnswerSums(true, called, hits, counts @ self._sums, mean, self.averaged["f1"])
+        figures = exclusive_values(sums, self._kind)
         wrong = ratio(n - hits, n * (len(self._classes) - 1))
         figures |= dict.fromkeys(("sensitivity_micro", "ppv_micro", "f1_micro"), figures["accuracy"])
         figures |= dict.fromkeys(("specificity_micro", "npv_micro"), 1.0 - wrong)

@@ -13,40 +13,17 @@ import numpy as np
 
 from lepton_vision.evaluation.classes.calibration_error import CalibrationError, calibration_error
 from lepton_vision.evaluation.classes.curves import equal_mass_bins
+from lepton_vision.evaluation.classes.figure_table import BINARY, DECIDED, RANKED, SPECS, binary_values
+from lepton_vision.evaluation.classes.sums import Cells
 from lepton_vision.evaluation.statistics.composites import Share, at_edge, f1_interval
 from lepton_vision.evaluation.statistics.delong import AurocSamples, auroc_covariance
 from lepton_vision.evaluation.statistics.intervals import clustered_proportion
-from lepton_vision.evaluation.statistics.ranking import BoolArray, IntArray, Ranking, ratio
+from lepton_vision.evaluation.statistics.ranking import BoolArray, IntArray, Ranking
 from lepton_vision.types import Figure, FloatArray, Interval
 from lepton_vision.types.target import are_called
 
-BINARY_FIGURES = (
-    "auroc",
-    "average_precision",
-    "partial_auroc",
-    "sensitivity",
-    "specificity",
-    "ppv",
-    "npv",
-    "accuracy",
-    "f1",
-    "balanced_accuracy",
-    "mcc",
-    "lr_positive",
-    "lr_negative",
-    "brier",
-    "log_loss",
-    "ece",
-    "prevalence",
-)
-AT_PREVALENCE = ("ppv_at_prevalence", "npv_at_prevalence")
-RANKED = ("auroc", "average_precision", "partial_auroc")
-DECIDED = frozenset(BINARY_FIGURES[BINARY_FIGURES.index("sensitivity") : BINARY_FIGURES.index("brier")] + AT_PREVALENCE)
-"""Figures of decisions: undefined without an operating point."""
-_PROPORTIONS = ("sensitivity", "specificity", "ppv", "npv", "accuracy", "prevalence")
 FEWEST_RANKED = 4
 """Patients of each class from which a figure of the ranking has an interval: a bootstrap of three is too narrow."""
-_OF_ALL = frozenset(("brier", "log_loss", "ece"))
 _EPS = float(np.finfo(np.float64).eps)  # a sure and wrong prediction costs 36 nats, as in scikit-learn
 
 
@@ -65,7 +42,7 @@ class Extent:
     @property
     def names(self) -> tuple[str, ...]:
         """Figures of a binary target, in order."""
-        return BINARY_FIGURES if self.prevalence is None else (*BINARY_FIGURES, *AT_PREVALENCE)
+        return tuple(name for name, one in BINARY.items() if self.prevalence is not None or not one.is_stated)
 
 
 class BinaryMeasures:
@@ -123,35 +100,12 @@ class BinaryMeasures:
     def values(self, counts: FloatArray) -> dict[str, FloatArray]:
         """Figures by name, (R,) each."""
         sums = counts @ self._sums
-        tp, fp, fn, tn, square, nats = sums[:, :6].T
-        n = tp + fp + fn + tn
         ranks = self._ranking.figures(counts, max_fpr=self._extent.max_fpr)
-        sensitivity, specificity = ratio(tp, tp + fn), ratio(tn, tn + fp)
-        product = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
-        figures = (
-            ranks.auroc,
-            ranks.average_precision,
-            ranks.partial_auroc,
-            sensitivity,
-            specificity,
-            ratio(tp, tp + fp),
-            ratio(tn, tn + fn),
-            ratio(tp + tn, n),
-            ratio(2 * tp, 2 * tp + fp + fn),
-            (sensitivity + specificity) / 2,
-            ratio(tp * tn - fp * fn, np.sqrt(product)),
-            ratio(sensitivity, ratio(fp, tn + fp)),
-            ratio(ratio(fn, tp + fn), specificity),
-            ratio(square, n),
-            ratio(nats, n),
-            ratio(np.abs(sums[:, 6:]).sum(axis=1), n),
-            ratio(tp + fn, n),
-            *self._at_prevalence(sensitivity, specificity),
-        )
-        found = dict(zip(self.names, figures, strict=True))
-        return (
-            found if self.is_decided else found | {name: np.full(len(n), np.nan) for name in found if name in DECIDED}
-        )
+        gaps = np.abs(sums[:, 6:]).sum(axis=1)
+        stated = np.nan if self._extent.prevalence is None else self._extent.prevalence
+        tp, fp, fn, tn, squares, nats = sums[:, :6].T
+        cells = Cells(tp, fp, fn, tn, squares, nats, gaps, ranks, stated)
+        return binary_values(cells, self.names, is_decided=self.is_decided)
 
     def has_both(self) -> bool:
         """Whether there are positive and negative samples."""
@@ -165,15 +119,6 @@ class BinaryMeasures:
         """Number of positive samples, (R,)."""
         return np.asarray(counts @ (self._sums[:, 0] + self._sums[:, 2]))
 
-    def _at_prevalence(self, sensitivity: FloatArray, specificity: FloatArray) -> tuple[FloatArray, ...]:
-        """PPV and NPV by Bayes' rule (Altman and Bland, BMJ 309:102, 1994)."""
-        share = self._extent.prevalence
-        if share is None:
-            return ()
-        true, false = sensitivity * share, (1 - specificity) * (1 - share)
-        cleared, missed = specificity * (1 - share), (1 - sensitivity) * share
-        return ratio(true, true + false), ratio(cleared, cleared + missed)
-
     def size(self, name: str) -> int:
         """Samples in the denominator."""
         return int(self._rows[name].sum()) if name in self._rows else self.n
@@ -184,9 +129,9 @@ class BinaryMeasures:
 
     def fewest(self, name: str) -> int:
         """Patients in the denominator of a proportion, in the smaller class for what compares classes, or all."""
-        if name in _PROPORTIONS:
+        if name in self._rows:
             return self._patients[name]
-        return self._patients["accuracy"] if name in _OF_ALL else self._fewest_of_class
+        return self._patients["accuracy"] if SPECS[name].group == "probabilities" else self._fewest_of_class
 
     @cached_property
     def _patients(self) -> dict[str, int]:
@@ -203,7 +148,7 @@ class BinaryMeasures:
     def analytic(self, confidence: float) -> dict[str, tuple[Interval, ...]]:
         """Intervals without resampling: of the AUROC, and Wilson's and Clopper–Pearson's of the proportions."""
         found = {"auroc": self._of_auroc(confidence)}
-        names = _PROPORTIONS[:-1] if self.is_decided else ()
+        names = [name for name in self._rows if name in DECIDED] if self.is_decided else ()
         return found | {name: clustered_proportion(*self._counts(name), confidence=confidence) for name in names}
 
     def _counts(self, name: str) -> tuple[FloatArray, FloatArray]:

@@ -12,9 +12,8 @@ from scipy.special import ndtri
 from lepton_vision.errors import EvaluationError, nearest
 from lepton_vision.evaluation.classes.paired_figures import PairedFigure
 from lepton_vision.evaluation.statistics.paired_intervals import non_inferiority_p
+from lepton_vision.types.figure import FigureSpec
 
-LOWER_IS_BETTER = ("brier", "log_loss", "ece", "class_error", "lr_negative")
-_NOT_SHARES = ("brier", "log_loss", "ece", "class_error", "lr_")
 FEWEST = 10  # patients in a class, below which nothing is judged
 
 
@@ -52,7 +51,7 @@ def check_margins(
     return margins
 
 
-def patients_needed(name: str, *, margin: float, confidence: float = 0.95) -> int:
+def patients_needed(spec: FigureSpec, *, margin: float, confidence: float = 0.95) -> int:
     """Fewest patients of each class from which a loss of the margin could be excluded.
 
     A loss may sit in a few patients that the model gets wholly wrong. Among n patients of whom none is such, the score
@@ -60,28 +59,28 @@ def patients_needed(name: str, *, margin: float, confidence: float = 0.95) -> in
     an interval that knows only what was seen (a bootstrap, DeLong's) would exclude it from no evidence.
 
     Example:
-        >>> patients_needed("auroc", margin=0.05), patients_needed("brier", margin=0.05)
+        >>> patients_needed(SPECS["auroc"], margin=0.05), patients_needed(SPECS["brier"], margin=0.05)
         (73, 10)
     """
-    if name.startswith(_NOT_SHARES) or margin >= 1.0:
+    if spec.scale != "share" or margin >= 1.0:
         return FEWEST
     return max(FEWEST, math.ceil(float(ndtri(0.5 + confidence / 2)) ** 2 * (1.0 - margin) / margin))
 
 
-def judge(found: PairedFigure, *, name: str, margin: float, confidence: float) -> Verdict:
+def judge(found: PairedFigure, *, spec: FigureSpec, margin: float, confidence: float) -> Verdict:
     """Judge by the interval: the second model is non-inferior where it excludes a loss of the margin or more.
 
     Proportions are judged by Tango's score interval and ``non_inferiority_p``: both must say so, as the interval of few
     pairs of which many are discordant is a little too narrow. Other figures are judged by their bootstrap, where there
     are ``patients_needed`` in each class. Nothing is judged from an interval without width, or from fewer than ten.
     """
-    needed = FEWEST if found.pairs is not None else patients_needed(name, margin=margin, confidence=confidence)
+    needed = FEWEST if found.pairs is not None else patients_needed(spec, margin=margin, confidence=confidence)
     if found.patients < needed:
         return Verdict(None, float("nan"), f"{found.patients} patients, {needed} needed for this margin")
     low, high = found.figure.low, found.figure.high
     if not low < high:
         return Verdict(None, float("nan"), found.figure.reason or "no interval")
-    is_error = name.startswith(LOWER_IS_BETTER)
+    is_error = spec.better == "lower"
     worst = -high if is_error else low
     if found.pairs is not None:
         p = non_inferiority_p(found.pairs, margin=margin)

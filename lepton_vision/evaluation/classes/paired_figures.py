@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import ndtri
 from scipy.stats import norm
 
 from lepton_vision.config.sections import EvaluationConfig
-from lepton_vision.evaluation.classes.figures import ClassMeasures, measures_of, same_means, thresholds_of
+from lepton_vision.evaluation.classes.figure_table import BINARY, DECIDED
+from lepton_vision.evaluation.classes.figures import measures_of, same_means, thresholds_of
 from lepton_vision.evaluation.classes.measures import Extent
+from lepton_vision.evaluation.classes.own_figures import ClassMeasures, OwnFigures
 from lepton_vision.evaluation.statistics.composites import widen_mean
 from lepton_vision.evaluation.statistics.delong import auroc_covariance
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures, draw_figures, patient_units
@@ -24,7 +26,11 @@ from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.predictions.predictions import Predictions
 from lepton_vision.types import Figure, FloatArray, Interval, Target
 
-_OF_BOTH = ("ppv", "npv", "f1", "mcc", "lr_positive", "lr_negative", "ppv_at_prevalence", "npv_at_prevalence")
+_OF_BOTH = tuple(
+    name
+    for name in BINARY
+    if name in DECIDED and name not in ("sensitivity", "specificity", "accuracy", "balanced_accuracy")
+)
 """Figures of decisions on positive and on negative samples that are no means."""
 
 
@@ -57,6 +63,7 @@ def paired_figures(
     *,
     points: tuple[OperatingPoint, OperatingPoint],
     settings: EvaluationConfig,
+    own: OwnFigures,
 ) -> dict[str, PairedFigure]:
     """Compute each figure's difference with its interval and its test.
 
@@ -66,7 +73,8 @@ def paired_figures(
     rows, extent = pair[0].labelled(target), Extent(settings.max_fpr, settings.prevalence)
     parts = [one.select(rows) for one in pair]
     limits = [thresholds_of(point, target) for point in points]
-    make = [partial(measures_of, p, target, thresholds=t, extent=extent) for p, t in zip(parts, limits, strict=True)]
+    how: dict[str, Any] = {"extent": extent, "own": own}
+    make = [partial(measures_of, p, target, thresholds=t, **how) for p, t in zip(parts, limits, strict=True)]
     averaged = same_means([one() for one in make])
     first, second = (one(averaged=averaged) for one in make)
     measures, bootstrap = _PairedMeasures(first, second), Bootstrap.of(settings)

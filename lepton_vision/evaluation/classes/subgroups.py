@@ -13,8 +13,10 @@ from scipy.special import ndtr, ndtri
 from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.classes.analyses import Gap, Subgroup, SubgroupColumn
-from lepton_vision.evaluation.classes.figures import ClassMeasures, figures_of, measures_of
+from lepton_vision.evaluation.classes.figure_table import names_for
+from lepton_vision.evaluation.classes.figures import figures_of, measures_of
 from lepton_vision.evaluation.classes.grouping import group_values
+from lepton_vision.evaluation.classes.own_figures import ClassMeasures, OwnFigures
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, draw_counts, patient_units
 from lepton_vision.evaluation.statistics.paired_tests import holm
 from lepton_vision.evaluation.statistics.ranking import BoolArray, IntArray
@@ -22,12 +24,6 @@ from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.predictions.predictions import Predictions
 from lepton_vision.types import Figure, FloatArray, Target
 
-TESTED = {
-    "binary": ("auroc", "sensitivity", "specificity"),
-    "multilabel": ("auroc", "sensitivity", "specificity"),
-    "multiclass": ("auroc", "accuracy", "balanced_accuracy"),
-    "ordinal": ("auroc", "accuracy", "kappa_quadratic"),
-}
 Names = npt.NDArray[np.str_]
 _TIE = 1e-12  # gaps that differ by rounding only are equal
 
@@ -38,6 +34,7 @@ def evaluate_subgroups(
     *,
     operating_point: OperatingPoint,
     config: EvaluationConfig | None = None,
+    own: OwnFigures | None = None,
 ) -> tuple[SubgroupColumn, ...]:
     """Compute the figures of every subgroup at the one operating point, and test the largest gap of each figure.
 
@@ -58,6 +55,7 @@ def evaluate_subgroups(
             more than 8 different values are cut into thirds.
         operating_point: thresholds for every binary and multilabel target.
         config: replicates (also of the tests), confidence, seed, ``subgroup_min_patients``.
+        own: figures that the caller brings, checked (``own_figures.check_figures``); they are tested too.
 
     Raises:
         EvaluationError: a column of another length, with more than 30 different texts, or without a known value.
@@ -72,10 +70,8 @@ def evaluate_subgroups(
         [('F', True, 1.0), ('M', True, 0.0)]
     """
     settings = config or EvaluationConfig()
-    found = [
-        _column(predictions, name, _checked(values, predictions, name), point=operating_point, settings=settings)
-        for name, values in columns.items()
-    ]
+    how: dict[str, Any] = {"point": operating_point, "settings": settings, "own": own or {}}
+    found = [_column(predictions, name, _checked(values, predictions, name), **how) for name, values in columns.items()]
     return _corrected(found)
 
 
@@ -91,11 +87,17 @@ def _checked(values: Sequence[Any], predictions: Predictions, column: str) -> Na
 
 
 def _column(
-    predictions: Predictions, column: str, names: Names, *, point: OperatingPoint, settings: EvaluationConfig
+    predictions: Predictions,
+    column: str,
+    names: Names,
+    *,
+    point: OperatingPoint,
+    settings: EvaluationConfig,
+    own: OwnFigures,
 ) -> SubgroupColumn:
     is_known = np.any([predictions.labelled(target) for target in predictions.targets], axis=0)
     groups = [
-        _subgroup(predictions, value, is_known & (names == value), point=point, settings=settings)
+        _subgroup(predictions, value, is_known & (names == value), point=point, settings=settings, own=own)
         for value in np.unique(names[is_known & (names != "")])
     ]
     large = [one.value for one in groups if one.n_patients >= settings.subgroup_min_patients]
@@ -103,7 +105,7 @@ def _column(
     for target in predictions.targets if len(large) > 1 else ():
         kept = np.isin(names, large) & predictions.labelled(target)
         thresholds = tuple(point.thresholds.get(target.name, ()))
-        part = _Grouped(predictions.select(kept), names[kept], target, thresholds=thresholds)
+        part = _Grouped(predictions.select(kept), names[kept], target, thresholds=thresholds, own=own)
         gaps += part.gaps(Bootstrap.of(settings))
         for value, figures in part.few(least=_least(settings)).items():
             few.setdefault(value, set()).update(figures)
@@ -125,12 +127,13 @@ def _subgroup(
     *,
     point: OperatingPoint,
     settings: EvaluationConfig,
+    own: OwnFigures,
 ) -> Subgroup:
     part, figures = predictions.select(rows), {}
     for target in part.targets:
         thresholds = tuple(point.thresholds.get(target.name, ()))
         labelled = part.select(part.labelled(target))
-        figures[target.name] = figures_of(labelled, target, thresholds=thresholds, settings=settings)
+        figures[target.name] = figures_of(labelled, target, thresholds=thresholds, settings=settings, own=own)
     patients = patient_units(part.patient_id)[1]
     return Subgroup(str(value), part.n, patients, patients < settings.subgroup_min_patients, figures)
 
@@ -138,24 +141,26 @@ def _subgroup(
 class _Grouped:
     """Labelled samples of one target in G subgroups that are large enough."""
 
-    def __init__(self, part: Predictions, names: Names, target: Target, *, thresholds: tuple[float, ...]) -> None:
+    def __init__(
+        self, part: Predictions, names: Names, target: Target, *, thresholds: tuple[float, ...], own: OwnFigures
+    ) -> None:
         self._target = target
         self._values, group = np.unique(names, return_inverse=True)
         self._unit, self._units = patient_units(part.patient_id)
-        self._whole = measures_of(part, target, thresholds=thresholds)
+        self._whole = measures_of(part, target, thresholds=thresholds, own=own)
         self._parts: list[tuple[ClassMeasures, IntArray]] = []
         self._member = np.zeros((self._values.size, self._units), dtype=np.bool_)
         for g in range(self._values.size):
             rows = group == g
             one = part.select(rows)
             _, first = np.unique(patient_units(one.patient_id)[0], return_index=True)
-            measures = measures_of(one, target, thresholds=thresholds, averaged=self._whole.averaged)
+            measures = measures_of(one, target, thresholds=thresholds, averaged=self._whole.averaged, own=own)
             self._parts.append((measures, self._unit[rows][first]))
             self._member[g, self._unit[rows]] = True
         self._strata = strata_of(part.y_true[target.name], self._unit, units=self._units)
-        self._fewest = {
-            name: np.array([measures.fewest(name) for measures, _ in self._parts]) for name in TESTED[target.kind]
-        }
+        brought = [name for name, one in own.items() if target.kind in one.kinds]
+        self._tested = (*names_for("tested", target.kind), *brought)
+        self._fewest = {name: np.array([measures.fewest(name) for measures, _ in self._parts]) for name in self._tested}
 
     def few(self, *, least: int) -> dict[str, list[str]]:
         """Figures that a subgroup has too few patients of some class for, by its value."""
@@ -166,14 +171,14 @@ class _Grouped:
         return found
 
     def gaps(self, bootstrap: Bootstrap) -> list[Gap]:
-        """Test every figure of ``TESTED``; none where fewer than two subgroups define it."""
+        """Test every figure that is to be tested; none where fewer than two subgroups define it."""
         point = self._values_by_group(np.ones((1, self._units)))
         draws = draw_counts(self._units, replicates=bootstrap.replicates, samples=self._unit.size, seed=bootstrap.seed)
         drawn = _joined([self._values_by_group(counts) for counts in draws])
         is_permuted = bool((self._member.sum(axis=0) == 1).all())
         null = _joined(list(self._permuted(bootstrap))) if is_permuted else None
         found = []
-        for name in TESTED[self._target.kind]:
+        for name in self._tested:
             kept = np.flatnonzero(~np.isnan(point[name][0]))
             if kept.size > 1:
                 shuffled = np.zeros((0, kept.size)) if null is None else null[name][:, kept]
@@ -184,7 +189,7 @@ class _Grouped:
     def _values_by_group(self, counts: FloatArray) -> dict[str, FloatArray]:
         """By figure name, (R, G)."""
         parts = [measures.values(counts[:, units]) for measures, units in self._parts]
-        return {name: np.stack([part[name] for part in parts], axis=1) for name in TESTED[self._target.kind]}
+        return {name: np.stack([part[name] for part in parts], axis=1) for name in self._tested}
 
     def _permuted(self, bootstrap: Bootstrap) -> Iterator[dict[str, FloatArray]]:
         """By figure name, (r, G) figures where the patients of each stratum are dealt anew to the subgroups."""
@@ -198,7 +203,7 @@ class _Grouped:
             for place in places:
                 drawn[:, place] = rng.permuted(np.tile(own[place], (rows, 1)), axis=1)
             parts = [self._whole.values((drawn == g).astype(np.float64)) for g in range(self._values.size)]
-            yield {name: np.stack([part[name] for part in parts], axis=1) for name in TESTED[self._target.kind]}
+            yield {name: np.stack([part[name] for part in parts], axis=1) for name in self._tested}
 
     def _gap(
         self, name: str, point: FloatArray, drawn: FloatArray, null: FloatArray, *, kept: IntArray, bootstrap: Bootstrap

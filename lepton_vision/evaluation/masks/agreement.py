@@ -17,10 +17,26 @@ from lepton_vision.evaluation.masks.surfaces import BoolArray
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures, patient_units
 from lepton_vision.evaluation.statistics.ranking import IntArray, ratio
 from lepton_vision.types import Figure, FloatArray, short_repr
+from lepton_vision.types.figure import FigureSpec
 
 CELLS = ("positive_mask", "positive_empty", "negative_mask", "negative_empty")
 """Cells of a cross table: what the label says, then what the mask says."""
 
+AGREEMENT: tuple[FigureSpec, ...] = tuple(
+    FigureSpec(name, title, meaning, kinds=(), group="agreement")
+    for name, title, meaning in (
+        ("agreement", "Label and mask agree", "Share of the cases: positive with a mask, or negative without one."),
+        ("mask_if_positive", "A mask under a positive label", "Share of the cases called positive."),
+        ("empty_if_negative", "No mask under a negative label", "Share of the cases called negative."),
+        (
+            "true_agreement",
+            "Label and true mask agree",
+            "The same against the truth: how often the label is correct.",
+        ),
+        ("true_mask_if_positive", "A true mask under a positive label", "Share of the cases called positive."),
+        ("true_empty_if_negative", "No true mask under a negative label", "Share of the cases called negative."),
+    )
+)
 _NO_CASE = {
     "agreement": "no case",
     "mask_if_positive": "no positive label",

@@ -15,9 +15,13 @@ from lepton_vision.evaluation.masks.lesions import LesionScores
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures, patient_units
 from lepton_vision.evaluation.statistics.ranking import IntArray, ratio
 from lepton_vision.types import Figure, FloatArray, short_repr
+from lepton_vision.types.figure import FigureSpec
 
 # The seven rates of LUNA16 (Setio et al., Medical Image Analysis 42:1, 2017).
 FROC_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+CPM = FigureSpec("cpm", "Mean of these (CPM)", "Plain mean of the sensitivities above.", kinds=())
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,34 +13,91 @@ from lepton_vision.evaluation.classes.measures import unit_sums
 from lepton_vision.evaluation.masks.case import MaskFigures, Status
 from lepton_vision.evaluation.statistics.ranking import IntArray, ratio
 from lepton_vision.types import FloatArray
+from lepton_vision.types.figure import FigureSpec
 
-# How each figure sums up its cases; "pooled" divides sums over all cases.
-STATISTICS: Mapping[str, str] = {
-    "dice": "mean",
-    "iou": "mean",
-    "hd95_mm": "median",
-    "hd95_mm_mean": "mean",
-    "surface_dice": "mean",
-    "surface_dice_area": "mean",
-    "sensitivity": "mean",
-    "precision": "mean",
-    "volume_error_ml": "mean",
-    "absolute_volume_error_ml": "mean",
-    "missed_rate": "share of cases with the structure",
-    "false_positive_rate": "share of cases without the structure",
-    "lesion_sensitivity": "pooled",
-    "lesion_precision": "pooled",
-    "false_lesions_per_case": "mean",
-}
-_SOURCE = {"hd95_mm_mean": "hd95_mm", "absolute_volume_error_ml": "volume_error_ml"}
-_MEANS = tuple(name for name in list(STATISTICS)[:10] if name != "hd95_mm")
-_PROPORTIONS = ("missed_rate", "false_positive_rate", "lesion_sensitivity", "lesion_precision")
-_EMPTY = {
-    "missed_rate": "no case with the structure",
-    "false_positive_rate": "no case without the structure",
-    "lesion_sensitivity": "no lesion in the truth",
-    "lesion_precision": "no predicted lesion",
-}
+
+@dataclass(frozen=True, slots=True)
+class MaskFigure:
+    """One figure of masks.
+
+    Attributes:
+        spec: what it is; of no kind of target.
+        statistic: how it sums up its cases; "pooled" divides sums over all cases.
+        source: figure of a case that it is made of, where that has another name.
+        empty: of shares of cases and lesions, why it is undefined.
+    """
+
+    spec: FigureSpec
+    statistic: str = "mean"
+    source: str = ""
+    empty: str = ""
+
+
+_OVERLAP: dict[str, Any] = {"kinds": (), "group": "overlap"}
+_SURFACE: dict[str, Any] = {"kinds": (), "group": "surfaces"}
+_VOLUME: dict[str, Any] = {"kinds": (), "group": "volume", "scale": "number"}
+_PRESENCE: dict[str, Any] = {"kinds": (), "group": "presence", "scale": "number", "better": "lower"}
+_LESIONS: dict[str, Any] = {"kinds": (), "group": "lesions"}
+_ERROR: dict[str, Any] = {"scale": "number", "better": "lower"}
+MASK_FIGURES: tuple[MaskFigure, ...] = (
+    MaskFigure(FigureSpec(
+        "dice", "Dice", "Overlap of truth and prediction: twice the shared voxels over all voxels of both.", **_OVERLAP,
+    )),
+    MaskFigure(FigureSpec("iou", "IoU", "Shared voxels over the voxels of either mask (Jaccard).", **_OVERLAP)),
+    MaskFigure(FigureSpec(
+        "hd95_mm", "HD95 [mm]",
+        "Distance that 95 % of the surface lies within; 0 is perfect. Larger direction, as in MONAI; MedPy pools both.",
+        **_SURFACE | _ERROR,
+    ), "median"),
+    MaskFigure(FigureSpec(
+        "hd95_mm_mean", "HD95, mean [mm]", "The same; one case far off weighs more here.", **_SURFACE | _ERROR,
+    ), source="hd95_mm"),
+    MaskFigure(FigureSpec(
+        "surface_dice", "Surface Dice",
+        "Share of both surfaces within the tolerance of each other: of voxels, as in MONAI; DeepMind's is of area.",
+        **_SURFACE,
+    )),
+    MaskFigure(FigureSpec(
+        "surface_dice_area", "Surface Dice by area",
+        "Share of the area of both surfaces within the tolerance of each other: DeepMind's rule, within 0.01 of it.",
+        **_SURFACE,
+    )),
+    MaskFigure(FigureSpec(
+        "sensitivity", "Sensitivity (voxels)", "Share of the true voxels that are predicted.", **_OVERLAP,
+    )),
+    MaskFigure(FigureSpec(
+        "precision", "Precision (voxels)", "Share of the predicted voxels that are true.", **_OVERLAP,
+    )),
+    MaskFigure(FigureSpec(
+        "volume_error_ml", "Volume error [ml]", "Prediction minus truth; above 0 is too large.", "neither", **_VOLUME,
+    )),
+    MaskFigure(FigureSpec(
+        "absolute_volume_error_ml", "Volume error, absolute [ml]", "Its size, whichever the direction.", "lower",
+        **_VOLUME,
+    ), source="volume_error_ml"),
+    MaskFigure(FigureSpec(
+        "missed_rate", "Missed cases", "Share of the cases with the structure where nothing was predicted; 0 is best.",
+        **_PRESENCE,
+    ), "share of cases with the structure", empty="no case with the structure"),
+    MaskFigure(FigureSpec(
+        "false_positive_rate", "False positive cases",
+        "Share of the cases without the structure where some was predicted; 0 is best.", **_PRESENCE,
+    ), "share of cases without the structure", empty="no case without the structure"),
+    MaskFigure(FigureSpec(
+        "lesion_sensitivity", "Lesion sensitivity", "Share of the true lesions that a predicted one hits.", **_LESIONS,
+    ), "pooled", empty="no lesion in the truth"),
+    MaskFigure(FigureSpec(
+        "lesion_precision", "Lesion precision", "Share of the predicted lesions that hit a true one.", **_LESIONS,
+    ), "pooled", empty="no predicted lesion"),
+    MaskFigure(FigureSpec(
+        "false_lesions_per_case", "False lesions per case", "Predicted lesions that hit none.", **_LESIONS | _ERROR,
+    )),
+)  # fmt: skip
+MASK_SPECS: Mapping[str, FigureSpec] = {one.spec.name: one.spec for one in MASK_FIGURES}
+STATISTICS: Mapping[str, str] = {one.spec.name: one.statistic for one in MASK_FIGURES}
+_SOURCE = {one.spec.name: one.source for one in MASK_FIGURES if one.source}
+_EMPTY = {one.spec.name: one.empty for one in MASK_FIGURES if one.empty}
+_MEANS = tuple(k for k, spec in MASK_SPECS.items() if STATISTICS[k] == "mean" and spec.group != "lesions")
 
 
 class MaskMeasures:
@@ -118,7 +177,7 @@ class MaskMeasures:
 
     def denominator_units(self, name: str) -> int | None:
         """Patients in the denominator of a proportion."""
-        return int(np.unique(self._unit[self._parts[name][1] > 0]).size) if name in _PROPORTIONS else None
+        return int(np.unique(self._unit[self._parts[name][1] > 0]).size) if name in _EMPTY else None
 
     def undefined(self, name: str) -> dict[str, int]:
         """Count the cases that leave a figure undefined, by reason; none for rates and lesion counts."""

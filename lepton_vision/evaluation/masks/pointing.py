@@ -20,9 +20,19 @@ from lepton_vision.evaluation.masks.agreement import Shares, bootstrap_facts, fi
 from lepton_vision.evaluation.masks.surfaces import ROUNDING_MM, BoolArray
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures, patient_units
 from lepton_vision.types import Figure, FloatArray, short_repr
+from lepton_vision.types.figure import FigureSpec
 
 Spacing = tuple[float, ...]
 _Case = tuple[npt.NDArray[np.floating], BoolArray, Spacing | None]
+
+
+POINTING: tuple[FigureSpec, ...] = (
+    FigureSpec(
+        "hit_rate", "Hottest point in the true mask", "Share of the cases with a mask where Grad-CAM points at it."
+    ),
+    FigureSpec("chance", "A point at random", "Mean share of the image that the mask covers, tolerance included."),
+    FigureSpec("gain", "Gain over chance", "The difference of both, case by case.", scale="number"),
+)
 
 
 @dataclass(frozen=True, eq=False)

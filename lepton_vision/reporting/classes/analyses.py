@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lepton_vision.evaluation.classes.analyses import (
@@ -20,6 +20,7 @@ from lepton_vision.reporting.classes.view import NOTHING, has_width, is_known, n
 from lepton_vision.reporting.figures import to_svg
 from lepton_vision.reporting.wording import ANALYSIS_NAMES, READING, term
 from lepton_vision.types import Figure, Target
+from lepton_vision.types.figure import FigureSpec
 
 LARGEST_PANEL = 12
 """Classes that get a drawing of their own."""
@@ -94,10 +95,8 @@ def _calibration(classes: Sequence[CalibrationStatistics]) -> Panel:
 
 def _by_class(classes: Sequence[CalibrationStatistics] | Sequence[Recalibration]) -> tuple[tuple[str, ...], ...]:
     """One row per figure, one column per class."""
-    names = dict.fromkeys(name for one in classes for name in one.figures)
-    return tuple(
-        (ANALYSIS_NAMES.get(name, term(name).name), *(show(one.figures.get(name)) for one in classes)) for name in names
-    )
+    names = {name: ANALYSIS_NAMES.get(name) or term(name).title for one in classes for name in one.figures}
+    return tuple((title, *(show(one.figures.get(name)) for one in classes)) for name, title in names.items())
 
 
 def _net_benefit(curves: Sequence[DecisionCurve], *, name: str) -> Panel:
@@ -154,14 +153,14 @@ def _sets(sets: Sequence[ConformalSets]) -> Panel:
     return Panel("Prediction sets", READING["sets"], tables=tuple(tables))
 
 
-def external_panel(external: External | None) -> Panel | None:
-    """Return what the model lost or gained at another site, or None."""
+def external_panel(external: External | None, own: Mapping[str, FigureSpec] | None = None) -> Panel | None:
+    """Return what the model lost or gained at another site, or None; ``own`` describes figures of the caller."""
     if external is None:
         return None
     tables = []
     for target, shifts in external.shifts.items():
         rows = tuple(
-            (term(name).name, show(one.internal), show(one.external), show(one.difference))
+            (term(name, own=own).title, show(one.internal), show(one.external), show(one.difference))
             for name, one in shifts.items()
         )
         tables.append(Table(f"{target}: here and there", (target, "At home", "Here", "Difference"), rows))

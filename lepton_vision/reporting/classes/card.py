@@ -100,7 +100,7 @@ def render_report(
         notes=find_notes(evaluation),
         looks=view.show_looks(evaluation),
         forests=forest_groups(evaluation),
-        external=external_panel(evaluation.analyses.external),
+        external=external_panel(evaluation.analyses.external, evaluation.own_figures),
         script=read_script("explorer.js"),
         flow=view.show_flow(data_flow),
         facts=view.show_facts(facts),

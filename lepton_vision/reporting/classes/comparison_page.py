@@ -11,6 +11,7 @@ from lepton_vision.errors import ReportError
 from lepton_vision.evaluation.classes.binary_views import binary_views
 from lepton_vision.evaluation.classes.comparison import Comparison, Difference
 from lepton_vision.evaluation.classes.curves import class_curves
+from lepton_vision.evaluation.classes.figure_table import parse_key
 from lepton_vision.predictions.predictions import Predictions
 from lepton_vision.reporting.classes.analyses import show
 from lepton_vision.reporting.classes.case_words import count_cases, plural
@@ -18,8 +19,9 @@ from lepton_vision.reporting.classes.charts import Chart, Legend
 from lepton_vision.reporting.classes.view import NOTHING, has_width, is_known, number, show_facts
 from lepton_vision.reporting.figures import Line, Mark, roc_figure, to_svg
 from lepton_vision.reporting.page import check_place, render_template, write_page
-from lepton_vision.reporting.wording import METHOD_NAMES, READING, Term, split_name, term
+from lepton_vision.reporting.wording import METHOD_NAMES, READING, split_name, term
 from lepton_vision.types import Target
+from lepton_vision.types.figure import FigureSpec
 
 LARGEST_GRID = 12
 """Classes that get ROC curves of their own."""
@@ -124,40 +126,33 @@ def _view(
     names: tuple[str, str],
 ) -> TargetView:
     figures, chosen = comparison.differences[target.name], comparison.endpoints[target.name]
-    ends = _ends(figures)
+    own = comparison.own_figures
+    ends = _ends(figures, own)
     anchor = f"target-{position}"
-    rows = {key: _row(key, one, target, ends=ends) for key, one in figures.items()}
+    rows = {key: _row(key, one, target, ends=ends, own=own) for key, one in figures.items()}
     charts = [] if predictions is None else _charts(predictions, target, figures, names=names, anchor=anchor)
     return TargetView(
         target, anchor, [rows[key] for key in chosen], list(rows.values()), f"{ends:g}", charts[:LARGEST_GRID]
     )
 
 
-def _ends(figures: Mapping[str, Difference]) -> float:
+def _ends(figures: Mapping[str, Difference], own: Mapping[str, FigureSpec]) -> float:
     """Largest distance from 0 that a scale shows: that of figures that are shares, and their margins, rounded up."""
     sizes = [0.05]
     for key, one in figures.items():
-        if term(_plain(key)).is_share:
+        if term(key, own=own).scale == "share":
             sizes += [
                 abs(x) for x in (one.figure.value, one.figure.low, one.figure.high, one.margin or 0.0) if is_known(x)
             ]
     return math.ceil(20.0 * min(max(sizes), 1.0)) / 20.0
 
 
-def _plain(key: str, target: Target | None = None) -> str:
-    """Name of a figure without its class."""
-    for name in () if target is None or target.kind == "binary" else target.classes:
-        if key.endswith(f"_{name}"):
-            return key.removesuffix(f"_{name}")
-    return key
-
-
-def _row(key: str, one: Difference, target: Target, *, ends: float) -> DifferenceRow:
-    plain = _plain(key, target)
-    words: Term = term(plain, target.kind)
-    name = words.name if plain == key else f"{words.name}: {key.removeprefix(plain + '_')}"
+def _row(key: str, one: Difference, target: Target, *, ends: float, own: Mapping[str, FigureSpec]) -> DifferenceRow:
+    base, part = parse_key(key, target)
+    words = term(base if part in target.classes else key, target.kind, own)
+    name = f"{words.title}: {part}" if part in target.classes else words.title
     figure, scale = one.figure, None
-    if words.is_share and is_known(figure.value):
+    if words.scale == "share" and is_known(figure.value):
         low, high = (figure.low, figure.high) if has_width(figure) else (figure.value, figure.value)
         at = [round(50.0 + 50.0 * min(max(x / ends, -1.0), 1.0), 2) for x in (figure.value, low, high, 0.0)]
         margin = None if one.margin is None else round(50.0 - 50.0 * one.margin / ends, 2)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from lepton_vision.evaluation.classes.analyses import Gap, Subgroup, SubgroupColumn
 from lepton_vision.evaluation.classes.evaluation import Evaluation
+from lepton_vision.evaluation.classes.figure_table import names_for
 from lepton_vision.reporting.classes.analyses import show
 from lepton_vision.reporting.classes.case_words import count_cases, unit_of
 from lepton_vision.reporting.classes.view import Shown, is_known, number, show_figure
 from lepton_vision.reporting.wording import term
 from lepton_vision.types import Target
-
-_SHOWN = ("auroc", "sensitivity", "specificity")
-_SHOWN_OF_NAMES = ("auroc", "accuracy", "balanced_accuracy")
+from lepton_vision.types.figure import FigureSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,8 @@ def forest_groups(evaluation: Evaluation) -> list[ForestGroup]:
 def _group(evaluation: Evaluation, column: SubgroupColumn) -> ForestGroup:
     forests = []
     for target in evaluation.targets:
-        keys = _SHOWN_OF_NAMES if target.is_exclusive else _SHOWN
+        brought = [name for name, spec in evaluation.own_figures.items() if target.kind in spec.tested]
+        keys = (*names_for("tested", target.kind), *brought)
         forests += [_forest(evaluation, target, column, key=key) for key in keys if _has(column, target, key)]
     return ForestGroup(column.column, tuple(forests), column.warnings)
 
@@ -86,11 +87,12 @@ def _has(column: SubgroupColumn, target: Target, key: str) -> bool:
 
 
 def _forest(evaluation: Evaluation, target: Target, column: SubgroupColumn, *, key: str) -> Forest:
-    name = term(key, target.kind).name
+    own = evaluation.own_figures
+    name = term(key, target.kind, own).title
     title = f"{target.name}: {name}" if len(evaluation.targets) > 1 else name
     gaps = [gap for gap in column.gaps if (gap.target, gap.figure) == (target.name, key)]
-    whole = show_figure(key, evaluation.figures.get(target.name, {}).get(key), kind=target.kind)
-    rows = [_row(one, target, key=key, unit=unit_of(evaluation)) for one in column.subgroups]
+    whole = show_figure(key, evaluation.figures.get(target.name, {}).get(key), kind=target.kind, own=own)
+    rows = [_row(one, target, key=key, unit=unit_of(evaluation), own=own) for one in column.subgroups]
     known = [shown.scale[1] for shown in (whole, *(row.figure for row in rows)) if shown.scale]
     lowest = min(10.0 * math.floor(min(known, default=0.0) / 10.0), 90.0)
     return Forest(
@@ -110,8 +112,8 @@ def _stretch(shown: Shown, lowest: float) -> Shown:
     return replace(shown, scale=(value, low, high))
 
 
-def _row(subgroup: Subgroup, target: Target, *, key: str, unit: str) -> ForestRow:
-    figure = show_figure(key, subgroup.figures.get(target.name, {}).get(key), kind=target.kind)
+def _row(subgroup: Subgroup, target: Target, *, key: str, unit: str, own: Mapping[str, FigureSpec]) -> ForestRow:
+    figure = show_figure(key, subgroup.figures.get(target.name, {}).get(key), kind=target.kind, own=own)
     counted = count_cases(subgroup.n, subgroup.n_patients, unit=unit)
     return ForestRow(subgroup.value, counted, subgroup.is_small, figure)
 

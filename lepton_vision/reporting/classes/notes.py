@@ -176,7 +176,7 @@ def _on_undefined(evaluation: Evaluation, target: Target) -> list[Note]:
     where = f"“{target.name}”: " if len(evaluation.targets) > 1 else ""
     figures = evaluation.figures.get(target.name, {})
     undefined = [name for name, figure in figures.items() if not is_known(figure.value)]
-    names = [term(name).name for name in undefined if not is_of_class(name, target)]
+    names = [term(name, own=evaluation.own_figures).title for name in undefined if not is_of_class(name, target)]
     if len(names) < len(undefined):
         names.append("some figures of single classes")
     if not names:

@@ -11,18 +11,17 @@ from typing import Any
 import numpy as np
 
 from lepton_vision.evaluation.classes.evaluation import Evaluation
+from lepton_vision.evaluation.classes.figure_table import SPECS, names_for, parse_key
 from lepton_vision.reporting.classes.case_words import plural, unit_of
 from lepton_vision.reporting.wording import (
-    BY_CLASS,
     GROUPS,
-    HEADLINES,
     METHOD_NAMES,
     REASON_NAMES,
-    Term,
     split_name,
     term,
 )
 from lepton_vision.types import SPLITS, Figure, Target, TargetKind, decimals
+from lepton_vision.types.figure import FigureSpec, unknown_spec
 
 NOTHING = "–"
 _LARGEST_CONFUSION = 50  # classes: nobody reads a table of more, and a thousand make a page of 100 MB
@@ -56,17 +55,24 @@ class Shown:
     others: tuple[str, ...] = ()
 
 
-def show_figure(key: str, figure: Figure | None, *, kind: TargetKind = "binary", wording: str | None = None) -> Shown:
+def show_figure(
+    key: str,
+    figure: Figure | None,
+    *,
+    kind: TargetKind = "binary",
+    wording: str | None = None,
+    own: Mapping[str, FigureSpec] | None = None,
+) -> Shown:
     """Format one figure; ``wording`` is the name whose words to use where the key carries a class."""
-    return format_figure(key, figure, words=term(wording or key, kind))
+    return format_figure(key, figure, words=term(wording or key, kind, own))
 
 
-def format_figure(key: str, figure: Figure | None, *, words: Term) -> Shown:
+def format_figure(key: str, figure: Figure | None, *, words: FigureSpec) -> Shown:
     """Format one figure under the name and with the meaning that ``words`` gives it."""
     one = figure or _UNKNOWN
     has_interval = has_width(one)
     scale = None
-    if words.is_share and is_known(one.value):
+    if words.scale == "share" and is_known(one.value):
         low, high = (one.low, one.high) if has_interval else (one.value, one.value)
         value, low, high = (round(100.0 * min(max(x, 0.0), 1.0), 2) for x in (one.value, low, high))
         scale = (value, low, high)
@@ -76,7 +82,7 @@ def format_figure(key: str, figure: Figure | None, *, words: Term) -> Shown:
         for other in one.others
         if is_known(other.low) and is_known(other.high)
     )
-    return Shown(key, words.name, words.meaning, number(one.value), interval, f"{one.n:,}", one.reason, scale, others)
+    return Shown(key, words.title, words.meaning, number(one.value), interval, f"{one.n:,}", one.reason, scale, others)
 
 
 def has_width(figure: Figure) -> bool:
@@ -85,24 +91,24 @@ def has_width(figure: Figure) -> bool:
 
 
 def headline(evaluation: Evaluation, target: Target) -> list[Shown]:
-    """Return the four figures that the summary opens with."""
+    """Return the figures that the summary opens with."""
     figures = evaluation.figures.get(target.name, {})
-    return [show_figure(key, figures.get(key), kind=target.kind) for key in HEADLINES[target.kind]]
+    return [show_figure(key, figures.get(key), kind=target.kind) for key in names_for("headline", target.kind)]
 
 
 def figure_groups(evaluation: Evaluation, target: Target) -> list[tuple[str, list[Shown]]]:
     """Return all figures of a target but those of single classes, in groups of one question each."""
     figures = evaluation.figures.get(target.name, {})
-    left = [key for key in figures if not is_of_class(key, target)]
-    groups = []
-    for title, keys in GROUPS:
-        found = [show_figure(key, figures[key], kind=target.kind) for key in keys if key in left]
-        left = [key for key in left if key not in keys]
-        if found:
-            has_point = not target.is_exclusive or "operating point" not in title
-            groups.append((title if has_point else "Decisions", found))
-    if left:
-        groups.append(("Further figures", [show_figure(key, figures[key], kind=target.kind) for key in left]))
+    whole = [key for key in figures if not is_of_class(key, target)]
+    specs, groups = {**SPECS, **evaluation.own_figures}, []
+    specs |= {key: unknown_spec(key) for key in whole if key not in specs}
+    for group, title in GROUPS.items():
+        keys = [key for key, spec in specs.items() if spec.group == group and key in whole]
+        if keys:
+            has_point = not target.is_exclusive or group != "decisions"
+            own = evaluation.own_figures
+            shown = [show_figure(key, figures[key], kind=target.kind, own=own) for key in keys]
+            groups.append((title if has_point else "Decisions", shown))
     return groups
 
 
@@ -111,12 +117,13 @@ def class_table(evaluation: Evaluation, target: Target) -> tuple[list[str], list
     if target.kind == "binary":
         return [], []
     figures = evaluation.figures.get(target.name, {})
-    keys = [key for key in BY_CLASS if any(f"{key}_{name}" in figures for name in target.classes)]
+    columns = [key for key, spec in SPECS.items() if spec.is_by_class]
+    keys = [key for key in columns if any(f"{key}_{name}" in figures for name in target.classes)]
     rows = []
     for k, name in enumerate(target.classes):
         cells = [show_figure(f"{key}_{name}", figures.get(f"{key}_{name}"), wording=key) for key in keys]
         rows.append((name, threshold_text(evaluation, target, k), cells))
-    return [term(key).name for key in keys], rows
+    return [term(key).title for key in keys], rows
 
 
 def threshold_text(evaluation: Evaluation, target: Target, k: int = 0) -> str:
@@ -326,9 +333,4 @@ def is_known(value: float | None) -> bool:
 
 def is_of_class(key: str, target: Target) -> bool:
     """Whether a figure is of a single class, not of the target as a whole."""
-    if target.kind == "binary":
-        return False
-    return any(key.endswith(f"_{name}") and key not in _PLAIN for name in target.classes)
-
-
-_PLAIN = {key for _, keys in GROUPS for key in keys}
+    return parse_key(key, target)[1] in target.classes

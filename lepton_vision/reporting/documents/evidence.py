@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lepton_vision.evaluation.classes.evaluation import Evaluation
+from lepton_vision.evaluation.classes.figure_table import names_for
 from lepton_vision.reporting.classes.analyses import show
 from lepton_vision.reporting.classes.case_words import count_cases, plural, unit_of
 from lepton_vision.reporting.classes.notes import find_notes
 from lepton_vision.reporting.classes.operating_point import describe_operating_point
 from lepton_vision.reporting.classes.view import show_value
-from lepton_vision.reporting.wording import HEADLINES, split_name, term
+from lepton_vision.reporting.wording import split_name, term
 from lepton_vision.types import Target
 
 _LEAKAGE = {
@@ -51,7 +52,7 @@ def gather(run: RunFacts) -> dict[str, str]:
 def _of_figures(run: RunFacts) -> dict[str, str]:
     evaluation, own = run.evaluation, run.evaluation.provenance
     targets = evaluation.targets
-    names = {term(key).name for t in targets for key in HEADLINES[t.kind]}
+    names = {term(key).title for t in targets for key in names_for("headline", t.kind)}
     method = f"{show_value(own.get('intervals'))}, {show_value(own.get('replicates'))} replicates, seed "
     cautions = [note.text for note in find_notes(evaluation) if note.kind == "caution"]
     shown = sum(map(len, evaluation.worst.values()))
@@ -74,7 +75,8 @@ def _of_figures(run: RunFacts) -> dict[str, str]:
 
 def _performance(evaluation: Evaluation, target: Target) -> str:
     figures = evaluation.figures.get(target.name, {})
-    shown = [f"{term(key).name} {show(figures[key])}" for key in HEADLINES[target.kind] if key in figures]
+    keys = [key for key in names_for("headline", target.kind) if key in figures]
+    shown = [f"{term(key).title} {show(figures[key])}" for key in keys]
     counted = count_cases(evaluation.n, evaluation.n_patients, unit=unit_of(evaluation))
     where = f"{split_name(evaluation.split)} split, {counted}"
     return f"{target.name}, {where}: {', '.join(shown)}." if shown else ""

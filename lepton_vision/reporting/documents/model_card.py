@@ -13,7 +13,6 @@ from lepton_vision.reporting.documents.checklist import CHECKLISTS, fill_checkli
 from lepton_vision.reporting.documents.evidence import RunFacts, gather
 from lepton_vision.reporting.documents.markdown import plain, table
 from lepton_vision.reporting.page import write_page
-from lepton_vision.reporting.wording import term
 
 # Heading, what the run answers, what a human answers.
 _SECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
@@ -55,7 +54,7 @@ def _figures(run: RunFacts) -> list[str]:
     lines: list[str] = []
     for target in run.evaluation.targets:
         rows = [
-            (term(one.key, target.kind).name, show(run.evaluation.figures[target.name][one.key]), one.n)
+            (one.name, show(run.evaluation.figures[target.name][one.key]), one.n)
             for _, group in figure_groups(run.evaluation, target)
             for one in group
         ]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lepton_vision.evaluation.masks.agreement import CELLS, HeadAgreement
-from lepton_vision.evaluation.masks.pointing import PointingGame
+from lepton_vision.evaluation.masks.agreement import AGREEMENT, CELLS, HeadAgreement
+from lepton_vision.evaluation.masks.pointing import POINTING, PointingGame
 from lepton_vision.reporting.classes.view import Shown, format_figure, number
-from lepton_vision.reporting.masks.wording import HEAD_TERMS
 
+_SPECS = {one.name: one for one in (*AGREEMENT, *POINTING)}
 _CELL_NAMES = dict(
     zip(
         CELLS,
@@ -53,8 +53,8 @@ def show_heads(target: str, agreement: HeadAgreement, game: PointingGame | None)
     return HeadsShown(
         target,
         number(agreement.threshold),
-        [format_figure(key, figure, words=HEAD_TERMS[key]) for key, figure in agreement.figures.items()],
+        [format_figure(key, figure, words=_SPECS[key]) for key, figure in agreement.figures.items()],
         tables,
-        [format_figure(key, figure, words=HEAD_TERMS[key]) for key, figure in figures.items()],
+        [format_figure(key, figure, words=_SPECS[key]) for key, figure in figures.items()],
         rule,
     )

@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 
 from lepton_vision.evaluation.masks.case import EMPTY_RULES, NO_THICKNESS, STATUSES, CaseFigures
 from lepton_vision.evaluation.masks.evaluation import SegmentationEvaluation
-from lepton_vision.evaluation.masks.froc import Froc
-from lepton_vision.evaluation.masks.measures import STATISTICS
+from lepton_vision.evaluation.masks.froc import CPM, Froc
+from lepton_vision.evaluation.masks.measures import MASK_SPECS, STATISTICS
 from lepton_vision.reporting.classes.notes import FEW_PATIENTS, Note, on_unknown_patients
 from lepton_vision.reporting.classes.view import Shown, format_figure, is_known, number
 from lepton_vision.reporting.masks.wording import (
     MASK_GROUPS,
     MASK_HEADLINES,
-    MASK_TERMS,
     OVERVIEW,
     STATUS_NAMES,
     failure_words,
 )
-from lepton_vision.reporting.wording import Term, split_name
+from lepton_vision.reporting.wording import split_name
+from lepton_vision.types.figure import FigureSpec, unknown_spec
 
 WORST_CASES = 10
 LISTED_VOLUMES = 20
@@ -42,10 +42,10 @@ class MaskRowShown:
     reasons: tuple[str, ...]
 
 
-def mask_term(key: str, tolerance_mm: float) -> Term:
-    """Words of a figure; the surface Dice names its tolerance."""
-    words = MASK_TERMS.get(key) or Term(key.replace("_", " "), "", is_share=False)
-    return replace(words, name=f"{words.name} at {tolerance_mm:g} mm") if key.startswith("surface_dice") else words
+def mask_term(key: str, tolerance_mm: float) -> FigureSpec:
+    """Describe a figure; the surface Dice names its tolerance."""
+    words = MASK_SPECS.get(key) or unknown_spec(key)
+    return replace(words, title=f"{words.title} at {tolerance_mm:g} mm") if key.startswith("surface_dice") else words
 
 
 def has_sense(evaluation: SegmentationEvaluation, key: str) -> bool:
@@ -74,9 +74,8 @@ def mask_groups(evaluation: SegmentationEvaluation, structure: str) -> list[tupl
     """Return all figures of a structure, in groups of one question each."""
     groups = []
     left = [key for key in evaluation.figures[structure] if has_sense(evaluation, key)]
-    for title, keys in (*MASK_GROUPS, ("Further figures", tuple(left))):
-        found = [key for key in keys if key in left]
-        left = [key for key in left if key not in found]
+    for group, title in MASK_GROUPS.items():
+        found = [key for key, spec in MASK_SPECS.items() if spec.group == group and key in left]
         if found:
             groups.append((title, [_row(evaluation, structure, key) for key in found]))
     return groups
@@ -115,7 +114,7 @@ def volumes_of(evaluation: SegmentationEvaluation, structure: str) -> VolumesSho
 
 def volume_columns() -> list[str]:
     """Return the names of the cells of ``VolumesShown.cases``."""
-    return [MASK_TERMS[key].name for key in VOLUME_COLUMNS]
+    return [MASK_SPECS[key].title for key in VOLUME_COLUMNS]
 
 
 def _row(evaluation: SegmentationEvaluation, structure: str, key: str) -> MaskRowShown:
@@ -132,7 +131,7 @@ def _row(evaluation: SegmentationEvaluation, structure: str, key: str) -> MaskRo
 def overview_table(evaluation: SegmentationEvaluation) -> tuple[list[str], list[tuple[str, list[Shown]]]]:
     """Return column names and a row of figures for each structure."""
     keys = [key for key in OVERVIEW if has_sense(evaluation, key)]
-    columns = [mask_term(key, evaluation.tolerance_mm).name for key in keys]
+    columns = [mask_term(key, evaluation.tolerance_mm).title for key in keys]
     rows = [(name, [show_mask_figure(evaluation, name, key) for key in keys]) for name in evaluation.structures]
     return columns, rows
 
@@ -161,7 +160,7 @@ def worst_cases(evaluation: SegmentationEvaluation, structure: str) -> list[Case
 
 def case_columns(evaluation: SegmentationEvaluation) -> list[str]:
     """Return the names of the columns of ``CaseShown.cells``."""
-    return [mask_term(key, evaluation.tolerance_mm).name for key in _case_keys(evaluation)]
+    return [mask_term(key, evaluation.tolerance_mm).title for key in _case_keys(evaluation)]
 
 
 def _case_keys(evaluation: SegmentationEvaluation) -> list[str]:
@@ -202,7 +201,7 @@ def empty_rules() -> tuple[list[str], list[tuple[str, str, list[tuple[str, str]]
             text = f"{rule:g}" if is_number else str(rule)
             cells.append((text, "") if is_number or key not in rules else ("undefined", text))
         rows.append((*STATUS_NAMES[status], cells))
-    return [MASK_TERMS[key].name for key in keys], rows
+    return [MASK_SPECS[key].title for key in keys], rows
 
 
 def froc_rows(found: Froc) -> list[Shown]:
@@ -210,7 +209,7 @@ def froc_rows(found: Froc) -> list[Shown]:
     rows = []
     for key, figure in found.figures.items():
         rate = key.removeprefix("sensitivity_at_")
-        words = MASK_TERMS.get(key) or Term(f"Sensitivity at {rate} false positives per case", "")
+        words = CPM if key == CPM.name else FigureSpec(key, f"Sensitivity at {rate} false positives per case")
         rows.append(format_figure(key, figure, words=words))
     return rows
 
@@ -284,7 +283,7 @@ def _on_undefined(evaluation: SegmentationEvaluation) -> list[Note]:
         unknown = [key for key, one in figures.items() if not (is_known(one.value) or key.endswith("_rate"))]
         undefined = [key for key in unknown if has_sense(evaluation, key)]
         if undefined:
-            names = ", ".join(mask_term(key, evaluation.tolerance_mm).name for key in undefined)
+            names = ", ".join(mask_term(key, evaluation.tolerance_mm).title for key in undefined)
             by_names.setdefault(f"{names} {'is' if len(undefined) == 1 else 'are'} undefined", []).append(structure)
     only = len(evaluation.structures) == 1
     return [

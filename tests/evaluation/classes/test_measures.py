@@ -14,7 +14,7 @@ from sklearn import metrics
 from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.evaluation import evaluate
 from lepton_vision.evaluation.classes.figures import measures_of
-from lepton_vision.evaluation.classes.measures import BINARY_FIGURES, BinaryMeasures
+from lepton_vision.evaluation.classes.measures import BinaryMeasures, Extent
 from lepton_vision.evaluation.statistics.intervals import draw_counts, patient_units
 from lepton_vision.evaluation.statistics.ranking import Ranking
 from lepton_vision.predictions import Predictions
@@ -68,7 +68,7 @@ def test_binary_figures_against_scikit_learn(random_predictions: Make, seed: int
     known = ~np.isnan(predictions.y_true["sick"])
     truth, prob = predictions.y_true["sick"][known], predictions.y_prob["sick"][known]
     expected = oracle(truth, prob, 0.4) | {"ece": hand_ece(truth, prob)}
-    assert set(expected) == set(BINARY_FIGURES)
+    assert set(expected) == set(Extent().names)
     assert set(figures) == {*expected, "debiased_ece", "chance_ece", "accuracy_at_half"}
     for name, value in expected.items():
         assert figures[name].value == pytest.approx(value, abs=1e-12), name

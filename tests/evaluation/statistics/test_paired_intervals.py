@@ -12,6 +12,7 @@ from scipy.stats import multinomial, norm
 
 from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.evaluation import compare
+from lepton_vision.evaluation.classes.figure_table import SPECS
 from lepton_vision.evaluation.classes.non_inferiority import patients_needed
 from lepton_vision.evaluation.statistics.paired_intervals import Pairs, count_pairs, non_inferiority_p, tango_interval
 from lepton_vision.predictions import Predictions
@@ -154,6 +155,6 @@ def test_no_difference_of_few_pairs_is_significant() -> None:
 def test_how_many_patients_a_margin_needs() -> None:
     """So many that the score interval of 0 losses ends within the margin."""
     for margin in (0.05, 0.1):
-        n = patients_needed("auroc", margin=margin)
+        n = patients_needed(SPECS["auroc"], margin=margin)
         assert tango_interval(pairs(0, 0, n))[0] >= -margin > tango_interval(pairs(0, 0, n - 1))[0]
-    assert patients_needed("lr_positive", margin=2.0) == 10
+    assert patients_needed(SPECS["lr_positive"], margin=2.0) == 10

@@ -158,7 +158,7 @@ def test_one_class_only_says_why_the_figures_are_undefined() -> None:
     assert "no image is COVID. Figures that compare the classes are undefined there." in words
     assert "no positive sample" in words
     assert "Undefined: the labelled images are all of one class." in words
-    assert "AUROC, Average precision, Partial AUROC, Sensitivity, Balanced accuracy, Matthews correlation" in words
+    assert "AUROC, Average precision, Partial AUROC, Sensitivity, LR+, LR− and 2 more" in words
 
 
 def test_classes_of_table_cells_are_styled_nowhere_else(several: Evaluation) -> None:

@@ -84,7 +84,7 @@ def test_facts_keep_plain_values_and_drop_folders() -> None:
 
 def test_averages_over_classes_have_words_and_a_scale() -> None:
     words = term("sensitivity_micro", "multiclass")
-    assert (words.name, words.is_share) == ("Sensitivity (micro)", True)
+    assert (words.title, words.scale) == ("Sensitivity (micro)", "share")
     assert words.meaning.startswith("Pooled over all classes")
-    assert term("lr_positive_weighted", "multilabel").is_share is False
-    assert term("novel_micro").name == "novel micro"
+    assert term("lr_positive_weighted", "multilabel").scale == "number"
+    assert term("novel_micro").title == "novel micro"
