@@ -164,11 +164,7 @@ def evaluate_classes(
     columns = subgroup_columns(part, (*settings.subgroups, *options.by))
     site = Site(_read_reference(options.reference)) if options.is_external else None
     val, how = manifest.subset("val"), dict[str, Any](device=device, cache_dir=cache_dir, progress=None)
-    point, learnt = case_point(
-        bundle,
-        settings,
-        validation=lambda: predict(bundle, val, **how) if len(val) else None,
-    )
+    point, learnt = case_point(bundle, settings, validation=lambda: predict(bundle, val, **how) if len(val) else None)
     told = None if progress is None else lambda done, total: progress("predict", done, total, "")
     predictions = predict(bundle, part, device=device, cache_dir=cache_dir, progress=told)
     evaluation = evaluate(
