@@ -34,20 +34,20 @@ import numpy as np
 from lepton_vision.config import Config
 from lepton_vision.errors import LeptonError, ReadError
 from lepton_vision.manifest import Manifest, audit_manifest
-from lepton_vision.manifest.record import Rules, describe_file
+from lepton_vision.manifest.record import ScanRules, describe_file
 from lepton_vision.pipeline.facts import inspect_path
 from lepton_vision.readers.image import read_image, read_pixels
 from lepton_vision.readers.limits import DEFAULT_LIMITS
 from lepton_vision.readers.mask import read_mask
 from lepton_vision.scoring.inputs.inputs import Inputs
 from lepton_vision.scoring.inputs.locations import Location
-from lepton_vision.scoring.scorer import ImageScorer
+from lepton_vision.scoring.scorer import Scorer
 
 MOST_BYTES = 2_000_000  # of a source: larger ones only take longer
 MOST_FRAMES = 6  # of a mutant of several frames that are compared one by one
 CHUNK = 50
 # Objects of these kinds are refused for what they are, broken or not, unless they are asked for.
-RULES = Rules(frozenset({"segmentation", "parametric_map", "dose", "localizer", "secondary_capture"}))
+RULES = ScanRules(frozenset({"segmentation", "parametric_map", "dose", "localizer", "secondary_capture"}))
 EXTREMES = [b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x7f\xff\xff\xff", b"\0\0\0\x80", b"\1\0\0\0"]
 BAD = ("crashes", "raw_errors", "differing", "over_budget")
 
@@ -137,8 +137,7 @@ def scorer():
     """What reads and prepares in a run of scores; no network."""
     target = {"name": "sick", "kind": "binary", "classes": ["no", "yes"]}
     config = Config.from_dict({"targets": [target], "scan": {"include": list(RULES.include)}})
-    engine = SimpleNamespace(bundle=SimpleNamespace(config=config, bundle_id=""), name="none", batch_size=1)
-    return ImageScorer(SimpleNamespace(engine=engine), None, masks=None, limits=DEFAULT_LIMITS)
+    return Scorer(SimpleNamespace(config=config, bundle_id=""), None, streams=None, limits=DEFAULT_LIMITS)
 
 
 def verdict(read):

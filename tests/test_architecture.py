@@ -33,7 +33,7 @@ DOORWAYS = {
     "rich": {"progress/bars.py", "cli/console.py"},
     "typer": {f"cli/{name}.py" for name in ("app", "exports", "evaluation", "options", "scoring", "statistics")},
     "jinja2": {"reporting/page.py"},
-    "monai": {"transforms/volume_augment.py", "inference/windows.py", "models/external_encoders.py"},
+    "monai": {"transforms/volume_augment.py", "inference/whole_volumes.py", "models/external_encoders.py"},
     "mlflow": {"training/runlog.py"},
     "nibabel": {"readers/nifti.py", "scoring/masks/files.py"},  # what is read there, what is written here
     "onnx": {"inference/runtimes/onnx.py"},

@@ -81,7 +81,7 @@ class CachedOutputs:
             return
         _run_heads(bundle, pooled, self._engine)
         nothing = np.zeros((0, 0, 0), np.uint16)
-        samples = [Sample(dataset.rows.image_id(row), "", "", dataset.locate(row), nothing, row) for row in rows]
+        samples = [Sample(dataset.rows.image_id(row), dataset.locate(row), nothing, row) for row in rows]
         self._found = PredictionParts(samples)
 
     def predictions(self, bundle: Bundle) -> Predictions:

@@ -29,7 +29,8 @@ from lepton_vision.models.device import (
 )
 from lepton_vision.models.encoders import fold
 from lepton_vision.models.machine_errors import explain_machine_errors
-from lepton_vision.transforms.preprocess import UInt16Pixels, to_input
+from lepton_vision.transforms.preprocess import to_input
+from lepton_vision.transforms.resize import UInt16Pixels
 from lepton_vision.types import ModelOutput, Pixels
 
 TORCH_ENGINES = ("torch", "torch-compile")
@@ -107,7 +108,7 @@ class Engine:
         if engine == "torch-compile":
             self._network = torch.compile(self._network, dynamic=False)
         if bundle.config.sees_slabs:
-            from lepton_vision.inference.slicewise import SlicewiseNetwork  # reads tables: not for images
+            from lepton_vision.inference.whole_volumes import SlicewiseNetwork  # reads tables: not for images
 
             self._network = SlicewiseNetwork(network, bundle.config, at_once=batch_size).eval()
             self.samples_per_step = 1
@@ -148,7 +149,7 @@ class Engine:
         """As ``examine`` of ``to_input(pixels)``, to the bit and in fewer steps.
 
         Args:
-            pixels: (B, C, H, W) uint16, as ``preprocess_image`` gives.
+            pixels: (B, C, H, W) or (B, C, D, H, W) uint16, as ``View.plain`` gives.
         """
         return self._examine(len(pixels), lambda part: self._run_pixels(pixels[part]))
 
@@ -191,7 +192,7 @@ class Engine:
             whole[: len(pixels)] = pixels
             return self._examined(self._network.run_pixels(whole), count=len(pixels))
         batch = self._empty(pixels.shape[1:], count=len(pixels))
-        to_input(pixels, self.bundle.config.preprocess, out=batch.numpy()[: len(pixels)])
+        to_input(pixels, self.bundle.config.preprocess, out=batch.numpy()[: len(pixels)], axes=pixels.ndim - 2)
         return self._run(batch, count=len(pixels))
 
     def _run(self, batch: torch.Tensor, *, count: int) -> Examined:

@@ -1,20 +1,25 @@
-"""Grad-CAM heat maps of chosen samples, read and preprocessed as for the network."""
+"""Grad-CAM heat maps of the evidence for a class (Selvaraju et al., ICCV 2017, arXiv:1610.02391)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from lepton_vision.errors import LeptonError
-from lepton_vision.inference.cam import grad_cam
+from lepton_vision.errors import ConfigError, LeptonError, nearest
+from lepton_vision.models.assemble import AnyNetwork
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.models.device import choose_device
+from lepton_vision.models.device import choose_device, full_precision, true_float32
+from lepton_vision.models.network import Network
 from lepton_vision.readers.image import read_image
 from lepton_vision.transforms.preprocess import preprocess_image, to_input
-from lepton_vision.types import CaseKey, SampleAddress
+from lepton_vision.types import CaseKey, ModelOutput, SampleAddress, Target
 
 _BATCH = 8
 
@@ -71,3 +76,127 @@ def _read(address: SampleAddress, bundle: Bundle) -> npt.NDArray[np.uint16] | No
         return preprocess_image(image, bundle.config.preprocess)
     except (LeptonError, OSError, ValueError):
         return None
+
+
+def grad_cam(
+    network: AnyNetwork, images: Tensor, *, target: str, class_index: int | None = None
+) -> npt.NDArray[np.float32]:
+    """Return heat maps of one class, as large as the images.
+
+    The gradient of the logit with respect to the feature map of the encoder's last stage is averaged over all places:
+    the weight of each channel. The map is the ReLU of the weighted sum of the channels, resized bilinearly. It is
+    coarse (1/32 of the side with a ResNet's standard stem), says what speaks for the class and not what speaks against
+    it, and is no segmentation. Of an ensemble it is the mean of its members' maps, each for the member's own logit.
+
+    The network is used in evaluation mode and left as it was: modes, parameters, their gradients, buffers and hooks.
+
+    Args:
+        network: on any device.
+        images: (B, C, H, W) float32, normalised (``preprocess.to_input``); moved to the network's device.
+        target: name of a target.
+        class_index: position among its classes. For a binary target None means 1, the positive class, and 0 is the
+            evidence against it (the negated logit); the others have no default.
+
+    Returns:
+        (B, H, W) float32, 0 or more, not scaled: maps of one network and class may be compared.
+
+    Raises:
+        ConfigError: an unknown target or class, images that do not fit the network, a classifier of regions, or
+            an encoder whose last stage gives no map of places.
+
+    Example:
+        >>> grad_cam(network, batch.images, target="covid").shape  # doctest: +SKIP
+        (32, 224, 224)
+    """
+    if network.segmentation is not None and network.segmentation.mode == "roi":
+        raise ConfigError(
+            "Grad-CAM shows where in the image a classifier looks; this one (segmentation.mode roi) sees a cut-out.",
+            key="segmentation.mode",
+        )
+    column, sign = _choose_logit(_find_target(network, target), class_index)
+    device = next(network.parameters()).device
+    # A caller's inference mode or no_grad would leave nothing to differentiate, autocast would round the gradient.
+    with torch.inference_mode(False), torch.enable_grad(), full_precision(device), true_float32(device):
+        batch = images.detach().clone().to(device=device, dtype=torch.float32)
+        with _in_evaluation(network):
+            maps = [
+                _member_map(member, batch, lambda output: sign * output.logits[target][:, column])
+                for member in network.members
+            ]
+    result: npt.NDArray[np.float32] = torch.stack(maps).mean(dim=0).detach().float().cpu().numpy()
+    return result
+
+
+def _member_map(network: Network, images: Tensor, logit_of: Callable[[ModelOutput], Tensor]) -> Tensor:
+    """(B, H, W): map of one network for the logits (B,) that ``logit_of`` takes from its output."""
+    with _capture(list(network.encoder_stages().values())[-1]) as captured:
+        logit = logit_of(network(images))
+    if not captured or captured[0].ndim != images.ndim:
+        raise ConfigError(
+            "Grad-CAM needs a last stage of the encoder with a map of places (B, F, H, W). Received: an encoder whose "
+            "last stage gives none.",
+            key="model.backbone",
+        )
+    gradients = torch.autograd.grad(logit.sum(), captured)
+    heat, *mirrored = (_heat(*pair, size=images.shape[2:]) for pair in zip(captured, gradients, strict=True))
+    for one in mirrored:  # a network that sees the mirror image too
+        heat = heat + one.flip(-1)
+    return heat
+
+
+def _heat(feature_map: Tensor, gradient: Tensor, *, size: torch.Size) -> Tensor:
+    """(B, H, W): the map of evidence, as large as the images."""
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    heat = F.relu((weights * feature_map.detach()).sum(dim=1, keepdim=True))
+    return F.interpolate(heat, size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _find_target(network: AnyNetwork, name: str) -> Target:
+    found = {target.name: target for target in network.targets}
+    if name not in found:
+        raise ConfigError(f"Unknown target {name!r}. {nearest(name, list(found))}", key="target")
+    return found[name]
+
+
+def _choose_logit(target: Target, class_index: int | None) -> tuple[int, float]:
+    """Column of the logits, and 1 or -1."""
+    count = len(target.classes)
+    if class_index is None and target.kind == "binary":
+        class_index = 1
+    if class_index is None or not 0 <= class_index < count:
+        raise ConfigError(
+            f"Expected class_index from 0 to {count - 1} for the target {target.name!r}. Received: {class_index}.",
+            key="class_index",
+        )
+    if target.kind == "binary":
+        return 0, 1.0 if class_index == 1 else -1.0
+    return class_index, 1.0
+
+
+@contextmanager
+def _in_evaluation(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode; every module gets its own mode back, as norm layers may be fixed in a network that trains."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def _capture(stage: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect what a stage gives, cut off from what is below: nothing there needs a gradient."""
+    captured: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        del module, inputs
+        captured.append(output.detach().requires_grad_())
+        return captured[-1]
+
+    hook = stage.register_forward_hook(keep)
+    try:
+        yield captured
+    finally:
+        hook.remove()

@@ -1,40 +1,70 @@
-"""Mask prediction with a bundle: one mask per image, on the pixels of that image."""
+"""Mask prediction with a bundle: one mask per image or volume, on the pixels of that."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
-from lepton_vision.config.sections import PreprocessConfig
-from lepton_vision.errors import EvaluationError, ReadError
-from lepton_vision.inference.engine import Engine
-from lepton_vision.inference.mask_prediction import MaskPrediction
-from lepton_vision.inference.samples import frames_of, list_files, read_ahead, rejected_rows
+from lepton_vision.errors import ConfigError, EvaluationError
+from lepton_vision.inference.engine import Engine, Examined, runtime_name
+from lepton_vision.inference.mirrors import LEFT_RIGHT
+from lepton_vision.inference.samples import (
+    Outcome,
+    Sample,
+    attempt,
+    list_samples,
+    read_ahead,
+    read_place,
+    rejected_rows,
+)
+from lepton_vision.inference.whole_volumes import over_whole_volumes
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models.bundle import Bundle
+from lepton_vision.models.device import autocast, choose_device, choose_precision, suited_format
 from lepton_vision.predictions.cells import Failure
-from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import read_image
-from lepton_vision.transforms.masks import restore_mask, restore_share
-from lepton_vision.transforms.preprocess import UInt16Pixels, preprocess_image, to_input
+from lepton_vision.readers.mask import LabelMap
+from lepton_vision.transforms.laterality import has_side_words
+from lepton_vision.transforms.preprocess import to_input
+from lepton_vision.transforms.resize import UInt16Pixels
 from lepton_vision.transforms.rows import RowTable
-from lepton_vision.types import Image, Pixels, SampleAddress
+from lepton_vision.transforms.views import View, view_of
+from lepton_vision.types import Image, Pixels, SampleAddress, short_repr
+
+_NO_NUMBERS = "The network gave masks that are not numbers. Use precision fp32, or train again."
+_See = Callable[[UInt16Pixels], Examined]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Ready:
-    """One image, ready for the network."""
+class MaskPrediction:
+    """One predicted mask.
+
+    Attributes:
+        image_id: pseudonymous id, that of the manifest where there is one.
+        address: where the image lies.
+        image: the image as it was read, with its geometry.
+        labels: (H, W) or (D, H, W) uint8 on the pixels of ``image``: 0 background, k the k-th structure.
+        share: gives the probability of the k-th structure (0: background) on the same pixels, float32 in [0, 1].
+        row: row of the manifest; -1 for a plain file.
+        probabilities: by target, what the same pass gave: () for a binary one, (K,) otherwise; empty for volumes.
+    """
 
     image_id: str
     address: SampleAddress
     image: Image
-    pixels: UInt16Pixels
-    row: int
+    labels: LabelMap
+    share: Callable[[int], Pixels]
+    row: int = -1
+    probabilities: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+
+    __repr__ = short_repr
 
 
 def predict_masks(
@@ -71,70 +101,23 @@ def predict_masks(
         ...     print(found.image_id)
     """
     bundle.require_masks()
-    if bundle.config.volume is not None:
-        from lepton_vision.inference.volume_masks import VolumeSegmenter, predict_volume_masks
-
-        segmenter = VolumeSegmenter(bundle, device=device, precision=precision)
-        yield from predict_volume_masks(segmenter, images, workers=workers, progress=progress)
-        return
-    size = bundle.config.train.batch_size if batch_size is None else batch_size
-    engine = Engine(bundle, device=device, precision=precision, batch_size=size)
-    preprocess = bundle.config.preprocess
+    view, size = view_of(bundle.config), bundle.config.train.batch_size if batch_size is None else batch_size
+    see, depth = _network(bundle, view, device=device, precision=precision, size=size)
+    outcomes: Iterator[Outcome]
     if isinstance(images, Manifest):
         yield from rejected_rows(images)
         table = RowTable.of(images)
         total = len(table)
-        outcomes = read_ahead(range(total), lambda k: _read_row(table, k, preprocess), workers=workers, depth=size)
+        outcomes = read_ahead(range(total), lambda row: _read_row(table, row, view), workers=workers, depth=depth)
     else:
-        files = list_files(images, include=bundle.config.scan.include)
-        total = len(files)
-        outcomes = read_ahead(files, lambda path: _read_file(Path(path), preprocess), workers=workers, depth=size)
-    yield from _examine(outcomes, engine, total=total, progress=progress)
-
-
-_Outcome = tuple[_Ready, ...] | Failure
-
-
-def _read_row(table: RowTable, row: int, config: PreprocessConfig) -> _Outcome:
-    address = table.locate(row)
-    try:
-        image = read_image(address.path, member=address.member, frame=address.frame, **address.repairs)
-        pixels = preprocess_image(image, config)
-    except ReadError as error:
-        return Failure(table.image_id(row), error.reason)
-    except MemoryError:
-        return Failure(table.image_id(row), "too_large")
-    return (_Ready(table.image_id(row), address, image, pixels, int(table.index[row])),)
-
-
-def _read_file(path: Path, config: PreprocessConfig) -> _Outcome:
-    try:
-        images = frames_of(read_image(path))
-        several = len(images) > 1
-        return tuple(
-            _Ready(
-                image.image_id,
-                SampleAddress(path, None, frame if several else None),
-                image,
-                preprocess_image(image, config),
-                -1,
-            )
-            for frame, image in enumerate(images)
-        )
-    except ReadError as error:
-        return Failure(pseudonym("image", path.as_posix()), error.reason)
-    except MemoryError:
-        return Failure(pseudonym("image", path.as_posix()), "too_large")
-
-
-def _examine(
-    outcomes: Iterator[_Outcome], engine: Engine, *, total: int, progress: Callable[[int, int], None] | None
-) -> Iterator[MaskPrediction | Failure]:
-    """Take as many files as fill a batch, then give their masks in order."""
-    done = 0
-    while group := list(islice(outcomes, engine.batch_size)):
-        ready = [one for outcome in group if not isinstance(outcome, Failure) for one in outcome]
-        masks = _masks(ready, engine)
+        places = list_samples(images, view)
+        total = len(places)
+        read = partial(read_place, view=view, masks=True)
+        outcomes = read_ahead(places, read, workers=workers, depth=depth)
+    at_once, done = 1 if view.is_volume else size, 0
+    while group := list(islice(outcomes, at_once)):
+        ready = [sample for outcome in group if not isinstance(outcome, Failure) for sample in outcome]
+        masks = _masks(ready, see, view=view, at_once=at_once)
         for outcome in group:
             if isinstance(outcome, Failure):
                 yield outcome
@@ -145,20 +128,116 @@ def _examine(
             progress(done, total)
 
 
-def _masks(ready: Sequence[_Ready], engine: Engine) -> Iterator[MaskPrediction]:
-    config = engine.bundle.config.preprocess
-    for start in range(0, len(ready), engine.batch_size):
-        part = ready[start : start + engine.batch_size]
-        found = engine.examine(to_input(np.stack([one.pixels for one in part]), config))
-        prob = found.masks
-        if prob is None or not np.isfinite(prob).all():
-            raise EvaluationError("The network gave masks that are not numbers. Use precision fp32, or train again.")
-        for place, (one, own) in enumerate(zip(part, prob, strict=True)):
-            shape: tuple[int, int] = one.image.pixels.shape[1:]
-            labels, share = restore_mask(own, shape, config=config), partial(_share, own, shape, config)
+def _network(bundle: Bundle, view: View, *, device: str, precision: str, size: int) -> tuple[_See, int]:
+    """What gives masks and probabilities of pixels, and how many samples may be read ahead."""
+    if view.is_volume:
+        return VolumeSegmenter(bundle, device=device, precision=precision).examine, 2
+    return Engine(bundle, device=device, precision=precision, batch_size=size).examine_pixels, size
+
+
+def _read_row(table: RowTable, row: int, view: View) -> Outcome:
+    at, image_id = table.locate(row), table.image_id(row)
+
+    def read() -> tuple[Sample, ...]:
+        image = read_image(at.path, member=at.member, frame=at.frame, **at.repairs)
+        return (Sample(image_id, at, view.prepare(image).pixels, int(table.index[row]), image=image),)
+
+    return attempt(read, image_id)
+
+
+def _masks(ready: Sequence[Sample], see: _See, *, view: View, at_once: int) -> Iterator[MaskPrediction | Failure]:
+    for start in range(0, len(ready), at_once):
+        part = ready[start : start + at_once]
+        try:
+            found = see(part[0].pixels[None] if len(part) == 1 else np.stack([one.pixels for one in part]))
+        except (MemoryError, torch.OutOfMemoryError):  # what is too large for the device: the next may fit
+            yield from (Failure(one.image_id, "too_large") for one in part)
+            continue
+        if found.masks is None or not np.isfinite(found.masks).all():
+            raise EvaluationError(_NO_NUMBERS)
+        images = [one.image for one in part if one.image is not None]
+        for place, (one, image, prob) in enumerate(zip(part, images, found.masks, strict=True)):
+            share, labels = partial(_share, prob, view, image), view.restore(prob, image)
             probabilities = {name: values[place] for name, values in found.probabilities.items()}
-            yield MaskPrediction(one.image_id, one.address, one.image, labels, share, one.row, probabilities)
+            yield MaskPrediction(one.image_id, one.address, image, labels, share, one.row, probabilities)
 
 
-def _share(prob: Pixels, shape: tuple[int, int], config: PreprocessConfig, number: int) -> Pixels:
-    return restore_share(prob[number], shape, config=config)
+def _share(prob: Pixels, view: View, image: Image, number: int) -> Pixels:
+    return view.restore_share(prob[number], image)
+
+
+class VolumeSegmenter:
+    """The network of a bundle on volumes of any size.
+
+    Args:
+        bundle: with a segmentation head that is used in scoring, and ``volume.view`` "3d" or "2.5d".
+        device: "auto", "cpu", "cuda" or "mps".
+        precision: "auto", "fp32", "bf16" or "fp16".
+        mirrored: axes that volumes are predicted mirrored along too, see ``over_whole_volumes``; None is what
+            ``config.volume.mirrored`` says.
+
+    Raises:
+        ConfigError: another kind of bundle, a device or precision that is not there, or left and right are to be
+            exchanged although structures tell them apart.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        mirrored: Sequence[int] | None = None,
+    ) -> None:
+        segmentation = bundle.require_masks()
+        self.config, self.view = bundle.config, view_of(bundle.config)
+        if mirrored is None:
+            mirrored = (LEFT_RIGHT,) if self.config.volume is not None and self.config.volume.mirrored else ()
+        if LEFT_RIGHT in mirrored and has_side_words(segmentation.names):
+            raise ConfigError(
+                f"Left and right must not be exchanged: structures tell them apart ({', '.join(segmentation.names)}). "
+                "Turn volume.mirrored off.",
+                key="volume.mirrored",
+            )
+        self.device = choose_device(device)
+        self.precision = choose_precision(precision, self.device)
+        network = bundle.network()
+        network = network.to(memory_format=suited_format(network.dims + 2))
+        self._network = over_whole_volumes(network, bundle.config, mirrored=mirrored).to(self.device).eval()
+
+    @property
+    def name(self) -> str:
+        """Name of the engine that made the masks, e.g. "torch 2.14.1 cpu bf16"."""
+        return runtime_name(self.device, self.precision)
+
+    def probabilities(self, pixels: UInt16Pixels) -> Pixels:
+        """Predict one prepared volume.
+
+        Args:
+            pixels: (C, D, H, W) uint16 from ``View.prepare``.
+
+        Returns:
+            (1 + M, D, H, W) float32, background first.
+
+        Raises:
+            EvaluationError: what the network gives are no numbers.
+        """
+        images = torch.from_numpy(to_input(pixels, self.config.preprocess, axes=3))[None].to(self.device)
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            logits = self._network(images).mask_logits
+        prob: Pixels = logits[0].float().softmax(dim=0).cpu().numpy()
+        if not np.isfinite(prob).all():
+            raise EvaluationError(_NO_NUMBERS)
+        return prob
+
+    def examine(self, pixels: UInt16Pixels) -> Examined:
+        """Predict the mask of one prepared volume, (1, C, D, H, W) uint16; there are no probabilities of targets."""
+        return Examined({}, self.probabilities(pixels[0])[None])
+
+    def mask(self, image: Image) -> LabelMap:
+        """Predict the mask of one volume as it was read, (D, H, W) uint8 on its own voxels.
+
+        Raises:
+            ReadError: it cannot be prepared.
+        """
+        return self.view.restore(self.probabilities(self.view.prepare(image).pixels), image)

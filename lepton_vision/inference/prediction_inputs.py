@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from lepton_vision.config import Config
-from lepton_vision.errors import ConfigError, ManifestError, ReadError, nearest
-from lepton_vision.inference.samples import Outcome, Sample, frames_of, list_files, read_ahead, read_file
-from lepton_vision.inference.volume_samples import list_volumes, read_volume
+from lepton_vision.errors import ConfigError, ManifestError, nearest
+from lepton_vision.inference.samples import Outcome, attempt, list_samples, read_ahead, read_place, samples_of
 from lepton_vision.manifest.table import Manifest
-from lepton_vision.predictions.cells import Failure
 from lepton_vision.readers.identity import key_check, pseudonym
-from lepton_vision.transforms.grid import preprocess_view
-from lepton_vision.transforms.preprocess import preprocess_image
-from lepton_vision.transforms.volume_dataset import plain_sample
+from lepton_vision.transforms.views import view_of
 from lepton_vision.types import Image, SampleAddress
 
 Given = Manifest | pd.DataFrame | Image | str | Path | Sequence[str | Path | Image]
@@ -31,6 +28,7 @@ def open_images(
     Raises:
         ConfigError: neither, or images and files in one list.
     """
+    view = view_of(config)
     if isinstance(images, Image):
         images = [images]
     if not isinstance(images, str | Path | Sequence):
@@ -44,37 +42,12 @@ def open_images(
     if held:
         if len(held) < len(several):
             raise ConfigError("Expected paths or Images. Received: both in one list. Predict each by themselves.")
-        return (outcome for one in held for outcome in [_see(one, config)]), len(held)
-    paths: str | Path | list[str | Path] = images if isinstance(images, str | Path) else list(images)  # type: ignore[arg-type]
-    if config.volume is not None:
-        places = list_volumes(paths, volume=config.volume, include=config.scan.include)
-        return read_ahead(places, lambda at: read_volume(at, config), workers=workers, depth=depth), len(places)
-    files = list_files(paths, include=config.scan.include)
-    return read_ahead(files, lambda path: read_file(path, config), workers=workers, depth=depth), len(files)
-
-
-def _see(image: Image, config: Config) -> Outcome:
-    """One image in memory; each frame is a sample, but for a network of volumes."""
-    try:
-        if config.volume is not None:
-            pixels = [plain_sample(preprocess_view(image, config.preprocess, config.volume), config.volume)]
-            parts = [image]
-        else:
-            parts = frames_of(image)
-            pixels = [preprocess_image(one, config.preprocess) for one in parts]
-    except ReadError as error:
-        return Failure(image.image_id, error.reason)
-    return tuple(
-        Sample(
-            one.image_id,
-            one.patient_id or "",
-            one.series_id or "",
-            SampleAddress(Path()),
-            ready,
-            study_id=one.study_id or "",
+        return (attempt(partial(samples_of, one, view, at=SampleAddress(Path())), one.image_id) for one in held), len(
+            held
         )
-        for one, ready in zip(parts, pixels, strict=True)
-    )
+    paths: str | Path | list[str | Path] = images if isinstance(images, str | Path) else list(images)  # type: ignore[arg-type]
+    places = list_samples(paths, view)
+    return read_ahead(places, lambda place: read_place(place, view), workers=workers, depth=depth), len(places)
 
 
 def table_rows(table: pd.DataFrame) -> Manifest:

@@ -33,11 +33,8 @@ from lepton_vision.predictions.cells import Failure, as_text
 from lepton_vision.predictions.ledger import Ledger
 from lepton_vision.predictions.predictions import Predictions
 from lepton_vision.readers.identity import key_check
-from lepton_vision.transforms.cache import PixelCache
-from lepton_vision.transforms.dataset import ImageDataset
+from lepton_vision.transforms.dataset import SampleDataset
 from lepton_vision.transforms.masks import overlap_counts
-from lepton_vision.transforms.preprocess import to_input
-from lepton_vision.transforms.volume_dataset import VolumeDataset, make_volume_dataset
 from lepton_vision.types import Batch, FloatArray, ModelOutput, Target, short_repr
 
 Progress = Callable[[int, int], None]  # progress(done, total), in rows or files
@@ -148,15 +145,9 @@ def require_one_split(manifest: Manifest) -> str | None:
     return names[0] if names else None
 
 
-def open_dataset(manifest: Manifest, config: Config, *, cache_dir: str | Path | None) -> ImageDataset | VolumeDataset:
+def open_dataset(manifest: Manifest, config: Config, *, cache_dir: str | Path | None) -> SampleDataset:
     """Rows of a manifest as the network sees them, from the decoded cache where there is one; no labels, no masks."""
-    if config.volume is not None:
-        plain = config.model_copy(update={"segmentation": None})
-        return make_volume_dataset(manifest, plain, training=False, targets=(), cache_dir=cache_dir)
-    dataset = ImageDataset(manifest, config.preprocess)
-    if cache_dir is not None and config.cache.max_gb > 0:
-        dataset.cache = PixelCache.open(cache_dir, dataset.rows, config.preprocess, max_gb=config.cache.max_gb)
-    return dataset
+    return SampleDataset(manifest, config.model_copy(update={"segmentation": None}), cache_dir=cache_dir)
 
 
 def run_steps(
@@ -187,12 +178,12 @@ def run_steps(
 
 
 def _forward(samples: Sequence[Sample], engine: Engine, *, found: PredictionParts) -> None:
-    stack = np.stack([sample.pixels for sample in samples])
-    prob = engine.probabilities(to_input(stack, engine.bundle.config.preprocess, axes=stack.ndim - 2))
+    prob = engine.examine_pixels(np.stack([sample.pixels for sample in samples])).probabilities
     _check_finite(prob)
     for name, values in prob.items():
         found.prob.setdefault(name, []).append(values.astype(np.float64))
-    found.samples.extend(replace(sample, pixels=sample.pixels[:0, :0, :0].copy()) for sample in samples)
+    nothing = np.zeros((0, 0, 0), np.uint16)
+    found.samples.extend(replace(sample, pixels=nothing, image=None) for sample in samples)
 
 
 def _check_finite(prob: dict[str, npt.NDArray[np.float32]]) -> None:

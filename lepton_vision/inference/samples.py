@@ -15,50 +15,54 @@ from threading import Lock
 from typing import TypeVar, overload
 
 import numpy as np
-import numpy.typing as npt
 
-from lepton_vision.config import Config
+from lepton_vision.config.sections import VolumeConfig
 from lepton_vision.errors import ReadError
 from lepton_vision.manifest.layouts import find_masks, may_be_mask
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.predictions.cells import Failure
+from lepton_vision.readers.channels import first_files, named_channels
+from lepton_vision.readers.content import is_folder
 from lepton_vision.readers.folders import FolderKey, walk_folder
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.readers.image import read_image, require_image
-from lepton_vision.transforms.dataset import ImageDataset
-from lepton_vision.transforms.preprocess import preprocess_image
+from lepton_vision.readers.series_list import group_series
+from lepton_vision.transforms.dataset import SampleDataset
+from lepton_vision.transforms.resize import UInt16Pixels
 from lepton_vision.transforms.rows import TextColumn
-from lepton_vision.transforms.volume_dataset import VolumeDataset
+from lepton_vision.transforms.views import View
 from lepton_vision.types import Image, SampleAddress, short_repr
 
 _LOGGER = logging.getLogger(__name__)
-UInt16Pixels = npt.NDArray[np.uint16]
 _NAMED = 5  # rows that a warning names
+_ZERO = np.float32(0.0).tobytes()
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One image ready for the network.
+    """One image or volume ready for the network.
 
     Attributes:
-        image_id: pseudonymous id.
+        image_id: pseudonymous id; that of the manifest for a row of one.
+        address: where the pixels lie.
+        pixels: (C, H, W) or (C, D, H, W) uint16: what the network sees for its targets, or, for masks, all of it.
+        row: row of the data set that it comes from; -1 for a plain file.
         patient_id: pseudonymous id; "" where unknown.
         series_id: pseudonymous id; "" where unknown.
-        address: where the pixels lie.
-        pixels: (C, H, W) or (C, D, H, W) uint16, preprocessed.
-        row: row of the dataset that it comes from; -1 for a plain file.
         study_id: pseudonymous id; "" where unknown.
+        image: as it was read, its pixels all 0 where nobody needs them; None for a row of a data set.
     """
 
     image_id: str
-    patient_id: str
-    series_id: str
     address: SampleAddress
     pixels: UInt16Pixels
     row: int = -1
+    patient_id: str = ""
+    series_id: str = ""
     study_id: str = ""
+    image: Image | None = None
 
     __repr__ = short_repr
 
@@ -67,37 +71,73 @@ class Sample:
 Outcome = tuple[Sample, ...] | Failure
 
 
-def read_row(dataset: ImageDataset | VolumeDataset, row: int) -> Outcome:
+def read_row(dataset: SampleDataset, row: int) -> Outcome:
     """Read one row of a manifest; ids are filled in by whoever holds the manifest."""
     image_id = dataset.rows.image_id(row)
+    return attempt(lambda: (Sample(image_id, dataset.locate(row), dataset.load_row(row), row),), image_id)
+
+
+def read_place(place: Path | SampleAddress | Failure, view: View, *, masks: bool = False) -> Outcome:
+    """Read one file or series from ``list_samples``; for ``masks`` samples keep all that was read."""
+    if isinstance(place, Failure):
+        return place
+    at = place if isinstance(place, SampleAddress) else SampleAddress(place)
+
+    def read() -> tuple[Sample, ...]:
+        image = read_image(at.path, member=at.member, frame=at.frame, **at.repairs)
+        require_image(image, include=view.config.scan.include)
+        return samples_of(image, view, at=at, is_whole=masks, is_last_use=not masks)
+
+    series, dash, suffix = (at.member or "").partition("-") if at.member and is_folder(at.path) else ("", "", "")
+    return attempt(read, pseudonym("image", series or at.path.as_posix()) + dash + suffix)
+
+
+def attempt(read: Callable[[], tuple[Sample, ...]], image_id: str) -> Outcome:
+    """Return what ``read`` gives, or the failure of what cannot be read."""
     try:
-        pixels = dataset.load_row(row)
+        return read()
     except ReadError as error:
         return Failure(image_id, error.reason)
     except MemoryError:
         return Failure(image_id, "too_large")
-    return (Sample(image_id, "", "", dataset.locate(row), pixels, row),)
 
 
-def read_file(path: Path, config: Config) -> Outcome:
-    """Read one file; each frame of a file that holds several becomes a sample."""
-    try:
-        images = frames_of(require_image(read_image(path), include=config.scan.include))
-        return tuple(
-            Sample(
-                image.image_id,
-                image.patient_id or "",
-                image.series_id or "",
-                SampleAddress(path, None, frame if len(images) > 1 else None),
-                preprocess_image(image, config.preprocess),
-                study_id=image.study_id or "",
-            )
-            for frame, image in enumerate(images)
+def samples_of(
+    image: Image, view: View, *, at: SampleAddress, is_whole: bool = False, is_last_use: bool = False
+) -> tuple[Sample, ...]:
+    """Prepare what was read of one place: one sample, or one for each frame of a file of images.
+
+    Args:
+        image: as it was read.
+        view: of the model.
+        at: where it was read.
+        is_whole: give all of the prepared pixels, which masks are predicted of.
+        is_last_use: the pixels of the image may be overwritten; samples do not keep them.
+
+    Raises:
+        ReadError: it cannot be prepared.
+    """
+    parts = view.parts(image)
+    places = [at] if len(parts) == 1 else [replace(at, frame=frame) for frame in range(len(parts))]
+    pixels = [view.prepare(part, is_last_use=is_last_use).pixels for part in parts]
+    return tuple(
+        Sample(
+            part.image_id,
+            place,
+            ready if is_whole else view.plain(ready),
+            patient_id=part.patient_id or "",
+            series_id=part.series_id or "",
+            study_id=part.study_id or "",
+            image=without_pixels(part) if is_last_use else part,
         )
-    except ReadError as error:
-        return Failure(pseudonym("image", path.as_posix()), error.reason)
-    except MemoryError:
-        return Failure(pseudonym("image", path.as_posix()), "too_large")
+        for part, place, ready in zip(parts, places, pixels, strict=True)
+    )
+
+
+def without_pixels(image: Image) -> Image:
+    """Return the image with pixels of its shape that are all 0 and take no memory."""
+    shape = image.pixels.shape
+    return replace(image, pixels=np.ndarray(shape, np.float32, _ZERO, strides=(0,) * len(shape)))
 
 
 def rejected_rows(manifest: Manifest) -> list[Failure]:
@@ -105,24 +145,6 @@ def rejected_rows(manifest: Manifest) -> list[Failure]:
     frame = manifest.frame
     rejected = frame.loc[frame["status"] != "ok", ["image_id", "reason"]].fillna("unknown")
     return [Failure(str(image_id), str(reason)) for image_id, reason in rejected.itertuples(index=False)]
-
-
-def frames_of(image: Image) -> list[Image]:
-    """Return the 2-D images of a file: itself, or one per frame."""
-    if not image.is_volume:
-        return [image]
-    spacing = None if image.spacing_mm is None else image.spacing_mm[-2:]
-    whole = image.geometry
-    return [
-        replace(
-            image,
-            pixels=image.pixels[:, k],
-            spacing_mm=spacing,
-            geometry=None if whole is None else whole.plane(k),
-            image_id=f"{image.image_id}-{k}",
-        )
-        for k in range(image.pixels.shape[1])
-    ]
 
 
 def warn_of_failures(failures: Sequence[Failure], manifest: Manifest, *, rejected: int = 0) -> None:
@@ -210,6 +232,42 @@ def list_files(
 
     found = (file for place in places for file in (below(place) if os.path.isdir(place) else (place,)))  # noqa: PTH112
     return PathList(found if len(entries) < 2 else _once(found))  # one folder holds each file once
+
+
+def list_samples(
+    named: str | Path | Sequence[str | Path], view: View
+) -> Sequence[Path] | Sequence[SampleAddress | Failure]:
+    """Return where the samples of a view lie: files, or volumes."""
+    include = view.config.scan.include
+    if not view.is_volume:
+        return list_files(named, include=include)
+    return list_volumes(named, volume=view.config.volume, include=include)
+
+
+def list_volumes(
+    named: str | Path | Sequence[str | Path], *, volume: VolumeConfig | None = None, include: Collection[str] = ()
+) -> list[SampleAddress | Failure]:
+    """Return where the volumes lie: DICOM series first (the folder and the id of the series), then all other files.
+
+    A file that is no volume is in the list: it ends as a failure. What lies in a series and is no slice of it is a
+    failure at once.
+
+    Args:
+        named: a file, a folder, or several of both.
+        volume: says which series are repaired, and the channels of NIfTI files; None: none.
+        include: kinds of objects that are read by themselves where they are no slices, see ``config.ScanConfig``.
+    """
+    series, others = group_series(list_files(named, include=include))
+    choices = {} if volume is None else {"tilt": volume.tilt, "gaps": volume.gaps}
+    repair = ",".join(name for name, choice in choices.items() if choice != "refuse")
+    channels = () if volume is None else volume.channels
+    strays = [stray for one in series for stray in one.left_out]
+    files = [*first_files(others, channels), *(path for path, reason in strays if reason in include)]
+    return [
+        *(SampleAddress(one.folder, one.member, repair=repair) for one in series),
+        *(SampleAddress(path, named_channels(path, channels)) for path in files),
+        *(Failure(pseudonym("image", path.as_posix()), reason) for path, reason in strays if reason not in include),
+    ]
 
 
 def _once(texts: Iterable[str]) -> Iterator[str]:

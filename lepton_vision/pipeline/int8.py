@@ -14,7 +14,7 @@ from lepton_vision.inference.runtimes.export import Int8, Runtime, check_request
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
 from lepton_vision.predictions import Predictions
-from lepton_vision.transforms.dataset import ImageDataset
+from lepton_vision.transforms.dataset import SampleDataset
 from lepton_vision.types import Split, Target
 
 AUROC_TOLERANCE = 0.002
@@ -67,7 +67,7 @@ def export_int8(
             key="judge_on",
         )
     check_request(bundle, Path(path), to=to)
-    dataset = ImageDataset(manifest.subset(calibrate_on), bundle.config.preprocess)
+    dataset = SampleDataset(manifest.subset(calibrate_on), bundle.config)
     count = min(len(dataset), CALIBRATION_IMAGES)
     chosen = sorted(np.random.default_rng(seed).choice(len(dataset), count, replace=False).tolist())
     part, verdict = manifest.subset(judge_on), dict[str, Any]()

@@ -17,8 +17,7 @@ from lepton_vision.evaluation.masks.lesions import LesionScores, score_lesions
 from lepton_vision.evaluation.masks.surfaces import BoolArray
 from lepton_vision.evaluation.masks.table import write_mask_results
 from lepton_vision.files import file_name
-from lepton_vision.inference.mask_prediction import MaskPrediction
-from lepton_vision.inference.masks import predict_masks
+from lepton_vision.inference.masks import MaskPrediction, predict_masks
 from lepton_vision.inference.samples import warn_of_failures
 from lepton_vision.manifest import Manifest
 from lepton_vision.manifest.mask_values import check_truth
@@ -34,8 +33,7 @@ from lepton_vision.reporting import write_segmentation_report
 from lepton_vision.reporting.masks.overlay_files import overlay_masks
 from lepton_vision.reporting.masks.overlays import NoOverlay, Overlay
 from lepton_vision.scoring import write_mask
-from lepton_vision.transforms.mask_rows import mask_table
-from lepton_vision.transforms.masks import read_structures
+from lepton_vision.transforms.masks import mask_table, read_structures
 from lepton_vision.types import UNKNOWN, Progress, SampleAddress
 
 

@@ -1,8 +1,9 @@
-"""Frame-by-frame reading of a file that is opened and whose header is parsed once."""
+"""Frames of a file: read one by one, its header parsed once, or taken from what was read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from lepton_vision.errors import ReadError
@@ -45,3 +46,21 @@ def _reader(content: Content) -> Callable[[int], Image]:
     if content.kind == "dicom":
         return frame_reader(content.stream, head=content.head, limits=content.limits)
     return page_reader(content.stream, limits=content.limits)
+
+
+def frames_of(image: Image) -> list[Image]:
+    """Return the 2-D images of a file: itself, or one per frame."""
+    if not image.is_volume:
+        return [image]
+    spacing = None if image.spacing_mm is None else image.spacing_mm[-2:]
+    whole = image.geometry
+    return [
+        replace(
+            image,
+            pixels=image.pixels[:, k],
+            spacing_mm=spacing,
+            geometry=None if whole is None else whole.plane(k),
+            image_id=f"{image.image_id}-{k}",
+        )
+        for k in range(image.pixels.shape[1])
+    ]

@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 from lepton_vision.config.sections import GapChoice, TiltChoice
 from lepton_vision.inference.engine import Engine
+from lepton_vision.inference.masks import VolumeSegmenter
 from lepton_vision.inference.runtimes.choice import load_engine, warn_of_difference
 from lepton_vision.inference.samples import read_ahead
 from lepton_vision.inference.streams import SHORT_TURNS, Streams, streams_here
-from lepton_vision.inference.volume_masks import VolumeSegmenter
 from lepton_vision.models.allocator import keep_freed_memory
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.archives import forget_archives
@@ -29,11 +29,10 @@ from lepton_vision.scoring.dicom.segmentation import Code
 from lepton_vision.scoring.inputs.inputs import Inputs
 from lepton_vision.scoring.job import ScoreJob
 from lepton_vision.scoring.masks.folder import MaskFormat
-from lepton_vision.scoring.scorer import ImageScorer
+from lepton_vision.scoring.scorer import Scorer, engine_name
 from lepton_vision.scoring.sink import SHARD_ROWS, ShardFormat, ShardSink, recorded_engine
 from lepton_vision.scoring.summary import FailureLimit, ScoreSummary, check_failures, summarize, warn_of_left_out
 from lepton_vision.scoring.superseded import supersede
-from lepton_vision.scoring.volumes import VolumeScorer, engine_name
 
 # progress(inputs done, all inputs, failed inputs)
 Progress = Callable[[int, int, int], None]
@@ -218,16 +217,13 @@ def _load(job: ScoreJob, runtime: str) -> _Network:
     return engine, segmenter
 
 
-def _scorer(job: ScoreJob, sink: ShardSink, network: _Network, *, held: ExitStack) -> ImageScorer | VolumeScorer:
+def _scorer(job: ScoreJob, sink: ShardSink, network: _Network, *, held: ExitStack) -> Scorer:
     engine, segmenter = network
     masks, reports = job.files.open(job.bundle, taken=sink.mask_ids, limits=job.limits, held=held)
-    if not job.is_volume and engine is not None:
-        streams = held.enter_context(closing(Streams(engine)))
-        return ImageScorer(streams, sink, masks=masks, reports=reports, limits=job.limits)
-    return VolumeScorer(
+    return Scorer(
         job.bundle,
         sink,
-        engine=engine,
+        streams=None if engine is None else held.enter_context(closing(Streams(engine))),
         segmenter=segmenter,
         masks=masks,
         reports=reports,
@@ -240,7 +236,7 @@ def _scorer(job: ScoreJob, sink: ShardSink, network: _Network, *, held: ExitStac
 def _run(
     job: ScoreJob,
     sink: ShardSink,
-    scorer: ImageScorer | VolumeScorer,
+    scorer: Scorer,
     *,
     stop: FailureLimit,
     progress: Progress | None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -23,7 +22,6 @@ Row = dict[str, Any]
 _LEFT_OUT = frozenset({*get_args(ObjectKind), "no_pixels"})
 Values = dict[str, npt.NDArray[np.floating[Any]]]
 
-_ZERO = np.float32(0.0).tobytes()
 _TEXT, _NUMBER, _FLAG = pa.string(), pa.float64(), pa.bool_()
 Fields = list[tuple[str, pa.DataType]]
 NOVELTY = ("novelty", "novelty_percentile")
@@ -39,12 +37,6 @@ def reason_of(error: Exception) -> str:
 def status_of(reason: str, *, is_stray: bool) -> str:
     """Status of an input without a score, "failed" or "left_out"; ``is_stray``: a file of a series, no slice of it."""
     return "left_out" if is_stray or reason in _LEFT_OUT else "failed"
-
-
-def without_pixels(image: Image) -> Image:
-    """Return the image with pixels of its shape that are all 0 and take no memory."""
-    shape = image.pixels.shape
-    return replace(image, pixels=np.ndarray(shape, np.float32, _ZERO, strides=(0,) * len(shape)))
 
 
 def ids_of(image: Image, *, frame: int | None = None) -> Row:

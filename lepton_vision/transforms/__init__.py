@@ -7,6 +7,6 @@ from typing import TYPE_CHECKING
 from lepton_vision._lazy import resolver
 
 if TYPE_CHECKING:
-    from lepton_vision.transforms.dataset import make_loader as make_loader
+    from lepton_vision.transforms.loader import make_loader as make_loader
 
 __getattr__ = resolver(__name__, __file__)

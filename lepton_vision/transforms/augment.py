@@ -29,8 +29,9 @@ from lepton_vision.config.sections import AugmentConfig, PreprocessConfig
 from lepton_vision.readers.mask import LabelMap
 from lepton_vision.transforms import changes
 from lepton_vision.transforms.changes import UNIT, Levels
-from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, normalisation
+from lepton_vision.transforms.preprocess import normalisation
 from lepton_vision.transforms.presets import PRESETS, Preset, may_flip
+from lepton_vision.transforms.resize import LEVELS, UInt16Pixels
 from lepton_vision.types import Pixels, Target
 
 Change = Callable[[Pixels, Mapping[str, Any], Pixels, Levels], Pixels]

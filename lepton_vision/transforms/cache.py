@@ -20,11 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lepton_vision._version import __version__
-from lepton_vision.config import fingerprint
+from lepton_vision.config import Config, fingerprint
 from lepton_vision.config.sections import PreprocessConfig
 from lepton_vision.readers.mask import mask_files
-from lepton_vision.transforms.preprocess import UInt16Pixels
+from lepton_vision.transforms.preprocess import Prepared
+from lepton_vision.transforms.resize import UInt16Pixels
 from lepton_vision.transforms.rows import RowTable
+from lepton_vision.types import UNKNOWN
 
 _log = logging.getLogger(__name__)
 
@@ -169,6 +171,46 @@ class PixelCache:
         if self._touched >= _TOUCHED_LIMIT and hasattr(self._map, "madvise"):
             self._map.madvise(mmap.MADV_DONTNEED)
             self._touched = 0
+
+
+class ImageCache:
+    """Prepared images of a data set: their pixels in one file, their masks in another, so that each serves alone.
+
+    Args:
+        pixels: of the images.
+        masks: (1, height, width) of each image; None where no masks are asked for.
+    """
+
+    def __init__(self, pixels: PixelCache, masks: PixelCache | None = None) -> None:
+        self.pixels, self.masks = pixels, masks
+
+    @classmethod
+    def open(cls, folder: Path, rows: RowTable, config: Config, *, masks: RowTable | None) -> ImageCache | None:
+        """Open or create both files, see ``PixelCache.open``; ``masks`` are those of the rows, None for no masks."""
+        preprocess, segmentation, max_gb = config.preprocess, config.segmentation, config.cache.max_gb
+        pixels = PixelCache.open(folder, rows, preprocess, max_gb=max_gb)
+        if pixels is None or masks is None or segmentation is None:
+            return None if pixels is None else cls(pixels)
+        single = preprocess.model_copy(update={"windows": ("full",), "color": "gray", "mean": (0.5,), "std": (0.25,)})
+        numbers = sorted(segmentation.numbers.items())
+        kept = PixelCache.open(folder, masks, single, max_gb=max_gb, further=numbers)
+        return None if kept is None else cls(pixels, kept)
+
+    def get(self, row: int) -> Prepared | None:
+        """Return an image with its mask, the caller's own; None where one of them is not there."""
+        pixels = self.pixels.get(row)
+        if pixels is None or self.masks is None:
+            return None if pixels is None else Prepared(pixels)
+        mask = self.masks.get(row)
+        return None if mask is None else Prepared(pixels, mask[0].astype(np.uint8))
+
+    def put(self, row: int, image: Prepared) -> None:
+        """Keep an image; a mask of which nothing is known is kept as ``UNKNOWN`` all over."""
+        self.pixels.put(row, image.pixels)
+        if self.masks is not None:
+            shape = self.masks.shape
+            mask = np.full(shape, UNKNOWN, np.uint16) if image.mask is None else image.mask[None].astype(np.uint16)
+            self.masks.put(row, mask)
 
 
 def _checksum(pixels: UInt16Pixels) -> int:

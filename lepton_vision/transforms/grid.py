@@ -1,4 +1,4 @@
-"""Deterministic preprocessing of volumes for the network, and of masks there and back; no torch.
+"""Deterministic preprocessing of volumes for the network, and of all masks there and back; no torch.
 
 A volume that lies in the patient is turned so that W grows to the left, H to the back and D to the head ("LPS"), by
 flips and swaps alone: an oblique one to its nearest axes. A volume without geometry stays as it is stored. Then its
@@ -18,7 +18,8 @@ from lepton_vision.config.sections import PreprocessConfig, VolumeConfig
 from lepton_vision.errors import ReadError
 from lepton_vision.readers.mask import LabelMap
 from lepton_vision.readers.orient import axis_turns
-from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, display_planes, place_plane, resize_plane
+from lepton_vision.transforms.preprocess import display_planes
+from lepton_vision.transforms.resize import LEVELS, Fit, UInt16Pixels, fit_boxes, fit_mask, place_plane, resize_plane
 from lepton_vision.types import Image, Pixels
 
 AXES = "LPS"
@@ -38,6 +39,7 @@ class Grid:
         size: (D, H, W) that the network sees. The outer faces of the volume stay where they are: a size is rounded to
             whole voxels, so that the spacing is that asked for to within half a voxel over the whole axis.
         spacing_mm: true distance of the voxels that the network sees, or None where the file does not say.
+        fit: place of each plane (H, W) of ``size`` in the input of a network on planes; None for one on volumes.
     """
 
     shape: Shape
@@ -45,14 +47,27 @@ class Grid:
     flipped: tuple[int, ...]
     size: Shape
     spacing_mm: tuple[float, float, float] | None = None
+    fit: Fit | None = None
 
 
-def grid_of(image: Image, volume: VolumeConfig) -> Grid:
+def plane_grid(shape: tuple[int, ...], config: PreprocessConfig) -> Grid:
+    """Grid of a 2-D image (H, W), a volume of one slice that lies as it is stored.
+
+    Example:
+        >>> plane_grid((40, 20), PreprocessConfig(size=(8, 8))).size
+        (1, 40, 20)
+    """
+    size = _three((1, *shape))
+    return Grid(size, (0, 1, 2), (), size, fit=fit_boxes(shape, config.size, fit=config.fit))
+
+
+def grid_of(image: Image, volume: VolumeConfig, *, planes: PreprocessConfig | None = None) -> Grid:
     """Decide how a volume is turned and resampled.
 
     Args:
         image: a volume; its pixels are not read.
         volume: ``spacing_mm`` counts.
+        planes: size and fit of its slices for a network on planes; None for one on volumes.
 
     Raises:
         ReadError: reason ``volume`` (a 2-D image), or ``no_spacing`` (a spacing is asked for, and the file says none).
@@ -83,6 +98,7 @@ def grid_of(image: Image, volume: VolumeConfig) -> Grid:
         flipped=tuple(flipped),
         size=size,
         spacing_mm=None if spacing is None else (spacing[0], spacing[1], spacing[2]),
+        fit=None if planes is None else fit_boxes(size[1:], planes.size, fit=planes.fit),
     )
 
 
@@ -154,11 +170,6 @@ def preprocess_slices(image: Image, config: PreprocessConfig, volume: VolumeConf
     return out
 
 
-def preprocess_view(image: Image, config: PreprocessConfig, volume: VolumeConfig) -> UInt16Pixels:
-    """Prepare a volume for ``volume.view``: by ``preprocess_volume`` for 3d, else by ``preprocess_slices``."""
-    return (preprocess_volume if volume.view == "3d" else preprocess_slices)(image, config, volume)
-
-
 def choose_slices(depth: int, count: int, *, rng: np.random.Generator | None = None) -> npt.NDArray[np.int64]:
     """Choose slices of a volume that has more than a bag holds: spread evenly, one from each of ``count`` equal parts.
 
@@ -212,7 +223,7 @@ def resize_volume(array: npt.NDArray[np.generic], *, size: Shape) -> Pixels:
 
 
 def prepare_mask(labels: LabelMap, grid: Grid) -> LabelMap:
-    """Bring a mask to the network's grid: a voxel is what covers most of it.
+    """Bring a mask to the network's grid: a voxel is what covers most of it, and then each plane is fitted.
 
     Each value is resampled as the image is, and the largest share wins (of equal ones the smaller value). Taking the
     nearest voxel would shift surfaces by up to half a voxel and lose what is thinner than one. ``UNKNOWN`` takes part
@@ -223,7 +234,7 @@ def prepare_mask(labels: LabelMap, grid: Grid) -> LabelMap:
         grid: of the image.
 
     Returns:
-        (D, H, W) uint8 of shape ``grid.size``.
+        (D, H, W) uint8 of shape ``grid.size``, or (D, height, width) where planes are fitted.
 
     Raises:
         ReadError: reason ``mask_size``: another shape than the image.
@@ -239,13 +250,15 @@ def prepare_mask(labels: LabelMap, grid: Grid) -> LabelMap:
             reason="mask_size",
         )
     turned = turn(labels, grid)
-    if turned.shape == grid.size:
-        return np.ascontiguousarray(turned, dtype=np.uint8)
-    values = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).astype(np.uint8)
-    return _largest(((int(value), resize_volume(turned == value, size=grid.size)) for value in values), grid.size)
+    found = np.ascontiguousarray(turned, dtype=np.uint8)
+    if turned.shape != grid.size:
+        values = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).astype(np.uint8)
+        shares = ((int(value), resize_volume(turned == value, size=grid.size)) for value in values)
+        found = _largest(shares, grid.size)
+    return found if grid.fit is None else np.stack([fit_mask(plane, grid.fit) for plane in found])
 
 
-def restore_mask(prob: Pixels, grid: Grid) -> LabelMap:
+def restore_mask(prob: Iterable[Pixels], grid: Grid) -> LabelMap:
     """Bring a predicted mask back to the voxels of its file: the inverse of ``prepare_mask``.
 
     Args:
@@ -253,31 +266,40 @@ def restore_mask(prob: Pixels, grid: Grid) -> LabelMap:
         grid: of the image.
 
     Returns:
-        (D, H, W) uint8 of shape ``grid.shape``: number of the most probable structure, 0 background.
+        (D, H, W) uint8 of shape ``grid.shape``: number of the most probable structure, 0 background; what the network
+        did not see is background.
 
     Example:
         >>> grid = Grid((1, 1, 4), (0, 1, 2), (2,), (1, 1, 2))
         >>> restore_mask(np.array([[[[0.2, 0.9]]], [[[0.8, 0.1]]]], np.float32), grid)
         array([[[0, 0, 1, 1]]], dtype=uint8)
     """
-    return restore_shares(prob, grid)
+    turned = _three([grid.shape[k] for k in grid.order])
+    own = (_unfit(share, grid, outside=float(number == 0)) for number, share in enumerate(prob))
+    labels = _largest(enumerate(resize_volume(share, size=turned) for share in own), turned)
+    return np.ascontiguousarray(turn_back(labels, grid), dtype=np.uint8)
 
 
 def restore_share(share: Pixels, grid: Grid) -> Pixels:
     """Bring the probability of one structure, (D, H, W) on the network's grid, back to the voxels of its file.
 
     Returns:
-        float32 in [0, 1] of shape ``grid.shape``.
+        float32 in [0, 1] of shape ``grid.shape``; 0 where the network did not see the image.
     """
-    resized = resize_volume(share, size=_three([grid.shape[k] for k in grid.order]))
+    resized = resize_volume(_unfit(share, grid), size=_three([grid.shape[k] for k in grid.order]))
     return np.ascontiguousarray(turn_back(np.clip(resized, 0.0, 1.0), grid), dtype=np.float32)
 
 
-def restore_shares(shares: Iterable[Pixels], grid: Grid) -> LabelMap:
-    """As ``restore_mask``, of the background's and each structure's (D, H, W) probabilities one after the other."""
-    turned = _three([grid.shape[k] for k in grid.order])
-    resized = ((number, resize_volume(plane, size=turned)) for number, plane in enumerate(shares))
-    return np.ascontiguousarray(turn_back(_largest(resized, turned), grid), dtype=np.uint8)
+def _unfit(share: Pixels, grid: Grid, *, outside: float = 0.0) -> Pixels:
+    """(D, H, W) float32 of shape ``grid.size``, before its planes were fitted; ``outside`` where they were not seen."""
+    if grid.fit is None:
+        return share
+    seen, shown, _ = grid.fit
+    size = (seen[0].stop - seen[0].start, seen[1].stop - seen[1].start)
+    out = np.full(grid.size, outside, np.float32)
+    for place, part in enumerate(share):
+        out[(place, *seen)] = resize_plane(np.ascontiguousarray(part[shown]), size=size)
+    return out
 
 
 def _largest(shares: Iterable[tuple[int, Pixels]], size: Shape) -> LabelMap:

@@ -1,4 +1,4 @@
-"""Mask transforms: file values to structures, to the network's size with their image, and back again."""
+"""Masks of files and of the rows of a data set: from values to structures, at the size of the network's input."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from lepton_vision.config import SegmentationConfig
 from lepton_vision.config.sections import PreprocessConfig
 from lepton_vision.errors import ReadError
 from lepton_vision.manifest.mask_values import stated_in_words
+from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.mask import LabelMap, labels_of, read_mask
-from lepton_vision.transforms.preprocess import fit_boxes, resize_plane
-from lepton_vision.types import UNKNOWN, Image, Pixels, SampleAddress
+from lepton_vision.transforms.grid import plane_grid, prepare_mask
+from lepton_vision.transforms.rows import RowTable, TextColumn
+from lepton_vision.types import UNKNOWN, Image, SampleAddress
 
 
 def to_structures(values: LabelMap, segmentation: SegmentationConfig) -> LabelMap:
@@ -72,77 +74,18 @@ def load_mask(
     Raises:
         ReadError: the file cannot be read, or holds what no structure stands for; ``path`` names it.
     """
-    labels = read_structures(address, segmentation, on=on)
+    return fit_plane(read_structures(address, segmentation, on=on), config)
+
+
+def fit_plane(labels: LabelMap, config: PreprocessConfig) -> LabelMap:
+    """Bring a 2-D mask (H, W) to the size of the network's input, as its image.
+
+    Raises:
+        ReadError: reason ``volume``: it has a third axis.
+    """
     if labels.ndim == 3:
-        raise ReadError("Expected one 2-D mask. Received: a volume.", reason="volume", path=address.path)
-    return fit_mask(labels, config)
-
-
-def fit_mask(labels: LabelMap, config: PreprocessConfig) -> LabelMap:
-    """Fit and resize a mask as ``preprocess_image`` does its image: a pixel is what covers most of it.
-
-    Where padding leaves room there is background, as the image is black there.
-
-    Args:
-        labels: (H, W) uint8 numbers of structures.
-        config: size and fit.
-
-    Returns:
-        (height, width) uint8.
-
-    Example:
-        >>> fit_mask(np.array([[1, 1, 0, 0], [1, 0, 0, 0]], np.uint8), PreprocessConfig(size=(1, 2)))
-        array([[1, 0]], dtype=uint8)
-    """
-    out = np.zeros(config.size, np.uint8)
-    seen, shown = fit_boxes(labels.shape, config.size, fit=config.fit)
-    part, size = labels[seen], out[shown].shape
-    values = np.unique(part)
-    if len(values) == 1:
-        out[shown] = values[0]
-    else:
-        shares = np.stack([resize_plane((part == value).astype(np.float32), size=size) for value in values])
-        out[shown] = values[shares.argmax(axis=0)]
-    return out
-
-
-def restore_mask(prob: Pixels, shape: tuple[int, int], *, config: PreprocessConfig) -> LabelMap:
-    """Bring a predicted mask back to the pixels of its image.
-
-    Args:
-        prob: (1 + M, height, width) float32 probabilities at the network's size, background first.
-        shape: H and W of the image.
-        config: size and fit that the image went through.
-
-    Returns:
-        (H, W) uint8 number of the most probable structure, 0 background; what the network did not see is background.
-
-    Example:
-        >>> prob = np.zeros((2, 2, 2), np.float32)
-        >>> prob[0], prob[1, :, 0] = 0.4, 0.9
-        >>> restore_mask(prob, (2, 4), config=PreprocessConfig(size=(2, 2), fit="stretch"))
-        array([[1, 1, 0, 0],
-               [1, 1, 0, 0]], dtype=uint8)
-    """
-    shares = np.stack([restore_share(plane, shape, config=config) for plane in prob])
-    return np.asarray(shares.argmax(axis=0), np.uint8)
-
-
-def restore_share(share: Pixels, shape: tuple[int, int], *, config: PreprocessConfig) -> Pixels:
-    """Bring the probability of one structure back to the pixels of its image.
-
-    Args:
-        share: (height, width) float32 at the network's size.
-        shape: H and W of the image.
-        config: size and fit that the image went through.
-
-    Returns:
-        (H, W) float32 in [0, 1]; 0 where the network did not see the image.
-    """
-    out = np.zeros(shape, np.float32)
-    seen, shown = fit_boxes(shape, config.size, fit=config.fit)
-    out[seen] = resize_plane(np.ascontiguousarray(share[shown]), size=out[seen].shape)
-    return np.clip(out, 0.0, 1.0, out=out)
+        raise ReadError("Expected one 2-D mask. Received: a volume.", reason="volume")
+    return prepare_mask(labels[None], plane_grid(labels.shape, config))[0]
 
 
 def overlap_counts(found: LabelMap, truth: LabelMap, *, structures: int) -> npt.NDArray[np.int64]:
@@ -164,3 +107,18 @@ def overlap_counts(found: LabelMap, truth: LabelMap, *, structures: int) -> npt.
     pairs = truth[is_known].astype(np.int64) * (structures + 1) + found[is_known]
     table = np.bincount(pairs, minlength=(structures + 1) ** 2).reshape(structures + 1, structures + 1)
     return np.stack([np.diag(table), table.sum(axis=0), table.sum(axis=1)], axis=1)[1:]
+
+
+def mask_table(manifest: Manifest) -> RowTable:
+    """Addresses of the masks, "" where there is none; a mask has the frame of its image."""
+    images = RowTable.of(manifest)
+    return RowTable(
+        root=images.root,
+        index=images.index,
+        image_ids=images.image_ids,
+        paths=TextColumn.of_column(manifest.frame["mask_path"], images.index),
+        members=TextColumn.of_column(manifest.frame["mask_member"], images.index),
+        frames=images.frames,
+        repairs=TextColumn.of("" for _ in range(len(images))),
+        numbers=images.numbers,
+    )

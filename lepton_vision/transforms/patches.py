@@ -5,18 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.nn import functional
 
 from lepton_vision.readers.mask import LabelMap
-from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels
+from lepton_vision.transforms.preprocess import Points, StoredMask
+from lepton_vision.transforms.resize import LEVELS, UInt16Pixels
 from lepton_vision.types import UNKNOWN, FloatArray, Pixels
 
 Shape = tuple[int, int, int]
-Points = npt.NDArray[np.int32]
-StoredMask = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
-"""Labels 0 to 255; uint16 where they are kept beside the pixels."""
 _KEPT_POINTS = 2000  # voxels kept for each structure, to centre patches on
 
 

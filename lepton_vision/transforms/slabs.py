@@ -6,6 +6,7 @@ mask and prediction belong to, and ``volume.context`` neighbours towards the fee
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,12 +14,9 @@ import numpy.typing as npt
 import torch
 
 from lepton_vision.config import SegmentationConfig
-from lepton_vision.config.sections import PreprocessConfig, VolumeConfig
+from lepton_vision.config.sections import VolumeConfig
 from lepton_vision.readers.mask import LabelMap
-from lepton_vision.transforms.grid import Grid, prepare_mask, restore_shares
-from lepton_vision.transforms.masks import fit_mask
-from lepton_vision.transforms.preprocess import fit_boxes, resize_plane
-from lepton_vision.types import Pixels, Target
+from lepton_vision.types import Target
 
 
 def slab_slices(place: npt.ArrayLike, depth: int, *, volume: VolumeConfig) -> npt.NDArray[np.int64]:
@@ -57,23 +55,6 @@ def fold_slabs(slabs: torch.Tensor) -> torch.Tensor:
     return slabs.movedim(2, 1).flatten(1, 2)
 
 
-def prepare_slice_mask(labels: LabelMap, grid: Grid, *, config: PreprocessConfig) -> LabelMap:
-    """Bring a mask to the network's slices: as ``prepare_mask``, then each slice as ``fit_mask``.
-
-    Args:
-        labels: (D, H, W) uint8 on the grid of the file.
-        grid: of the image.
-        config: size and fit.
-
-    Returns:
-        (D, height, width) uint8.
-
-    Raises:
-        ReadError: reason ``mask_size``: another shape than the image.
-    """
-    return np.stack([fit_mask(plane, config) for plane in prepare_mask(labels, grid)])
-
-
 def structure_numbers(target: Target, segmentation: SegmentationConfig | None) -> tuple[int, ...]:
     """Numbers of the structures that make a target positive; none where its ``mask_values`` are no whole structures.
 
@@ -89,53 +70,22 @@ def structure_numbers(target: Target, segmentation: SegmentationConfig | None) -
     return numbers if held == set(target.mask_values) else ()
 
 
-def labels_of_slices(masks: torch.Tensor, numbers: Sequence[int], *, is_known: torch.Tensor) -> torch.Tensor:
-    """Label of each slice from its own mask.
+def label_of_slice(mask: LabelMap, numbers: Sequence[int], *, is_known: bool) -> float:
+    """Label of a slice from its own mask.
 
     Args:
-        masks: (B, H, W) uint8 numbers of structures.
+        mask: (H, W) uint8 numbers of structures.
         numbers: of the structures that make a slice positive.
-        is_known: (B,) bool, whether the mask of the slice is known all over. Moved masks do not say: they are unknown
-            beyond the image too.
+        is_known: whether the mask of the slice is known all over. A moved mask does not say: it is unknown beyond the
+            image too.
 
     Returns:
-        (B,) float32: 1 where a voxel of them is seen, 0 where none is and the mask is known, else NaN: they may lie
-        where it is not.
+        1 where a voxel of them is seen, 0 where none is and the mask is known, else NaN: they may lie where it is not.
 
     Example:
-        >>> masks = torch.tensor([[[255, 2]], [[0, 1]], [[255, 1]]], dtype=torch.uint8)
-        >>> labels_of_slices(masks, [2], is_known=torch.tensor([False, True, False]))
-        tensor([1., 0., nan])
+        >>> label_of_slice(np.array([[255, 2]], np.uint8), [2], is_known=False)
+        1.0
     """
-    shown = torch.isin(masks, torch.tensor(numbers, dtype=masks.dtype)).flatten(1).any(dim=1)
-    return torch.where(shown | is_known, shown.float(), torch.nan)
-
-
-def restore_slice_mask(prob: Pixels, grid: Grid, *, config: PreprocessConfig) -> LabelMap:
-    """Stack the predicted masks of slices on the voxels of their file: the inverse of ``prepare_slice_mask``.
-
-    Args:
-        prob: (1 + M, D, height, width) float32 probabilities at the network's size, background first.
-        grid: of the image.
-        config: size and fit that the slices went through.
-
-    Returns:
-        (D, H, W) uint8 of shape ``grid.shape``: number of the most probable structure; what the network did not see is
-        background.
-    """
-    shares = (unfit_share(share, grid, config=config, outside=float(k == 0)) for k, share in enumerate(prob))
-    return restore_shares(shares, grid)
-
-
-def unfit_share(share: Pixels, grid: Grid, *, config: PreprocessConfig, outside: float = 0.0) -> Pixels:
-    """Bring the probability of one structure, (D, height, width), to the network's grid before slices were fitted.
-
-    Returns:
-        (D, H, W) float32 of shape ``grid.size``; ``outside`` where the network did not see the slices.
-    """
-    seen, shown = fit_boxes((grid.size[1], grid.size[2]), config.size, fit=config.fit)
-    size = (seen[0].stop - seen[0].start, seen[1].stop - seen[1].start)
-    out = np.full(grid.size, outside, np.float32)
-    for place, part in enumerate(share):
-        out[(place, *seen)] = resize_plane(np.ascontiguousarray(part[shown]), size=size)
-    return out
+    if np.isin(mask, numbers).any():
+        return 1.0
+    return 0.0 if is_known else math.nan

@@ -9,7 +9,6 @@ import logging
 import os
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +17,16 @@ import numpy as np
 from lepton_vision._version import __version__
 from lepton_vision.config import Config, fingerprint
 from lepton_vision.files import is_whole, sealed, unsealed, write_atomic
+from lepton_vision.readers.channels import channel_files
+from lepton_vision.readers.mask import mask_files
 from lepton_vision.transforms.cache import WarnOnce
-from lepton_vision.transforms.patches import Points, StoredMask
-from lepton_vision.transforms.preprocess import UInt16Pixels
+from lepton_vision.transforms.preprocess import Prepared
+from lepton_vision.transforms.rows import RowTable
 
 _log = logging.getLogger(__name__)
 
 _VERSION = 2  # raise it whenever a file's layout changes; the package's version stands for the voxels
 _DAY = 86400.0
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A volume ready to be cut into patches.
-
-    Attributes:
-        pixels: (C, D, H, W) uint16, read-only where it comes from the cache.
-        mask: (D, H, W) numbers of structures, or None where nothing is known.
-        points: (N, 4) int32 voxels of structures, see ``find_points``.
-        spacing_mm: of (D, H, W), or None where unknown.
-    """
-
-    pixels: UInt16Pixels
-    mask: StoredMask | None
-    points: Points
-    spacing_mm: tuple[float, float, float] | None
 
 
 class VolumeCache:
@@ -53,13 +37,16 @@ class VolumeCache:
 
     Args:
         folder: made if it does not exist.
-        config: preprocess, volume and segmentation sections are part of the names.
-        max_gb: bound of all files together in 10**9 bytes; half of the free space bounds it too. Where it is reached,
-            files that were not used for a day make room; else the volume is not kept.
+        rows: of the data set.
+        config: preprocess, volume and segmentation sections are part of the names. ``cache.max_gb`` bounds all files
+            together, in 10**9 bytes; half of the free space bounds them too. Where that is reached, files that were not
+            used for a day make room; else the volume is not kept.
+        masks: of the rows; None where none are asked for.
     """
 
-    def __init__(self, folder: Path, config: Config, *, max_gb: float) -> None:
-        self.folder, self.max_bytes = folder, max_gb * 1e9
+    def __init__(self, folder: Path, rows: RowTable, config: Config, *, masks: RowTable | None) -> None:
+        self.folder, self.max_bytes = folder, config.cache.max_gb * 1e9
+        self._rows, self._masks, self._names = rows, masks, dict[int, str]()
         sections = config.to_dict()
         preprocess = {**sections["preprocess"], "mean": None, "std": None}  # applied after the cache
         volume = {key: sections["volume"][key] for key in ("view", "spacing_mm", "tilt", "gaps")}
@@ -67,19 +54,19 @@ class VolumeCache:
         self._settings = fingerprint([_VERSION, __version__, preprocess, volume, structures])
         self._is_full, self._whole, self._once = False, set[str](), WarnOnce()
 
-    def name(self, *sources: str) -> str:
-        """Name of a volume, 32 hexadecimal digits.
+    def _name(self, row: int) -> str:
+        """Name of a volume by what it and its mask are read from, 32 hexadecimal digits."""
+        if row not in self._names:
+            sources = "\n".join((self._settings, *row_sources(self._rows, row, masks=self._masks)))
+            self._names[row] = hashlib.sha256(os.fsencode(sources)).hexdigest()[:32]
+        return self._names[row]
 
-        Args:
-            sources: what the volume and its mask are read from, and their versions (see ``source_version``).
-        """
-        return hashlib.sha256(os.fsencode("\n".join((self._settings, *sources)))).hexdigest()[:32]
-
-    def get(self, name: str) -> Prepared | None:
+    def get(self, row: int) -> Prepared | None:
         """Return a volume that was kept, its voxels mapped; None where it is not there or damaged.
 
         Each process reads the voxels once to compare their checksum.
         """
+        name = self._name(row)
         path = self.folder / f"{name}.volume"
         try:
             plain = unsealed((self.folder / f"{name}.facts").read_bytes())
@@ -101,10 +88,11 @@ class VolumeCache:
             spacing_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])) if len(spacing) else None,
         )
 
-    def put(self, name: str, volume: Prepared) -> None:
+    def put(self, row: int, volume: Prepared) -> None:
         """Keep a volume where there is room; what goes wrong costs time only, so it is logged and nothing fails."""
         if self._is_full:
             return
+        name = self._name(row)
         planes = volume.pixels if volume.mask is None else np.concatenate((volume.pixels, volume.mask[None]))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -146,3 +134,13 @@ def source_version(path: Path) -> str:
     except OSError:
         return "missing"
     return fingerprint(facts)
+
+
+def row_sources(rows: RowTable, row: int, *, masks: RowTable | None) -> list[str]:
+    """Return the files that a row and its mask are read from, with the place in them and their versions."""
+    places = [rows.locate(row), *([masks.locate(row)] if masks is not None and masks.paths[row] else [])]
+    return [
+        f"{place.path.absolute()} {place.member} {place.frame} {place.repair} {source_version(path)}"
+        for place in places
+        for path in channel_files(place.path, (place.member or "").split(",")) or mask_files(place.path, place.member)
+    ]

@@ -7,6 +7,7 @@ shear it, and works on a patch that was cut already, whose corners then turn bla
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from monai.transforms.intensity.array import (
     RandShiftIntensity,
 )
 
-from lepton_vision.transforms.presets import Preset
-from lepton_vision.types import FloatArray, Pixels
+from lepton_vision.config import SegmentationConfig
+from lepton_vision.config.sections import AugmentConfig
+from lepton_vision.transforms.presets import PRESETS, Preset, may_flip
+from lepton_vision.types import FloatArray, Pixels, Target
 
 # Share of the patches that are turned, scaled and shifted. That of nnU-Net (doi:10.1038/s41592-020-01008-z: one fifth
 # are turned, one fifth scaled): interpolation blurs edges, and a small structure is mostly edge.
@@ -103,6 +106,14 @@ class VolumeAugment:
         for hole in draw_holes(pixels.shape[1:], side=side, rng=np.random.default_rng((seed, _HOLES))):
             found[(slice(None), *hole)] = 0.0
         return found
+
+
+def build_volume_augment(
+    config: AugmentConfig, *, targets: Sequence[Target], segmentation: SegmentationConfig | None = None
+) -> VolumeAugment:
+    """Make the preset's changes of volumes; arguments as for ``build_augment``."""
+    flips = may_flip(config, targets=targets, segmentation=segmentation)
+    return VolumeAugment(PRESETS[config.preset], strength=config.strength, flips=flips)
 
 
 def draw_holes(size: tuple[int, ...], *, side: float, rng: np.random.Generator) -> list[tuple[slice, ...]]:

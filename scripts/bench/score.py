@@ -68,7 +68,7 @@ from lepton_vision.readers.limits import DEFAULT_LIMITS
 from lepton_vision.scoring import batch as runs
 from lepton_vision.scoring.inputs.inputs import list_inputs
 from lepton_vision.scoring.rows import decide, distances_of, row_schema
-from lepton_vision.scoring.scorer import ImageScorer
+from lepton_vision.scoring.scorer import Scorer
 from lepton_vision.scoring.sink import ShardSink
 from lepton_vision.transforms.preprocess import preprocess_image
 
@@ -159,7 +159,7 @@ class Ours:
     def decode(self) -> None:
         """Read and preprocess alone."""
         with closing(Streams(self.engine)) as streams:
-            scorer = ImageScorer(streams, sink=None, masks=None, limits=DEFAULT_LIMITS)  # type: ignore[arg-type]
+            scorer = Scorer(self.bundle, None, streams=streams, limits=DEFAULT_LIMITS)  # type: ignore[arg-type]
             for _ in read_ahead(self.inputs, scorer.read, workers=self.workers, depth=scorer.depth):
                 pass
 

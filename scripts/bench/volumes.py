@@ -179,7 +179,7 @@ def bare_steps(model: Any, batch: Any, *, steps: int) -> Callable[[], None]:
 def bench_windows(study: Path, options: argparse.Namespace) -> None:
     import torch
 
-    from lepton_vision.inference.volume_masks import VolumeSegmenter
+    from lepton_vision.inference.masks import VolumeSegmenter
     from lepton_vision.models import Bundle, build_model
     from lepton_vision.models.device import suited_format, true_float32
     from lepton_vision.readers import read_image

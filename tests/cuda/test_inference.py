@@ -16,8 +16,7 @@ from lepton_vision.errors import ConfigError
 from lepton_vision.evaluation import evaluate
 from lepton_vision.inference import grad_cam, predict
 from lepton_vision.inference.engine import Engine
-from lepton_vision.inference.mask_prediction import MaskPrediction
-from lepton_vision.inference.masks import predict_masks
+from lepton_vision.inference.masks import MaskPrediction, predict_masks
 from lepton_vision.inference.runtimes.choice import load_engine
 from lepton_vision.inference.streams import Streams
 from lepton_vision.manifest import Manifest

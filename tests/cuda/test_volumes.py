@@ -11,9 +11,7 @@ import pytest
 
 from lepton_vision.config import Config
 from lepton_vision.inference import predict
-from lepton_vision.inference.mask_prediction import MaskPrediction
-from lepton_vision.inference.masks import predict_masks
-from lepton_vision.inference.volume_masks import VolumeSegmenter
+from lepton_vision.inference.masks import MaskPrediction, VolumeSegmenter, predict_masks
 from lepton_vision.manifest import Manifest
 from lepton_vision.pipeline import fit
 from lepton_vision.readers import read_image

@@ -16,8 +16,8 @@ from scipy.special import expit
 
 import lepton_vision as lv
 from lepton_vision.inference.engine import Engine
+from lepton_vision.inference.masks import VolumeSegmenter
 from lepton_vision.inference.runtimes.export import export_bundle
-from lepton_vision.inference.volume_masks import VolumeSegmenter
 from lepton_vision.models import Bundle
 from lepton_vision.pipeline import evaluate_bundle, fit
 from lepton_vision.pipeline.facts import describe

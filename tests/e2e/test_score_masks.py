@@ -12,8 +12,7 @@ import pydicom
 import pytest
 
 from lepton_vision.inference import predict
-from lepton_vision.inference.mask_prediction import MaskPrediction
-from lepton_vision.inference.masks import predict_masks
+from lepton_vision.inference.masks import MaskPrediction, predict_masks
 from lepton_vision.scoring import score
 from tests.scoring.bundles import volume_bundle
 from tests.scoring.dicom_series import PATIENT, write_series

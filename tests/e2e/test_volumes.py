@@ -17,8 +17,7 @@ from lepton_vision.cli.app import app
 from lepton_vision.config import Config
 from lepton_vision.evaluation import evaluate
 from lepton_vision.inference import predict
-from lepton_vision.inference.mask_prediction import MaskPrediction
-from lepton_vision.inference.masks import predict_masks
+from lepton_vision.inference.masks import MaskPrediction, predict_masks
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
 from lepton_vision.pipeline import fit, run_study

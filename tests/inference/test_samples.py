@@ -8,7 +8,8 @@ from time import monotonic, sleep
 
 import numpy as np
 
-from lepton_vision.inference.samples import frames_of, read_ahead
+from lepton_vision.inference.samples import read_ahead
+from lepton_vision.readers.frames import frames_of
 from lepton_vision.types import Geometry, Image
 
 

@@ -17,7 +17,7 @@ import torch
 import lepton_vision as lv
 from lepton_vision.config import ENCODERS, Config
 from lepton_vision.errors import BundleError, ConfigError, InvalidValueError, LeptonError, WeightsError
-from lepton_vision.inference.cam import grad_cam
+from lepton_vision.inference.explain import grad_cam
 from lepton_vision.manifest import Manifest
 from lepton_vision.models.encoders import lower, upper
 from lepton_vision.models.weights import load_weights

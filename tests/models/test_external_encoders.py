@@ -15,7 +15,7 @@ import lepton_vision as lv
 from lepton_vision.config import Config
 from lepton_vision.config.model import SOURCES
 from lepton_vision.errors import ConfigError, WeightsError
-from lepton_vision.inference.cam import grad_cam
+from lepton_vision.inference.explain import grad_cam
 from lepton_vision.models.encoders import fold
 from lepton_vision.models.external_encoders import make_from_source
 from lepton_vision.models.weights import load_weights

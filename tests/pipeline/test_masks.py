@@ -15,8 +15,7 @@ from PIL import Image as PilImage
 from lepton_vision.config import Config, SegmentationConfig
 from lepton_vision.errors import ConfigError, LabelError
 from lepton_vision.inference import predict
-from lepton_vision.inference.mask_prediction import MaskPrediction
-from lepton_vision.inference.masks import predict_masks
+from lepton_vision.inference.masks import MaskPrediction, predict_masks
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle
 from lepton_vision.pipeline import evaluate_bundle, fit

@@ -16,8 +16,7 @@ from PIL import Image as PilImage
 
 from lepton_vision.inference import predict
 from lepton_vision.inference.engine import Engine, Examined
-from lepton_vision.inference.mask_prediction import MaskPrediction
-from lepton_vision.inference.masks import predict_masks
+from lepton_vision.inference.masks import MaskPrediction, predict_masks
 from lepton_vision.models import Bundle
 from lepton_vision.readers.archives import open_member
 from lepton_vision.readers.dicom.sources import read_sources

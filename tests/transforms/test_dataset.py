@@ -1,4 +1,4 @@
-"""ImageDataset and make_loader on real files."""
+"""SampleDataset and make_loader on real files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from lepton_vision.errors import ConfigError, LabelError, LeptonError, ManifestE
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.transforms import make_loader
 from lepton_vision.transforms.augment import build_augment
-from lepton_vision.transforms.dataset import ImageDataset
+from lepton_vision.transforms.cache import ImageCache
+from lepton_vision.transforms.dataset import SampleDataset
 from lepton_vision.transforms.rows import RowTable
 from lepton_vision.transforms.sampler import EpochSampler
 from lepton_vision.types import Batch, Target
@@ -57,7 +58,7 @@ def test_pixels_are_those_of_the_file(manifest: Manifest, config: Config) -> Non
 
 def test_a_batch_equals_its_rows_one_by_one(manifest: Manifest, config: Config) -> None:
     dataset = make_loader(manifest, config, training=True).dataset
-    assert isinstance(dataset, ImageDataset)
+    assert isinstance(dataset, SampleDataset)
     for keys in ([2, 0, 5], [(2, 11), (0, 12), (5, 2**62)], [(2, 11), 0, 5]):
         together = dataset.batch(keys)
         for place, key in enumerate(keys):
@@ -167,9 +168,9 @@ def test_the_cache_gives_the_same_images_and_spares_the_files(
     loader = make_loader(manifest, config, cache_dir=tmp_path / "cache", workers=workers)
     first, _, _ = gathered(list(loader))
     dataset = loader.dataset
-    assert isinstance(dataset, ImageDataset)
-    assert dataset.cache is not None
-    assert dataset.cache.filled == 10  # what the workers wrote is seen here
+    assert isinstance(dataset, SampleDataset)
+    assert isinstance(dataset.cache, ImageCache)
+    assert dataset.cache.pixels.filled == 10  # what the workers wrote is seen here
     for path in manifest.root.iterdir():
         path.rename(path.with_suffix(".gone"))
     second, _, _ = gathered(list(loader))
@@ -193,7 +194,7 @@ def test_no_cache_is_made_when_none_is_wanted(manifest: Manifest, config: Config
         make_loader(manifest, config),
         make_loader(manifest, config.override("cache.max_gb=0"), cache_dir=tmp_path / "cache"),
     ):
-        assert isinstance(loader.dataset, ImageDataset)
+        assert isinstance(loader.dataset, SampleDataset)
         assert loader.dataset.cache is None
     assert not (tmp_path / "cache").exists()
 
@@ -219,7 +220,7 @@ def test_a_row_of_a_part_is_named_by_its_number_in_the_whole(manifest: Manifest,
 
 
 def test_load_row_gives_stored_pixels_or_the_reason(manifest: Manifest, config: Config) -> None:
-    dataset = ImageDataset(manifest, config.preprocess)
+    dataset = SampleDataset(manifest, config)
     assert len(dataset) == 10
     pixels = dataset.load_row(3)
     assert (pixels.shape, pixels.dtype) == ((1, 32, 32), np.uint16)
@@ -228,7 +229,7 @@ def test_load_row_gives_stored_pixels_or_the_reason(manifest: Manifest, config: 
         dataset.load_row(3)
     assert caught.value.reason == "missing"
     with pytest.raises(ReadError) as caught:
-        ImageDataset(manifest, config.override("preprocess.missing_window=refuse").preprocess).load_row(3)
+        SampleDataset(manifest, config.override("preprocess.missing_window=refuse")).load_row(3)
     assert caught.value.reason == "missing"
 
 
@@ -239,11 +240,11 @@ def test_a_row_that_needs_a_frame_is_refused_with_its_path(manifest: Manifest, c
     data.PixelData = data.PixelData * 2
     data.save_as(path)
     with pytest.raises(ReadError) as caught:
-        ImageDataset(manifest, config.preprocess).load_row(0)
+        SampleDataset(manifest, config).load_row(0)
     assert (caught.value.reason, caught.value.path) == ("volume", path)
     table = manifest.frame.assign(frame=1).iloc[[0]]
     framed = Manifest(table, root=manifest.root, label_columns=("finding",))
-    assert ImageDataset(framed, config.preprocess).load_row(0).shape == (1, 32, 32)
+    assert SampleDataset(framed, config).load_row(0).shape == (1, 32, 32)
 
 
 @pytest.mark.parametrize(
@@ -295,11 +296,11 @@ def test_a_dataset_can_be_sent_to_a_spawned_worker(manifest: Manifest, config: C
     dataset = make_loader(manifest, config, training=True, cache_dir=tmp_path / "cache").dataset
     copy = pickle.loads(pickle.dumps(dataset))
     assert torch.equal(copy[(1, 5)].images, dataset[(1, 5)].images)
-    assert len(pickle.dumps(ImageDataset(manifest, config.preprocess).rows)) < 5000
+    assert len(pickle.dumps(SampleDataset(manifest, config).rows)) < 5000
 
 
 def test_a_dataset_is_a_sequence(manifest: Manifest, config: Config) -> None:
-    dataset = ImageDataset(manifest, config.preprocess)
+    dataset = SampleDataset(manifest, config)
     assert [batch.image_ids[0] for batch in dataset][-1] == "id10"
     assert dataset[np.int64(2)].image_ids == ("id2",)
     for row in (-1, 10):

@@ -18,9 +18,11 @@ from lepton_vision.errors import ConfigError, LabelError, ReadError
 from lepton_vision.manifest import Manifest
 from lepton_vision.transforms import make_loader
 from lepton_vision.transforms.augment import build_augment
+from lepton_vision.transforms.grid import plane_grid, restore_mask
 from lepton_vision.transforms.laterality import has_side_words
-from lepton_vision.transforms.masks import fit_mask, overlap_counts, restore_mask, to_structures
-from lepton_vision.transforms.preprocess import LEVELS, preprocess_image
+from lepton_vision.transforms.masks import fit_plane, overlap_counts, to_structures
+from lepton_vision.transforms.preprocess import preprocess_image
+from lepton_vision.transforms.resize import LEVELS
 from lepton_vision.types import UNKNOWN, Image
 
 TWO = SegmentationConfig(structures={"a": (1,), "b": (2, 5)})
@@ -85,8 +87,8 @@ def test_a_mask_is_fitted_as_its_image_is(fit: str, height: int, width: int) -> 
     image = Image(mask[None] * np.float32(255.0))
     gray = preprocess_image(image, config)[0] / LEVELS
     is_clear = abs(gray - 0.5) > 1e-3
-    assert np.array_equal(fit_mask(mask, config)[is_clear], (gray > 0.5)[is_clear])
-    assert fit_mask(mask, config).max() == 1
+    assert np.array_equal(fit_plane(mask, config)[is_clear], (gray > 0.5)[is_clear])
+    assert fit_plane(mask, config).max() == 1
 
 
 @pytest.mark.parametrize("fit", FITS)
@@ -94,8 +96,8 @@ def test_a_mask_is_fitted_as_its_image_is(fit: str, height: int, width: int) -> 
 def test_a_mask_comes_back_to_its_image(fit: str, height: int, width: int) -> None:
     config = PreprocessConfig(size=(96, 80), fit=fit)  # type: ignore[arg-type]
     mask = blob(height, width)
-    prob = np.stack([(fit_mask(mask, config) == k).astype(np.float32) for k in range(3)])
-    back = restore_mask(prob, mask.shape, config=config)
+    prob = np.stack([(fit_plane(mask, config) == k).astype(np.float32) for k in range(3)])
+    back = restore_mask(prob[:, None], plane_grid(mask.shape, config))[0]
     seen = np.ones_like(mask, bool)
     if fit == "crop":
         seen[:] = False
@@ -110,7 +112,7 @@ def test_a_mask_comes_back_to_its_image(fit: str, height: int, width: int) -> No
 
 def test_unknown_stays_unknown_where_most_of_a_pixel_is() -> None:
     mask = np.array([[255, 255, 1, 1], [255, 0, 1, 0]], np.uint8)
-    assert fit_mask(mask, PreprocessConfig(size=(1, 2))).tolist() == [[255, 1]]
+    assert fit_plane(mask, PreprocessConfig(size=(1, 2))).tolist() == [[255, 1]]
 
 
 @given(seed=st.integers(0, 2**31), preset=st.sampled_from(["light", "xray", "ct", "mr", "photo"]))
@@ -186,7 +188,7 @@ def test_a_loader_gives_masks_and_marks_absent_ones(
         batches = list(make_loader(manifest, CONFIG, workers=workers, cache_dir=folder))
     masks = np.concatenate([batch.masks for batch in batches])
     assert masks.dtype == np.uint8
-    expected = [fit_mask(blob(40, 30, seed=k), CONFIG.preprocess) for k in range(4)]
+    expected = [fit_plane(blob(40, 30, seed=k), CONFIG.preprocess) for k in range(4)]
     assert np.array_equal(masks[:4], expected)
     assert (masks[4:] == UNKNOWN).all()
 

@@ -12,23 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lepton_vision.config import Config
-from lepton_vision.config.sections import PreprocessConfig, VolumeConfig
+from lepton_vision.config.sections import VolumeConfig
 from lepton_vision.errors import ConfigError
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.models import build_model
 from lepton_vision.readers.image import read_image
 from lepton_vision.readers.orient import reorient
 from lepton_vision.transforms import make_loader
-from lepton_vision.transforms.grid import Grid, restore_share
+from lepton_vision.transforms.dataset import SampleDataset
+from lepton_vision.transforms.grid import Grid, prepare_mask, restore_mask, restore_share
 from lepton_vision.transforms.preprocess import preprocess_image
-from lepton_vision.transforms.slabs import (
-    prepare_slice_mask,
-    restore_slice_mask,
-    slab_slices,
-    structure_numbers,
-    unfit_share,
-)
-from lepton_vision.transforms.volume_dataset import VolumeDataset
+from lepton_vision.transforms.resize import fit_boxes
+from lepton_vision.transforms.slabs import slab_slices, structure_numbers
+from lepton_vision.transforms.views import SlabView
 from lepton_vision.types import UNKNOWN, Image, Target
 from tests.transforms.volumes import planted_volumes, volume_config
 
@@ -69,7 +65,7 @@ def test_neighbours_are_counted_in_steps_and_the_border_is_repeated() -> None:
 def test_a_training_sample_is_a_slice_between_its_neighbours(manifest: Manifest, step: int) -> None:
     config = slab_config(f"volume.context_step={step}")
     dataset = make_loader(manifest, config, training=True).dataset
-    assert isinstance(dataset, VolumeDataset)
+    assert isinstance(dataset, SampleDataset)
     seen = set()
     for row in range(2):
         planes = planes_of(manifest, row, config)
@@ -108,7 +104,7 @@ def test_a_slice_has_the_label_that_its_own_mask_gives(manifest: Manifest) -> No
     targets = (Target("shows_core", "binary", ("0", "1"), mask_values=(2,)), CORE)
     config = slab_config("volume.foreground=0.0").model_copy(update={"targets": targets})
     dataset = make_loader(manifest, config, training=True).dataset
-    assert isinstance(dataset, VolumeDataset)
+    assert isinstance(dataset, SampleDataset)
     batch = dataset.batch([(row, seed) for row in range(4) for seed in range(30)])
     assert batch.masks is not None
     by_hand = [float((mask == 2).any()) for mask in batch.masks]
@@ -125,7 +121,7 @@ def test_a_slice_of_a_volume_without_a_mask_has_no_label_of_its_own(manifest: Ma
     frame.loc[1, ["mask_path", "mask_values", "mask_hash"]] = None
     config = slab_config().model_copy(update={"targets": (Target("c", "binary", ("0", "1"), mask_values=(2,)),)})
     dataset = make_loader(replace(manifest, frame=frame), config, training=True).dataset
-    assert isinstance(dataset, VolumeDataset)
+    assert isinstance(dataset, SampleDataset)
     assert dataset.batch([(1, 5)]).labels["c"].isnan().all()
 
 
@@ -137,18 +133,19 @@ def test_a_slice_that_is_known_in_part_is_positive_or_unknown(
         update={"targets": (Target("core", "binary", ("0", "1"), mask_values=(2,)),)}
     )
     dataset = make_loader(manifest, config, training=True).dataset
-    assert isinstance(dataset, VolumeDataset)
-    volume, augment = dataset.load_volume(1), dataset.augment
-    assert augment is not None
+    assert isinstance(dataset, SampleDataset)
+    volume, view = dataset.load(1), dataset.view
+    assert isinstance(view, SlabView)
+    assert view.augment is not None
     assert volume.mask is not None
     mask = np.array(volume.mask)
     mask[::2, 0] = UNKNOWN
-    monkeypatch.setattr(dataset, "load_volume", lambda _: replace(volume, mask=mask))
+    monkeypatch.setattr(dataset, "load", lambda _: replace(volume, mask=mask))
     seen = set()
     for seed in range(40):
-        dataset.augment = None
+        dataset.view = replace(view, augment=None)
         plain = dataset.batch([(1, seed)])
-        dataset.augment = augment
+        dataset.view = view
         moved = dataset.batch([(1, seed)])
         assert plain.masks is not None
         assert moved.masks is not None
@@ -206,23 +203,22 @@ def test_a_mask_comes_back_to_its_voxels(seed: int, fit: str, is_turned: bool) -
     labels = rng.integers(0, 3, (3, 4, 6)).astype(np.uint8)
     order, flipped = ((1, 2, 0), (0, 2)) if is_turned else ((0, 1, 2), ())
     d, h, w = (labels.shape[k] for k in order)
-    config = PreprocessConfig(size=(2 * h, 2 * w), fit=fit)  # type: ignore[arg-type]
-    grid = Grid(labels.shape, order, flipped, (d, h, w))  # type: ignore[arg-type]
-    prepared = prepare_slice_mask(labels, grid, config=config)
+    grid = Grid(labels.shape, order, flipped, (d, h, w), fit=fit_boxes((h, w), (2 * h, 2 * w), fit=fit))  # type: ignore[arg-type]
+    prepared = prepare_mask(labels, grid)
     assert prepared.shape == (d, 2 * h, 2 * w)
     turned = np.flip(labels, flipped).transpose(order)
     assert np.array_equal(prepared[:, ::2, ::2], turned)
     prob = np.stack([prepared == value for value in range(3)]).astype(np.float32)
-    assert np.array_equal(restore_slice_mask(prob, grid, config=config), labels)
-    shares = [restore_share(unfit_share(share, grid, config=config), grid) for share in prob]
+    assert np.array_equal(restore_mask(prob, grid), labels)
+    shares = [restore_share(share, grid) for share in prob]
     assert np.array_equal(np.argmax(shares, axis=0), labels)
 
 
 def test_what_a_crop_cuts_off_is_background() -> None:
-    grid = Grid((2, 4, 8), (0, 1, 2), (), (2, 4, 8))
+    grid = Grid((2, 4, 8), (0, 1, 2), (), (2, 4, 8), fit=fit_boxes((4, 8), (4, 4), fit="crop"))
     prob = np.zeros((2, 2, 4, 4), np.float32)
     prob[1] = 1.0
-    found = restore_slice_mask(prob, grid, config=PreprocessConfig(size=(4, 4), fit="crop"))
+    found = restore_mask(prob, grid)
     assert found.shape == (2, 4, 8)
     assert found[:, :, 2:6].min() == 1
     assert found[:, :, :2].max() == found[:, :, 6:].max() == 0

@@ -97,8 +97,8 @@ def play_pointing_game(
     chance does. Intervals come from a bootstrap that resamples patients.
 
     Args:
-        heat_maps: N arrays (H, W) of finite numbers, larger is hotter, e.g. of ``inference.cam.grad_cam``; taken one
-            at a time.
+        heat_maps: N arrays (H, W) of finite numbers, larger is hotter, e.g. of ``inference.explain.grad_cam``;
+            taken one at a time.
         masks: N arrays bool of the shape of their heat map.
         tolerance_pixels: pixels at most so far (Euclidean) from the mask are hits too. Give this or the next.
         tolerance_mm: the same in millimeters.

@@ -24,7 +24,8 @@ from lepton_vision.inference.runtimes.graphs import check_is_plain
 from lepton_vision.inference.streams import Streams
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import choose_device, decision_precision
-from lepton_vision.transforms.preprocess import UInt16Pixels, to_input
+from lepton_vision.transforms.preprocess import to_input
+from lepton_vision.transforms.resize import UInt16Pixels
 
 ENGINES = ("torch", "openvino", "onnx")
 TOLERANCE = {"fp32": 1e-4, "fp16": 0.005, "bf16": 0.02, "int8": 0.1}

@@ -20,7 +20,8 @@ from lepton_vision.inference.runtimes.exported import KEY
 from lepton_vision.inference.runtimes.graphs import ProbabilityGraph
 from lepton_vision.inference.runtimes.open import SUFFIXES, open_exported
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.transforms.preprocess import UInt16Pixels, normalisation, to_input
+from lepton_vision.transforms.preprocess import normalisation, to_input
+from lepton_vision.transforms.resize import UInt16Pixels
 
 Runtime = Literal["onnx", "openvino"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from lepton_vision.errors import MissingExtraError
 from lepton_vision.inference.runtimes.no_telemetry import no_telemetry
-from lepton_vision.transforms.preprocess import UInt16Pixels
+from lepton_vision.transforms.resize import UInt16Pixels
 
 try:
     with no_telemetry():

@@ -13,7 +13,8 @@ from lepton_vision.errors import ConfigError
 from lepton_vision.inference.runtimes.exported import Exported
 from lepton_vision.inference.runtimes.graphs import FEATURES, logit_output
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, normalisation
+from lepton_vision.transforms.preprocess import normalisation
+from lepton_vision.transforms.resize import LEVELS, UInt16Pixels
 from lepton_vision.types import ModelOutput
 
 SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}

@@ -12,7 +12,8 @@ from PIL import Image as Picture
 from lepton_vision.config.sections import PreprocessConfig
 from lepton_vision.errors import LeptonError, ReadError
 from lepton_vision.readers.image import read_image
-from lepton_vision.transforms.preprocess import UInt16Pixels, preprocess_image
+from lepton_vision.transforms.preprocess import preprocess_image
+from lepton_vision.transforms.resize import UInt16Pixels
 from lepton_vision.types import Image, Pixels, SampleAddress
 
 LARGEST_SIDE = 192

@@ -19,7 +19,7 @@ from lepton_vision.scoring.dicom.segmentation import Code
 from lepton_vision.scoring.inputs.inputs import Input
 from lepton_vision.scoring.rows import Row, reason_of
 from lepton_vision.scoring.sink import ID_KEY, ROWS_ARE_SAFE, hold_job_folder
-from lepton_vision.transforms.preprocess import UInt16Pixels
+from lepton_vision.transforms.resize import UInt16Pixels
 from lepton_vision.types import Image
 from lepton_vision.types.target import output_stems
 

@@ -16,8 +16,7 @@ from torch import as_tensor
 
 from lepton_vision._version import __version__
 from lepton_vision.errors import ConfigError
-from lepton_vision.inference.cam import grad_cam
-from lepton_vision.inference.explain import can_explain
+from lepton_vision.inference.explain import can_explain, grad_cam
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.dicom.sources import read_sources, refer_to
 from lepton_vision.readers.limits import Limits
@@ -31,7 +30,8 @@ from lepton_vision.scoring.dicom.segmentation import (
     fix_content_time,
     make_uid,
 )
-from lepton_vision.transforms.preprocess import LEVELS, UInt16Pixels, to_input
+from lepton_vision.transforms.preprocess import to_input
+from lepton_vision.transforms.resize import LEVELS, UInt16Pixels
 from lepton_vision.types import Pixels
 
 RgbPixels = npt.NDArray[np.uint8]

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from lepton_vision.cli.app import app
 from lepton_vision.errors import ConfigError, ScoringError
-from lepton_vision.inference.cam import grad_cam
+from lepton_vision.inference.explain import grad_cam
 from lepton_vision.models import Bundle
 from lepton_vision.readers import read_image
 from lepton_vision.readers.limits import DEFAULT_LIMITS
