@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from lepton_vision.types.result import Plain as Plain
     from lepton_vision.types.result import Result as Result
     from lepton_vision.types.result import Table as Table
+    from lepton_vision.types.result import figures_table as figures_table
     from lepton_vision.types.result import plain as plain
     from lepton_vision.types.sample import SPLITS as SPLITS
     from lepton_vision.types.sample import UNKNOWN as UNKNOWN

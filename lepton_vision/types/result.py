@@ -115,6 +115,12 @@ def _is_required(field: Any) -> bool:
     return field.default is MISSING and field.default_factory is MISSING
 
 
+def figures_table(caption: str, figures: Mapping[str, Any], *, counted: str = "n") -> Table:
+    """Table of figures with their intervals and what they count."""
+    rows = [(name, figure, figure.n) for name, figure in figures.items()]
+    return Table(caption, rows, ("figure", "value [interval]", counted))
+
+
 def plain(value: Any) -> Any:
     """Plain values for JSON: results by ``to_dict``, arrays as lists, a number that is not finite as None."""
     if isinstance(value, np.ndarray | np.generic):

@@ -9,16 +9,13 @@ Every interval comes from resampled patients, at the evaluation's confidence.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
-
-from lepton_vision.types import Figure, FloatArray, short_repr
+from lepton_vision.types import Displayed, Figure, FloatArray, Result
 
 
 @dataclass(frozen=True, eq=False)
-class Band:
+class Band(Displayed):
     """A curve with its pointwise interval; NaN where undefined.
 
     Attributes:
@@ -30,8 +27,6 @@ class Band:
     value: FloatArray
     low: FloatArray
     high: FloatArray
-
-    __repr__ = short_repr
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +69,7 @@ class CalibrationStatistics:
 
 
 @dataclass(frozen=True, eq=False)
-class DecisionCurve:
+class DecisionCurve(Displayed):
     """Net benefit of treating who reaches a threshold (Vickers and Elkin 2006), per sample.
 
     Treating nobody has the net benefit 0 everywhere.
@@ -94,8 +89,6 @@ class DecisionCurve:
     model: Band
     treat_all: Band
     gain: Band
-
-    __repr__ = short_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +133,7 @@ class Referral:
 
 
 @dataclass(frozen=True, eq=False)
-class Abstention:
+class Abstention(Displayed):
     """Decisions kept in the order of their confidence (El-Yaniv and Wiener 2010).
 
     Attributes:
@@ -158,8 +151,6 @@ class Abstention:
     risk: Band
     aurc: Figure
     referrals: tuple[Referral, ...]
-
-    __repr__ = short_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,7 +266,7 @@ class External:
 
 
 @dataclass(frozen=True, eq=False)
-class Analyses:
+class Analyses(Result):
     """Analyses beside the figures; None where the data do not allow one or nobody asked for it.
 
     Attributes:
@@ -293,24 +284,3 @@ class Analyses:
     abstention: Mapping[str, tuple[Abstention, ...]] | None = None
     subgroups: tuple[SubgroupColumn, ...] | None = None
     external: External | None = None
-
-    __repr__ = short_repr
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, named as the attributes; an undefined number is None."""
-        plain: dict[str, Any] = _plain(self)
-        return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Figure):
-        return value.to_dict()
-    if is_dataclass(value):
-        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, np.ndarray | tuple | list):
-        return [_plain(one) for one in (value.tolist() if isinstance(value, np.ndarray) else value)]
-    if isinstance(value, float):
-        return float(value) if np.isfinite(value) else None
-    return value

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.special import logit
 
 from lepton_vision.predictions.predictions import Predictions
-from lepton_vision.types import FloatArray, SampleAddress, Target
+from lepton_vision.types import FloatArray, Plain, SampleAddress, Target
 from lepton_vision.types.target import are_called
 
 LARGEST_GALLERY = 12
@@ -20,7 +19,7 @@ _SMALLEST = 1e-7  # float32 probabilities saturate; a logit beyond ±16 carries 
 
 
 @dataclass(frozen=True, slots=True)
-class WorstCase:
+class WorstCase(Plain):
     """One decision, mostly a wrong one.
 
     Attributes:
@@ -40,11 +39,7 @@ class WorstCase:
     y_prob: float
     truth: str
     class_name: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, without the address: a path may hold a patient's name."""
-        keys = ("image_id", "y_true", "y_prob", "truth", "class_name")
-        return {key: getattr(self, key) for key in keys}
+    _json = ("image_id", "y_true", "y_prob", "truth", "class_name")  # a path may hold a patient's name
 
 
 def worst_cases(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from lepton_vision.evaluation.statistics.paired_tests import holm
 from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.predictions.paired_cases import align, record_looks
 from lepton_vision.predictions.predictions import Predictions
-from lepton_vision.types import Figure, Target, short_repr
+from lepton_vision.types import Figure, Result, Table, Target
 from lepton_vision.types.figure import FigureSpec
 
 
@@ -70,7 +69,7 @@ class Difference:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(Result):
     """Result of ``compare``; every difference is of the second model less the first.
 
     Attributes:
@@ -107,41 +106,26 @@ class Comparison:
             }
             for target in self.targets
         }
-        return {
-            "split": self.split,
-            "n": self.n,
-            "n_patients": self.n_patients,
-            "confidence": self.confidence,
-            "operating_point_a": self.operating_points[0].to_dict(),
-            "operating_point_b": self.operating_points[1].to_dict(),
-            "targets": targets,
-            "provenance": dict(self.provenance),
-            **own_facts(self.own_figures),
-        }
+        points = {f"operating_point_{k}": one.to_dict() for k, one in zip("ab", self.operating_points, strict=True)}
+        plain = self._plain("split", "n", "n_patients", "confidence") | points
+        return plain | {"targets": targets, "provenance": dict(self.provenance)} | own_facts(self.own_figures)
 
-    __repr__ = short_repr
-
-    def _repr_html_(self) -> str:
-        split = escape(str(self.split or "unknown"))
+    def _tables(self) -> Iterator[Table]:
         unknown = self.provenance.get("unknown_patient")
-        parts = [
-            f"<p>Comparison · split {split} · {self.n} cases of {self.n_patients} patients "
-            f"· {self.confidence:.0%} intervals{f' · {unknown} cases name no patient' if unknown else ''}</p>"
-        ]
-        head = "".join(f"<th>{name}</th>" for name in ("figure", "a", "b", "b − a", "P", "P (Holm)", "test", "n"))
+        yield Table(
+            f"Comparison · split {self.split or 'unknown'} · {self.n} cases of {self.n_patients} patients "
+            f"· {self.confidence:.0%} intervals{f' · {unknown} cases name no patient' if unknown else ''}"
+        )
+        head = ("figure", "a", "b", "b − a", "P", "P (Holm)", "test", "n")
         for target in self.targets:
-            rows = "".join(_row(name, one) for name, one in self.differences[target.name].items())
-            parts.append(
-                f"<table><caption>{escape(target.name)} ({target.kind})</caption><tr>{head}</tr>{rows}</table>"
-            )
-        return "".join(parts)
+            rows = [_row(name, one) for name, one in self.differences[target.name].items()]
+            yield Table(f"{target.name} ({target.kind})", rows, head)
 
 
-def _row(name: str, one: Difference) -> str:
+def _row(name: str, one: Difference) -> list[str]:
     numbers = (one.a, one.b, one.figure, one.p_value, one.p_adjusted)
     shown = [str(x) if isinstance(x, Figure) else "–" if np.isnan(x) else f"{x:.3f}" for x in numbers]
-    shown += [one.test, str(one.figure.n)]
-    return f"<tr><th>{escape(name)}</th>{''.join(f'<td>{escape(x)}</td>' for x in shown)}</tr>"
+    return [name, *shown, one.test, str(one.figure.n)]
 
 
 def compare(

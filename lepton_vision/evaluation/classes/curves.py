@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from lepton_vision.evaluation.classes.thresholds import ThresholdTable, threshol
 from lepton_vision.evaluation.statistics.bands import CurveBands
 from lepton_vision.evaluation.statistics.intervals import wilson
 from lepton_vision.evaluation.statistics.ranking import BoolArray, IntArray, ratio
-from lepton_vision.types import FloatArray, short_repr
+from lepton_vision.types import Displayed, FloatArray, Plain
 
 RELIABILITY_BINS = 10
 HISTOGRAM_BINS = 20
@@ -19,7 +19,7 @@ LARGEST_CURVE = 500  # points: enough for a page at any width
 
 
 @dataclass(frozen=True, eq=False)
-class RocCurve:
+class RocCurve(Displayed):
     """Points from (0, 0) to (1, 1), to be joined by straight lines.
 
     Attributes:
@@ -32,11 +32,9 @@ class RocCurve:
     sensitivity: FloatArray
     threshold: FloatArray
 
-    __repr__ = short_repr
-
 
 @dataclass(frozen=True, eq=False)
-class PrecisionRecallCurve:
+class PrecisionRecallCurve(Displayed):
     """A step curve: ``precision[i]`` holds from ``recall[i-1]`` to ``recall[i]`` (matplotlib: "steps-pre").
 
     The area under the steps is the average precision (before the curve is thinned). Straight lines between the
@@ -51,8 +49,6 @@ class PrecisionRecallCurve:
     recall: FloatArray
     precision: FloatArray
     threshold: FloatArray
-
-    __repr__ = short_repr
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +71,7 @@ class ReliabilityBin:
 
 
 @dataclass(frozen=True, eq=False)
-class Histogram:
+class Histogram(Displayed):
     """Scores by truth.
 
     Attributes:
@@ -88,11 +84,9 @@ class Histogram:
     negatives: IntArray
     positives: IntArray
 
-    __repr__ = short_repr
-
 
 @dataclass(frozen=True, eq=False)
-class ClassCurves:
+class ClassCurves(Plain):
     """All curves of one class against the rest.
 
     Attributes:
@@ -115,17 +109,8 @@ class ClassCurves:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; an infinite threshold becomes None."""
-        curves = {name: getattr(self, name) for name in ("roc", "pr", "histogram")}
-        plain: dict[str, Any] = {
-            name: None if curve is None else {key: _plain(values) for key, values in vars(curve).items()}
-            for name, curve in curves.items()
-        }
-        plain |= {"reliability": [asdict(one) for one in self.reliability], "thresholds": self.thresholds.to_dict()}
-        return {"class": self.class_name, **plain, "bands": None if self.bands is None else self.bands.to_dict()}
-
-
-def _plain(values: FloatArray | IntArray) -> list[Any]:
-    return [value if np.isfinite(value) else None for value in values.tolist()]
+        names = ("roc", "pr", "histogram", "reliability", "thresholds", "bands")
+        return {"class": self.class_name} | self._plain(*names)
 
 
 def class_curves(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from html import escape
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -26,7 +25,7 @@ from lepton_vision.predictions.answer_sets import SetRule
 from lepton_vision.predictions.ledger import names_of
 from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.predictions.predictions import Predictions
-from lepton_vision.types import Figure, FloatArray, Target, short_repr
+from lepton_vision.types import Figure, FloatArray, Result, Table, Target, figures_table
 from lepton_vision.types.figure import FigureSpec
 from lepton_vision.types.target import are_called
 
@@ -41,7 +40,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(Result):
     """Result of ``evaluate``. Every figure holds at ``operating_point`` and on ``split``.
 
     Attributes:
@@ -116,12 +115,7 @@ class Evaluation:
             for target in self.targets
         }
         return {
-            "split": self.split,
-            "n": self.n,
-            "n_patients": self.n_patients,
-            "n_failed": self.n_failed,
-            "confidence": self.confidence,
-            "operating_point": self.operating_point.to_dict(),
+            **self._plain("split", "n", "n_patients", "n_failed", "confidence", "operating_point"),
             "targets": targets,
             "preprocess": None if self.preprocess is None else self.preprocess.model_dump(mode="json"),
             "provenance": dict(self.provenance),
@@ -129,22 +123,14 @@ class Evaluation:
             **own_facts(self.own_figures),
         }
 
-    __repr__ = short_repr
-
-    def _repr_html_(self) -> str:
+    def _tables(self) -> Iterator[Table]:
         cases = {"study": "studies", "series": "series"}.get(unit := self.provenance.get("unit", "image"), f"{unit}s")
-        parts = [
-            f"<p>Evaluation · split {escape(self.split or 'unknown')} · {self.n} {cases} of {self.n_patients} patients"
-            f" · operating point {escape(self.operating_point.criterion)} · {self.confidence:.0%} intervals</p>"
-        ]
+        yield Table(
+            f"Evaluation · split {self.split or 'unknown'} · {self.n} {cases} of {self.n_patients} patients"
+            f" · operating point {self.operating_point.criterion} · {self.confidence:.0%} intervals"
+        )
         for target in self.targets:
-            rows = "".join(
-                f"<tr><th>{escape(name)}</th><td>{escape(str(figure))}</td><td>{figure.n}</td></tr>"
-                for name, figure in self.figures[target.name].items()
-            )
-            rows = f"<tr><th>figure</th><th>value [interval]</th><th>n</th></tr>{rows}"
-            parts.append(f"<table><caption>{escape(target.name)} ({target.kind})</caption>{rows}</table>")
-        return "".join(parts)
+            yield figures_table(f"{target.name} ({target.kind})", self.figures[target.name])
 
 
 def evaluate(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from html import escape
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,7 +15,7 @@ from lepton_vision.errors import EvaluationError, nearest
 from lepton_vision.evaluation.statistics.delong import auroc_interval
 from lepton_vision.evaluation.statistics.intervals import wilson
 from lepton_vision.evaluation.statistics.ranking import ratio
-from lepton_vision.types import FloatArray, short_repr
+from lepton_vision.types import FloatArray, Result, Table
 
 PlannedFigure = Literal["auroc", "sensitivity", "specificity", "accuracy"]
 VarianceModel = Literal["hanley_mcneil", "obuchowski"]
@@ -25,7 +24,7 @@ _COUNTED = 2000  # samples up to which the width is averaged over what a study m
 
 
 @dataclass(frozen=True, slots=True)
-class SamplePlan:
+class SamplePlan(Result):
     """Result of ``plan_sample``.
 
     Attributes:
@@ -52,15 +51,8 @@ class SamplePlan:
     design_effect: float
     method: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
-    __repr__ = short_repr
-
-    def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in self.to_dict().items())
-        return f"<table><caption>Sample size</caption>{rows}</table>"
+    def _tables(self) -> tuple[Table, ...]:
+        return (Table("Sample size", self.to_dict().items()),)
 
 
 def plan_sample(

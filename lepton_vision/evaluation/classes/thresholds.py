@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from lepton_vision.evaluation.statistics.ranking import BoolArray, IntArray, ratio
-from lepton_vision.types import FloatArray, short_repr
+from lepton_vision.types import FloatArray, Result
 
 LARGEST_TABLE = 400  # thresholds: each score of a small study, and finer than any screen for a large one
 
 
 @dataclass(frozen=True, eq=False)
-class ThresholdTable:
+class ThresholdTable(Result):
     """Decisions of N samples at T thresholds; positive means probability >= threshold.
 
     Attributes:
@@ -34,8 +33,6 @@ class ThresholdTable:
     negatives: int
     is_complete: bool
 
-    __repr__ = short_repr
-
     @property
     def sensitivity(self) -> FloatArray:
         """(T,) share of the positives that are called positive; NaN without positives."""
@@ -46,17 +43,6 @@ class ThresholdTable:
         """(T,) share of the negatives that are called negative; NaN without negatives."""
         kept = (self.negatives - self.false_positives).astype(np.float64)
         return ratio(kept, np.full(self.threshold.size, float(self.negatives)))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "threshold": self.threshold.tolist(),
-            "true_positives": self.true_positives.tolist(),
-            "false_positives": self.false_positives.tolist(),
-            "positives": self.positives,
-            "negatives": self.negatives,
-            "is_complete": self.is_complete,
-        }
 
 
 def threshold_table(is_positive: BoolArray, prob: FloatArray, *, also: Sequence[float] = ()) -> ThresholdTable:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from lepton_vision.evaluation.classes.measures import unit_sums
 from lepton_vision.evaluation.masks.surfaces import BoolArray
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures, patient_units
 from lepton_vision.evaluation.statistics.ranking import IntArray, ratio
-from lepton_vision.types import Figure, FloatArray, short_repr
+from lepton_vision.types import Figure, FloatArray, Result, Table, figures_table
 from lepton_vision.types.figure import FigureSpec
 
 CELLS = ("positive_mask", "positive_empty", "negative_mask", "negative_empty")
@@ -45,7 +44,7 @@ _NO_CASE = {
 
 
 @dataclass(frozen=True, eq=False)
-class HeadAgreement:
+class HeadAgreement(Result):
     """Result of ``agree_heads``.
 
     Attributes:
@@ -70,23 +69,14 @@ class HeadAgreement:
     min_area: float
     confidence: float = 0.95
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    _json = (
+        *("n", "n_patients", "n_unknown", "threshold", "min_area", "confidence"),
+        *("figures", "tables", "provenance"),
+    )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: undefined numbers are None."""
-        numbers = {name: getattr(self, name) for name in ("n", "n_patients", "n_unknown", "threshold", "min_area")}
-        return {
-            **numbers,
-            "confidence": self.confidence,
-            "figures": {name: figure.to_dict() for name, figure in self.figures.items()},
-            "tables": {name: dict(table) for name, table in self.tables.items()},
-            "provenance": dict(self.provenance),
-        }
-
-    __repr__ = short_repr
-
-    def _repr_html_(self) -> str:
+    def _tables(self) -> tuple[Table, ...]:
         caption = f"Label and mask · {self.n} cases of {self.n_patients} patients · {self.confidence:.0%} intervals"
-        return figures_table(caption, self.figures)
+        return (figures_table(caption, self.figures),)
 
 
 def agree_heads(
@@ -242,13 +232,3 @@ def bootstrap_facts(settings: EvaluationConfig) -> dict[str, Any]:
         "replicates": settings.replicates,
         "seed": settings.seed,
     }
-
-
-def figures_table(caption: str, figures: Mapping[str, Figure]) -> str:
-    """Return a small HTML table of figures for a notebook."""
-    rows = "".join(
-        f"<tr><th>{escape(name)}</th><td>{escape(str(figure))}</td><td>{figure.n}</td></tr>"
-        for name, figure in figures.items()
-    )
-    head = "<tr><th>figure</th><th>value [interval]</th><th>n</th></tr>"
-    return f"<table><caption>{escape(caption)}</caption>{head}{rows}</table>"

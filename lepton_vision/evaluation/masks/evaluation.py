@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ from lepton_vision.evaluation.masks.surfaces import BoolArray, bounding_box, che
 from lepton_vision.evaluation.masks.volumes import pool_slices
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures, patient_units
 from lepton_vision.predictions.cells import Failure
-from lepton_vision.types import Figure, short_repr
+from lepton_vision.types import Displayed, Figure, Result, Table
 
 _LOGGER = logging.getLogger(__name__)
 LabelArray = npt.NDArray[np.integer[Any]] | BoolArray
@@ -29,7 +28,7 @@ _VOID = " A value of a table's truth that means that nobody knows: --unknown (ev
 
 
 @dataclass(frozen=True, eq=False)
-class MaskCase:
+class MaskCase(Displayed):
     """One case: label maps of truth and prediction on one grid.
 
     Attributes:
@@ -55,8 +54,6 @@ class MaskCase:
     patient_id: str = ""
     volume_id: str = ""
 
-    __repr__ = short_repr
-
     def __post_init__(self) -> None:
         for name in ("truth", "prediction"):
             kind = getattr(self, name).dtype
@@ -78,7 +75,7 @@ class RankedCases(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class SegmentationEvaluation:
+class SegmentationEvaluation(Result):
     """Result of ``evaluate_masks``.
 
     Attributes:
@@ -123,40 +120,33 @@ class SegmentationEvaluation:
             }
             for name in self.structures
         }
-        return {
-            "n": self.n,
-            "n_patients": self.n_patients,
-            "n_failed": len(self.failures),
-            "confidence": self.confidence,
-            "tolerance_mm": self.tolerance_mm,
-            "structures": structures,
-            "provenance": dict(self.provenance),
-        } | ({} if self.by_volume is None else {"by_volume": self.by_volume.to_dict()})
+        counts = self._plain("n", "n_patients") | {"n_failed": len(self.failures)}
+        counts |= self._plain("confidence", "tolerance_mm") | {"structures": structures}
+        counts |= {"provenance": dict(self.provenance)}
+        return counts | ({} if self.by_volume is None else self._plain("by_volume"))
 
     def _figure(self, structure: str, name: str) -> dict[str, Any]:
         plain = self.figures[structure][name].to_dict() | {"statistic": STATISTICS[name]}
         reasons = self.undefined[structure].get(name, {})
         return plain | ({"n_undefined": sum(reasons.values()), "undefined": dict(reasons)} if reasons else {})
 
-    __repr__ = short_repr
-
-    def _repr_html_(self) -> str:
-        parts = [
-            f"<p>Segmentation · {self.n} cases of {self.n_patients} patients, {len(self.failures)} failed · surface "
-            f"tolerance {self.tolerance_mm:g} mm · {self.confidence:.0%} intervals</p>"
-        ]
-        head = "<tr><th>figure</th><th>value [interval]</th><th>n</th><th>undefined</th><th>statistic</th></tr>"
+    def _tables(self) -> Iterator[Table]:
+        yield Table(
+            f"Segmentation · {self.n} cases of {self.n_patients} patients, {len(self.failures)} failed · surface "
+            f"tolerance {self.tolerance_mm:g} mm · {self.confidence:.0%} intervals"
+        )
+        head = ("figure", "value [interval]", "n", "undefined", "statistic")
         for structure, figures in self.figures.items():
-            rows = "".join(
-                f"<tr><th>{escape(name)}</th><td>{escape(str(figure))}</td><td>{figure.n}</td>"
-                f"<td>{sum(self.undefined[structure].get(name, {}).values())}</td><td>{STATISTICS[name]}</td></tr>"
+            reasons = self.undefined[structure]
+            rows = [
+                (name, figure, figure.n, sum(reasons.get(name, {}).values()), STATISTICS[name])
                 for name, figure in figures.items()
-            )
+            ]
             counts = ", ".join(f"{count} {status}" for status, count in self.statuses[structure].items())
-            parts.append(f"<table><caption>{escape(structure)} ({counts})</caption>{head}{rows}</table>")
+            yield Table(f"{structure} ({counts})", rows, head)
         if self.by_volume is not None:
-            parts.append(f"<p>By volume:</p>{self.by_volume._repr_html_()}")
-        return "".join(parts)
+            yield Table("By volume:")
+            yield from self.by_volume._tables()
 
 
 def overlap_figures(overlap: npt.NDArray[np.int64], names: Sequence[str]) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.masks.lesions import LesionScores
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures, patient_units
 from lepton_vision.evaluation.statistics.ranking import IntArray, ratio
-from lepton_vision.types import Figure, FloatArray, short_repr
+from lepton_vision.types import Figure, FloatArray, Result, Table, figures_table, plain
 from lepton_vision.types.figure import FigureSpec
 
 # The seven rates of LUNA16 (Setio et al., Medical Image Analysis 42:1, 2017).
@@ -25,7 +24,7 @@ CPM = FigureSpec("cpm", "Mean of these (CPM)", "Plain mean of the sensitivities 
 
 
 @dataclass(frozen=True, eq=False)
-class Froc:
+class Froc(Result):
     """Result of ``froc``.
 
     Attributes:
@@ -53,29 +52,14 @@ class Froc:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: undefined numbers are None."""
-        curve = zip(self.thresholds.tolist(), self.false_per_case.tolist(), self.sensitivity.tolist(), strict=True)
-        names = ("threshold", "false_per_case", "sensitivity")
-        points = [dict(zip(names, (None if x != x else x for x in point), strict=True)) for point in curve]
-        return {
-            "n": self.n,
-            "n_patients": self.n_patients,
-            "n_lesions": self.n_lesions,
-            "confidence": self.confidence,
-            "figures": {name: figure.to_dict() for name, figure in self.figures.items()},
-            "curve": points,
-            "provenance": dict(self.provenance),
-        }
+        curve = zip(*(plain(one) for one in (self.thresholds, self.false_per_case, self.sensitivity)), strict=True)
+        points = [dict(zip(("threshold", "false_per_case", "sensitivity"), point, strict=True)) for point in curve]
+        counts = self._plain("n", "n_patients", "n_lesions", "confidence", "figures")
+        return counts | {"curve": points, "provenance": dict(self.provenance)}
 
-    __repr__ = short_repr
-
-    def _repr_html_(self) -> str:
-        head = "<tr><th>figure</th><th>value [interval]</th><th>lesions</th></tr>"
-        rows = "".join(
-            f"<tr><th>{escape(name)}</th><td>{escape(str(figure))}</td><td>{figure.n}</td></tr>"
-            for name, figure in self.figures.items()
-        )
+    def _tables(self) -> tuple[Table, ...]:
         caption = f"FROC · {self.n} cases of {self.n_patients} patients · {self.confidence:.0%} intervals"
-        return f"<table><caption>{caption}</caption>{head}{rows}</table>"
+        return (figures_table(caption, self.figures, counted="lesions"),)
 
 
 def froc(

@@ -16,10 +16,10 @@ from scipy import ndimage
 
 from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.errors import EvaluationError
-from lepton_vision.evaluation.masks.agreement import Shares, bootstrap_facts, figures_table
+from lepton_vision.evaluation.masks.agreement import Shares, bootstrap_facts
 from lepton_vision.evaluation.masks.surfaces import ROUNDING_MM, BoolArray
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures, patient_units
-from lepton_vision.types import Figure, FloatArray, short_repr
+from lepton_vision.types import Figure, FloatArray, Result, Table, figures_table
 from lepton_vision.types.figure import FigureSpec
 
 Spacing = tuple[float, ...]
@@ -36,7 +36,7 @@ POINTING: tuple[FigureSpec, ...] = (
 
 
 @dataclass(frozen=True, eq=False)
-class PointingGame:
+class PointingGame(Result):
     """Result of ``play_pointing_game``.
 
     Attributes:
@@ -63,22 +63,14 @@ class PointingGame:
     unit: Literal["pixels", "mm"]
     confidence: float = 0.95
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    _json = ("n", "n_patients", "n_empty", "tolerance", "unit", "confidence", "figures", "provenance")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, without the cases: undefined numbers are None."""
-        names = ("n", "n_patients", "n_empty", "tolerance", "unit", "confidence")
-        plain: dict[str, Any] = {name: getattr(self, name) for name in names}
-        plain["figures"] = {name: figure.to_dict() for name, figure in self.figures.items()}
-        return plain | {"provenance": dict(self.provenance)}
-
-    __repr__ = short_repr
-
-    def _repr_html_(self) -> str:
+    def _tables(self) -> tuple[Table, ...]:
         caption = (
             f"Pointing game · {self.n} cases of {self.n_patients} patients, {self.n_empty} without a mask · tolerance "
             f"{self.tolerance:g} {self.unit} · {self.confidence:.0%} intervals"
         )
-        return figures_table(caption, self.figures)
+        return (figures_table(caption, self.figures),)
 
 
 def play_pointing_game(

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.spatial import KDTree
 
 from lepton_vision.errors import EvaluationError
-from lepton_vision.types import FloatArray, short_repr
+from lepton_vision.types import Displayed, FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -25,7 +25,7 @@ _LEAF = 32  # points in a leaf of the tree: it is built for one query only
 
 
 @dataclass(frozen=True, eq=False)
-class SurfaceDistances:
+class SurfaceDistances(Displayed):
     """Distances between two surfaces.
 
     Attributes:
@@ -35,8 +35,6 @@ class SurfaceDistances:
 
     truth_mm: FloatArray
     prediction_mm: FloatArray
-
-    __repr__ = short_repr
 
     def hausdorff_mm(self, *, percentile: float = 95.0) -> float:
         """The larger of the two directed percentiles [mm], each interpolated linearly between order statistics.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, draw_counts
 from lepton_vision.evaluation.statistics.ranking import BoolArray, IntArray
-from lepton_vision.types import FloatArray, short_repr
+from lepton_vision.types import FloatArray, Result
 
 GRID = 101
 _POINTS = 200  # thresholds of a replicate's curve
@@ -18,7 +17,7 @@ _LEAST = 0.5  # share of replicates that must hold both classes
 
 
 @dataclass(frozen=True, eq=False)
-class CurveBands:
+class CurveBands(Result):
     """Pointwise intervals of two curves; a point of the grid is a band's, not the whole curve's.
 
     Attributes:
@@ -32,13 +31,6 @@ class CurveBands:
     sensitivity: FloatArray
     precision: FloatArray
     confidence: float
-
-    __repr__ = short_repr
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        parts = {name: getattr(self, name).tolist() for name in ("grid", "sensitivity", "precision")}
-        return {**parts, "confidence": self.confidence}
 
 
 def curve_bands(

@@ -11,11 +11,11 @@ from scipy.special import expit, logit, ndtri, stdtrit
 
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.statistics.ranking import BoolArray, IntArray
-from lepton_vision.types import FloatArray, Interval, short_repr
+from lepton_vision.types import Displayed, FloatArray, Interval
 
 
 @dataclass(frozen=True, eq=False)
-class AurocCovariance:
+class AurocCovariance(Displayed):
     """AUROCs of K scores of the same samples.
 
     Attributes:
@@ -27,8 +27,6 @@ class AurocCovariance:
     auroc: FloatArray
     covariance: FloatArray
     units: int
-
-    __repr__ = short_repr
 
     def interval(self, k: int = 0, *, confidence: float = 0.95) -> tuple[float, float]:
         """Interval of the k-th AUROC, see ``auroc_interval``."""
