@@ -36,14 +36,14 @@ from lepton_vision.transforms.preprocess import to_input
 from lepton_vision.transforms.resize import UInt16Pixels
 from lepton_vision.transforms.rows import RowTable
 from lepton_vision.transforms.views import View, view_of
-from lepton_vision.types import Image, Pixels, SampleAddress, short_repr
+from lepton_vision.types import Displayed, Image, Pixels, SampleAddress
 
 _NO_NUMBERS = "The network gave masks that are not numbers. Use precision fp32, or train again."
 _See = Callable[[UInt16Pixels], Examined]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MaskPrediction:
+class MaskPrediction(Displayed):
     """One predicted mask.
 
     Attributes:
@@ -63,8 +63,6 @@ class MaskPrediction:
     share: Callable[[int], Pixels]
     row: int = -1
     probabilities: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
-
-    __repr__ = short_repr
 
 
 def predict_masks(

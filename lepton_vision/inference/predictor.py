@@ -35,7 +35,7 @@ from lepton_vision.predictions.predictions import Predictions
 from lepton_vision.readers.identity import key_check
 from lepton_vision.transforms.dataset import SampleDataset
 from lepton_vision.transforms.masks import overlap_counts
-from lepton_vision.types import Batch, FloatArray, ModelOutput, Target, short_repr
+from lepton_vision.types import Batch, Displayed, FloatArray, ModelOutput, Target
 
 Progress = Callable[[int, int], None]  # progress(done, total), in rows or files
 
@@ -263,7 +263,7 @@ def _unknown(target: Target, n: int) -> FloatArray:
 
 
 @dataclass(frozen=True, eq=False)
-class NetworkPredictions:
+class NetworkPredictions(Displayed):
     """Predictions of a network in training for the batches of a loader.
 
     Attributes:
@@ -274,8 +274,6 @@ class NetworkPredictions:
 
     predictions: Predictions | None
     overlap: npt.NDArray[np.int64] | None
-
-    __repr__ = short_repr
 
 
 def examine_network(

@@ -31,7 +31,7 @@ from lepton_vision.transforms.dataset import SampleDataset
 from lepton_vision.transforms.resize import UInt16Pixels
 from lepton_vision.transforms.rows import TextColumn
 from lepton_vision.transforms.views import View
-from lepton_vision.types import Image, SampleAddress, short_repr
+from lepton_vision.types import Displayed, Image, SampleAddress
 
 _LOGGER = logging.getLogger(__name__)
 _NAMED = 5  # rows that a warning names
@@ -41,7 +41,7 @@ _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sample:
+class Sample(Displayed):
     """One image or volume ready for the network.
 
     Attributes:
@@ -63,8 +63,6 @@ class Sample:
     series_id: str = ""
     study_id: str = ""
     image: Image | None = None
-
-    __repr__ = short_repr
 
 
 # What one row or one file becomes: an image, the images of a file of several frames, or a failure.

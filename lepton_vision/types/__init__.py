@@ -59,6 +59,5 @@ if TYPE_CHECKING:
     from lepton_vision.types.target import output_stems as output_stems
     from lepton_vision.types.target import probability_names as probability_names
     from lepton_vision.types.target import set_names as set_names
-    from lepton_vision.types.target import short_repr as short_repr
 
 __getattr__ = resolver(__name__, __file__)

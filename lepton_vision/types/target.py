@@ -1,11 +1,9 @@
-"""Targets: the labels that a model predicts for a whole image, and the text of results in a terminal."""
+"""Targets: the labels that a model predicts for a whole image."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from html import unescape
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -18,33 +16,6 @@ Uncertain = Literal["unknown", "positive", "negative"]
 EXCLUSIVE: tuple[TargetKind, ...] = ("multiclass", "ordinal")
 """Kinds of which exactly one class is true: probabilities sum to one, and the largest wins."""
 MEANS = ("macro", "micro", "weighted")
-
-
-_MOST_LINES, _WIDEST = 28, 160
-
-
-def short_repr(value: Any) -> str:
-    """Text of a result: what its ``_repr_html_`` shows, or its fields, arrays by their shape; at most 28 lines."""
-    if hasattr(value, "_repr_html_"):
-        page = re.sub(r"</(?:tr|p|caption)>", "\n", value._repr_html_()).replace("</th>", "  ").replace("</td>", "  ")
-        lines = [unescape(re.sub(r"<[^>]+>", "", line)).strip() for line in page.split("\n")]
-    else:
-        shown = [f"{one.name}={_brief(getattr(value, one.name))}" for one in fields(value) if one.repr]
-        lines = [f"{type(value).__name__}(", *(f"  {line}," for line in shown), ")"]
-    lines = [line if len(line) <= _WIDEST else f"{line[: _WIDEST - 1]}…" for line in lines if line]
-    more = len(lines) - _MOST_LINES
-    return "\n".join([*lines[: _MOST_LINES - 1], f"… {more + 1} more lines"] if more > 0 else lines)
-
-
-def _brief(value: Any) -> str:
-    if hasattr(value, "shape"):
-        return f"{tuple(value.shape)} {value.dtype}" if hasattr(value, "dtype") else f"table {tuple(value.shape)}"
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{name!r}: {_brief(one)}' for name, one in value.items())}}}"
-    if isinstance(value, list | tuple) and len(value) > 8:
-        return f"{len(value)} values"
-    is_result = hasattr(value, "_repr_html_") or getattr(type(value), "__repr__", None) is short_repr
-    return f"<{type(value).__name__}>" if is_result else " ".join(repr(value).split())
 
 
 @dataclass(frozen=True, slots=True)
