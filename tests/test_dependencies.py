@@ -25,6 +25,7 @@ DOORWAYS = {
     "onnxruntime": ("onnx", "import lepton_vision.inference.runtimes.onnx"),
     "openvino": ("openvino", "import lepton_vision.inference.runtimes.openvino"),
     "nncf": ("int8", "import lepton_vision.inference.runtimes.int8"),
+    "timm": ("timm", "import lepton_vision.models.timm_encoders"),
     "fsspec": ("remote", "from lepton_vision.readers.remote import list_objects; list_objects('s3://bucket/')"),
     "s3fs": ("remote", "from lepton_vision.readers.remote import list_objects; list_objects('s3://bucket/')"),
     "ray": (
@@ -141,6 +142,7 @@ REPORTS = {
     "openvino": f"{LOAD}\nload_engine(bundle, engine='openvino')",
     "int8": "import lepton_vision.inference.runtimes.int8",
     "remote": "import fsspec, s3fs",
+    "timm": "lv.build_model(config.override('model.backbone=timm:resnet18'))",
     "ray": DOORWAYS["ray"][1],
 }
 

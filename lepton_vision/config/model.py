@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal, get_args
@@ -32,7 +33,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
         *("SEResNet50", "SEResNet101", "SEResNet152", "SEResNext50", "SEResNext101", "SENet154"),
     ),
 }
-"""Networks of other packages, as ``source:name``."""
+"""Networks of other packages, as ``source:name``; timm's, of which there are a thousand, are checked when built."""
 
 
 class ModelConfig(Section):
@@ -40,8 +41,9 @@ class ModelConfig(Section):
 
     backbone: str = "resnet18"
     """Encoder: a ResNet of torchvision by its name, resnet10, one of torchvision's other networks for images
-    (torchvision:densenet121, torchvision:efficientnet_b0, torchvision:convnext_tiny …), one of MONAI's, also for
-    volumes (monai:SEResNet50, monai:DenseNet121 …), or one of your own (``register_encoder``)."""
+    (torchvision:densenet121, torchvision:efficientnet_b0, torchvision:convnext_tiny …), one of timm's
+    (timm:convnext_tiny …; extra ``timm``), one of MONAI's, also for volumes (monai:SEResNet50, monai:DenseNet121 …),
+    or one of your own (``register_encoder``)."""
     options: dict[str, Any] = Field(default_factory=dict)
     """What the factory of an encoder that is no ResNet of ours takes beside channels and dims; plain values."""
     weights: str = "none"
@@ -82,9 +84,12 @@ class ModelConfig(Section):
     def _check_backbone(cls, value: str) -> str:
         source, colon, name = value.partition(":")
         if colon:
-            if source not in SOURCES:
-                raise ValueError(f"unknown source {source!r} of encoders. {nearest(source, list(SOURCES))}")
-            if name not in SOURCES[source]:
+            if source not in (*SOURCES, "timm"):
+                raise ValueError(f"unknown source {source!r} of encoders. {nearest(source, [*SOURCES, 'timm'])}")
+            if source == "timm":
+                if not re.fullmatch(r"\w[\w.-]*", name):
+                    raise ValueError(f"expected a name of timm.list_models() after 'timm:'. Received: {name!r}")
+            elif name not in SOURCES[source]:
                 raise ValueError(f"unknown encoder {name!r} of {source}. {nearest(name, SOURCES[source])}")
             return value
         try:

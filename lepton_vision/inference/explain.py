@@ -129,7 +129,8 @@ def grad_cam(
 
 def _member_map(network: Network, images: Tensor, logit_of: Callable[[ModelOutput], Tensor]) -> Tensor:
     """(B, H, W): map of one network for the logits (B,) that ``logit_of`` takes from its output."""
-    with _capture(list(network.encoder_stages().values())[-1]) as captured:
+    last: nn.Module = getattr(network.encoder, "last_map", list(network.encoder_stages().values())[-1])
+    with _capture(last) as captured:
         logit = logit_of(network(images))
     if not captured or captured[0].ndim != images.ndim:
         raise ConfigError(

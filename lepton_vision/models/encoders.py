@@ -27,9 +27,10 @@ class Encoder(Protocol):
     Each parameter and buffer belongs to exactly one stage. Where the stages are applied one after another, and
     ``features`` is the mean of what the last one gives over all places, fixed stages may be computed once
     (``train.cache_features``) and Grad-CAM has a map to look at. Where features are made of the last map in another
-    way, a method ``pool(last_map) -> (B, F)`` says how, and promises that the stages are applied one after another.
-    A method ``fold()`` may put batch norms into convolutions once training is over. An encoder without maps of places
-    (``depths`` and ``strides`` empty, ``skips`` gives none) has pooled features alone: no segmentation head.
+    way, a method ``pool(last_map) -> (B, F)`` says how. Where no stage as such gives the last map, a module
+    ``last_map`` that it passes through shows it to Grad-CAM. A method ``fold()`` may put batch norms into convolutions
+    once training is over. An encoder without maps of places (``depths`` and ``strides`` empty, ``skips`` gives none)
+    has pooled features alone: no segmentation head.
 
     A factory is registered with ``register_encoder``; it builds the network alone, with random weights from torch's
     generator: weights come from ``model.weights``, and a bundle has its own.
@@ -172,7 +173,7 @@ def probe(encoder: Encoder, size: Sequence[int]) -> None:
         size: (H, W) or (D, H, W) of the network's input.
 
     Raises:
-        ConfigError: features, or maps, of another shape.
+        ConfigError: features, or maps, of another shape, or none for an image of this size.
     """
     network: Any = encoder
     modes = [(module, module.training) for module in network.modules()]
@@ -180,6 +181,12 @@ def probe(encoder: Encoder, size: Sequence[int]) -> None:
     images = torch.zeros(1, encoder.channels, *size)
     try:
         features, maps = encoder.features(images), list(encoder.skips(images)) if encoder.strides else []
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"The encoder cannot take images of {' x '.join(map(str, size))} ({error}). Choose another "
+            "preprocess.size, or an option of the encoder (of timm's: img_size).",
+            key="preprocess.size",
+        ) from error
     finally:
         for module, mode in modes:
             module.training = mode
@@ -228,12 +235,10 @@ def upper(encoder: Encoder, maps: Tensor, *, below: int) -> Tensor:
 def check_chain(encoder: Encoder, images: Tensor, count: int) -> None:
     """Refuse to keep what the lowest stages give where the stages above them do not make the features of it.
 
-    One with a method ``pool`` promises it.
-
     Raises:
         ConfigError: the encoder computes something else between its stages.
     """
-    if hasattr(encoder, "pool") or count == len(encoder.stages()):
+    if count == len(encoder.stages()):
         return
     expected = encoder.features(images)
     try:

@@ -1,4 +1,4 @@
-"""Encoders of other packages by name: ``torchvision:densenet121``, ``monai:SEResNet50``."""
+"""Encoders of other packages by name: ``torchvision:densenet121``, ``timm:convnext_tiny``, ``monai:SEResNet50``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lepton_vision.models.chain import Chain, with_channels
 Parts = dict[str, nn.Module]
 
 
-def make_from_source(backbone: str, *, channels: int, dims: int, options: Mapping[str, Any]) -> Chain:
+def make_from_source(backbone: str, *, channels: int, dims: int, options: Mapping[str, Any]) -> nn.Module:
     """Return the encoder that ``source:name`` means, with random weights.
 
     Args:
@@ -23,9 +23,17 @@ def make_from_source(backbone: str, *, channels: int, dims: int, options: Mappin
         options: for the source's own builder.
 
     Raises:
-        ConfigError: volumes for a network of images, or an option that the builder does not take.
+        ConfigError: volumes for a network of images, a name that timm does not know, or an option that the builder does
+            not take.
+        MissingExtraError: timm is not installed.
     """
     source, _, name = backbone.partition(":")
+    if dims != 2 and source != "monai":
+        raise ConfigError(
+            f"{backbone} is for images, and volume.view 3d needs a network of volumes. Choose monai:NAME, a ResNet of "
+            "ours, or another view.",
+            key="model.backbone",
+        )
     try:
         return _SOURCES[source](name, channels, dims, options)
     except TypeError as error:
@@ -35,12 +43,7 @@ def make_from_source(backbone: str, *, channels: int, dims: int, options: Mappin
 
 
 def _torchvision(name: str, channels: int, dims: int, options: Mapping[str, Any]) -> Chain:
-    if dims != 2:
-        raise ConfigError(
-            f"torchvision:{name} is for images, and volume.view 3d needs a network of volumes. Choose monai:NAME, a "
-            "ResNet of ours, or another view.",
-            key="model.backbone",
-        )
+    del dims
     from torchvision.models import get_model  # costs one second, see resnet.py
 
     network: Any = with_channels(get_model(name, weights=None, **options), channels)
@@ -49,6 +52,13 @@ def _torchvision(name: str, channels: int, dims: int, options: Mapping[str, Any]
         parts |= {"relu": nn.ReLU()}
     norm = ("classifier.0", network.classifier[0]) if name.startswith("convnext") else None
     return Chain(parts, channels=channels, dims=2, pooled_norm=norm, imagenet=name)
+
+
+def _timm(name: str, channels: int, dims: int, options: Mapping[str, Any]) -> nn.Module:
+    del dims
+    from lepton_vision.models.timm_encoders import TimmEncoder  # an extra; costs seconds
+
+    return TimmEncoder(name, channels=channels, options=options)
 
 
 def _monai(name: str, channels: int, dims: int, options: Mapping[str, Any]) -> Chain:
@@ -68,7 +78,8 @@ def _children(module: nn.Module, prefix: str) -> Parts:
     return {f"{prefix}.{name}": part for name, part in module.named_children()}
 
 
-_SOURCES: dict[str, Callable[[str, int, int, Mapping[str, Any]], Chain]] = {
+_SOURCES: dict[str, Callable[[str, int, int, Mapping[str, Any]], nn.Module]] = {
     "torchvision": _torchvision,
+    "timm": _timm,
     "monai": _monai,
 }

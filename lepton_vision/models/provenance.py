@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -86,10 +87,14 @@ def require_encoder(facts: Mapping[str, Any] | None) -> None:
     Raises:
         BundleError: the message says which package to install, or which module to import.
     """
-    if facts is None or ":" in facts["name"] or facts["name"] in ENCODERS.names():
+    if facts is None or facts["name"] in ENCODERS.names():
         return
     name, module, distribution = facts["name"], facts["module"], facts["distribution"]
-    if distribution:
+    if ":" in name and find_spec(module) is not None:
+        return
+    if ":" in name:
+        what = f"Install the package {distribution} ({facts['version']})"
+    elif distribution:
         what = f"Install the package {distribution} ({facts['version']})"
         what += f", or import {module} first, if it names no entry point of the group {ENCODERS.group}"
     elif module == "__main__":

@@ -75,6 +75,18 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         ) from None
 
 
+def read_texts(path: Path) -> dict[str, str]:
+    """Return the texts that a file which can be read has beside its tensors, as of a licence; {} for NumPy's."""
+    reader = _choose_reader(path)
+    texts: Mapping[Any, Any] = {}
+    if reader is _read_safetensors:
+        with safetensors.safe_open(path, framework="pt") as opened:
+            texts = opened.metadata() or {}
+    elif reader is _read_torch:
+        texts = _load_torch(path)
+    return {name: text for name, text in texts.items() if isinstance(name, str) and isinstance(text, str)}
+
+
 def keeps_order(path: Path) -> bool:
     """Whether a file that can be read has its tensors in the order of the network; safetensors are sorted."""
     with path.open("rb") as file:
@@ -123,10 +135,14 @@ def _refused(what: str, path: Path) -> WeightsError:
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
+    return dict(_flat(_load_torch(path)))
+
+
+def _load_torch(path: Path) -> Mapping[Any, Any]:
     with warnings.catch_warnings(), _plain_numbers():
         warnings.simplefilter("ignore")  # torch warns about what it then refuses, or loads all the same
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    return dict(_flat(loaded)) if isinstance(loaded, Mapping) else {}
+    return loaded if isinstance(loaded, Mapping) else {}
 
 
 def _plain_numbers() -> contextlib.AbstractContextManager[object]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ _LEAST = 0.9  # share of the encoder's tensors that a file must give
 _OLD_DENSENET = re.compile(
     r"(denselayer\d+\.(?:layers\.)?(?:norm|conv))\.([12]\.)"
 )  # torchvision's files: norm.1, conv.1
+_WRAPPERS = ("state_dict", "model", "module", "backbone", "encoder", "model_state_dict", "timm_model", "net", "network")
 _COUNTER = "num_batches_tracked"  # old files lack it, and nothing depends on it here
 # Not taken where another network is beside them: slow copies (MoCo, EMA, SWA), and students, whose teachers are used.
 COPIES = re.compile(r"(^|[._])(encoder_k|ema|swa|averaged|momentum|target|student)([._]|$)")
@@ -29,7 +32,8 @@ def fill_by_names(
 ) -> str:
     """Fill ``encoder`` in place with the tensors that are its own; return in words what was loaded, and what was not.
 
-    Names are those of the encoder, or of the source that it wraps (``source_name``), below any prefix ("module.",
+    Names are those of the encoder, or of the source that it wraps (``source_name``), or become these by the source's
+    own rules for older files and those of a network's authors (``renamed``), below any prefix ("module.",
     "backbone.", "state_dict." …) that the file or the encoder has. Where hardly any name is the same, tensors of the
     same kinds and shapes in the same order are taken instead. The first convolution is adapted to the channels.
 
@@ -43,11 +47,10 @@ def fill_by_names(
     Raises:
         WeightsError: fewer than 90 % of the encoder's tensors are there in their shape, or some are not finite.
     """
-    tensors = {_OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in tensors.items()}
     state = encoder.state_dict()
     own_name: Callable[[str], str] = getattr(encoder, "source_name", str)
     wanted = {own_name(name): tensor for name, tensor in state.items() if not name.endswith(_COUNTER)}
-    pairs = _pair_names(wanted, tensors)
+    tensors, pairs = _best_names(wanted, tensors, getattr(encoder, "renamed", None))
     if has_order and len(pairs) < _LEAST * len(wanted):
         pairs = _pair_in_order(wanted, tensors) or pairs
     words, found = [], {name: tensors[source] for name, source in pairs.items()}
@@ -69,6 +72,35 @@ def fill_by_names(
     text = "; ".join(words)
     _LOGGER.log(logging.WARNING if lost else logging.INFO, "%s", text)
     return text
+
+
+def _best_names(
+    wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], renamed: Callable[[Mapping[str, Tensor]], Any] | None
+) -> tuple[Mapping[str, Tensor], dict[str, str]]:
+    """The file's tensors under the names that fit best, and which is which: as they are, or by the source's rules."""
+    ways = [{_OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in tensors.items()}]
+    if renamed is not None:
+        for given in (tensors, _without_prefix(tensors)):
+            # A rule meets files of any kind here; what it cannot take is no file of its family.
+            with contextlib.suppress(KeyError, IndexError, ValueError, RuntimeError, AttributeError, TypeError):
+                ways.append({name: one for name, one in renamed(given).items() if isinstance(one, Tensor)})
+    paired = [(way, _pair_names(wanted, way)) for way in ways]
+
+    def fitting(pair: tuple[Mapping[str, Tensor], dict[str, str]]) -> int:
+        return sum(pair[0][source].shape == wanted[name].shape for name, source in pair[1].items())
+
+    return max(paired, key=fitting)
+
+
+def _without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the part of a checkpoint that has most of them ("state_dict.module.…"), without what is before it."""
+    prefix = ""
+    while True:
+        counts = Counter(name.removeprefix(prefix).partition(".")[0] for name in tensors if name.startswith(prefix))
+        (part, count), *_ = counts.most_common(1)
+        if count < _LEAST * counts.total() or part not in _WRAPPERS:
+            return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
+        prefix += f"{part}."
 
 
 def first_names(names: list[str]) -> str:

@@ -6,7 +6,7 @@ Every tensor of a ResNet is found, or the load fails: there is no silent random 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -78,6 +78,9 @@ def _load_foreign(encoder: Encoder, source: str) -> str:
         name = getattr(encoder, "imagenet", None)  # of a network of torchvision
         if name is not None:
             return fill_by_names(encoder, imagenet_tensors(name), said=f"imagenet {name}")
+        pretrained: Callable[[], dict[str, Tensor]] | None = getattr(encoder, "pretrained", None)  # of timm
+        if pretrained is not None:
+            return fill_by_names(encoder, pretrained(), said="weights of timm")
         raise WeightsError(
             "There are no ImageNet weights for an encoder of MONAI or of your own. Name a local file, or set "
             "model.weights to 'none'.",

@@ -25,6 +25,7 @@ from lepton_vision.models.allocator import keep_freed_memory
 from lepton_vision.models.bundle_files import is_bundle
 from lepton_vision.models.device import choose_device, choose_precision
 from lepton_vision.models.machine_errors import explain_machine_errors
+from lepton_vision.models.weight_origin import origin_of_weights
 from lepton_vision.pipeline.case_points import stated_point as stated_point
 from lepton_vision.pipeline.choices import choose_on_validation, pooled_features
 from lepton_vision.pipeline.classes import subgroup_columns, validation_rows
@@ -170,6 +171,7 @@ def _fit_held(
     shaping = own.shaping(config.train)
     was_finished = check_run(run_dir, config, data=parts.manifest.fingerprint, resume=resume, own=shaping)
     network, main = build_model(config), is_main_process()
+    weights = origin_of_weights(config, network.members[0].encoder)
     lacking = warn_of_classes(parts.train, parts.val, config.targets) if main else ()
     shared: dict[str, Any] = {"targets": config.targets, "cache_dir": cache_dir}
     train_loader = make_loader(parts.train, config, training=True, **shared)
@@ -190,6 +192,7 @@ def _fit_held(
         **run,
     )
     provenance = {**origin_of(parts.manifest), "kept_epoch": result.epoch, "validation": result.best}
+    provenance |= {"weights": weights} if weights else {}
     provenance |= {"not_validated": list(lacking)} if lacking else {}
     provenance |= {"own_parts": list(shaping)} if shaping else {}
     bundle = Bundle(config=config, targets=config.targets, state=result.state, provenance=provenance, run_dir=run_dir)
