@@ -23,6 +23,10 @@ _OLD_DENSENET = re.compile(
 )  # torchvision's files: norm.1, conv.1
 _WRAPPERS = ("state_dict", "model", "module", "backbone", "encoder", "model_state_dict", "timm_model", "net", "network")
 _COUNTER = "num_batches_tracked"  # old files lack it, and nothing depends on it here
+_HUGGING_FACE = re.compile(  # names of a ResNet in the library transformers
+    r"(?:embedder\.embedder|encoder\.stages\.(?P<stage>\d+)\.layers\.(?P<block>\d+)\.(?:shortcut|layer\.(?P<place>\d+)))"
+    r"\.(?P<kind>convolution|normalization)\."
+)
 # Not taken where another network is beside them: slow copies (MoCo, EMA, SWA), and students, whose teachers are used.
 COPIES = re.compile(r"(^|[._])(encoder_k|ema|swa|averaged|momentum|target|student)([._]|$)")
 
@@ -78,6 +82,7 @@ def _best_names(
     wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], renamed: Callable[[Mapping[str, Tensor]], Any] | None
 ) -> tuple[Mapping[str, Tensor], dict[str, str]]:
     """The file's tensors under the names that fit best, and which is which: as they are, or by the source's rules."""
+    tensors = torchvision_names(tensors)
     ways = [{_OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in tensors.items()}]
     if renamed is not None:
         for given in (tensors, _without_prefix(tensors)):
@@ -101,6 +106,19 @@ def _without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if count < _LEAST * counts.total() or part not in _WRAPPERS:
             return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
         prefix += f"{part}."
+
+
+def torchvision_names(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the tensors of a ResNet under torchvision's names where they have those of Hugging Face's transformers."""
+    return {_HUGGING_FACE.sub(_torchvision_part, name): tensor for name, tensor in tensors.items()}
+
+
+def _torchvision_part(found: re.Match[str]) -> str:
+    kind = "conv" if found["kind"] == "convolution" else "bn"
+    if found["stage"] is None:
+        return f"{kind}1."
+    inner = f"downsample.{int(kind == 'bn')}" if found["place"] is None else f"{kind}{int(found['place']) + 1}"
+    return f"layer{int(found['stage']) + 1}.{found['block']}.{inner}."
 
 
 def first_names(names: list[str]) -> str:

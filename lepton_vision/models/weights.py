@@ -16,7 +16,7 @@ from lepton_vision.errors import WeightsError
 from lepton_vision.models.encoders import Encoder
 from lepton_vision.models.resnet import DESIGNS, ResNet, meta_resnet, torchvision_name
 from lepton_vision.models.weight_files import keeps_order, read_tensors
-from lepton_vision.models.weight_matching import COPIES, adapt_stem, fill_by_names, first_names
+from lepton_vision.models.weight_matching import COPIES, adapt_stem, fill_by_names, first_names, torchvision_names
 
 _LOG = logging.getLogger(__name__)
 _STEM = "conv1.weight"
@@ -34,11 +34,11 @@ def load_weights(encoder: Encoder, source: str) -> str:
 
     Args:
         encoder: on the CPU.
-        source: "imagenet", or the path of a file of torch, safetensors or NumPy with torchvision's names, or with the
-            numbers that a Sequential of a ResNet's parts has; plain or inside a checkpoint ("state_dict", "model" …),
-            with or without a prefix ("module.", "encoder." …). Files of MedicalNet (arXiv:1904.00625) are such files,
-            for networks on volumes. Of a network and its slow copy (EMA, momentum) the network is taken, of student and
-            teacher the teacher.
+        source: "imagenet", or the path of a file of torch, safetensors or NumPy with torchvision's names, with those of
+            Hugging Face's transformers, or with the numbers that a Sequential of a ResNet's parts has; plain or inside
+            a checkpoint ("state_dict", "model" …), with or without a prefix ("module.", "encoder." …). Files of
+            MedicalNet (arXiv:1904.00625) are such files, for networks on volumes. Of a network and its slow copy (EMA,
+            momentum) the network is taken, of student and teacher the teacher.
 
     Raises:
         WeightsError: no such file, no connection and no cached copy, a damaged file, one that holds more than tensors,
@@ -120,7 +120,7 @@ def imagenet_tensors(backbone: str) -> dict[str, Tensor]:
 
 
 def _fill(encoder: ResNet, tensors: Mapping[str, Tensor], *, said: str, path: Path | None) -> str:
-    found, dropped = _encoder_part(tensors, path)
+    found, dropped = _encoder_part(torchvision_names(tensors), path)
     words = [f"{said}: {len(found)} tensors"]
     wanted = encoder.state_dict()
     expected = {torchvision_name(name): name for name in wanted}

@@ -6,6 +6,7 @@ import argparse
 import gzip
 import io
 import pickle
+import re
 import subprocess
 import sys
 import urllib.error
@@ -319,3 +320,28 @@ def test_a_bundles_own_file_can_be_the_start(tmp_path: Path, state: State) -> No
     encoder = ResNet("resnet18", channels=1)
     load_weights(encoder, str(tmp_path / "weights.safetensors"))
     assert torch.equal(encoder.stem.conv1.weight, before.stem.conv1.weight)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_files_of_hugging_face_fill_a_resnet(backbone: str, tmp_path: Path) -> None:
+    """Names as ``ResNetForImageClassification`` of transformers 5.24 writes them, sorted, as in safetensors."""
+    theirs, new = torchvision.models.get_model(backbone).eval(), {}
+    for name, tensor in theirs.state_dict().items():
+        name = re.sub(r"^conv1\.", "embedder.embedder.convolution.", name)
+        name = re.sub(r"^bn1\.", "embedder.embedder.normalization.", name)
+        name = re.sub(r"^layer(\d)\.", lambda found: f"encoder.stages.{int(found[1]) - 1}.layers.", name)
+        name = name.replace(".downsample.0.", ".shortcut.convolution.")
+        name = name.replace(".downsample.1.", ".shortcut.normalization.")
+        name = re.sub(r"\.conv(\d)\.", lambda found: f".layer.{int(found[1]) - 1}.convolution.", name)
+        name = re.sub(r"\.bn(\d)\.", lambda found: f".layer.{int(found[1]) - 1}.normalization.", name)
+        new["classifier.1" + name[2:] if name.startswith("fc.") else f"resnet.{name}"] = tensor.contiguous()
+    assert "resnet.encoder.stages.1.layers.0.layer.0.convolution.weight" in new
+    assert "resnet.encoder.stages.1.layers.0.shortcut.normalization.running_var" in new
+    safetensors.torch.save_file(dict(sorted(new.items())), tmp_path / "model.safetensors")
+    encoder = ResNet(backbone, channels=3).eval()
+    said = load_weights(encoder, str(tmp_path / "model.safetensors"))
+    assert said.endswith("dropped classifier.1.bias, classifier.1.weight")
+    theirs.fc = torch.nn.Identity()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(encoder.features(images), theirs(images), rtol=1e-4, atol=1e-5)
