@@ -192,9 +192,8 @@ def _fit_held(
         **run,
     )
     provenance = {**origin_of(parts.manifest), "kept_epoch": result.epoch, "validation": result.best}
-    provenance |= {"weights": weights} if weights else {}
-    provenance |= {"not_validated": list(lacking)} if lacking else {}
-    provenance |= {"own_parts": list(shaping)} if shaping else {}
+    told = {"weights": weights, "not_validated": list(lacking), "own_parts": list(shaping)}
+    provenance |= {name: value for name, value in told.items() if value}
     bundle = Bundle(config=config, targets=config.targets, state=result.state, provenance=provenance, run_dir=run_dir)
     try:
         pooled = partial(pooled_features, config, fixed, train_loader, val_loader, chosen)
