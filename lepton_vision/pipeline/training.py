@@ -171,8 +171,8 @@ def _fit_held(
     shaping = own.shaping(config.train)
     was_finished = check_run(run_dir, config, data=parts.manifest.fingerprint, resume=resume, own=shaping)
     network, main = build_model(config), is_main_process()
-    weights = origin_of_weights(config, network.members[0].encoder)
     lacking = warn_of_classes(parts.train, parts.val, config.targets) if main else ()
+    told = {"weights": origin_of_weights(config, network.members[0].encoder), "not_validated": list(lacking)}
     shared: dict[str, Any] = {"targets": config.targets, "cache_dir": cache_dir}
     train_loader = make_loader(parts.train, config, training=True, **shared)
     val_loader = None if parts.val is None else make_loader(parts.val, config, **shared)
@@ -192,8 +192,7 @@ def _fit_held(
         **run,
     )
     provenance = {**origin_of(parts.manifest), "kept_epoch": result.epoch, "validation": result.best}
-    told = {"weights": weights, "not_validated": list(lacking), "own_parts": list(shaping)}
-    provenance |= {name: value for name, value in told.items() if value}
+    provenance |= {name: value for name, value in {**told, "own_parts": list(shaping)}.items() if value}
     bundle = Bundle(config=config, targets=config.targets, state=result.state, provenance=provenance, run_dir=run_dir)
     try:
         pooled = partial(pooled_features, config, fixed, train_loader, val_loader, chosen)
