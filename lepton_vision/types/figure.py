@@ -57,8 +57,8 @@ class FigureSpec:
 class OwnFigure:
     """A figure that the caller brings to ``evaluate``, ``compare`` or ``fit``; a plain function stands for one.
 
-    The function is called as ``f(y_true, y_prob, sample_weight)``, or with ``sample_weight=`` where it takes that by
-    keyword alone, as scikit-learn's do. It gets the labelled samples of one target, in arrays that it cannot change:
+    The function is called as ``f(y_true, y_prob, sample_weight)``, or with ``sample_weight=`` where it has a parameter
+    of that name, as scikit-learn's have. It gets the labelled samples of one target, in arrays that it cannot change:
 
     - binary: ``y_true`` (N,) int64 of 0 and 1, ``y_prob`` (N,) float64, probability of the positive class;
     - multiclass and ordinal: ``y_true`` (N,) int64 class index, ``y_prob`` (N, K) float64, rows that sum to one;
@@ -67,7 +67,8 @@ class OwnFigure:
       patient was drawn in a resample: 0, 1, 2 … A sample of weight 0 is not in the resample.
 
     It returns one number, NaN where the figure is undefined, always the same for the same arrays, and may be called
-    some thousand times.
+    some thousand times. NaN of a resample, a subgroup or an epoch is left out as for our figures; NaN of all samples of
+    an evaluation is refused where they are of several classes.
 
     Attributes:
         function: what computes it.

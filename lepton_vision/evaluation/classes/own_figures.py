@@ -105,9 +105,11 @@ def _try(part: Predictions, target: Target, own: OwnFigures) -> None:
 
 def own_values(part: Predictions, target: Target, own: OwnFigures) -> dict[str, float]:
     """Each of them on the labelled samples of a target of its kinds."""
-    samples = _Samples(part, target)
-    weight = np.ones((1, part.n))
-    return {name: float(samples.values(name, one, weight)[0]) for name, one in own.items() if target.kind in one.kinds}
+    chosen = {name: one for name, one in own.items() if target.kind in one.kinds}
+    if not chosen:
+        return {}
+    samples, weight = _Samples(part, target), np.ones((1, part.n))
+    return {name: float(samples.values(name, one, weight)[0]) for name, one in chosen.items()}
 
 
 class _Samples:
@@ -137,21 +139,30 @@ class _Samples:
                 "leave its arrays as they are.",
                 key=name,
             ) from error
-        is_number = np.ndim(said) == 0 and not isinstance(said, str | bytes | None)
-        value = float(said) if is_number else np.inf
-        if np.isinf(value):
-            received = "infinity" if is_number else type(said).__name__
+        value = _number(said)
+        if value is None or np.isinf(value):
+            received = type(said).__name__ if value is None else "infinity"
             raise _refused(name, "to return a finite number, or NaN where it is undefined", received)
         return value
 
 
+def _number(said: Any) -> float | None:
+    """What was returned as a number; None where it is none."""
+    if isinstance(said, str | bytes):
+        return None
+    try:
+        return None if np.ndim(said) else float(said)
+    except (TypeError, ValueError):
+        return None
+
+
 def _by_position(function: FigureFunction) -> FigureFunction:
-    """The function with its weights as third argument, as scikit-learn's take them by keyword alone."""
+    """The function with its weights as third argument, whichever place ``sample_weight`` has in it."""
     try:
         weight = inspect.signature(function).parameters.get("sample_weight")
     except ValueError:  # of a builtin nothing is known
         return function
-    if weight is None or weight.kind is not inspect.Parameter.KEYWORD_ONLY:
+    if weight is None or weight.kind is inspect.Parameter.POSITIONAL_ONLY:
         return function
     return lambda truth, prob, counts: function(truth, prob, sample_weight=counts)
 

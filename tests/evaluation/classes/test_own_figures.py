@@ -224,6 +224,7 @@ def spoil(y_true: Any, y_prob: Any, sample_weight: Any) -> float:
         (lambda y, p, w: np.nan, "'mine' needs a number from all .* labelled samples of 'sick'.*NaN"),
         (lambda y, p, w: np.inf, "'mine' needs to return a finite number.*infinity"),
         (lambda y, p, w: p, "'mine' needs to return a finite number.*ndarray"),
+        (lambda y, p, w: {}, "'mine' needs to return a finite number.*dict"),
         (lambda y, p, w: None, "'mine' needs to return a finite number.*NoneType"),
         (lambda y, p, w: "0.5", "'mine' needs to return a finite number.*str"),
     ],
@@ -271,6 +272,18 @@ def test_figures_that_cannot_be_are_refused(random_predictions: Make, figures: A
         lv.evaluate(predictions, operating_point=POINT, config=QUICK, figures=figures)
     with pytest.raises(EvaluationError, match=message):
         lv.compare(predictions, predictions, operating_point=POINT, config=QUICK, figures=figures)
+
+
+def test_the_weights_go_to_the_parameter_of_their_name(sick: Predictions) -> None:
+    def late(y_true: Any, y_prob: Any, threshold: float = 0.4, sample_weight: Any = None) -> float:
+        return f2(y_true, y_prob - (threshold - 0.4), sample_weight)
+
+    def keyword(y_true: Any, y_prob: Any, *, sample_weight: Any) -> float:
+        return f2(y_true, y_prob, sample_weight)
+
+    found = lv.evaluate(sick, operating_point=POINT, config=QUICK, figures={"f2": f2, "late": late, "keyword": keyword})
+    figures = found.figures["sick"]
+    assert figures["f2"] == figures["late"] == figures["keyword"]
 
 
 def test_warnings_of_the_function_are_its_own(sick: Predictions) -> None:
