@@ -16,7 +16,7 @@ from lepton_vision.evaluation.classes.class_averages import Averaged
 from lepton_vision.evaluation.classes.class_measures import MulticlassMeasures, MultilabelMeasures
 from lepton_vision.evaluation.classes.many_classes import ManyClassMeasures, are_many
 from lepton_vision.evaluation.classes.measures import BinaryMeasures, Extent
-from lepton_vision.evaluation.classes.own_figures import ClassMeasures, OwnFigures, WithOwn, own_values
+from lepton_vision.evaluation.classes.own_figures import ClassMeasures, Ours, OwnFigures, WithOwn, own_values
 from lepton_vision.evaluation.statistics.composites import with_edges
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures, patient_units
 from lepton_vision.predictions.operating_point import OperatingPoint
@@ -25,6 +25,7 @@ from lepton_vision.types import Figure, Target
 
 _DEFAULT = Extent()
 WATCHED = {"val_auroc": "auroc", "val_average_precision": "average_precision", "val_loss": "log_loss"}
+"""What validation always gives of targets, and which figure of the table each is."""
 COUNTED = ("val_classes_judged", "val_classes_left_out")
 _NONE: OwnFigures = MappingProxyType({})
 
@@ -50,7 +51,7 @@ def measures_of(
 
 def _measures_of_ours(
     part: Predictions, target: Target, *, thresholds: tuple[float, ...], extent: Extent, averaged: Averaged | None
-) -> ClassMeasures:
+) -> Ours:
     truth, prob = part.y_true[target.name], part.y_prob[target.name]
     unit, units = patient_units(part.patient_id)
     if target.kind == "binary":

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.classes.binary_views import binary_views
+from lepton_vision.evaluation.classes.class_measures import MulticlassMeasures, MultilabelMeasures
 from lepton_vision.evaluation.classes.figure_table import SPECS, parse_key
-from lepton_vision.evaluation.statistics.intervals import Measures, patient_units
-from lepton_vision.evaluation.statistics.ranking import BoolArray
+from lepton_vision.evaluation.classes.many_classes import ManyClassMeasures
+from lepton_vision.evaluation.classes.measures import BinaryMeasures
+from lepton_vision.evaluation.statistics.intervals import patient_units
 from lepton_vision.predictions.predictions import Predictions
-from lepton_vision.types import Figure, FloatArray, Interval, Target
+from lepton_vision.types import FloatArray, Target
 from lepton_vision.types.figure import KINDS, Better, FigureFunction, FigureSpec, OwnFigure, Scale
 
 OwnFigures = Mapping[str, OwnFigure]
 Brought = Mapping[str, FigureFunction | OwnFigure]
+Ours = BinaryMeasures | MulticlassMeasures | ManyClassMeasures | MultilabelMeasures
 
 
 def check_figures(figures: Brought | None, targets: Sequence[Target]) -> dict[str, OwnFigure]:
@@ -167,49 +170,16 @@ def _by_position(function: FigureFunction) -> FigureFunction:
     return lambda truth, prob, counts: function(truth, prob, sample_weight=counts)
 
 
-class ClassMeasures(Measures, Protocol):
-    """Figures of one target of any kind, see ``measures`` and ``class_measures``."""
-
-    @property
-    def averaged(self) -> Mapping[str, BoolArray]:
-        """By figure, (K,) bool: which classes its means are over."""
-
-    def fewest(self, name: str) -> int:
-        """Patients in the smallest class, or denominator, that a figure rests on."""
-
-    def caveat(self, name: str) -> str:
-        """What must be said beside a figure, or ""."""
-
-    def withheld(self, name: str) -> str:
-        """Why a figure has no bootstrap interval, or ""."""
-
-    def means(self) -> dict[str, dict[str, float]]:
-        """Figures that are means of others: by name, the weights of their parts."""
-
-    def at_edge(self, confidence: float) -> dict[str, Interval]:
-        """Intervals of figures that rest on proportions of 0 or 1."""
-
-    def analytic(self, confidence: float) -> dict[str, tuple[Interval, ...]]:
-        """Intervals without resampling."""
-
-    def calibration(self, confidence: float) -> dict[str, Figure]:
-        """Figures with intervals of their own."""
-
-
 class WithOwn:
     """Figures of the package, and the caller's beside them, of the same samples under the same weightings.
 
     An own figure is taken for one that rests on all classes.
     """
 
-    def __init__(self, ours: ClassMeasures, own: OwnFigures, *, part: Predictions, target: Target) -> None:
+    def __init__(self, ours: Ours, own: OwnFigures, *, part: Predictions, target: Target) -> None:
         self.units, self.n, self.averaged = ours.units, ours.n, ours.averaged
-        self.means, self.at_edge, self.analytic, self.calibration = (
-            ours.means,
-            ours.at_edge,
-            ours.analytic,
-            ours.calibration,
-        )
+        self.means, self.at_edge = ours.means, ours.at_edge
+        self.analytic, self.calibration = ours.analytic, ours.calibration
         self._ours, self._own, self._samples = ours, own, _Samples(part, target)
         self._unit = patient_units(part.patient_id)[0]
 
@@ -244,3 +214,7 @@ class WithOwn:
         if name in self._own:
             return "no labelled sample" if not self.n else "the function that was given says NaN"
         return self._ours.reason(name)
+
+
+ClassMeasures = Ours | WithOwn
+"""Figures of one target of any kind."""
