@@ -14,61 +14,30 @@ from functools import partial
 
 import numpy as np
 
-from lepton_vision.evaluation.classes.class_averages import (
-    Averaged,
-    analytic,
-    at_edge,
-    averages,
-    by_class,
-    calibration,
-    denominator_units,
-    fewest,
-    find_class,
-    judged,
-    left_out,
-    macro,
-    means,
-    withheld,
-)
+from lepton_vision.evaluation.classes.class_averages import AveragedMeasures, ClassSamples, by_class
 from lepton_vision.evaluation.classes.exclusive import Answers, averaged_figure
 from lepton_vision.evaluation.classes.figure_table import AVERAGED, DECIDED, RANKED, SPECS, exclusive_values
 from lepton_vision.evaluation.classes.measures import BinaryMeasures, Extent, unit_sums
 from lepton_vision.evaluation.classes.sums import AnswerSums
-from lepton_vision.evaluation.statistics.ranking import IntArray
-from lepton_vision.types import Figure, FloatArray, Interval, TargetKind
+from lepton_vision.types import Figure, FloatArray, TargetKind
 
 _DEFAULT = Extent()
 
 
-class MultilabelMeasures:
+class MultilabelMeasures(AveragedMeasures):
     """Figures of K independent binary labels: each class by name, and means over the classes.
 
     A name without a class is the plain mean (macro) over the classes in ``averaged``; it is undefined where the figure
     of one of those is.
 
     Args:
-        truth: (N, K) float64 of 0, 1 and NaN (unknown: left out for that class).
-        prob: (N, K) float64.
-        unit: (N,) patient of each sample.
-        units: U.
+        samples: with labels (N, K).
         thresholds: K thresholds; NaN where there is none.
-        classes: K names.
         extent: what further figures hold at.
-        averaged: which classes the means are over, to compare with others; None finds them (``judged``).
     """
 
-    def __init__(
-        self,
-        truth: FloatArray,
-        prob: FloatArray,
-        *,
-        unit: IntArray,
-        units: int,
-        thresholds: tuple[float, ...],
-        classes: tuple[str, ...],
-        extent: Extent = _DEFAULT,
-        averaged: Averaged | None = None,
-    ) -> None:
+    def __init__(self, samples: ClassSamples, *, thresholds: tuple[float, ...], extent: Extent = _DEFAULT) -> None:
+        truth, prob, unit, units = samples.truth, samples.prob, samples.unit, samples.units
         self.units, self.n = units, len(truth)
         known = ~np.isnan(truth)
         limit = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), truth.shape)
@@ -76,67 +45,40 @@ class MultilabelMeasures:
             name: BinaryMeasures(
                 truth[rows, k], prob[rows, k], unit=unit[rows], units=units, threshold=thresholds[k], extent=extent
             )
-            for k, (name, rows) in enumerate(zip(classes, known.T, strict=True))
+            for k, (name, rows) in enumerate(zip(samples.classes, known.T, strict=True))
         }
         pairs = np.broadcast_to(unit[:, None], truth.shape)[known]
         self._micro = BinaryMeasures(
             truth[known], prob[known], unit=pairs, units=units, threshold=limit[known], extent=extent
         )
-        self._macro = tuple(name for name in extent.names if name != "prevalence")
-        self.averaged = judged(self._parts, self._macro) if averaged is None else averaged
+        self._whole = tuple(name for name in extent.names if name != "prevalence")
+        self.averaged = self._find_averaged(self._whole) if samples.averaged is None else samples.averaged
 
     def values(self, counts: FloatArray) -> dict[str, FloatArray]:
         """Figures over all classes, then ``<figure>_<class>``, (R,) each."""
         parts = {name: part.values(counts) for name, part in self._parts.items()}
-        figures = {name: macro(parts, name, self.averaged) for name in self._macro}
+        figures = {name: self._macro(parts, name) for name in self._whole}
         support = np.stack([part.positives(counts) for part in self._parts.values()])
-        figures |= averages(parts, support=support, micro=self._micro.values(counts), averaged=self.averaged)
-        return figures | by_class(parts)
-
-    def size(self, name: str) -> int:
-        """Samples in the denominator; of a figure over the classes, samples with a label for any class."""
-        found = find_class(name, self._parts, whole=self._macro)
-        return self.n if found is None else found[0].size(found[1])
-
-    def denominator_units(self, name: str) -> int | None:
-        """Patients in the denominator of the proportion of one class, or of all pooled."""
-        return denominator_units(self._parts, name, micro=self._micro, whole=self._macro)
-
-    def fewest(self, name: str) -> int:
-        """Patients in the smallest class, or denominator, that a figure rests on."""
-        return fewest(self._parts, name, micro=self._micro, averaged=self.averaged, whole=self._macro)
+        return figures | self._averages(parts, counts, support=support) | by_class(parts)
 
     def means(self) -> dict[str, dict[str, float]]:
         """Figures that are means of those of the classes: by name, the weights of their parts."""
-        names = {name: name for name in self._macro if name in DECIDED}
-        return means(self._parts, names, averaged=self.averaged)
-
-    def at_edge(self, confidence: float) -> dict[str, Interval]:
-        """Intervals of figures of a class, or of all pooled, made of proportions of which one is 0 or 1."""
-        return at_edge(self._parts, micro=self._micro, confidence=confidence)
-
-    def analytic(self, confidence: float) -> dict[str, tuple[Interval, ...]]:
-        """Intervals without resampling: of each class, of the mean AUROC, and of what is pooled over the classes."""
-        return analytic(self._parts, micro=self._micro, confidence=confidence, averaged=self.averaged)
+        return self._means({name: name for name in self._whole if name in DECIDED})
 
     def calibration(self, confidence: float) -> dict[str, Figure]:
         """Calibration errors of each class and their means over the classes, and the accuracy of each at one half."""
         half = {k: part.at_half(confidence) for k, part in self._parts.items()}
-        found = calibration(self._parts, confidence=confidence, is_over=self.averaged["ece"], caveat=self.caveat("ece"))
+        found = self._calibration(confidence, is_over=self.averaged["ece"], caveat=self.caveat("ece"))
         return found | {f"{name}_{k}": figure for k, figures in half.items() for name, figure in figures.items()}
 
     def caveat(self, name: str) -> str:
         """Return which classes a mean is without; "" where it has all."""
-        is_mean = find_class(name, self._parts, whole=self._macro) is None and not name.endswith("_micro")
-        return left_out(self._parts, self.averaged, name.removesuffix("_weighted")) if is_mean else ""
-
-    def withheld(self, name: str) -> str:
-        """Return why a figure of the ranking of a class, or their mean, has no bootstrap interval."""
-        return withheld(self._parts, name, averaged=self.averaged)
+        is_mean = self._find(name) is None and not name.endswith("_micro")
+        return self._left_out(name.removesuffix("_weighted")) if is_mean else ""
 
     def reason(self, name: str) -> str:
         """Why a figure is undefined; for a figure over the classes, of the first class that lacks it."""
-        found = find_class(name, self._parts, whole=self._macro)
+        found = self._find(name)
         if found is not None:
             return found[0].reason(found[1])
         figure = name.removesuffix("_weighted")
@@ -152,39 +94,24 @@ class MultilabelMeasures:
         return "no labelled sample"
 
 
-class MulticlassMeasures:
+class MulticlassMeasures(AveragedMeasures):
     """Figures of K exclusive classes; the largest probability wins, the first of equal ones.
 
     ``auroc`` and ``average_precision`` are plain means of one class against the rest, ``mcc`` is Gorodkin's (Comput
     Biol Chem 28:367, 2004). Brier: sum over classes of the squared error, 0 to 2 (Brier 1950).
 
     Args:
-        truth: (N,) float64 class index, without NaN.
-        prob: (N, K) float64.
-        unit: (N,) patient of each sample.
-        units: U.
-        classes: K names.
+        samples: with labels (N,).
         is_ordinal: the classes have an order: ``kappa_quadratic`` (Cohen, Psychol Bull 70:213, 1968) and
             ``class_error``, the mean distance between the called and the true class in steps, are added.
         extent: what further figures hold at.
-        averaged: which classes the means are over, to compare with others; None finds them (``judged``).
     """
 
-    def __init__(
-        self,
-        truth: FloatArray,
-        prob: FloatArray,
-        *,
-        unit: IntArray,
-        units: int,
-        classes: tuple[str, ...],
-        is_ordinal: bool = False,
-        extent: Extent = _DEFAULT,
-        averaged: Averaged | None = None,
-    ) -> None:
-        self.units, self.n, self._classes = units, int(truth.size), classes
+    def __init__(self, samples: ClassSamples, *, is_ordinal: bool = False, extent: Extent = _DEFAULT) -> None:
+        truth, prob, unit, units = samples.truth, samples.prob, samples.unit, samples.units
+        self.units, self.n, self._classes = units, int(truth.size), samples.classes
         self._kind: TargetKind = "ordinal" if is_ordinal else "multiclass"
-        k = len(classes)
+        k = len(self._classes)
         answers = Answers.of(truth, prob)
         self._is_class = answers.label[:, None] == np.arange(k)
         is_called = answers.called[:, None] == np.arange(k)
@@ -198,7 +125,7 @@ class MulticlassMeasures:
                 threshold=limit[:, j],
                 extent=extent,
             )
-            for j, name in enumerate(classes)
+            for j, name in enumerate(self._classes)
         }
         truths, pairs = self._is_class.ravel().astype(np.float64), np.repeat(unit, k)
         self._micro = BinaryMeasures(
@@ -207,8 +134,8 @@ class MulticlassMeasures:
         whole = [self._is_class, is_called, self._is_class & is_called, answers.losses]
         self._sums = unit_sums(np.concatenate(whole, axis=1), unit, units=units)
         # A class that is called, but not there, has an F1 of 0, which no sample could raise: it is left out.
-        found = judged(self._parts, AVERAGED) | {"f1": self._is_class.any(axis=0)}
-        self.averaged = found if averaged is None else averaged
+        found = self._find_averaged(AVERAGED) | {"f1": self._is_class.any(axis=0)}
+        self.averaged = found if samples.averaged is None else samples.averaged
 
     def values(self, counts: FloatArray) -> dict[str, FloatArray]:
         """Figures over all classes, then ``<figure>_<class>``, (R,) each."""
@@ -216,66 +143,46 @@ class MulticlassMeasures:
         sums = counts @ self._sums
         true, called, hits, losses = sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k : 3 * k], sums[:, 3 * k :]
         parts = {name: part.values(counts) for name, part in self._parts.items()}
-        over = averages(parts, support=true.T, micro=self._micro.values(counts), averaged=self.averaged)
-        mean = partial(macro, parts, averaged=self.averaged)
+        over, mean = self._averages(parts, counts, support=true.T), partial(self._macro, parts)
         figures = {name: mean(name) for name in ("auroc", "average_precision")}
         found = AnswerSums(true, called, hits.sum(axis=1), losses, mean, self.averaged["f1"])
         figures |= exclusive_values(found, self._kind)
         return figures | over | by_class(parts)
 
-    def size(self, name: str) -> int:
-        """Samples in the denominator of a class's figure, all labelled samples otherwise."""
-        found = find_class(name, self._parts)
-        return self.n if found is None else found[0].size(found[1])
-
     def denominator_units(self, name: str) -> int | None:
         """Patients in the denominator of accuracy, of the proportions of a class, and of all pooled."""
-        if name == "accuracy":
-            return self.units
-        return denominator_units(self._parts, name, micro=self._micro)
+        return self.units if name == "accuracy" else super().denominator_units(name)
 
     def fewest(self, name: str) -> int:
         """Patients in the smallest class, or denominator, that a figure rests on."""
         figure = self._averaged_figure(name)
         if figure is None and name in SPECS:  # a sum over all samples
             return self.units
-        return fewest(self._parts, figure or name, micro=self._micro, averaged=self.averaged)
+        return super().fewest(figure or name)
 
     def means(self) -> dict[str, dict[str, float]]:
         """Figures that are means of those of the classes: by name, the weights of their parts."""
         names = {"balanced_accuracy": "sensitivity", **{f"{k}_macro": k for k in ("specificity", "ppv", "npv", "f1")}}
-        return means(self._parts, names, averaged=self.averaged)
-
-    def at_edge(self, confidence: float) -> dict[str, Interval]:
-        """Intervals of figures of a class, or of all pooled, made of proportions of which one is 0 or 1."""
-        return at_edge(self._parts, micro=self._micro, confidence=confidence)
-
-    def analytic(self, confidence: float) -> dict[str, tuple[Interval, ...]]:
-        """Intervals without resampling: of each class, of the mean AUROC, and of what is pooled over the classes."""
-        return analytic(self._parts, micro=self._micro, confidence=confidence, averaged=self.averaged)
+        return self._means(names)
 
     def calibration(self, confidence: float) -> dict[str, Figure]:
         """Figures of the calibration error, of each class against the rest and as means over the classes."""
-        return calibration(self._parts, confidence=confidence, is_over=np.ones(len(self._classes), dtype=np.bool_))
+        return self._calibration(confidence, is_over=np.ones(len(self._classes), dtype=np.bool_))
 
     def caveat(self, name: str) -> str:
         """Return which classes a mean is without; "" where it has all."""
         figure = self._averaged_figure(name)
-        return "" if figure is None else left_out(self._parts, self.averaged, figure)
-
-    def withheld(self, name: str) -> str:
-        """Return why a figure of the ranking of a class, or their mean, has no bootstrap interval."""
-        return withheld(self._parts, name, averaged=self.averaged)
+        return "" if figure is None else self._left_out(figure)
 
     def _averaged_figure(self, name: str) -> str | None:
         """Figure of the classes that ``name`` is a mean of; None where it is no mean."""
-        return None if find_class(name, self._parts) is not None else averaged_figure(name, self.averaged)
+        return None if self._find(name) is not None else averaged_figure(name, self.averaged)
 
     def reason(self, name: str) -> str:
         """Why a figure is undefined."""
         if not self.n:
             return "no labelled sample"
-        found = find_class(name, self._parts)
+        found = self._find(name)
         if found is not None and found[1] == "ppv":
             return "no sample is called this class"
         if found is not None and found[1] not in RANKED:

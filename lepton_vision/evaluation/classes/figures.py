@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
 from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.errors import EvaluationError, nearest
 from lepton_vision.evaluation.classes.binary_views import binary_views
-from lepton_vision.evaluation.classes.class_averages import Averaged
+from lepton_vision.evaluation.classes.class_averages import Averaged, ClassSamples
 from lepton_vision.evaluation.classes.class_measures import MulticlassMeasures, MultilabelMeasures
 from lepton_vision.evaluation.classes.many_classes import ManyClassMeasures, are_many
 from lepton_vision.evaluation.classes.measures import BinaryMeasures, Extent
@@ -56,13 +55,12 @@ def _measures_of_ours(
     unit, units = patient_units(part.patient_id)
     if target.kind == "binary":
         return BinaryMeasures(truth, prob, unit=unit, units=units, threshold=thresholds[0], extent=extent)
-    how: dict[str, Any] = {"unit": unit, "units": units, "classes": target.classes, "averaged": averaged}
+    samples, is_ordinal = ClassSamples(truth, prob, unit, units, target.classes, averaged), target.kind == "ordinal"
     if target.kind == "multilabel":
-        return MultilabelMeasures(truth, prob, thresholds=thresholds, extent=extent, **how)
-    how |= {"is_ordinal": target.kind == "ordinal"}
+        return MultilabelMeasures(samples, thresholds=thresholds, extent=extent)
     if are_many(len(target.classes), part.n):
-        return ManyClassMeasures(truth, prob, **how)
-    return MulticlassMeasures(truth, prob, extent=extent, **how)
+        return ManyClassMeasures(samples, is_ordinal=is_ordinal)
+    return MulticlassMeasures(samples, is_ordinal=is_ordinal, extent=extent)
 
 
 def same_means(several: Sequence[ClassMeasures]) -> Averaged:

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from scipy.sparse import csr_array
 
-from lepton_vision.evaluation.classes.class_averages import Averaged
+from lepton_vision.evaluation.classes.class_averages import Averaged, ClassSamples
 from lepton_vision.evaluation.classes.exclusive import Answers, averaged_figure
 from lepton_vision.evaluation.classes.figure_table import AVERAGED, exclusive_values
 from lepton_vision.evaluation.classes.measures import unit_sums
@@ -47,26 +47,12 @@ class ManyClassMeasures:
     sample and class (``_micro``), and no calibration errors.
 
     Args:
-        truth: (N,) float64 class index, without NaN.
-        prob: (N, K) float64.
-        unit: (N,) patient of each sample.
-        units: U.
-        classes: K names.
+        samples: with labels (N,).
         is_ordinal: the classes have an order.
-        averaged: which classes the means are over, to compare with others; None finds them.
     """
 
-    def __init__(
-        self,
-        truth: FloatArray,
-        prob: FloatArray,
-        *,
-        unit: IntArray,
-        units: int,
-        classes: tuple[str, ...],
-        is_ordinal: bool = False,
-        averaged: Averaged | None = None,
-    ) -> None:
+    def __init__(self, samples: ClassSamples, *, is_ordinal: bool = False) -> None:
+        truth, prob, unit, units, classes = samples.truth, samples.prob, samples.unit, samples.units, samples.classes
         self.units, self.n, self._classes = units, int(truth.size), classes
         self._kind: TargetKind = "ordinal" if is_ordinal else "multiclass"
         self._answers, self._prob, self._unit = Answers.of(truth, prob), prob, unit
@@ -79,11 +65,11 @@ class ManyClassMeasures:
             for side, kept in zip((label, called, label), rows, strict=True)
         ]
         self._support = np.bincount(label, minlength=len(classes))
-        self.averaged = self._judged() if averaged is None else averaged
+        self.averaged = self._find_averaged() if samples.averaged is None else samples.averaged
         self._once: dict[str, float] = {}
 
-    def _judged(self) -> Averaged:
-        """Which classes the means are over, see ``class_measures.judged``."""
+    def _find_averaged(self) -> Averaged:
+        """Which classes the means are over, as of ``AveragedMeasures``."""
         has_both = (self._support > 0) & (self._support < self.n)
         figures = self._by_class(np.ones((1, self.units)))
         found = {

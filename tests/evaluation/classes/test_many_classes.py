@@ -10,6 +10,7 @@ from sklearn import metrics
 
 from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.evaluation import evaluate
+from lepton_vision.evaluation.classes.class_averages import ClassSamples
 from lepton_vision.evaluation.classes.class_measures import MulticlassMeasures
 from lepton_vision.evaluation.classes.external import compare_external
 from lepton_vision.evaluation.classes.figures import validation_figures
@@ -37,10 +38,9 @@ def guesses(classes: int, n: int, *, images: int = 1) -> Predictions:
 def test_they_are_the_figures_of_few_classes_with_their_intervals(is_ordinal: bool, images: int) -> None:
     found = guesses(6, 120, images=images)
     unit = np.arange(120) // images
-    given = {"unit": unit, "units": int(unit.max()) + 1, "classes": found.targets[0].classes, "is_ordinal": is_ordinal}
-    few, many = (
-        kind(found.y_true["c"], found.y_prob["c"], **given) for kind in (MulticlassMeasures, ManyClassMeasures)
-    )
+    classes = found.targets[0].classes
+    samples = ClassSamples(found.y_true["c"], found.y_prob["c"], unit, int(unit.max()) + 1, classes)
+    few, many = (kind(samples, is_ordinal=is_ordinal) for kind in (MulticlassMeasures, ManyClassMeasures))
     expected, seen = (bootstrap_figures(one, Bootstrap(100)) for one in (few, many))
     for name, figure in seen.items():
         assert figure.value == pytest.approx(expected[name].value, abs=1e-12), name
@@ -56,8 +56,8 @@ def test_they_are_the_figures_of_few_classes_with_their_intervals(is_ordinal: bo
 def test_a_class_that_is_not_there_is_left_out_as_of_few() -> None:
     found = guesses(6, 120)
     truth = np.where(found.y_true["c"] == 4, 0, found.y_true["c"])
-    given = {"unit": np.arange(120), "units": 120, "classes": found.targets[0].classes}
-    few, many = (kind(truth, found.y_prob["c"], **given) for kind in (MulticlassMeasures, ManyClassMeasures))
+    samples = ClassSamples(truth, found.y_prob["c"], np.arange(120), 120, found.targets[0].classes)
+    few, many = (kind(samples) for kind in (MulticlassMeasures, ManyClassMeasures))
     for name, is_over in few.averaged.items():
         np.testing.assert_array_equal(many.averaged[name], is_over, err_msg=name)
     ones = np.ones((1, 120))
