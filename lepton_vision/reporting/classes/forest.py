@@ -40,7 +40,7 @@ class Forest:
 
     Attributes:
         title: the figure, with its target where there are several.
-        lowest: where the scale begins, as text; it ends at 1.
+        lowest: where the scale begins, as text; it ends at 1. "" where the figure has none.
         whole: the figure of all images.
         rows: one by subgroup.
         gap: the largest difference in words, or "".
@@ -88,8 +88,8 @@ def _has(column: SubgroupColumn, target: Target, key: str) -> bool:
 
 def _forest(evaluation: Evaluation, target: Target, column: SubgroupColumn, *, key: str) -> Forest:
     own = evaluation.own_figures
-    name = term(key, target.kind, own).title
-    title = f"{target.name}: {name}" if len(evaluation.targets) > 1 else name
+    words = term(key, target.kind, own)
+    title = f"{target.name}: {words.title}" if len(evaluation.targets) > 1 else words.title
     gaps = [gap for gap in column.gaps if (gap.target, gap.figure) == (target.name, key)]
     whole = show_figure(key, evaluation.figures.get(target.name, {}).get(key), kind=target.kind, own=own)
     rows = [_row(one, target, key=key, unit=unit_of(evaluation), own=own) for one in column.subgroups]
@@ -97,7 +97,7 @@ def _forest(evaluation: Evaluation, target: Target, column: SubgroupColumn, *, k
     lowest = min(10.0 * math.floor(min(known, default=0.0) / 10.0), 90.0)
     return Forest(
         title,
-        f"{lowest / 100.0:g}",
+        f"{lowest / 100.0:g}" if words.scale == "share" else "",
         _stretch(whole, lowest),
         tuple(replace(row, figure=_stretch(row.figure, lowest)) for row in rows),
         _gap(gaps[0]) if gaps else "",

@@ -156,7 +156,8 @@ def test_results_tell_of_them(sick: Predictions, tmp_path: Any) -> None:
         "f2": lv.OwnFigure(f2, title="F2 <score>", meaning="Sensitivity counts more.", scale="share"),
         "plain_one": f2,
     }
-    found = lv.evaluate(sick, operating_point=POINT, config=QUICK, figures=own)
+    sex = {"sex": np.where(np.arange(sick.n) % 3 > 0, "f", "m").tolist()}
+    found = lv.evaluate(sick, operating_point=POINT, config=QUICK, figures=own, columns=sex)
     plain = json.loads(json.dumps(found.to_dict()))
     assert plain["own_figures"]["f2"] == {
         "title": "F2 <score>",
@@ -174,6 +175,8 @@ def test_results_tell_of_them(sick: Predictions, tmp_path: Any) -> None:
     page = lv.write_report(found, tmp_path / "report.html").read_text(encoding="utf-8")
     for text in ("Own figures", "F2 &lt;score&gt;", "Sensitivity counts more.", "plain one"):
         assert text in page
+    assert page.count('class="forest"') == 5, "three of ours, and both of these"
+    assert page.count('class="ticks"') == 4, "a plain function has no scale from 0 to 1"
 
 
 def test_images_are_joined_before_a_figure_sees_them(sick: Predictions) -> None:
