@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lepton_vision.inference.engine import Engine, Examined
+from lepton_vision.inference.engine import Engine, EngineOutput
 from lepton_vision.inference.predictor import (
     PredictionParts,
     Progress,
@@ -35,12 +35,12 @@ class _Recorder(Engine):
 
     steps: list[tuple[ModelOutput, int]]
 
-    def _examined(self, output: ModelOutput, *, count: int) -> Examined:
+    def _examined(self, output: ModelOutput, *, count: int) -> EngineOutput:
         features = None if output.features is None else output.features.float().cpu()
         self.steps.append((ModelOutput(output.logits, None, features), count))
         return super()._examined(output, count=count)
 
-    def again(self, bundle: Bundle) -> list[Examined]:
+    def again(self, bundle: Bundle) -> list[EngineOutput]:
         """What was seen with the calibration of another bundle of the same weights, to the bit."""
         self.bundle = bundle
         return [super(_Recorder, self)._examined(output, count=count) for output, count in self.steps]

@@ -140,12 +140,12 @@ class Engine:
         """
         return self.examine(images).probabilities
 
-    def examine(self, images: Pixels | torch.Tensor) -> Examined:
+    def examine(self, images: Pixels | torch.Tensor) -> EngineOutput:
         """Predict classes and masks of any number of images in one pass; see ``probabilities``."""
         source = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
         return self._examine(len(source), lambda part: self._run_images(source[part]))
 
-    def examine_pixels(self, pixels: UInt16Pixels) -> Examined:
+    def examine_pixels(self, pixels: UInt16Pixels) -> EngineOutput:
         """As ``examine`` of ``to_input(pixels)``, to the bit and in fewer steps.
 
         Args:
@@ -153,23 +153,23 @@ class Engine:
         """
         return self._examine(len(pixels), lambda part: self._run_pixels(pixels[part]))
 
-    def _examine(self, count: int, run: Callable[[slice], Examined]) -> Examined:
+    def _examine(self, count: int, run: Callable[[slice], EngineOutput]) -> EngineOutput:
         """Run steps of at most ``samples_per_step`` images, and join what they give."""
         step = self.samples_per_step
         with explain_machine_errors():
             parts = [run(slice(k, k + step)) for k in range(0, count, step)]
         if not parts:
             shapes = {t.name: 0 if t.kind == "binary" else (0, t.outputs) for t in self.bundle.targets}
-            return Examined({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, None)
+            return EngineOutput({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, None)
         names, masks = parts[0].probabilities, [part.masks for part in parts if part.masks is not None]
         features = [part.features for part in parts if part.features is not None]
-        return Examined(
+        return EngineOutput(
             {name: np.concatenate([part.probabilities[name] for part in parts]) for name in names},
             np.concatenate(masks) if masks else None,
             np.concatenate(features) if features else None,
         )
 
-    def _run_images(self, images: torch.Tensor) -> Examined:
+    def _run_images(self, images: torch.Tensor) -> EngineOutput:
         batch = self._empty(images.shape[1:], count=len(images))
         batch[: len(images)] = images
         return self._run(batch, count=len(images))
@@ -186,7 +186,7 @@ class Engine:
         batch[count:] = 0.0
         return batch
 
-    def _run_pixels(self, pixels: UInt16Pixels) -> Examined:
+    def _run_pixels(self, pixels: UInt16Pixels) -> EngineOutput:
         if isinstance(self._network, ExportedNetwork):
             whole = np.zeros((self.samples_per_step, *pixels.shape[1:]), np.uint16)
             whole[: len(pixels)] = pixels
@@ -195,7 +195,7 @@ class Engine:
         to_input(pixels, self.bundle.config.preprocess, out=batch.numpy()[: len(pixels)], axes=pixels.ndim - 2)
         return self._run(batch, count=len(pixels))
 
-    def _run(self, batch: torch.Tensor, *, count: int) -> Examined:
+    def _run(self, batch: torch.Tensor, *, count: int) -> EngineOutput:
         """Run one step, of which the first ``count`` images are asked for."""
         try:
             with torch.inference_mode(), autocast(self.device, self.precision), fixed_kernels(self.device):
@@ -208,7 +208,7 @@ class Engine:
                 key="batch_size",
             ) from error
 
-    def _examined(self, output: ModelOutput, *, count: int) -> Examined:
+    def _examined(self, output: ModelOutput, *, count: int) -> EngineOutput:
         """What the network says of the first ``count`` images of a step."""
         bundle = self.bundle
         found = to_probabilities(
@@ -220,7 +220,7 @@ class Engine:
         if output.mask_logits is not None:
             masks = output.mask_logits[:count].softmax(dim=1).cpu().numpy()
         features = None if output.features is None else output.features[:count].float().cpu().numpy()
-        return Examined({name: values[:count] for name, values in found.items()}, masks, features)
+        return EngineOutput({name: values[:count] for name, values in found.items()}, masks, features)
 
 
 def _cpu_only(engine: str, bundle: Bundle, *, device: str, precision: str) -> tuple[torch.device, Precision]:
@@ -267,7 +267,7 @@ def runtime_name(device: torch.device, precision: str, *, engine: str = "torch")
     return f"{engine} {torch.__version__.split('+')[0]} {device.type} {precision}"
 
 
-class Examined(NamedTuple):
+class EngineOutput(NamedTuple):
     """What a network says of some images.
 
     Attributes:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from lepton_vision.errors import ConfigError, EvaluationError
-from lepton_vision.inference.engine import Engine, Examined, runtime_name
+from lepton_vision.inference.engine import Engine, EngineOutput, runtime_name
 from lepton_vision.inference.mirrors import LEFT_RIGHT
 from lepton_vision.inference.samples import (
     Outcome,
@@ -39,7 +39,7 @@ from lepton_vision.transforms.views import View, view_of
 from lepton_vision.types import Displayed, Image, Pixels, SampleAddress
 
 _NO_NUMBERS = "The network gave masks that are not numbers. Use precision fp32, or train again."
-_See = Callable[[UInt16Pixels], Examined]
+_See = Callable[[UInt16Pixels], EngineOutput]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -228,9 +228,9 @@ class VolumeSegmenter:
             raise EvaluationError(_NO_NUMBERS)
         return prob
 
-    def examine(self, pixels: UInt16Pixels) -> Examined:
+    def examine(self, pixels: UInt16Pixels) -> EngineOutput:
         """Predict the mask of one prepared volume, (1, C, D, H, W) uint16; there are no probabilities of targets."""
-        return Examined({}, self.probabilities(pixels[0])[None])
+        return EngineOutput({}, self.probabilities(pixels[0])[None])
 
     def mask(self, image: Image) -> LabelMap:
         """Predict the mask of one volume as it was read, (D, H, W) uint8 on its own voxels.

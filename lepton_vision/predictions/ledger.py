@@ -82,16 +82,9 @@ class Ledger:
     makes_folder: bool = False
     id_key: str = ""
 
-    def record(
-        self,
-        bundle_id: str | None,
-        figures: Mapping[str, Sequence[str]],
-        *,
-        cases: str = "",
-        is_external: bool = False,
-    ) -> dict[str, Any]:
-        """Record a look at a test split, ours or another site's; facts for provenance."""
-        with self.recording(bundle_id, figures, cases=cases, is_external=is_external) as facts:
+    def record(self, bundle_id: str | None, figures: Mapping[str, Sequence[str]], **how: Any) -> dict[str, Any]:
+        """Record a look at a test split, ours or another site's, as ``recording`` does; facts for provenance."""
+        with self.recording(bundle_id, figures, **how) as facts:
             return facts
 
     @contextlib.contextmanager

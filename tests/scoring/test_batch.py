@@ -19,7 +19,7 @@ import pytest
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, ScoringError, TooManyFailuresError
-from lepton_vision.inference.engine import Engine, Examined
+from lepton_vision.inference.engine import Engine, EngineOutput
 from lepton_vision.inference.streams import streams_here
 from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle, build_model
@@ -158,7 +158,7 @@ def test_steps_of_a_file_of_many_frames_do_not_run_far_ahead_of_its_rows(
     steps, ahead = 0, list[int]()
     original = Engine.examine_pixels
 
-    def examine(self: Engine, pixels: np.ndarray) -> Examined:
+    def examine(self: Engine, pixels: np.ndarray) -> EngineOutput:
         nonlocal steps
         steps += 1
         return original(self, pixels)
@@ -182,7 +182,7 @@ def test_an_interrupted_run_goes_on_to_the_same_rows(
     calls = 0
     original = Engine.examine_pixels
 
-    def failing(self: Engine, images: np.ndarray) -> Examined:
+    def failing(self: Engine, images: np.ndarray) -> EngineOutput:
         nonlocal calls
         calls += 1
         if calls == 2:

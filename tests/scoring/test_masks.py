@@ -15,7 +15,7 @@ import pytest
 from PIL import Image as PilImage
 
 from lepton_vision.inference import predict
-from lepton_vision.inference.engine import Engine, Examined
+from lepton_vision.inference.engine import Engine, EngineOutput
 from lepton_vision.inference.masks import MaskPrediction, predict_masks
 from lepton_vision.models import Bundle
 from lepton_vision.readers.archives import open_member
@@ -163,7 +163,7 @@ def test_an_interrupted_run_goes_on_to_the_same_rows_and_masks(
     whole = score(bundle, inbox, tmp_path / "whole", masks=tmp_path / "masks", **options)
     original, calls = Engine.examine_pixels, list[int]()
 
-    def failing(self: Engine, images: Any) -> Examined:
+    def failing(self: Engine, images: Any) -> EngineOutput:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt

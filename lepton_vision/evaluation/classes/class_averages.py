@@ -96,15 +96,17 @@ class AveragedMeasures:
         found["auroc"] = _of_mean_auroc(asked, confidence) if asked else ()
         return {name: ends for name, ends in found.items() if ends}
 
-    def withheld(self, name: str) -> str:
+    def no_interval(self, name: str) -> str:
         """Return why a figure of the ranking of a class, or their mean, has no bootstrap interval."""
         figure = name.removesuffix("_weighted")
         if figure in self.averaged:
             asked = zip(self._parts.items(), self.averaged[figure], strict=True)
-            reasons = [f"{one.withheld(figure)} ({k})" for (k, one), is_in in asked if is_in and one.withheld(figure)]
+            reasons = [
+                f"{one.no_interval(figure)} ({k})" for (k, one), is_in in asked if is_in and one.no_interval(figure)
+            ]
             return reasons[0] if reasons else ""
         found = self._find(name)
-        return "" if found is None else found[0].withheld(found[1])
+        return "" if found is None else found[0].no_interval(found[1])
 
     def _find(self, name: str) -> tuple[BinaryMeasures, str] | None:
         """Find the class and the figure that ``<figure>_<class>`` names; None for a figure over the classes."""

@@ -11,7 +11,7 @@ import numpy as np
 from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.errors import EvaluationError, nearest
 from lepton_vision.evaluation.classes.figure_table import names_for, spec_of
-from lepton_vision.evaluation.classes.non_inferiority import Verdict, check_margins, judge
+from lepton_vision.evaluation.classes.non_inferiority import Verdict, check_margins, judge_margin
 from lepton_vision.evaluation.classes.own_figures import Brought, OwnFigures, own_facts, specs_of, take_figures
 from lepton_vision.evaluation.classes.paired_figures import PairedFigure, paired_figures
 from lepton_vision.evaluation.classes.units import Aggregation, aggregate, count_unknown
@@ -149,7 +149,7 @@ def compare(
     images), of proportions McNemar's exact test (``paired_tests.compare_proportions``, which see for clusters), of all
     other figures from the bootstrap. Holm's adjustment is over the endpoints of all targets together. The second model
     is non-inferior in a figure where the interval of b - a lies above -margin (below +margin for errors), of few pairs
-    an exact test says so too, and the cases are enough to tell (``non_inferiority.judge``).
+    an exact test says so too, and the cases are enough to tell (``non_inferiority.judge_margin``).
 
     Args:
         predictions_a: of the first model.
@@ -248,7 +248,9 @@ def _judged(
             margin = margins[target.name].get(name)
             verdict = Verdict(None, float("nan"))
             if margin is not None:
-                verdict = judge(one, spec=spec_of(name, target, specs_of(own)), margin=margin, confidence=confidence)
+                verdict = judge_margin(
+                    one, spec=spec_of(name, target, specs_of(own)), margin=margin, confidence=confidence
+                )
             judged[target.name][name] = Difference(
                 one.a,
                 one.b,

@@ -92,7 +92,7 @@ def _with_notes(name: str, figure: Figure, measures: ClassMeasures) -> Figure:
     """The figure with its caveat, and without an interval that would rest on one patient."""
     if np.isnan(figure.value):
         return figure
-    if reason := measures.withheld(name):
+    if reason := measures.no_interval(name):
         figure = replace(figure, low=np.nan, high=np.nan, reason=reason, method="")
     return replace(figure, reason="; ".join(text for text in (measures.caveat(name), figure.reason) if text))
 

@@ -202,7 +202,7 @@ class ManyClassMeasures:
             f" and {len(left) - 3} more" if len(left) > 3 else ""
         )
 
-    def withheld(self, name: str) -> str:
+    def no_interval(self, name: str) -> str:
         """Return why a figure has no bootstrap interval; "" where it has one."""
         return _NO_INTERVAL if name in self._ranked() else ""
 

@@ -205,7 +205,7 @@ class BinaryMeasures:
         del name
         return ""
 
-    def withheld(self, name: str) -> str:
+    def no_interval(self, name: str) -> str:
         """Return why a figure of the ranking has no bootstrap interval; "" where it has one.
 
         Resampling so few patients tells nothing of how others with the class would score.

@@ -67,7 +67,7 @@ def patients_needed(spec: FigureSpec, *, margin: float, confidence: float = 0.95
     return max(FEWEST, math.ceil(float(ndtri(0.5 + confidence / 2)) ** 2 * (1.0 - margin) / margin))
 
 
-def judge(found: PairedFigure, *, spec: FigureSpec, margin: float, confidence: float) -> Verdict:
+def judge_margin(found: PairedFigure, *, spec: FigureSpec, margin: float, confidence: float) -> Verdict:
     """Judge by the interval: the second model is non-inferior where it excludes a loss of the margin or more.
 
     Proportions are judged by Tango's score interval and ``non_inferiority_p``: both must say so, as the interval of few

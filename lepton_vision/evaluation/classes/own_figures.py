@@ -205,9 +205,9 @@ class WithOwn:
         """Return what must be said beside a figure."""
         return "" if name in self._own else self._ours.caveat(name)
 
-    def withheld(self, name: str) -> str:
+    def no_interval(self, name: str) -> str:
         """Return why a figure has no bootstrap interval."""
-        return "" if name in self._own else self._ours.withheld(name)
+        return "" if name in self._own else self._ours.no_interval(name)
 
     def reason(self, name: str) -> str:
         """Why a figure is undefined."""

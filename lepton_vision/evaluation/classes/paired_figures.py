@@ -90,7 +90,7 @@ def paired_figures(
     found = {}
     for name, figure in bootstrap_figures(measures, bootstrap, drawn=drawn).items():
         kept, patients = drawn[name][~np.isnan(drawn[name])], measures.fewest(name)
-        if reason := first.withheld(name):
+        if reason := first.no_interval(name):
             figure = replace(figure, low=np.nan, high=np.nan, reason=reason, method="")
         test, pairs = _floored(compare_draws(kept), patients), None
         if name in proportions and not np.isnan(figure.value) and measures.units > 1:
