@@ -59,6 +59,7 @@ def patients_needed(spec: FigureSpec, *, margin: float, confidence: float = 0.95
     an interval that knows only what was seen (a bootstrap, DeLong's) would exclude it from no evidence.
 
     Example:
+        >>> from lepton_vision.evaluation.classes.figure_table import SPECS
         >>> patients_needed(SPECS["auroc"], margin=0.05), patients_needed(SPECS["brier"], margin=0.05)
         (73, 10)
     """

@@ -233,7 +233,7 @@ def strata_of(truth: FloatArray, unit: IntArray, *, units: int, least: int = 10)
 
     Example:
         >>> strata_of(np.array([0.0, 1.0, 1.0, 0.0]), np.array([0, 0, 1, 2]), units=3, least=1).tolist()
-        [2, 1, 0]
+        [2, 0, 1]
     """
     columns = truth.reshape(len(truth), -1)
     has = [
