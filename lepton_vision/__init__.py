@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from lepton_vision.evaluation import compare as compare
     from lepton_vision.evaluation import evaluate as evaluate
     from lepton_vision.inference import predict as predict
+    from lepton_vision.inference.embedding import embed as embed
+    from lepton_vision.inference.explain import explain as explain
     from lepton_vision.manifest import Manifest as Manifest
     from lepton_vision.manifest import audit_manifest as audit_manifest
     from lepton_vision.manifest import split_manifest as split_manifest
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from lepton_vision.predictions.operating_point import OperatingPoint as OperatingPoint
     from lepton_vision.readers import read_image as read_image
     from lepton_vision.reporting import write_report as write_report
+    from lepton_vision.reporting.batches import show_batch as show_batch
     from lepton_vision.scoring import score as score
     from lepton_vision.transforms import make_loader as make_loader
     from lepton_vision.types import Image as Image

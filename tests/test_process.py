@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
 import torch
@@ -151,16 +152,22 @@ def calls(world: World, out: Path) -> dict[str, Callable[[], object]]:
         "build_model": lambda: lv.build_model(world.bundle.config),
         "choose_operating_point": lambda: lv.choose_operating_point(replace(test, split="val")),
         "compare": lambda: lv.compare(test, test, operating_point=point, config=CONFIG.evaluation),
+        "embed": lambda: lv.embed(world.bundle, world.dicom, device="cpu"),
         "evaluate": lambda: lv.evaluate(test, operating_point=point, config=CONFIG.evaluation, figures=OWN),
+        "explain": lambda: lv.explain(world.bundle, world.dicom / "0.dcm", device="cpu").picture,
         "fit": lambda: lv.fit(CONFIG, world.manifest, run_dir=out / "run", device="cpu", figures=OWN),
         "make_loader": lambda: list(lv.make_loader(world.manifest.subset("train"), world.bundle.config, training=True)),
         "predict": lambda: lv.predict(world.bundle, world.dicom, device="cpu"),
         "read_image": lambda: [lv.read_image(path) for path in world.dicom.iterdir()],
         "register_encoder": lambda: lv.register_encoder(f"process_{secrets.token_hex(8)}")(lambda **_: None),
         "score": lambda: lv.score(world.bundle, world.dicom, out / "scores", device="cpu"),
+        "show_batch": lambda: lv.show_batch(lv.make_loader(world.manifest.subset("train"), world.bundle.config)),
         "split_manifest": lambda: lv.split_manifest(world.manifest, CONFIG.split),
         "write_report": lambda: lv.write_report(judged, out / "report.html"),
         "Manifest.scan": lambda: lv.Manifest.scan(world.dicom, workers=0),
+        "Manifest.from_frame": lambda: lv.Manifest.from_frame(
+            pd.DataFrame({"path": ["0.dcm", "1.dcm"], "label": [0, 1]}), root=world.dicom, workers=0
+        ),
         "Bundle.load": lambda: lv.Bundle.load(world.folder / "run" / "bundle"),
     }
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,16 +15,141 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lepton_vision.errors import ConfigError, LeptonError, nearest
+from lepton_vision.errors import ConfigError, InvalidValueError, LeptonError, ReadError, nearest
+from lepton_vision.files import write_atomic
+from lepton_vision.inference.engine import Engine
 from lepton_vision.models.assemble import AnyNetwork
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import choose_device, full_precision, true_float32
 from lepton_vision.models.network import Network
 from lepton_vision.readers.image import read_image
 from lepton_vision.transforms.preprocess import preprocess_image, to_input
-from lepton_vision.types import CaseKey, ModelOutput, SampleAddress, Target
+from lepton_vision.transforms.resize import LEVELS, UInt16Pixels
+from lepton_vision.transforms.views import view_of
+from lepton_vision.types import CaseKey, Displayed, Image, ModelOutput, Pixels, SampleAddress, Table, Target
 
 _BATCH = 8
+RgbPixels = npt.NDArray[np.uint8]
+_STRONGEST = 0.6  # opacity of the largest value: the image shows through
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation(Displayed):
+    """Where the evidence for one class lies in one image.
+
+    Attributes:
+        target: name of the target.
+        class_name: the class that was asked for.
+        probability: of that class, calibrated.
+        heat: (H, W) float32, 0 or more, not scaled: maps of one model and class may be compared.
+        pixels: (C, H, W) uint16, the image as the network sees it.
+    """
+
+    target: str
+    class_name: str
+    probability: float
+    heat: Pixels
+    pixels: UInt16Pixels
+
+    @property
+    def picture(self) -> RgbPixels:
+        """(H, W, 3) uint8: the image with the heat laid over it in red."""
+        return overlay(self.heat, self.pixels)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the picture as PNG; it shows the pixels of a patient.
+
+        Raises:
+            InvalidValueError: another suffix.
+            OutputError: it cannot be written.
+        """
+        if Path(path).suffix.lower() != ".png":
+            raise InvalidValueError(f"Expected a name that ends in .png. Received: {Path(path).suffix!r}.", key="path")
+        write_atomic(path, self._repr_png_())
+        return Path(path)
+
+    def _repr_png_(self) -> bytes:
+        from PIL import Image as Picture
+
+        buffer = BytesIO()
+        Picture.fromarray(self.picture).save(buffer, format="png")
+        return buffer.getvalue()
+
+    def _tables(self) -> list[Table]:
+        size = " x ".join(map(str, self.heat.shape))
+        return [Table(f"Grad-CAM of {self.target} {self.class_name}, probability {self.probability:.3f}, {size}")]
+
+
+def explain(
+    bundle: Bundle | str | Path,
+    image: Image | str | Path,
+    *,
+    target: str | None = None,
+    class_name: str | None = None,
+    device: str = "auto",
+) -> Explanation:
+    """Explain one image by Grad-CAM (see ``grad_cam``): a picture of what speaks for a class.
+
+    Args:
+        bundle: a classifier of whole 2-D images, or its folder.
+        image: as ``read_image`` gives it, or its file; of one frame.
+        target: name of a target; None where the bundle has one.
+        class_name: one of its classes; None is the positive class of a binary target, and else the most probable one.
+        device: "auto", "cpu", "cuda" or "mps".
+
+    Raises:
+        ConfigError: Grad-CAM does not know the network (volumes, regions), or an unknown target or class.
+        ReadError: the image cannot be read, or has several frames.
+
+    Example:
+        >>> found = explain("runs/ct-01/bundle", "inbox/1.dcm")  # doctest: +SKIP
+        >>> found.save("1.png")  # doctest: +SKIP
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+    if not can_explain(bundle) or not bundle.targets:
+        raise ConfigError(
+            "Expected a classifier of whole 2-D images. Received: one of volumes, of regions, or without targets.",
+            key="bundle",
+        )
+    names = [one.name for one in bundle.targets]
+    if target is None and len(names) > 1:
+        raise ConfigError(f"Expected a target. The bundle has {', '.join(names)}.", key="target")
+    network = bundle.network().to(choose_device(device))
+    wanted = _find_target(network, names[0] if target is None else target)
+    if class_name is not None and class_name not in wanted.classes:
+        raise ConfigError(f"Unknown class {class_name!r}. {nearest(class_name, wanted.classes)}", key="class_name")
+    pixels = _one_image(image, bundle)
+    prob = Engine(bundle, device=device, batch_size=1).examine_pixels(pixels[None]).probabilities[wanted.name][0]
+    shares = np.stack([1.0 - prob, prob]) if wanted.kind == "binary" else prob
+    index = 1 if wanted.kind == "binary" else int(np.argmax(shares))
+    index = index if class_name is None else wanted.classes.index(class_name)
+    images = torch.as_tensor(to_input(pixels[None], bundle.config.preprocess))
+    heat = np.asarray(grad_cam(network, images, target=wanted.name, class_index=index)[0])
+    return Explanation(wanted.name, wanted.classes[index], float(shares[index]), heat, pixels)
+
+
+def _one_image(image: Image | str | Path, bundle: Bundle) -> UInt16Pixels:
+    view = view_of(bundle.config)
+    parts = view.parts(image if isinstance(image, Image) else read_image(image))
+    if len(parts) != 1:
+        raise ReadError(
+            f"Expected one image. Received: {len(parts)} frames. Give one of them: read_image(path, frame=0).",
+            reason="no_frame",
+        )
+    return view.plain(view.prepare(parts[0]).pixels)
+
+
+def overlay(heat: Pixels, pixels: UInt16Pixels) -> RgbPixels:
+    """Lay heat over an image in red, (H, W, 3) uint8; the largest value of a map is the strongest red of all.
+
+    Args:
+        heat: (H, W) float32, 0 or more; all 0 leaves the image as it is.
+        pixels: (C, H, W) uint16 as the network sees it; of three channels their mean.
+    """
+    grey = pixels.astype(np.float32).mean(axis=0) / LEVELS
+    share = _STRONGEST * heat / max(float(heat.max()), float(np.finfo(np.float32).tiny))
+    colours = np.stack([grey + (1.0 - grey) * share, grey * (1.0 - share), grey * (1.0 - share)], axis=-1)
+    return np.asarray(np.rint(255.0 * colours), np.uint8)
 
 
 def can_explain(bundle: Bundle) -> bool:

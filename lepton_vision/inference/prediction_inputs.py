@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def open_images(
 ) -> tuple[Iterator[Outcome], int]:
     """Return what can be read of files, folders or images, in their order, and how many there are.
 
+    Images in memory without an id get one of their place, from ``image_0``.
+
     Raises:
         ConfigError: neither, or images and files in one list.
     """
@@ -42,9 +45,9 @@ def open_images(
     if held:
         if len(held) < len(several):
             raise ConfigError("Expected paths or Images. Received: both in one list. Predict each by themselves.")
-        return (attempt(partial(samples_of, one, view, at=SampleAddress(Path())), one.image_id) for one in held), len(
-            held
-        )
+        held = [one if one.image_id else replace(one, image_id=f"image_{k}") for k, one in enumerate(held)]
+        outcomes = (attempt(partial(samples_of, one, view, at=SampleAddress(Path())), one.image_id) for one in held)
+        return outcomes, len(held)
     paths: str | Path | list[str | Path] = images if isinstance(images, str | Path) else list(images)  # type: ignore[arg-type]
     places = list_samples(paths, view)
     return read_ahead(places, lambda place: read_place(place, view), workers=workers, depth=depth), len(places)

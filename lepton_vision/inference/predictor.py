@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +36,7 @@ from lepton_vision.predictions.predictions import Predictions
 from lepton_vision.readers.identity import key_check
 from lepton_vision.transforms.dataset import SampleDataset
 from lepton_vision.transforms.masks import overlap_counts
-from lepton_vision.types import Batch, Displayed, FloatArray, ModelOutput, Target
+from lepton_vision.types import Batch, Displayed, FloatArray, ModelOutput, Pixels, Target
 
 Progress = Callable[[int, int], None]  # progress(done, total), in rows or files
 
@@ -55,7 +56,8 @@ def predict(
     """Predict every image with calibrated probabilities, in the order given.
 
     What cannot be read has no probability and stands in ``failures`` with a reason code; rejected rows of a manifest
-    are there too. Of two files with one image id the second is a failure with the reason "duplicate".
+    are there too. Of two files with one image id the second is a failure with the reason "duplicate". An ``Image``
+    without an id is called by its place, from ``image_0``.
 
     Args:
         bundle: the model, or its folder.
@@ -85,6 +87,24 @@ def predict(
     Example:
         >>> predictions = predict(bundle, manifest.subset("val"))  # doctest: +SKIP
     """
+    how: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress, "cache_dir": cache_dir}
+    return predict_parts(bundle, images, PredictionParts(), device=device, precision=precision, engine=engine, **how)
+
+
+def predict_parts(
+    bundle: Bundle | str | Path,
+    images: Given,
+    parts: PredictionParts,
+    *,
+    device: str,
+    precision: str,
+    engine: str,
+    batch_size: int | None,
+    workers: int,
+    progress: Progress | bool | None,
+    cache_dir: str | Path | None,
+) -> Predictions:
+    """``predict``, with what is kept of each image in ``parts``."""
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
     images = table_rows(images) if isinstance(images, pd.DataFrame) else images
     size = bundle.config.train.batch_size if batch_size is None else batch_size
@@ -92,7 +112,7 @@ def predict(
         raise ConfigError(f"Expected batch_size >= 1 and workers >= 0. Received: {size} and {workers}.")
     config = bundle.config
     if isinstance(images, Manifest):
-        split = require_one_split(images)
+        split = None if parts.features is not None else require_one_split(images)
         dataset = open_dataset(images, config, cache_dir=cache_dir)
         total = len(dataset)
         outcomes = read_ahead(range(total), lambda row: read_row(dataset, row), workers=workers, depth=2 * size)
@@ -100,7 +120,8 @@ def predict(
         outcomes, total = open_images(images, config, workers=workers, depth=2 * size)
     runtime = Engine(bundle, engine=engine, device=device, precision=precision, batch_size=size)
     with _shown(progress) as told:
-        found = run_steps(outcomes, runtime, batch_size=runtime.samples_per_step, total=total, progress=told)
+        steps = runtime.samples_per_step
+        found = run_steps(outcomes, runtime, batch_size=steps, total=total, progress=told, parts=parts)
     if not isinstance(images, Manifest):
         return _of_files(found, bundle)
     return of_manifest(found, bundle, manifest=images, index=dataset.rows.index, split=split)
@@ -118,11 +139,12 @@ def _shown(progress: Progress | bool | None) -> Iterator[Progress | None]:
 
 @dataclass
 class PredictionParts:
-    """Predictions so far, without the pixels."""
+    """Predictions so far, without the pixels; features where a list waits for them."""
 
     samples: list[Sample] = field(default_factory=list)
     prob: dict[str, list[FloatArray]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+    features: list[Pixels] | None = None
 
     def joined(self, target: Target) -> FloatArray:
         """(N,) or (N, K) probabilities of one target."""
@@ -151,10 +173,16 @@ def open_dataset(manifest: Manifest, config: Config, *, cache_dir: str | Path | 
 
 
 def run_steps(
-    outcomes: Iterator[Outcome], engine: Engine, *, batch_size: int, total: int, progress: Progress | None
+    outcomes: Iterator[Outcome],
+    engine: Engine,
+    *,
+    batch_size: int,
+    total: int,
+    progress: Progress | None,
+    parts: PredictionParts | None = None,
 ) -> PredictionParts:
     """Predict what is read, ``batch_size`` samples at a time; of two samples with one id the second is a failure."""
-    found, waiting, seen = PredictionParts(), list[Sample](), set[str]()
+    found, waiting, seen = parts or PredictionParts(), list[Sample](), set[str]()
     for done, outcome in enumerate(outcomes, start=1):
         if isinstance(outcome, Failure):
             found.failures.append(outcome)
@@ -178,8 +206,11 @@ def run_steps(
 
 
 def _forward(samples: Sequence[Sample], engine: Engine, *, found: PredictionParts) -> None:
-    prob = engine.examine_pixels(np.stack([sample.pixels for sample in samples])).probabilities
+    examined = engine.examine_pixels(np.stack([sample.pixels for sample in samples]))
+    prob = examined.probabilities
     _check_finite(prob)
+    if found.features is not None and examined.features is not None:
+        found.features.append(examined.features)
     for name, values in prob.items():
         found.prob.setdefault(name, []).append(values.astype(np.float64))
     nothing = np.zeros((0, 0, 0), np.uint16)

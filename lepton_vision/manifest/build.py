@@ -14,7 +14,7 @@ from typing import Any, Final
 import pandas as pd
 
 from lepton_vision.config.sections import GapChoice, TiltChoice, VolumeConfig
-from lepton_vision.errors import ManifestError
+from lepton_vision.errors import ManifestError, nearest
 from lepton_vision.manifest.join import SPLIT_WORDS, join_labels
 from lepton_vision.manifest.label_files import read_table, source_of
 from lepton_vision.manifest.layouts import are_layout, attach_named, find_masks, mask_records, warn_of_mask_files
@@ -31,6 +31,7 @@ from lepton_vision.readers.folders import walk_folder
 from lepton_vision.readers.identity import id_of_copy, key_check, path_id, pseudonym
 from lepton_vision.readers.series import check_repairs
 from lepton_vision.readers.series_list import FoundSeries
+from lepton_vision.types.words import is_unknown
 
 _LOGGER = logging.getLogger(__name__)
 _MOST_CLASSES: Final = 100  # more first-level folders than this are patients or studies, not classes
@@ -90,24 +91,97 @@ def scan_folder(
         >>> manifest = Manifest(**scan_folder("data/ct", labels="data/labels.csv"))  # doctest: +SKIP
     """
     check_repairs(gaps=gaps, tilt=tilt)
-    folder = Path(folder)
+    folder, source = Path(folder), source_of(labels)
     table = None if labels is None else read_table(labels, patient_from=patient_from)
     root = folder if folder.is_dir() else folder.parent
-    jobs, unusable = _list_jobs(folder, root, left_out=source_of(labels))
+    jobs, unusable = _list_jobs(folder, root, left_out=source)
     rules = ScanRules(check_include(include), VolumeConfig(channels=tuple(channels)).channels)
+    how: dict[str, Any] = {"volumes": volumes, "workers": workers, "repairs": {"gaps": gaps, "tilt": tilt}}
+    how |= {"progress": progress, "patient_from": patient_from, "beside": None if source is None else source.parent}
+    return _built(jobs, root, table, rules=rules, unusable=unusable, **how)
+
+
+def scan_table(
+    table: pd.DataFrame,
+    root: str | Path,
+    *,
+    workers: int | None = None,
+    volumes: bool = False,
+    include: Collection[str] = (),
+    channels: Collection[str] = (),
+    patient_from: str | None = None,
+    gaps: GapChoice = "refuse",
+    tilt: TiltChoice = "refuse",
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Read the files that a table names, and nothing else, once: what a ``Manifest`` is made of.
+
+    Args:
+        table: with the column ``path``, and what ``join.join_labels`` knows beside it.
+        root: folder that relative paths are below; absolute ones lie in it.
+        workers: this and all others are as of ``scan_folder``.
+        volumes: as of ``scan_folder``.
+        include: as of ``scan_folder``.
+        channels: as of ``scan_folder``.
+        patient_from: as of ``scan_folder``.
+        gaps: as of ``scan_folder``.
+        tilt: as of ``scan_folder``.
+        progress: as of ``scan_folder``.
+
+    Raises:
+        ManifestError: no column ``path``, a row without one, paths outside of ``root``, no image among the files, or a
+            table that cannot be used.
+    """
+    check_repairs(gaps=gaps, tilt=tilt)
+    table, root = read_table(table), Path(root)
+    if "path" not in table.columns:
+        raise ManifestError(f"Expected a column 'path'. {nearest('path', list(table.columns))}", key="path")
+    paths = [None if is_unknown(path) else _below(str(path), root) for path in table["path"]]
+    bad = [row for row, path in enumerate(paths) if path is None]
+    if bad:
+        raise ManifestError(
+            f"Expected in each row a path of a file below the root. Received: {len(bad)} rows without one or with one "
+            f"elsewhere (counted from 0: {', '.join(map(str, bad[:5]))}{', …' if len(bad) > 5 else ''}).",
+            key="path",
+        )
+    relative = [path for path in dict.fromkeys(paths) if path is not None]
+    rules = ScanRules(check_include(include), VolumeConfig(channels=tuple(channels)).channels)
+    how: dict[str, Any] = {"volumes": volumes, "workers": workers, "repairs": {"gaps": gaps, "tilt": tilt}}
+    how |= {"progress": progress, "patient_from": patient_from}
+    jobs = [((root / path).as_posix(), path) for path in relative]
+    return _built(jobs, root, table.assign(path=paths), rules=rules, **how)
+
+
+def _below(path: str, root: Path) -> str | None:
+    """A path as from ``root``; None where it lies elsewhere."""
+    top = os.path.normpath(root.absolute())
+    whole = os.path.normpath(os.path.join(top, Path(path).expanduser()))  # noqa: PTH118  keeps links as they are
+    return None if whole == top or os.path.commonpath([top, whole]) != top else os.path.relpath(whole, top)
+
+
+def _built(
+    jobs: list[Job],
+    root: Path,
+    table: pd.DataFrame | None,
+    *,
+    rules: ScanRules,
+    patient_from: str | None,
+    progress: Callable[[int, int], None] | None,
+    unusable: Sequence[Record] = (),
+    beside: Path | None = None,
+    **how: Any,
+) -> dict[str, Any]:
+    """What a manifest is made of, from files to read; ``beside`` is the folder of the label table."""
     jobs, masks = _choose_jobs(jobs, rules)
-    how: dict[str, Any] = {"workers": workers, "repairs": {"gaps": gaps, "tilt": tilt}, "progress": progress}
-    records = _describe(jobs, root, volumes=volumes, rules=rules, **how)
+    records = _describe(jobs, root, rules=rules, progress=progress, **how)
     records += [*mask_records(masks), *unusable]
     _check_usable(records)
-    warn_of_left_out(records, volumes=volumes)
+    warn_of_left_out(records, volumes=how["volumes"])
     _name_places(records, root)
     _make_unique(records)
     fields, unnamed = _assemble(records, root, table=table, patient_from=patient_from)
     frame = fields["frame"]
     warn_unknown(frame)
-    source = source_of(labels)
-    beside = None if source is None else source.parent
     if frame["mask_path"].isna().all():
         frame = attach_named(frame, masks, root=root)
     else:

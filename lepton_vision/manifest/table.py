@@ -15,7 +15,7 @@ import pandas as pd
 from lepton_vision.config.sections import GapChoice, TiltChoice
 from lepton_vision.errors import ManifestError, nearest
 from lepton_vision.manifest import storage
-from lepton_vision.manifest.build import scan_folder
+from lepton_vision.manifest.build import scan_folder, scan_table
 from lepton_vision.manifest.label_columns import label_array
 from lepton_vision.manifest.patients import name_patients
 from lepton_vision.manifest.schema import conform
@@ -86,6 +86,52 @@ class Manifest(Displayed):
         how: dict[str, Any] = {"workers": workers, "volumes": volumes, "include": include, "progress": progress}
         how |= {"channels": channels, "gaps": gaps, "tilt": tilt}
         return cls(**scan_folder(folder, labels=labels, patient_from=patient_from, **how))
+
+    @classmethod
+    def from_frame(
+        cls,
+        table: pd.DataFrame,
+        *,
+        root: str | Path = ".",
+        workers: int | None = None,
+        volumes: bool = False,
+        include: Collection[str] = (),
+        channels: Collection[str] = (),
+        patient_from: str | None = None,
+        gaps: GapChoice = "refuse",
+        tilt: TiltChoice = "refuse",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Manifest:
+        """Read the files that a table names once, and no others: rows in its order, checked and typed as of ``scan``.
+
+        Args:
+            table: a row for each image. ``path`` (text) is needed: of the file, from ``root`` or absolute inside it.
+                ``patient_id`` (text or number; kept as a pseudonym), ``split`` ("train", "val", "test"), ``fold``
+                (whole number), ``mask`` (path of a mask, from ``root``), ``frame`` (whole number from 0, of a file of
+                several images), ``site``, ``sex`` and other facts of headers may be there; empty cells are unknown.
+                Every other column holds labels. Ids of images are made of the files.
+            root: folder of the images.
+            workers: this and all others are as of ``scan``.
+            volumes: as of ``scan``.
+            include: as of ``scan``.
+            channels: as of ``scan``.
+            patient_from: as of ``scan``.
+            gaps: as of ``scan``.
+            tilt: as of ``scan``.
+            progress: as of ``scan``.
+
+        Raises:
+            ManifestError: no column ``path``, rows without a path below ``root``, contradicting rows, an unknown split,
+                or no image among the files. A file that cannot be read is a rejected row.
+
+        Example:
+            >>> table = pd.DataFrame({"path": ["a.png", "b.png"], "patient_id": [1, 2], "tumour": [0, 1]})
+            >>> Manifest.from_frame(table, root="data").label_columns  # doctest: +SKIP
+            ('tumour',)
+        """
+        how: dict[str, Any] = {"workers": workers, "volumes": volumes, "include": include, "progress": progress}
+        how |= {"channels": channels, "gaps": gaps, "tilt": tilt}
+        return cls(**scan_table(table, root, patient_from=patient_from, **how))
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:

@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,8 @@ _ENCODER = "encoder."
 # Before there was such a section, training and scoring took secondary captures for images.
 _OLDER: dict[str, Any] = {"scan": {"include": ["secondary_capture"]}}
 _KEYS = frozenset({"config", "targets", "channels", "temperatures", "operating_point", "provenance"})
-_LATER_KEYS = frozenset(
-    {"calibrators", "set_rules", "novelty", "encoder"}
-)  # written where there is any; older bundles lack them
+# Written where there is any; older bundles lack them.
+_LATER_KEYS = frozenset({"calibrators", "set_rules", "novelty", "encoder"})
 
 
 @dataclass(frozen=True)
@@ -158,14 +158,22 @@ class Bundle(Displayed):
     def network(self) -> AnyNetwork:
         """Return the network, or ensemble, with a copy of the weights, on the CPU, in evaluation mode.
 
+        It is a plain ``nn.Module``, which maps normalised images to a ``ModelOutput`` of logits before any calibration;
+        ``network.preprocess(image)`` makes such images of an ``Image`` or a file.
+
         Raises:
             BundleError: the weights do not fit the configuration.
+
+        Example:
+            >>> network = bundle.network()  # doctest: +SKIP
+            >>> network(network.preprocess("inbox/1.dcm")).logits["covid"]  # doctest: +SKIP
         """
         network = empty_network(self.config, channels=self.channels, targets=self.targets)
         self._check_state(network)
         network.load_state_dict({name: tensor.clone() for name, tensor in self.state.items()}, assign=True)
         network.start = f"bundle {self.bundle_id}"
         network.gives_masks = self.gives_masks
+        network.preprocess = functools.partial(_preprocess, self.config)
         return network.eval()
 
     @property
@@ -384,3 +392,9 @@ def _check_point(point: OperatingPoint, targets: tuple[Target, ...]) -> None:
             f"{needed}. Received: {received}.",
             key="operating_point",
         )
+
+
+def _preprocess(config: Config, image: Any) -> Tensor:
+    # By name, since models stand left of the pixels; see ``inference.preprocessing``.
+    made: Tensor = import_module("lepton_vision.inference.preprocessing").Preprocessing(config)(image)
+    return made

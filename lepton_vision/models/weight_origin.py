@@ -28,7 +28,7 @@ def origin_of_weights(config: Config, encoder: Any) -> dict[str, str]:
     model = config.model
     if model.init_from is not None:
         bundle = Bundle.load(model.init_from)
-        return {"bundle": bundle.bundle_id, **bundle.provenance.get("weights", {})}
+        return {"bundle": bundle.bundle_id, **bundle.provenance.get("initial_weights", {})}
     if model.weights == "none":
         return {}
     if model.weights == "imagenet":

@@ -172,7 +172,7 @@ def _fit_held(
     was_finished = check_run(run_dir, config, data=parts.manifest.fingerprint, resume=resume, own=shaping)
     network, main = build_model(config), is_main_process()
     lacking = warn_of_classes(parts.train, parts.val, config.targets) if main else ()
-    told = {"weights": origin_of_weights(config, network.members[0].encoder), "not_validated": list(lacking)}
+    told = {"initial_weights": origin_of_weights(config, network.members[0].encoder), "not_validated": list(lacking)}
     shared: dict[str, Any] = {"targets": config.targets, "cache_dir": cache_dir}
     train_loader = make_loader(parts.train, config, training=True, **shared)
     val_loader = None if parts.val is None else make_loader(parts.val, config, **shared)

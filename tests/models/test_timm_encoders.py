@@ -170,7 +170,7 @@ def test_a_study_from_training_to_scores(study: Manifest, tmp_path: Path) -> Non
         "augment.preset=none",
     )
     bundle = lv.fit(config, study, run_dir=tmp_path / "run", device="cpu")
-    assert bundle.provenance["weights"] == {
+    assert bundle.provenance["initial_weights"] == {
         "file": "start.safetensors",
         "source": facts["source"],
         "licence": "Apache-2.0",

@@ -65,6 +65,15 @@ def test_what_was_combined_is_said(binary: Evaluation) -> None:
     assert "Each is of 4 networks" in gather(dataclasses.replace(several, provenance=folds))["ensemble"]
 
 
+def test_source_and_licence_of_the_initial_weights_are_said(binary: Evaluation) -> None:
+    run = full_run(binary)
+    assert gather(run)["initialization"].startswith("Weights: ")
+    stated = {"file": "w.safetensors", "source": "https://example.org/w", "licence": "Apache-2.0"}
+    told = dataclasses.replace(run, provenance={**run.provenance, "initial_weights": stated})
+    expected = "; source https://example.org/w; licence Apache-2.0."
+    assert gather(told)["initialization"] == gather(run)["initialization"].removesuffix(".") + expected
+
+
 def test_items_are_answered_from_the_run(binary: Evaluation) -> None:
     filled = fill_checklist("claim_2024", evidence=gather(full_run(binary)), about={})
     claim = {item.id: " ".join(item.answers) for item in filled.items}

@@ -144,7 +144,9 @@ def _of_model(run: RunFacts) -> dict[str, str]:
         "software": ", ".join(f"{name} {show_value(value)}" for name, value in versions.items()),
         "initialization": f"Weights: {show_value(model.get('weights'))}"
         + "".join(
-            f"; {name} {show_value(text)}" for name, text in (facts.get("weights") or {}).items() if name != "file"
+            f"; {name} {show_value(text)}"
+            for name, text in (facts.get("initial_weights") or {}).items()
+            if name != "file"
         )
         + ".",
         "training": ", ".join(f"{key.replace('_', ' ')} {show_value(value)}" for key, value in chosen.items())

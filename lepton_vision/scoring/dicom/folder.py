@@ -10,10 +10,11 @@ import numpy as np
 
 from lepton_vision.errors import ScoringError, explain_os_error
 from lepton_vision.files import file_name, write_atomic
+from lepton_vision.inference.explain import RgbPixels, overlay
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.identity import key_check
 from lepton_vision.readers.limits import Limits
-from lepton_vision.scoring.dicom.heat_maps import HeatMaps, RgbPixels, heat_map_bytes, overlay
+from lepton_vision.scoring.dicom.heat_maps import HeatMaps, heat_map_bytes
 from lepton_vision.scoring.dicom.report import ReportInfo, Statement, check_report, report_bytes
 from lepton_vision.scoring.dicom.segmentation import Code
 from lepton_vision.scoring.inputs.inputs import Input

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import as_tensor
 
 from lepton_vision._version import __version__
 from lepton_vision.errors import ConfigError
-from lepton_vision.inference.explain import can_explain, grad_cam
+from lepton_vision.inference.explain import RgbPixels, can_explain, grad_cam
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.readers.dicom.sources import read_sources, refer_to
 from lepton_vision.readers.limits import Limits
@@ -31,12 +30,10 @@ from lepton_vision.scoring.dicom.segmentation import (
     make_uid,
 )
 from lepton_vision.transforms.preprocess import to_input
-from lepton_vision.transforms.resize import LEVELS, UInt16Pixels
+from lepton_vision.transforms.resize import UInt16Pixels
 from lepton_vision.types import Pixels
 
-RgbPixels = npt.NDArray[np.uint8]
 _SERIES_NUMBER = 9003  # behind those of the segmentations and reports
-_STRONGEST = 0.6  # opacity of the largest value: the image shows through
 
 
 class HeatMaps:
@@ -62,19 +59,6 @@ class HeatMaps:
         """Heat of one class, (H, W) float32, 0 or more, for one image (C, H, W); see ``grad_cam``."""
         images = as_tensor(to_input(pixels[None], self._config))
         return np.asarray(grad_cam(self._network, images, target=target, class_index=class_index)[0])
-
-
-def overlay(heat: Pixels, pixels: UInt16Pixels) -> RgbPixels:
-    """Lay heat over an image in red, (H, W, 3) uint8; the largest value of a map is the strongest red of all.
-
-    Args:
-        heat: (H, W) float32, 0 or more; all 0 leaves the image as it is.
-        pixels: (C, H, W) uint16 as the network sees it; of three channels their mean.
-    """
-    grey = pixels.astype(np.float32).mean(axis=0) / LEVELS
-    share = _STRONGEST * heat / max(float(heat.max()), float(np.finfo(np.float32).tiny))
-    colours = np.stack([grey + (1.0 - grey) * share, grey * (1.0 - share), grey * (1.0 - share)], axis=-1)
-    return np.asarray(np.rint(255.0 * colours), np.uint8)
 
 
 def heat_map_bytes(
