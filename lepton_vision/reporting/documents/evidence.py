@@ -142,13 +142,7 @@ def _of_model(run: RunFacts) -> dict[str, str]:
         "preprocessing": f"Size {_size(pixels)}, windows {show_value(pixels.get('windows'))}, fit "
         f"{show_value(pixels.get('fit'))}, colour {show_value(pixels.get('color'))}; the same in training and in use.",
         "software": ", ".join(f"{name} {show_value(value)}" for name, value in versions.items()),
-        "initialization": f"Weights: {show_value(model.get('weights'))}"
-        + "".join(
-            f"; {name} {show_value(text)}"
-            for name, text in (facts.get("initial_weights") or {}).items()
-            if name != "file"
-        )
-        + ".",
+        "initialization": _initialization(model, facts.get("initial_weights") or {}),
         "training": ", ".join(f"{key.replace('_', ' ')} {show_value(value)}" for key, value in chosen.items())
         + f"; augmentation {show_value(settings.get('augment', {}).get('preset'))}; seed "
         + f"{show_value(train.get('seed'))}.",
@@ -160,6 +154,12 @@ def _of_model(run: RunFacts) -> dict[str, str]:
         f"{show_value(train.get('class_weights'))}.",
         "bundle": _fact("Bundle ", facts.get("bundle")) or _fact("Bundles, one for each fold: ", facts.get("bundles")),
     }
+
+
+def _initialization(model: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
+    """What the weights were before training, with source and licence as far as somebody states them."""
+    stated = [f"{name} {show_value(text)}" for name, text in origin.items() if name != "file"]
+    return "; ".join([f"Weights: {show_value(model.get('weights'))}", *stated]) + "."
 
 
 def _initialization(model: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
