@@ -98,4 +98,4 @@ def embed(
     made = predict_parts(bundle, images, parts, device=device, precision=precision, engine="torch", **how)
     features = np.concatenate(parts.features) if parts.features else np.zeros((0, 0), np.float32)
     ids = (made.image_id, made.patient_id, made.series_id)
-    return Embeddings(*ids, features, bundle_id=made.bundle_id, failures=made.failures)
+    return Embeddings(*ids, features, bundle_id=bundle.bundle_id, failures=made.failures)

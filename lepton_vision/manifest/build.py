@@ -149,7 +149,7 @@ def scan_table(
     how: dict[str, Any] = {"volumes": volumes, "workers": workers, "repairs": {"gaps": gaps, "tilt": tilt}}
     how |= {"progress": progress, "patient_from": patient_from}
     jobs = [((root / path).as_posix(), path) for path in relative]
-    return _built(jobs, root, table.assign(path=paths), rules=rules, **how)
+    return _built(jobs, root, table.assign(path=pd.Series(paths, dtype=object)), rules=rules, **how)
 
 
 def _below(path: str, root: Path) -> str | None:

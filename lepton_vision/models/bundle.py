@@ -173,7 +173,7 @@ class Bundle(Displayed):
         network.load_state_dict({name: tensor.clone() for name, tensor in self.state.items()}, assign=True)
         network.start = f"bundle {self.bundle_id}"
         network.gives_masks = self.gives_masks
-        network.preprocess = functools.partial(_preprocess, self.config)
+        setattr(network, "preprocess", functools.partial(_preprocess, self.config))  # noqa: B010  no part of it
         return network.eval()
 
     @property

@@ -53,9 +53,10 @@ def show_batch(loader: Any, *, images: int = 16) -> Plot:
         shown = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels.mean(axis=0)
         axes.imshow(shown, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
         for number in range(1, len(names) + 1) if mask is not None else ():
-            if (mask == number).any():
+            inside = np.equal(mask, number)
+            if inside.any():
                 color = SERIES[(number - 1) % len(SERIES)]
-                axes.contour(mask == number, levels=[0.5], colors=[color], linewidths=1.2)
+                axes.contour(inside, levels=[0.5], colors=[color], linewidths=1.2)
         labels = {target.name: batch.labels[target.name][place].numpy() for target in targets}
         lines = [f"{target.name}: {_answer(labels[target.name], target)}" for target in targets]
         axes.set_title("\n".join(lines), fontsize=7, parse_math=False)
@@ -65,8 +66,8 @@ def show_batch(loader: Any, *, images: int = 16) -> Plot:
 def _grey(images: Pixels, *, mean: Sequence[float], std: Sequence[float]) -> Pixels:
     """(C, …) in [0, 1], of what the network takes."""
     shape = (-1, *(1,) * (images.ndim - 1))
-    grey = images * np.reshape(std, shape) + np.reshape(mean, shape)
-    return np.clip(grey, 0.0, 1.0).astype(np.float32)
+    grey = np.clip(images * np.reshape(std, shape) + np.reshape(mean, shape), 0.0, 1.0)
+    return np.asarray(grey, np.float32)
 
 
 def _slice(depth: int, mask: Any) -> int:

@@ -162,12 +162,6 @@ def _initialization(model: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
     return "; ".join([f"Weights: {show_value(model.get('weights'))}", *stated]) + "."
 
 
-def _initialization(model: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
-    """What the weights were before training, with source and licence as far as somebody states them."""
-    stated = [f"{name} {show_value(text)}" for name, text in origin.items() if name != "file"]
-    return "; ".join([f"Weights: {show_value(model.get('weights'))}", *stated]) + "."
-
-
 def _selection(train: Mapping[str, Any]) -> str:
     """By what rule the epoch was taken."""
     if train.get("keep") == "last":
