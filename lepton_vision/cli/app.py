@@ -260,12 +260,14 @@ app.command()(score)
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="An image, a folder with a DICOM series, a bundle or a manifest.")],
+    path: Annotated[
+        Path, typer.Argument(help="An image, a folder with a DICOM series or scores, a bundle or a manifest.")
+    ],
     series: Annotated[bool, typer.Option("--series", help="List the DICOM series below a folder.")] = False,
     channels: Annotated[str, typer.Option(help=_CHANNELS)] = "",
     as_json: Json = False,
 ) -> None:
-    """Print the facts of an image, a DICOM series, a bundle or a manifest; no patient data."""
+    """Print the facts of an image, a DICOM series, a bundle, a manifest or scores; no patient data."""
     from lepton_vision.pipeline.facts import inspect_path, list_series
 
     facts = list_series(path) if series else inspect_path(path, channels=split_names(channels))

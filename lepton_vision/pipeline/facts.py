@@ -23,6 +23,7 @@ from lepton_vision.readers.channels import named_channels
 from lepton_vision.readers.content import is_folder
 from lepton_vision.readers.identity import is_other_key
 from lepton_vision.readers.series_list import SeriesFacts, describe_found, group_series
+from lepton_vision.scoring.sink import ID_KEY, JOB_FILE, all_shards, read_job
 from lepton_vision.types import SPLITS, Split, Target, VoiLut, Window
 
 
@@ -74,7 +75,7 @@ def _whose_ids(key: str) -> str:
 
 
 def inspect_path(path: str | Path, *, channels: Sequence[str] = ()) -> dict[str, Any]:
-    """Facts about an image, a folder with one DICOM series, a bundle or a manifest, without patient data.
+    """Facts about an image, a folder with one DICOM series or with scores, a bundle or a manifest, without patient data.
 
     Args:
         path: what to look at.
@@ -103,6 +104,10 @@ def inspect_path(path: str | Path, *, channels: Sequence[str] = ()) -> dict[str,
             "label_columns": ", ".join(manifest.label_columns),
             "ids": _whose_ids(manifest.id_key),
         } | ({"narrow_range": " ".join(narrow)} if narrow else {})
+    if (path / JOB_FILE).is_file():
+        job = read_job(path / JOB_FILE)
+        facts = {"kind": "scores", "bundle": job.get("bundle_id"), "engine": job.get("engine")}
+        return facts | {"files": len(all_shards(path)), "ids": _whose_ids(job.get(ID_KEY, ""))}
     image = read_image(path, member=named_channels(path, channels))
     low, high = float(image.pixels.min()), float(image.pixels.max())
     facts = {"kind": "image", "format": image.source_format, "shape": list(image.pixels.shape), "units": image.units}

@@ -8,14 +8,18 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image as Picture
 from typer.testing import CliRunner
 
 from lepton_vision.cli.app import app
+from lepton_vision.config import Config
 from lepton_vision.errors import ReadError
 from lepton_vision.manifest import Manifest
+from lepton_vision.models import Bundle, build_model
 from lepton_vision.pipeline import facts as inspection
 from lepton_vision.pipeline.facts import inspect_path
-from lepton_vision.types import Image, VoiLut, Window
+from lepton_vision.scoring import score
+from lepton_vision.types import Image, Target, VoiLut, Window
 
 
 @pytest.mark.parametrize(
@@ -63,3 +67,17 @@ def test_channels_of_a_volume_are_inspected_together(tmp_path: Path) -> None:
         inspect_path(tmp_path / "four.nii.gz")
     shown = CliRunner().invoke(app, ["inspect", str(tmp_path / "c_0000.nii.gz"), "--channels", "_0000,_0001"])
     assert "2, 4, 3, 2" in shown.stdout
+
+
+def test_a_folder_of_scores_says_whose_ids_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEPTON_VISION_ID_KEY", "one")
+    config = Config(targets=(Target("sick", "binary", ("no", "yes")),)).override("preprocess.size=[16, 16]")
+    bundle = Bundle(config, config.targets, build_model(config).state_dict())
+    (tmp_path / "inbox").mkdir()
+    Picture.fromarray(np.full((16, 16), 90, np.uint8)).save(tmp_path / "inbox" / "a.png")
+    score(bundle, tmp_path / "inbox", tmp_path / "scores", device="cpu")
+    found = inspect_path(tmp_path / "scores")
+    assert (found["kind"], found["bundle"], found["files"]) == ("scores", bundle.bundle_id, 1)
+    assert found["ids"] == "made with this key"
+    monkeypatch.setenv("LEPTON_VISION_ID_KEY", "another")
+    assert inspect_path(tmp_path / "scores")["ids"] == "made with another key"
