@@ -75,7 +75,7 @@ def _whose_ids(key: str) -> str:
 
 
 def inspect_path(path: str | Path, *, channels: Sequence[str] = ()) -> dict[str, Any]:
-    """Facts about an image, a folder with one DICOM series or with scores, a bundle or a manifest, without patient data.
+    """Facts about an image, a folder of one DICOM series or of scores, a bundle or a manifest, without patient data.
 
     Args:
         path: what to look at.

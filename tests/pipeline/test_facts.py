@@ -18,6 +18,7 @@ from lepton_vision.manifest import Manifest
 from lepton_vision.models import Bundle, build_model
 from lepton_vision.pipeline import facts as inspection
 from lepton_vision.pipeline.facts import inspect_path
+from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.scoring import score
 from lepton_vision.types import Image, Target, VoiLut, Window
 
@@ -73,6 +74,7 @@ def test_a_folder_of_scores_says_whose_ids_it_holds(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("LEPTON_VISION_ID_KEY", "one")
     config = Config(targets=(Target("sick", "binary", ("no", "yes")),)).override("preprocess.size=[16, 16]")
     bundle = Bundle(config, config.targets, build_model(config).state_dict())
+    bundle = bundle.with_operating_point(OperatingPoint({"sick": (0.5,)}, "stated"))
     (tmp_path / "inbox").mkdir()
     Picture.fromarray(np.full((16, 16), 90, np.uint8)).save(tmp_path / "inbox" / "a.png")
     score(bundle, tmp_path / "inbox", tmp_path / "scores", device="cpu")
