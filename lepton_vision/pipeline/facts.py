@@ -86,15 +86,7 @@ def inspect_path(path: str | Path, *, channels: Sequence[str] = ()) -> dict[str,
     """
     path = Path(path)
     if is_bundle(path):
-        bundle = Bundle.load(path)
-        point = None if bundle.operating_point is None else bundle.operating_point.to_dict()
-        targets = [f"{t.name} ({t.kind}: {', '.join(t.classes)})" for t in bundle.targets]
-        facts = {"kind": "bundle", **describe(bundle), "targets": "; ".join(targets), "operating_point": point}
-        if bundle.config.segmentation is not None:
-            facts["structures"] = ", ".join(bundle.config.segmentation.names)
-        calibrators = {name: one.method for name, one in bundle.calibrators.items()}
-        facts |= {"temperatures": dict(bundle.temperatures), "calibrators": calibrators}
-        return facts | {"ids": _whose_ids(bundle.provenance.get("id_key", ""))}
+        return _of_bundle(Bundle.load(path))
     if path.suffix in (".parquet", ".csv") and path.is_file():
         manifest = Manifest.load(path)
         narrow = [one.message for one in narrow_ranges(manifest.ok.frame, PreprocessConfig())]
@@ -125,6 +117,17 @@ def inspect_path(path: str | Path, *, channels: Sequence[str] = ()) -> dict[str,
         "image_id": image.image_id,
         "facts": dict(image.facts),
     }
+
+
+def _of_bundle(bundle: Bundle) -> dict[str, Any]:
+    point = None if bundle.operating_point is None else bundle.operating_point.to_dict()
+    targets = [f"{t.name} ({t.kind}: {', '.join(t.classes)})" for t in bundle.targets]
+    facts = {"kind": "bundle", **describe(bundle), "targets": "; ".join(targets), "operating_point": point}
+    if bundle.config.segmentation is not None:
+        facts["structures"] = ", ".join(bundle.config.segmentation.names)
+    calibrators = {name: one.method for name, one in bundle.calibrators.items()}
+    facts |= {"temperatures": dict(bundle.temperatures), "calibrators": calibrators}
+    return facts | {"ids": _whose_ids(bundle.provenance.get("id_key", ""))}
 
 
 def _window_text(window: Window | VoiLut) -> str:
