@@ -15,6 +15,7 @@ import time
 import weakref
 import zlib
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -173,6 +174,16 @@ class PixelCache:
             self._touched = 0
 
 
+class SampleCache(Protocol):
+    """Prepared images or volumes of the rows of a data set, kept on disk."""
+
+    def get(self, row: int) -> Prepared | None:
+        """Return what was kept of a row; None where it is not there or damaged."""
+
+    def put(self, row: int, ready: Prepared, /) -> None:
+        """Keep a row where there is room."""
+
+
 class ImageCache:
     """Prepared images of a data set: their pixels in one file, their masks in another, so that each serves alone.
 
@@ -199,8 +210,10 @@ class ImageCache:
     def get(self, row: int) -> Prepared | None:
         """Return an image with its mask, the caller's own; None where one of them is not there."""
         pixels = self.pixels.get(row)
-        if pixels is None or self.masks is None:
-            return None if pixels is None else Prepared(pixels)
+        if pixels is None:
+            return None
+        if self.masks is None:
+            return Prepared(pixels)
         mask = self.masks.get(row)
         return None if mask is None else Prepared(pixels, mask[0].astype(np.uint8))
 

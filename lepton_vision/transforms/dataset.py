@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ from lepton_vision.errors import LeptonError, ReadError
 from lepton_vision.manifest.mask_values import check_mask_values
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.readers.quiet import quiet
+from lepton_vision.transforms.cache import SampleCache
 from lepton_vision.transforms.masks import mask_table, read_structures
 from lepton_vision.transforms.preprocess import Prepared
 from lepton_vision.transforms.resize import UInt16Pixels
 from lepton_vision.transforms.rows import usable_rows
 from lepton_vision.transforms.store import row_sources
-from lepton_vision.transforms.views import SampleCache, view_of
+from lepton_vision.transforms.views import view_of
 from lepton_vision.types import UNKNOWN, Batch, SampleAddress, Target
 
 Key = int | tuple[int, int]
@@ -117,14 +118,14 @@ class SampleDataset(Dataset[Batch]):
 
         Sample by sample to the end: a whole batch would leave the processor's cache between two steps.
         """
-        ready: Iterable[Prepared] = map(self.load, rows)
-        shape = self.view.shape
+        shape, wholes = self.view.shape, list[Prepared]()
         if shape is None:
-            ready = list(ready)
-            shape = tuple(np.max([one.pixels.shape for one in ready], axis=0).tolist())
+            wholes = [self.load(row) for row in rows]
+            shape = tuple(np.max([one.pixels.shape for one in wholes], axis=0).tolist())
         images = _empty_images((len(rows), *shape))
         masks = None if self.masks is None else np.full((len(rows), *shape[1:]), UNKNOWN, np.uint8)
-        for place, (out, one, changes) in enumerate(zip(images.numpy(), ready, drawn, strict=True)):
+        for place, (out, row, changes) in enumerate(zip(images.numpy(), rows, drawn, strict=True)):
+            one = wholes[place] if wholes else self.load(row)
             own = self.view.sample(one, changes, out=out, mask=None if masks is None else masks[place])
             for name, value in own.items():
                 labels[name][place] = value

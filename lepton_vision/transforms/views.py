@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from lepton_vision.readers.channels import agreed_channels
 from lepton_vision.readers.frames import frames_of
 from lepton_vision.readers.image import read_image, read_pixels
 from lepton_vision.readers.mask import LabelMap
-from lepton_vision.transforms.cache import ImageCache
+from lepton_vision.transforms.cache import ImageCache, SampleCache
 from lepton_vision.transforms.grid import (
     Grid,
     choose_slices,
@@ -47,16 +47,6 @@ if TYPE_CHECKING:
 _Cut = tuple[UInt16Pixels | Pixels, StoredMask | None]
 """(C, D, H, W) uint16, or float32 in [0, 1], and the mask of it."""
 _NO_LABELS: Mapping[str, float] = MappingProxyType({})
-
-
-class SampleCache(Protocol):
-    """Prepared images or volumes of the rows of a data set, kept on disk."""
-
-    def get(self, row: int) -> Prepared | None:
-        """Return what was kept of a row; None where it is not there or damaged."""
-
-    def put(self, row: int, ready: Prepared, /) -> None:
-        """Keep a row where there is room."""
 
 
 class View(Protocol):
@@ -138,16 +128,21 @@ def view_of(config: Config, *, targets: Sequence[Target] = (), training: bool = 
         targets: whose labels are given; those that tell left from right forbid flips.
         training: samples are drawn at random and augmented.
     """
-    volume, augment, wanted = config.volume, None, config.augment
-    if training and wanted.preset != "none" and wanted.strength > 0:  # else albumentations and MONAI are never loaded
-        if volume is None:
-            from lepton_vision.transforms.augment import build_augment as build
-        else:
-            from lepton_vision.transforms.volume_augment import build_volume_augment as build
-        augment = build(wanted, targets=targets, segmentation=config.segmentation)
-    kind: Any = ImageView if volume is None else {"3d": PatchView, "2.5d": SlabView, "slices": BagView}[volume.view]
-    view: View = kind(config, tuple(targets), training, augment)
-    return view
+    is_augmented = training and config.augment.preset != "none" and config.augment.strength > 0
+    how: dict[str, Any] = {"targets": targets, "segmentation": config.segmentation}
+    augment: Any = None
+    if config.volume is None:
+        if is_augmented:  # else albumentations and MONAI are never loaded
+            from lepton_vision.transforms.augment import build_augment
+
+            augment = build_augment(config.augment, **how)
+        return ImageView(config, tuple(targets), training, augment)
+    if is_augmented:
+        from lepton_vision.transforms.volume_augment import build_volume_augment
+
+        augment = build_volume_augment(config.augment, **how)
+    kind = {"3d": PatchView, "2.5d": SlabView, "slices": BagView}[config.volume.view]
+    return kind(config, tuple(targets), training, augment)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +171,7 @@ class ImageView:
         return Prepared(preprocess_image(image, self.config.preprocess, is_last_use=is_last_use))
 
     def with_mask(self, ready: Prepared, labels: LabelMap, *, image: Image) -> Prepared:
-        return replace(ready, mask=fit_plane(labels, self.config.preprocess))
+        return ready._replace(mask=fit_plane(labels, self.config.preprocess))
 
     def open_cache(self, folder: Path, rows: RowTable, *, masks: RowTable | None) -> SampleCache | None:
         return ImageCache.open(folder, rows, self.config, masks=masks)
@@ -198,10 +193,15 @@ class ImageView:
         return pixels
 
     def restore(self, prob: Pixels, image: Image) -> LabelMap:
-        return restore_mask(prob[:, None], plane_grid(image.pixels.shape[1:], self.config.preprocess))[0]
+        labels: LabelMap = restore_mask(prob[:, None], self._grid(image))[0]
+        return labels
 
     def restore_share(self, share: Pixels, image: Image) -> Pixels:
-        return restore_share(share[None], plane_grid(image.pixels.shape[1:], self.config.preprocess))[0]
+        found: Pixels = restore_share(share[None], self._grid(image))[0]
+        return found
+
+    def _grid(self, image: Image) -> Grid:
+        return plane_grid(image.pixels.shape[1:], self.config.preprocess)
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +245,7 @@ class _VolumeView:
     def with_mask(self, ready: Prepared, labels: LabelMap, *, image: Image) -> Prepared:
         mask = prepare_mask(labels, self._grid(image))
         structures = 0 if self.config.segmentation is None else len(self.config.segmentation.structures)
-        return replace(ready, mask=mask, points=find_points(mask, structures=structures))
+        return ready._replace(mask=mask, points=find_points(mask, structures=structures))
 
     def open_cache(self, folder: Path, rows: RowTable, *, masks: RowTable | None) -> SampleCache | None:
         return VolumeCache(folder / "volumes", rows, self.config, masks=masks)

@@ -140,7 +140,7 @@ def test_a_slice_that_is_known_in_part_is_positive_or_unknown(
     assert volume.mask is not None
     mask = np.array(volume.mask)
     mask[::2, 0] = UNKNOWN
-    monkeypatch.setattr(dataset, "load", lambda _: replace(volume, mask=mask))
+    monkeypatch.setattr(dataset, "load", lambda _: volume._replace(mask=mask))
     seen = set()
     for seed in range(40):
         dataset.view = replace(view, augment=None)
