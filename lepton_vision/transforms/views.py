@@ -141,8 +141,7 @@ def view_of(config: Config, *, targets: Sequence[Target] = (), training: bool = 
         from lepton_vision.transforms.volume_augment import build_volume_augment
 
         augment = build_volume_augment(config.augment, **how)
-    kind = {"3d": PatchView, "2.5d": SlabView, "slices": BagView}[config.volume.view]
-    return kind(config, tuple(targets), training, augment)
+    return _OF_VOLUMES[config.volume.view](config, tuple(targets), training, augment)
 
 
 @dataclass(frozen=True, eq=False)
@@ -394,3 +393,8 @@ class BagView(_VolumeView):
 def _middle(size: Sequence[int]) -> Any:
     """(3,) float64 middle of a volume in voxels."""
     return (np.asarray(size) - 1.0) / 2.0
+
+
+_OF_VOLUMES: Mapping[str, type[PatchView | SlabView | BagView]] = MappingProxyType(
+    {"3d": PatchView, "2.5d": SlabView, "slices": BagView}
+)
