@@ -303,7 +303,7 @@ def test_threads_decode_in_children_of_their_own() -> None:
     barrier, held = threading.Barrier(count, timeout=30), set()
 
     def hold() -> None:
-        with dicom_child._lend_host() as host:
+        with dicom_child._acquire_host() as host:
             held.add(id(host))
             barrier.wait()
 
