@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lepton_vision.models.device import full_precision
+from lepton_vision.models.norms import RunningNorm
 from lepton_vision.types import Target
 
 # Keeps a target called "keys" or "type" away from the attributes of ModuleDict.
@@ -26,6 +27,8 @@ class Heads(nn.Module):
     def __init__(self, features: int, targets: Sequence[Target], *, dropout: float = 0.0) -> None:
         super().__init__()
         self.targets = tuple(targets)
+        self.features = features
+        self.norm: nn.Module = nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.ModuleDict({_PREFIX + t.name: nn.Linear(features, t.outputs) for t in self.targets})
         for module in self.linear.values():
@@ -33,6 +36,14 @@ class Heads(nn.Module):
                 # Small weights and no bias: every class starts near equal probability whatever the features are.
                 nn.init.normal_(module.weight, std=0.01)
                 nn.init.zeros_(module.bias)
+
+    def standardise(self) -> None:
+        """Let the layers see each feature around 0 while they learn; ``fold_running_norms`` takes it back.
+
+        Where the features are far from 0, a class that is rare is first told by the weights instead of the bias, since
+        their gradients all point the same way: with the wrong sign for what raises a feature, for hundreds of steps.
+        """
+        self.norm = RunningNorm(self.features)
 
     def head(self, name: str) -> nn.Module:
         """Return the linear layer of the target called ``name``."""
@@ -54,7 +65,7 @@ class Heads(nn.Module):
             (B, 1) float32 for binary targets, (B, K) float32 otherwise.
         """
         with full_precision(features.device):
-            features = features.float()
+            features = self.norm(features.float())
             return {t.name: self._logits(self.head(t.name), self.dropout(features)) for t in self.targets}
 
     def _logits(self, layer: nn.Module, features: Tensor) -> Tensor:

@@ -1,10 +1,15 @@
-"""Normalisation layers per sample, and folding of batch norms into convolutions."""
+"""Normalisation layers per sample and per feature, and folding of norms into the weights beside them."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+_LATEST = 0.1  # share of the latest batch in a running figure, as torch's batch norms have it
+_EPS = 1e-5
 
 
 class InstanceNorm(nn.Module):
@@ -30,6 +35,61 @@ class InstanceNorm(nn.Module):
             for one in torch.split(maps, 1)
         ]
         return normed[0] if len(normed) == 1 else torch.cat(normed)
+
+
+class RunningNorm(nn.Module):
+    """Each feature less its mean, by its deviation, both of the latest batches.
+
+    The figures are those of the running average in training too, so that a batch of one sample has some; no gradient
+    goes into them.
+
+    Args:
+        features: F.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    updates: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("variance", torch.ones(features))
+        self.register_buffer("updates", torch.zeros(()))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, F) float32 to the same."""
+        if self.training:
+            with torch.no_grad():
+                self.updates += 1
+                share = (1 / self.updates).clamp(min=_LATEST)
+                self.mean.lerp_(features.mean(dim=0), share)
+                self.variance.lerp_((features - self.mean).square().mean(dim=0), share)
+        return (features - self.mean) * torch.rsqrt(self.variance + _EPS)
+
+
+def fold_running_norms(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put every ``norm`` that is a ``RunningNorm`` into the linear layers beside it, in the state dict of a network.
+
+    Example:
+        >>> norm, layer = RunningNorm(1), nn.Linear(1, 1)
+        >>> state = {f"norm.{name}": value for name, value in norm.state_dict().items()} | {
+        ...     f"linear.a.{name}": value for name, value in layer.state_dict().items()
+        ... }
+        >>> sorted(fold_running_norms(state))
+        ['linear.a.bias', 'linear.a.weight']
+    """
+    folded = dict(state)
+    for key in [key for key in state if key.endswith("norm.updates")]:
+        place = key.removesuffix("norm.updates")
+        mean, variance = state[f"{place}norm.mean"], state[f"{place}norm.variance"]
+        for name in ("mean", "variance", "updates"):
+            del folded[f"{place}norm.{name}"]
+        for name in [name for name in state if name.startswith(f"{place}linear.") and name.endswith(".weight")]:
+            bias = f"{name.removesuffix('weight')}bias"
+            folded[name] = state[name] * torch.rsqrt(variance + _EPS)
+            folded[bias] = state[bias] - folded[name] @ mean
+    return folded
 
 
 def use_instance_norms(network: nn.Module) -> None:

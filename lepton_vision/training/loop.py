@@ -19,6 +19,7 @@ from lepton_vision.config import Config
 from lepton_vision.errors import TrainingError
 from lepton_vision.models.device import OWN_RANDOM_STATE, choose_device, choose_precision, suited_format
 from lepton_vision.models.machine_errors import explain_machine_errors
+from lepton_vision.models.norms import fold_running_norms
 from lepton_vision.training.batch_norms import check_batch_norms
 from lepton_vision.training.checkpoint import Best, CheckpointFolder, Origin
 from lepton_vision.training.distributed import World, join_world, local_device
@@ -26,7 +27,7 @@ from lepton_vision.training.features import FixedStages, UpperPart, check_cached
 from lepton_vision.training.interrupt import explain_full_memory, listen_for_interrupt
 from lepton_vision.training.losses import LossWeights, balanced_weights
 from lepton_vision.training.monitor import direction, is_kept, undefined_monitor_error
-from lepton_vision.training.optim import WeightAverage, check_frozen, frozen_stages, make_optimizer
+from lepton_vision.training.optim import WeightAverage, check_frozen, frozen_stages, make_optimizer, standardise_heads
 from lepton_vision.training.own_parts import OwnParts, make_own_optimizer, peak_rate, wants_stop
 from lepton_vision.training.run import FitResult, Run, UnreadStep
 from lepton_vision.training.runlog import RunFolder, hold_run
@@ -166,6 +167,7 @@ def make_stepper(
     train = config.train
     if config.model.width < _NARROW:
         train = train.model_copy(update={"channels_last": False})
+    standardise_heads(model, config)
     model.to(world.device)
     if train.channels_last:
         model.to(memory_format=suited_format(model.dims + 2))
@@ -320,14 +322,13 @@ def _save_or_stop(run: Run) -> None:
 def _finish_epoch(run: Run, validate: Validate, *, logs: Iterable[Log]) -> None:
     """Validate, keep the weights if they are the ones to keep, write the row, and decide whether to go on."""
     position, stepper, train = run.position, run.stepper, run.config.train
-    rate = run.rate(run.updates - 1)
     figures = _validated(run, validate)
     if is_kept(position, figures, train=train, better=run.better, warns=stepper.world.is_main):
-        position.best = Best(position.epoch, figures, _copy_state(stepper.validated))
+        position.best = Best(position.epoch, figures, fold_running_norms(_copy_state(stepper.validated)))
     row = {
         "epoch": position.epoch,
         "updates": run.updates,
-        "lr": rate,
+        "lr": run.rate(run.updates - 1),
         "train_loss": position.loss_sum / position.images if position.images else math.nan,
         **figures,
         "images_per_s": position.samples * stepper.world.size / max(1e-9, position.epoch_seconds),

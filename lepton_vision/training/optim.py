@@ -12,10 +12,25 @@ from torch import Tensor, nn
 from lepton_vision.errors import ConfigError
 
 if TYPE_CHECKING:
+    from lepton_vision.config import Config
     from lepton_vision.config.sections import TrainConfig
     from lepton_vision.models.assemble import AnyNetwork
 
 _QUICK = 10.0
+
+
+def standardise_heads(model: AnyNetwork, config: Config) -> None:
+    """Let heads that see the evidence of masks alone learn on figures around 0, see ``Heads.standardise``.
+
+    Log odds and log shares are far from 0. Heads that are taken over from a bundle know the figures as they are.
+    """
+    if _sees_evidence(model) and not config.model.keep_heads:
+        for member in model.members:
+            member.heads.standardise()
+
+
+def _sees_evidence(model: AnyNetwork) -> bool:
+    return model.segmentation is not None and model.segmentation.mode == "evidence"
 
 
 def make_optimizer(model: AnyNetwork, config: TrainConfig, *, device: torch.device) -> torch.optim.AdamW:
@@ -38,8 +53,7 @@ def make_optimizer(model: AnyNetwork, config: TrainConfig, *, device: torch.devi
     groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     stages = model.parameter_stages()
     encoder = {id(parameter) for stage in model.encoder_stages().values() for parameter in stage.parameters()}
-    few = model.segmentation is not None and model.segmentation.mode == "evidence"
-    quick = {id(parameter) for parameter in stages["heads"].parameters()} if few else set[int]()
+    quick = {id(parameter) for parameter in stages["heads"].parameters()} if _sees_evidence(model) else set[int]()
     for parameter in model.parameters():
         # One axis only: biases, and the weights of batch, layer and group norms.
         rate = _QUICK if id(parameter) in quick else 1.0

@@ -1,7 +1,8 @@
-"""Instance norms: torch's own figures, independence of other samples, replacement of batch norms."""
+"""Norms per sample and per feature: torch's own figures, independence of other samples, folding into weights."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,9 +11,10 @@ from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
 from lepton_vision.models.assemble import make_network
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.models.norms import InstanceNorm, fold_batch_norms
+from lepton_vision.models.heads import Heads
+from lepton_vision.models.norms import InstanceNorm, RunningNorm, fold_batch_norms, fold_running_norms
 from lepton_vision.models.resnet import ResNet
-from lepton_vision.types import Backbone
+from lepton_vision.types import Backbone, Target
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -79,3 +81,50 @@ def test_folded_batch_norms_leave_the_function_as_it_is(backbone: Backbone) -> N
         fold_batch_norms(encoder)
         assert not any(isinstance(module, nn.BatchNorm2d) for module in encoder.modules())
         torch.testing.assert_close(encoder(images), true, rtol=1e-3, atol=1e-3 * float(true.abs().max()))
+
+
+def test_running_figures_become_those_of_all_features() -> None:
+    norm, rng = RunningNorm(3), np.random.default_rng(0)
+    whole = rng.normal((5.0, -8.0, 0.1), (0.5, 2.0, 3.0), (4000, 3)).astype(np.float32)
+    for part in np.split(whole, 500):
+        seen = norm(torch.from_numpy(part))
+    assert torch.isfinite(seen).all()
+    found = norm.eval()(torch.from_numpy(whole)).numpy()
+    np.testing.assert_allclose(found.mean(axis=0), 0.0, atol=0.4)
+    np.testing.assert_allclose(found.std(axis=0), 1.0, atol=0.3)
+
+
+def test_the_first_batches_count_alike_and_one_sample_will_do() -> None:
+    """By hand: means 4, then (4 + 6) / 2; squares about the mean so far 0, then (0 + 1) / 2."""
+    norm = RunningNorm(1)
+    first, second = norm(torch.tensor([[4.0]])), norm(torch.tensor([[6.0]]))
+    assert (norm.mean.item(), norm.variance.item()) == (5.0, 0.5)
+    assert (first.item(), second.item()) == (0.0, pytest.approx(2.0**0.5, abs=1e-4))
+
+
+def test_heads_say_the_same_once_their_norm_is_folded() -> None:
+    targets = (Target("sick", "binary", ("no", "yes")), Target("organ", "multiclass", ("a", "b", "c")))
+    heads, plain = Heads(4, targets), Heads(4, targets).eval()
+    heads.standardise()
+    for _ in range(5):
+        heads(torch.randn(8, 4) * 2 - 7)
+    plain.load_state_dict(fold_running_norms(heads.eval().state_dict()))
+    features = torch.randn(6, 4) * 2 - 7
+    for name, logits in heads(features).items():
+        torch.testing.assert_close(plain(features)[name], logits)
+
+
+def test_a_rare_class_is_told_by_what_raises_a_feature_not_by_its_mean() -> None:
+    """One feature, about 7 where there is nothing and 9 where there is something, as one image in four."""
+    torch.manual_seed(0)
+    heads = Heads(1, (Target("sick", "binary", ("no", "yes")),))
+    heads.standardise()
+    optimizer = torch.optim.AdamW(heads.parameters(), lr=0.01)
+    for _ in range(60):
+        truth = (torch.rand(8, 1) < 0.25).float()
+        logits = heads(7.0 + 2.0 * truth + 0.5 * torch.randn(8, 1))["sick"]
+        optimizer.zero_grad()
+        nn.functional.binary_cross_entropy_with_logits(logits, truth).backward()
+        optimizer.step()
+    low, high = heads.eval()(torch.tensor([[7.0], [9.0]]))["sick"].flatten().tolist()
+    assert high > low + 0.5

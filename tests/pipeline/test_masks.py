@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as PilImage
+from sklearn.metrics import log_loss
 
 from lepton_vision.config import Config, SegmentationConfig
 from lepton_vision.errors import ConfigError, LabelError
@@ -42,6 +43,8 @@ CONFIG = Config().override(
     "augment.preset=none",
     "evaluation.replicates=100",
 )
+
+SHORT = ("train.epochs=2", "train.keep=last", "train.clip_norm=0.5", "train.ema_decay=0.9")
 
 
 @pytest.fixture(scope="module")
@@ -254,12 +257,19 @@ def test_a_detached_mask_leaves_the_classifier_as_it_is_alone(manifest: Manifest
 
 
 def test_a_class_by_evidence_leaves_the_mask_as_it_is_alone(manifest: Manifest, tmp_path: Path) -> None:
-    kept = ["train.epochs=2", "train.keep=last", "train.clip_norm=0.5", "train.ema_decay=0.9"]
-    both = train(manifest, tmp_path / "a", "segmentation.mode=evidence", *kept)
-    alone = train(manifest, tmp_path / "b", *kept, targets=())
+    both = train(manifest, tmp_path / "a", "segmentation.mode=evidence", *SHORT)
+    alone = train(manifest, tmp_path / "b", *SHORT, targets=())
     assert both.state.keys() - alone.state.keys() == {f"heads.linear.target_sick.{part}" for part in ("weight", "bias")}
     for name, tensor in alone.state.items():
         assert torch.equal(both.state[name], tensor), name
+
+
+def test_the_kept_weights_say_what_validation_said_of_evidence(manifest: Manifest, tmp_path: Path) -> None:
+    bundle = train(manifest, tmp_path / "run", "segmentation.mode=evidence", *SHORT, "evaluation.calibrate=false")
+    found = predict(bundle, manifest.subset("val"))
+    truth, probability = found.y_true["sick"].ravel(), found.y_prob["sick"].ravel()
+    expected = log_loss(truth, probability)
+    assert bundle.provenance["validation"]["val_loss"] == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,16 @@ from tiny import TinyNetwork, tiny_config, tiny_ensemble
 from torch import nn
 
 from lepton_vision.models import build_model
-from lepton_vision.training.optim import WeightAverage, frozen_stages, make_optimizer, rate_at, set_frozen, set_rate
+from lepton_vision.models.norms import RunningNorm
+from lepton_vision.training.optim import (
+    WeightAverage,
+    frozen_stages,
+    make_optimizer,
+    rate_at,
+    set_frozen,
+    set_rate,
+    standardise_heads,
+)
 
 
 def test_norms_and_biases_are_not_decayed_and_every_parameter_is_in_one_group() -> None:
@@ -137,3 +146,21 @@ def test_heads_that_see_evidence_learn_at_ten_times_the_rate() -> None:
         rate = {id(p): group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
         assert {rate[id(p)] for p in model.heads.parameters()} == rates
         assert {rate[id(p)] for p in (*model.encoder.parameters(), *model.decoder.parameters())} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "is_standardised"),
+    [
+        ((), True),
+        (("model.members=2",), True),
+        (("segmentation.mode=joint",), False),
+        (("model.init_from=a_bundle", "model.keep_heads=true"), False),
+    ],
+)
+def test_heads_that_see_evidence_learn_on_figures_around_0(change: tuple[str, ...], is_standardised: bool) -> None:
+    """Unless they are taken over: their weights are for the figures as they are."""
+    small = ("model.backbone=resnet10", "model.width=4", "segmentation.structures={a: 1}", "segmentation.mode=evidence")
+    config = tiny_config(*small, *change)
+    model = build_model(config.override("model.init_from=null", "model.keep_heads=false"))
+    standardise_heads(model, config)
+    assert {isinstance(member.heads.norm, RunningNorm) for member in model.members} == {is_standardised}
