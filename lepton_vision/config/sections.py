@@ -235,6 +235,9 @@ class TrainConfig(Section):
     steps, however large its patients are."""
     target_weights: dict[str, Annotated[float, Field(gt=0.0)]] = Field(default_factory=dict)
     """Weight of each target's loss; 1 where not named. A name that is no target is refused."""
+    mask_prior: Annotated[float, Field(gt=0.0, le=0.5)] = 0.5
+    """Share of the voxels that each structure is taken to cover at the start. 0.01 for small lesions spares the hundred
+    steps in which a mask from random weights learns their rarity alone (arXiv:1708.02002, section 4.1)."""
     balance: Literal["fixed", "uncertainty"] = "fixed"
     """fixed: the losses are added with their weights. uncertainty: each is also scaled by a learnt variance of its task
     (arXiv:1705.07115)."""

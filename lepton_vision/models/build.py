@@ -10,6 +10,7 @@ from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, WeightsError
 from lepton_vision.models.assemble import AnyNetwork, make_network
 from lepton_vision.models.bundle import Bundle
+from lepton_vision.models.decoders import start_at
 from lepton_vision.models.device import OWN_RANDOM_STATE
 from lepton_vision.models.encoders import probe
 from lepton_vision.models.weights import load_encoder_state, load_weights
@@ -23,7 +24,7 @@ def build_model(config: Config, *, channels: int | None = None, targets: Sequenc
     global generators are left as they were.
 
     Args:
-        config: ``model``, ``preprocess`` (size and channels) and ``train.seed`` count.
+        config: ``model``, ``preprocess`` (size and channels), ``train.seed`` and ``train.mask_prior`` count.
         channels: C of the input; None means ``config.channels``.
         targets: one head each; None means ``config.targets``.
 
@@ -44,6 +45,9 @@ def build_model(config: Config, *, channels: int | None = None, targets: Sequenc
     with OWN_RANDOM_STATE, torch.random.fork_rng(devices=[]):  # the CPU generator alone is used: no other is touched
         torch.default_generator.manual_seed(config.train.seed)
         network = make_network(config, channels=channels, targets=targets)
+    for member in network.members:
+        if member.decoder is not None:
+            start_at(member.decoder, prior=config.train.mask_prior)
     if not config.model.is_resnet:
         volume = config.volume
         probe(network.members[0].encoder, volume.patch if network.dims == 3 and volume else config.preprocess.size)

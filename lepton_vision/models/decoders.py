@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,6 +96,12 @@ def make_decoder(encoder: Encoder, config: SegmentationConfig) -> UnetDecoder | 
     if config.decoder == "unet":
         return UnetDecoder(encoder.depths, channels=config.channels, **shape)
     return FpnDecoder(encoder.depths, channels=4 * config.channels, **shape)
+
+
+def start_at(decoder: UnetDecoder | FpnDecoder, *, prior: float) -> None:
+    """Lower the log odds of each structure at the start by those of ``prior``, from 0.5 where nothing is known."""
+    with torch.no_grad():
+        decoder.last.get_parameter("bias")[1:] += math.log(prior / (1.0 - prior))
 
 
 def _block(inner: int, outer: int, *, dims: int) -> tuple[nn.Module, ...]:

@@ -9,6 +9,7 @@ from torch.nn import functional
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
 from lepton_vision.models.assemble import empty_network, make_network
+from lepton_vision.models.build import build_model
 from lepton_vision.models.network import Network
 from lepton_vision.models.regions import crop_to_masks, mask_evidence
 from lepton_vision.types import Target
@@ -46,6 +47,19 @@ def test_volumes_have_masks_too(decoder: str) -> None:
     assert output.mask_logits.shape == (2, 3, 10, 24, 17)
     with pytest.raises(ConfigError, match="D, H, W"):
         model(images(24, 17))
+
+
+@pytest.mark.parametrize("decoder", ["unet", "fpn"])
+def test_structures_start_as_rare_as_they_are_said_to_be(decoder: str) -> None:
+    """Odds of 1 to 99 times those that nothing was known of; the default changes no bit."""
+    settings = ("model.backbone=resnet10", "model.width=8", "segmentation.structures={a: 1, b: 2}")
+    config = Config(targets=(SICK,)).override(*settings, f"segmentation.decoder={decoder}", "preprocess.size=[64, 64]")
+    plain, rare, small = (build_model(config.override(f"train.mask_prior={one}")) for one in (0.5, 0.01, 1e-6))
+    odds = [model.eval()(images(64, 64)).mask_logits.double().softmax(dim=1) for model in (plain, rare, small)]
+    ratios = [(one[:, 1:] / one[:, :1]) for one in odds]
+    torch.testing.assert_close(ratios[1], ratios[0] / 99.0, rtol=1e-4, atol=0.0)
+    torch.testing.assert_close(ratios[2], ratios[0] / 999_999.0, rtol=1e-4, atol=0.0)
+    assert all(torch.equal(tensor, build_model(config).state_dict()[key]) for key, tensor in plain.state_dict().items())
 
 
 @pytest.mark.parametrize(("stem", "finest"), [("small", [48, 24, 12]), ("standard", [32, 16, 8, 4])])
