@@ -58,7 +58,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder that everything is written to.")] = Path("demo-run"),
     patients: Annotated[int, typer.Option(min=20, help="Patients in the synthetic study.")] = 120,
     seed: Annotated[int, typer.Option(help="Seed of the study, the split and the training.")] = 0,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of training.")] = 12,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of training.")] = 8,
     as_json: Json = False,
 ) -> None:
     """Run the whole path on a synthetic DICOM study: write, scan, split, train, evaluate, score an inbox."""

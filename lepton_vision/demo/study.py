@@ -2,9 +2,9 @@
 
 The slices look like axial chest CT to a small network: a body, two lungs with vessels, ribs and a spine, in HU.
 A finding is a soft nodule or patch inside a lung, and its mask is where it is at least half as dense as in its
-middle. Four made-up vendors store the same kind of slice as four real
-ones would (slopes, signed and unsigned, 12 and 16 bits, MONOCHROME1, compressed and not), so a reader that
-ignores the header cannot learn from it. No pixel and no name comes from a person.
+middle. Some findings are faint and readers err, so that no model is right everywhere. Four made-up vendors store the
+same kind of slice as four real ones would (slopes, signed and unsigned, 12 and 16 bits, MONOCHROME1, compressed and
+not), so a reader that ignores the header cannot learn from it. No pixel and no name comes from a person.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 SIZE = 128
 SPACING_MM = 2.8
 SLICE_MM = 5.0
+FAINT = 0.25  # share of the findings of the study
+FINDING_HU, FAINT_HU = (350.0, 700.0), (40.0, 250.0)  # noise is 15 to 45
 Mask = npt.NDArray[np.uint8]
 _UID_ROOT = "1.2.826.0.1.3680043.10.1447"
 PATIENTS = 120
@@ -258,7 +260,7 @@ class _Anatomy:
             k = int(rng.integers(len(ys)))
             _add_blob(pixels, y, x, (float(ys[k]), float(xs[k])), rng.uniform(0.8, 1.5), rng.uniform(300, 700))
         if has_finding:
-            finding = self.draw_finding(rng, scale=scale)
+            finding = self.draw_finding(rng, scale=scale, faint=FAINT)
         mask = np.zeros((SIZE, SIZE), np.uint8)
         if finding is not None:
             before = pixels.copy()
@@ -273,13 +275,16 @@ class _Anatomy:
             rib = (cy + 0.9 * self.body[0] * np.sin(angle), cx + 0.92 * self.body[1] * np.cos(angle))
             pixels[_ellipse(y, x, rib[0], rib[1], 2.5, 2.5)] = 500.0
 
-    def draw_finding(self, rng: np.random.Generator, *, scale: float) -> _Finding:
-        """Draw a finding inside a lung whose size is ``scale`` of its largest."""
+    def draw_finding(self, rng: np.random.Generator, *, scale: float, faint: float = 0.0) -> _Finding:
+        """Draw a finding inside a lung whose size is ``scale`` of its largest; it is faint with this probability."""
         side = 1 if rng.random() < 0.5 else -1
         angle, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.6)
         cy = self.center[0] + radius * scale * self.lung[0] * np.sin(angle)
         cx = self.center[1] + side * self.gap + radius * scale * self.lung[1] * np.cos(angle)
-        sigma, height = rng.uniform(3.0, 5.5), rng.uniform(350, 700)
+        sigma, height = (
+            rng.uniform(3.0, 5.5),
+            rng.uniform(*(FAINT_HU if faint and rng.random() < faint else FINDING_HU)),
+        )
         return _Finding((cy, cx), sigma, height, peak=height)
 
 

@@ -38,4 +38,4 @@ class Demo:
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     folder = tmp_path_factory.mktemp("demo") / "out"
-    return Demo(folder, run_json("demo", "--out", folder, "--patients", "80", "--epochs", "12"))
+    return Demo(folder, run_json("demo", "--out", folder, "--patients", "80", "--epochs", "8"))

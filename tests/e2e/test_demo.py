@@ -37,15 +37,27 @@ PLANTED = "Demo^Patient", "DEMO-0-"
 def test_the_planted_finding_is_learnt_and_the_json_holds_the_contract(demo: Demo) -> None:
     keys = {"test_auroc", "low", "high", "n", "report", "bundle", "scores", "seconds", "dice", "mask_report", "series"}
     assert keys <= set(demo.result)
-    assert demo.result["test_auroc"] > 0.9
+    assert 0.85 < demo.result["test_auroc"] < 0.99
     assert demo.result["low"] <= demo.result["test_auroc"] <= demo.result["high"]
     for key in ("report", "bundle", "scores"):
         assert Path(demo.result[key]).exists()
 
 
+def test_some_cases_are_wrong_at_the_operating_point_and_stand_in_the_gallery(demo: Demo) -> None:
+    folder = Path(demo.result["report"]).parent
+    facts = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+    (threshold,) = facts["operating_point"]["thresholds"]["finding"]
+    rows = pd.read_csv(folder / "predictions.csv", comment="#").dropna(subset=["y_true"])
+    wrong = (rows["y_prob"] >= threshold) != (rows["y_true"] == 1)
+    assert 1 <= wrong.sum() < 0.5 * len(rows)
+    assert facts["targets"]["finding"]["figures"]["accuracy"]["value"] == pytest.approx(1.0 - wrong.mean())
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert any(f'<span class="badge">{badge}</span>' in page for badge in ("missed", "false alarm"))
+
+
 def test_the_masks_of_findings_are_learnt_and_have_a_page(demo: Demo) -> None:
     dice = demo.result["dice"]
-    assert dice["value"] > 0.5
+    assert dice["value"] > 0.4  # of a faint finding it may be 0
     assert dice["low"] <= dice["value"] <= dice["high"]
     assert 0 < dice["n"] <= demo.result["n"] + 5  # of images with a finding, or a false one
     page = Path(demo.result["mask_report"])
@@ -78,11 +90,14 @@ def test_masks_of_the_study_lie_on_the_findings_alone(tmp_path: Path) -> None:
     assert has_mask.sum() > 10
     assert manifest.frame["mask_values"].isna().sum() == manifest.frame["finding"].isna().sum()
     assert (has_mask == label)[~np.isnan(label)].mean() > 0.9  # readers err
+    denser = []
     for row in manifest.frame[has_mask].itertuples():
         pixels = read_image(manifest.root / str(row.path)).pixels[0]
         mask = labels_of(read_mask(manifest.root / str(row.mask_path))) > 0
         around = ndimage.binary_dilation(mask, iterations=8) & ~ndimage.binary_dilation(mask, iterations=4)
-        assert pixels[mask].mean() > np.median(pixels[around & (pixels < -500)]) + 200
+        denser.append(pixels[mask].mean() - np.median(pixels[around & (pixels < -500)]))
+    assert min(denser) > 0
+    assert 0.6 < np.mean(np.array(denser) > 200) < 1.0  # the others are faint
 
 
 def test_the_mask_of_a_series_is_a_ball_on_its_voxels(tmp_path: Path) -> None:
