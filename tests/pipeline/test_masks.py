@@ -272,6 +272,20 @@ def test_the_kept_weights_say_what_validation_said_of_evidence(manifest: Manifes
     assert bundle.provenance["validation"]["val_loss"] == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_stopped_run_by_evidence_goes_on_to_the_same_weights(manifest: Manifest, tmp_path: Path) -> None:
+    changes = ("segmentation.mode=evidence", *SHORT)
+    whole = train(manifest, tmp_path / "whole", *changes)
+
+    def stop(epoch: int, figures: object) -> None:
+        raise KeyboardInterrupt
+
+    config = CONFIG.model_copy(update={"targets": (SICK,)}).override(*changes, "train.checkpoint_seconds=0")
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, manifest, run_dir=tmp_path / "stopped", on_epoch=stop)
+    resumed = fit(config, manifest, run_dir=tmp_path / "stopped", resume=True)
+    assert all(torch.equal(resumed.state[name], tensor) for name, tensor in whole.state.items())
+
+
 @pytest.mark.parametrize(
     "change",
     ["train.balance=uncertainty", "segmentation.mode=roi", "segmentation.mode=evidence", "segmentation.decoder=fpn"],
