@@ -65,7 +65,7 @@ def test_the_clock_counts_the_time_of_this_thread(monkeypatch: pytest.MonkeyPatc
     now[0] = 7.1
     assert reason_of(clock.check) == "too_slow"
     long.check()
-    limits_module.charge(1.0)  # of a child process
+    limits_module.add_cpu_seconds(1.0)  # of a child process
     now[0] = 8.1
     assert reason_of(long.check) == "too_slow"
 
