@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -52,10 +53,9 @@ def show_batch(loader: Any, *, images: int = 16) -> Plot:
             pixels, mask = pixels[:, chosen], None if mask is None else mask[chosen]
         shown = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels.mean(axis=0)
         axes.imshow(shown, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
-        for number in range(1, len(names) + 1) if mask is not None else ():
-            inside = np.equal(mask, number)
+        insides = [] if mask is None else [mask == number for number in range(1, len(names) + 1)]
+        for inside, color in zip(insides, cycle(SERIES), strict=False):
             if inside.any():
-                color = SERIES[(number - 1) % len(SERIES)]
                 axes.contour(inside, levels=[0.5], colors=[color], linewidths=1.2)
         labels = {target.name: batch.labels[target.name][place].numpy() for target in targets}
         lines = [f"{target.name}: {_answer(labels[target.name], target)}" for target in targets]
