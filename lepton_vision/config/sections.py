@@ -124,6 +124,19 @@ class AugmentConfig(Section):
     """Multiplies every range of the preset; 0 turns it off."""
     flip: bool | None = None
     """Left–right flips; None leaves it to the preset. Never done where a target is lateral."""
+    pipeline: str | None = None
+    """File of a pipeline for images, as ``albumentations.save`` writes it (JSON or YAML), in place of the preset."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether images are changed at all."""
+        return self.pipeline is not None or (self.preset != "none" and self.strength > 0)
+
+    @model_validator(mode="after")
+    def _check_pipeline(self) -> AugmentConfig:
+        if self.pipeline is not None and self.flip is not None:
+            raise ValueError("flip is of the presets, and a pipeline is given: leave it out")
+        return self
 
 
 class VolumeConfig(Section):

@@ -65,7 +65,10 @@ def without_paths(config: Config) -> Config:
             "init_from": None if config.model.init_from is None else _last_part(config.model.init_from),
         }
     )
-    return config.model_copy(update={"model": model, "cache": config.cache.model_copy(update={"folder": None})})
+    pipeline = config.augment.pipeline
+    augment = config.augment.model_copy(update={"pipeline": pipeline and _last_part(pipeline)})
+    cache = config.cache.model_copy(update={"folder": None})
+    return config.model_copy(update={"model": model, "augment": augment, "cache": cache})
 
 
 def encoder_facts(config: Config) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from lepton_vision.training.features import FixedStages, check_cached
 from lepton_vision.training.own_parts import Loss, MakeOptimizer, OnEpoch, OwnParts, Schedule
 from lepton_vision.training.runlog import hold_run
 from lepton_vision.transforms import make_loader
+from lepton_vision.transforms.augment_choice import describe_augment
 from lepton_vision.types import Progress
 from lepton_vision.types.figure import Better
 
@@ -58,6 +59,7 @@ def fit(
     optimizer: MakeOptimizer | None = None,
     schedule: Schedule | None = None,
     on_epoch: OnEpoch | None = None,
+    augment: Any = None,
     figures: Brought | None = None,
 ) -> Bundle:
     """Train on the train split, choose everything on the val split, and keep the result in ``run_dir/bundle``.
@@ -84,6 +86,8 @@ def fit(
             ``val_loss`` stays the log loss of the labels.
         optimizer: ``f(network) -> torch.optim.Optimizer`` in place of AdamW.
         schedule: ``f(step, steps) -> float`` in place of warm-up and cosine: the share of the peak rate.
+        augment: a pipeline of albumentations, or for volumes of monai.transforms, in place of ``config.augment``; see
+            ``make_loader``. Its description goes into the bundle.
         on_epoch: ``f(epoch, figures) -> bool | None``, called after each epoch; True ends the training.
         figures: own figures by name, ``{"f2": f}`` with ``f(y_true, y_prob, sample_weight) -> float`` or an
             ``OwnFigure``, as for ``evaluate``: validation gives each as ``val_<name>``, the mean over its targets, and
@@ -120,7 +124,8 @@ def fit(
 
     run_dir, config = Path(run_dir), with_repairs(with_kinds(with_targets(config, manifest), manifest), manifest)
     check_cached(config.train)
-    own = OwnParts(loss, optimizer, schedule, on_epoch, check_figures(figures, config.targets))
+    brought = check_figures(figures, config.targets)
+    own = OwnParts(loss, optimizer, schedule, on_epoch, brought, augment, describe_augment(config, augment))
     own.check(config)
     watched = watched_figures(config, own.figures)
     if tune_process:
@@ -172,9 +177,10 @@ def _fit_held(
     was_finished = check_run(run_dir, config, data=parts.manifest.fingerprint, resume=resume, own=shaping)
     network, main = build_model(config), is_main_process()
     lacking = warn_of_classes(parts.train, parts.val, config.targets) if main else ()
-    told = {"initial_weights": origin_of_weights(config, network.members[0].encoder), "not_validated": list(lacking)}
+    told = {"augment": own.augment_facts, "not_validated": list(lacking)}
+    told |= {"initial_weights": origin_of_weights(config, network.members[0].encoder)}
     shared: dict[str, Any] = {"targets": config.targets, "cache_dir": cache_dir}
-    train_loader = make_loader(parts.train, config, training=True, **shared)
+    train_loader = make_loader(parts.train, config, training=True, augment=own.augment, **shared)
     val_loader = None if parts.val is None else make_loader(parts.val, config, **shared)
     chosen = choose_device(device)
     precision = choose_precision(config.train.precision, chosen)

@@ -24,7 +24,7 @@ _VERSION = 3
 # Keys that may differ when a run is resumed: they change how fast it goes or what follows it, not the weights.
 _FREE_SECTIONS = ("cache", "evaluation", "audit")
 _FREE_KEYS = ("train.workers", "train.checkpoint_seconds")
-_PATH_KEYS = ("model.weights", "model.init_from")  # values that no message shows
+_PATH_KEYS = ("model.weights", "model.init_from", "augment.pipeline")  # values that no message shows
 
 
 @dataclass(slots=True)

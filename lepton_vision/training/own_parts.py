@@ -1,12 +1,15 @@
-"""Parts of a training that the caller brings: a loss, an optimiser, a schedule, a look at each epoch, and figures.
+"""Parts of a training that the caller brings: a loss, an optimiser, a schedule, a look at each epoch, figures, changes.
 
-These five are all: whatever else a training needs is in the configuration. None of them travels in a bundle.
+These six are all: whatever else a training needs is in the configuration. None of them travels in a bundle, but for a
+description of the changes of images.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import inspect
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -53,6 +56,8 @@ class OwnParts:
             was not written down before a kill comes again.
         figures: by name, figures that validation gives as ``val_<name>`` beside ours, see ``OwnFigure``. Where one of
             them is ``train.monitor``, ``better`` says which epoch is kept, and it shapes the weights.
+        augment: pipeline of albumentations or monai.transforms that changes training samples, see ``make_loader``.
+        augment_facts: plain values that describe it, or that of ``augment.pipeline``.
     """
 
     loss: Loss | None = None
@@ -60,6 +65,8 @@ class OwnParts:
     schedule: Schedule | None = None
     on_epoch: OnEpoch | None = None
     figures: Mapping[str, OwnFigure] = field(default_factory=dict)
+    augment: Any = None
+    augment_facts: Any = None
 
     def shaping(self, train: TrainConfig) -> tuple[str, ...]:
         """Names of the parts that shape the weights, which a resumed run must be given again."""
@@ -67,6 +74,9 @@ class OwnParts:
         decides = self.figures.get(train.monitor.removeprefix("val_")) if train.keep == "best" else None
         if decides is not None:
             parts.append(f"figures ({train.monitor}: {decides.better} is better)")
+        if self.augment_facts is not None:
+            text = json.dumps(self.augment_facts, sort_keys=True)
+            parts.append(f"augment (description {hashlib.sha256(text.encode()).hexdigest()[:8]})")
         return tuple(parts)
 
     def check(self, config: Config) -> None:

@@ -267,6 +267,6 @@ def _params(config: Config) -> dict[str, str]:
             params[section] = str(values)[:_LONGEST_PARAM]
             continue
         params |= {f"{section}.{key}": str(value)[:_LONGEST_PARAM] for key, value in values.items()}
-    for key in ("model.weights", "model.init_from", "cache.folder"):
+    for key in ("model.weights", "model.init_from", "augment.pipeline", "cache.folder"):
         params[key] = Path(params[key]).name
     return params

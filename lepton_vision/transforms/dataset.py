@@ -46,6 +46,7 @@ class SampleDataset(Dataset[Batch]):
         targets: whose labels are given; empty for unlabelled images.
         training: samples that are asked for with a seed are drawn at random and augmented.
         cache_dir: decoded images are kept there; None decodes each time.
+        augment: as of ``make_loader``.
 
     Raises:
         ManifestError: no usable row.
@@ -61,9 +62,10 @@ class SampleDataset(Dataset[Batch]):
         targets: Sequence[Target] = (),
         training: bool = False,
         cache_dir: str | Path | None = None,
+        augment: Any = None,
     ) -> None:
         self.config, self.targets = config, tuple(targets)
-        self.view = view_of(config, targets=targets, training=training)
+        self.view = view_of(config, targets=targets, training=training, augment=augment)
         self.rows = usable_rows(manifest, what="volume" if self.view.is_volume else "image")
         self.masks = None
         if config.segmentation is not None:

@@ -34,6 +34,7 @@ def make_loader(
     workers: int | None = None,
     cache_dir: str | Path | None = None,
     sampler: Sampler[Key] | None = None,
+    augment: Any = None,
 ) -> DataLoader[Batch]:
     """Loader over the usable rows of a manifest (choose the split first: ``manifest.subset("train")``).
 
@@ -51,6 +52,9 @@ def make_loader(
         workers: loader processes; None takes ``config.train.workers``; 0 loads in this process.
         cache_dir: folder of the decoded cache; None takes ``config.cache.folder``; without either, no cache.
         sampler: replaces the order above; yields rows or (row, seed).
+        augment: in training, a pipeline of albumentations for images, or of monai.transforms for volumes (arrays, or
+            dictionaries with ``image`` and ``mask``), in place of ``config.augment``. It sees values in [0, 1] and
+            keeps the size; masks are moved along.
 
     Returns:
         DataLoader of Batch; in training its ``sampler`` is the EpochSampler (call ``set_epoch`` before each epoch).
@@ -66,7 +70,7 @@ def make_loader(
     if training:
         _check_training(manifest, config, targets)
     folder = config.cache.folder if cache_dir is None else cache_dir
-    dataset = SampleDataset(manifest, config, targets=targets, training=training, cache_dir=folder)
+    dataset = SampleDataset(manifest, config, targets=targets, training=training, cache_dir=folder, augment=augment)
     size = config.train.batch_size if batch_size is None else batch_size
     if dataset.view.gives_wholes:
         size = min(size, 1)  # whole volumes differ in size

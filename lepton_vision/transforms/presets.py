@@ -107,6 +107,10 @@ def may_flip(
     """
     wants_flip = PRESETS[config.preset].flip if config.flip is None else config.flip
     is_on = config.preset != "none" and config.strength > 0
+    return is_on and wants_flip and not are_sides_told(targets, segmentation)
+
+
+def are_sides_told(targets: Sequence[Target], segmentation: SegmentationConfig | None = None) -> bool:
+    """Whether a target or a structure tells left from right, so that nothing may exchange them."""
     sides = [is_lateral_target(target) for target in targets]
-    sides += [] if segmentation is None else [has_side_words(segmentation.names)]
-    return is_on and wants_flip and not any(sides)
+    return any(sides) or (segmentation is not None and has_side_words(segmentation.names))

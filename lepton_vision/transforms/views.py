@@ -19,6 +19,7 @@ from lepton_vision.readers.channels import agreed_channels
 from lepton_vision.readers.frames import frames_of
 from lepton_vision.readers.image import read_image, read_pixels
 from lepton_vision.readers.mask import LabelMap
+from lepton_vision.transforms.augment_choice import choose_augment
 from lepton_vision.transforms.cache import ImageCache, SampleCache
 from lepton_vision.transforms.grid import (
     Grid,
@@ -120,28 +121,21 @@ class View(Protocol):
         """Bring the probability of one structure there, float32 in [0, 1]."""
 
 
-def view_of(config: Config, *, targets: Sequence[Target] = (), training: bool = False) -> View:
+def view_of(config: Config, *, targets: Sequence[Target] = (), training: bool = False, augment: Any = None) -> View:
     """Choose the view that a configuration asks for.
 
     Args:
         config: preprocess, volume, segmentation and augment sections count.
         targets: whose labels are given; those that tell left from right forbid flips.
         training: samples are drawn at random and augmented.
+        augment: a pipeline of albumentations (images) or monai.transforms (volumes) in place of the configuration's.
     """
-    is_augmented = training and config.augment.preset != "none" and config.augment.strength > 0
-    how: dict[str, Any] = {"targets": targets, "segmentation": config.segmentation}
-    augment: Any = None
-    if config.volume is None:
-        if is_augmented:  # else albumentations and MONAI are never loaded
-            from lepton_vision.transforms.augment import build_augment
-
-            augment = build_augment(config.augment, **how)
-        return ImageView(config, tuple(targets), training, augment)
-    if is_augmented:
-        from lepton_vision.transforms.volume_augment import build_volume_augment
-
-        augment = build_volume_augment(config.augment, **how)
-    return _OF_VOLUMES[config.volume.view](config, tuple(targets), training, augment)
+    volume, found = config.volume, None
+    if training and (augment is not None or config.augment.is_on):  # else albumentations and MONAI are never loaded
+        found = choose_augment(config, targets, own=augment)
+    kind: Any = ImageView if volume is None else _OF_VOLUMES[volume.view]
+    view: View = kind(config, tuple(targets), training, found)
+    return view
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,7 +283,7 @@ class _VolumeView:
         matrix, shift = self.augment.motion(rng, patch=size, spacing_mm=None, in_plane=True)
         middle = _middle(size) + shift
         moved, found = warp_patch(pixels, labels, middle=middle, matrix=matrix, patch=size)
-        return self.augment.change(moved, seed), found
+        return self.augment.change_both(moved, found, seed)
 
 
 class PatchView(_VolumeView):
@@ -319,7 +313,7 @@ class PatchView(_VolumeView):
             return cut_patch(ready.pixels, ready.mask, middle=middle, patch=patch)
         matrix, shift = self.augment.motion(rng, patch=patch, spacing_mm=ready.spacing_mm)
         moved, labels = warp_patch(ready.pixels, ready.mask, middle=middle + shift, matrix=matrix, patch=patch)
-        return self.augment.change(moved, drawn), labels
+        return self.augment.change_both(moved, labels, drawn)
 
     def plain(self, pixels: UInt16Pixels) -> UInt16Pixels:
         return cut_patch(pixels, None, middle=_middle(pixels.shape[1:]), patch=self.volume.patch)[0]

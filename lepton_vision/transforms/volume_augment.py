@@ -7,6 +7,7 @@ shear it, and works on a patch that was cut already, whose corners then turn bla
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,9 +20,11 @@ from monai.transforms.intensity.array import (
     RandScaleIntensity,
     RandShiftIntensity,
 )
+from monai.transforms.transform import MapTransform, Transform
 
 from lepton_vision.config import SegmentationConfig
 from lepton_vision.config.sections import AugmentConfig
+from lepton_vision.errors import ConfigError
 from lepton_vision.transforms.presets import PRESETS, Preset, may_flip
 from lepton_vision.types import FloatArray, Pixels, Target
 
@@ -29,6 +32,7 @@ from lepton_vision.types import FloatArray, Pixels, Target
 # are turned, one fifth scaled): interpolation blurs edges, and a small structure is mostly edge.
 _MOVED = 0.36
 _PIERCED = 0.15  # share of the patches that get holes, as of images
+_KEY = "augment.pipeline"
 _HOLES = 0x686F6C65  # keeps the generator of the holes apart from that of the motion, which has the same seed
 
 
@@ -106,6 +110,103 @@ class VolumeAugment:
         for hole in draw_holes(pixels.shape[1:], side=side, rng=np.random.default_rng((seed, _HOLES))):
             found[(slice(None), *hole)] = 0.0
         return found
+
+    def change_both(self, pixels: Pixels, mask: Any, seed: int) -> tuple[Pixels, Any]:
+        """``change``, with the mask (D, H, W) as it is."""
+        return self.change(pixels, seed), mask
+
+
+class VolumePipeline:
+    """Applies a pipeline of monai.transforms that a team brings; the seed decides everything.
+
+    Args:
+        pipeline: for arrays (C, D, H, W) float32 in [0, 1], or for dictionaries with ``image`` and, where there are
+            masks, ``mask`` (1, D, H, W) uint8. Both keep their size. A copy is used.
+        has_masks: masks are moved along.
+        is_lateral: left and right mean something, so that nothing may exchange them.
+
+    Raises:
+        ConfigError: it is none, exchanges sides that mean something, or moves images without their masks.
+    """
+
+    def __init__(self, pipeline: Any, *, has_masks: bool, is_lateral: bool) -> None:
+        if not isinstance(pipeline, Transform | Compose):
+            raise ConfigError(
+                f"Expected a pipeline of monai.transforms for volumes. Received: {type(pipeline).__name__}.",
+                key=_KEY,
+            )
+        pipeline = copy.deepcopy(pipeline)
+        self._pipeline = pipeline if isinstance(pipeline, Compose) else Compose([pipeline])
+        steps = self._pipeline.flatten().transforms
+        self._is_mapping = any(isinstance(step, MapTransform) for step in steps)
+        for step in steps:
+            _check_step(step, has_masks=has_masks, is_lateral=is_lateral)
+
+    @staticmethod
+    def motion(rng: np.random.Generator, **_: Any) -> tuple[FloatArray, FloatArray]:
+        """Return no motion: the pipeline moves what it is given."""
+        del rng
+        return np.eye(3), np.zeros(3)
+
+    def change_both(self, pixels: Pixels, mask: Any, seed: int) -> tuple[Pixels, Any]:
+        """Change a patch (C, D, H, W) float32 and its mask (D, H, W) uint8 or None; as ``VolumeAugment.change_both``.
+
+        Raises:
+            ConfigError: the pipeline fails, changes the size, or gives a mask of other values than labels.
+        """
+        self._pipeline.set_random_state(seed=seed % 2**32)
+        given: Any = pixels.copy()
+        if self._is_mapping:
+            given = {"image": given} | ({} if mask is None else {"mask": mask[None].copy()})
+        try:
+            made: Any = self._pipeline(given)
+            image = np.asarray(made["image"] if self._is_mapping else made, np.float32)
+            moved = np.asarray(made["mask"])[0] if self._is_mapping and mask is not None else mask
+        except Exception as error:
+            raise ConfigError(
+                f"The pipeline fails on a patch {pixels.shape} float32 in [0, 1] ({type(error).__name__}: {error}).",
+                key=_KEY,
+            ) from error
+        if image.shape != pixels.shape or (mask is not None and moved.shape != mask.shape):
+            raise ConfigError(
+                f"The pipeline gives {image.shape}. Expected {pixels.shape}: patches keep size.", key=_KEY
+            )
+        labels = None if moved is None else np.asarray(moved).astype(np.uint8)
+        if labels is not None and not np.array_equal(labels, moved):
+            raise ConfigError(
+                "The pipeline gives masks with values between labels. Interpolate them by mode nearest: "
+                'mode=("bilinear", "nearest").',
+                key=_KEY,
+            )
+        return np.clip(image, 0.0, 1.0), labels
+
+
+def describe_steps(pipeline: Any) -> list[dict[str, Any]]:
+    """Return plain values that say what a pipeline of monai.transforms does, for a bundle."""
+    steps = pipeline.flatten().transforms if isinstance(pipeline, Compose) else [pipeline]
+    plain = (int, float, str, bool, tuple, list, type(None))
+    return [
+        {"transform": type(step).__name__}
+        | {name: repr(value) for name, value in sorted(vars(step).items()) if isinstance(value, plain)}
+        for step in steps
+    ]
+
+
+def _check_step(step: Any, *, has_masks: bool, is_lateral: bool) -> None:
+    name, is_mapping = type(step).__name__, isinstance(step, MapTransform)
+    is_moving = type(step).__module__.startswith(("monai.transforms.spatial", "monai.transforms.croppad"))
+    if has_masks and is_moving and not (is_mapping and {"image", "mask"} <= set(step.keys)):
+        raise ConfigError(
+            f'{name} moves images without their masks. Use its form for dictionaries, with keys=["image", "mask"].',
+            key=_KEY,
+        )
+    axes = getattr(getattr(step, "flipper", step), "spatial_axis", None)
+    is_flip = name.removesuffix("d") in ("Flip", "RandFlip") and (axes is None or {2, -1} & set(np.atleast_1d(axes)))
+    if is_lateral and (is_flip or name.removesuffix("d") in ("RandAxisFlip", "Rotate90", "RandRotate90")):
+        raise ConfigError(
+            f"{name} exchanges left and right, and a target or structure tells them apart. Leave it out.",
+            key=_KEY,
+        )
 
 
 def build_volume_augment(

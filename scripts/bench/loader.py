@@ -1,6 +1,8 @@
-"""Loader speed on one core: MONAI, ours from files, ours from the decoded cache, measured in turns in one run.
+"""Loader speed on one core: MONAI, ours from files and from the decoded cache, and with an own pipeline, in turns.
 
     python scripts/bench/loader.py [--images 64] [--rounds 7] [--preset ct]
+
+The own pipeline is an ``albumentations.Compose`` of the same transforms as the preset, given as ``augment=``.
 
 Every path ends in a (1, 224, 224) float32 tensor, augmented, from synthetic 512x512 16-bit uncompressed CT slices.
 CPU time of the one process is shown (files lie in the page cache), as wall time wanders on a shared machine. Freed
@@ -28,6 +30,7 @@ from lepton_vision.config import Config
 from lepton_vision.manifest import Manifest
 from lepton_vision.models.allocator import keep_freed_memory
 from lepton_vision.transforms import make_loader
+from lepton_vision.transforms.augment import A, build_augment
 
 BATCH = 16
 
@@ -95,9 +98,12 @@ def monai_epoch(paths: list[Path]) -> Callable[[], None]:
     return run
 
 
-def our_epoch(manifest: Manifest, config: Config, *, cache: Path | None) -> Callable[[], None]:
+def our_epoch(
+    manifest: Manifest, config: Config, *, cache: Path | None, augment: A.Compose | None = None
+) -> Callable[[], None]:
     """Our training loader in this process."""
-    loader = make_loader(manifest, config, training=True, cache_dir=cache, workers=0, batch_size=BATCH)
+    how = {"cache_dir": cache, "workers": 0, "batch_size": BATCH, "augment": augment}
+    loader = make_loader(manifest, config, training=True, **how)
     epoch = iter(range(10**9))
 
     def run() -> None:
@@ -139,16 +145,19 @@ def main() -> None:
         )
         manifest = Manifest(table, root=root, label_columns=("label",))
         config = Config().override(f"augment.preset={args.preset}", "augment.flip=true")
+        same = A.Compose(build_augment(config.augment, targets=())._steps)
         paths = {
             "MONAI": monai_epoch([root / name for name in names]),
             "ours, from files": our_epoch(manifest, config, cache=None),
             "ours, from cache": our_epoch(manifest, config, cache=root / "cache"),
+            "own pipeline, cache": our_epoch(manifest, config, cache=root / "cache", augment=same),
         }
         times = measure(paths, rounds=args.rounds, images=args.images)
     notes = {
         "MONAI": "",
         "ours, from files": f"{ratio(times, 'MONAI', 'ours, from files'):.1f} x MONAI (target 5)",
         "ours, from cache": f"{ratio(times, 'ours, from files', 'ours, from cache'):.1f} x from files (target 4)",
+        "own pipeline, cache": f"preset {ratio(times, 'own pipeline, cache', 'ours, from cache'):.1f} x as fast",
     }
     print(f"{args.images} images, 512x512 16-bit -> 224x224, preset {args.preset}, one thread, {args.rounds} rounds")
     print(f"{'':20}{'CPU ms / image':>16}{'min … max':>18}   ratio (median of rounds)")

@@ -144,7 +144,7 @@ def _of_model(run: RunFacts) -> dict[str, str]:
         "software": ", ".join(f"{name} {show_value(value)}" for name, value in versions.items()),
         "initialization": _initialization(model, facts.get("initial_weights") or {}),
         "training": ", ".join(f"{key.replace('_', ' ')} {show_value(value)}" for key, value in chosen.items())
-        + f"; augmentation {show_value(settings.get('augment', {}).get('preset'))}; seed "
+        + f"; augmentation {_augmentation(settings, facts)}; seed "
         + f"{show_value(train.get('seed'))}.",
         "selection": _selection(train)
         + _in_brackets(_fact("epoch ", facts.get("kept_epoch")) or _fact("epochs ", facts.get("kept_epochs")))
@@ -154,6 +154,10 @@ def _of_model(run: RunFacts) -> dict[str, str]:
         f"{show_value(train.get('class_weights'))}.",
         "bundle": _fact("Bundle ", facts.get("bundle")) or _fact("Bundles, one for each fold: ", facts.get("bundles")),
     }
+
+
+def _augmentation(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    return "an own pipeline" if facts.get("augment") else show_value(settings.get("augment", {}).get("preset"))
 
 
 def _initialization(model: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
