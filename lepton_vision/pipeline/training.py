@@ -177,8 +177,7 @@ def _fit_held(
     was_finished = check_run(run_dir, config, data=parts.manifest.fingerprint, resume=resume, own=shaping)
     network, main = build_model(config), is_main_process()
     lacking = warn_of_classes(parts.train, parts.val, config.targets) if main else ()
-    told = {"augment": own.augment_facts, "not_validated": list(lacking)}
-    told |= {"initial_weights": origin_of_weights(config, network.members[0].encoder)}
+    told = {"initial_weights": origin_of_weights(config, network.members[0].encoder), "not_validated": list(lacking)}
     shared: dict[str, Any] = {"targets": config.targets, "cache_dir": cache_dir}
     train_loader = make_loader(parts.train, config, training=True, augment=own.augment, **shared)
     val_loader = None if parts.val is None else make_loader(parts.val, config, **shared)
@@ -198,7 +197,7 @@ def _fit_held(
         **run,
     )
     provenance = {**origin_of(parts.manifest), "kept_epoch": result.epoch, "validation": result.best}
-    provenance |= {name: value for name, value in {**told, "own_parts": list(shaping)}.items() if value}
+    provenance |= {name: value for name, value in (told | own.told(config.train)).items() if value}
     bundle = Bundle(config=config, targets=config.targets, state=result.state, provenance=provenance, run_dir=run_dir)
     try:
         pooled = partial(pooled_features, config, fixed, train_loader, val_loader, chosen)

@@ -79,6 +79,10 @@ class OwnParts:
             parts.append(f"augment (description {hashlib.sha256(text.encode()).hexdigest()[:8]})")
         return tuple(parts)
 
+    def told(self, train: TrainConfig) -> dict[str, Any]:
+        """What a bundle tells of them."""
+        return {"own_parts": list(self.shaping(train)), "augment": self.augment_facts}
+
     def check(self, config: Config) -> None:
         """Refuse settings of our losses beside an own one, since they would not count.
 

@@ -15,11 +15,12 @@ import yaml
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
 from lepton_vision.readers.mask import LabelMap
-from lepton_vision.transforms.augment import A
+from lepton_vision.transforms import augment
 from lepton_vision.transforms.preprocess import to_input
 from lepton_vision.transforms.resize import LEVELS, UInt16Pixels
 from lepton_vision.types import Pixels
 
+A: Any = vars(augment)["A"]  # albumentations, through its doorway
 _KEY = "augment.pipeline"
 _FLIPS = {"HorizontalFlip", "Transpose", "D4", "SquareSymmetry", "RandomRotate90"}
 _ANGLES = {"Rotate": "limit", "SafeRotate": "limit", "Affine": "rotate", "ShiftScaleRotate": "rotate_limit"}

@@ -8,7 +8,7 @@ shear it, and works on a patch that was cut already, whose corners then turn bla
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -136,8 +136,8 @@ class VolumePipeline:
                 key=_KEY,
             )
         pipeline = copy.deepcopy(pipeline)
-        self._pipeline = pipeline if isinstance(pipeline, Compose) else Compose([pipeline])
-        steps = self._pipeline.flatten().transforms
+        self._pipeline: Any = pipeline if isinstance(pipeline, Compose) else Compose([pipeline])
+        steps = list(_steps(self._pipeline))
         self._is_mapping = any(isinstance(step, MapTransform) for step in steps)
         for step in steps:
             _check_step(step, has_masks=has_masks, is_lateral=is_lateral)
@@ -183,13 +183,21 @@ class VolumePipeline:
 
 def describe_steps(pipeline: Any) -> list[dict[str, Any]]:
     """Return plain values that say what a pipeline of monai.transforms does, for a bundle."""
-    steps = pipeline.flatten().transforms if isinstance(pipeline, Compose) else [pipeline]
     plain = (int, float, str, bool, tuple, list, type(None))
     return [
         {"transform": type(step).__name__}
         | {name: repr(value) for name, value in sorted(vars(step).items()) if isinstance(value, plain)}
-        for step in steps
+        for step in _steps(pipeline)
     ]
+
+
+def _steps(pipeline: Any) -> Iterator[Any]:
+    """Transforms of a pipeline, those inside others too."""
+    if not isinstance(pipeline, Compose):
+        yield pipeline
+        return
+    for step in pipeline.transforms:
+        yield from _steps(step)
 
 
 def _check_step(step: Any, *, has_masks: bool, is_lateral: bool) -> None:
