@@ -49,6 +49,7 @@ def scan_folder(
     gaps: GapChoice = "refuse",
     tilt: TiltChoice = "refuse",
     progress: Callable[[int, int], None] | None = None,
+    listed: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Read every file below a folder once: what a ``Manifest`` is made of.
 
@@ -83,6 +84,7 @@ def scan_folder(
             says of which rows, and whoever reads them repairs them again.
         tilt: the same for "shear" and a tilted gantry.
         progress: called with (files done, files in all).
+        listed: paths from the folder of the files to read, in this order; None reads all.
 
     Raises:
         ManifestError: no such folder, no file, no image among them, or a label table that cannot be used.
@@ -94,46 +96,40 @@ def scan_folder(
     folder, source = Path(folder), source_of(labels)
     table = None if labels is None else read_table(labels, patient_from=patient_from)
     root = folder if folder.is_dir() else folder.parent
-    jobs, unusable = _list_jobs(folder, root, left_out=source)
+    jobs: list[Job] = [] if listed is None else [((root / path).as_posix(), path) for path in listed]
+    jobs, unusable = (jobs, []) if jobs else _list_jobs(folder, root, left_out=source)
     rules = ScanRules(check_include(include), VolumeConfig(channels=tuple(channels)).channels)
-    how: dict[str, Any] = {"volumes": volumes, "workers": workers, "repairs": {"gaps": gaps, "tilt": tilt}}
-    how |= {"progress": progress, "patient_from": patient_from, "beside": None if source is None else source.parent}
-    return _built(jobs, root, table, rules=rules, unusable=unusable, **how)
+    jobs, masks = _choose_jobs(jobs, rules)
+    how: dict[str, Any] = {"workers": workers, "repairs": {"gaps": gaps, "tilt": tilt}, "progress": progress}
+    records = _describe(jobs, root, volumes=volumes, rules=rules, **how)
+    records += [*mask_records(masks), *unusable]
+    _check_usable(records)
+    warn_of_left_out(records, volumes=volumes)
+    _name_places(records, root)
+    _make_unique(records)
+    fields, unnamed = _assemble(records, root, table=table, patient_from=patient_from)
+    frame = fields["frame"]
+    warn_unknown(frame)
+    if frame["mask_path"].isna().all():
+        frame = attach_named(frame, masks, root=root)
+    else:
+        frame = attach_masks(
+            frame, root=root, table_folder=None if source is None else source.parent, progress=progress
+        )
+    warn_of_mask_files(frame, masks)
+    notes = warn_of_lost_labels(frame, unnamed, notes=fields.get("label_notes", ()))
+    return fields | {"frame": frame, "label_notes": notes, "id_key": key_check()}
 
 
-def scan_table(
-    table: pd.DataFrame,
-    root: str | Path,
-    *,
-    workers: int | None = None,
-    volumes: bool = False,
-    include: Collection[str] = (),
-    channels: Collection[str] = (),
-    patient_from: str | None = None,
-    gaps: GapChoice = "refuse",
-    tilt: TiltChoice = "refuse",
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
-    """Read the files that a table names, and nothing else, once: what a ``Manifest`` is made of.
-
-    Args:
-        table: with the column ``path``, and what ``join.join_labels`` knows beside it.
-        root: folder that relative paths are below; absolute ones lie in it.
-        workers: this and all others are as of ``scan_folder``.
-        volumes: as of ``scan_folder``.
-        include: as of ``scan_folder``.
-        channels: as of ``scan_folder``.
-        patient_from: as of ``scan_folder``.
-        gaps: as of ``scan_folder``.
-        tilt: as of ``scan_folder``.
-        progress: as of ``scan_folder``.
+def with_relative_paths(table: pd.DataFrame, root: Path) -> pd.DataFrame:
+    """Return a table of files with its column ``path`` as from ``root``.
 
     Raises:
-        ManifestError: no column ``path``, a row without one, paths outside of ``root``, no image among the files, or a
-            table that cannot be used.
+        ManifestError: no such folder or column, or a row without a path below ``root``.
     """
-    check_repairs(gaps=gaps, tilt=tilt)
-    table, root = read_table(table), Path(root)
+    if not root.is_dir():
+        raise ManifestError("The root is no folder. Give the one that the paths are below.", path=root)
+    table = read_table(table)
     if "path" not in table.columns:
         raise ManifestError(f"Expected a column 'path'. {nearest('path', list(table.columns))}", key="path")
     paths = [None if is_unknown(path) else _below(str(path), root) for path in table["path"]]
@@ -144,12 +140,7 @@ def scan_table(
             f"elsewhere (counted from 0: {', '.join(map(str, bad[:5]))}{', …' if len(bad) > 5 else ''}).",
             key="path",
         )
-    relative = [path for path in dict.fromkeys(paths) if path is not None]
-    rules = ScanRules(check_include(include), VolumeConfig(channels=tuple(channels)).channels)
-    how: dict[str, Any] = {"volumes": volumes, "workers": workers, "repairs": {"gaps": gaps, "tilt": tilt}}
-    how |= {"progress": progress, "patient_from": patient_from}
-    jobs = [((root / path).as_posix(), path) for path in relative]
-    return _built(jobs, root, table.assign(path=pd.Series(paths, dtype=object)), rules=rules, **how)
+    return table.assign(path=pd.Series(paths, dtype=object))
 
 
 def _below(path: str, root: Path) -> str | None:
@@ -157,38 +148,6 @@ def _below(path: str, root: Path) -> str | None:
     top = os.path.normpath(root.absolute())
     whole = os.path.normpath(os.path.join(top, Path(path).expanduser()))  # noqa: PTH118  keeps links as they are
     return None if whole == top or os.path.commonpath([top, whole]) != top else os.path.relpath(whole, top)
-
-
-def _built(
-    jobs: list[Job],
-    root: Path,
-    table: pd.DataFrame | None,
-    *,
-    rules: ScanRules,
-    patient_from: str | None,
-    progress: Callable[[int, int], None] | None,
-    unusable: Sequence[Record] = (),
-    beside: Path | None = None,
-    **how: Any,
-) -> dict[str, Any]:
-    """What a manifest is made of, from files to read; ``beside`` is the folder of the label table."""
-    jobs, masks = _choose_jobs(jobs, rules)
-    records = _describe(jobs, root, rules=rules, progress=progress, **how)
-    records += [*mask_records(masks), *unusable]
-    _check_usable(records)
-    warn_of_left_out(records, volumes=how["volumes"])
-    _name_places(records, root)
-    _make_unique(records)
-    fields, unnamed = _assemble(records, root, table=table, patient_from=patient_from)
-    frame = fields["frame"]
-    warn_unknown(frame)
-    if frame["mask_path"].isna().all():
-        frame = attach_named(frame, masks, root=root)
-    else:
-        frame = attach_masks(frame, root=root, table_folder=beside, progress=progress)
-    warn_of_mask_files(frame, masks)
-    notes = warn_of_lost_labels(frame, unnamed, notes=fields.get("label_notes", ()))
-    return fields | {"frame": frame, "label_notes": notes, "id_key": key_check()}
 
 
 def _describe(

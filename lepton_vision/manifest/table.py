@@ -15,7 +15,7 @@ import pandas as pd
 from lepton_vision.config.sections import GapChoice, TiltChoice
 from lepton_vision.errors import ManifestError, nearest
 from lepton_vision.manifest import storage
-from lepton_vision.manifest.build import scan_folder, scan_table
+from lepton_vision.manifest.build import scan_folder, with_relative_paths
 from lepton_vision.manifest.label_columns import label_array
 from lepton_vision.manifest.patients import name_patients
 from lepton_vision.manifest.schema import conform
@@ -93,14 +93,7 @@ class Manifest(Displayed):
         table: pd.DataFrame,
         *,
         root: str | Path = ".",
-        workers: int | None = None,
-        volumes: bool = False,
-        include: Collection[str] = (),
-        channels: Collection[str] = (),
-        patient_from: str | None = None,
-        gaps: GapChoice = "refuse",
-        tilt: TiltChoice = "refuse",
-        progress: Callable[[int, int], None] | None = None,
+        **options: Any,
     ) -> Manifest:
         """Read the files that a table names once, and no others: rows in its order, checked and typed as of ``scan``.
 
@@ -111,14 +104,7 @@ class Manifest(Displayed):
                 several images), ``site``, ``sex`` and other facts of headers may be there; empty cells are unknown.
                 Every other column holds labels. Ids of images are made of the files.
             root: folder of the images.
-            workers: this and all others are as of ``scan``.
-            volumes: as of ``scan``.
-            include: as of ``scan``.
-            channels: as of ``scan``.
-            patient_from: as of ``scan``.
-            gaps: as of ``scan``.
-            tilt: as of ``scan``.
-            progress: as of ``scan``.
+            **options: ``workers``, ``volumes``, ``patient_from`` … as of ``scan``.
 
         Raises:
             ManifestError: no column ``path``, rows without a path below ``root``, contradicting rows, an unknown split,
@@ -129,9 +115,8 @@ class Manifest(Displayed):
             >>> Manifest.from_frame(table, root="data").label_columns  # doctest: +SKIP
             ('tumour',)
         """
-        how: dict[str, Any] = {"workers": workers, "volumes": volumes, "include": include, "progress": progress}
-        how |= {"channels": channels, "gaps": gaps, "tilt": tilt}
-        return cls(**scan_table(table, root, patient_from=patient_from, **how))
+        table = with_relative_paths(table, Path(root))
+        return cls(**scan_folder(root, labels=table, listed=list(dict.fromkeys(table["path"])), **options))
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:

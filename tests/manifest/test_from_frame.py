@@ -69,6 +69,8 @@ def test_what_is_no_table_of_files_below_the_root_is_refused(root: Path) -> None
     assert caught.value.key == "path"
     with pytest.raises(ManifestError, match=r"2 rows .*\(counted from 0: 1, 2\)"):
         lv.Manifest.from_frame(pd.DataFrame({"path": ["b/1.png", None, "../elsewhere.png"]}), root=root)
+    with pytest.raises(ManifestError, match="root is no folder"):
+        lv.Manifest.from_frame(pd.DataFrame({"path": ["b/1.png"]}), root=root / "gone")
     with pytest.raises(ManifestError, match="None of the 1 files"):
         lv.Manifest.from_frame(pd.DataFrame({"path": ["broken.png"]}), root=root, workers=0)
     with pytest.raises(ManifestError, match="split"):
