@@ -22,7 +22,7 @@ def test_rows_and_images_without_a_counterpart(study: Path, tmp_path: Path, capl
     table = pd.DataFrame({"path": names, "y": [(k // 2) % 2 for k in range(23)] + [None]})
     with caplog.at_level(logging.WARNING, "lepton_vision.manifest.lost_labels"):
         manifest = Manifest.scan(study, labels=table, workers=1)
-    said = [record.getMessage() for record in caplog.records if record.name.endswith("lost")]
+    said = [record.getMessage() for record in caplog.records if record.name.endswith("lost_labels")]
     assert len(said) == 2
     assert said[0].startswith("4 of 24 rows of the label table match no file by the column 'path'")
     assert "(counted from 0: 20, 21, 22, 23)" in said[0]
@@ -35,7 +35,7 @@ def test_rows_and_images_without_a_counterpart(study: Path, tmp_path: Path, capl
     caplog.clear()
     config = with_targets(Config(), loaded)
     split_manifest(loaded, config.split, targets=config.targets)
-    again = {record.getMessage() for record in caplog.records if record.name.endswith((".lost", ".labels"))}
+    again = {record.getMessage() for record in caplog.records if record.name.endswith((".lost_labels", ".labels"))}
     assert again == {*said, "4 of 24 usable images have no known label of target 'y' and take no part in it."}
     messages = [finding.message for finding in audit_manifest(loaded).findings if finding.kind == "unmatched_labels"]
     assert messages == said
@@ -44,4 +44,4 @@ def test_rows_and_images_without_a_counterpart(study: Path, tmp_path: Path, capl
 def test_nothing_is_said_where_nothing_is_lost(study: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     manifest = Manifest.scan(study, labels=tmp_path / "labels.csv", workers=1)
     assert manifest.label_notes == ()
-    assert not [record for record in caplog.records if record.name.endswith((".lost", ".labels"))]
+    assert not [record for record in caplog.records if record.name.endswith((".lost_labels", ".labels"))]

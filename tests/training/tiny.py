@@ -52,6 +52,12 @@ class TinyEncoder(nn.Module):
     def pool(self, maps: Tensor) -> Tensor:
         return maps.float().mean((2, 3))
 
+    def stages(self) -> dict[str, nn.Module]:
+        return dict(self.named_children())
+
+    def features(self, images: Tensor) -> Tensor:
+        return self(images)
+
     def forward(self, images: Tensor) -> Tensor:
         return self.run(images, slice(None))
 
