@@ -95,11 +95,10 @@ def require_encoder(facts: Mapping[str, Any] | None) -> None:
     name, module, distribution = facts["name"], facts["module"], facts["distribution"]
     if ":" in name and find_spec(module) is not None:
         return
-    if ":" in name:
+    if distribution:
         what = f"Install the package {distribution} ({facts['version']})"
-    elif distribution:
-        what = f"Install the package {distribution} ({facts['version']})"
-        what += f", or import {module} first, if it names no entry point of the group {ENCODERS.group}"
+        if ":" not in name:
+            what += f", or import {module} first, if it names no entry point of the group {ENCODERS.group}"
     elif module == "__main__":
         what = "Run the lines of the script or notebook that registered it first"
     else:
