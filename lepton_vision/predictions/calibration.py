@@ -13,8 +13,8 @@ import numpy as np
 
 from lepton_vision.errors import EvaluationError
 from lepton_vision.types.geometry import FloatArray
+from lepton_vision.types.kinds import EXCLUSIVE, TargetKind
 from lepton_vision.types.result import Plain
-from lepton_vision.types.target import EXCLUSIVE, TargetKind
 
 SMALLEST = 1e-7
 """float32 probabilities saturate: a logit beyond ±16 carries no information."""

@@ -36,6 +36,14 @@ if TYPE_CHECKING:
     from lepton_vision.types.image import Window as Window
     from lepton_vision.types.image import WindowFunction as WindowFunction
     from lepton_vision.types.image import WindowName as WindowName
+    from lepton_vision.types.kinds import CLASS_KINDS as CLASS_KINDS
+    from lepton_vision.types.kinds import EXCLUSIVE as EXCLUSIVE
+    from lepton_vision.types.kinds import MEANS as MEANS
+    from lepton_vision.types.kinds import ORDERED as ORDERED
+    from lepton_vision.types.kinds import VALUES as VALUES
+    from lepton_vision.types.kinds import YES_NO as YES_NO
+    from lepton_vision.types.kinds import TargetKind as TargetKind
+    from lepton_vision.types.kinds import TargetLoss as TargetLoss
     from lepton_vision.types.result import Displayed as Displayed
     from lepton_vision.types.result import Plain as Plain
     from lepton_vision.types.result import Result as Result
@@ -49,10 +57,7 @@ if TYPE_CHECKING:
     from lepton_vision.types.sample import Progress as Progress
     from lepton_vision.types.sample import SampleAddress as SampleAddress
     from lepton_vision.types.sample import Split as Split
-    from lepton_vision.types.target import EXCLUSIVE as EXCLUSIVE
-    from lepton_vision.types.target import MEANS as MEANS
     from lepton_vision.types.target import Target as Target
-    from lepton_vision.types.target import TargetKind as TargetKind
     from lepton_vision.types.target import Uncertain as Uncertain
     from lepton_vision.types.target import are_called as are_called
     from lepton_vision.types.target import check_names as check_names

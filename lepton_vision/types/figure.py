@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from lepton_vision.types.target import TargetKind
+from lepton_vision.types.kinds import CLASS_KINDS, TargetKind
 
 Better = Literal["higher", "lower", "neither"]
 Scale = Literal["share", "number"]
@@ -43,7 +43,7 @@ class FigureSpec:
     meaning: str = ""
     better: Better = "higher"
     scale: Scale = "share"
-    kinds: tuple[TargetKind, ...] = KINDS
+    kinds: tuple[TargetKind, ...] = CLASS_KINDS
     group: str = "further"
     of_exclusive: str = ""
     headline: tuple[TargetKind, ...] = ()
@@ -63,6 +63,7 @@ class OwnFigure:
     - binary: ``y_true`` (N,) int64 of 0 and 1, ``y_prob`` (N,) float64, probability of the positive class;
     - multiclass and ordinal: ``y_true`` (N,) int64 class index, ``y_prob`` (N, K) float64, rows that sum to one;
     - multilabel: ``y_true`` (N, K) float64 of 0, 1 and NaN for a label that is unknown, ``y_prob`` (N, K) float64;
+    - regression: ``y_true`` and ``y_prob`` (N,) float64, the true and the predicted value;
     - ``sample_weight`` (N,) float64: how often the sample counts. 1 for the samples as they are, then how often its
       patient was drawn in a resample: 0, 1, 2 … A sample of weight 0 is not in the resample.
 

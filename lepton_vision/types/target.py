@@ -9,13 +9,10 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from lepton_vision.errors import InvalidValueError, describe_keys, nearest
+from lepton_vision.errors import InvalidValueError, describe_keys
+from lepton_vision.types.kinds import Kind, TargetKind, TargetLoss, kind_called
 
-TargetKind = Literal["binary", "multiclass", "multilabel", "ordinal"]
 Uncertain = Literal["unknown", "positive", "negative"]
-EXCLUSIVE: tuple[TargetKind, ...] = ("multiclass", "ordinal")
-"""Kinds of which exactly one class is true: probabilities sum to one, and the largest wins."""
-MEANS = ("macro", "micro", "weighted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +22,9 @@ class Target:
     Attributes:
         name: letters, digits and underscores; also the label column unless ``column`` says otherwise.
         kind: "binary" (one probability, of ``classes[1]``), "multiclass" (probabilities sum to one), "ordinal" (the
-            same, and the classes are in order, as grades are: trained as multiclass, judged by distance too) or
-            "multilabel" (one independent probability per class).
-        classes: binary: (negative, positive). multilabel: one label column per class, of that name.
+            same, and the classes are in order, as grades are: judged by distance too), "multilabel" (one independent
+            probability per class) or "regression" (a number, such as an age).
+        classes: binary: (negative, positive). multilabel: one label column per class, of that name. regression: none.
         column: label column of a target that is not multilabel; None means ``name``.
         is_lateral: left and right mean something for this target, so images are never flipped left–right.
         mask_values: of a binary target that has no column of its own: an image is positive where its mask holds any of
@@ -37,6 +34,11 @@ class Target:
             so. Beside a segmentation head it is always ``segmentation.unknown``.
         uncertain: what a label counts as that looks uncertain (-1, as in CheXpert, or a word such as "equivocal"):
             "unknown", or of binary and multilabel targets "positive" or "negative"; None refuses such labels.
+        unit: of a number, such as "years" or "ml"; "" where it has none.
+        loss: what it is trained with. binary and multilabel: "binary_cross_entropy". multiclass: "cross_entropy".
+            ordinal: "cross_entropy", or "cumulative" (proportional odds: one score, and cut points in order between the
+            classes; McCullagh, J R Stat Soc B 42:109, 1980). regression: "huber" (absolute beyond one standard
+            deviation of the training labels, so that a few far-off labels count less) or "squared". None: the first.
 
     Example:
         >>> Target("covid", "binary", ("NonCOVID", "COVID"), column="label").positive
@@ -47,43 +49,41 @@ class Target:
 
     name: str
     kind: TargetKind
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
     column: str | None = None
     is_lateral: bool = False
     mask_values: tuple[int, ...] = ()
     mask_unknown: int | Literal["auto"] | None = "auto"
     uncertain: Uncertain | None = None
+    unit: str = ""
+    loss: TargetLoss | None = None
 
     def __post_init__(self) -> None:
-        self._check_kind()
-        smallest = {"binary": 2, "multiclass": 2, "multilabel": 1, "ordinal": 2}[self.kind]
-        is_count_valid = len(self.classes) == 2 if self.kind == "binary" else len(self.classes) >= smallest
-        if not is_count_valid:
-            exactly = "exactly 2" if self.kind == "binary" else f"at least {smallest}"
-            raise InvalidValueError(f"A {self.kind} target needs {exactly} classes. Received: {len(self.classes)}.")
+        kind = kind_called(self.kind)
+        self._check_texts()
+        kind.check_classes(self.classes, target=self.name)
         if len(set(self.classes)) != len(self.classes):
             raise InvalidValueError(f"Target {self.name!r} names a class twice: {list(self.classes)}.")
-        if self.kind != "binary" and (means := [name for name in self.classes if name in MEANS]):
-            raise InvalidValueError(
-                f"Target {self.name!r}: {means[0]!r} is the name of a mean over classes. Rename the class."
-            )
-        if self.kind != "binary" and (taken := [name for name in self.classes if name.startswith("at_prevalence")]):
-            raise InvalidValueError(f"Target {self.name!r}: {taken[0]!r} begins as a figure does. Rename the class.")
         if not (isinstance(self.name, str) and self.name.replace("_", "a").isalnum()):
             raise InvalidValueError(f"A target name is letters, digits and underscores. Received: {self.name!r}.")
-        if self.mask_values and (self.kind != "binary" or self.column is not None or min(self.mask_values) < 1):
+        if self.mask_values and (not self.is_binary or self.column is not None or min(self.mask_values) < 1):
             raise InvalidValueError("mask_values, above 0, is for a binary target without a column.")
-        if self.uncertain not in (None, "unknown") and self.is_exclusive:
+        if self.uncertain not in (None, "unknown") and not kind.is_yes_no:
             raise InvalidValueError(
                 f"uncertain: {self.uncertain} is for binary and multilabel targets; others take unknown."
             )
+        if self.loss is not None and self.loss not in kind.losses:
+            raise InvalidValueError(
+                f"A {self.kind} target is trained with {' or '.join(kind.losses)}. Received: loss {self.loss!r}.",
+                key="loss",
+            )
+        if self.unit and not kind.is_value:
+            raise InvalidValueError(
+                f"A unit is for a number (kind regression). Received: {self.unit!r} of a {self.kind} target.",
+                key="unit",
+            )
 
-    def _check_kind(self) -> None:
-        if self.kind not in get_args(TargetKind):
-            kinds = list(get_args(TargetKind))
-            expected = f"Expected one of: {', '.join(kinds)}. Received: {self.kind!r}."
-            near = nearest(str(self.kind), kinds)
-            raise InvalidValueError(f"{expected} {near}" if near.startswith("Did") else expected, key="kind")
+    def _check_texts(self) -> None:
         is_group = isinstance(self.classes, Sequence) and not isinstance(self.classes, str)
         if not is_group or not all(isinstance(name, str) for name in self.classes):
             raise InvalidValueError(
@@ -102,36 +102,95 @@ class Target:
         return self.classes[1]
 
     @property
+    def _kind(self) -> type[Kind]:
+        return kind_called(self.kind)
+
+    @property
     def is_exclusive(self) -> bool:
         """Whether exactly one of K classes is true (multiclass and ordinal)."""
-        return self.kind in EXCLUSIVE
+        return self._kind.is_exclusive
+
+    @property
+    def is_yes_no(self) -> bool:
+        """Whether each probability has a threshold (binary and multilabel)."""
+        return self._kind.is_yes_no
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the classes are in order (ordinal)."""
+        return self._kind.is_ordered
+
+    @property
+    def is_value(self) -> bool:
+        """Whether a number is predicted (regression)."""
+        return self._kind.is_value
+
+    @property
+    def is_single(self) -> bool:
+        """Whether an image has one output, so that arrays of it are (N,) (binary and regression)."""
+        return self._kind.is_single
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether one question is answered with yes or no."""
+        return self.is_single and self.is_yes_no
+
+    @property
+    def has_label_by_class(self) -> bool:
+        """Whether each class has a label column of its own (multilabel)."""
+        return self._kind.has_label_by_class
 
     @property
     def outputs(self) -> int:
-        """Number of logits of the head: 1 for binary, K otherwise."""
-        return 1 if self.kind == "binary" else len(self.classes)
+        """Number of logits of the head: 1 for binary and regression, K otherwise."""
+        return self._kind.outputs(self.classes)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Classes that a curve, a threshold or a calibration may be of: the positive one, or each; () of a number."""
+        return self._kind.answers(self.classes)
+
+    @property
+    def trained_with(self) -> TargetLoss:
+        """Its loss: ``loss``, or what its kind takes."""
+        return self._kind.losses[0] if self.loss is None else self.loss
+
+    @property
+    def endings(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Ends of the names of the columns of scores: those of each output, and those of the target."""
+        return self._kind.endings()
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of the manifest that this target reads."""
         if self.mask_values:
             return ("mask_values",)
-        return self.classes if self.kind == "multilabel" else (self.column or self.name,)
+        return self.classes if self.has_label_by_class else (self.column or self.name,)
+
+    def output_shape(self, n: int) -> tuple[int, ...]:
+        """Shape of the probabilities, or values, of ``n`` samples: (n,), or (n, K)."""
+        return (n,) if self.is_single else (n, self.outputs)
+
+    def label_shape(self, n: int) -> tuple[int, ...]:
+        """Shape of the labels of ``n`` samples: (n,), or (n, K) where each class has its own."""
+        return (n, self.outputs) if self.has_label_by_class else (n,)
 
 
 def output_stems(target: Target) -> list[str]:
     """Start of the column names of each probability of a target, in the order of the network."""
-    return [target.name] if target.kind == "binary" else [f"{target.name}_{name}" for name in target.classes]
+    return kind_called(target.kind).stems(target.name, target.classes)
 
 
 def probability_names(target: Target) -> list[str]:
-    """Columns of the probabilities of a target."""
-    return [f"{stem}_probability" for stem in output_stems(target)]
+    """Columns of the probabilities of a target, or of its value."""
+    return [f"{stem}_{target.endings[0][0]}" for stem in output_stems(target)]
 
 
 def set_names(target: Target) -> list[str]:
-    """Columns of the sets of a target, one for each of its rules."""
-    return [f"{target.name}_set"] if target.is_exclusive else [f"{stem}_set" for stem in output_stems(target)]
+    """Columns of the sets of a target, one for each of its rules; a number has none."""
+    of_outputs, of_target = target.endings
+    stems = output_stems(target) if "set" in of_outputs else [target.name] if "set" in of_target else []
+    return [f"{stem}_set" for stem in stems]
 
 
 def check_names(targets: Sequence[Target], structures: Sequence[str] = ()) -> None:
@@ -155,12 +214,11 @@ def check_names(targets: Sequence[Target], structures: Sequence[str] = ()) -> No
 def _columns(targets: Sequence[Target], structures: Sequence[str]) -> Iterator[tuple[str, str]]:
     for target in targets:
         whole = f"the target {target.name!r}"
-        owners = [f"the class {name!r} of {whole}" for name in target.classes] if target.kind != "binary" else [whole]
-        endings = ("probability",) if target.is_exclusive else ("probability", "set", "positive", "threshold")
+        owners = [whole] if target.is_single else [f"the class {name!r} of {whole}" for name in target.classes]
+        of_outputs, of_target = target.endings
         for stem, owner in zip(output_stems(target), owners, strict=True):
-            yield from ((f"{stem}_{ending}", owner) for ending in endings)
-        if target.is_exclusive:
-            yield from ((f"{target.name}_{ending}", whole) for ending in ("class", "set"))
+            yield from ((f"{stem}_{ending}", owner) for ending in of_outputs)
+        yield from ((f"{target.name}_{ending}", whole) for ending in of_target)
     for name in structures:
         yield from ((f"{name}_{unit}", f"the structure {name!r}") for unit in ("ml", "mm2"))
 

@@ -183,7 +183,7 @@ def test_every_key_is_described_in_the_schema_and_in_help() -> None:
         (lambda: Config.model_validate({"train": {"epoch": 3}}), "Did you mean 'epochs'?"),
         (lambda: PreprocessConfig(windows=["lungs"]), "Did you mean 'lung'?"),
         (lambda: Config(model={"backbone": "resnet19"}), "Did you mean 'resnet18'?"),
-        (lambda: Target("x", "regression", ("a", "b")), "binary, multiclass, multilabel, ordinal"),
+        (lambda: Target("x", "regresion", ("a", "b")), "Did you mean 'regression'"),
         (lambda: Target("x", "multi-label", ("a", "b")), "Did you mean 'multilabel'?"),
         (lambda: Target("x", "binary", "ab"), "('no', 'yes')"),
         (lambda: Target("x", "binary", None), "('no', 'yes')"),
