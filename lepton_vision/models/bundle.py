@@ -27,7 +27,7 @@ from lepton_vision.models.provenance import (
     without_paths,
 )
 from lepton_vision.models.resnet import stem_kind
-from lepton_vision.predictions.answer_sets import SetRule
+from lepton_vision.predictions.answer_sets import Rule, rule_from
 from lepton_vision.predictions.calibration import Calibrator
 from lepton_vision.predictions.novelty import Novelty
 from lepton_vision.predictions.operating_point import OperatingPoint
@@ -53,7 +53,8 @@ class Bundle(Displayed):
         temperatures: by target name, what logits are divided by before sigmoid or softmax; 1 where not named.
         operating_point: where probabilities become decisions, or None.
         calibrators: by target name, how probabilities are corrected after sigmoid or softmax; none where not named.
-        set_rules: by target name, from which probability on an answer is in the set; none where not named.
+        set_rules: by target name, from which probability on an answer is in the set, or how far the interval of a
+            number reaches; none where not named.
         novelty: how far an image is from those of the training, or None.
         provenance: versions, seed, data fingerprint, validation figures; no paths and no patient data.
         run_dir: folder of the run that it belongs to, whose ledger counts looks at the test split (the folder above
@@ -71,7 +72,7 @@ class Bundle(Displayed):
     operating_point: OperatingPoint | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     calibrators: dict[str, Calibrator] = field(default_factory=dict)
-    set_rules: dict[str, tuple[SetRule, ...]] = field(default_factory=dict)
+    set_rules: dict[str, tuple[Rule, ...]] = field(default_factory=dict)
     novelty: Novelty | None = field(default=None, repr=False)
     run_dir: Path | None = field(default=None, repr=False, compare=False)
 
@@ -236,7 +237,7 @@ class Bundle(Displayed):
         """
         return self._replace(calibrators=dict(calibrators))
 
-    def with_set_rules(self, rules: Mapping[str, tuple[SetRule, ...]]) -> Bundle:
+    def with_set_rules(self, rules: Mapping[str, tuple[Rule, ...]]) -> Bundle:
         """Return a copy with these rules for sets of answers in place of the old ones.
 
         Raises:
@@ -326,9 +327,7 @@ class Bundle(Displayed):
             operating_point=None if point is None else OperatingPoint.from_dict(point),
             provenance=dict(facts["provenance"]),
             calibrators={str(k): Calibrator.from_dict(v) for k, v in facts.get("calibrators", {}).items()},
-            set_rules={
-                str(k): tuple(SetRule.from_dict(rule) for rule in v) for k, v in facts.get("set_rules", {}).items()
-            },
+            set_rules={str(k): tuple(rule_from(rule) for rule in v) for k, v in facts.get("set_rules", {}).items()},
             novelty=None if novelty is None else Novelty.from_dict(novelty, arrays),
             run_dir=run_dir,
         )
@@ -374,7 +373,7 @@ def _check_calibrators(calibrators: Mapping[str, Calibrator], targets: tuple[Tar
             )
 
 
-def _check_set_rules(rules: Mapping[str, tuple[SetRule, ...]], targets: tuple[Target, ...]) -> None:
+def _check_set_rules(rules: Mapping[str, tuple[Rule, ...]], targets: tuple[Target, ...]) -> None:
     answers = {t.name: [("absent", "present")] * t.outputs if t.kind == "multilabel" else [t.classes] for t in targets}
     for name, several in rules.items():
         if [rule.classes for rule in several] != answers.get(name):

@@ -39,21 +39,25 @@ SUM_TOLERANCE = 1e-3
 
 
 def check_probabilities(prob: FloatArray, target: Target) -> None:
-    """Refuse what is no probability: unknown, outside [0, 1], or classes that do not sum to one."""
-    is_missing, is_bad = np.isnan(prob), ~((prob >= 0.0) & (prob <= 1.0))  # which catches NaN too
+    """Refuse what is no probability: unknown, outside [0, 1], or classes that do not sum to one; or no finite value."""
+    is_missing = np.isnan(prob)
+    is_bad = np.isinf(prob) if target.is_value else ~((prob >= 0.0) & (prob <= 1.0))  # which catches NaN too
+    what = "value" if target.is_value else "probability"
     if is_missing.any():
         row = int(np.argwhere(is_missing)[0][0])
         raise EvaluationError(
-            f"Every row needs a probability of {target.name!r}. Received: none in row {row} (from 0), "
+            f"Every row needs a {what} of {target.name!r}. Received: none in row {row} (from 0), "
             f"{int(is_missing.sum())} such values. Leave out rows that were not predicted, and report how many.",
             row=row,
             key=target.name,
         )
     if is_bad.any():
         row = int(np.argwhere(is_bad)[0][0])
+        expected = "Values of {} must be finite" if target.is_value else "Probabilities of {} must lie in [0, 1]"
+        advice = "Leave out such rows, and report how many" if target.is_value else "Apply the sigmoid or softmax first"
         raise EvaluationError(
-            f"Probabilities of {target.name!r} must lie in [0, 1]. Received: {prob[is_bad][0]:g} in row {row} "
-            f"(from 0), {int(is_bad.sum())} such values. Apply the sigmoid or softmax first.",
+            f"{expected.format(repr(target.name))}. Received: {prob[is_bad][0]:g} in row {row} (from 0), "
+            f"{int(is_bad.sum())} such values. {advice}.",
             row=row,
             key=target.name,
         )
@@ -70,12 +74,13 @@ def check_probabilities(prob: FloatArray, target: Target) -> None:
 
 
 def check_labels(labels: FloatArray, target: Target) -> None:
-    """Refuse labels outside the classes of a target."""
+    """Refuse labels outside the classes of a target, and numbers that are not finite."""
     valid = range(len(target.classes)) if target.is_exclusive else range(2)
-    is_bad = ~(np.isnan(labels) | np.isin(labels, list(valid)))
+    is_bad = np.isinf(labels) if target.is_value else ~(np.isnan(labels) | np.isin(labels, list(valid)))
     if is_bad.any():
         row = int(np.argwhere(is_bad)[0][0])
         expected = f"0 … {valid[-1]} (a class index)" if target.is_exclusive else "0 or 1"
+        expected = "finite numbers" if target.is_value else expected
         raise EvaluationError(
             f"Labels of the {target.kind} target {target.name!r} must be {expected}, or unknown. Received: "
             f"{labels[is_bad][0]:g} in row {row} (from 0).",

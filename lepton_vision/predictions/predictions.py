@@ -295,11 +295,8 @@ def _check_ids(predictions: Predictions) -> None:
 
 
 def _check_shapes(predictions: Predictions, target: Target) -> None:
-    n, k = predictions.n, len(target.classes)
-    expected = {
-        "y_true": (n, k) if target.kind == "multilabel" else (n,),
-        "y_prob": (n,) if target.kind == "binary" else (n, k),
-    }
+    n = predictions.n
+    expected = {"y_true": target.label_shape(n), "y_prob": target.output_shape(n)}
     for name, shape in expected.items():
         values: FloatArray | None = getattr(predictions, name).get(target.name)
         if values is None:

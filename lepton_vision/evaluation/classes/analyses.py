@@ -2,7 +2,8 @@
 
 Values only; each is computed in the module of its name. Wherever a result stands "by target name", its tuple has one
 entry for a binary target (the positive class), one for each class of a multilabel target, and for a multiclass target
-one for each class against the rest — but one alone where the K answers are judged together (conformal, abstention).
+one for each class against the rest — but one alone where the K answers are judged together (conformal, abstention). A
+number has intervals alone.
 Every interval comes from resampled patients, at the evaluation's confidence.
 """
 
@@ -117,6 +118,31 @@ class ConformalSets:
     coverage: Mapping[str, Figure]
     mean_size: Figure
     sizes: tuple[Figure, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ValueIntervals:
+    """Intervals of a number with a stated coverage, their width fixed on validation.
+
+    Attributes:
+        stated: coverage asked for, e.g. 0.9.
+        half_width: how far each reaches below and above the prediction, in the unit of the target; NaN where validation
+            has too few patients for the coverage.
+        n_validation: patients that it comes from.
+        n: labelled samples of this split.
+        coverage: share of the samples whose interval holds the true value; every patient counts once.
+    """
+
+    stated: float
+    half_width: float
+    n_validation: int
+    n: int
+    coverage: Figure
+
+    @property
+    def width(self) -> float:
+        """Of each interval, in the unit of the target."""
+        return 2.0 * self.half_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +302,7 @@ class Analyses(Result):
         abstention: by target name.
         subgroups: by column asked for.
         external: where the evaluation is of another site.
+        intervals: by target name, of numbers; needs a bundle with their width from validation.
     """
 
     calibration: Mapping[str, tuple[CalibrationStatistics, ...]] | None = None
@@ -284,3 +311,4 @@ class Analyses(Result):
     abstention: Mapping[str, tuple[Abstention, ...]] | None = None
     subgroups: tuple[SubgroupColumn, ...] | None = None
     external: External | None = None
+    intervals: Mapping[str, ValueIntervals] | None = None

@@ -17,7 +17,7 @@ from lepton_vision.evaluation.classes.many_classes import are_many
 from lepton_vision.evaluation.classes.own_figures import OwnFigures
 from lepton_vision.evaluation.classes.subgroups import evaluate_subgroups
 from lepton_vision.evaluation.statistics.intervals import Bootstrap
-from lepton_vision.predictions.answer_sets import SetRule
+from lepton_vision.predictions.answer_sets import Rule
 from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.predictions.predictions import Predictions
 
@@ -27,7 +27,7 @@ def analyze(
     *,
     operating_point: OperatingPoint,
     config: EvaluationConfig,
-    set_rules: Mapping[str, tuple[SetRule, ...]] | None = None,
+    set_rules: Mapping[str, tuple[Rule, ...]] | None = None,
     columns: Mapping[str, Sequence[Any]] | None = None,
     site: Site | None = None,
     own: OwnFigures | None = None,

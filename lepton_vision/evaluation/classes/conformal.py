@@ -20,22 +20,24 @@ from lepton_vision.evaluation.choices.operating_point import refuse_test
 from lepton_vision.evaluation.classes.analyses import ConformalSets
 from lepton_vision.evaluation.classes.binary_views import binary_views
 from lepton_vision.evaluation.classes.measures import unit_sums
+from lepton_vision.evaluation.statistics.conformal_quantile import conformal_quantile
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures, patient_units
 from lepton_vision.evaluation.statistics.ranking import BoolArray, IntArray, ratio
-from lepton_vision.predictions.answer_sets import SetRule, answer_sets
+from lepton_vision.evaluation.values.intervals import fit_interval
+from lepton_vision.predictions.answer_sets import Rule, SetRule, answer_sets
 from lepton_vision.predictions.predictions import Predictions
 from lepton_vision.types import Figure, FloatArray, Target
 
 
-def fit_set_rules(predictions: Predictions, *, coverage: float = 0.9) -> dict[str, tuple[SetRule, ...]]:
-    """Choose for each class the probability from which it is in the set.
+def fit_set_rules(predictions: Predictions, *, coverage: float = 0.9) -> dict[str, tuple[Rule, ...]]:
+    """Choose for each class the probability from which it is in the set, and how far the interval of a number reaches.
 
     Args:
         predictions: of the validation split, or of an unknown split.
-        coverage: share of the samples of each class whose set is to hold it.
+        coverage: share of the samples of each class whose set is to hold it, or of all whose interval is.
 
     Returns:
-        By target name, one rule for a binary or multiclass target, K for a multilabel one.
+        By target name, one rule for a binary or multiclass target or a number, K for a multilabel one.
 
     Raises:
         EvaluationError: predictions of the test split, or a coverage outside (0, 1).
@@ -52,27 +54,30 @@ def fit_set_rules(predictions: Predictions, *, coverage: float = 0.9) -> dict[st
         raise EvaluationError(
             f"Expected a coverage above 0 and below 1. Received: {coverage:g}.", key="conformal_coverage"
         )
-    return {
-        target.name: tuple(one.rule(coverage) for one in _answers_of(predictions, target))
-        for target in predictions.targets
-    }
+    return {target.name: _rules(predictions, target, coverage=coverage) for target in predictions.targets}
+
+
+def _rules(predictions: Predictions, target: Target, *, coverage: float) -> tuple[Rule, ...]:
+    if target.is_value:
+        return (fit_interval(predictions, target, coverage=coverage),)
+    return tuple(one.rule(coverage) for one in _answers_of(predictions, target))
 
 
 def conformal_sets(
-    predictions: Predictions, target: Target, *, rules: tuple[SetRule, ...], bootstrap: Bootstrap
+    predictions: Predictions, target: Target, *, rules: tuple[Rule, ...], bootstrap: Bootstrap
 ) -> tuple[ConformalSets, ...]:
     """Measure on another split what rules of validation give, with intervals over patients.
 
     Raises:
         EvaluationError: rules for other answers than the target has.
     """
-    asked = _answers_of(predictions, target)
-    if [rule.classes for rule in rules] != [one.classes for one in asked]:
+    asked, given = _answers_of(predictions, target), [rule for rule in rules if isinstance(rule, SetRule)]
+    if [rule.classes for rule in given] != [one.classes for one in asked]:
         raise EvaluationError(
             f"Expected set rules for the answers of {target.name!r}. Received: those of another target.",
             key=target.name,
         )
-    return tuple(_measured(one, rule, bootstrap) for one, rule in zip(asked, rules, strict=True))
+    return tuple(_measured(one, rule, bootstrap) for one, rule in zip(asked, given, strict=True))
 
 
 class _Answers:
@@ -105,13 +110,9 @@ class _Answers:
         thresholds, counts = [], []
         for k in range(len(self.classes)):
             rows = self.truth == k
-            prob, patient = self.prob[rows, k], np.unique(self.unit[rows], return_inverse=True)[1]
-            images = np.bincount(patient)
-            order = np.argsort(-prob, kind="stable")
-            reached = np.cumsum(1.0 / images[patient[order]]) / (images.size + 1)
-            enough = np.flatnonzero(reached >= coverage - 1e-12)
-            thresholds.append(float(prob[order[enough[0]]]) if enough.size else 0.0)
-            counts.append(int(images.size))
+            score, patients = conformal_quantile(-self.prob[rows, k], self.unit[rows], coverage=coverage)
+            thresholds.append(0.0 if np.isnan(score) else -score)
+            counts.append(patients)
         return SetRule(self.classes, coverage, tuple(thresholds), tuple(counts))
 
 
@@ -121,7 +122,7 @@ def _answers_of(predictions: Predictions, target: Target) -> tuple[_Answers, ...
         unit, units = patient_units(part.patient_id)
         truth = part.y_true[target.name].astype(np.intp)
         return (_Answers("", target.classes, truth=truth, prob=part.y_prob[target.name], unit=unit, units=units),)
-    is_binary, found = target.kind == "binary", []
+    is_binary, found = target.is_binary, []
     for one in binary_views(predictions, target):
         prob = np.column_stack([1.0 - one.prob, one.prob])
         name, classes = ("", target.classes) if is_binary else (one.class_name, ("absent", "present"))

@@ -21,7 +21,7 @@ from lepton_vision.evaluation.classes.units import Aggregation, aggregate, count
 from lepton_vision.evaluation.statistics.bands import curve_bands
 from lepton_vision.evaluation.statistics.expected import Expected, expected_at
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, patient_units
-from lepton_vision.predictions.answer_sets import SetRule
+from lepton_vision.predictions.answer_sets import Rule
 from lepton_vision.predictions.ledger import names_of
 from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.predictions.predictions import Predictions
@@ -139,7 +139,7 @@ def evaluate(
     operating_point: OperatingPoint,
     config: EvaluationConfig | None = None,
     aggregation: Aggregation | None = None,
-    set_rules: Mapping[str, tuple[SetRule, ...]] | None = None,
+    set_rules: Mapping[str, tuple[Rule, ...]] | None = None,
     columns: Mapping[str, Sequence[Any]] | None = None,
     site: Site | None = None,
     figures: Brought | None = None,

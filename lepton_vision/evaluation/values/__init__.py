@@ -1,0 +1,1 @@
+"""Evaluation of predicted numbers: agreement with the truth, and intervals of stated coverage."""
