@@ -48,10 +48,11 @@ def join_probabilities(
 ) -> FloatArray:
     """Join the probabilities of the images of each unit, see ``evaluation.units.aggregate`` for the methods.
 
-    Sums run in the order of the images: the same order gives the same bits.
+    A number is the mean of those of its images, whatever the method. Sums run in the order of the images: the same
+    order gives the same bits.
 
     Args:
-        prob: (N,) float64 for a binary target, (N, K) otherwise.
+        prob: (N,) float64 for a binary target or a number, (N, K) otherwise.
         which: (N,) unit of each image, 0 … U - 1, none left out.
         target: what they are of.
         method: how they are joined.
@@ -63,6 +64,8 @@ def join_probabilities(
     Raises:
         EvaluationError: "noisy_or" of exclusive classes, or "learnt" without weights for this target.
     """
+    if target.is_value:
+        return _mean(prob, which)
     if method == "learnt":
         return _apply(prob, which, target, weights=weights)
     if method == "noisy_or":
@@ -96,7 +99,7 @@ def _apply(
     if target.is_exclusive:
         return np.asarray(softmax(rows[0, 1] * mean + rows[0, 2] * most, axis=1))
     joined = expit(rows[:, 0] + rows[:, 1] * mean + rows[:, 2] * most)
-    return np.asarray(joined[:, 0] if target.kind == "binary" else joined)
+    return np.asarray(joined.reshape(target.output_shape(len(joined))))
 
 
 def logit_features(prob: FloatArray, which: IntArray, target: Target) -> tuple[FloatArray, FloatArray]:

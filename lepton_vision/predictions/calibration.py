@@ -13,7 +13,7 @@ import numpy as np
 
 from lepton_vision.errors import EvaluationError
 from lepton_vision.types.geometry import FloatArray
-from lepton_vision.types.kinds import EXCLUSIVE, TargetKind
+from lepton_vision.types.kinds import TargetKind, kind_called
 from lepton_vision.types.result import Plain
 
 SMALLEST = 1e-7
@@ -103,7 +103,7 @@ def apply_calibrator(prob: FloatArray, calibrator: Calibrator, *, kind: TargetKi
     values = np.asarray(prob, dtype=np.float64)
     columns = values.reshape(len(values), len(calibrator.maps))
     result = np.stack([_apply(columns[:, k], one) for k, one in enumerate(calibrator.maps)], axis=1)
-    if kind in EXCLUSIVE:
+    if kind_called(kind).is_exclusive:
         result /= result.sum(axis=1, keepdims=True)
     return result.reshape(values.shape)
 

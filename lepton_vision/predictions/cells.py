@@ -54,7 +54,11 @@ def check_probabilities(prob: FloatArray, target: Target) -> None:
     if is_bad.any():
         row = int(np.argwhere(is_bad)[0][0])
         expected = "Values of {} must be finite" if target.is_value else "Probabilities of {} must lie in [0, 1]"
-        advice = "Leave out such rows, and report how many" if target.is_value else "Apply the sigmoid or softmax first"
+        advice = (
+            "Leave out such rows, and report how many"
+            if target.is_value
+            else ("Apply the sigmoid or softmax first, or state that it is a number: kind=regression")
+        )
         raise EvaluationError(
             f"{expected.format(repr(target.name))}. Received: {prob[is_bad][0]:g} in row {row} (from 0), "
             f"{int(is_bad.sum())} such values. {advice}.",

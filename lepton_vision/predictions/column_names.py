@@ -24,16 +24,26 @@ _ALIASES: dict[str, tuple[str, ...]] = {
         *("probability_1", "predicted_probability", "positive_probability", "confidence", "likelihood"),
     ),
 }
+# Of a number a "prediction" can be nothing else.
+_VALUE_ALIASES = (
+    *("value", "prediction", "predicted", "predicted_value", "y_pred", "pred", "y_hat", "yhat", "estimate"),
+    *("estimated", "estimated_value", "y_prob", "y_score", "score"),
+)
 
 
 def names_of(target: Target, is_only: bool) -> tuple[list[str], list[str]]:
-    """Columns of the labels and of the probabilities of one target."""
-    if target.kind == "binary":
-        return (["y_true"], ["y_prob"]) if is_only else ([f"y_true_{target.name}"], [f"y_prob_{target.name}"])
+    """Columns of the labels and of the probabilities, or the value, of one target."""
+    if target.is_single:
+        end = "" if is_only else f"_{target.name}"
+        return [f"y_true{end}"], [f"{_output(target)}{end}"]
     prob = [f"y_prob_{target.name}_{name}" for name in target.classes]
-    if target.is_exclusive:
+    if not target.has_label_by_class:
         return [f"y_true_{target.name}"], prob
     return [f"y_true_{target.name}_{name}" for name in target.classes], prob
+
+
+def _output(target: Target) -> str:
+    return "y_value" if target.is_value else "y_prob"
 
 
 def held_names(target: Target, table: Columns, *, is_only: bool) -> tuple[list[str], list[str]]:
@@ -42,13 +52,19 @@ def held_names(target: Target, table: Columns, *, is_only: bool) -> tuple[list[s
     Names that are not there are those of ``names_of``, for the message.
     """
     found: tuple[list[str], list[str]] = ([], [])
-    for names, kind, ours in zip(found, ("y_true", "y_prob"), names_of(target, is_only), strict=True):
-        per_class = target.kind == "multilabel" or (kind == "y_prob" and target.kind != "binary")
+    for names, kind, ours in zip(found, ("y_true", _output(target)), names_of(target, is_only), strict=True):
+        per_class = target.has_label_by_class or (kind == "y_prob" and not target.is_single)
         ends = [f"_{one}" for one in target.classes] if per_class else [""]
         for own, end in zip(ours, ends, strict=True):
-            plain = [f"{kind}{end}"] if is_only or target.kind == "multilabel" else []
-            names.append(next((one for one in (f"{kind}_{target.name}{end}", *plain) if one in table), own))
+            plain = [f"{kind}{end}"] if is_only or target.has_label_by_class else []
+            theirs = _theirs(target) if kind == "y_value" else ()
+            names.append(next((one for one in (f"{kind}_{target.name}{end}", *plain, *theirs) if one in table), own))
     return found
+
+
+def _theirs(target: Target) -> tuple[str, ...]:
+    """What the column of one of several numbers may be called: as in our tables of scores, or as others have it."""
+    return f"{target.name}_value", f"y_pred_{target.name}", f"{target.name}_pred", f"y_prob_{target.name}"
 
 
 def renamed(columns: Columns, stated: Mapping[str, str] | None, *, targets: Sequence[Target]) -> Columns:
@@ -68,13 +84,11 @@ def renamed(columns: Columns, stated: Mapping[str, str] | None, *, targets: Sequ
             raise EvaluationError(f"The column {name!r} is missing. {columns_present(columns, name)}", key=name)
     ours = {theirs: name for name, theirs in stated.items()}
     table = {ours.get(name, name): values for name, values in columns.items() if name not in stated or name in ours}
-    is_binary = len(targets) == 1 and targets[0].kind == "binary"
-    has_other = any(name.startswith(("y_true_", "y_prob_")) for name in table)
-    for name, aliases in _ALIASES.items():
-        if name in table or (name in ("y_true", "y_prob") and has_other and not is_binary):
+    only = targets[0] if len(targets) == 1 and targets[0].is_single else None
+    has_other = any(name.startswith(("y_true_", "y_prob_", "y_value_")) for name in table)
+    for name, aliases in _aliases(only).items():
+        if name in table or (name.startswith("y_") and has_other and only is None):
             continue
-        if is_binary:  # as our own tables of scores and of several targets have it
-            aliases = *aliases, f"{name}_{targets[0].name}", *([f"{targets[0].name}_probability"] * (name == "y_prob"))
         found = [one for one in table if one not in stated and _plain(one) in map(_plain, aliases)]
         if len(found) > 1:
             raise EvaluationError(
@@ -84,6 +98,19 @@ def renamed(columns: Columns, stated: Mapping[str, str] | None, *, targets: Sequ
             )
         table = {name if one in found else one: values for one, values in table.items()}
     return table
+
+
+def _aliases(only: Target | None) -> dict[str, tuple[str, ...]]:
+    """Other names of each column, by ours; ``only``: the one target, where it has one output."""
+    if only is None:
+        return _ALIASES
+    output = _output(only)
+    known = {name: _ALIASES.get(name, _VALUE_ALIASES) for name in ("image_id", "patient_id", "y_true", output)}
+    known["y_true"] = *known["y_true"], f"y_true_{only.name}", *([only.name] if only.is_value else [])
+    # as our own tables of scores and of several targets have it
+    own = _theirs(only) if only.is_value else (f"{only.name}_probability",)
+    known[output] = *known[output], f"{output}_{only.name}", *own
+    return known
 
 
 def _plain(name: str) -> str:

@@ -167,7 +167,7 @@ def _gathered(rows: Iterator[list[str]], header: Sequence[str]) -> Columns:
     parts: dict[str, list[Any]] = {name: [] for name in header}
     while block := list(itertools.islice(rows, _BLOCK)):
         for name, cells in zip(header, zip(*block, strict=True), strict=True):
-            parts[name].append(_as_numbers(cells) if name.startswith("y_prob") else cells)
+            parts[name].append(_as_numbers(cells) if name.startswith(("y_prob", "y_value")) else cells)
     return {
         name: np.concatenate(several)
         if several and all(isinstance(one, np.ndarray) for one in several)
@@ -247,10 +247,10 @@ def fields_of(columns: Columns, facts: Mapping[str, Any], *, targets: Sequence[T
     y_true, y_prob = {}, {}
     for target in found:
         names = held_names(target, columns, is_only=len(found) == 1)
-        words = {name: k for k, name in enumerate(target.classes)} if target.is_exclusive else _TRUTH
+        words = _words(target)
         true, prob = (np.column_stack([_numbers(columns, one, words=words) for one in part]) for part in names)
-        y_true[target.name] = true if target.kind == "multilabel" else true[:, 0]
-        y_prob[target.name] = prob[:, 0] if target.kind == "binary" else prob
+        y_true[target.name] = true.reshape(target.label_shape(len(true)))
+        y_prob[target.name] = prob.reshape(target.output_shape(len(prob)))
     return {
         "targets": found,
         "image_id": image_id,
@@ -273,6 +273,9 @@ def infer_targets(columns: Columns) -> tuple[Target, ...]:
     """Read the targets from the column names of another tool's table."""
     found = []
     for name in (name.removeprefix("y_true_") for name in columns if name.startswith("y_true_")):
+        if f"y_value_{name}" in columns:
+            found.append(Target(name, "regression"))
+            continue
         prefix = f"y_prob_{name}_"
         classes = tuple(column.removeprefix(prefix) for column in columns if column.startswith(prefix))
         if f"y_prob_{name}" in columns or not classes:
@@ -282,14 +285,24 @@ def infer_targets(columns: Columns) -> tuple[Target, ...]:
     classes = tuple(column.removeprefix("y_prob_") for column in columns if column.startswith("y_prob_"))
     if not found and "y_prob" not in columns and len(classes) > 1:
         return (Target("y", "multiclass", classes),)
-    return tuple(found) or (Target("y", "binary", ("0", "1")),)
+    is_number = "y_value" in columns and "y_prob" not in columns
+    return tuple(found) or (Target("y", "regression") if is_number else Target("y", "binary", ("0", "1")),)
+
+
+def _words(target: Target) -> Mapping[str, int]:
+    """Texts that are labels of a target, as numbers."""
+    if target.is_value:
+        return {}
+    return {name: k for k, name in enumerate(target.classes)} if target.is_exclusive else _TRUTH
 
 
 def _column(columns: Columns, name: str) -> Any:
     if name not in columns:
+        output = "y_value" if name.startswith("y_value") else "y_prob"
+        number = " If a number is predicted, add --target kind=regression." if name.startswith("y_prob") else ""
         raise EvaluationError(
             f"The column {name!r} is missing. {columns_present(columns, name)} Expected image_id, patient_id, y_true "
-            f"and y_prob. Say which column it is: --columns {name}=COLUMN (columns= in Python).",
+            f"and {output}. Say which column it is: --columns {name}=COLUMN (columns= in Python).{number}",
             key=name,
         )
     return columns[name]
@@ -315,9 +328,11 @@ def _numbers(columns: Columns, name: str, *, words: Mapping[str, int] = _TRUTH) 
         try:
             numbers[row] = math.nan if is_empty else float(_label(value, words) if is_word else value)
         except (TypeError, ValueError):
+            labels = "Labels are 0 and 1, a class index or the name of a class"
+            expected = labels if words else "Numbers have a decimal point and no unit"
             raise EvaluationError(
-                f"The column {name!r} needs numbers. Received text in row {row} (from 0). Labels are 0 and 1, a class "
-                "index or the name of a class, empty where unknown.",
+                f"The column {name!r} needs numbers. Received text in row {row} (from 0). {expected}, empty where "
+                "unknown.",
                 row=row,
                 key=name,
             ) from None

@@ -12,6 +12,7 @@ from lepton_vision.errors import EvaluationError
 from lepton_vision.predictions.column_names import completed, renamed
 from lepton_vision.predictions.files import fields_of, naming_table, read_columns
 from lepton_vision.predictions.predictions import Predictions
+from lepton_vision.predictions.stated_targets import stated_targets
 from lepton_vision.predictions.table_facts import targets_of
 from lepton_vision.types.id_key import ENVIRONMENT_KEY, SAME_KEY, are_two_keys
 
@@ -23,13 +24,7 @@ def align(first: Predictions, second: Predictions) -> Predictions:
         EvaluationError: other targets, another split, images that only one of them has, or patients or labels that
             differ; where ids of two keys are why, it says so.
     """
-    shapes = [[(t.name, t.kind, t.classes) for t in one.targets] for one in (first, second)]
-    if sorted(shapes[0]) != sorted(shapes[1]):
-        names = [", ".join(f"{name} ({kind})" for name, kind, _ in shape) for shape in shapes]
-        raise EvaluationError(
-            f"Compare predictions of the same targets with the same classes. Received: {names[0]} and {names[1]}.",
-            key="targets",
-        )
+    _check_targets(first, second)
     if first.split is not None and second.split is not None and first.split != second.split:
         raise EvaluationError(
             f"Compare predictions of one split. Received: {first.split} and {second.split}.", key="split"
@@ -59,6 +54,24 @@ def align(first: Predictions, second: Predictions) -> Predictions:
     return second
 
 
+def _check_targets(first: Predictions, second: Predictions) -> None:
+    shapes = [[(t.name, t.kind, t.classes) for t in one.targets] for one in (first, second)]
+    if sorted(shapes[0]) != sorted(shapes[1]):
+        names = [", ".join(f"{name} ({kind})" for name, kind, _ in shape) for shape in shapes]
+        raise EvaluationError(
+            f"Compare predictions of the same targets with the same classes. Received: {names[0]} and {names[1]}.",
+            key="targets",
+        )
+    units = [{t.name: t.unit for t in one.targets if t.unit} for one in (first, second)]
+    for name in units[0].keys() & units[1].keys():
+        if units[0][name] != units[1][name]:
+            raise EvaluationError(
+                f"Compare numbers in one unit. Received: {name!r} in {units[0][name]} and in {units[1][name]}. Convert "
+                "one of them.",
+                key=name,
+            )
+
+
 def record_looks(first: Predictions, second: Predictions, *, figures: Mapping[str, Sequence[str]]) -> None:
     """Note a look of both models at a test split in the ledgers of their runs, where they belong to one."""
     for ledger, model in dict.fromkeys((one.test_ledger, one.bundle_id) for one in (first, second)):
@@ -77,15 +90,19 @@ def _check_keys(first: Predictions, second: Predictions) -> None:
 
 
 def load_pair(
-    paths: tuple[Path, Path], *, columns: tuple[Mapping[str, str] | None, Mapping[str, str] | None] = (None, None)
+    paths: tuple[Path, Path],
+    *,
+    columns: tuple[Mapping[str, str] | None, Mapping[str, str] | None] = (None, None),
+    stated: Sequence[str] = (),
 ) -> tuple[Predictions, Predictions]:
     """Read the tables of two tools on the same images.
 
     What a table of another tool does not say is that of the other table: the targets, and by ``image_id`` the patients
-    and labels.
+    and labels. ``stated`` says what the first one's targets are, see ``stated_targets``.
     """
+    told = stated_targets(paths[0], stated, columns=columns[0])
     read = [read_columns(path) for path in paths]
-    targets = targets_of(read[0][1]) or targets_of(read[1][1]) or None
+    targets = told or targets_of(read[0][1]) or targets_of(read[1][1]) or None
     tables = []
     for path, names, (found, _) in zip(paths, columns, read, strict=True):
         with naming_table(path):

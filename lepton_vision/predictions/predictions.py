@@ -33,8 +33,9 @@ class Predictions(Displayed):
         patient_id: (N,) str; "" where unknown, and such a sample counts as a patient of its own.
         series_id: (N,) str; "" where unknown.
         y_true: by target name, float64: (N,) 0/1 for binary, (N,) class index for multiclass and ordinal,
-            (N, K) 0/1 for multilabel. NaN is unknown.
-        y_prob: by target name, float64 in [0, 1]: (N,) of the positive class for binary, (N, K) otherwise.
+            (N, K) 0/1 for multilabel, (N,) the number for regression. NaN is unknown.
+        y_prob: by target name, float64 in [0, 1]: (N,) of the positive class for binary, (N, K) otherwise; for
+            regression (N,) the predicted value, in the unit of the target.
         split: "train", "val", "test", or None where it is not known.
         bundle_id: id of the bundle that made them, or None for another tool's.
         addresses: where the N samples lie (kept in memory and in Parquet, never in CSV), or None.
@@ -49,7 +50,8 @@ class Predictions(Displayed):
 
     Raises:
         EvaluationError: lengths that do not match, an id that stands twice, a probability that is NaN or outside
-            [0, 1], multiclass probabilities that do not sum to one, a label outside the classes, an unknown split.
+            [0, 1], multiclass probabilities that do not sum to one, a label outside the classes, a number that is not
+            finite, an unknown split.
 
     Example:
         >>> covid = Target("covid", "binary", ("no", "yes"))
@@ -236,7 +238,8 @@ class Predictions(Displayed):
         Args:
             path: a ``.csv`` or ``.parquet`` file.
             targets: what the columns mean; None takes it from the file. A file of another tool with ``y_true`` and
-                ``y_prob`` becomes one binary target ``y`` with the classes 0 and 1. An empty ``y_true`` is unknown.
+                ``y_prob`` becomes one binary target ``y`` with the classes 0 and 1, one with ``y_value`` a number. An
+                empty ``y_true`` is unknown.
             columns: names in a table of another tool, by ours: ``{"image_id": "file", "y_prob": "score"}``. Usual ones
                 (``predictions.column_names``) are known.
 
@@ -252,14 +255,17 @@ class Predictions(Displayed):
         rows = []
         for target in self.targets:
             labels, known = self.y_true[target.name], int(self.labelled(target).sum())
-            count = (
-                [int(np.nansum(labels == k)) for k in range(len(target.classes))]
-                if target.kind != "multilabel"
-                else [int(n) for n in np.nansum(labels, axis=0)]
-            )
-            counts = ", ".join(f"{name} {n}" for name, n in zip(target.classes, count, strict=True))
-            rows.append((target.name, target.kind, known, counts))
-        return (Table(f"Predictions · {caption}", rows, ("target", "kind", "labelled", "by class")),)
+            rows.append((target.name, target.kind, known, _summary(labels, target)))
+        return (Table(f"Predictions · {caption}", rows, ("target", "kind", "labelled", "labels")),)
+
+
+def _summary(labels: FloatArray, target: Target) -> str:
+    """How many labels there are of each class, or mean and range of the numbers."""
+    if target.is_value:
+        known, unit = labels[~np.isnan(labels)], f" {target.unit}" if target.unit else ""
+        return f"mean {known.mean():.4g}, {known.min():.4g} to {known.max():.4g}{unit}" if known.size else "none"
+    of_each = labels.T if target.has_label_by_class else labels == np.arange(len(target.classes))[:, None]
+    return ", ".join(f"{name} {int(np.nansum(one))}" for name, one in zip(target.classes, of_each, strict=True))
 
 
 def _check_ids(predictions: Predictions) -> None:
@@ -333,6 +339,7 @@ def _facts_of(predictions: Predictions) -> dict[str, Any]:
     """Plain values for JSON, as ``parse_facts`` gives them back."""
     targets = [
         {"name": t.name, "kind": t.kind, "classes": t.classes, "column": t.column, "is_lateral": t.is_lateral}
+        | ({"unit": t.unit} if t.unit else {})
         for t in predictions.targets
     ]
     preprocess = predictions.preprocess

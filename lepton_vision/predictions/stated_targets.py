@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
@@ -13,9 +13,13 @@ from lepton_vision.predictions.column_names import Columns, columns_present, ren
 from lepton_vision.predictions.files import infer_targets, naming_table, read_columns
 from lepton_vision.predictions.table_facts import targets_of
 from lepton_vision.types import Target, TargetKind
+from lepton_vision.types.kinds import kind_called
 from lepton_vision.types.words import is_unknown
 
-_EXAMPLE = "Write --target kind=ordinal, or --target grade:kind=ordinal,classes=none+mild+severe."
+_EXAMPLE = (
+    "Write --target kind=ordinal, --target grade:kind=ordinal,classes=none+mild+severe, or --target "
+    "age:kind=regression,unit=years."
+)
 
 
 def stated_targets(
@@ -25,8 +29,9 @@ def stated_targets(
 
     Args:
         path: the table.
-        stated: ``[NAME:]kind=…[,classes=a+b+c]`` each. Without a name it is of the only target, or of all; a
-            multilabel target gathers the columns ``y_true_<class>``, or ``y_true_<name>_<class>``.
+        stated: ``[NAME:]kind=…[,classes=a+b+c]`` each, or ``[NAME:]kind=regression[,unit=years]`` of a number. Without
+            a name it is of the only target, or of all; a multilabel target gathers the columns ``y_true_<class>``, or
+            ``y_true_<name>_<class>``.
         columns: as for ``Predictions.load``.
 
     Raises:
@@ -39,35 +44,49 @@ def stated_targets(
         table = renamed(found, columns, targets=targets_of(facts))
         targets = targets_of(facts) or infer_targets(table)
         for text in stated:
-            targets = _changed(targets, *_parsed(text), table=table)
+            targets = _changed(targets, _parsed(text), table=table)
     return targets
 
 
-def _parsed(text: str) -> tuple[str, TargetKind | None, tuple[str, ...]]:
+class _Stated(NamedTuple):
+    name: str
+    kind: TargetKind | None
+    classes: tuple[str, ...]
+    unit: str
+
+
+def _parsed(text: str) -> _Stated:
     name, _, rest = text.rpartition(":")
     parts = dict(part.strip().partition("=")[::2] for part in rest.split(","))
-    if not set(parts) <= {"kind", "classes"} or not all(parts.values()):
+    if not set(parts) <= {"kind", "classes", "unit"} or not all(parts.values()):
         raise EvaluationError(f"{_EXAMPLE} Received: {text!r}.", key="target")
     kind = parts.get("kind")
     if kind is not None and kind not in get_args(TargetKind):
         raise EvaluationError(f"Unknown kind {kind!r}. {nearest(kind, list(get_args(TargetKind)))}", key="target")
     classes = parts.get("classes")
-    return name.strip(), kind, tuple(classes.split("+")) if classes else ()  # type: ignore[return-value]
+    named = tuple(classes.split("+")) if classes else ()
+    return _Stated(name.strip(), kind, named, parts.get("unit", ""))  # type: ignore[arg-type]
 
 
-def _changed(
-    targets: tuple[Target, ...], name: str, kind: TargetKind | None, classes: tuple[str, ...], *, table: Columns
-) -> tuple[Target, ...]:
-    if kind == "multilabel":
+def _changed(targets: tuple[Target, ...], stated: _Stated, *, table: Columns) -> tuple[Target, ...]:
+    name, kind, classes, unit = stated
+    if kind is not None and kind_called(kind).has_label_by_class:
         return _gathered(targets, name, classes, table=table)
     known = [target.name for target in targets]
-    if name and name not in known and not (len(known) == 1 and "y_true" in table):
+    is_number = kind is not None and kind_called(kind).is_value
+    has_labels = "y_true" in table or (is_number and name in table)  # a column "age" may be the true age
+    if name and name not in known and not (len(known) == 1 and has_labels):
         raise EvaluationError(f"The table has no target {name!r}. {nearest(name, known)}", key="target")
     is_asked = [not name or name == target.name or len(known) == 1 for target in targets]
     return tuple(
-        _made(name or one.name, kind or one.kind, classes or one.classes) if asked else one
+        _made(name or one.name, kind or one.kind, classes or _kept(one, kind), unit or one.unit) if asked else one
         for one, asked in zip(targets, is_asked, strict=True)
     )
+
+
+def _kept(target: Target, kind: TargetKind | None) -> tuple[str, ...]:
+    """Its classes, where it keeps any in another kind."""
+    return () if kind is not None and kind_called(kind).is_value else target.classes
 
 
 def _gathered(
@@ -89,9 +108,9 @@ def _gathered(
     return (*(one for one in targets if one.name not in taken), _made(name or "y", "multilabel", classes))
 
 
-def _made(name: str, kind: TargetKind, classes: tuple[str, ...]) -> Target:
+def _made(name: str, kind: TargetKind, classes: tuple[str, ...], unit: str = "") -> Target:
     try:
-        return Target(name, kind, classes)
+        return Target(name, kind, classes, unit=unit)
     except InvalidValueError as error:
         raise EvaluationError(str(error), key="target") from None
 

@@ -58,6 +58,11 @@ class Kind:
             raise InvalidValueError(f"Target {target!r}: {taken[0]!r} begins as a figure does. Rename the class.")
 
     @classmethod
+    def is_among(cls, kinds: Sequence[TargetKind]) -> bool:
+        """Whether it is one of them."""
+        return cls.name in kinds
+
+    @classmethod
     def outputs(cls, classes: Sequence[str]) -> int:
         """Number of logits of the head."""
         return 1 if cls.is_single else len(classes)

@@ -105,6 +105,10 @@ class Target:
     def _kind(self) -> type[Kind]:
         return kind_called(self.kind)
 
+    def is_among(self, kinds: Sequence[TargetKind]) -> bool:
+        """Whether it is of one of these kinds."""
+        return self._kind.is_among(kinds)
+
     @property
     def is_exclusive(self) -> bool:
         """Whether exactly one of K classes is true (multiclass and ordinal)."""

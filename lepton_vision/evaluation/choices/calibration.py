@@ -16,7 +16,8 @@ from lepton_vision.evaluation.choices.operating_point import refuse_test
 from lepton_vision.evaluation.statistics.logistic import fit_lines
 from lepton_vision.predictions.calibration import SMALLEST, Calibrator, Isotonic, Platt, logits
 from lepton_vision.predictions.predictions import Predictions
-from lepton_vision.types import EXCLUSIVE, FloatArray, Target, TargetKind
+from lepton_vision.types import FloatArray, Target, TargetKind
+from lepton_vision.types.kinds import kind_called
 
 BOUNDS = (0.05, 20.0)
 # A normal prior on log T around T = 1 with this deviation: it weighs less than a few samples, yet it keeps T finite
@@ -39,19 +40,20 @@ def fit_temperatures(predictions: Predictions) -> dict[str, float]:
         predictions: of the validation split, or of an unknown split.
 
     Returns:
-        By target name, T in ``BOUNDS``: probability = sigmoid(logit / T), or softmax(logits / T).
+        By target name, without numbers, T in ``BOUNDS``: probability = sigmoid(logit / T), or softmax(logits / T).
 
     Raises:
         EvaluationError: predictions of the test split, or no labelled sample of any target.
     """
     refuse_test(predictions, what="A temperature")
-    if not any(predictions.labelled(target).any() for target in predictions.targets):
+    targets = [target for target in predictions.targets if not target.is_value]
+    if targets and not any(predictions.labelled(target).any() for target in targets):
         raise EvaluationError(
-            f"A temperature for {predictions.targets[0].name!r} needs labelled samples. Received: none. Turn "
-            "calibration off (evaluation.calibrate=false), or give labels.",
-            key=predictions.targets[0].name,
+            f"A temperature for {targets[0].name!r} needs labelled samples. Received: none. Turn calibration off "
+            "(evaluation.calibrate=false), or give labels.",
+            key=targets[0].name,
         )
-    return {target.name: _fit(predictions, target) for target in predictions.targets}
+    return {target.name: _fit(predictions, target) for target in targets}
 
 
 def fit_calibrators(
@@ -71,7 +73,7 @@ def fit_calibrators(
         method: "platt", or "isotonic", which needs more samples.
 
     Returns:
-        By target name, see ``calibration.apply_calibrator``.
+        By target name, without numbers, see ``calibration.apply_calibrator``.
 
     Raises:
         EvaluationError: predictions of the test split, an unknown method, or no class with positive and negative
@@ -87,9 +89,10 @@ def fit_calibrators(
     refuse_test(predictions, what="A calibration")
     if method not in ("platt", "isotonic"):
         raise EvaluationError(f"Expected the method platt or isotonic. Received: {method!r}.", key="calibration")
-    samples = {target.name: list(_binary_samples(predictions, target)) for target in predictions.targets}
+    targets = [target for target in predictions.targets if not target.is_value]
+    samples = {target.name: list(_binary_samples(predictions, target)) for target in targets}
     missing = [one for asked in samples.values() for one in asked if not one.has_both]
-    if len(missing) == sum(map(len, samples.values())):
+    if samples and len(missing) == sum(map(len, samples.values())):
         raise missing[0].problem()
     for one in missing:
         _LOGGER.warning("The probabilities of %r are not calibrated: %s", one.name, _LACKING)
@@ -128,7 +131,7 @@ def _binary_samples(predictions: Predictions, target: Target) -> Iterator[_Binar
     truth, prob = predictions.y_true[target.name], predictions.y_prob[target.name].reshape(-1, target.outputs)
     if target.is_exclusive:
         truth = np.where(np.isnan(truth)[:, None], np.nan, truth[:, None] == np.arange(target.outputs))
-    names = (target.name,) if target.kind == "binary" else tuple(f"{target.name}/{c}" for c in target.classes)
+    names = (target.name,) if target.is_single else tuple(f"{target.name}/{c}" for c in target.classes)
     for name, labels, values in zip(names, truth.reshape(prob.shape).T, prob.T, strict=True):
         known = ~np.isnan(labels)
         yield _BinarySamples(name, labels[known], values[known])
@@ -171,7 +174,7 @@ def apply_temperature(prob: FloatArray, temperature: float, *, kind: TargetKind)
         raise EvaluationError(f"A temperature must be above 0 and finite. Received: {temperature}.", key="temperature")
     values = np.asarray(prob, dtype=np.float64)
     with np.errstate(divide="ignore"):
-        if kind in EXCLUSIVE:
+        if kind_called(kind).is_exclusive:
             return np.asarray(softmax(np.log(values) / temperature, axis=1))
         return np.asarray(expit(logit(values) / temperature))
 

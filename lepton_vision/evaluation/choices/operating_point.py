@@ -130,7 +130,7 @@ def choose_operating_point(
     found = {target.name: _choose(predictions, target, criterion=chosen) for target in predictions.targets}
     choices = [one for several in found.values() for one in several]
     problems = [one.problem for one in choices if one.problem is not None]
-    if problems and len(problems) == len(choices) and not any(target.is_exclusive for target in predictions.targets):
+    if problems and len(problems) == len(choices) and all(target.is_yes_no for target in predictions.targets):
         raise problems[0]
     for problem in problems:
         _LOGGER.warning("%s Scores hold its probability without a decision.", problem)
@@ -155,11 +155,11 @@ class _Choice:
 
 def _choose(predictions: Predictions, target: Target, *, criterion: Criterion) -> list[_Choice]:
     """One for each class; none for exclusive ones."""
-    if target.is_exclusive:
+    if not target.is_yes_no:
         return []
     truths = predictions.y_true[target.name].reshape(predictions.n, target.outputs).T
     probs = predictions.y_prob[target.name].reshape(predictions.n, target.outputs).T
-    names = (target.name,) if target.kind == "binary" else tuple(f"{target.name}/{c}" for c in target.classes)
+    names = (target.name,) if target.is_single else tuple(f"{target.name}/{c}" for c in target.classes)
     found = []
     for name, truth, prob in zip(names, truths, probs, strict=True):
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,7 @@ from lepton_vision.predictions.predictions import Predictions
 from lepton_vision.readers.identity import original_id
 from lepton_vision.types import FloatArray, Target
 
+_LOGGER = logging.getLogger(__name__)
 # Half mean and half maximum is what a fit is drawn to, with deviation 1: few units must not give wild weights.
 _PRIOR = np.array([0.0, 0.5, 0.5])
 
@@ -35,7 +37,8 @@ def aggregate(
     Probabilities: "max" and "mean" of the images, "noisy_or" 1 - prod(1 - p) (independent causes, Pearl 1988), or
     "learnt". Exclusive classes (multiclass, ordinal) are rescaled to sum to one after "max", and have no "noisy_or".
     Labels: a binary or multilabel label is positive where any image of the unit is, negative where none is and at least
-    one is known to be negative; exclusive labels must not differ within a unit. Images of an unknown label count for
+    one is known to be negative; exclusive labels and numbers must not differ within a unit. A number is the mean of
+    those of its images, whatever the method. Images of an unknown label count for
     the probability. An image whose unit is unknown ("") is a case of its own. Copies of an image in one unit, which a
     manifest tells by their ids, count once.
 
@@ -49,8 +52,8 @@ def aggregate(
         One row per unit, in order of first appearance; ``image_id`` is the id of the unit, without addresses.
 
     Raises:
-        EvaluationError: no such ids, a unit of two patients, exclusive labels that differ within a unit, "noisy_or" of
-            exclusive classes, or "learnt" without a fit of this unit and these targets.
+        EvaluationError: no such ids, a unit of two patients, exclusive labels or numbers that differ within a unit,
+            "noisy_or" of exclusive classes, or "learnt" without a fit of this unit and these targets.
 
     Example:
         >>> target, ids = Target("sick", "binary", ("no", "yes")), np.array(["a", "b", "c"])
@@ -68,6 +71,9 @@ def aggregate(
             f"{'none' if learnt is None else f'one for {learnt.unit!r}'}. Fit it on validation with fit_aggregation.",
             key="aggregation",
         )
+    numbers = [target.name for target in predictions.targets if target.is_value]
+    if numbers and method != "mean":
+        _LOGGER.warning("The images of a %s are joined by %s, but for the mean of numbers: %s.", unit, method, numbers)
     which, first = _group(predictions, unit)
     kept = _without_copies(predictions, which)
     weights = {} if learnt is None else learnt.weights
@@ -139,6 +145,8 @@ def fit_aggregation(predictions: Predictions, *, unit: Unit) -> Aggregation:
     kept = _without_copies(predictions, which)
     weights: dict[str, tuple[tuple[float, ...], ...]] = {}
     for target in predictions.targets:
+        if target.is_value:
+            continue
         truth = _labels(predictions.y_true[target.name], which, target=target, unit=unit)
         mean, most = logit_features(predictions.y_prob[target.name][kept], which[kept], target)
         if target.is_exclusive:
@@ -201,7 +209,7 @@ def _labels(truth: FloatArray, which: IntArray, *, target: Target, unit: Unit) -
     units = int(which.max(initial=-1)) + 1
     most = np.full((units, *truth.shape[1:]), -np.inf)
     np.maximum.at(most, which, np.where(np.isnan(truth), -np.inf, truth))
-    if target.is_exclusive:
+    if not target.is_yes_no:
         least = np.full(units, np.inf)
         np.minimum.at(least, which, np.where(np.isnan(truth), np.inf, truth))
         conflicts = np.flatnonzero(np.isfinite(least) & (least != most))
