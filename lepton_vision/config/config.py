@@ -222,7 +222,7 @@ class Config(Section):
             return
         if "masks" in self.train.target_weights and "masks" not in names:
             raise ValueError("train.target_weights: the weight of the masks is segmentation.weight")
-        binary = [target.name for target in self.targets if target.kind == "binary"]
+        binary = [target.name for target in self.targets if target.is_binary]
         for key, given, valid in (
             ("train.target_weights", self.train.target_weights, names),
             ("segmentation.explains", {} if head is None else head.explains, binary),

@@ -159,7 +159,7 @@ class Engine:
         with explain_machine_errors():
             parts = [run(slice(k, k + step)) for k in range(0, count, step)]
         if not parts:
-            shapes = {t.name: 0 if t.kind == "binary" else (0, t.outputs) for t in self.bundle.targets}
+            shapes = {t.name: t.output_shape(0) for t in self.bundle.targets}
             return EngineOutput({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, None)
         names, masks = parts[0].probabilities, [part.masks for part in parts if part.masks is not None]
         features = [part.features for part in parts if part.features is not None]

@@ -39,8 +39,8 @@ class Explanation(Displayed):
 
     Attributes:
         target: name of the target.
-        class_name: the class that was asked for.
-        probability: of that class, calibrated.
+        class_name: the class that was asked for; "" of a number.
+        probability: of that class, calibrated; of a number its value.
         heat: (H, W) float32, 0 or more, not scaled: maps of one model and class may be compared.
         pixels: (C, H, W) uint16, the image as the network sees it.
     """
@@ -77,7 +77,8 @@ class Explanation(Displayed):
 
     def _tables(self) -> list[Table]:
         size = " x ".join(map(str, self.heat.shape))
-        return [Table(f"Grad-CAM of {self.target} {self.class_name}, probability {self.probability:.3f}, {size}")]
+        said = f" {self.class_name}, probability {self.probability:.3f}" if self.class_name else f" {self.probability:.4g}"
+        return [Table(f"Grad-CAM of {self.target}{said}, {size}")]
 
 
 def explain(
@@ -94,7 +95,8 @@ def explain(
         bundle: a classifier of whole 2-D images, or its folder.
         image: as ``read_image`` gives it, or its file; of one frame.
         target: name of a target; None where the bundle has one.
-        class_name: one of its classes; None is the positive class of a binary target, and else the most probable one.
+        class_name: one of its classes; None is the positive class of a binary target, and else the most probable one. A
+            number has none: the picture shows what raises its value.
         device: "auto", "cpu", "cuda" or "mps".
 
     Raises:
@@ -120,12 +122,13 @@ def explain(
         raise ConfigError(f"Unknown class {class_name!r}. {nearest(class_name, wanted.classes)}", key="class_name")
     pixels = _one_image(image, bundle)
     prob = Engine(bundle, device=device, batch_size=1).examine_pixels(pixels[None]).probabilities[wanted.name][0]
-    shares = np.stack([1.0 - prob, prob]) if wanted.kind == "binary" else prob
-    index = 1 if wanted.kind == "binary" else int(np.argmax(shares))
+    shares = np.stack([1.0 - prob, prob]) if wanted.is_binary else np.atleast_1d(prob)
+    index = 1 if wanted.is_binary else int(np.argmax(shares))
     index = index if class_name is None else wanted.classes.index(class_name)
     images = torch.as_tensor(to_input(pixels[None], bundle.config.preprocess))
     heat = np.asarray(grad_cam(network, images, target=wanted.name, class_index=index)[0])
-    return Explanation(wanted.name, wanted.classes[index], float(shares[index]), heat, pixels)
+    name = "" if wanted.is_value else wanted.classes[index]
+    return Explanation(wanted.name, name, float(shares[index]), heat, pixels)
 
 
 def _one_image(image: Image | str | Path, bundle: Bundle) -> UInt16Pixels:
@@ -188,7 +191,7 @@ def explain_samples(
     network = bundle.network().to(choose_device(device))
     maps: dict[CaseKey, npt.NDArray[np.float32]] = {}
     for (name, class_name), members in groups.items():
-        index = targets[name].classes.index(class_name)
+        index = targets[name].classes.index(class_name) if class_name else 0
         for start in range(0, len(members), _BATCH):
             part = members[start : start + _BATCH]
             images = to_input(np.stack([pixels for _, pixels in part]), bundle.config.preprocess)
@@ -223,7 +226,7 @@ def grad_cam(
         images: (B, C, H, W) float32, normalised (``preprocess.to_input``); moved to the network's device.
         target: name of a target.
         class_index: position among its classes. For a binary target None means 1, the positive class, and 0 is the
-            evidence against it (the negated logit); the others have no default.
+            evidence against it (the negated logit); a number has 0, what raises it; the others have no default.
 
     Returns:
         (B, H, W) float32, 0 or more, not scaled: maps of one network and class may be compared.
@@ -289,16 +292,16 @@ def _find_target(network: AnyNetwork, name: str) -> Target:
 
 def _choose_logit(target: Target, class_index: int | None) -> tuple[int, float]:
     """Column of the logits, and 1 or -1."""
-    count = len(target.classes)
-    if class_index is None and target.kind == "binary":
-        class_index = 1
+    count = 1 if target.is_value else len(target.classes)
+    if class_index is None and target.is_single:
+        class_index = count - 1
     if class_index is None or not 0 <= class_index < count:
         raise ConfigError(
             f"Expected class_index from 0 to {count - 1} for the target {target.name!r}. Received: {class_index}.",
             key="class_index",
         )
-    if target.kind == "binary":
-        return 0, 1.0 if class_index == 1 else -1.0
+    if target.is_single:
+        return 0, 1.0 if class_index == count - 1 else -1.0
     return class_index, 1.0
 
 

@@ -150,7 +150,7 @@ class PredictionParts:
         """(N,) or (N, K) probabilities of one target."""
         parts = self.prob.get(target.name)
         if not parts:
-            return np.zeros(0 if target.kind == "binary" else (0, len(target.classes)))
+            return np.zeros(target.output_shape(0))
         return np.concatenate(parts)
 
 
@@ -263,7 +263,9 @@ def _ledger(bundle: Bundle, manifest: Manifest) -> Ledger | None:
 
 def _labels(manifest: Manifest, target: Target) -> FloatArray:
     if set(target.columns) <= set(manifest.frame.columns):
-        return manifest.labels(target).astype(np.float64)
+        labels = manifest.labels(target)
+        # A number by its shortest digits: 63.2 of the table, which float32 holds, and not 63.20000076.
+        return (labels.astype(np.str_) if target.is_value else labels).astype(np.float64)
     return _unknown(target, len(manifest))
 
 
@@ -290,7 +292,7 @@ def _are_held(found: PredictionParts) -> bool:
 
 
 def _unknown(target: Target, n: int) -> FloatArray:
-    return np.full((n, len(target.classes)) if target.kind == "multilabel" else n, np.nan)
+    return np.full(target.label_shape(n), np.nan)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from lepton_vision.models.assemble import AnyNetwork
 from lepton_vision.models.device import suited_format
 from lepton_vision.transforms.preprocess import to_input
 from lepton_vision.transforms.slabs import fold_slabs, slab_slices
-from lepton_vision.types import ModelOutput
+from lepton_vision.types import ModelOutput, Target
 
 _AT_ONCE = 4  # windows in one step
 
@@ -143,8 +143,8 @@ def _margins(images: Tensor, size: Sequence[int]) -> list[int]:
 class SlicewiseNetwork(nn.Module):
     """Gives for volumes what its network gives for each of their slices.
 
-    A volume's logits are the mean of its slices', or the largest of each, as ``volume.aggregate`` says; so the sigmoid,
-    the temperature and the threshold are of the volume. Its mask logits are those of the slices, stacked. Each volume
+    A volume's logits are the mean of its slices', or the largest of each, as ``volume.aggregate`` says (a number is
+    always the mean); so the sigmoid, the temperature and the threshold are of the volume. Its mask logits are those of the slices, stacked. Each volume
     runs by itself: what lies beside it in a batch changes nothing.
 
     Args:
@@ -196,13 +196,13 @@ class SlicewiseNetwork(nn.Module):
         for near in torch.split(places, self.at_once):
             slabs = fold_slabs(volume[:, near].movedim(0, 1))
             parts.append(self.network(slabs.contiguous(memory_format=suited_format(4))))
-        logits = {name: self._join([part.logits[name] for part in parts]) for name in parts[0].logits}
+        logits = {t.name: self._join([part.logits[t.name] for part in parts], t) for t in self.targets}
         masks = [part.mask_logits for part in parts if part.mask_logits is not None]
         features = [part.features for part in parts if part.features is not None]
         mean = torch.cat(features).float().mean(dim=0) if features else None
         return ModelOutput(logits, torch.cat(masks).movedim(0, 1) if masks else None, mean)
 
-    def _join(self, parts: Sequence[Tensor]) -> Tensor:
+    def _join(self, parts: Sequence[Tensor], target: Target) -> Tensor:
         """(K,) float32 of the slices' (n, K)."""
         slices = torch.cat(list(parts)).float()
-        return slices.mean(dim=0) if self.volume.aggregate == "mean" else slices.amax(dim=0)
+        return slices.mean(dim=0) if self.volume.aggregate == "mean" or target.is_value else slices.amax(dim=0)

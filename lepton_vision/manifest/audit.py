@@ -14,6 +14,7 @@ import pandas as pd
 from lepton_vision.config import AuditConfig, Config
 from lepton_vision.config.sections import PreprocessConfig
 from lepton_vision.errors import LabelError, ManifestError
+from lepton_vision.manifest.class_counts import label_groups
 from lepton_vision.manifest.findings import Audit, Finding, Kind, splits_of
 from lepton_vision.manifest.labels import infer_targets, unknown_name
 from lepton_vision.manifest.mask_values import count_values, found_in_words, mask_faults
@@ -238,16 +239,16 @@ def _prevalence(manifest: Manifest, targets: Sequence[Target]) -> list[Finding]:
     split = objects(usable.frame["split"])
     names: list[str | None] = [name for name in SPLITS if (split == name).any()] or [None]
     for target in targets:
-        labels = usable.labels(target)
-        per_split = {name or "all": _class_counts(labels[split == name], target) for name in names}
+        groups = _groups(usable, target)
+        per_split = {name or "all": _counts(groups, split == name) for name in names}
         counts = "; ".join(
             f"{name} " + ", ".join(f"{label}: {n}" for label, n in part.items()) for name, part in per_split.items()
         )
         lacking = [
             (name, label)
             for name, part in per_split.items()
-            for label in target.classes
-            if part[label] == 0 and any(other[label] for other in per_split.values())
+            for label in groups
+            if label != unknown_name(target) and part[label] == 0 and any(other[label] for other in per_split.values())
         ]
         message = f"Target {target.name}: {counts}."
         message += "".join(f" Split {name} has no {label}." for name, label in lacking)
@@ -267,14 +268,18 @@ def _masks(manifest: Manifest, config: AuditConfig | Config | None) -> list[Find
     return findings
 
 
-def _class_counts(labels: npt.NDArray[np.float32], target: Target) -> dict[str, int]:
-    if target.kind == "multilabel":
-        counts = {name: int((labels[:, k] == 1).sum()) for k, name in enumerate(target.classes)}
-        unknown = int(np.isnan(labels).all(axis=1).sum())
-    else:
-        counts = {name: int((labels == k).sum()) for k, name in enumerate(target.classes)}
-        unknown = int(np.isnan(labels).sum())
-    return {**counts, unknown_name(target): unknown} if unknown else counts
+def _groups(manifest: Manifest, target: Target) -> dict[str, npt.NDArray[np.bool_]]:
+    """Rows of each class, or quarter of the values, and of the unknown."""
+    labels = manifest.labels(target)
+    unknown = np.isnan(labels.reshape(len(labels), -1)).all(axis=1)
+    return label_groups(labels, target) | {unknown_name(target): unknown}
+
+
+def _counts(groups: Mapping[str, npt.NDArray[np.bool_]], rows: npt.NDArray[np.bool_]) -> dict[str, int]:
+    """How many of some rows are in each group; the last one, the unknown, is left out where it has none."""
+    counts = {name: int((group & rows).sum()) for name, group in groups.items()}
+    *_, unknown = counts
+    return counts if counts[unknown] else {name: counts[name] for name in counts if name != unknown}
 
 
 def _positions(frame: pd.DataFrame) -> tuple[int, ...]:

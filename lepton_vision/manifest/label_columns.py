@@ -22,15 +22,16 @@ NEGATIVE_WORDS: Final = frozenset(
 )
 DASHES: Final = frozenset("-–—")  # "negative" beside "+"
 LABEL_NAMES: Final = ("label", "target", "y", "class")
+_LARGEST: Final = float(np.finfo(np.float32).max)
 # Words that leave "none" no meaning but "nothing written", as Python writes it.
 _ABSENT: Final = frozenset({"no", "false", "0", "negative", "neg", "absent"})
 
 
 def label_array(frame: pd.DataFrame, target: Target) -> npt.NDArray[np.float32]:
-    """Class indices of one target: (N,) float32 for binary and multiclass, (N, K) of 0/1 for multilabel; NaN unknown.
+    """Labels of one target: (N,) float32 class indices, or values; (N, K) of 0/1 for multilabel; NaN unknown.
 
     Raises:
-        LabelError: a column is missing, or a value is none of the classes.
+        LabelError: a column is missing, or a value is none of the classes, or no number.
     """
     missing = [column for column in target.columns if column not in frame.columns]
     if missing:
@@ -41,13 +42,15 @@ def label_array(frame: pd.DataFrame, target: Target) -> npt.NDArray[np.float32]:
         )
     if target.mask_values:
         return _presence(frame["mask_values"], target)
-    if target.kind != "multilabel" and (lost := [name for name in target.classes if folded(name) in BLANKS]):
+    if not target.has_label_by_class and (lost := [name for name in target.classes if folded(name) in BLANKS]):
         raise LabelError(
             f"Target {target.name!r} has a class {lost[0]!r}, which label tables hold where a cell is missing. "
             "Give this class another name in the table and in the configuration.",
             key=target.name,
         )
-    if target.kind == "multilabel":
+    if target.is_value:
+        return _numbers(frame[target.columns[0]], target=target)
+    if target.has_label_by_class:
         parts = [_codes(frame[column], classes=("0", "1"), target=target) for column in target.columns]
         return np.stack(parts, axis=1) if len(frame) else np.empty((0, len(parts)), np.float32)
     return _codes(frame[target.columns[0]], classes=target.classes, target=target)
@@ -60,6 +63,28 @@ def _presence(values: pd.Series[Any], target: Target) -> npt.NDArray[np.float32]
     held: list[set[str]] = [set() if pd.isna(text) else set(str(text).split(",")) for text in values]
     found = [1.0 if wanted & one else 0.0 if one and unknown not in one else math.nan for one in held]
     return np.asarray(found, dtype=np.float32)
+
+
+def _numbers(values: pd.Series[Any], *, target: Target) -> npt.NDArray[np.float32]:
+    """(N,) values of a number; a blank and the words for the unknown are NaN."""
+    positions, distinct = pd.factorize(values, use_na_sentinel=True)
+    numbers = np.full(len(distinct) + 1, np.nan, dtype=np.float32)
+    for place, value in enumerate(distinct):
+        text = canonical(value)
+        is_uncertain = target.uncertain == "unknown" and folded(text) in UNCERTAIN_WORDS and not is_number(text)
+        if is_unknown(text) or is_uncertain:
+            continue
+        if not (is_number(text) and abs(float(text)) <= _LARGEST):
+            row = int(np.flatnonzero(positions == place)[0])
+            hint = " Write a decimal point." if is_number(text.replace(",", ".", 1)) else ""
+            raise LabelError(
+                f"Column {str(values.name)!r} holds {text[:40]!r} in row {row}, which is no number for target "
+                f"{target.name!r}.{hint} Leave the cell blank where unknown.",
+                row=row,
+                key=str(values.name),
+            )
+        numbers[place] = float(text)
+    return numbers[positions]
 
 
 def _codes(values: pd.Series[Any], *, classes: Sequence[str], target: Target) -> npt.NDArray[np.float32]:
@@ -83,7 +108,7 @@ def _codes(values: pd.Series[Any], *, classes: Sequence[str], target: Target) ->
 def _what_to_do(value: Any, classes: Sequence[str], *, target: Target) -> str:
     text = canonical(value)
     if folded(text) in UNCERTAIN_WORDS:
-        choices = "unknown" if target.is_exclusive else "unknown, positive or negative"
+        choices = "unknown, positive or negative" if target.is_yes_no else "unknown"
         return (
             f"It looks like an uncertain label. Say what it counts as: add `uncertain: unknown` ({choices}) to the "
             "target in the configuration."

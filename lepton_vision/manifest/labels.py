@@ -73,9 +73,14 @@ def _check_values(column: str, counts: Counter[str], *, name: str) -> None:
     """Ask about values that are no classes, look uncertain, or stand for one class in two spellings."""
     if strange := not_classes(counts):
         raise LabelError(
-            f"Column {column!r} holds {strange}. A target has classes; a figure as such cannot be predicted. Write a "
-            "column of classes (for example ranges of the figure), name another column, or name the classes:\n"
-            + _snippet("label", ["negative", "positive"], column="COLUMN"),
+            f"Column {column!r} holds {strange}. "
+            + (
+                "To predict the number itself, say so in the configuration (its unit may be left out):\n"
+                + _snippet(name, [], column=None if name == column else column, kind="regression")
+                if all(map(is_number, counts))
+                else "Write a column of classes, name another column, or name the classes:\n"
+                + _snippet("label", ["negative", "positive"], column="COLUMN")
+            ),
             key=column,
         )
     values = sorted(counts, key=_order)
@@ -199,7 +204,8 @@ def _snippet(
 ) -> str:
     """YAML of one target, ready to be copied; binary where there are two classes."""
     kind = kind or ("binary" if len(classes) == 2 else "multiclass")
-    lines = ["targets:", f"  - name: {name}", f"    kind: {kind}", f"    classes: {classes}"]
+    lines = ["targets:", f"  - name: {name}", f"    kind: {kind}"]
+    lines += [f"    classes: {classes}"] if classes else ["    unit: years"]
     lines += [f"    column: {json.dumps(column, ensure_ascii=False)}"] if column else []
     return "\n".join([*lines, *(["    uncertain: unknown"] if uncertain else [])])
 

@@ -17,6 +17,7 @@ from lepton_vision.config import AuditConfig, Config
 from lepton_vision.config.sections import SplitConfig
 from lepton_vision.errors import LabelError, LeakageError, ManifestError
 from lepton_vision.manifest.allocation import allocate
+from lepton_vision.manifest.class_counts import label_groups
 from lepton_vision.manifest.labels import evident_targets, warn_lost
 from lepton_vision.manifest.near_duplicates import connect, near_pairs
 from lepton_vision.manifest.patients import known_patients, warn_unknown
@@ -191,7 +192,7 @@ def check_classes(
             if fault and (split == "train" or split not in given):
                 raise LabelError(
                     f"Split {split!r} ({len(part)} rows) has {fault} for target {target.name!r}. Expected at least two "
-                    "classes in each split: add patients, change split.seed or the shares split.val and split.test, or "
+                    f"{'values' if target.is_value else 'classes'} in each split: add patients, change split.seed or the shares split.val and split.test, or "
                     "correct the given split.",
                     key=target.name,
                 )
@@ -213,9 +214,11 @@ def _class_fault(part: Manifest, target: Target) -> str:
     most = max(map(len, seen))
     if most >= 2:
         return ""
-    has_class = target.kind != "multilabel" and most == 1
-    what = f"only class {target.classes[int(seen[0][0])]!r}" if has_class else "no class with both values"
-    return what if most else "no label"
+    if not most:
+        return "no label"
+    if target.has_label_by_class:
+        return "no class with both values"
+    return "only one value" if target.is_value else f"only class {target.classes[int(seen[0][0])]!r}"
 
 
 def _settings(
@@ -345,12 +348,8 @@ def _traits(
 
     for target in targets:
         labels = groups.manifest.labels(target)
-        if target.kind == "multilabel":
-            for k in range(labels.shape[1]):
-                add(np.asarray(labels[:, k] == 1), of_class=True)
-        else:
-            for k in range(len(target.classes)):
-                add(np.asarray(labels == k), of_class=True)
+        for rows in label_groups(labels, target).values():
+            add(rows, of_class=True)
         add(np.asarray(np.isnan(labels.reshape(len(labels), -1)).all(axis=1)), of_class=False)
     for name in settings.balance_by:
         if name in groups.manifest.frame.columns:

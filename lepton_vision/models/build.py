@@ -93,24 +93,28 @@ def _start_from_bundle(network: AnyNetwork, config: Config) -> str:
 
 def _keep_heads(network: AnyNetwork, bundle: Bundle) -> str:
     """Take over the heads of targets that are the same in both; return in words which."""
-    before = {(target.name, target.kind, target.classes) for target in bundle.targets}
-    kept = [target.name for target in network.targets if (target.name, target.kind, target.classes) in before]
+    before = {_sense(target) for target in bundle.targets}
+    kept = [target.name for target in network.targets if _sense(target) in before]
     if not kept:
         raise WeightsError(
-            "Expected a bundle with a target of the same name, kind and classes, since model.keep_heads is on. "
+            "Expected a bundle with a target of the same name, kind, classes and unit, since model.keep_heads is on. "
             f"Received: {', '.join(target.name for target in bundle.targets)}. Turn it off for a new task.",
             key="model.keep_heads",
         )
     for member, state in zip(network.members, bundle.member_states, strict=True):
-        for name in kept:
-            head, path = member.heads.head(name), member.heads.path(name)
-            own = {key: state[f"{path}.{key}"] for key in head.state_dict()}
-            if any(own[key].shape != tensor.shape for key, tensor in head.state_dict().items()):
+        for name, (path, layer) in ((name, part) for name in kept for part in member.heads.parts(name).items()):
+            here = layer.state_dict()
+            own = {key: state[f"{path}.{key}"] for key in here if f"{path}.{key}" in state}
+            if any(key not in own or own[key].shape != tensor.shape for key, tensor in here.items()):
                 raise WeightsError(
-                    "Expected heads that see as many features as those of this configuration, since model.keep_heads "
-                    f"is on. Received: others for {name!r}, as where one decides by segmentation.mode evidence. "
-                    "Turn model.keep_heads off.",
+                    "Expected heads that see as many features as those of this configuration, and have the same loss, "
+                    f"since model.keep_heads is on. Received: others for {name!r}, as where one decides by "
+                    "segmentation.mode evidence. Turn model.keep_heads off.",
                     key="model.keep_heads",
                 )
-            head.load_state_dict(own)
+            layer.load_state_dict(own)
     return f"; kept heads {', '.join(kept)}"
+
+
+def _sense(target: Target) -> tuple[str, str, tuple[str, ...], str]:
+    return target.name, target.kind, target.classes, target.unit

@@ -111,7 +111,7 @@ class Bundle(Displayed):
             "weights": self._weights_sha256,
             "preprocess": plain["preprocess"],
             "model": self._encoder_design() | self._later_design(),
-            "targets": [[t.name, t.kind, list(t.classes)] for t in self.targets],
+            "targets": [[t.name, t.kind, list(t.classes), *([t.unit] if t.unit else [])] for t in self.targets],
             "temperatures": {t.name: self.temperature(t.name) for t in self.targets},
             "thresholds": None if point is None else point.to_dict()["thresholds"],
         }
@@ -341,7 +341,7 @@ class Bundle(Displayed):
         rows = {
             "bundle": self.bundle_id,
             "network": f"{self._design}, {self.channels} channels, {self.config.preprocess.size} pixels",
-            "targets": "; ".join(f"{t.name} ({t.kind}: {', '.join(t.classes)})" for t in self.targets),
+            "targets": "; ".join(target.described for target in self.targets),
             "temperatures": ", ".join(f"{t.name} {self.temperature(t.name):.3f}" for t in self.targets),
             "calibration": ", ".join(f"{name} {one.method}" for name, one in self.calibrators.items()) or "temperature",
             "operating point": "none" if point is None else f"{point.criterion}: {dict(point.thresholds)}",
@@ -374,7 +374,7 @@ def _check_calibrators(calibrators: Mapping[str, Calibrator], targets: tuple[Tar
 
 
 def _check_set_rules(rules: Mapping[str, tuple[Rule, ...]], targets: tuple[Target, ...]) -> None:
-    answers = {t.name: [("absent", "present")] * t.outputs if t.kind == "multilabel" else [t.classes] for t in targets}
+    answers = {t.name: list(t.set_answers) for t in targets}
     for name, several in rules.items():
         if [rule.classes for rule in several] != answers.get(name):
             raise BundleError(
@@ -383,7 +383,7 @@ def _check_set_rules(rules: Mapping[str, tuple[Rule, ...]], targets: tuple[Targe
 
 
 def _check_point(point: OperatingPoint, targets: tuple[Target, ...]) -> None:
-    needed = {target.name: 0 if target.is_exclusive else target.outputs for target in targets}
+    needed = {target.name: target.thresholds for target in targets}
     received = {name: len(values) for name, values in point.thresholds.items()}
     if received != needed or any(np.isinf(t) for values in point.thresholds.values() for t in values):
         raise BundleError(

@@ -117,6 +117,6 @@ def case_point(
 def stated_point(targets: tuple[Target, ...], *, threshold: float) -> OperatingPoint:
     """An operating point that nobody chose: the same threshold everywhere."""
     thresholds: dict[str, tuple[float, ...]] = {
-        target.name: () if target.is_exclusive else (threshold,) * target.outputs for target in targets
+        target.name: (threshold,) * target.thresholds for target in targets
     }
     return OperatingPoint(thresholds, f"stated: probability >= {threshold:g}")

@@ -13,6 +13,7 @@ from lepton_vision.config.sections import PreprocessConfig
 from lepton_vision.errors import ReadError
 from lepton_vision.inference.samples import list_files
 from lepton_vision.manifest import Manifest
+from lepton_vision.manifest.class_counts import label_groups
 from lepton_vision.manifest.labels import evident_targets, unknown_name
 from lepton_vision.manifest.patients import known_patients
 from lepton_vision.manifest.value_ranges import narrow_image, narrow_ranges
@@ -39,16 +40,14 @@ def data_flow(manifest: Manifest, targets: tuple[Target, ...]) -> dict[str, Any]
 
 
 def count_split(manifest: Manifest, targets: tuple[Target, ...], split: Split) -> dict[str, Any]:
-    """Count images, patients and labels per class of one split."""
-    part = manifest.subset(split)
+    """Count images, patients and labels per class of one split; of a number, labels per quarter of all usable ones."""
+    part, usable = manifest.subset(split), manifest.ok
+    of_split = (usable.frame["split"] == split).to_numpy(dtype=bool)
     classes: dict[str, dict[str, int]] = {}
     for target in targets:
-        labels = part.labels(target)
-        if target.kind == "multilabel":
-            counts = {name: int(np.nansum(labels[:, k])) for k, name in enumerate(target.classes)}
-        else:
-            counts = {name: int((labels == k).sum()) for k, name in enumerate(target.classes)}
-        classes[target.name] = counts | {unknown_name(target): int(np.isnan(labels).sum())}
+        groups = label_groups(usable.labels(target), target)
+        counts = {name: int((rows & of_split).sum()) for name, rows in groups.items()}
+        classes[target.name] = counts | {unknown_name(target): int(np.isnan(part.labels(target)).sum())}
     facts = {"images": len(part), "patients": int(part.frame["patient_id"].nunique()), "classes": classes}
     masks = int(part.frame["mask_values"].notna().sum())
     return facts | ({"masks": masks} if masks else {})
@@ -121,7 +120,7 @@ def inspect_path(path: str | Path, *, channels: Sequence[str] = ()) -> dict[str,
 
 def _of_bundle(bundle: Bundle) -> dict[str, Any]:
     point = None if bundle.operating_point is None else bundle.operating_point.to_dict()
-    targets = [f"{t.name} ({t.kind}: {', '.join(t.classes)})" for t in bundle.targets]
+    targets = [target.described for target in bundle.targets]
     facts = {"kind": "bundle", **describe(bundle), "targets": "; ".join(targets), "operating_point": point}
     if bundle.config.segmentation is not None:
         facts["structures"] = ", ".join(bundle.config.segmentation.names)

@@ -102,7 +102,7 @@ def compare_heads(
     agreement: dict[str, HeadAgreement] = {}
     pointing: dict[str, PointingGame] = {}
     for target in targets:
-        shown = list(segmentation.explaining(target)) if target.kind == "binary" else []
+        shown = list(segmentation.explaining(target)) if target.is_binary else []
         both = [case for case in cases if target.name in case.probabilities]
         if not shown or not both:
             continue
@@ -156,7 +156,7 @@ def _maps(
     for bundle in {id(case.bundle): case.bundle for case in cases}.values():
         own = [case for case in cases if case.bundle is bundle]
         for some in (own[start : start + _AT_ONCE] for start in range(0, len(own), _AT_ONCE)):
-            keys = {case.image_id: CaseKey(case.image_id, target.name, target.classes[1]) for case in some}
+            keys = {case.image_id: CaseKey(case.image_id, target.name, target.positive) for case in some}
             heat = explain_samples(bundle, [(keys[case.image_id], case.image) for case in some], device=device)
             for case in some:
                 try:

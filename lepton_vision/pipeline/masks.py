@@ -187,7 +187,7 @@ def _compare(cases: Sequence[LabelledMask], parts: Sequence[tuple[Bundle, Manife
     """Compare label and mask at the bundle's operating point; at one half for the folds of a cross-validation."""
     first = parts[0][0]
     point = first.operating_point if len(parts) == 1 else None
-    binary = [target for target in first.targets if target.kind == "binary"]
+    binary = [target for target in first.targets if target.is_binary]
     thresholds = {} if point is None else {one.name: point.thresholds[one.name][0] for one in binary}
     return compare_heads(
         cases,

@@ -178,7 +178,7 @@ def _join(table: pa.Table, bundle: Bundle, *, ids: Sequence[str], rule: CaseRule
 
 def _probabilities(table: pa.Table, target: Target, *, which: IntArray, rule: CaseRule) -> Any:
     columns = [table[name].to_numpy().astype(np.float64) for name in probability_names(target)]
-    prob = columns[0] if target.kind == "binary" else np.column_stack(columns)
+    prob = columns[0] if target.is_single else np.column_stack(columns)
     weights = {} if rule.learnt is None else rule.learnt.weights
     return join_probabilities(prob, which, target, method=rule.method, weights=weights)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from lepton_vision.errors import ReadError, ScoringError
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.predictions.answer_sets import SetRule, answer_sets
+from lepton_vision.predictions.answer_sets import IntervalRule, Rule, SetRule, answer_sets, value_interval
 from lepton_vision.predictions.novelty import Features
 from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.types import Image, ObjectKind, Target
@@ -91,7 +91,7 @@ def target_columns(values: Values, targets: tuple[Target, ...], *, point: Operat
         row |= dict(zip(probability_names(target), map(float, values[target.name]), strict=True))
         if target.is_exclusive:
             row[f"{target.name}_class"] = target.classes[int(values[target.name].argmax())]
-        elif point is not None:
+        elif target.is_yes_no and point is not None:
             row |= _decisions(values[target.name], target, point=point, is_first=position == 0)
     return row
 
@@ -101,18 +101,26 @@ def _decisions(values: npt.NDArray[np.floating[Any]], target: Target, *, point: 
     for stem, value, threshold in zip(output_stems(target), values, thresholds, strict=True):
         is_decided = not np.isnan(threshold)
         columns[f"{stem}_positive"] = bool(are_called(value, threshold)) if is_decided else None
-        if not is_first or target.kind == "multilabel":
+        if not is_first or not target.is_single:
             columns[f"{stem}_threshold"] = threshold if is_decided else None
         elif is_decided:
             columns["threshold"] = threshold
     return columns
 
 
-def _sets(values: npt.NDArray[np.floating[Any]], target: Target, *, rules: Sequence[SetRule]) -> Row:
-    """Answers in the conformal set of each rule; those of a binary answer see its probability and its complement."""
+def _sets(values: npt.NDArray[np.floating[Any]], target: Target, *, rules: Sequence[Rule]) -> Row:
+    """Answers in the conformal set of each rule; those of a binary answer see its probability and its complement.
+
+    Of a number the ends of its interval, empty where validation had too few patients for one.
+    """
     wide = values.astype(np.float64)
     asked = [wide] if target.is_exclusive else [np.array([1.0 - value, value]) for value in wide]
     columns: Row = {}
+    if target.is_value:
+        ends = [value_interval(wide, rule) for rule in rules if isinstance(rule, IntervalRule)]
+        numbers = [float(end[0]) for pair in ends for end in pair]
+        found = [number if np.isfinite(number) else None for number in numbers]
+        return dict(zip(set_names(target), found, strict=False))
     for name, prob, rule in zip(set_names(target), asked, rules, strict=False):
         is_in = answer_sets(prob[None], rule)[0]
         columns[name] = "|".join(answer for answer, there in zip(rule.classes, is_in, strict=True) if there)
@@ -132,13 +140,15 @@ def row_schema(
 
     A binary target gives ``<target>_probability`` and ``<target>_positive``; a multilabel target the same per class as
     ``<target>_<class>_…``; a multiclass target a probability per class and ``<target>_class``. Further targets bring a
-    ``<target>_threshold`` of their own. Decision and threshold are empty where a class has no operating point.
+    ``<target>_threshold`` of their own. Decision and threshold are empty where a class has no operating point. A number
+    gives ``<target>_value``.
 
     Args:
         targets: what is predicted.
         measures: ``<structure>_ml`` or ``<structure>_mm2``: with them come ``mask`` and ``mask_reason``.
         sets: targets with set rules: ``<target>_set``, or ``<target>_<class>_set`` of a multilabel target, are the
-            answers in the conformal set, with "|" between them; empty where no answer is likely enough.
+            answers in the conformal set, with "|" between them; empty where no answer is likely enough. Of a number
+            they are ``<target>_low`` and ``<target>_high``, its interval.
         has_novelty: ``novelty`` is the distance to the training images, ``novelty_percentile`` the share of validation
             images that are nearer; see ``novelty.Novelty``. Both are empty where the runtime gives no features: a file
             of int8, or one that was exported before files gave them.
@@ -151,7 +161,7 @@ def row_schema(
     fields += target_fields(targets)
     for target in targets:
         if target.name in sets:
-            fields += [(name, _TEXT) for name in set_names(target)]
+            fields += [(name, _NUMBER if target.is_value else _TEXT) for name in set_names(target)]
     fields += [(name, _NUMBER) for name in NOVELTY] if has_novelty else []
     if measures:
         fields += [(name, _NUMBER) for name in measures] + [("mask", _TEXT), ("mask_reason", _TEXT)]
@@ -180,9 +190,8 @@ def target_fields(targets: tuple[Target, ...]) -> Fields:
         fields += [(name, _NUMBER) for name in probability_names(target)]
         if target.is_exclusive:
             fields += [(f"{target.name}_class", _TEXT)]
-            continue
-        for stem in output_stems(target):
+        for stem in output_stems(target) if target.is_yes_no else ():
             fields += [(f"{stem}_positive", _FLAG)]
-            if position or target.kind == "multilabel":
+            if position or not target.is_single:
                 fields += [(f"{stem}_threshold", _NUMBER)]
     return [*fields, ("threshold", _NUMBER)]

@@ -120,6 +120,7 @@ def fit_model(
         stack.enter_context(hold_run(run_dir))
         folder, shaping = CheckpointFolder(Path(run_dir)), own.shaping(config.train)
         origin = Origin(config, data_fingerprint, world.size, shaping)
+        _set_scales(model, train_loader)
         classes = _class_weights(train_loader, config, config.targets or model.targets)
         stepper = make_stepper(model, config, world=world, class_weights=classes, own=own)
         run = Run(config, stepper, train_loader, folder, origin, stop, progress, cache_dir, own, better)
@@ -143,7 +144,27 @@ def _class_weights(loader: DataLoader[Batch], config: Config, targets: Sequence[
     if config.train.class_weights == "none":
         return {}
     dataset: Any = loader.dataset
-    return {target.name: balanced_weights(dataset.labels(target.name), target) for target in targets}
+    classes = [target for target in targets if not target.is_value]
+    return {target.name: balanced_weights(dataset.labels(target.name), target) for target in classes}
+
+
+def _set_scales(model: AnyNetwork, loader: DataLoader[Batch]) -> None:
+    """Give each head of a number the figures of its training labels, unless it has some: those of a head that is kept.
+
+    Raises:
+        TrainingError: no label is known.
+    """
+    dataset: Any = loader.dataset
+    for name, scale in ((name, one) for member in model.members for name, one in member.heads.scales.items()):
+        labels = torch.as_tensor(dataset.labels(name))
+        if bool(labels.isnan().all()):
+            raise TrainingError(
+                f"Target {name!r} has no known label among {len(labels)} training images. Check the label table, or "
+                "remove the target.",
+                key=name,
+            )
+        if not scale.is_set:
+            scale.set_from(labels)
 
 
 def make_stepper(
@@ -173,7 +194,8 @@ def make_stepper(
         model.to(memory_format=suited_format(model.dims + 2))
     world.broadcast(model)
     precision = choose_precision(train.precision, world.device)
-    weights = LossWeights(train.target_weights, class_weights or {}, train.label_smoothing)
+    deviations = {name: scale.deviation for name, scale in model.members[0].heads.scales.items()}
+    weights = LossWeights(train.target_weights, class_weights or {}, deviations, train.label_smoothing)
     if config.segmentation is not None:
         weights = replace(weights, mask=config.segmentation.weight, mask_loss=config.segmentation.loss)
     if own.optimizer is None:

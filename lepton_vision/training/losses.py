@@ -37,7 +37,9 @@ __all__ = [
 MASKS = "masks"
 """Name of the masks among the losses; the configuration keeps it from targets."""
 
+_VALUE_LOSSES = {"squared": functional.mse_loss, "huber": functional.huber_loss}
 MaskLoss = Literal["dice_ce", "dice", "ce"]
+_BY_TARGET = ("classes", "deviations")
 _SMOOTH = 1e-5  # as MONAI's DiceLoss has it
 
 
@@ -48,6 +50,7 @@ class LossWeights:
     Attributes:
         targets: by target name, the factor of its loss; 1 where not named.
         classes: by target name, the factor of each class's labels: binary (2,), multiclass (K,), multilabel (K, 2).
+        deviations: by target name, the standard deviation that errors of a number are divided by; 1 where not named.
         smoothing: label smoothing in [0, 0.5): binary 0/1 becomes s/2 / 1 - s/2; multiclass spreads s evenly over K.
         mask: the factor of the masks' loss.
         mask_loss: what the masks' loss is, see ``mask_loss_sum``.
@@ -55,13 +58,15 @@ class LossWeights:
 
     targets: Mapping[str, float] = field(default_factory=dict)
     classes: Mapping[str, Tensor] = field(default_factory=dict)
+    deviations: Mapping[str, Tensor] = field(default_factory=dict)
     smoothing: float = 0.0
     mask: float = 1.0
     mask_loss: MaskLoss = "dice_ce"
 
     def to(self, device: torch.device) -> LossWeights:
-        """Move the class factors to ``device``."""
-        return replace(self, classes={name: w.to(device) for name, w in self.classes.items()})
+        """Move the class factors and deviations to ``device``."""
+        moved = {name: {key: w.to(device) for key, w in getattr(self, name).items()} for name in _BY_TARGET}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +154,15 @@ def multitask_loss(
 
 
 def target_loss(
-    output: ModelOutput, batch: Batch, *, target: Target, smoothing: float = 0.0, classes: Tensor | None = None
+    output: ModelOutput,
+    batch: Batch,
+    *,
+    target: Target,
+    smoothing: float = 0.0,
+    classes: Tensor | None = None,
+    deviation: float | None = None,
 ) -> Tensor:
-    """() mean loss of one target over the known labels of a batch: cross entropy, binary for each class that may be so.
+    """() mean loss of one target over the known labels of a batch: that of its kind, see ``Target.loss``.
 
     Args:
         output: what the network gives, without members.
@@ -159,6 +170,7 @@ def target_loss(
         target: whose logits and labels.
         smoothing: see ``LossWeights.smoothing``.
         classes: factors, see ``LossWeights.classes``.
+        deviation: of a number, what its errors are divided by; None leaves them in its unit.
 
     Example:
         A loss for ``fit(…, loss=focal)`` that leaves easy images to themselves:
@@ -171,7 +183,11 @@ def target_loss(
         >>> round(focal(ModelOutput({"finding": torch.zeros(1, 1)}), batch).item(), 4)
         0.1733
     """
-    weights = LossWeights(smoothing=smoothing, classes={} if classes is None else {target.name: classes})
+    weights = LossWeights(
+        smoothing=smoothing,
+        classes={} if classes is None else {target.name: classes},
+        deviations={} if deviation is None else {target.name: torch.as_tensor(deviation)},
+    )
     return multitask_loss(output, batch.labels, targets=[target], weights=weights).total
 
 
@@ -199,12 +215,15 @@ def _masked_sum(logits: Tensor, labels: Tensor, *, target: Target, weights: Loss
     is_known = ~torch.isnan(labels)
     safe = torch.where(is_known, labels, 0.0)
     classes = weights.classes.get(target.name)
-    if target.is_exclusive:
+    if target.is_value:
+        deviation, measure = weights.deviations.get(target.name, 1.0), _VALUE_LOSSES[target.trained_with]
+        losses, factor = measure(logits.squeeze(1) / deviation, safe / deviation, reduction="none"), None
+    elif target.is_exclusive:
         index = safe.long()
         losses = functional.cross_entropy(logits, index, reduction="none", label_smoothing=weights.smoothing)
         factor = None if classes is None else classes[index]
     else:
-        logits = logits.squeeze(1) if target.kind == "binary" else logits
+        logits = logits.squeeze(1) if target.is_single else logits
         smoothed = safe * (1.0 - weights.smoothing) + weights.smoothing / 2.0
         losses = functional.binary_cross_entropy_with_logits(logits, smoothed, reduction="none")
         # (2,) for binary, a row of two per column for multilabel: [weight of 0, weight of 1].
@@ -237,7 +256,7 @@ def balanced_weights(labels: npt.NDArray[np.float32], target: Target) -> Tensor:
             "Check the label table, or remove the target.",
             key=target.name,
         )
-    if target.kind == "multilabel":
+    if target.has_label_by_class:
         return torch.stack([_inverse_frequency(column, 2) for column in labels.T])
     return _inverse_frequency(labels, len(target.classes))
 

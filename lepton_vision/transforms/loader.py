@@ -118,7 +118,13 @@ def _check_training(manifest: Manifest, config: Config, targets: Sequence[Target
 def _training_sampler(dataset: SampleDataset, config: Config, *, patients: npt.NDArray[np.int64]) -> EpochSampler:
     train, weights = config.train, None
     if train.sampling == "balanced" and dataset.targets:
-        weights = class_weights(dataset.labels(dataset.targets[0].name))
+        classes = [target for target in dataset.targets if not target.is_value]
+        if not classes:
+            raise ConfigError(
+                "train.sampling balanced draws each class as often, and no target has classes. Use another sampling.",
+                key="train.sampling",
+            )
+        weights = class_weights(dataset.labels(classes[0].name))
     elif train.sampling == "patients":
         weights = np.tile(patient_weights(patients[dataset.rows.index]), dataset.view.copies)
     rank, world = _place_in_world()

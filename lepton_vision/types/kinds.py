@@ -73,6 +73,11 @@ class Kind:
         return tuple(classes)
 
     @classmethod
+    def set_answers(cls, classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+        """Answers among which each conformal set chooses."""
+        return (tuple(classes),)
+
+    @classmethod
     def stems(cls, name: str, classes: Sequence[str]) -> list[str]:
         """Start of the column names of each output of the target called ``name``."""
         return [name] if cls.is_single else [f"{name}_{one}" for one in classes]
@@ -104,6 +109,11 @@ class Multilabel(Kind):
     is_yes_no = has_label_by_class = True
     losses = ("binary_cross_entropy",)
     _fewest = 1
+
+    @classmethod
+    def set_answers(cls, classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+        """One set for each class."""
+        return (("absent", "present"),) * len(classes)
 
 
 class Multiclass(Kind):
@@ -145,6 +155,11 @@ class Regression(Kind):
                 "them out, or set another kind.",
                 key="classes",
             )
+
+    @classmethod
+    def set_answers(cls, classes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+        """An interval takes the place of a set."""
+        return ((),)
 
     @classmethod
     def endings(cls) -> tuple[tuple[str, ...], tuple[str, ...]]:

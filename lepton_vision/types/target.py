@@ -155,6 +155,22 @@ class Target:
         return self._kind.answers(self.classes)
 
     @property
+    def set_answers(self) -> tuple[tuple[str, ...], ...]:
+        """Answers among which each of its conformal sets chooses; of a number, which has an interval, ()."""
+        return self._kind.set_answers(self.classes)
+
+    @property
+    def thresholds(self) -> int:
+        """How many thresholds decide: one for each probability of a yes-or-no question, none otherwise."""
+        return self.outputs if self.is_yes_no else 0
+
+    @property
+    def described(self) -> str:
+        """Name, kind and classes, or the unit, as text."""
+        rest = ", ".join(self.classes) or self.unit
+        return f"{self.name} ({self.kind}{f': {rest}' if rest else ''})"
+
+    @property
     def trained_with(self) -> TargetLoss:
         """Its loss: ``loss``, or what its kind takes."""
         return self._kind.losses[0] if self.loss is None else self.loss
@@ -191,10 +207,10 @@ def probability_names(target: Target) -> list[str]:
 
 
 def set_names(target: Target) -> list[str]:
-    """Columns of the sets of a target, one for each of its rules; a number has none."""
-    of_outputs, of_target = target.endings
-    stems = output_stems(target) if "set" in of_outputs else [target.name] if "set" in of_target else []
-    return [f"{stem}_set" for stem in stems]
+    """Columns of the sets of a target, one for each of its rules; of a number the ends of its interval."""
+    if target.is_value:
+        return [f"{target.name}_{end}" for end in ("low", "high")]
+    return [f"{target.name}_set"] if target.is_exclusive else [f"{stem}_set" for stem in output_stems(target)]
 
 
 def check_names(targets: Sequence[Target], structures: Sequence[str] = ()) -> None:

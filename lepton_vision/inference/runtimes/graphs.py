@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lepton_vision.errors import ConfigError
+from lepton_vision.inference.probabilities import answers_of
 from lepton_vision.models.bundle import Bundle
 
 OPSET = 17
@@ -40,7 +41,7 @@ class LogitGraph(nn.Module):
 
 
 class ProbabilityGraph(nn.Module):
-    """Pixels (B, C, H, W) float32 from 0 to 65535 to calibrated probabilities, (B, 1) or (B, K) for each target.
+    """Pixels (B, C, H, W) float32 from 0 to 65535 to probabilities, or values, (B, 1) or (B, K) for each target.
 
     The logits that they are made of come after them, then the pooled features; ``names`` are those of all outputs.
 
@@ -71,7 +72,7 @@ class ProbabilityGraph(nn.Module):
         found = self.logits(pixels.clamp(0, 65535) * self.scale - self.shift)
         logits = found[: len(self.targets)]
         probabilities = (
-            torch.softmax(one / t, dim=1) if target.is_exclusive else torch.sigmoid(one / t)
+            answers_of(one, target, t)
             for one, t, target in zip(logits, self.temperatures, self.targets, strict=True)
         )
         return (*probabilities, *found)

@@ -134,7 +134,7 @@ class ReportFolder:
         for target in self._bundle.targets:
             for number, name in enumerate(output_names(target.name, self._bundle)):
                 if name in detected:
-                    index = 1 if target.kind == "binary" else number
+                    index = 1 if target.is_binary else number
                     yield name, overlay(self._maps.of(pixels, target=target.name, class_index=index), pixels)
 
     def _write(self, name: str, data: bytes) -> bool:
