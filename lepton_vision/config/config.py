@@ -248,6 +248,14 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _watch_values(self) -> Config:
+        has_classes = any(not target.is_value for target in self.targets)
+        if self.targets and not has_classes and "monitor" not in self.train.model_fields_set:
+            watching = self.train.model_copy(update={"monitor": "val_r2"})
+            object.__setattr__(self, "train", watching)  # frozen, and not yet out
+        return self
+
+    @model_validator(mode="after")
     def _count_components(self) -> Config:
         count = 1 if self.volume is None else max(1, len(self.volume.channels))
         object.__setattr__(self, "preprocess", self.preprocess.of_components(count))  # frozen, and not yet out

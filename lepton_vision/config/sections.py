@@ -271,7 +271,8 @@ class TrainConfig(Section):
     """Run the fixed stages (see freeze_stages) once for each image, without augmentation, and train on the result."""
     monitor: str = "val_auroc"
     """Validation figure that picks the best epoch: val_auroc, val_average_precision, val_loss, or val_dice of masks,
-    or val_<name> of a figure given to ``fit``."""
+    or val_<name> of a figure given to ``fit``; of numbers val_r2 or val_mae. Where it is not set and all targets are
+    numbers, it is val_r2."""
     keep: Literal["best", "last"] = "best"
     """Which epoch's weights are kept. best: that of ``monitor``. last: the end of the schedule whatever the figures of
     validation, as nnU-Net has it (Isensee et al., Nat Methods 18:203, 2021): for a validation part of a few patients,

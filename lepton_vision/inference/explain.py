@@ -77,7 +77,9 @@ class Explanation(Displayed):
 
     def _tables(self) -> list[Table]:
         size = " x ".join(map(str, self.heat.shape))
-        said = f" {self.class_name}, probability {self.probability:.3f}" if self.class_name else f" {self.probability:.4g}"
+        said = (
+            f" {self.class_name}, probability {self.probability:.3f}" if self.class_name else f" {self.probability:.4g}"
+        )
         return [Table(f"Grad-CAM of {self.target}{said}, {size}")]
 
 

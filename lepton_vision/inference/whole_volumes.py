@@ -144,8 +144,8 @@ class SlicewiseNetwork(nn.Module):
     """Gives for volumes what its network gives for each of their slices.
 
     A volume's logits are the mean of its slices', or the largest of each, as ``volume.aggregate`` says (a number is
-    always the mean); so the sigmoid, the temperature and the threshold are of the volume. Its mask logits are those of the slices, stacked. Each volume
-    runs by itself: what lies beside it in a batch changes nothing.
+    always the mean); so the sigmoid, the temperature and the threshold are of the volume. Its mask logits are those of
+    the slices, stacked. Each volume runs by itself: what lies beside it in a batch changes nothing.
 
     Args:
         network: of two dimensions.

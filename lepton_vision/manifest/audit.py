@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -271,7 +271,7 @@ def _masks(manifest: Manifest, config: AuditConfig | Config | None) -> list[Find
 def _groups(manifest: Manifest, target: Target) -> dict[str, npt.NDArray[np.bool_]]:
     """Rows of each class, or quarter of the values, and of the unknown."""
     labels = manifest.labels(target)
-    unknown = np.isnan(labels.reshape(len(labels), -1)).all(axis=1)
+    unknown = np.asarray(np.isnan(labels.reshape(len(labels), -1)).all(axis=1))
     return label_groups(labels, target) | {unknown_name(target): unknown}
 
 

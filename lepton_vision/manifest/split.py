@@ -192,7 +192,8 @@ def check_classes(
             if fault and (split == "train" or split not in given):
                 raise LabelError(
                     f"Split {split!r} ({len(part)} rows) has {fault} for target {target.name!r}. Expected at least two "
-                    f"{'values' if target.is_value else 'classes'} in each split: add patients, change split.seed or the shares split.val and split.test, or "
+                    f"{'values' if target.is_value else 'classes'} in each split: add patients, change "
+                    "split.seed or the shares split.val and split.test, or "
                     "correct the given split.",
                     key=target.name,
                 )

@@ -102,7 +102,8 @@ def _keep_heads(network: AnyNetwork, bundle: Bundle) -> str:
             key="model.keep_heads",
         )
     for member, state in zip(network.members, bundle.member_states, strict=True):
-        for name, (path, layer) in ((name, part) for name in kept for part in member.heads.parts(name).items()):
+        layers = [(name, *part) for name in kept for part in member.heads.parts(name).items()]
+        for name, path, layer in layers:
             here = layer.state_dict()
             own = {key: state[f"{path}.{key}"] for key in here if f"{path}.{key}" in state}
             if any(key not in own or own[key].shape != tensor.shape for key, tensor in here.items()):

@@ -116,7 +116,5 @@ def case_point(
 
 def stated_point(targets: tuple[Target, ...], *, threshold: float) -> OperatingPoint:
     """An operating point that nobody chose: the same threshold everywhere."""
-    thresholds: dict[str, tuple[float, ...]] = {
-        target.name: (threshold,) * target.thresholds for target in targets
-    }
+    thresholds: dict[str, tuple[float, ...]] = {target.name: (threshold,) * target.thresholds for target in targets}
     return OperatingPoint(thresholds, f"stated: probability >= {threshold:g}")

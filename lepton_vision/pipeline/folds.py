@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, LabelError
@@ -20,6 +19,7 @@ from lepton_vision.evaluation.masks.evaluation import SegmentationEvaluation
 from lepton_vision.files import new_results
 from lepton_vision.inference import predict
 from lepton_vision.manifest import Manifest, split_manifest
+from lepton_vision.manifest.class_counts import has_contrast
 from lepton_vision.manifest.labels import require_labels
 from lepton_vision.manifest.series import scan_settings
 from lepton_vision.manifest.split import fold_split
@@ -58,7 +58,8 @@ def run_seeds(
 
     Returns:
         Per seed the figures of the first target and of the masks and where the page is; mean and standard deviation
-        over the seeds of the AUROC and of each structure's Dice, by image and, of slices of volumes, by volume.
+        over the seeds of the AUROC (of a number R²) and of each structure's Dice, by image and, of slices of volumes,
+        by volume.
     """
     run_dir = Path(run_dir)
     how: dict[str, Any] = {"folds": folds, "resume": resume, "device": device, "progress": progress}
@@ -69,7 +70,8 @@ def run_seeds(
         rows = _run_each(config, manifest, seeds, run_dir=run_dir, **how)
     facts: dict[str, Any] = {"seeds": rows, "n_seeds": len(rows)}
     if config.targets:
-        facts |= _spread([row["auroc"]["value"] for row in rows.values()], "auroc")
+        figure = config.targets[0].summed_up_by
+        facts |= _spread([row[figure]["value"] for row in rows.values()], figure)
     masks = [row["masks"] for row in rows.values() if "masks" in row]
     volumes = [part["by_volume"] for part in masks if "by_volume" in part]
     for name in config.segmentation.names if config.segmentation is not None else ():
@@ -153,20 +155,23 @@ class CrossResult:
 
     Attributes:
         pooled: figures and pages of all held-out images together.
-        fold_auroc: of the first target, by fold, NaN where one class is held out; empty without a target.
+        by_fold: ``figure`` of the first target in each fold, NaN where one class, or value, is held out; empty without
+            a target.
         fold_dice: by structure, the mean Dice of each fold's images; empty without masks.
+        figure: "auroc", or "r2" of a number.
     """
 
     pooled: SplitResult
-    fold_auroc: list[float]
+    by_fold: list[float]
     fold_dice: dict[str, list[float]]
+    figure: str = "auroc"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         facts: dict[str, Any] = {}
-        if self.fold_auroc:
-            facts["fold_auroc"] = _rounded(self.fold_auroc)
-            facts["fold_mean_auroc"] = _or_none(_mean(self.fold_auroc))
+        if self.by_fold:
+            facts[f"fold_{self.figure}"] = _rounded(self.by_fold)
+            facts[f"fold_mean_{self.figure}"] = _or_none(_mean(self.by_fold))
         if self.fold_dice:
             facts["fold_dice"] = {name: _rounded(dice) for name, dice in self.fold_dice.items()}
         return facts
@@ -226,13 +231,14 @@ def _cross_held(
     shared: dict[str, Any] = {"title": f"{folds}-fold cross-validation", "device": device}
     out = run_dir / "evaluation"
     with ExitStack() as looks, new_results(out) as stage:  # the look is noted once the results have their place
-        result, areas, dice = None, list[float](), dict[str, list[float]]()
+        result, by_fold, dice = None, list[float](), dict[str, list[float]]()
+        figure = config.targets[0].summed_up_by if config.targets else "auroc"
         if config.targets:
             found = [
                 predict(bundle, part, device=device, cache_dir=cache_dir, progress=None) for bundle, part in held_out
             ]
             places: dict[str, Any] = {"out": stage, "run_dir": run_dir, "looks": looks}
-            result, areas = _pool_classes(found, config, held_out=held_out, manifest=manifest, **places, **shared)
+            result, by_fold = _pool_classes(found, config, held_out=held_out, manifest=manifest, **places, **shared)
         if held_out[0][0].gives_masks:
             if result is None:
                 names = {"masks": held_out[0][0].require_masks().names}
@@ -241,7 +247,7 @@ def _cross_held(
             masks, page = evaluate_mask_parts(held_out, split="test", **shared)
             whole = SplitResult(page) if result is None else result
             result, dice = replace(whole, masks=masks, mask_report=page), _fold_dice(masks, held_out)
-        return CrossResult(_certain(result).moved(stage, out), areas, dice)
+        return CrossResult(_certain(result).moved(stage, out), by_fold, dice, figure)
 
 
 def _plan(config: Config, manifest: Manifest, *, folds: int) -> list[Manifest]:
@@ -256,22 +262,16 @@ def _plan(config: Config, manifest: Manifest, *, folds: int) -> list[Manifest]:
             raise LabelError(f"Fold {fold + 1} of {folds}: {error}{way}", key=error.key) from None
         parts.append(part)
     for target in config.targets:
-        lone = sum(not _has_classes(part.subset("test").labels(target)) for part in parts)
+        lone = sum(not has_contrast(part.subset("test").labels(target)) for part in parts)
         if lone:
             _LOGGER.warning(
-                "%d of %d folds hold out one class only of target %r: figures are of all folds together, and those "
-                "that compare classes are undefined in such a fold.",
+                "%d of %d folds hold out one class, or one value, only of target %r: figures are of all folds "
+                "together, and those that compare classes are undefined in such a fold.",
                 lone,
                 folds,
                 target.name,
             )
     return parts
-
-
-def _has_classes(labels: npt.NDArray[np.float32]) -> bool:
-    """Whether some column has two known values."""
-    columns = labels.reshape(len(labels), -1).T
-    return any(np.unique(column[~np.isnan(column)]).size > 1 for column in columns)
 
 
 def _certain(result: SplitResult | None) -> SplitResult:
@@ -292,10 +292,11 @@ def _pool_classes(
     looks: ExitStack,
     title: str,
 ) -> tuple[SplitResult, list[float]]:
-    """Evaluate the predictions of all folds together, and the first target's AUROC in each; note the look."""
-    point, first = stated_point(config.targets, threshold=0.5), config.targets[0].name
+    """Evaluate the predictions of all folds together, and the first target's figure in each; note the look."""
+    point, first = stated_point(config.targets, threshold=0.5), config.targets[0]
     plain = config.evaluation.model_copy(update={"replicates": _FEW})  # the intervals of single folds are not shown
-    areas = [evaluate(part, operating_point=point, config=plain).figures[first]["auroc"].value for part in found]
+    alone = [evaluate(part, operating_point=point, config=plain).figures[first.name] for part in found]
+    by_fold = [figures[first.summed_up_by].value for figures in alone]
     pooled = Predictions.concat(found)
     evaluation = evaluate(pooled, operating_point=point, config=config.evaluation)
     flow = data_flow(manifest, config.targets)
@@ -307,7 +308,7 @@ def _pool_classes(
     facts = looks.enter_context(_recording_look(held_out, manifest, run_dir, figures, cases=cases))
     evaluation = replace(evaluation, provenance={**evaluation.provenance, **facts})
     report = write_results(evaluation, pooled, out, title=title, data_flow=flow, models=models, device=device)
-    return SplitResult(report, evaluation), areas
+    return SplitResult(report, evaluation), by_fold
 
 
 def _recording_look(

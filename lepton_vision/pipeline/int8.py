@@ -35,7 +35,8 @@ def export_int8(
     """Write a bundle of images as an int8 network whose AUROC is that of float32, or write nothing.
 
     Ranges of the activations come from at most 300 images of one split. On the other the AUROC of each target (the
-    macro average for several classes) must be within ``tolerance`` of that of torch in float32, up or down.
+    macro average for several classes; of a number R²) must be within ``tolerance`` of that of torch in float32, up or
+    down.
 
     Args:
         bundle: of images, with targets.
@@ -44,11 +45,12 @@ def export_int8(
         manifest: rows of both splits; labels of the second.
         calibrate_on: split that the ranges come from.
         judge_on: split that decides; a test split is for one look, not for this.
-        tolerance: largest difference of an AUROC.
+        tolerance: largest difference of an AUROC, or of R².
         seed: of the choice of images.
 
     Returns:
-        What the file says too: ``auroc`` by target (``fp32``, ``int8``, ``n``), ``max_difference`` of a probability on
+        What the file says too: ``auroc`` by target (``fp32``, ``int8``, ``n``; of a number R²), ``max_difference`` of a
+        probability or value on
         the judging split, ``split``, ``calibrated_on`` and the number of ``images`` used; and ``difference``, that on
         synthetic images.
 
@@ -101,9 +103,9 @@ def compare_int8(bundle: Bundle, file: Path, part: Manifest, *, tolerance: float
     for name, pair in auroc.items():
         if not abs(pair["int8"] - pair["fp32"]) <= tolerance:
             raise BundleError(
-                f"Expected an AUROC of {name} within {tolerance:g} of {pair['fp32']:.4f}, that of float32. Received: "
-                f"{pair['int8']:.4f} with int8 (n {true.n}). Nothing was written; export without int8, or give more "
-                "labelled rows to judge on.",
+                f"Expected an AUROC (R² of a number) of {name} within {tolerance:g} of {pair['fp32']:.4f}, that of "
+                f"float32. Received: {pair['int8']:.4f} with int8 (n {true.n}). Nothing was written; export without "
+                "int8, or give more labelled rows to judge on.",
                 key=name,
             )
     difference = max(float(np.abs(found.y_prob[name] - true.y_prob[name]).max()) for name in true.y_prob)
@@ -111,9 +113,9 @@ def compare_int8(bundle: Bundle, file: Path, part: Manifest, *, tolerance: float
 
 
 def _auroc(predictions: Predictions, target: Target) -> float:
-    """NaN where rows of one class alone leave it undefined."""
+    """R² of a number; NaN where rows of one class, or one value, alone leave it undefined."""
     part = predictions.select(predictions.labelled(target))
     if not part.n:
         return float("nan")
-    measures = measures_of(part, target, thresholds=(0.5,) * target.outputs)
-    return float(measures.values(np.ones((1, measures.units)))["auroc"][0])
+    measures = measures_of(part, target, thresholds=(0.5,) * target.thresholds)
+    return float(measures.values(np.ones((1, measures.units)))[target.summed_up_by][0])

@@ -58,7 +58,7 @@ def case_rule(bundle: Bundle, unit: Unit) -> CaseRule | None:
         learnt = None if kept["learnt"] is None else Aggregation.from_dict(kept["learnt"])
         return CaseRule(kept["aggregation"], OperatingPoint.from_dict(kept["operating_point"]), learnt)
     method = bundle.config.evaluation.aggregation
-    if method == "learnt" or (method == "noisy_or" and any(target.is_exclusive for target in bundle.targets)):
+    if method == "learnt" or (method == "noisy_or" and not all(target.is_yes_no for target in bundle.targets)):
         return None
     return CaseRule(method)
 

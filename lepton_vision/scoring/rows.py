@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from lepton_vision.errors import ReadError, ScoringError
 from lepton_vision.models.bundle import Bundle
-from lepton_vision.predictions.answer_sets import IntervalRule, Rule, SetRule, answer_sets, value_interval
+from lepton_vision.predictions.answer_sets import IntervalRule, Rule, answer_sets, value_interval
 from lepton_vision.predictions.novelty import Features
 from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.types import Image, ObjectKind, Target
@@ -116,12 +116,10 @@ def _sets(values: npt.NDArray[np.floating[Any]], target: Target, *, rules: Seque
     wide = values.astype(np.float64)
     asked = [wide] if target.is_exclusive else [np.array([1.0 - value, value]) for value in wide]
     columns: Row = {}
-    if target.is_value:
-        ends = [value_interval(wide, rule) for rule in rules if isinstance(rule, IntervalRule)]
-        numbers = [float(end[0]) for pair in ends for end in pair]
-        found = [number if np.isfinite(number) else None for number in numbers]
-        return dict(zip(set_names(target), found, strict=False))
     for name, prob, rule in zip(set_names(target), asked, rules, strict=False):
+        if isinstance(rule, IntervalRule):
+            ends = [float(end[0]) for end in value_interval(wide, rule)]
+            return {k: x if np.isfinite(x) else None for k, x in zip(set_names(target), ends, strict=True)}
         is_in = answer_sets(prob[None], rule)[0]
         columns[name] = "|".join(answer for answer, there in zip(rule.classes, is_in, strict=True) if there)
     return columns

@@ -7,7 +7,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,8 @@ from lepton_vision.training.checkpoint import Best, CheckpointFolder, Origin
 from lepton_vision.training.distributed import World, join_world, local_device
 from lepton_vision.training.features import FixedStages, UpperPart, check_cached
 from lepton_vision.training.interrupt import explain_full_memory, listen_for_interrupt
-from lepton_vision.training.losses import LossWeights, balanced_weights
+from lepton_vision.training.label_figures import class_weights, set_scales
+from lepton_vision.training.losses import LossWeights
 from lepton_vision.training.monitor import direction, is_kept, undefined_monitor_error
 from lepton_vision.training.optim import WeightAverage, check_frozen, frozen_stages, make_optimizer, standardise_heads
 from lepton_vision.training.own_parts import OwnParts, make_own_optimizer, peak_rate, wants_stop
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from lepton_vision.models.assemble import AnyNetwork
-    from lepton_vision.types import Batch, Target
+    from lepton_vision.types import Batch
 
 Validate = Callable[["AnyNetwork"], Mapping[str, float]]
 Log = Callable[[dict[str, Any]], None]
@@ -120,8 +121,8 @@ def fit_model(
         stack.enter_context(hold_run(run_dir))
         folder, shaping = CheckpointFolder(Path(run_dir)), own.shaping(config.train)
         origin = Origin(config, data_fingerprint, world.size, shaping)
-        _set_scales(model, train_loader)
-        classes = _class_weights(train_loader, config, config.targets or model.targets)
+        set_scales(model, train_loader)
+        classes = class_weights(train_loader, config, config.targets or model.targets)
         stepper = make_stepper(model, config, world=world, class_weights=classes, own=own)
         run = Run(config, stepper, train_loader, folder, origin, stop, progress, cache_dir, own, better)
         was_resumed = _restore(run, resume=resume)
@@ -137,34 +138,6 @@ def fit_model(
             _train_epoch(run)
             _finish_epoch(run, validate, logs=logs)
         return _result(run)
-
-
-def _class_weights(loader: DataLoader[Batch], config: Config, targets: Sequence[Target]) -> dict[str, Tensor]:
-    """Factor of each class from the training labels, where the configuration asks for it."""
-    if config.train.class_weights == "none":
-        return {}
-    dataset: Any = loader.dataset
-    classes = [target for target in targets if not target.is_value]
-    return {target.name: balanced_weights(dataset.labels(target.name), target) for target in classes}
-
-
-def _set_scales(model: AnyNetwork, loader: DataLoader[Batch]) -> None:
-    """Give each head of a number the figures of its training labels, unless it has some: those of a head that is kept.
-
-    Raises:
-        TrainingError: no label is known.
-    """
-    dataset: Any = loader.dataset
-    for name, scale in ((name, one) for member in model.members for name, one in member.heads.scales.items()):
-        labels = torch.as_tensor(dataset.labels(name))
-        if bool(labels.isnan().all()):
-            raise TrainingError(
-                f"Target {name!r} has no known label among {len(labels)} training images. Check the label table, or "
-                "remove the target.",
-                key=name,
-            )
-        if not scale.is_set:
-            scale.set_from(labels)
 
 
 def make_stepper(

@@ -8,7 +8,7 @@ nothing, and so does a sample without any known voxel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
@@ -37,9 +37,8 @@ __all__ = [
 MASKS = "masks"
 """Name of the masks among the losses; the configuration keeps it from targets."""
 
-_VALUE_LOSSES = {"squared": functional.mse_loss, "huber": functional.huber_loss}
+_VALUE_LOSSES: Mapping[str, Callable[..., Tensor]] = {"squared": functional.mse_loss, "huber": functional.huber_loss}
 MaskLoss = Literal["dice_ce", "dice", "ce"]
-_BY_TARGET = ("classes", "deviations")
 _SMOOTH = 1e-5  # as MONAI's DiceLoss has it
 
 
@@ -65,8 +64,10 @@ class LossWeights:
 
     def to(self, device: torch.device) -> LossWeights:
         """Move the class factors and deviations to ``device``."""
-        moved = {name: {key: w.to(device) for key, w in getattr(self, name).items()} for name in _BY_TARGET}
-        return replace(self, **moved)
+        classes, deviations = (
+            {name: factor.to(device) for name, factor in group.items()} for group in (self.classes, self.deviations)
+        )
+        return replace(self, classes=classes, deviations=deviations)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ class Kind:
         is_value: a number is predicted, and there are no classes, probabilities or decisions.
         is_single: one output for an image, so that arrays of it are (N,); otherwise (N, K).
         has_label_by_class: a label column for each class; otherwise one column.
+        summed_up_by: the figure that stands for all of them.
         losses: what it can be trained with, the default first.
     """
 
@@ -34,6 +35,7 @@ class Kind:
     is_value: ClassVar[bool] = False
     is_single: ClassVar[bool] = False
     has_label_by_class: ClassVar[bool] = False
+    summed_up_by: ClassVar[Literal["auroc", "r2"]] = "auroc"
     losses: ClassVar[tuple[TargetLoss, ...]]
     _fewest: ClassVar[int] = 2
     _most: ClassVar[float] = float("inf")
@@ -116,12 +118,8 @@ class Multilabel(Kind):
         return (("absent", "present"),) * len(classes)
 
 
-class Multiclass(Kind):
-    """One of several classes."""
-
-    name = "multiclass"
+class _Exclusive(Kind):
     is_exclusive = True
-    losses = ("cross_entropy",)
 
     @classmethod
     def endings(cls) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -129,7 +127,14 @@ class Multiclass(Kind):
         return ("probability",), ("class", "set")
 
 
-class Ordinal(Multiclass):
+class Multiclass(_Exclusive):
+    """One of several classes."""
+
+    name = "multiclass"
+    losses = ("cross_entropy",)
+
+
+class Ordinal(_Exclusive):
     """One of several classes in order, as grades are: judged by distance too."""
 
     name = "ordinal"
@@ -142,6 +147,7 @@ class Regression(Kind):
 
     name = "regression"
     is_value = is_single = True
+    summed_up_by = "r2"
     losses = ("huber", "squared")
     _fewest = 0
     _most = 0

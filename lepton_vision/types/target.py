@@ -171,6 +171,11 @@ class Target:
         return f"{self.name} ({self.kind}{f': {rest}' if rest else ''})"
 
     @property
+    def summed_up_by(self) -> Literal["auroc", "r2"]:
+        """Name of the figure that stands for all of them."""
+        return self._kind.summed_up_by
+
+    @property
     def trained_with(self) -> TargetLoss:
         """Its loss: ``loss``, or what its kind takes."""
         return self._kind.losses[0] if self.loss is None else self.loss

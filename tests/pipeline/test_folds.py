@@ -170,7 +170,7 @@ def test_folds_and_seeds_share_what_the_fixed_stages_gave(source: Path, tmp_path
     config = CONFIG.override("train.freeze_stages=4", "train.cache_features=true", "train.freeze_norms=true")
     # Both seeds start from one bundle: with random weights each seed has an encoder of its own.
     start = cross_validate(config, Manifest.load(source), folds=3, run_dir=tmp_path / "start")
-    assert len(start.fold_auroc) == 3
+    assert len(start.by_fold) == 3
     config = config.override(f"model.init_from={tmp_path / 'start/fold-0/bundle'}")
     result = run_seeds(config, source, run_dir=tmp_path / "run", seeds=[0, 1], folds=3)
     assert result["n_seeds"] == 2

@@ -129,7 +129,10 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     plain, point = bundle.config.to_dict(), bundle.operating_point
     described = {
         "bundle_id": bundle.bundle_id,
-        "targets": [{"name": t.name, "kind": t.kind, "classes": list(t.classes), **({"unit": t.unit} if t.is_value else {})} for t in bundle.targets],
+        "targets": [
+            {"name": t.name, "kind": t.kind, "classes": list(t.classes), **({"unit": t.unit} if t.is_value else {})}
+            for t in bundle.targets
+        ],
         "operating_point": None if point is None else point.to_dict(),
         "preprocess": plain["preprocess"],
         "input": "images: (B, C, H, W) uint16, 0 black to 65535 white",

@@ -72,8 +72,7 @@ class ProbabilityGraph(nn.Module):
         found = self.logits(pixels.clamp(0, 65535) * self.scale - self.shift)
         logits = found[: len(self.targets)]
         probabilities = (
-            answers_of(one, target, t)
-            for one, t, target in zip(logits, self.temperatures, self.targets, strict=True)
+            answers_of(one, target, t) for one, t, target in zip(logits, self.temperatures, self.targets, strict=True)
         )
         return (*probabilities, *found)
 

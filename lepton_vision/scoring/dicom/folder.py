@@ -154,6 +154,8 @@ class ReportFolder:
             if target.is_exclusive:
                 for name, answer in zip(names, target.classes, strict=True):
                     yield Statement(name, row[f"{name}_probability"], row[f"{target.name}_class"] == answer)
+            elif target.is_value:
+                yield Statement(names[0], row[f"{names[0]}_value"], None, unit=target.unit)
             elif point is not None:
                 for name, threshold in zip(names, point.thresholds[target.name], strict=True):
                     limit = None if np.isnan(threshold) else threshold

@@ -33,6 +33,7 @@ from lepton_vision.scoring.dicom.segmentation import (
 
 PRIVATE_SCHEME = "99LEPTON"  # PS3.16 8.2: schemes that begin with 99 are private
 PROBABILITY: Code = ("122157", "DCM", "Probability")
+VALUE: Code = ("value", PRIVATE_SCHEME, "Predicted value")
 THRESHOLD: Code = ("threshold", PRIVATE_SCHEME, "Threshold of the operating point")
 OUTCOME: Code = ("705057003", "SCT", "Presence")
 DETECTED: Code = ("260373001", "SCT", "Detected")
@@ -40,6 +41,14 @@ NOT_DETECTED: Code = ("260415000", "SCT", "Not detected")
 _IMAGING: Code = ("363679005", "SCT", "Imaging")  # procedure reported, CID 100 is extensible
 _DEVICE: Code = ("121007", "DCM", "Device")
 _NO_UNIT: Code = ("1", "UCUM", "no units")
+# UCUM's codes of units that people write otherwise.
+_UNITS = {
+    **dict.fromkeys(("year", "years", "yr", "a"), ("a", "UCUM", "year")),
+    **dict.fromkeys(("month", "months", "mo"), ("mo", "UCUM", "month")),
+    **dict.fromkeys(("day", "days", "d"), ("d", "UCUM", "day")),
+    **dict.fromkeys(("ml", "mL"), ("mL", "UCUM", "mL")),
+    **{unit: (unit, "UCUM", unit) for unit in ("mm", "mm2", "mm3", "cm", "cm2", "cm3", "kg", "g", "%", "ms", "s")},
+}
 _SERIES_NUMBER = 9002  # behind that of the segmentations
 
 
@@ -49,16 +58,18 @@ class Statement:
 
     Attributes:
         name: of the output, as in the columns of a row, e.g. "covid" or "signs_edema".
-        probability: calibrated.
+        probability: calibrated; of a number its value.
         is_detected: the decision at the operating point; for exclusive classes, whether it is the likeliest. None where
             there is no operating point: the report says nothing of a detection.
         threshold: of the operating point; None where there is none, as for exclusive classes.
+        unit: of a number, "" where it has none; None of a probability.
     """
 
     name: str
     probability: float
     is_detected: bool | None
     threshold: float | None = None
+    unit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +239,8 @@ def _group(one: Statement, headers: Sequence[Any], *, info: ReportInfo, frame: i
     frames = None if frame is None else [frame + 1]
     parameters = [f"bundle_id={info.bundle_id}", *([f"operating point: {info.criterion}"] if info.criterion else [])]
     outcomes = [] if one.is_detected is None else [DETECTED if one.is_detected else NOT_DETECTED]
-    figures = [(PROBABILITY, one.probability), *([] if one.threshold is None else [(THRESHOLD, one.threshold)])]
+    figures = [(PROBABILITY if one.unit is None else VALUE, one.probability)]
+    figures += [] if one.threshold is None else [(THRESHOLD, one.threshold)]
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(uid=make_uid([uid, one.name]), identifier=one.name),
         finding_type=_concept(info.code(one.name)),
@@ -236,12 +248,16 @@ def _group(one: Statement, headers: Sequence[Any], *, info: ReportInfo, frame: i
             name=PRODUCT, version=__version__, parameters=parameters, family=_concept(AI_FAMILY)
         ),
         measurements=[
-            Measurement(name=_concept(code), value=round(float(value), 6), unit=_concept(_NO_UNIT))
+            Measurement(name=_concept(code), value=round(float(value), 6), unit=_concept(_unit(one)))
             for code, value in figures
         ],
         qualitative_evaluations=[QualitativeEvaluation(_concept(OUTCOME), _concept(code)) for code in outcomes] or None,
         source_images=[SourceImageForMeasurementGroup.from_source_image(header, frames) for header in headers],
     )
+
+
+def _unit(one: Statement) -> Code:
+    return _UNITS.get(one.unit, (one.unit[:16], PRIVATE_SCHEME, one.unit)) if one.unit else _NO_UNIT
 
 
 def _concept(code: Code) -> Any:
