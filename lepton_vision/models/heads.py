@@ -109,6 +109,10 @@ class Heads(nn.Module):
         """
         self.norm = RunningNorm(self.features)
 
+    def head(self, name: str) -> nn.Module:
+        """Return the linear layer of the target called ``name``."""
+        return self.linear[_PREFIX + name]
+
     def parts(self, name: str) -> dict[str, nn.Module]:
         """Return the layers of the target called ``name``, by where each stands in the state dict of a network."""
         key = _PREFIX + name
@@ -140,7 +144,7 @@ class Heads(nn.Module):
             return {t.name: self._logits(t.name, self.dropout(features)) for t in self.targets}
 
     def _logits(self, name: str, features: Tensor) -> Tensor:
-        logits, key = self._linear(self.linear[_PREFIX + name], features), _PREFIX + name
+        logits, key = self._linear(self.head(name), features), _PREFIX + name
         shaped: Tensor = self.after[key](logits) if key in self.after else logits
         return shaped
 

@@ -82,4 +82,6 @@ def _answer(label: FloatArray, target: Target) -> str:
     if label.ndim:
         there = [name for name, value in zip(target.classes, label, strict=True) if value == 1.0]
         return ", ".join(there) or ("unknown" if np.isnan(label).any() else "none")
-    return "unknown" if np.isnan(label) else target.classes[int(label)]
+    if np.isnan(label):
+        return "unknown"
+    return f"{float(label):.4g} {target.unit}".strip() if target.is_value else target.classes[int(label)]
