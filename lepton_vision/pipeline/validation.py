@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lepton_vision.config import Config
 from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.classes.figure_table import SPECS
-from lepton_vision.evaluation.classes.figures import COUNTED, WATCHED, validation_figures
+from lepton_vision.evaluation.classes.figures import COUNTED, WATCHED, validation_figures, watched
 from lepton_vision.evaluation.classes.own_figures import OwnFigures
 from lepton_vision.evaluation.masks.evaluation import overlap_figures
 from lepton_vision.evaluation.masks.measures import MASK_SPECS
@@ -34,7 +34,7 @@ def watched_figures(config: Config, own: OwnFigures) -> dict[str, Better]:
         EvaluationError: an own figure would have the name of one of ours.
     """
     names = () if config.segmentation is None else ("", *(f"_{name}" for name in config.segmentation.names))
-    ours = {key: SPECS[name].better for key, name in (WATCHED if config.targets else {}).items()}
+    ours = {key: SPECS[name].better for key, name in watched(config.targets).items()}
     ours |= {f"val_dice{name}": MASK_SPECS["dice"].better for name in names}
     taken = [name for name in own if f"val_{name}" in {*ours, *WATCHED, *COUNTED}]
     if taken:

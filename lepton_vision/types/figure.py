@@ -29,13 +29,14 @@ class FigureSpec:
         scale: "share" lies in [0, 1] with 1 the best, and may be drawn on a scale; "number" is anything else.
         kinds: of the targets that have it as a whole, not of single classes alone.
         group: part of a page, and question that it answers: "ranking", "decisions" (undefined without an operating
-            point), "probabilities", "sample", "own" …
+            point), "probabilities", "error", "agreement", "sample", "own" …
         of_exclusive: its meaning where exactly one class is true, if that is another.
         headline: kinds of targets whose summary opens with it.
         endpoint: kinds of targets for which a comparison of two models adjusts its P value.
         tested: kinds of targets of which subgroups are compared by it.
         is_averaged: of several classes there are ``_micro`` and ``_weighted`` beside the plain mean.
         is_by_class: tables with a row for each class have a column of it.
+        has_unit: it is in the unit of the target.
     """
 
     name: str
@@ -51,6 +52,7 @@ class FigureSpec:
     tested: tuple[TargetKind, ...] = ()
     is_averaged: bool = False
     is_by_class: bool = False
+    has_unit: bool = False
 
 
 @dataclass(frozen=True, slots=True)

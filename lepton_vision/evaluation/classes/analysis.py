@@ -17,6 +17,7 @@ from lepton_vision.evaluation.classes.many_classes import are_many
 from lepton_vision.evaluation.classes.own_figures import OwnFigures
 from lepton_vision.evaluation.classes.subgroups import evaluate_subgroups
 from lepton_vision.evaluation.statistics.intervals import Bootstrap
+from lepton_vision.evaluation.values.intervals import value_intervals
 from lepton_vision.predictions.answer_sets import Rule
 from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.predictions.predictions import Predictions
@@ -59,7 +60,7 @@ def analyze(
         conformal={
             target.name: conformal_sets(predictions, target, rules=set_rules[target.name], bootstrap=bootstrap)
             for target in predictions.targets
-            if target.name in set_rules and target.name not in many
+            if target.name in set_rules and target.name not in many and not target.is_value
         }
         if set_rules
         else None,
@@ -71,4 +72,11 @@ def analyze(
         else compare_external(
             predictions, operating_point=operating_point, config=config, reference=site.reference, own=own
         ),
+        intervals={
+            target.name: value_intervals(predictions, target, rules=set_rules[target.name], bootstrap=bootstrap)
+            for target in predictions.targets
+            if target.name in set_rules and target.is_value
+        }
+        if set_rules
+        else None,
     )

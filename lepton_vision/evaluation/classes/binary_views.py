@@ -54,11 +54,13 @@ def shown_views(predictions: Predictions, target: Target) -> tuple[BinaryView, .
 
 
 def binary_views(predictions: Predictions, target: Target, *, most: int | None = None) -> tuple[BinaryView, ...]:
-    """One view for a binary target, K otherwise, or ``most``; samples with an unknown answer are left out."""
+    """One view for a binary target, none for a number, K otherwise, or ``most``; without samples of unknown answer."""
     part = predictions.select(predictions.labelled(target))
     truth, prob = part.y_true[target.name], part.y_prob[target.name]
     unit, units = patient_units(part.patient_id)
-    if target.kind == "binary":
+    if target.is_value:
+        return ()
+    if target.is_binary:
         return (BinaryView(target.positive, truth > 0, prob, unit, units),)
     found = []
     for k, name in enumerate(target.classes[:most]):

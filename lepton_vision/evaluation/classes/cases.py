@@ -25,12 +25,12 @@ class WorstCase(Plain):
     Attributes:
         image_id: pseudonymous id.
         address: where the pixels lie (to draw them), or None.
-        y_true: 0 or 1; for multiclass the class index.
+        y_true: 0 or 1; for multiclass the class index; of a number the true one.
         y_prob: probability of the positive class (binary), of ``class_name`` (multilabel), or of the true class
-            (multiclass).
-        truth: name of the true class; for multilabel "present" or "absent".
+            (multiclass); of a number the predicted one.
+        truth: name of the true class; for multilabel "present" or "absent"; of a number its text.
         class_name: which class the decision is about: the positive class, the multilabel class, or the class that
-            was called (where the decision is wrong: instead of the true one).
+            was called (where the decision is wrong: instead of the true one); "" of a number.
     """
 
     image_id: str
@@ -47,12 +47,17 @@ def worst_cases(
 ) -> tuple[WorstCase, ...]:
     """Wrong decisions at the operating point, by the probability that the truth was given, smallest first.
 
+    Of a number they are the largest errors, the largest first.
+
     Args:
         part: samples with a label for the target.
         target: which target.
         thresholds: one for binary, K for multilabel, none for multiclass; NaN is no decision.
         count: at most so many.
     """
+    if target.is_value:
+        gap = np.abs(part.y_prob[target.name] - part.y_true[target.name])
+        return tuple(_number(part, target, row) for row in _first(np.where(gap > 0, -gap, np.inf), count))
     find = _multiclass if target.is_exclusive else _yes_or_no
     return tuple(find(part, target, thresholds=thresholds, count=count))
 
@@ -63,7 +68,7 @@ def unsure_cases(
     """Decisions that a small change would have turned, right or wrong, the nearest to the border first.
 
     The distance is that of the logits of probability and threshold; for a multiclass target it is how much smaller the
-    second largest probability is than the largest.
+    second largest probability is than the largest. A number has none.
 
     Args:
         part: samples with a label for the target.
@@ -72,6 +77,8 @@ def unsure_cases(
         count: at most so many.
     """
     prob = part.y_prob[target.name]
+    if target.is_value:
+        return ()
     if target.is_exclusive:
         blocks = [np.partition(prob[at : at + _AT_ONCE], -2, axis=1)[:, -2:] for at in range(0, part.n, _AT_ONCE)]
         two = np.concatenate(blocks) if blocks else np.zeros((0, 2))
@@ -105,6 +112,11 @@ def _named(part: Predictions, target: Target, row: int) -> WorstCase:
     )
 
 
+def _number(part: Predictions, target: Target, row: int) -> WorstCase:
+    truth, said = float(part.y_true[target.name][row]), float(part.y_prob[target.name][row])
+    return WorstCase(str(part.image_id[row]), _address(part, row), truth, said, truth=f"{truth:g}", class_name="")
+
+
 def _yes_or_no(part: Predictions, target: Target, *, thresholds: tuple[float, ...], count: int) -> Iterator[WorstCase]:
     """Binary and multilabel: each cell of (N, outputs) is one decision."""
     truth = part.y_true[target.name].reshape(part.n, target.outputs)
@@ -119,7 +131,7 @@ def _yes_or_no(part: Predictions, target: Target, *, thresholds: tuple[float, ..
 def _cell(part: Predictions, target: Target, row: int, k: int) -> WorstCase:
     """One decision of a binary or multilabel target."""
     truth = part.y_true[target.name].reshape(part.n, target.outputs)[row, k]
-    is_binary = target.kind == "binary"
+    is_binary = target.is_binary
     names = target.classes if is_binary else ("absent", "present")
     return WorstCase(
         str(part.image_id[row]),

@@ -56,12 +56,15 @@ class Evaluation(Result):
             ``<figure>_weighted`` (``class_measures.AVERAGED``), and ``<figure>_<class>``. Multiclass: auroc and
             average_precision (one class against the rest, mean), accuracy, balanced_accuracy, mcc, log_loss, brier,
             f1_macro …, ``_micro``, ``_weighted`` and ``auroc_<class>`` …. Ordinal: kappa_quadratic and class_error
-            beside these. A figure carries its bootstrap interval, and others in ``Figure.others``: DeLong's (or
-            Obuchowski's) of an AUROC, see ``AurocCovariance.intervals``, Wilson's and Clopper–Pearson's of proportions.
-        curves: by target name, one ClassCurves for the positive class of a binary target, K otherwise.
+            beside these. Regression: mae, rmse, bias, limit_low and limit_high (of agreement), in the unit of the
+            target, r2, pearson, spearman and concordance (Lin's). A figure carries its bootstrap interval, and others
+            in ``Figure.others``: DeLong's (or Obuchowski's) of an AUROC, see ``AurocCovariance.intervals``, Wilson's
+            and Clopper–Pearson's of proportions.
+        curves: by target name, one ClassCurves for the positive class of a binary target, none for a number, K
+            otherwise.
         confusion: by target name, counts, rows truth, columns decision: (2, 2) for binary, (K, K) for multiclass
-            and ordinal, (K, 2, 2) for multilabel; all 0 for a class without an operating point.
-        worst: by target name, decisions that were wrong, the most wrong first.
+            and ordinal, (K, 2, 2) for multilabel, (0, 0) for a number; all 0 for a class without an operating point.
+        worst: by target name, decisions that were wrong, the most wrong first; of a number the largest errors.
         unsure: by target name, decisions nearest to the threshold, right or wrong, the nearest first.
         confidence: of the intervals, e.g. 0.95.
         preprocess: how the pixels were prepared, or None.
@@ -91,11 +94,12 @@ class Evaluation(Result):
 
     def expected(self, target: Target) -> tuple[Expected, ...]:
         """Expected figures of the operating point on as many cases as these, from validation."""
-        if target.is_exclusive or self.split == self.operating_point.chosen_on:
+        if not target.is_yes_no or self.split == self.operating_point.chosen_on:
             return ()
-        names = (target.positive,) if target.kind == "binary" else target.classes
         counts = self.confusion[target.name].reshape(-1, 2, 2).sum(axis=2).tolist()
-        new = {name: (positives, negatives) for name, (negatives, positives) in zip(names, counts, strict=True)}
+        new = {
+            name: (positives, negatives) for name, (negatives, positives) in zip(target.answers, counts, strict=True)
+        }
         return expected_at(self.operating_point, target, new=new, confidence=self.confidence)
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,6 +108,7 @@ class Evaluation(Result):
             target.name: {
                 "kind": target.kind,
                 "classes": list(target.classes),
+                **({"unit": target.unit} if target.unit else {}),
                 "n_unlabelled": self.n_unlabelled[target.name],
                 "figures": {name: figure.to_dict() for name, figure in self.figures[target.name].items()},
                 "confusion": self.confusion[target.name].tolist(),
@@ -223,7 +228,7 @@ def evaluate(
 
 def _warn_of_means(found: Evaluation) -> None:
     """Say once for each target which classes are in no mean of some figure."""
-    for target, name in ((one, "balanced_accuracy") for one in found.targets if one.kind != "binary"):
+    for target, name in ((one, "balanced_accuracy") for one in found.targets if not one.is_single):
         reason = found.figures[target.name][name].reason
         if reason.startswith("mean of "):
             _LOGGER.warning(
@@ -279,15 +284,14 @@ def _provenance(predictions: Predictions, settings: EvaluationConfig) -> dict[st
 def _curves(
     part: Predictions, target: Target, *, thresholds: tuple[float, ...], settings: EvaluationConfig
 ) -> tuple[ClassCurves, ...]:
-    """One for the positive class of a binary target, else one per class; of many classes, of the first ones."""
+    """One for each answer of a target; of many classes, of the first ones."""
     truth, prob = (
         values.reshape(part.n, target.outputs) if not target.is_exclusive else values
         for values in (part.y_true[target.name], part.y_prob[target.name])
     )
     curves = []
-    classes = (target.positive,) if target.kind == "binary" else target.classes
-    is_many = target.is_exclusive and are_many(len(classes), part.n)
-    for k, name in enumerate(classes[: SHOWN if is_many else None]):
+    is_many = target.is_exclusive and are_many(len(target.classes), part.n)
+    for k, name in enumerate(target.answers[: SHOWN if is_many else None]):
         known = np.ones(part.n, dtype=np.bool_) if target.is_exclusive else ~np.isnan(truth[:, k])
         is_positive = truth == k if target.is_exclusive else truth[known, k] > 0
         threshold = thresholds[k] if thresholds else None  # NaN is no line to draw, see ``threshold_table``
@@ -300,7 +304,9 @@ def _curves(
 
 def _confusion(part: Predictions, target: Target, *, thresholds: tuple[float, ...]) -> CountArray:
     truth, prob = part.y_true[target.name], part.y_prob[target.name]
-    if target.kind == "binary":
+    if target.is_value:
+        return np.zeros((0, 0), dtype=np.int64)
+    if target.is_binary:
         known = np.full(part.n, not np.isnan(thresholds[0]))
         return _cells(truth[known], are_called(prob, thresholds[0])[known].astype(np.float64), classes=2)
     if target.is_exclusive:

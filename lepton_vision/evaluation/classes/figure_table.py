@@ -1,4 +1,4 @@
-"""Table of the figures of classes: name, wording, direction, uses and formula of each, in the order of the pages.
+"""Table of the figures of classes and numbers: name, wording, direction, uses, formula, in the order of the pages.
 
 A figure that is made of ``sums`` needs one entry here and nothing else: computation, intervals, pages, comparison,
 subgroups and monitoring read the table.
@@ -13,10 +13,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lepton_vision.evaluation.classes.sums import AnswerSums, Cells
+from lepton_vision.evaluation.classes.sums import AnswerSums, Cells, ValueSums
 from lepton_vision.evaluation.statistics.ranking import ratio
-from lepton_vision.types import EXCLUSIVE, MEANS, FloatArray, Target, TargetKind
-from lepton_vision.types.figure import KINDS, FigureSpec, unknown_spec
+from lepton_vision.types import (
+    CLASS_KINDS,
+    EXCLUSIVE,
+    MEANS,
+    ORDERED,
+    VALUES,
+    YES_NO,
+    FloatArray,
+    Target,
+    TargetKind,
+)
+from lepton_vision.types.figure import FigureSpec, unknown_spec
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +37,7 @@ class Entry:
         spec: what it is.
         binary: its formula for one class; None where it has none, or is computed elsewhere.
         exclusive: its formula for exclusive classes as a whole; None likewise.
+        value: its formula for a number; None likewise.
         is_stated: whether it is at a stated prevalence.
     """
 
@@ -34,6 +45,7 @@ class Entry:
     binary: Callable[[Cells], FloatArray] | None = None
     exclusive: Callable[[AnswerSums], FloatArray] | None = None
     is_stated: bool = False
+    value: Callable[[ValueSums], FloatArray] | None = None
 
 
 def _matthews(c: Cells) -> FloatArray:
@@ -69,19 +81,28 @@ def _f1_macro(a: AnswerSums) -> FloatArray:
     return a.mean("f1") * np.where((a.true > 0)[:, a.needed].all(axis=1), 1.0, np.nan)
 
 
-_NOT_EXCLUSIVE: tuple[TargetKind, ...] = ("binary", "multilabel")
-_ORDINAL: tuple[TargetKind, ...] = ("ordinal",)
-_MULTICLASS: tuple[TargetKind, ...] = ("multiclass",)
+_LIMITS = 1.96  # standard deviations (Bland and Altman, Stat Methods Med Res 8:135, 1999)
+
+
+def _concordance(v: ValueSums) -> FloatArray:
+    """Lin, Biometrics 45:255, 1989."""
+    found = ratio(2.0 * v.product, v.spread_true + v.spread_said + v.n * v.bias**2)
+    return np.where(v.spread_true > 0, found, np.nan)
+
+
+_MULTICLASS: tuple[TargetKind, ...] = tuple(kind for kind in EXCLUSIVE if kind not in ORDERED)
 _OVER: dict[str, Any] = {"is_averaged": True, "is_by_class": True}
 _RANKED: dict[str, Any] = {"group": "ranking", **_OVER}
-_DECIDED: dict[str, Any] = {"group": "decisions", "kinds": _NOT_EXCLUSIVE}
-_MAIN: dict[str, Any] = dict.fromkeys(("headline", "endpoint", "tested"), _NOT_EXCLUSIVE)
-_GRADES: dict[str, Any] = {"group": "decisions", **dict.fromkeys(("kinds", "headline", "endpoint"), _ORDINAL)}
+_DECIDED: dict[str, Any] = {"group": "decisions", "kinds": YES_NO}
+_MAIN: dict[str, Any] = dict.fromkeys(("headline", "endpoint", "tested"), YES_NO)
+_GRADES: dict[str, Any] = {"group": "decisions", **dict.fromkeys(("kinds", "headline", "endpoint"), ORDERED)}
 _ERROR: dict[str, Any] = {"group": "probabilities", "better": "lower", "scale": "number"}
+_IN_UNIT: dict[str, Any] = {"group": "error", "scale": "number", "kinds": VALUES, "has_unit": True}
+_AGREEMENT: dict[str, Any] = {"group": "agreement", "scale": "number", "kinds": VALUES}
 TABLE: tuple[Entry, ...] = (
     Entry(FigureSpec(
         "kappa_quadratic", "Quadratic weighted kappa",
-        "Agreement of grades beyond chance; an error counts by the square of its steps.", **_GRADES, tested=_ORDINAL,
+        "Agreement of grades beyond chance; an error counts by the square of its steps.", **_GRADES, tested=ORDERED,
     ), exclusive=_kappa),
     Entry(FigureSpec(
         "class_error", "Mean error in steps", "How many grades the call is away from the truth.",
@@ -90,16 +111,16 @@ TABLE: tuple[Entry, ...] = (
     Entry(FigureSpec(
         "auroc", "AUROC", "How often a positive image gets a higher score than a negative one; 0.5 is chance.",
         of_exclusive="Each class against the rest, mean over the classes; 0.5 is chance.",
-        **_RANKED | dict.fromkeys(("headline", "endpoint", "tested"), KINDS),
+        **_RANKED | dict.fromkeys(("headline", "endpoint", "tested"), CLASS_KINDS),
     ), lambda c: c.ranks.auroc),
     Entry(FigureSpec(
         "average_precision", "Average precision", "Area under the precision–recall curve; chance is the prevalence.",
         of_exclusive="Each class against the rest, mean over the classes; chance is the mean prevalence.",
-        headline=_NOT_EXCLUSIVE, **_RANKED,
+        headline=YES_NO, **_RANKED,
     ), lambda c: c.ranks.average_precision),
     Entry(FigureSpec(
         "partial_auroc", "Partial AUROC", "AUROC where false alarms are few, rescaled: 0.5 is chance, 1 is perfect.",
-        kinds=_NOT_EXCLUSIVE, group="ranking",
+        kinds=YES_NO, group="ranking",
     ), lambda c: c.ranks.partial_auroc),
     Entry(FigureSpec(
         "sensitivity", "Sensitivity", "Share of the positive images that were called positive.",
@@ -184,6 +205,46 @@ TABLE: tuple[Entry, ...] = (
         "prevalence", "Prevalence", "Share of positive images in this sample.", "neither", kinds=("binary",),
         group="sample", is_by_class=True,
     ), lambda c: ratio(c.tp + c.fn, c.n)),
+    Entry(FigureSpec(
+        "mae", "Mean absolute error", "How far the prediction is from the true value, on average.", "lower",
+        **_IN_UNIT | dict.fromkeys(("headline", "endpoint", "tested"), VALUES),
+    ), value=lambda v: ratio(v.absolute, v.n)),
+    Entry(FigureSpec(
+        "rmse", "Root mean squared error", "As the mean absolute error, but a few large errors weigh more.", "lower",
+        endpoint=VALUES, **_IN_UNIT,
+    ), value=lambda v: np.sqrt(ratio(v.squares, v.n))),
+    Entry(FigureSpec(
+        "bias", "Bias", "Mean of predicted less true: above 0 the predictions are too high on the whole.", "neither",
+        headline=VALUES, tested=VALUES, **_IN_UNIT,
+    ), value=lambda v: v.bias),
+    Entry(FigureSpec(
+        "limit_low", "Lower limit of agreement",
+        "About 95 of 100 differences, predicted less true, lie between the two limits (bias ∓ 1.96 SD).", "neither",
+        **_IN_UNIT,
+    ), value=lambda v: v.bias - _LIMITS * v.deviation),
+    Entry(FigureSpec(
+        "limit_high", "Upper limit of agreement",
+        "About 95 of 100 differences, predicted less true, lie between the two limits (bias ∓ 1.96 SD).", "neither",
+        **_IN_UNIT,
+    ), value=lambda v: v.bias + _LIMITS * v.deviation),
+    Entry(FigureSpec(
+        "r2", "R²",
+        "Share of the variance of the true values that is predicted; 0 is as good as always saying their mean.",
+        headline=VALUES, endpoint=VALUES, **_AGREEMENT,
+    ), value=lambda v: 1.0 - ratio(v.squares, v.spread_true)),
+    Entry(FigureSpec(
+        "pearson", "Pearson correlation",
+        "How close predicted and true values lie to a straight line, whichever one; 1 is perfect.", **_AGREEMENT,
+    ), value=lambda v: ratio(v.product, np.sqrt(v.spread_true * v.spread_said))),
+    Entry(FigureSpec(
+        "spearman", "Spearman correlation",
+        "How far the predictions are in the order of the true values; 1 is perfect.", **_AGREEMENT,
+    ), value=lambda v: v.rank_correlation),
+    Entry(FigureSpec(
+        "concordance", "Lin’s concordance",
+        "How close predicted and true values are to being equal: a bias or a wrong spread lowers it; 1 is perfect.",
+        headline=VALUES, **_AGREEMENT,
+    ), value=_concordance),
 )  # fmt: skip
 SPECS: Mapping[str, FigureSpec] = {one.spec.name: one.spec for one in TABLE}
 AVERAGED = tuple(name for name, spec in SPECS.items() if spec.is_averaged)
@@ -212,6 +273,11 @@ def exclusive_values(sums: AnswerSums, kind: TargetKind) -> dict[str, FloatArray
     return figures | {f"{name}_macro": sums.mean(name) for name in ("specificity", "ppv", "npv")}
 
 
+def value_figures(sums: ValueSums) -> dict[str, FloatArray]:
+    """Figures of a number by name, (R,) each."""
+    return {one.spec.name: one.value(sums) for one in TABLE if one.value is not None}
+
+
 def names_for(use: Literal["headline", "endpoint", "tested"], kind: TargetKind) -> tuple[str, ...]:
     """Figures of the table that a kind of target is summed up, compared or tested by."""
     return tuple(name for name, spec in SPECS.items() if kind in getattr(spec, use))
@@ -231,7 +297,7 @@ def parse_key(name: str, target: Target) -> tuple[str, str]:
         >>> parse_key("auroc_b", target), parse_key("ppv_macro", target), parse_key("f1_macro", target)
         (('auroc', 'b'), ('ppv', 'macro'), ('f1_macro', ''))
     """
-    for part in (*target.classes, *MEANS) if target.kind != "binary" and name not in SPECS else ():
+    for part in (*target.classes, *MEANS) if not target.is_single and name not in SPECS else ():
         base = name.removesuffix(f"_{part}")
         if base != name and base in SPECS:
             return base, part

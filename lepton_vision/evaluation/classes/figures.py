@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -18,13 +18,16 @@ from lepton_vision.evaluation.classes.measures import BinaryMeasures, Extent
 from lepton_vision.evaluation.classes.own_figures import ClassMeasures, Ours, OwnFigures, WithOwn, own_values
 from lepton_vision.evaluation.statistics.composites import with_edges
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, bootstrap_figures, patient_units
+from lepton_vision.evaluation.values.measures import ValueMeasures
 from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.predictions.predictions import Predictions
 from lepton_vision.types import Figure, Target
 
 _DEFAULT = Extent()
-WATCHED = {"val_auroc": "auroc", "val_average_precision": "average_precision", "val_loss": "log_loss"}
-"""What validation always gives of targets, and which figure of the table each is."""
+_OF_CLASSES = {"val_auroc": "auroc", "val_average_precision": "average_precision"}
+_OF_NUMBERS = {"val_mae": "mae", "val_r2": "r2"}
+WATCHED = {**_OF_CLASSES, "val_loss": "log_loss", **_OF_NUMBERS}
+"""What validation gives of targets, and which figure of the table each is; see ``watched``."""
 COUNTED = ("val_classes_judged", "val_classes_left_out")
 _NONE: OwnFigures = MappingProxyType({})
 
@@ -44,7 +47,7 @@ def measures_of(
     figures that the caller brings.
     """
     ours = _measures_of_ours(part, target, thresholds=thresholds, extent=extent, averaged=averaged)
-    own = {name: one for name, one in own.items() if target.kind in one.kinds}
+    own = {name: one for name, one in own.items() if target.is_among(one.kinds)}
     return WithOwn(ours, own, part=part, target=target) if own else ours
 
 
@@ -53,10 +56,12 @@ def _measures_of_ours(
 ) -> Ours:
     truth, prob = part.y_true[target.name], part.y_prob[target.name]
     unit, units = patient_units(part.patient_id)
-    if target.kind == "binary":
+    if target.is_value:
+        return ValueMeasures(truth, prob, unit=unit, units=units)
+    if target.is_binary:
         return BinaryMeasures(truth, prob, unit=unit, units=units, threshold=thresholds[0], extent=extent)
-    samples, is_ordinal = ClassSamples(truth, prob, unit, units, target.classes, averaged), target.kind == "ordinal"
-    if target.kind == "multilabel":
+    samples, is_ordinal = ClassSamples(truth, prob, unit, units, target.classes, averaged), target.is_ordered
+    if target.has_label_by_class:
         return MultilabelMeasures(samples, thresholds=thresholds, extent=extent)
     if are_many(len(target.classes), part.n):
         return ManyClassMeasures(samples, is_ordinal=is_ordinal)
@@ -106,12 +111,12 @@ def _analytic_instead(figure: Figure) -> Figure:
 
 
 def thresholds_of(point: OperatingPoint, target: Target) -> tuple[float, ...]:
-    """Thresholds of one target, checked: one for binary, K for multilabel (NaN: no decision), none for exclusive ones.
+    """Thresholds of one target, checked: one for binary, K for multilabel (NaN: no decision), none for others.
 
     Raises:
         EvaluationError: the point lacks the target, or has another number of thresholds than it needs.
     """
-    if target.is_exclusive:
+    if not target.is_yes_no:
         return ()
     if target.name not in point.thresholds:
         raise EvaluationError(
@@ -129,33 +134,52 @@ def thresholds_of(point: OperatingPoint, target: Target) -> tuple[float, ...]:
     return thresholds
 
 
-def validation_figures(predictions: Predictions, own: OwnFigures = _NONE) -> dict[str, float]:
-    """Compute what training watches, without intervals: ``WATCHED``, and ``val_<name>`` of what the caller brings.
+def watched(targets: Sequence[Target]) -> dict[str, str]:
+    """Return those of ``WATCHED`` that validation gives of these targets; none without targets."""
+    left_out = {*([] if any(t.is_value for t in targets) else _OF_NUMBERS)}
+    left_out |= {*([] if any(not t.is_value for t in targets) else _OF_CLASSES)}
+    return {key: name for key, name in WATCHED.items() if key not in left_out} if targets else {}
 
-    Each is the mean over the targets of the mean over the classes that can be judged: for ``val_loss``, the log loss of
-    the probabilities, those with a label, otherwise those with positive and negative samples. Where others are left
-    out, ``val_classes_judged`` and ``val_classes_left_out`` count both. A figure that no class defines is NaN. An own
-    figure is the mean over the targets that it is for, NaN where it is undefined for one.
+
+def validation_figures(predictions: Predictions, own: OwnFigures = _NONE) -> dict[str, float]:
+    """Compute what training watches, without intervals: ``watched``, and ``val_<name>`` of what the caller brings.
+
+    Each is the mean over the targets. Of classes it is the mean over those that can be judged: for ``val_loss``, the
+    log loss of the probabilities, those with a label, otherwise those with positive and negative samples. Where others
+    are left out, ``val_classes_judged`` and ``val_classes_left_out`` count both. The ``val_loss`` of a number is the
+    mean squared error over the variance of the true values, 1 - R². A figure that nothing defines is NaN. An own figure
+    is the mean over the targets that it is for, NaN where it is undefined for one.
     """
-    found: dict[str, list[float]] = {key: [] for key in (*WATCHED, *(f"val_{name}" for name in own))}
+    keys = watched(predictions.targets)
+    found: dict[str, list[float]] = {key: [] for key in (*keys, *(f"val_{name}" for name in own))}
     judged = left_out = 0
     for target in predictions.targets:
         asked = binary_views(predictions, target)
-        both, labelled = (
-            [one.class_name for one in asked if not one.missing()],
-            [one.class_name for one in asked if one.n],
-        )
+        both = [one.class_name for one in asked if not one.missing()]
         judged, left_out = judged + len(both), left_out + len(asked) - len(both)
         part = predictions.select(predictions.labelled(target))
         measures = measures_of(part, target, thresholds=(0.5,) * target.outputs)
-        values = measures.values(np.ones((1, measures.units)))
-        for key, name in WATCHED.items():
-            is_whole = target.kind == "binary" or (target.is_exclusive and name == "log_loss")
-            classes = labelled if name == "log_loss" else both
-            ends = [""] if is_whole and classes else [f"_{one}" for one in classes]
-            if ends:
-                found[key].append(float(np.mean([values[f"{name}{end}"][0] for end in ends])))
-        for name, value in own_values(part, target, own).items():
-            found[f"val_{name}"].append(value)
+        values = {name: float(one[0]) for name, one in measures.values(np.ones((1, measures.units))).items()}
+        if target.is_value:
+            of_target = {key: values[name] for key, name in _OF_NUMBERS.items()} | {"val_loss": 1.0 - values["r2"]}
+        else:
+            of_target = _class_means(values, target, both=both, labelled=[one.class_name for one in asked if one.n])
+        of_target |= {f"val_{name}": value for name, value in own_values(part, target, own).items()}
+        for key, value in of_target.items():
+            found[key].append(value)
     figures = {key: float(np.mean(values)) if values else float("nan") for key, values in found.items()}
     return figures | (dict(zip(COUNTED, (judged, left_out), strict=True)) if left_out else {})
+
+
+def _class_means(
+    values: Mapping[str, float], target: Target, *, both: Sequence[str], labelled: Sequence[str]
+) -> dict[str, float]:
+    """Means over the classes that can be judged; nothing where none can."""
+    found = {}
+    for key, name in (*_OF_CLASSES.items(), ("val_loss", WATCHED["val_loss"])):
+        is_whole = target.is_binary or (target.is_exclusive and name == "log_loss")
+        classes = labelled if name == "log_loss" else both
+        ends = [""] if is_whole and classes else [f"_{one}" for one in classes]
+        if ends:
+            found[key] = float(np.mean([values[f"{name}{end}"] for end in ends]))
+    return found

@@ -1,4 +1,4 @@
-"""Subgroups from table columns: text as categories, numbers with many values in tertiles."""
+"""Subgroups from table columns, text as categories and numbers in tertiles; strata of patients with similar labels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lepton_vision.errors import EvaluationError
+from lepton_vision.evaluation.statistics.ranking import IntArray
+from lepton_vision.types import FloatArray
 
 MOST_NUMBERS = 8  # a numeric column with more different values is cut into thirds
 MOST_GROUPS = 30
@@ -41,6 +43,53 @@ def group_values(values: Sequence[Any], *, column: str) -> npt.NDArray[np.str_]:
             key=column,
         )
     return names
+
+
+def strata_of(truth: FloatArray, unit: IntArray, *, units: int, least: int = 10) -> IntArray:
+    """Number the patients' sets of labels: (U,) from 0.
+
+    Sets with fewer than ``least`` patients are joined with those of as many labels.
+
+    Args:
+        truth: (N,) or (N, K) labels; NaN is unknown.
+        unit: (N,) patient of each sample.
+        units: U.
+        least: patients of a set of its own.
+
+    Example:
+        >>> strata_of(np.array([0.0, 1.0, 1.0, 0.0]), np.array([0, 0, 1, 2]), units=3, least=1).tolist()
+        [2, 0, 1]
+    """
+    columns = truth.reshape(len(truth), -1)
+    has = [
+        np.bincount(unit[one == value], minlength=units) > 0
+        for one in columns.T
+        for value in np.unique(one[~np.isnan(one)])
+    ]
+    sets, which, counts = np.unique(np.stack(has, axis=1), axis=0, return_inverse=True, return_counts=True)
+    joined = np.where(counts < least, len(sets) + sets.sum(axis=1), np.arange(len(sets)))
+    strata: IntArray = np.unique(joined[which], return_inverse=True)[1]
+    return strata
+
+
+def number_strata(truth: FloatArray, unit: IntArray, *, units: int, least: int = 10) -> IntArray:
+    """Number groups of patients with similar numbers, by their mean: (U,) from 0.
+
+    Args:
+        truth: (N,) numbers, without NaN.
+        unit: (N,) patient of each sample.
+        units: U.
+        least: patients of a group; there are ten groups at most.
+
+    Example:
+        >>> number_strata(np.array([3.0, 30.0, 4.0, 50.0]), np.array([0, 1, 0, 2]), units=3, least=1).tolist()
+        [0, 1, 2]
+    """
+    mean = np.bincount(unit, truth, units) / np.bincount(unit, minlength=units)
+    groups = min(max(units // least, 1), 10)
+    edges = np.quantile(mean, np.arange(1, groups) / groups)
+    strata: IntArray = np.unique(np.searchsorted(edges, mean, side="right"), return_inverse=True)[1]
+    return strata
 
 
 def _thirds(values: npt.NDArray[np.float64]) -> npt.NDArray[np.str_]:

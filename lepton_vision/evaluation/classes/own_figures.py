@@ -15,13 +15,14 @@ from lepton_vision.evaluation.classes.figure_table import SPECS, parse_key
 from lepton_vision.evaluation.classes.many_classes import ManyClassMeasures
 from lepton_vision.evaluation.classes.measures import BinaryMeasures
 from lepton_vision.evaluation.statistics.intervals import patient_units
+from lepton_vision.evaluation.values.measures import ValueMeasures
 from lepton_vision.predictions.predictions import Predictions
 from lepton_vision.types import FloatArray, Target
 from lepton_vision.types.figure import KINDS, Better, FigureFunction, FigureSpec, OwnFigure, Scale
 
 OwnFigures = Mapping[str, OwnFigure]
 Brought = Mapping[str, FigureFunction | OwnFigure]
-Ours = BinaryMeasures | MulticlassMeasures | ManyClassMeasures | MultilabelMeasures
+Ours = BinaryMeasures | MulticlassMeasures | ManyClassMeasures | MultilabelMeasures | ValueMeasures
 
 
 def check_figures(figures: Brought | None, targets: Sequence[Target]) -> dict[str, OwnFigure]:
@@ -45,7 +46,7 @@ def check_figures(figures: Brought | None, targets: Sequence[Target]) -> dict[st
             allowed = known if isinstance(known, tuple) else get_args(known)
             if said not in allowed:
                 raise _refused(name, f"one of {', '.join(allowed)}", repr(said))
-        if not any(target.kind in one.kinds for target in targets):
+        if not any(target.is_among(one.kinds) for target in targets):
             raise _refused(name, f"a target that is {' or '.join(one.kinds)}", _named(targets))
     return found
 
@@ -99,16 +100,17 @@ def take_figures(figures: Brought | None, *several: Predictions) -> dict[str, Ow
 
 
 def _try(part: Predictions, target: Target, own: OwnFigures) -> None:
-    can_be_judged = any(not one.missing() for one in binary_views(part, target))
+    is_varied = target.is_value and bool(part.n) and bool(np.ptp(part.y_true[target.name]) > 0)
+    can_be_judged = is_varied or any(not one.missing() for one in binary_views(part, target))
     for name, value in own_values(part, target, own).items():
         if np.isnan(value) and can_be_judged:
-            known = " (labels that are unknown are NaN there: leave them out)" if target.kind == "multilabel" else ""
+            known = " (labels that are unknown are NaN there: leave them out)" if target.has_label_by_class else ""
             raise _refused(name, f"a number from all {part.n} labelled samples of {target.name!r}{known}", "NaN")
 
 
 def own_values(part: Predictions, target: Target, own: OwnFigures) -> dict[str, float]:
     """Each of them on the labelled samples of a target of its kinds."""
-    chosen = {name: one for name, one in own.items() if target.kind in one.kinds}
+    chosen = {name: one for name, one in own.items() if target.is_among(one.kinds)}
     if not chosen:
         return {}
     samples, weight = _Samples(part, target), np.ones((1, part.n))
@@ -119,7 +121,8 @@ class _Samples:
     """Labelled samples of one target as the caller's functions get them, see ``OwnFigure``."""
 
     def __init__(self, part: Predictions, target: Target) -> None:
-        truth = part.y_true[target.name].astype(np.float64 if target.kind == "multilabel" else np.int64)
+        are_indices = not (target.has_label_by_class or target.is_value)
+        truth = part.y_true[target.name].astype(np.int64 if are_indices else np.float64)
         prob = part.y_prob[target.name].astype(np.float64)
         truth.flags.writeable = prob.flags.writeable = False
         self._truth, self._prob = truth, prob
@@ -182,6 +185,7 @@ class WithOwn:
         self.analytic, self.calibration = ours.analytic, ours.calibration
         self._ours, self._own, self._samples = ours, own, _Samples(part, target)
         self._unit = patient_units(part.patient_id)[0]
+        self._base = "mae" if target.is_value else "auroc"
 
     def values(self, counts: FloatArray) -> dict[str, FloatArray]:
         """Figures by name, (R,) each."""
@@ -199,7 +203,7 @@ class WithOwn:
 
     def fewest(self, name: str) -> int:
         """Patients in the smallest class, or denominator, that a figure rests on."""
-        return self._ours.fewest("auroc" if name in self._own else name)
+        return self._ours.fewest(self._base if name in self._own else name)
 
     def caveat(self, name: str) -> str:
         """Return what must be said beside a figure."""

@@ -172,13 +172,15 @@ def _questions(parts: list[Predictions], target: Target) -> Iterator[tuple[str, 
     """Name of the AUROC, (N,) truth and (N, 2) scores of each binary view; rows without a label are NaN scores."""
     truth = parts[0].y_true[target.name]
     prob = [part.y_prob[target.name] for part in parts]
-    if target.kind == "binary":
+    if target.is_value:
+        return
+    if target.is_binary:
         yield "auroc", truth > 0, np.column_stack(prob)
         return
     for k, name in enumerate(target.classes):
         is_positive = truth == k if target.is_exclusive else truth[:, k] > 0
         scores = np.column_stack([one[:, k] for one in prob])
-        if target.kind == "multilabel":
+        if target.has_label_by_class:
             scores[np.isnan(truth[:, k])] = np.nan
         yield f"auroc_{name}", is_positive, scores
 
@@ -228,9 +230,9 @@ def _proportions(
         for k, name in enumerate(target.classes):
             found |= pair(f"sensitivity_{name}", truth == k, right)
         return found
-    for k, name in enumerate(("",) if target.kind == "binary" else tuple(f"_{c}" for c in target.classes)):
-        label = truth if target.kind == "binary" else truth[:, k]
-        scores = prob if target.kind == "binary" else [one[:, k] for one in prob]
+    for k, name in enumerate(("",) if target.is_binary else tuple(f"_{c}" for c in target.classes)):
+        label = truth if target.is_binary else truth[:, k]
+        scores = prob if target.is_binary else [one[:, k] for one in prob]
         right = [(score >= limit[k]) == (label > 0) for score, limit in zip(scores, limits, strict=True)]
         rows = {"sensitivity": label > 0, "specificity": label == 0, "accuracy": ~np.isnan(label)}
         for figure, kept in rows.items():

@@ -15,7 +15,7 @@ from lepton_vision.errors import EvaluationError
 from lepton_vision.evaluation.classes.analyses import Gap, Subgroup, SubgroupColumn
 from lepton_vision.evaluation.classes.figure_table import names_for
 from lepton_vision.evaluation.classes.figures import figures_of, measures_of
-from lepton_vision.evaluation.classes.grouping import group_values
+from lepton_vision.evaluation.classes.grouping import group_values, number_strata, strata_of
 from lepton_vision.evaluation.classes.own_figures import ClassMeasures, OwnFigures
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, draw_counts, patient_units
 from lepton_vision.evaluation.statistics.paired_tests import holm
@@ -39,9 +39,10 @@ def evaluate_subgroups(
     """Compute the figures of every subgroup at the one operating point, and test the largest gap of each figure.
 
     The interval of a gap is simultaneous over all pairs of subgroups, since the largest was picked
-    (``simultaneous_interval``). The test permutes subgroups over patients with the same labels: its null hypothesis is
-    that among such patients the subgroup says nothing about the probabilities, so that subgroups in which the finding
-    is more frequent, or more severe grades are, do not differ by that alone. Where patients have images in several
+    (``simultaneous_interval``). The test permutes subgroups over patients with the same labels (of numbers: similar
+    ones, in tenths): its null hypothesis is that among such patients the subgroup says nothing about the predictions,
+    so that subgroups in which the finding is more frequent, or more severe grades are, do not differ by that alone.
+    Where patients have images in several
     subgroups they cannot be permuted. P is the larger one of the permutations' and of the interval's, and the interval
     is wide enough for both: it holds 0 where P is above 1 - confidence, and else does not. All gaps of all columns are
     corrected together (Holm, Scand J Stat 6:65, 1979).
@@ -157,8 +158,9 @@ class _Grouped:
             measures = measures_of(one, target, thresholds=thresholds, averaged=self._whole.averaged, own=own)
             self._parts.append((measures, self._unit[rows][first]))
             self._member[g, self._unit[rows]] = True
-        self._strata = strata_of(part.y_true[target.name], self._unit, units=self._units)
-        brought = [name for name, one in own.items() if target.kind in one.kinds]
+        of_kind = number_strata if target.is_value else strata_of
+        self._strata = of_kind(part.y_true[target.name], self._unit, units=self._units)
+        brought = [name for name, one in own.items() if target.is_among(one.kinds)]
         self._tested = (*names_for("tested", target.kind), *brought)
         self._fewest = {name: np.array([measures.fewest(name) for measures, _ in self._parts]) for name in self._tested}
 
@@ -209,7 +211,9 @@ class _Grouped:
         self, name: str, point: FloatArray, drawn: FloatArray, null: FloatArray, *, kept: IntArray, bootstrap: Bootstrap
     ) -> Gap:
         value = point[kept]
-        least = np.array([_least_error(*pair) for pair in zip(value, self._fewest[name][kept], strict=True)])
+        patients = self._fewest[name][kept]
+        least = np.array([_least_error(*pair) for pair in zip(value, patients, strict=True)])
+        least *= not self._target.is_value  # 0 and 1 are numbers as others are
         spread = np.ptp(null[~np.isnan(null).any(axis=1)], axis=1)
         half, p = gap_test(value, drawn, spread, least=least, confidence=bootstrap.confidence)
         gap = float(np.ptp(value))
@@ -218,33 +222,6 @@ class _Grouped:
         difference = Figure(gap, *ends, self._unit.size, reason)
         highest, lowest = (str(self._values[kept[k]]) for k in (np.argmax(value), np.argmin(value)))
         return Gap(self._target.name, name, highest, lowest, difference, p, p)
-
-
-def strata_of(truth: FloatArray, unit: IntArray, *, units: int, least: int = 10) -> IntArray:
-    """Number the patients' sets of labels: (U,) from 0.
-
-    Sets with fewer than ``least`` patients are joined with those of as many labels.
-
-    Args:
-        truth: (N,) or (N, K) labels; NaN is unknown.
-        unit: (N,) patient of each sample.
-        units: U.
-        least: patients of a set of its own.
-
-    Example:
-        >>> strata_of(np.array([0.0, 1.0, 1.0, 0.0]), np.array([0, 0, 1, 2]), units=3, least=1).tolist()
-        [2, 0, 1]
-    """
-    columns = truth.reshape(len(truth), -1)
-    has = [
-        np.bincount(unit[one == value], minlength=units) > 0
-        for one in columns.T
-        for value in np.unique(one[~np.isnan(one)])
-    ]
-    sets, which, counts = np.unique(np.stack(has, axis=1), axis=0, return_inverse=True, return_counts=True)
-    joined = np.where(counts < least, len(sets) + sets.sum(axis=1), np.arange(len(sets)))
-    strata: IntArray = np.unique(joined[which], return_inverse=True)[1]
-    return strata
 
 
 def _joined(parts: list[dict[str, FloatArray]]) -> dict[str, FloatArray]:

@@ -1,4 +1,4 @@
-"""Sums over samples that figures of classes are made of, for many weightings of the patients at once."""
+"""Sums over samples that figures of classes and of numbers are made of, for many weightings of the patients at once."""
 
 from __future__ import annotations
 
@@ -74,3 +74,30 @@ class AnswerSums:
         """(R,) samples."""
         n: FloatArray = self.true.sum(axis=1)
         return n
+
+
+@dataclass(frozen=True, eq=False)
+class ValueSums:
+    """Sums of R weightings of a number, (R,) float64 each, in the unit of the number or its square.
+
+    Attributes:
+        n: samples.
+        absolute: absolute errors.
+        squares: squared errors.
+        bias: mean of prediction less truth.
+        deviation: standard deviation of prediction less truth; NaN where there is none.
+        spread_true: squared distances of the true values from their mean; 0 where they are all the same.
+        spread_said: of the predictions.
+        product: products of both distances.
+        rank_correlation: Spearman's.
+    """
+
+    n: FloatArray
+    absolute: FloatArray
+    squares: FloatArray
+    bias: FloatArray
+    deviation: FloatArray
+    spread_true: FloatArray
+    spread_said: FloatArray
+    product: FloatArray
+    rank_correlation: FloatArray

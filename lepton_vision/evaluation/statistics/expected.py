@@ -68,9 +68,8 @@ def expected_at(
         >>> round(expected_at(point, Target("sick", "binary", ("no", "yes")))[0].sensitivity[0], 3)
         0.833
     """
-    names = (target.positive,) if target.kind == "binary" else target.classes
     found = []
-    for name, one in zip(names, point.figures.get(target.name, ()), strict=False):
+    for name, one in zip(target.answers, point.figures.get(target.name, ()), strict=False):
         positives, negatives = (one.positives, one.n - one.positives) if new is None else new.get(name, (0, 0))
         if math.isfinite(one.sensitivity) and min(positives, negatives, one.positives, one.n - one.positives) > 0:
             found.append(_of_class(name, one, (positives, negatives), confidence=confidence))
