@@ -22,10 +22,13 @@ def evaluate(
     reference: Annotated[
         Path | None, typer.Option(help="With --external: folder of the internal evaluation to compare with.")
     ] = None,
-    predictions: Annotated[Path | None, typer.Option(help="CSV: image_id, patient_id, y_true, y_prob.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="CSV: image_id, patient_id, y_true, y_prob or y_value.")
+    ] = None,
     columns: Annotated[str, typer.Option(help="For --predictions: image_id=file,y_prob=score, …")] = "",
     target: Annotated[
-        list[str] | None, typer.Option(help="For --predictions: [NAME:]kind=ordinal[,classes=a+b+c]; repeatable.")
+        list[str] | None,
+        typer.Option(help="For --predictions: [NAME:]kind=ordinal[,classes=a+b+c], kind=regression[,unit=years]."),
     ] = None,
     threshold: Annotated[float, typer.Option(help="Operating point for --predictions.")] = 0.5,
     masks: Annotated[
@@ -115,6 +118,8 @@ def _figures(evaluation: Any, report: Path) -> dict[str, Any]:
     first = next(iter(figures.values()))
     facts = {**first, "targets": figures, "n": evaluation.n, "report": str(report)}
     facts |= {key: value for key, value in evaluation.provenance.items() if key == "unknown_patient"}
+    units = {target.name: target.unit for target in evaluation.targets if target.unit}
+    facts |= {"units": units} if units else {}
     analyses = evaluation.analyses.to_dict()
     return facts | {name: analyses[name] for name in ("subgroups", "external") if analyses[name] is not None}
 

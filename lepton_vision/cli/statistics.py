@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lepton_vision.config.sections import EvaluationConfig
     from lepton_vision.evaluation import Aggregation
     from lepton_vision.predictions import Predictions
+    from lepton_vision.types import Target
 
 
 def compare(
@@ -25,7 +26,11 @@ def compare(
     names: Annotated[str, typer.Option(help="What the page calls the models: first,second.")] = "",
     columns: Annotated[str, typer.Option(help="Of the first table: image_id=file,y_prob=score, …")] = "",
     columns_b: Annotated[str, typer.Option(help="Of the second.")] = "",
-    margin: Annotated[float | None, typer.Option(help="Of non-inferiority, for every endpoint.")] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="[NAME:]kind=ordinal[,classes=a+b+c], or kind=regression,unit=years; repeatable."),
+    ] = None,
+    margin: Annotated[float | None, typer.Option(help="Of non-inferiority, for every endpoint (in the unit).")] = None,
     endpoints: Annotated[str, typer.Option(help="Figures to adjust for, with commas; default by kind.")] = "",
     unit: Annotated[str, typer.Option(help="image, series, study or patient.")] = "image",
     aggregate: Annotated[str, typer.Option(help="With --unit: mean, max, noisy_or or learnt.")] = "mean",
@@ -49,19 +54,15 @@ def compare(
     check_choice("unit", unit, ("image", "series", "study", "patient"))
     check_choice("aggregate", aggregate, ("mean", "max", "noisy_or", "learnt"))
     check_choice("interval", interval, ("percentile", "bca"))
-    settings = Config().override(
-        f"evaluation.unit={unit}",
-        f"evaluation.aggregation={aggregate}",
-        f"evaluation.interval={interval}",
-        f"evaluation.replicates={replicates}",
-        f"evaluation.seed={seed}",
-    )
+    changes = {"unit": unit, "aggregation": aggregate, "interval": interval, "replicates": replicates, "seed": seed}
+    settings = Config().override(*(f"evaluation.{key}={value}" for key, value in changes.items()))
     with new_results(out) as stage:
-        tables = load_pair((first, second), columns=(parse_columns(columns), parse_columns(columns_b)))
+        named = parse_columns(columns), parse_columns(columns_b)
+        tables = load_pair((first, second), columns=named, stated=target or ())
         called = _model_names(names, (first, second), tables)
         limits = _probability("threshold", threshold), _probability("threshold-b", threshold_b, default=threshold)
         points = [stated_point(table.targets, threshold=limit) for table, limit in zip(tables, limits, strict=True)]
-        fitted = _fitted(validation, validation_b, settings.evaluation)
+        fitted = _fitted((validation, validation_b), settings.evaluation, targets=tables[0].targets, columns=named)
         result = compare_models(
             *tables,
             operating_point=points[0],
@@ -113,7 +114,11 @@ def _in_units(
 
 
 def _fitted(
-    first: Path | None, second: Path | None, settings: EvaluationConfig
+    paths: tuple[Path | None, Path | None],
+    settings: EvaluationConfig,
+    *,
+    targets: tuple[Target, ...],
+    columns: tuple[dict[str, str], dict[str, str]],
 ) -> tuple[Aggregation, Aggregation] | None:
     """The learnt aggregation of each model, each on its own predictions of validation."""
     from lepton_vision.errors import ConfigError
@@ -122,12 +127,16 @@ def _fitted(
 
     if settings.aggregation != "learnt" or settings.unit == "image":
         return None
-    if first is None or second is None:
+    given = [path for path in paths if path is not None]
+    if len(given) < len(paths):
         raise ConfigError(
             "--aggregate learnt needs --validation and --validation-b: predictions of validation by each model.",
             key="validation",
         )
-    fits = [fit_aggregation(Predictions.load(path), unit=settings.unit) for path in (first, second)]
+    tables = [
+        Predictions.load(path, targets=targets, columns=named) for path, named in zip(given, columns, strict=True)
+    ]
+    fits = [fit_aggregation(table, unit=settings.unit) for table in tables]
     return fits[0], fits[1]
 
 

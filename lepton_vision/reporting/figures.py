@@ -20,6 +20,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
 from lepton_vision.evaluation.classes.curves import ClassCurves, Histogram, ReliabilityBin
@@ -44,6 +46,10 @@ _DASHES: tuple[Any, ...] = ("solid", "solid", "solid", "solid", (0, (5, 2)), (0,
 _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--card"} | {
     color: f"--series-{i}" for i, color in enumerate(SERIES)
 }
+
+MOST_DOTS = 1000
+"""Samples up to which each is a dot; more are counted in cells."""
+_CELLS, _SHADES = 56, 5
 
 LIMITS = (-0.015, 1.015)
 """Ends of an axis of one unit."""
@@ -304,6 +310,37 @@ def _draw_band(axes: Axes, lines: Sequence[Line], *, name: str) -> None:
 def shade_band(axes: Axes, x: FloatArray, ends: tuple[FloatArray, FloatArray], *, color: str) -> None:
     """Shade what lies between two curves, (P,) each; where one is NaN there is a gap."""
     axes.fill_between(x, *ends, color=color, alpha=0.18, linewidth=0, zorder=1.8)
+
+
+def make_room(axes: Axes) -> None:
+    """Move the left edge where the numbers along it are long."""
+    longest = max(len(label.get_text()) for label in axes.get_yticklabels())
+    left, low, width, height = axes.get_position().bounds
+    moved = 0.02 * max(longest - 4, 0)
+    axes.set_position((left + moved, low, width - moved, height))
+
+
+def draw_points(
+    axes: Axes, x: FloatArray, y: FloatArray, *, ranges: tuple[tuple[float, float], tuple[float, float]], color: str
+) -> None:
+    """Draw each sample, or of many how often each cell is hit, in shades by the logarithm."""
+    if x.size <= MOST_DOTS:
+        size = 4.2 if x.size <= 200 else 3.2
+        axes.plot(x, y, "o", color=color, alpha=0.55, markersize=size, markeredgewidth=0, zorder=3, clip_on=False)
+        return
+    counts, left, low = np.histogram2d(x, y, bins=_CELLS, range=ranges)
+    shade = np.ceil(_SHADES * np.log1p(counts) / np.log1p(counts.max())).astype(np.intp)
+    width, height = left[1] - left[0], low[1] - low[0]
+    for k in range(1, _SHADES + 1):
+        cells = [_cell(left[i], low[j], width, height) for i, j in np.argwhere(shade == k)]
+        if cells:
+            alpha = 0.15 + 0.8 * k / _SHADES
+            axes.add_patch(PathPatch(Path.make_compound_path(*cells), color=color, alpha=alpha, linewidth=0, zorder=3))
+
+
+def _cell(left: float, low: float, width: float, height: float) -> Path:
+    right, high = left + width, low + height
+    return Path([(left, low), (right, low), (right, high), (left, high), (left, low)], closed=True)
 
 
 def _draw_marks(axes: Axes, lines: Sequence[Line]) -> None:

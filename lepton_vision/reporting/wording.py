@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from lepton_vision.evaluation.classes.figure_table import SPECS
-from lepton_vision.types import EXCLUSIVE, TargetKind
+from lepton_vision.types import Target
 from lepton_vision.types.figure import FigureSpec, unknown_spec
 
 GROUPS: Mapping[str, str] = {
     "ranking": "Ranking, no threshold needed",
     "decisions": "Decisions at the operating point",
     "probabilities": "Trust in the probabilities",
+    "error": "Error of the predictions",
+    "agreement": "Agreement with the true values",
     "sample": "Sample",
     "own": "Own figures",
     "further": "Further figures",
@@ -80,6 +82,20 @@ READING: Mapping[str, str] = {
         "Move the threshold and see what changes. The frozen operating point stays what it was: a threshold that "
         "is chosen here, on the images that it is then judged on, flatters the model."
     ),
+    "scatter": (
+        "On the dotted line the prediction is the true value. Points above it are predicted too high, below it too low."
+    ),
+    "bland_altman": (
+        "Each difference over the size of what is measured. The middle line is the bias; between the dashed lines lie "
+        "about 95 of 100 differences. A slope or a funnel means that the error depends on the size."
+    ),
+    "intervals": (
+        "Each prediction comes with an interval, made on validation so that it holds the true value as often as "
+        "stated. Narrow intervals that keep their word are good."
+    ),
+    "errors": (
+        "The largest errors first: look here for wrong labels, artefacts and cases that the model never learnt."
+    ),
     "forest": (
         "Each bar is the interval of one subgroup; the upright line is the figure of all images. Intervals of "
         "small groups are wide: that they overlap does not prove that the groups are treated alike."
@@ -133,19 +149,41 @@ REASON_NAMES: Mapping[str, str] = {
 }
 
 
-def term(name: str, kind: TargetKind = "binary", own: Mapping[str, FigureSpec] | None = None) -> FigureSpec:
-    """Describe a figure in the words for a kind of target; an unknown one keeps its own name and gets no scale.
+def term(name: str, target: Target | None = None, own: Mapping[str, FigureSpec] | None = None) -> FigureSpec:
+    """Describe a figure in the words for a target; an unknown one keeps its own name and gets no scale.
 
     ``own`` holds the figures that the caller of the evaluation brought.
     """
     spec = (own or {}).get(name) or SPECS.get(name)
     if spec is None:
         return _averaged(name) or unknown_spec(name)
-    if kind in EXCLUSIVE and spec.of_exclusive:
+    if target is None:
+        return spec
+    if target.is_exclusive and spec.of_exclusive:
         return replace(spec, meaning=spec.of_exclusive)
-    if kind == "multilabel" and name in SPECS:
+    if target.has_label_by_class and name in SPECS:
         return replace(spec, meaning=f"Mean over the classes. {spec.meaning}")
-    return spec
+    return replace(spec, title=with_unit(spec.title, target)) if spec.has_unit else spec
+
+
+def with_unit(text: str, target: Target) -> str:
+    """Return a heading with the unit of a target behind it.
+
+    Example:
+        >>> with_unit("Bias", Target("age", "regression", unit="years")), with_unit("Bias", Target("x", "regression"))
+        ('Bias (years)', 'Bias')
+    """
+    return f"{text} ({target.unit})" if target.unit else text
+
+
+def in_unit(text: str, target: Target) -> str:
+    """Return a number as text with the unit of a target.
+
+    Example:
+        >>> in_unit("3.5", Target("age", "regression", unit="years"))
+        '3.5 years'
+    """
+    return f"{text} {target.unit}" if target.unit else text
 
 
 _AVERAGES: Mapping[str, str] = {

@@ -32,8 +32,11 @@ def abstentions(
     The share to be referred is read off these samples: it describes them, it is no rule for new ones.
 
     Returns:
-        One for a binary, multiclass or ordinal target, K for a multilabel one; none for a class without a threshold.
+        One for a binary, multiclass or ordinal target, K for a multilabel one; none for a class without a threshold,
+        nor for a number.
     """
+    if target.is_value:
+        return ()
     if target.is_exclusive:
         part = predictions.select(predictions.labelled(target))
         truth, prob = part.y_true[target.name], part.y_prob[target.name]

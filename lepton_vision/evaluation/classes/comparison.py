@@ -101,6 +101,7 @@ class Comparison(Result):
         targets = {
             target.name: {
                 "kind": target.kind,
+                **({"unit": target.unit} if target.unit else {}),
                 "endpoints": list(self.endpoints[target.name]),
                 "figures": {name: one.to_dict() for name, one in self.differences[target.name].items()},
             }
@@ -119,7 +120,8 @@ class Comparison(Result):
         head = ("figure", "a", "b", "b − a", "P", "P (Holm)", "test", "n")
         for target in self.targets:
             rows = [_row(name, one) for name, one in self.differences[target.name].items()]
-            yield Table(f"{target.name} ({target.kind})", rows, head)
+            unit = f", {target.unit}" if target.unit else ""
+            yield Table(f"{target.name} ({target.kind}{unit})", rows, head)
 
 
 def _row(name: str, one: Difference) -> list[str]:
@@ -157,7 +159,8 @@ def compare(
         operating_point: of the first model.
         operating_point_b: of the second; None takes the same.
         endpoints: figures that the adjustment is over; None takes those of ``figure_table`` for each kind.
-        margin: largest loss that is no inferiority, above 0: one for all endpoints, or by figure.
+        margin: largest loss that is no inferiority, above 0: one for all endpoints (of a number those in its unit), or
+            by figure.
         config: as for ``evaluate``.
         aggregations: of the first and of the second model, each fitted on validation (``units.fit_aggregation``), where
             ``config.aggregation`` is "learnt".
@@ -191,7 +194,7 @@ def compare(
     own = take_figures(figures, *pair)
     found = {t.name: paired_figures(pair, t, points=points, settings=settings, own=own) for t in targets}
     chosen = {t.name: _endpoints(endpoints, found[t.name], target=t) for t in targets}
-    margins = {t.name: check_margins(margin, chosen[t.name], found[t.name]) for t in targets}
+    margins = {t.name: check_margins(margin, chosen[t.name], found[t.name], target=t) for t in targets}
     adjusted = holm({f"{t}.{name}": found[t][name].test.p_value for t, names in chosen.items() for name in names})
     is_known = np.any([pair[0].labelled(target) for target in targets], axis=0)
     if notes_look:

@@ -21,6 +21,7 @@ from lepton_vision.evaluation.classes.units import Aggregation, aggregate, count
 from lepton_vision.evaluation.statistics.bands import curve_bands
 from lepton_vision.evaluation.statistics.expected import Expected, expected_at
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, patient_units
+from lepton_vision.evaluation.values.points import ValuePoints, value_points
 from lepton_vision.predictions.answer_sets import Rule
 from lepton_vision.predictions.ledger import names_of
 from lepton_vision.predictions.operating_point import OperatingPoint
@@ -72,6 +73,7 @@ class Evaluation(Result):
             figures hold at, and under ``unknown_patient`` how many cases name no patient, where there are some.
         analyses: calibration, net benefit, prediction sets, abstention, subgroups, comparison with another site.
         own_figures: by name, descriptions of the figures that the caller brought.
+        points: by name of a target that is a number, true and predicted values; they are in no JSON.
     """
 
     targets: tuple[Target, ...]
@@ -91,6 +93,7 @@ class Evaluation(Result):
     provenance: Mapping[str, Any] = field(default_factory=dict)
     analyses: Analyses = field(default_factory=Analyses)
     own_figures: Mapping[str, FigureSpec] = field(default_factory=dict)
+    points: Mapping[str, ValuePoints] = field(default_factory=dict)
 
     def expected(self, target: Target) -> tuple[Expected, ...]:
         """Expected figures of the operating point on as many cases as these, from validation."""
@@ -130,12 +133,15 @@ class Evaluation(Result):
 
     def _tables(self) -> Iterator[Table]:
         cases = {"study": "studies", "series": "series"}.get(unit := self.provenance.get("unit", "image"), f"{unit}s")
+        is_decided = not all(target.is_value for target in self.targets)
+        point = f" · operating point {self.operating_point.criterion}" if is_decided else ""
         yield Table(
-            f"Evaluation · split {self.split or 'unknown'} · {self.n} {cases} of {self.n_patients} patients"
-            f" · operating point {self.operating_point.criterion} · {self.confidence:.0%} intervals"
+            f"Evaluation · split {self.split or 'unknown'} · {self.n} {cases} of {self.n_patients} patients{point}"
+            f" · {self.confidence:.0%} intervals"
         )
         for target in self.targets:
-            yield figures_table(f"{target.name} ({target.kind})", self.figures[target.name])
+            unit = f", {target.unit}" if target.unit else ""
+            yield figures_table(f"{target.name} ({target.kind}{unit})", self.figures[target.name])
 
 
 def evaluate(
@@ -189,14 +195,13 @@ def evaluate(
         site = _site_of_units(site, settings, aggregation=aggregation)
         columns = {name: join_values(one, predictions, unit=settings.unit) for name, one in (columns or {}).items()}
         predictions = aggregate(predictions, unit=settings.unit, method=settings.aggregation, learnt=aggregation)
-    known = {target.name: predictions.labelled(target) for target in predictions.targets}
+    targets = predictions.targets
+    known = {target.name: predictions.labelled(target) for target in targets}
     is_known = np.any(list(known.values()), axis=0)
-    parts = [
-        _Part(predictions.select(known[t.name]), t, thresholds_of(operating_point, t)) for t in predictions.targets
-    ]
+    parts = [_Part(predictions.select(known[t.name]), t, thresholds_of(operating_point, t)) for t in targets]
     own = take_figures(figures, predictions)
     found = Evaluation(
-        targets=predictions.targets,
+        targets=targets,
         operating_point=operating_point,
         split=predictions.split,
         n=int(is_known.sum()),
@@ -221,6 +226,7 @@ def evaluate(
             own=own,
         ),
         own_figures=specs_of(own),
+        points={t.name: value_points(predictions, t) for t in targets if t.is_value},
     )
     _warn_of_means(found)
     return _noted(found, whole, is_external=site is not None) if notes_look else found

@@ -10,8 +10,10 @@ import numpy as np
 from scipy.special import ndtri
 
 from lepton_vision.errors import EvaluationError, nearest
+from lepton_vision.evaluation.classes.figure_table import spec_of
 from lepton_vision.evaluation.classes.paired_figures import PairedFigure
 from lepton_vision.evaluation.statistics.paired_intervals import non_inferiority_p
+from lepton_vision.types import Target
 from lepton_vision.types.figure import FigureSpec
 
 FEWEST = 10  # patients in a class, below which nothing is judged
@@ -32,9 +34,9 @@ class Verdict(NamedTuple):
 
 
 def check_margins(
-    margin: float | Mapping[str, float] | None, endpoints: tuple[str, ...], figures: Iterable[str]
+    margin: float | Mapping[str, float] | None, endpoints: tuple[str, ...], figures: Iterable[str], *, target: Target
 ) -> dict[str, float]:
-    """Return the margin by figure.
+    """Return the margin by figure; one for all endpoints is, of a number, for those in its unit.
 
     Raises:
         EvaluationError: a margin of what is no figure, or one that is not above 0.
@@ -42,7 +44,8 @@ def check_margins(
     if margin is None:
         return {}
     known = list(figures)
-    margins = dict(margin) if isinstance(margin, Mapping) else dict.fromkeys(endpoints, float(margin))
+    meant = [name for name in endpoints if not target.is_value or spec_of(name, target).has_unit]
+    margins = dict(margin) if isinstance(margin, Mapping) else dict.fromkeys(meant, float(margin))
     for name, value in margins.items():
         if name not in known:
             raise EvaluationError(f"No figure {name!r} for a margin. {nearest(name, known)}", key=name)

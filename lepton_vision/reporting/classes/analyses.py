@@ -16,7 +16,7 @@ from lepton_vision.evaluation.classes.analyses import (
 from lepton_vision.evaluation.classes.evaluation import Evaluation
 from lepton_vision.reporting.classes.analysis_figures import abstention_figure, decision_figure
 from lepton_vision.reporting.classes.charts import Chart, Legend
-from lepton_vision.reporting.classes.view import NOTHING, has_width, is_known, number, range_text
+from lepton_vision.reporting.classes.view import NOTHING, digits_of, has_width, is_known, number, range_text
 from lepton_vision.reporting.figures import to_svg
 from lepton_vision.reporting.wording import ANALYSIS_NAMES, READING, term
 from lepton_vision.types import Figure, Target
@@ -60,17 +60,15 @@ class Panel:
     sentences: tuple[str, ...] = ()
 
 
-def show(figure: Figure | None) -> str:
-    """Print a figure with its interval, or why it has none."""
+def show(figure: Figure | None, words: FigureSpec | None = None) -> str:
+    """Print a figure with its interval, or why it has none; ``words`` know whether it has a unit."""
     if figure is None or not is_known(figure.value):
         return NOTHING
-    if not has_width(figure):
-        return _signed(figure.value)
-    return f"{_signed(figure.value)} ({range_text(figure.low, figure.high).replace('-', '−')})"
-
-
-def _signed(value: float) -> str:
-    return number(value).replace("-", "−")
+    digits = 3 if words is None else digits_of(words, figure.value, figure.low, figure.high)
+    value = number(figure.value, digits=digits)
+    if has_width(figure):
+        value = f"{value} ({range_text(figure.low, figure.high, digits=digits)})"
+    return value.replace("-", "−")
 
 
 def target_panels(evaluation: Evaluation, target: Target, *, anchor: str) -> list[Panel]:
@@ -153,18 +151,26 @@ def _sets(sets: Sequence[ConformalSets]) -> Panel:
     return Panel("Prediction sets", READING["sets"], tables=tuple(tables))
 
 
-def external_panel(external: External | None, own: Mapping[str, FigureSpec] | None = None) -> Panel | None:
-    """Return what the model lost or gained at another site, or None; ``own`` describes figures of the caller."""
+def external_panel(
+    external: External | None, own: Mapping[str, FigureSpec] | None = None, *, targets: Sequence[Target] = ()
+) -> Panel | None:
+    """Return what the model lost or gained at another site, or None; ``own`` describes figures of the caller.
+
+    ``targets`` know the units of their figures.
+    """
     if external is None:
         return None
-    tables = []
+    tables, known = [], {target.name: target for target in targets if target.is_value}
     for target, shifts in external.shifts.items():
+        words = {name: term(name, known.get(target), own) for name in shifts}
         rows = tuple(
-            (term(name, own=own).title, show(one.internal), show(one.external), show(one.difference))
+            (words[name].title, *(show(part, words[name]) for part in (one.internal, one.external, one.difference)))
             for name, one in shifts.items()
         )
         tables.append(Table(f"{target}: here and there", (target, "At home", "Here", "Difference"), rows))
     for target, classes in external.recalibration.items():
+        if not classes:
+            continue
         columns = ("Recalibration", *(one.class_name for one in classes))
         tables.append(Table(f"{target}: recalibration", columns, _by_class(classes)))
     compared = f"Compared with: {external.reference}." if external.reference else "No internal evaluation was given."

@@ -20,6 +20,7 @@ from lepton_vision.reporting.classes.gallery_view import Gallery, make_galleries
 from lepton_vision.reporting.classes.notes import find_notes
 from lepton_vision.reporting.classes.operating_point import describe_operating_point
 from lepton_vision.reporting.page import check_place, read_script, render_template, write_page
+from lepton_vision.reporting.values.charts import describe_error, interval_panel, value_charts
 from lepton_vision.reporting.wording import READING, split_name
 from lepton_vision.types import HeatMaps, Target
 
@@ -100,7 +101,8 @@ def render_report(
         notes=find_notes(evaluation),
         looks=view.show_looks(evaluation),
         forests=forest_groups(evaluation),
-        external=external_panel(evaluation.analyses.external, evaluation.own_figures),
+        external=external_panel(evaluation.analyses.external, evaluation.own_figures, targets=evaluation.targets),
+        has_decisions=not all(target.is_value for target in evaluation.targets),
         script=read_script("explorer.js"),
         flow=view.show_flow(data_flow),
         facts=view.show_facts(facts),
@@ -128,10 +130,11 @@ class TargetSection:
     confusions: list[view.Confusion]
     plain: list[str]
     n_hidden: int
-    operating_point: str
+    story: str
+    about: str
     explorers: list[Explorer]
     panels: list[Panel]
-    galleries: tuple[Gallery, Gallery]
+    galleries: tuple[Gallery, ...]
 
 
 def _section(evaluation: Evaluation, target: Target, position: int, *, maps: HeatMaps | None) -> TargetSection:
@@ -145,15 +148,23 @@ def _section(evaluation: Evaluation, target: Target, position: int, *, maps: Hea
         columns=columns,
         classes=classes,
         rule=view.decision_rule(evaluation, target),
-        curves=curve_charts(evaluation, target, name=anchor),
+        curves=(value_charts if target.is_value else curve_charts)(evaluation, target, name=anchor),
         by_class=class_charts(evaluation, target, name=anchor),
         confusions=view.confusion_tables(evaluation, target),
         plain=view.plain_numbers(evaluation, target),
         n_hidden=max(0, target.outputs - LARGEST_GRID),
-        operating_point=describe_operating_point(evaluation, target),
+        story=(describe_error if target.is_value else describe_operating_point)(evaluation, target),
+        about=view.describe_target(target),
         explorers=make_explorers(evaluation, target, anchor=anchor),
-        panels=target_panels(evaluation, target, anchor=anchor),
+        panels=_panels(evaluation, target, anchor=anchor),
         galleries=make_galleries(evaluation, target, anchor=anchor, maps=maps),
+    )
+
+
+def _panels(evaluation: Evaluation, target: Target, *, anchor: str) -> list[Panel]:
+    intervals = (evaluation.analyses.intervals or {}).get(target.name)
+    return (
+        target_panels(evaluation, target, anchor=anchor) if intervals is None else [interval_panel(intervals, target)]
     )
 
 

@@ -131,7 +131,7 @@ def _scores(curves: ClassCurves, cut: float | None, *, name: str, is_small: bool
 def _curve_keys(evaluation: Evaluation, target: Target, lines: list[Line], *, figure: str) -> list[Legend]:
     figures = evaluation.figures.get(target.name, {})
     is_roc = figure == "auroc"
-    if target.kind == "binary":
+    if target.is_binary:
         keys = [Legend(0, "line", target.positive, _with_interval(figures.get(figure)))]
         if any(line.curves.bands is not None for line in lines):
             keys.append(Legend(0, "band", f"{evaluation.confidence * 100:g} % band", "point by point, over patients"))
@@ -171,7 +171,7 @@ def _marks(evaluation: Evaluation, target: Target) -> list[tuple[Mark | None, Ma
     """Operating point of each class in the ROC and in the precision–recall plane."""
     figures = evaluation.figures.get(target.name, {})
     if not target.is_exclusive:
-        suffixes = [""] if target.kind == "binary" else [f"_{name}" for name in target.classes]
+        suffixes = [""] if target.is_single else [f"_{name}" for name in target.classes]
         return [_binary_marks(*(figures.get(f"{key}{end}") for key in _MARKED)) for end in suffixes]
     table = np.asarray(evaluation.confusion.get(target.name, np.zeros((0, 0))), dtype=np.float64)
     if table.shape != (len(target.classes),) * 2:

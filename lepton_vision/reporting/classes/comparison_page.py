@@ -6,19 +6,23 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lepton_vision.errors import ReportError
 from lepton_vision.evaluation.classes.binary_views import binary_views
 from lepton_vision.evaluation.classes.comparison import Comparison, Difference
 from lepton_vision.evaluation.classes.curves import class_curves
 from lepton_vision.evaluation.classes.figure_table import parse_key
+from lepton_vision.evaluation.values.points import value_points
 from lepton_vision.predictions.predictions import Predictions
 from lepton_vision.reporting.classes.analyses import show
 from lepton_vision.reporting.classes.case_words import count_cases, plural
 from lepton_vision.reporting.classes.charts import Chart, Legend
-from lepton_vision.reporting.classes.view import NOTHING, has_width, is_known, number, show_facts
+from lepton_vision.reporting.classes.view import NOTHING, digits_of, has_width, is_known, number, show_facts
 from lepton_vision.reporting.figures import Line, Mark, roc_figure, to_svg
 from lepton_vision.reporting.page import check_place, render_template, write_page
+from lepton_vision.reporting.values.charts import scatter_chart
+from lepton_vision.reporting.values.figures import value_range
 from lepton_vision.reporting.wording import METHOD_NAMES, READING, split_name, term
 from lepton_vision.types import Target
 from lepton_vision.types.figure import FigureSpec
@@ -110,6 +114,7 @@ def write_comparison(
         confidence=f"{comparison.confidence:.0%}".replace("%", " %"),
         counted=count_cases(comparison.n, comparison.n_patients, unit=unit),
         points=[point.criterion for point in comparison.operating_points],
+        has_decisions=not all(target.is_value for target in comparison.targets),
         sections=[_view(comparison, target, i, predictions, names) for i, target in enumerate(comparison.targets)],
         facts=show_facts(facts),
         unit=unit,
@@ -130,7 +135,8 @@ def _view(
     ends = _ends(figures, own)
     anchor = f"target-{position}"
     rows = {key: _row(key, one, target, ends=ends, own=own) for key, one in figures.items()}
-    charts = [] if predictions is None else _charts(predictions, target, figures, names=names, anchor=anchor)
+    make = _scatters if target.is_value else _charts
+    charts = [] if predictions is None else make(predictions, target, figures, names=names, anchor=anchor)
     return TargetView(
         target, anchor, [rows[key] for key in chosen], list(rows.values()), f"{ends:g}", charts[:LARGEST_GRID]
     )
@@ -149,23 +155,20 @@ def _ends(figures: Mapping[str, Difference], own: Mapping[str, FigureSpec]) -> f
 
 def _row(key: str, one: Difference, target: Target, *, ends: float, own: Mapping[str, FigureSpec]) -> DifferenceRow:
     base, part = parse_key(key, target)
-    words = term(base if part in target.classes else key, target.kind, own)
+    words = term(base if part in target.classes else key, target, own)
     name = f"{words.title}: {part}" if part in target.classes else words.title
-    figure, scale = one.figure, None
-    if words.scale == "share" and is_known(figure.value):
-        low, high = (figure.low, figure.high) if has_width(figure) else (figure.value, figure.value)
-        at = [round(50.0 + 50.0 * min(max(x / ends, -1.0), 1.0), 2) for x in (figure.value, low, high, 0.0)]
-        margin = None if one.margin is None else round(50.0 - 50.0 * one.margin / ends, 2)
-        scale = at[0], at[1], at[2], at[3], margin
-    shown = show(figure).split(" (", 1)
+    figure = one.figure
+    is_drawn = is_known(figure.value) and (words.scale == "share" or target.is_value)
+    scale = _scale(one, ends=_own_end(one) if target.is_value else ends, spec=words) if is_drawn else None
+    shown, digits = show(figure, words).split(" (", 1), digits_of(words, one.a, one.b)
     p = "" if not is_known(one.p_value) else f"P {_p(one.p_value)}"
     if is_known(one.p_adjusted):
         p += f", adjusted {_p(one.p_adjusted)}"
     return DifferenceRow(
         name,
         words.meaning,
-        number(one.a),
-        number(one.b),
+        number(one.a, digits=digits).replace("-", "−"),
+        number(one.b, digits=digits).replace("-", "−"),
         shown[0],
         shown[1].rstrip(")") if len(shown) > 1 else "",
         p,
@@ -174,6 +177,40 @@ def _row(key: str, one: Difference, target: Target, *, ends: float, own: Mapping
         _verdict(one),
         figure.reason,
     )
+
+
+def _own_end(one: Difference) -> float:
+    """End of the scale of a figure that is no share, for its bar alone."""
+    shown = (one.figure.value, one.figure.low, one.figure.high, one.margin or 0.0)
+    return 1.15 * max(abs(x) for x in shown if is_known(x)) or 1.0
+
+
+def _scale(one: Difference, *, ends: float, spec: FigureSpec) -> tuple[float, float, float, float, float | None]:
+    """Value, low, high, 0 and the margin in percent of a scale around 0; a loss of the margin is to the worse side."""
+    figure = one.figure
+    low, high = (figure.low, figure.high) if has_width(figure) else (figure.value, figure.value)
+    at = [round(50.0 + 50.0 * min(max(x / ends, -1.0), 1.0), 2) for x in (figure.value, low, high, 0.0)]
+    worse = 50.0 if spec.better == "lower" else -50.0
+    margin = None if one.margin is None else round(50.0 + worse * one.margin / ends, 2)
+    return at[0], at[1], at[2], at[3], margin
+
+
+def _scatters(
+    predictions: tuple[Predictions, Predictions],
+    target: Target,
+    figures: Mapping[str, Difference],
+    *,
+    names: tuple[str, str],
+    anchor: str,
+) -> list[tuple[str, Chart]]:
+    """Predictions of each model against the true values, in one range."""
+    points, r2 = [value_points(one, target) for one in predictions], figures["r2"]
+    how: dict[str, Any] = {"limits": value_range(points), "unit": "case"}
+    charts = []
+    for k, (one, value) in enumerate(zip(points, (r2.a, r2.b), strict=True)):
+        note = f"R² {number(value)}"
+        charts.append(scatter_chart(one, target, name=f"{anchor}-scatter-{k}", note=note, series=k, **how))
+    return list(zip(names, charts, strict=True))
 
 
 def _verdict(one: Difference) -> str:
@@ -202,7 +239,7 @@ def _charts(
     pairs = zip(*(binary_views(one, target, most=LARGEST_GRID) for one in predictions), strict=True)
     charts = []
     for k, pair in enumerate(pairs):
-        end = "" if target.kind == "binary" else f"_{pair[0].class_name}"
+        end = "" if target.is_binary else f"_{pair[0].class_name}"
         curves = [
             class_curves(one.is_positive, one.prob, class_name=name) for one, name in zip(pair, names, strict=True)
         ]

@@ -72,14 +72,14 @@ class Explorer:
 
 def make_explorers(evaluation: Evaluation, target: Target, *, anchor: str) -> list[Explorer]:
     """Return one explorer per class that a threshold decides on and that has positives and negatives."""
-    if target.is_exclusive:
+    if not target.is_yes_no:
         return []
     thresholds = evaluation.operating_point.thresholds.get(target.name, ())
     found = []
     for k, curves in enumerate(evaluation.curves.get(target.name, ())[:LARGEST_GRID]):
         if curves.thresholds.positives and curves.thresholds.negatives:
             frozen = thresholds[k] if k < len(thresholds) and is_known(thresholds[k]) else None
-            name, end = f"{anchor}-explore-{k}", "" if target.kind == "binary" else f"_{curves.class_name}"
+            name, end = f"{anchor}-explore-{k}", "" if target.is_binary else f"_{curves.class_name}"
             figures = [evaluation.figures[target.name].get(f"{key}{end}") for key in _SHOWN]
             found.append(_explorer(curves, frozen, figures, name=name, confidence=evaluation.confidence))
     return found

@@ -42,7 +42,7 @@ def class_counts(confusion: CountArray | None, target: Target) -> list[tuple[str
     if confusion is None or not np.size(confusion):
         return []
     table = np.asarray(confusion)
-    if target.kind == "binary":
+    if target.is_binary:
         return [(target.positive, int(table[1].sum()), int(table.sum()))]
     if target.is_exclusive:
         return [(name, int(table[k].sum()), int(table.sum())) for k, name in enumerate(target.classes)]
@@ -68,7 +68,8 @@ def _on_split(evaluation: Evaluation) -> list[Note]:
                 f"calibration or its thresholds were chosen with these {cases}: expect worse on new ones.",
             )
         )
-    if point.chosen_on is not None and point.chosen_on == split:
+    is_decided = not all(target.is_value for target in evaluation.targets)
+    if is_decided and point.chosen_on is not None and point.chosen_on == split:
         notes.append(
             Note(
                 "caution",
@@ -144,7 +145,7 @@ def _on_classes(evaluation: Evaluation, target: Target) -> list[Note]:
     notes = []
     if absent or full:
         which = _enumerate([f"no {unit} is {name}" for name in absent] + [f"every {unit} is {name}" for name in full])
-        means = "" if target.kind == "binary" else ", and means are over the other classes"
+        means = "" if target.is_binary else ", and means are over the other classes"
         notes.append(Note("caution", f"{where}{which}. Figures that compare the classes are undefined there{means}."))
     undecided = [f"no {unit} is decided for {name}" for name in _undecided(evaluation, target)]
     if undecided:
@@ -167,9 +168,8 @@ def _on_classes(evaluation: Evaluation, target: Target) -> list[Note]:
 
 def _undecided(evaluation: Evaluation, target: Target) -> list[str]:
     """Classes without an operating point."""
-    names = (target.positive,) if target.kind == "binary" else target.classes
-    thresholds = () if target.is_exclusive else evaluation.operating_point.thresholds.get(target.name, ())
-    return [name for name, threshold in zip(names, thresholds, strict=False) if not is_known(threshold)]
+    thresholds = evaluation.operating_point.thresholds.get(target.name, ()) if target.is_yes_no else ()
+    return [name for name, threshold in zip(target.answers, thresholds, strict=False) if not is_known(threshold)]
 
 
 def _on_undefined(evaluation: Evaluation, target: Target) -> list[Note]:

@@ -11,10 +11,12 @@ from lepton_vision.types import Figure, Target
 
 def describe_operating_point(evaluation: Evaluation, target: Target) -> str:
     """Tell the frozen operating point of a target in two sentences."""
+    if target.is_value:
+        return "A number is predicted: nothing is decided."
     if target.is_exclusive:
         return "The class with the largest probability is called: no threshold was chosen."
     figures, point = evaluation.figures.get(target.name, {}), evaluation.operating_point
-    names = (target.positive,) if target.kind == "binary" else target.classes
+    names = target.answers
     limits = zip(names, point.thresholds.get(target.name, ()), strict=False)
     undecided = [name for name, threshold in limits if not is_known(threshold)]
     missing = f" There is none for {', '.join(undecided)}, of which nothing is decided." if undecided else ""
@@ -23,10 +25,10 @@ def describe_operating_point(evaluation: Evaluation, target: Target) -> str:
     here = ", ".join(
         f"{name} {_with_interval(figures[name])}" for name in ("sensitivity", "specificity") if name in figures
     )
-    means = "means over the classes: " if target.kind == "multilabel" else ""
+    means = "means over the classes: " if target.has_label_by_class else ""
     where = "Here" if evaluation.split is None else f"On the {split_name(evaluation.split)} split"
     found = f" {where} it gives {means}{here}." if here else ""
-    threshold = f"Threshold {threshold_text(evaluation, target)}: " if target.kind == "binary" else "Thresholds: "
+    threshold = f"Threshold {threshold_text(evaluation, target)}: " if target.is_binary else "Thresholds: "
     there, expected = _there(point.figures.get(target.name, ())), _expected(evaluation, target)
     return f"{threshold}{point_origin(evaluation)}{there}.{missing}{found}{expected}"
 
@@ -46,7 +48,7 @@ def _expected(evaluation: Evaluation, target: Target) -> str:
     said = []
     for one in evaluation.expected(target):
         shares = f"sensitivity {_ends(one.sensitivity)}, specificity {_ends(one.specificity)}"
-        said.append(shares if target.kind == "binary" else f"{one.class_name} {shares}")
+        said.append(shares if target.is_binary else f"{one.class_name} {shares}")
     if not said:
         return ""
     level = f"{evaluation.confidence * 100:g} % prediction interval from validation"

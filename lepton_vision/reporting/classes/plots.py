@@ -19,6 +19,7 @@ from lepton_vision.reporting.figures import (
     roc_figure,
     scores_figure,
 )
+from lepton_vision.reporting.values.figures import bland_altman_figure, scatter_figure
 from lepton_vision.types import Target
 
 
@@ -83,15 +84,47 @@ def plot_decision_curve(evaluation: Evaluation, target: str | None = None, *, cl
     return name_lines(decision_figure(curves[place]), {0: "model", 1: "treat everybody"})
 
 
+def plot_scatter(evaluation: Evaluation, target: str | None = None) -> Plot:
+    """Draw the predictions of a number against its true values.
+
+    Args:
+        evaluation: what ``evaluate`` returned.
+        target: its name; None is the first.
+
+    Raises:
+        ReportError: no such target, or it is no number.
+    """
+    return scatter_figure(evaluation.points[_find_number(evaluation, target).name])
+
+
+def plot_bland_altman(evaluation: Evaluation, target: str | None = None) -> Plot:
+    """Draw predicted less true over the mean of both, with bias and limits; arguments as for ``plot_scatter``."""
+    name = _find_number(evaluation, target).name
+    figures = evaluation.figures[name]
+    limits = figures["limit_low"], figures["limit_high"]
+    return bland_altman_figure(evaluation.points[name], bias=figures["bias"], limits=limits)
+
+
+def _find_number(evaluation: Evaluation, name: str | None) -> Target:
+    found = _find(evaluation, name)
+    if not found.is_value:
+        raise ReportError(
+            f"Expected a target that is a number. Received: {found.name!r}, {found.kind}.", key=found.name
+        )
+    return found
+
+
 def _curves(evaluation: Evaluation, target: str | None, figure: str, draw: Callable[[list[Line]], Plot]) -> Plot:
     found = _find(evaluation, target)
+    if found.is_value:
+        raise ReportError(f"Expected a target with classes. Received: {found.name!r}, a number.", key=found.name)
     roc, pr = curve_lines(evaluation, found)
     lines = roc if figure == "auroc" else pr
     figures = evaluation.figures.get(found.name, {})
     names = {}
     for line in lines:
         if line.series is not None:
-            key = figure if found.kind == "binary" else f"{figure}_{line.curves.class_name}"
+            key = figure if found.is_binary else f"{figure}_{line.curves.class_name}"
             value = figures.get(key)
             names[line.series] = f"{line.curves.class_name}: {value}" if value else line.curves.class_name
     return name_lines(draw(lines), names)
@@ -108,6 +141,8 @@ def _find(evaluation: Evaluation, name: str | None) -> Target:
 def _class(target: Target, evaluation: Evaluation, name: str | None) -> tuple[int, ClassCurves]:
     curves = evaluation.curves.get(target.name, ())
     names = [one.class_name for one in curves]
+    if not names:
+        raise ReportError(f"Expected a target with classes. Received: {target.name!r}, a number.", key=target.name)
     wanted = names[0] if name is None and names else str(name)
     if wanted not in names:
         raise ReportError(f"No curves of {wanted!r} for {target.name!r}. {nearest(wanted, names)}", key=wanted)

@@ -20,7 +20,7 @@ from lepton_vision.reporting.wording import (
     split_name,
     term,
 )
-from lepton_vision.types import SPLITS, Figure, Target, TargetKind, decimals
+from lepton_vision.types import SPLITS, Figure, Target, decimals
 from lepton_vision.types.figure import FigureSpec, unknown_spec
 
 NOTHING = "–"
@@ -59,12 +59,12 @@ def show_figure(
     key: str,
     figure: Figure | None,
     *,
-    kind: TargetKind = "binary",
+    target: Target | None = None,
     wording: str | None = None,
     own: Mapping[str, FigureSpec] | None = None,
 ) -> Shown:
     """Format one figure; ``wording`` is the name whose words to use where the key carries a class."""
-    return format_figure(key, figure, words=term(wording or key, kind, own))
+    return format_figure(key, figure, words=term(wording or key, target, own))
 
 
 def format_figure(key: str, figure: Figure | None, *, words: FigureSpec) -> Shown:
@@ -76,13 +76,15 @@ def format_figure(key: str, figure: Figure | None, *, words: FigureSpec) -> Show
         low, high = (one.low, one.high) if has_interval else (one.value, one.value)
         value, low, high = (round(100.0 * min(max(x, 0.0), 1.0), 2) for x in (one.value, low, high))
         scale = (value, low, high)
-    interval = range_text(one.low, one.high) if has_interval else ""
+    digits = digits_of(words, one.value, one.low, one.high)
+    interval = range_text(one.low, one.high, digits=digits).replace("-", "−") if has_interval else ""
+    shown = number(one.value, digits=digits).replace("-", "−")
     others = tuple(
         f"{METHOD_NAMES.get(other.method, other.method)} {range_text(other.low, other.high)}"
         for other in one.others
         if is_known(other.low) and is_known(other.high)
     )
-    return Shown(key, words.title, words.meaning, number(one.value), interval, f"{one.n:,}", one.reason, scale, others)
+    return Shown(key, words.title, words.meaning, shown, interval, f"{one.n:,}", one.reason, scale, others)
 
 
 def has_width(figure: Figure) -> bool:
@@ -93,7 +95,18 @@ def has_width(figure: Figure) -> bool:
 def headline(evaluation: Evaluation, target: Target) -> list[Shown]:
     """Return the figures that the summary opens with."""
     figures = evaluation.figures.get(target.name, {})
-    return [show_figure(key, figures.get(key), kind=target.kind) for key in names_for("headline", target.kind)]
+    return [show_figure(key, figures.get(key), target=target) for key in names_for("headline", target.kind)]
+
+
+def describe_target(target: Target) -> str:
+    """Say what is predicted, beside the name of the target."""
+    if target.is_value:
+        return f"a number, in {target.unit}" if target.unit else "a number"
+    if target.is_binary:
+        return f"positive: {target.positive}"
+    if target.is_exclusive:
+        return f"{len(target.classes)} classes, one is true"
+    return f"{len(target.classes)} classes, each present or absent; means over the classes"
 
 
 def figure_groups(evaluation: Evaluation, target: Target) -> list[tuple[str, list[Shown]]]:
@@ -107,14 +120,14 @@ def figure_groups(evaluation: Evaluation, target: Target) -> list[tuple[str, lis
         if keys:
             has_point = not target.is_exclusive or group != "decisions"
             own = evaluation.own_figures
-            shown = [show_figure(key, figures[key], kind=target.kind, own=own) for key in keys]
+            shown = [show_figure(key, figures[key], target=target, own=own) for key in keys]
             groups.append((title if has_point else "Decisions", shown))
     return groups
 
 
 def class_table(evaluation: Evaluation, target: Target) -> tuple[list[str], list[tuple[str, str, list[Shown]]]]:
-    """Return column names and a row (class, threshold, figures) per class; no row for a binary target."""
-    if target.kind == "binary":
+    """Return column names and a row (class, threshold, figures) per class; no row where there is one output."""
+    if target.is_single:
         return [], []
     figures = evaluation.figures.get(target.name, {})
     columns = [key for key, spec in SPECS.items() if spec.is_by_class]
@@ -136,7 +149,9 @@ def decision_rule(evaluation: Evaluation, target: Target) -> str:
     """Say in one sentence when the model calls what."""
     if target.is_exclusive:
         return "The class with the largest probability is called; there is no threshold."
-    if target.kind == "multilabel":
+    if target.is_value:
+        return f"A number is predicted{f', in {target.unit}' if target.unit else ''}: nothing is decided."
+    if target.has_label_by_class:
         return "A class is called present where its probability reaches its own threshold, listed by class below."
     text = threshold_text(evaluation, target) or "unknown"
     if text == NOTHING:
@@ -182,7 +197,7 @@ def confusion_tables(evaluation: Evaluation, target: Target) -> list[Confusion]:
     if counts is None or not np.size(counts):
         return []
     table = np.asarray(counts)
-    if target.kind != "multilabel":
+    if not target.has_label_by_class:
         return [_confusion("", target.classes, table)] if len(table) <= _LARGEST_CONFUSION else []
     limits = evaluation.operating_point.thresholds.get(target.name, ())
     decided = [k for k in range(len(target.classes)) if k >= len(limits) or is_known(limits[k])]
@@ -207,7 +222,7 @@ def plain_numbers(evaluation: Evaluation, target: Target) -> list[str]:
     """Put the confusion of a binary target into sentences about 100 cases; nothing for other kinds."""
     cases = plural(unit_of(evaluation))
     counts = evaluation.confusion.get(target.name)
-    if target.kind != "binary" or counts is None or np.shape(counts) != (2, 2):
+    if not target.is_binary or counts is None or np.shape(counts) != (2, 2):
         return []
     (tn, fp), (fn, tp) = np.asarray(counts).tolist()
     positive, sentences = target.positive, []
@@ -324,6 +339,14 @@ def range_text(low: float, high: float, *, digits: int = 3) -> str:
     """Print the ends of an interval with as many decimals as they need to differ."""
     digits = decimals(low, high, least=digits)
     return f"{number(low, digits=digits)} – {number(high, digits=digits)}"
+
+
+def digits_of(words: FigureSpec, *values: float) -> int:
+    """Decimals to print a figure with: three, or of one in the unit of the target as many as give four digits."""
+    largest = max((abs(value) for value in values if is_known(value)), default=0.0)
+    if not words.has_unit or not largest:
+        return 3
+    return min(max(3 - math.floor(math.log10(largest)), 0), 6)
 
 
 def is_known(value: float | None) -> bool:

@@ -52,14 +52,14 @@ def gather(run: RunFacts) -> dict[str, str]:
 def _of_figures(run: RunFacts) -> dict[str, str]:
     evaluation, own = run.evaluation, run.evaluation.provenance
     targets = evaluation.targets
-    names = {term(key).title for t in targets for key in names_for("headline", t.kind)}
+    names = {term(key, t).title for t in targets for key in names_for("headline", t.kind)}
     method = f"{show_value(own.get('intervals'))}, {show_value(own.get('replicates'))} replicates, seed "
     cautions = [note.text for note in find_notes(evaluation) if note.kind == "caution"]
     shown = sum(map(len, evaluation.worst.values()))
     return {
-        "output": "; ".join(f"{t.name} ({t.kind}: {', '.join(t.classes)})" for t in targets),
+        "output": "; ".join(f"{t.name} ({t.kind}: {', '.join(t.classes) or t.unit or 'a number'})" for t in targets),
         "performance": " ".join(_performance(evaluation, target) for target in targets),
-        "operating_point": " ".join(describe_operating_point(evaluation, target) for target in targets),
+        "operating_point": " ".join(describe_operating_point(evaluation, t) for t in targets if not t.is_value),
         "metrics": f"{', '.join(sorted(names))} and others, with curves: report.html and figures.json.",
         "uncertainty": f"{evaluation.confidence:.0%} intervals: {method}{show_value(own.get('seed'))}."
         if own.get("intervals")
@@ -76,7 +76,8 @@ def _of_figures(run: RunFacts) -> dict[str, str]:
 def _performance(evaluation: Evaluation, target: Target) -> str:
     figures = evaluation.figures.get(target.name, {})
     keys = [key for key in names_for("headline", target.kind) if key in figures]
-    shown = [f"{term(key).title} {show(figures[key])}" for key in keys]
+    words = [term(key, target) for key in keys]
+    shown = [f"{one.title} {show(figures[key], one)}" for key, one in zip(keys, words, strict=True)]
     counted = count_cases(evaluation.n, evaluation.n_patients, unit=unit_of(evaluation))
     where = f"{split_name(evaluation.split)} split, {counted}"
     return f"{target.name}, {where}: {', '.join(shown)}." if shown else ""
@@ -93,13 +94,14 @@ def _missing(evaluation: Evaluation) -> str:
 def _of_analyses(run: RunFacts) -> dict[str, str]:
     found = run.evaluation.analyses
     columns = [one.column for one in found.subgroups or ()]
+    has_classes = any(not target.is_value for target in run.evaluation.targets)
     temperatures = run.settings.get("evaluation", {}).get("calibrate")
     kind = run.settings.get("evaluation", {}).get("calibration", "temperature")
     return {
         "subgroups": f"Figures by {', '.join(columns)}, with gaps tested: report.html." if columns else "",
         "external": "Compared with the internal evaluation: report.html." if found.external else "",
         "recalibration": "What recalibration would change: report.html." if found.external else "",
-        "calibration": f"Calibrated on validation ({kind}), then frozen." if temperatures else "",
+        "calibration": f"Calibrated on validation ({kind}), then frozen." if temperatures and has_classes else "",
     }
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lepton_vision._version import __version__
-from lepton_vision.reporting.classes.analyses import show
 from lepton_vision.reporting.classes.view import figure_groups
 from lepton_vision.reporting.documents.about import check_about, questions
 from lepton_vision.reporting.documents.checklist import CHECKLISTS, fill_checklist, render_checklist
@@ -54,7 +53,7 @@ def _figures(run: RunFacts) -> list[str]:
     lines: list[str] = []
     for target in run.evaluation.targets:
         rows = [
-            (one.name, show(run.evaluation.figures[target.name][one.key]), one.n)
+            (one.name, f"{one.value} ({one.interval})" if one.interval else one.value, one.n)
             for _, group in figure_groups(run.evaluation, target)
             for one in group
         ]

@@ -17,15 +17,21 @@ from lepton_vision.reporting.wording import GROUPS
 from lepton_vision.types import Target
 from lepton_vision.types.figure import KINDS, FigureSpec
 
-CLASSES = {"binary": ("no", "yes"), "multiclass": ("a", "b", "c"), "multilabel": ("a", "b"), "ordinal": ("a", "b", "c")}
+CLASSES: dict[str, tuple[str, ...]] = {
+    "binary": ("no", "yes"),
+    "multiclass": ("a", "b", "c"),
+    "multilabel": ("a", "b"),
+    "ordinal": ("a", "b", "c"),
+    "regression": (),
+}
 
 
 def predictions_of(kind: str, *, seed: int = 0) -> Predictions:
     target = Target("t", kind, CLASSES[kind])  # type: ignore[arg-type]
     rng, k = np.random.default_rng(seed), len(CLASSES[kind])
-    shape = {"binary": (90,), "multilabel": (90, k)}.get(kind, (90, k))
+    shape = target.output_shape(90)
     prob = rng.random(shape)
-    truth = rng.integers(0, 2, shape) if kind in ("binary", "multilabel") else rng.integers(0, k, 90)
+    truth = rng.random(90) if target.is_value else rng.integers(0, 2 if target.is_yes_no else k, target.label_shape(90))
     if target.is_exclusive:
         prob /= prob.sum(axis=1, keepdims=True)
     ids = np.array([f"i{n}" for n in range(90)])

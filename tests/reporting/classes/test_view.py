@@ -83,8 +83,8 @@ def test_facts_keep_plain_values_and_drop_folders() -> None:
 
 
 def test_averages_over_classes_have_words_and_a_scale() -> None:
-    words = term("sensitivity_micro", "multiclass")
+    words = term("sensitivity_micro")
     assert (words.title, words.scale) == ("Sensitivity (micro)", "share")
     assert words.meaning.startswith("Pooled over all classes")
-    assert term("lr_positive_weighted", "multilabel").scale == "number"
+    assert term("lr_positive_weighted").scale == "number"
     assert term("novel_micro").title == "novel micro"
