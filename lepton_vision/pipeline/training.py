@@ -38,7 +38,7 @@ from lepton_vision.training.features import FixedStages, check_cached
 from lepton_vision.training.own_parts import Loss, MakeOptimizer, OnEpoch, OwnParts, Schedule
 from lepton_vision.training.runlog import hold_run
 from lepton_vision.transforms import make_loader
-from lepton_vision.transforms.augment_choice import describe_augment
+from lepton_vision.transforms.augment_choice import describe_augment, find_pipeline
 from lepton_vision.types import Progress
 from lepton_vision.types.figure import Better
 
@@ -125,6 +125,7 @@ def fit(
     run_dir, config = Path(run_dir), with_repairs(with_kinds(with_targets(config, manifest), manifest), manifest)
     check_cached(config.train)
     brought = check_figures(figures, config.targets)
+    augment = find_pipeline(config, augment)
     own = OwnParts(loss, optimizer, schedule, on_epoch, brought, augment, describe_augment(config, augment))
     own.check(config)
     watched = watched_figures(config, own.figures)

@@ -25,31 +25,40 @@ def choose_augment(config: Config, targets: Sequence[Target], *, own: Any) -> An
         if own is not None:
             return VolumePipeline(own, has_masks=config.segmentation is not None, is_lateral=is_lateral)
         return build_volume_augment(config.augment, **how)
-    if own is None and config.augment.pipeline is None:
+    own = find_pipeline(config, None) if own is None else own
+    if own is None:
         from lepton_vision.transforms.augment import build_augment
 
         return build_augment(config.augment, **how)
-    from lepton_vision.transforms.own_augment import ImagePipeline, load_pipeline
+    from lepton_vision.transforms.own_augment import ImagePipeline
 
-    own = load_pipeline(str(config.augment.pipeline)) if own is None else own
     return ImagePipeline(own, config=config, is_lateral=is_lateral)
 
 
-def describe_augment(config: Config, own: Any) -> Any:
-    """Return plain values that say what an own pipeline does, given or of a file; None where there is none.
+def find_pipeline(config: Config, given: Any) -> Any:
+    """Return the own pipeline of a training, the one given or that of ``augment.pipeline``, or None for the preset.
 
     Raises:
-        ConfigError: two pipelines, or a file for volumes.
+        ConfigError: two pipelines, a file for volumes, or a file that holds none.
     """
-    if own is None and config.augment.pipeline is None:
-        return None
-    if config.augment.pipeline is not None and (own is not None or config.volume is not None):
-        what = "another was given (augment=)" if own is not None else "it is for images, and volumes are trained on"
+    if config.augment.pipeline is None:
+        return given
+    if given is not None or config.volume is not None:
+        what = "another was given (augment=)" if given is not None else "it is for images, and volumes are trained on"
         raise ConfigError(f"augment.pipeline names a file, and {what}. Leave it out.", key="augment.pipeline")
+    from lepton_vision.transforms.own_augment import load_pipeline
+
+    return load_pipeline(config.augment.pipeline)
+
+
+def describe_augment(config: Config, own: Any) -> Any:
+    """Return plain values that say what an own pipeline does, see ``find_pipeline``; None where there is none."""
+    if own is None:
+        return None
     if config.volume is not None:
         from lepton_vision.transforms.volume_augment import describe_steps
 
         return describe_steps(own)
-    from lepton_vision.transforms.own_augment import describe_pipeline, load_pipeline
+    from lepton_vision.transforms.own_augment import describe_pipeline
 
-    return describe_pipeline(load_pipeline(str(config.augment.pipeline)) if own is None else own)
+    return describe_pipeline(own)

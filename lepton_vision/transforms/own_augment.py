@@ -18,12 +18,13 @@ from lepton_vision.readers.mask import LabelMap
 from lepton_vision.transforms import augment
 from lepton_vision.transforms.preprocess import to_input
 from lepton_vision.transforms.resize import LEVELS, UInt16Pixels
+from lepton_vision.transforms.side_probe import keeps_sides, refuse_exchange
 from lepton_vision.types import Pixels
 
 A: Any = vars(augment)["A"]  # albumentations, through its doorway
 _KEY = "augment.pipeline"
-_FLIPS = {"HorizontalFlip", "Transpose", "D4", "SquareSymmetry", "RandomRotate90"}
-_ANGLES = {"Rotate": "limit", "SafeRotate": "limit", "Affine": "rotate", "ShiftScaleRotate": "rotate_limit"}
+_RIGHT_ANGLE = 90.0
+_SEEN = (32, 32)  # pixels of the image that a step is tried on
 _OURS = {"Normalize": "normalises", "ToFloat": "scales", "FromFloat": "scales", "ToTensorV2": "makes tensors"}
 
 
@@ -51,7 +52,9 @@ class ImagePipeline:
         pipeline = copy.deepcopy(pipeline)
         self._pipeline = pipeline if isinstance(pipeline, A.Compose) else A.Compose([pipeline])
         for step in _steps(self._pipeline):
-            _check_step(step, is_lateral=is_lateral)
+            _check_step(step)
+            if is_lateral and _may_exchange_sides(step, config):
+                refuse_exchange(type(step).__name__)
         self._try(config)
 
     def _try(self, config: Config) -> None:
@@ -137,16 +140,25 @@ def _steps(pipeline: Any) -> Iterator[Any]:
             yield step
 
 
-def _check_step(step: Any, *, is_lateral: bool) -> None:
+def _check_step(step: Any) -> None:
     name = type(step).__name__
     if name in _OURS:
         raise ConfigError(f"{name}: the configuration {_OURS[name]}. Leave it out of the pipeline.", key=_KEY)
-    if not is_lateral:
-        return
-    angles = np.atleast_1d(np.asarray(getattr(step, _ANGLES.get(name, ""), 0.0), np.float64))
-    if name in _FLIPS or np.abs(angles).max() >= 90.0:
-        raise ConfigError(
-            f"{name} exchanges left and right, and a target or structure tells them apart. Leave it out of the "
-            "pipeline.",
-            key=_KEY,
-        )
+
+
+def _may_exchange_sides(step: Any, config: Config) -> bool:
+    """Whether a step turns by a right angle and more, however seldom, or exchanges left and right when it is tried."""
+    if isinstance(step, A.ImageOnlyTransform) and type(step).__module__.startswith("albumentations."):
+        return False
+    angles = [getattr(step, "limit", 0.0), getattr(step, "rotate", 0.0)]
+    if isinstance(step, A.Rotate | A.Affine) and max(np.abs(angle).max() for angle in angles) >= _RIGHT_ANGLE:
+        return True
+    one = copy.deepcopy(step)
+    one.p = 1.0
+    alone = A.Compose([one])
+
+    def change(pixels: Pixels, seed: int) -> Any:
+        alone.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        return alone(image=np.ascontiguousarray(pixels.transpose(1, 2, 0)))["image"].transpose(2, 0, 1)
+
+    return not keeps_sides(change, (config.preprocess.channels, *_SEEN))

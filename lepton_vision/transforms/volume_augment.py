@@ -21,11 +21,13 @@ from monai.transforms.intensity.array import (
     RandShiftIntensity,
 )
 from monai.transforms.transform import MapTransform, Transform
+from monai.utils import ensure_tuple
 
 from lepton_vision.config import SegmentationConfig
 from lepton_vision.config.sections import AugmentConfig
 from lepton_vision.errors import ConfigError
 from lepton_vision.transforms.presets import PRESETS, Preset, may_flip
+from lepton_vision.transforms.side_probe import keeps_sides, refuse_exchange
 from lepton_vision.types import FloatArray, Pixels, Target
 
 # Share of the patches that are turned, scaled and shifted. That of nnU-Net (doi:10.1038/s41592-020-01008-z: one fifth
@@ -33,6 +35,7 @@ from lepton_vision.types import FloatArray, Pixels, Target
 _MOVED = 0.36
 _PIERCED = 0.15  # share of the patches that get holes, as of images
 _KEY = "augment.pipeline"
+_SEEN = (1, 8, 24, 24)  # of the volume that a step is tried on
 _HOLES = 0x686F6C65  # keeps the generator of the holes apart from that of the motion, which has the same seed
 
 
@@ -208,13 +211,39 @@ def _check_step(step: Any, *, has_masks: bool, is_lateral: bool) -> None:
             f'{name} moves images without their masks. Use its form for dictionaries, with keys=["image", "mask"].',
             key=_KEY,
         )
-    axes = getattr(getattr(step, "flipper", step), "spatial_axis", None)
-    is_flip = name.removesuffix("d") in ("Flip", "RandFlip") and (axes is None or {2, -1} & set(np.atleast_1d(axes)))
-    if is_lateral and (is_flip or name.removesuffix("d") in ("RandAxisFlip", "Rotate90", "RandRotate90")):
-        raise ConfigError(
-            f"{name} exchanges left and right, and a target or structure tells them apart. Leave it out.",
-            key=_KEY,
-        )
+    if is_lateral and _may_exchange_sides(step):
+        refuse_exchange(name)
+
+
+def _may_exchange_sides(step: Any) -> bool:
+    """Whether a step turns W by a right angle and more, however seldom, or exchanges its ends when it is tried."""
+    if type(step).__module__.startswith("monai.transforms.intensity"):
+        return False
+    alone = Compose([copy.deepcopy(step)])
+    for one in _inside(alone.transforms[0]):
+        turns = [getattr(one, name) for name in ("range_x", "range_y") if hasattr(one, name)]
+        turns += ensure_tuple(getattr(one, "rotate_range", None))[:2]  # radians around D, H, W
+        if any(turn is not None and np.abs(turn).max() >= np.pi / 2 for turn in turns):
+            return True
+        if hasattr(one, "prob"):
+            one.prob = 1.0
+
+    def change(pixels: Pixels, seed: int) -> Any:
+        alone.set_random_state(seed=seed)
+        if not isinstance(step, MapTransform):
+            return alone(pixels)
+        changed: Any = alone({"image": pixels, "mask": np.zeros(pixels.shape, np.uint8)})
+        return changed["image"]
+
+    return not keeps_sides(change, _SEEN)
+
+
+def _inside(step: Any) -> Iterator[Any]:
+    """A transform, and those that it is made of."""
+    yield step
+    for one in vars(step).values():
+        if isinstance(one, Transform):
+            yield from _inside(one)
 
 
 def build_volume_augment(

@@ -12,12 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from monai import transforms as M
 from monai.transforms import Compose, RandFlip, RandFlipd, RandGaussianNoise, RandRotated, RandScaleIntensityd
 from PIL import Image as Picture
 
 import lepton_vision as lv
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError
+from lepton_vision.transforms import own_augment
+from lepton_vision.transforms.own_augment import load_pipeline
 from lepton_vision.transforms.views import view_of
 from lepton_vision.types import Target
 
@@ -89,7 +92,9 @@ def test_a_file_of_albumentations_is_the_pipeline(form: Any, tmp_path: Path, man
     assert torch.equal(one, other)
 
 
-def test_a_bundle_describes_it_and_a_resumed_run_must_have_it(manifest: lv.Manifest, tmp_path: Path) -> None:
+def test_a_bundle_describes_it_and_a_resumed_run_must_have_it(
+    manifest: lv.Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = BASE.override("train.epochs=1", "model.width=8")
     bundle = lv.fit(config, manifest, run_dir=tmp_path / "run", device="cpu", augment=PIPELINE, progress=False)
     told = json.loads((tmp_path / "run" / "bundle" / "bundle.json").read_text())["provenance"]["augment"]
@@ -102,9 +107,12 @@ def test_a_bundle_describes_it_and_a_resumed_run_must_have_it(manifest: lv.Manif
     path = tmp_path / "somewhere" / "mine.json"
     path.parent.mkdir()
     A.save(PIPELINE, str(path))
+    reads: list[Any] = []
+    monkeypatch.setattr(own_augment, "load_pipeline", lambda path: reads.append(path) or load_pipeline(path))
     of_file = lv.fit(
         more.override(f"augment.pipeline={path}"), manifest, run_dir=tmp_path / "file", device="cpu", progress=False
     )
+    assert reads == [str(path)]
     assert "somewhere" not in (tmp_path / "file" / "bundle" / "bundle.json").read_text()
     assert of_file.provenance["augment"] == told
 
@@ -140,6 +148,102 @@ def test_pipelines_that_do_not_fit_are_refused(manifest: lv.Manifest, tmp_path: 
         BASE.override("augment.pipeline=a.json", "augment.flip=true")
     with pytest.raises(ConfigError, match="another was given"):
         lv.fit(BASE.override("augment.pipeline=a.json"), manifest, run_dir=tmp_path / "r", augment=PIPELINE)
+
+
+LATERAL = (Target("sick", "binary", ("no", "yes"), is_lateral=True),)
+SIDED = BASE.model_copy(update={"targets": LATERAL})
+SIDED_VOLUMES = VOLUMES.model_copy(update={"targets": LATERAL})
+KEYS = ["image", "mask"]
+
+
+class OwnMirror(A.ImageOnlyTransform):
+    """A team's own transform, of which no library knows what it does."""
+
+    def apply(self, img: Any, **params: Any) -> Any:
+        return img[:, ::-1]
+
+
+def mirrored(image: Any, **_: Any) -> Any:
+    return image[:, ::-1].copy()
+
+
+def inverted(image: Any, **_: Any) -> Any:
+    return 1.0 - image
+
+
+@pytest.mark.parametrize(
+    ("step", "is_refused"),
+    [
+        (A.HorizontalFlip(p=0.01), True),
+        (A.Rotate(limit=120, p=0.01), True),
+        (A.Rotate(limit=(-91, 0), p=0.01), True),
+        (A.Rotate(limit=80, p=1.0), False),
+        (A.SafeRotate(limit=(100, 170)), True),
+        (A.SafeRotate(limit=20), False),
+        (A.Affine(rotate=(0, 180), p=0.01), True),
+        (A.Affine(rotate=30, scale=(0.7, 1.3), translate_percent=0.3, shear=15), False),
+        (A.D4(), True),
+        (A.SquareSymmetry(), True),
+        (A.Transpose(p=0.01), True),
+        (A.RandomRotate90(p=0.01), True),
+        (A.RandomGridShuffle(grid=(2, 2)), True),
+        (A.VerticalFlip(), False),
+        (A.ElasticTransform(), False),
+        (A.RandomResizedCrop((16, 20)), False),
+        (A.InvertImg(p=1.0), False),
+        (A.Lambda(image=mirrored), True),
+        (A.Lambda(image=inverted), False),
+        (OwnMirror(p=0.01), True),
+    ],
+)
+def test_images_whose_sides_mean_something_are_not_mirrored_or_turned_over(step: Any, is_refused: bool) -> None:
+    nested = A.Compose([A.SomeOf([A.NoOp(), A.Sequential([A.OneOf([A.NoOp(), step])])], n=1)])
+    for pipeline in (step, nested):
+        view_of(BASE, targets=BASE.targets, training=True, augment=pipeline)
+        if not is_refused:
+            view_of(SIDED, targets=LATERAL, training=True, augment=pipeline)
+            continue
+        with pytest.raises(ConfigError, match=f"{type(step).__name__} exchanges left and right"):
+            view_of(SIDED, targets=LATERAL, training=True, augment=pipeline)
+
+
+@pytest.mark.parametrize(
+    ("step", "is_refused"),
+    [
+        (M.RandFlip(prob=0.01, spatial_axis=2), True),
+        (M.RandFlipd(KEYS, prob=0.01), True),
+        (M.RandFlipd(KEYS, spatial_axis=[0, 1]), False),
+        (M.Flip(spatial_axis=-1), True),
+        (M.RandAxisFlip(prob=0.01), True),
+        (M.RandAxisFlipd(KEYS), True),
+        (M.RandRotate(range_x=1.6, prob=0.01), True),
+        (M.RandRotated(KEYS, range_y=(-1.6, 0.0), prob=0.01), True),
+        (M.RandRotated(KEYS, range_z=3.0), False),  # around the axis of left and right
+        (M.RandRotated(KEYS, range_x=1.2, range_y=1.2, prob=1.0), False),
+        (M.Rotated(KEYS, angle=(3.0, 0.0, 0.0)), True),
+        (M.RandRotate90(spatial_axes=(1, 2)), True),
+        (M.RandRotate90d(KEYS, spatial_axes=(0, 2), prob=0.01), True),
+        (M.RandRotate90d(KEYS, spatial_axes=(0, 1)), False),
+        (M.RandAffine(rotate_range=2.0, prob=0.01), True),
+        (M.RandAffined(KEYS, rotate_range=(0.1, (0.0, 1.7)), prob=0.01), True),
+        (M.RandAffined(KEYS, rotate_range=(0.3, 0.3, 2.0), scale_range=(0.2, 0.2, 0.2), translate_range=2), False),
+        (M.Rand3DElasticd(KEYS, (1, 2), (2, 3), rotate_range=2.0), True),
+        (M.RandZoomd(KEYS, prob=1.0), False),
+        (M.RandHistogramShift(prob=1.0), False),
+        (M.HistogramNormalize(), False),
+        (M.Lambda(lambda pixels: pixels[..., ::-1].copy()), True),
+        (M.Lambda(lambda pixels: 1.0 - pixels), False),
+    ],
+)
+def test_volumes_whose_sides_mean_something_are_not_mirrored_or_turned_over(step: Any, is_refused: bool) -> None:
+    nested = Compose([M.OneOf([RandGaussianNoise(), M.RandomOrder([step])])])
+    for pipeline in (step, nested):
+        view_of(VOLUMES, targets=VOLUMES.targets, training=True, augment=pipeline)
+        if not is_refused:
+            view_of(SIDED_VOLUMES, targets=LATERAL, training=True, augment=pipeline)
+            continue
+        with pytest.raises(ConfigError, match=f"{type(step).__name__} exchanges left and right"):
+            view_of(SIDED_VOLUMES, targets=LATERAL, training=True, augment=pipeline)
 
 
 def volume(seed: int = 0) -> tuple[lv.Image, Any]:
