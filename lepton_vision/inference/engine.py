@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ import torch
 from lepton_vision.errors import ConfigError
 from lepton_vision.inference.probabilities import to_probabilities
 from lepton_vision.inference.runtimes.open import ExportedNetwork, is_exported
+from lepton_vision.models.assemble import AnyNetwork
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import (
     Precision,
@@ -112,6 +113,12 @@ class Engine:
 
             self._network = SlicewiseNetwork(network, bundle.config, at_once=batch_size).eval()
             self.samples_per_step = 1
+
+    @property
+    def torch_network(self) -> AnyNetwork:
+        """The network itself, in evaluation mode, of the engine "torch" and a view that it sees whole."""
+        network: AnyNetwork = cast(Any, self._network)
+        return network
 
     @property
     def threads(self) -> int:

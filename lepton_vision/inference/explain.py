@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from lepton_vision.errors import ConfigError, InvalidValueError, LeptonError, ReadError, nearest
 from lepton_vision.files import write_atomic
 from lepton_vision.inference.engine import Engine
+from lepton_vision.inference.preprocessing import Preprocessing
 from lepton_vision.models.assemble import AnyNetwork
 from lepton_vision.models.bundle import Bundle
 from lepton_vision.models.device import choose_device, full_precision, true_float32
@@ -25,7 +26,6 @@ from lepton_vision.models.network import Network
 from lepton_vision.readers.image import read_image
 from lepton_vision.transforms.preprocess import preprocess_image, to_input
 from lepton_vision.transforms.resize import LEVELS, UInt16Pixels
-from lepton_vision.transforms.views import view_of
 from lepton_vision.types import CaseKey, Displayed, Image, ModelOutput, Pixels, SampleAddress, Table, Target
 
 _BATCH = 8
@@ -118,30 +118,24 @@ def explain(
     names = [one.name for one in bundle.targets]
     if target is None and len(names) > 1:
         raise ConfigError(f"Expected a target. The bundle has {', '.join(names)}.", key="target")
-    network = bundle.network().to(choose_device(device))
-    wanted = _find_target(network, names[0] if target is None else target)
+    wanted = _find_target(bundle.targets, names[0] if target is None else target)
     if class_name is not None and class_name not in wanted.classes:
         raise ConfigError(f"Unknown class {class_name!r}. {nearest(class_name, wanted.classes)}", key="class_name")
-    pixels = _one_image(image, bundle)
-    prob = Engine(bundle, device=device, batch_size=1).examine_pixels(pixels[None]).probabilities[wanted.name][0]
+    pixels = Preprocessing(bundle.config).pixels(image)
+    if len(pixels) != 1:
+        raise ReadError(
+            f"Expected one image. Received: {len(pixels)} frames. Give one of them: read_image(path, frame=0).",
+            reason="no_frame",
+        )
+    engine = Engine(bundle, device=device, batch_size=1)
+    prob = engine.examine_pixels(pixels).probabilities[wanted.name][0]
     shares = np.stack([1.0 - prob, prob]) if wanted.is_binary else np.atleast_1d(prob)
     index = 1 if wanted.is_binary else int(np.argmax(shares))
     index = index if class_name is None else wanted.classes.index(class_name)
-    images = torch.as_tensor(to_input(pixels[None], bundle.config.preprocess))
-    heat = np.asarray(grad_cam(network, images, target=wanted.name, class_index=index)[0])
+    images = torch.from_numpy(to_input(pixels, bundle.config.preprocess))
+    heat = np.asarray(grad_cam(engine.torch_network, images, target=wanted.name, class_index=index)[0])
     name = "" if wanted.is_value else wanted.classes[index]
-    return Explanation(wanted.name, name, float(shares[index]), heat, pixels)
-
-
-def _one_image(image: Image | str | Path, bundle: Bundle) -> UInt16Pixels:
-    view = view_of(bundle.config)
-    parts = view.parts(image if isinstance(image, Image) else read_image(image))
-    if len(parts) != 1:
-        raise ReadError(
-            f"Expected one image. Received: {len(parts)} frames. Give one of them: read_image(path, frame=0).",
-            reason="no_frame",
-        )
-    return view.plain(view.prepare(parts[0]).pixels)
+    return Explanation(wanted.name, name, float(shares[index]), heat, pixels[0])
 
 
 def overlay(heat: Pixels, pixels: UInt16Pixels) -> RgbPixels:
@@ -246,7 +240,7 @@ def grad_cam(
             "Grad-CAM shows where in the image a classifier looks; this one (segmentation.mode roi) sees a cut-out.",
             key="segmentation.mode",
         )
-    column, sign = _choose_logit(_find_target(network, target), class_index)
+    column, sign = _choose_logit(_find_target(network.targets, target), class_index)
     device = next(network.parameters()).device
     # A caller's inference mode or no_grad would leave nothing to differentiate, autocast would round the gradient.
     with torch.inference_mode(False), torch.enable_grad(), full_precision(device), true_float32(device):
@@ -285,8 +279,8 @@ def _heat(feature_map: Tensor, gradient: Tensor, *, size: torch.Size) -> Tensor:
     return F.interpolate(heat, size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def _find_target(network: AnyNetwork, name: str) -> Target:
-    found = {target.name: target for target in network.targets}
+def _find_target(targets: Iterable[Target], name: str) -> Target:
+    found = {target.name: target for target in targets}
     if name not in found:
         raise ConfigError(f"Unknown target {name!r}. {nearest(name, list(found))}", key="target")
     return found[name]

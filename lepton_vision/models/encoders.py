@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
@@ -12,11 +13,14 @@ from torch import Tensor, nn
 from lepton_vision.config import ENCODERS, Config
 from lepton_vision.errors import ConfigError, nearest
 from lepton_vision.models.external_encoders import make_from_source
+from lepton_vision.models.machine_errors import is_memory_full
 from lepton_vision.models.resnet import ResNet, global_average, stem_kind
 from lepton_vision.types import Backbone
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 _RESERVED = frozenset({"heads", "decoder", "attention", "balance"})  # further parts of a network
+_SIDES = (32, 64, 96, 128, 224, 256, 384)  # pixels of images that an encoder is tried with
+_FAILED = (AssertionError, RuntimeError, ValueError)  # what layers raise that cannot take an image
 _ASKED = ("stages", "features", "skips", "depths", "strides", "width", "dims", "channels")
 
 
@@ -173,20 +177,17 @@ def probe(encoder: Encoder, size: Sequence[int]) -> None:
         size: (H, W) or (D, H, W) of the network's input.
 
     Raises:
-        ConfigError: features, or maps, of another shape, or none for an image of this size.
+        ConfigError: features, or maps, of another shape, none for an image of this size, or none at all.
     """
     network: Any = encoder
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
-    images = torch.zeros(1, encoder.channels, *size)
     try:
-        features, maps = encoder.features(images), list(encoder.skips(images)) if encoder.strides else []
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f"The encoder cannot take images of {' x '.join(map(str, size))} ({error}). Choose another "
-            "preprocess.size, or an option of the encoder (of timm's: img_size).",
-            key="preprocess.size",
-        ) from error
+        features, maps = _see_nothing(encoder, size)
+    except _FAILED as error:
+        if is_memory_full(error):
+            raise
+        raise _refusal(encoder, size, error) from error
     finally:
         for module, mode in modes:
             module.training = mode
@@ -203,6 +204,31 @@ def probe(encoder: Encoder, size: Sequence[int]) -> None:
             f"{[tuple(one.shape) for one in maps]}. Correct its depths, or its skips().",
             key="model.backbone",
         )
+
+
+def _see_nothing(encoder: Encoder, size: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+    """Features and maps of one image of zeros."""
+    images = torch.zeros(1, encoder.channels, *size)
+    return encoder.features(images), list(encoder.skips(images)) if encoder.strides else []
+
+
+def _refusal(encoder: Encoder, size: Sequence[int], error: Exception) -> ConfigError:
+    """Say whether it is the size of the image, as another one is taken, or the encoder itself that is wrong."""
+    said, cause = " x ".join(map(str, size)), f"{type(error).__name__}: {error}"
+    for side in _SIDES[: 3 if encoder.dims == 3 else None]:
+        with contextlib.suppress(*_FAILED):
+            _see_nothing(encoder, [side] * encoder.dims)
+            key = "volume.patch" if encoder.dims == 3 else "preprocess.size"
+            return ConfigError(
+                f"The encoder cannot take images of {said} ({cause}), while it takes those of "
+                f"{' x '.join([str(side)] * encoder.dims)}. Choose another {key}, or an option of the encoder (of "
+                "timm's: img_size).",
+                key=key,
+            )
+    return ConfigError(
+        f"The encoder fails on images of zeros, of {said} as of other sizes ({cause}). Correct it, or model.options.",
+        key="model.backbone",
+    )
 
 
 def pooled(encoder: Encoder, images: Tensor, *, last: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,41 @@ def test_what_lacks_a_part_of_an_encoder_is_refused_by_name(monkeypatch: pytest.
         encoder = Mine(1, 2)
         setattr(encoder, key, value)
         assert told in refused(encoder)
+
+
+def test_an_error_of_the_encoder_is_told_from_a_size_that_it_cannot_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(check: Callable[[torch.Tensor], None], *options: str) -> ConfigError:
+        class Picky(Mine):
+            def features(self, images: torch.Tensor) -> torch.Tensor:
+                check(images)
+                return super().features(images)
+
+        monkeypatch.setitem(ENCODERS._factories, "test-mine", lambda *, channels, dims: Picky(channels, dims))
+        with pytest.raises(ConfigError) as caught:
+            lv.build_model(own(*options))
+        return caught.value
+
+    def at_least_100(images: torch.Tensor) -> None:
+        if images.shape[-1] < 100:
+            raise ValueError("too small")
+
+    def broken(images: torch.Tensor) -> None:
+        torch.ones(2, 3) @ torch.ones(2, 3)
+
+    def full(images: torch.Tensor) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    size = refused(at_least_100)
+    assert size.key == "preprocess.size"
+    assert "cannot take images of 16 x 16 (ValueError: too small), while it takes those of 128 x 128" in str(size)
+    own_error = refused(broken)
+    assert own_error.key == "model.backbone"
+    assert "fails on images of zeros, of 16 x 16 as of other sizes (RuntimeError: mat1 and mat2" in str(own_error)
+    assert "cannot take" not in str(own_error)
+    volumes = refused(broken, "volume.view=3d", "volume.patch=[16, 16, 16]")
+    assert (volumes.key, "of 16 x 16 x 16 as of other sizes" in str(volumes)) == ("model.backbone", True)
+    with pytest.raises(torch.OutOfMemoryError):
+        refused(full)
 
 
 # ---------------------------------------------------------------- where it works
