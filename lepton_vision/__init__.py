@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from lepton_vision.models import Encoder as Encoder
     from lepton_vision.models import build_model as build_model
     from lepton_vision.models import register_encoder as register_encoder
+    from lepton_vision.pipeline import cross_validate as cross_validate
     from lepton_vision.pipeline import fit as fit
+    from lepton_vision.pipeline import run_study as run_study
     from lepton_vision.predictions import Predictions as Predictions
     from lepton_vision.predictions.operating_point import OperatingPoint as OperatingPoint
     from lepton_vision.readers import read_image as read_image

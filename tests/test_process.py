@@ -159,6 +159,9 @@ def calls(world: World, out: Path) -> dict[str, Callable[[], object]]:
         "build_model": lambda: lv.build_model(world.bundle.config),
         "choose_operating_point": lambda: lv.choose_operating_point(replace(test, split="val")),
         "compare": lambda: lv.compare(test, test, operating_point=point, config=CONFIG.evaluation),
+        "cross_validate": lambda: lv.cross_validate(
+            CONFIG, world.manifest, folds=2, run_dir=out / "crossed", device="cpu", figures=OWN
+        ),
         "embed": lambda: lv.embed(world.bundle, world.dicom, device="cpu"),
         "evaluate": lambda: lv.evaluate(test, operating_point=point, config=CONFIG.evaluation, figures=OWN),
         "explain": lambda: lv.explain(world.bundle, world.dicom / "0.dcm", device="cpu").picture,
@@ -167,6 +170,7 @@ def calls(world: World, out: Path) -> dict[str, Callable[[], object]]:
         "predict": lambda: lv.predict(world.bundle, world.dicom, device="cpu"),
         "read_image": lambda: [lv.read_image(path) for path in world.dicom.iterdir()],
         "register_encoder": lambda: lv.register_encoder(f"process_{secrets.token_hex(8)}")(lambda **_: None),
+        "run_study": lambda: lv.run_study(CONFIG, world.manifest, run_dir=out / "study", device="cpu", figures=OWN),
         "score": lambda: lv.score(world.bundle, world.dicom, out / "scores", device="cpu"),
         "show_batch": lambda: lv.show_batch(lv.make_loader(world.manifest.subset("train"), world.bundle.config)),
         "split_manifest": lambda: lv.split_manifest(world.manifest, CONFIG.split),

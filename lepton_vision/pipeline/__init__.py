@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lepton_vision.pipeline.classes import EvaluationOptions as EvaluationOptions
     from lepton_vision.pipeline.evaluation import SplitResult as SplitResult
     from lepton_vision.pipeline.evaluation import evaluate_bundle as evaluate_bundle
+    from lepton_vision.pipeline.folds import cross_validate as cross_validate
     from lepton_vision.pipeline.study import StudyResult as StudyResult
     from lepton_vision.pipeline.study import run_study as run_study
     from lepton_vision.pipeline.training import fit as fit

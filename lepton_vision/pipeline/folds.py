@@ -15,6 +15,7 @@ import numpy as np
 from lepton_vision.config import Config
 from lepton_vision.errors import ConfigError, LabelError
 from lepton_vision.evaluation import evaluate
+from lepton_vision.evaluation.classes.own_figures import Brought
 from lepton_vision.evaluation.masks.evaluation import SegmentationEvaluation
 from lepton_vision.files import new_results
 from lepton_vision.inference import predict
@@ -34,6 +35,7 @@ from lepton_vision.pipeline.results import Model, write_results
 from lepton_vision.predictions import Predictions
 from lepton_vision.predictions.ledger import Ledger, names_of
 from lepton_vision.training.checkpoint import CheckpointFolder
+from lepton_vision.training.own_parts import Loss, MakeOptimizer, OnEpoch, Schedule
 from lepton_vision.training.runlog import hold_run
 from lepton_vision.types import Progress
 
@@ -53,8 +55,17 @@ def run_seeds(
     resume: bool = False,
     device: str = "auto",
     progress: Progress | None = None,
+    loss: Loss | None = None,
+    optimizer: MakeOptimizer | None = None,
+    schedule: Schedule | None = None,
+    on_epoch: OnEpoch | None = None,
+    augment: Any = None,
+    figures: Brought | None = None,
 ) -> dict[str, Any]:
     """Run a study, or a cross-validation, once per seed; one seed trains and splits by it everywhere.
+
+    The last six are parts of your own, see ``fit``: each training gets them, and own figures are given of what is
+    held out, too.
 
     Returns:
         Per seed the figures of the first target and of the masks and where the page is; mean and standard deviation
@@ -63,11 +74,13 @@ def run_seeds(
     """
     run_dir = Path(run_dir)
     how: dict[str, Any] = {"folds": folds, "resume": resume, "device": device, "progress": progress}
+    own: dict[str, Any] = {"loss": loss, "optimizer": optimizer, "schedule": schedule, "on_epoch": on_epoch}
+    own |= {"augment": augment, "figures": figures}
     with hold_run(run_dir, is_shared=True):
         told: dict[str, Any] = {"labels": labels, "patient_from": patient_from, "progress": progress}
         manifest = scan_source(source, **told, **scan_settings(config))
         config = with_targets(config, manifest)
-        rows = _run_each(config, manifest, seeds, run_dir=run_dir, **how)
+        rows = _run_each(config, manifest, seeds, run_dir=run_dir, own=own, **how)
     facts: dict[str, Any] = {"seeds": rows, "n_seeds": len(rows)}
     if config.targets:
         figure = config.targets[0].summed_up_by
@@ -87,6 +100,7 @@ def _run_each(
     seeds: Sequence[int],
     *,
     run_dir: Path,
+    own: Mapping[str, Any],
     folds: int,
     resume: bool,
     device: str,
@@ -101,10 +115,10 @@ def _run_each(
         started, folder = time.perf_counter(), run_dir / f"seed-{seed}"
         shared: dict[str, Any] = {"run_dir": folder, "resume": resume, "device": device, "cache_dir": cache_dir}
         if folds > 1:
-            crossed = cross_validate(seeded, manifest, folds=folds, progress=progress, **shared)
+            crossed = cross_validate(seeded, manifest, folds=folds, progress=progress, **own, **shared)
             result, row = crossed.pooled, crossed.to_dict()
         else:
-            study = run_study(seeded, manifest, progress=progress, **shared)
+            study = run_study(seeded, manifest, progress=progress, **own, **shared)
             result, row = study.test, {"bundle": str(study.folder)}
         row = _row(result, config) | row
         rows[str(seed)] = row | {"seconds": round(time.perf_counter() - started, 1)}
@@ -187,6 +201,12 @@ def cross_validate(
     device: str = "auto",
     cache_dir: Path | None = None,
     progress: Progress | None = None,
+    loss: Loss | None = None,
+    optimizer: MakeOptimizer | None = None,
+    schedule: Schedule | None = None,
+    on_epoch: OnEpoch | None = None,
+    augment: Any = None,
+    figures: Brought | None = None,
 ) -> CrossResult:
     """Train once per patient-grouped fold and evaluate the pooled held-out predictions at a threshold of one half.
 
@@ -194,6 +214,9 @@ def cross_validate(
     last, trained on all of them and not chosen at all; the threshold is stated, not chosen, since a point chosen on
     one fold's validation patients would have seen another fold's test patients. Masks are evaluated on the pixels of
     all held-out images.
+
+    The last six are parts of your own, see ``fit``: each fold gets them in turn, and own figures are given of the
+    pooled predictions, too.
     """
     run_dir = Path(run_dir)
     config = with_targets(config, manifest)
@@ -205,8 +228,10 @@ def cross_validate(
         )
     cache_dir = cache_folder(config, run_dir) if cache_dir is None else cache_dir
     how: dict[str, Any] = {"resume": resume, "device": device, "cache_dir": cache_dir, "progress": progress}
+    own: dict[str, Any] = {"loss": loss, "optimizer": optimizer, "schedule": schedule, "on_epoch": on_epoch}
+    own |= {"augment": augment, "figures": figures}
     with hold_run(run_dir):
-        return _cross_held(config, manifest, folds=folds, run_dir=run_dir, **how)
+        return _cross_held(config, manifest, folds=folds, run_dir=run_dir, own=own, **how)
 
 
 def _cross_held(
@@ -215,6 +240,7 @@ def _cross_held(
     *,
     folds: int,
     run_dir: Path,
+    own: Mapping[str, Any],
     resume: bool,
     device: str,
     cache_dir: Path | None,
@@ -226,7 +252,7 @@ def _cross_held(
     _check_used([run_dir / f"fold-{fold}" for fold in range(folds)], resume=resume)
     for fold, part in enumerate(_plan(config, manifest, folds=folds)):
         told = None if progress is None else _in_fold(progress, fold, folds)
-        bundle = fit(config, part, run_dir=run_dir / f"fold-{fold}", progress=told, **how)
+        bundle = fit(config, part, run_dir=run_dir / f"fold-{fold}", progress=told, **own, **how)
         held_out.append((bundle, part.subset("test")))
     shared: dict[str, Any] = {"title": f"{folds}-fold cross-validation", "device": device}
     out = run_dir / "evaluation"
@@ -237,7 +263,7 @@ def _cross_held(
             found = [
                 predict(bundle, part, device=device, cache_dir=cache_dir, progress=None) for bundle, part in held_out
             ]
-            places: dict[str, Any] = {"out": stage, "run_dir": run_dir, "looks": looks}
+            places: dict[str, Any] = {"out": stage, "run_dir": run_dir, "looks": looks, "figures": own["figures"]}
             result, by_fold = _pool_classes(found, config, held_out=held_out, manifest=manifest, **places, **shared)
         if held_out[0][0].gives_masks:
             if result is None:
@@ -291,21 +317,22 @@ def _pool_classes(
     run_dir: Path,
     looks: ExitStack,
     title: str,
+    figures: Brought | None,
 ) -> tuple[SplitResult, list[float]]:
     """Evaluate the predictions of all folds together, and the first target's figure in each; note the look."""
     point, first = stated_point(config.targets, threshold=0.5), config.targets[0]
     plain = config.evaluation.model_copy(update={"replicates": _FEW})  # the intervals of single folds are not shown
     alone = [evaluate(part, operating_point=point, config=plain).figures[first.name] for part in found]
-    by_fold = [figures[first.summed_up_by].value for figures in alone]
+    by_fold = [one[first.summed_up_by].value for one in alone]
     pooled = Predictions.concat(found)
-    evaluation = evaluate(pooled, operating_point=point, config=config.evaluation)
+    evaluation = evaluate(pooled, operating_point=point, config=config.evaluation, figures=figures)
     flow = data_flow(manifest, config.targets)
     flow["splits"] = {
         f"fold {k + 1}, held out": count_split(part, config.targets, "test") for k, (_, part) in enumerate(held_out)
     }
     models = [Model(bundle, frozenset(part.frame["image_id"].astype(str))) for bundle, part in held_out]
-    figures, cases = names_of(evaluation.figures), pooled.cases
-    facts = looks.enter_context(_recording_look(held_out, manifest, run_dir, figures, cases=cases))
+    names, cases = names_of(evaluation.figures), pooled.cases
+    facts = looks.enter_context(_recording_look(held_out, manifest, run_dir, names, cases=cases))
     evaluation = replace(evaluation, provenance={**evaluation.provenance, **facts})
     report = write_results(evaluation, pooled, out, title=title, data_flow=flow, models=models, device=device)
     return SplitResult(report, evaluation), by_fold

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lepton_vision.config import Config
+from lepton_vision.evaluation.classes.own_figures import Brought
 from lepton_vision.manifest import Manifest, split_manifest
 from lepton_vision.manifest.series import scan_settings
 from lepton_vision.models import Bundle
@@ -23,6 +24,7 @@ from lepton_vision.pipeline.classes import (
 from lepton_vision.pipeline.evaluation import SplitResult, evaluate_bundle
 from lepton_vision.pipeline.prepare import cache_folder, scan_source, with_targets
 from lepton_vision.pipeline.training import fit
+from lepton_vision.training.own_parts import Loss, MakeOptimizer, OnEpoch, Schedule
 from lepton_vision.training.runlog import hold_run
 from lepton_vision.types import Displayed, Progress
 
@@ -56,8 +58,16 @@ def run_study(
     title: str | None = None,
     cache_dir: Path | None = None,
     progress: Progress | None = None,
+    loss: Loss | None = None,
+    optimizer: MakeOptimizer | None = None,
+    schedule: Schedule | None = None,
+    on_epoch: OnEpoch | None = None,
+    augment: Any = None,
+    figures: Brought | None = None,
 ) -> StudyResult:
     """Go from files and a label table to a bundle and a report: scan, split, audit, train, choose, evaluate once.
+
+    The last six are parts of your own for ``fit``; own figures are given on test, too.
 
     Raises:
         LeptonError: whatever stage cannot go on; what earlier stages wrote stays in ``run_dir``.
@@ -72,8 +82,10 @@ def run_study(
         check_test(config, manifest)
         cache_dir = cache_folder(config, run_dir) if cache_dir is None else cache_dir
         how: dict[str, Any] = {"device": device, "cache_dir": cache_dir, "progress": progress}
-        bundle = fit(config, manifest, run_dir=run_dir, resume=resume, **how)
+        own: dict[str, Any] = {"loss": loss, "optimizer": optimizer, "schedule": schedule, "on_epoch": on_epoch}
+        own |= {"augment": augment, "figures": figures}
+        bundle = fit(config, manifest, run_dir=run_dir, resume=resume, **own, **how)
         trained = Manifest.load(run_dir / "manifest.parquet")
-        options, out = EvaluationOptions(run_dir=run_dir, command="run"), run_dir / "evaluation"
+        options, out = EvaluationOptions(run_dir=run_dir, command="run", figures=figures), run_dir / "evaluation"
         result = evaluate_bundle(bundle, trained, split="test", out=out, title=title, options=options, **how)
         return StudyResult(bundle, run_dir / "bundle", result, time.perf_counter() - started)
