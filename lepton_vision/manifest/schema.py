@@ -127,7 +127,8 @@ def _floats(values: pd.Series[Any]) -> pd.Series[Any]:
 def _text(values: pd.Series[Any]) -> pd.Series[Any]:
     """Text with one null; the empty string is null, because CSV cannot tell them apart."""
     text = values.astype(STRING)
-    return text.mask(text == "")
+    is_empty = text == ""
+    return text.mask(is_empty) if is_empty.any() else text  # pandas silences warnings of all threads in ``mask``
 
 
 def plain_column(values: pd.Series[Any]) -> pd.Series[Any]:
