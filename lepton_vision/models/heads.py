@@ -122,12 +122,6 @@ class Heads(nn.Module):
     def _groups(self) -> tuple[tuple[str, nn.ModuleDict], ...]:
         return ("linear", self.linear), ("after", self.after)
 
-    @property
-    def scales(self) -> dict[str, ValueScale]:
-        """Scales of the targets that are numbers, by name."""
-        found = {t.name: self.after[_PREFIX + t.name] for t in self.targets if t.is_value}
-        return {name: scale for name, scale in found.items() if isinstance(scale, ValueScale)}
-
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """Return logits by target name.
 
@@ -158,3 +152,9 @@ class Heads(nn.Module):
             logits: Tensor = layer(features)
             return logits
         return (features[:, None] * layer.weight).sum(dim=2) + layer.bias
+
+
+def value_scales(network: nn.Module) -> list[tuple[str, ValueScale]]:
+    """Return target and scale of each head of a number, of all members."""
+    found = [(path.rpartition(".")[2], one) for path, one in network.named_modules() if isinstance(one, ValueScale)]
+    return [(key.removeprefix(_PREFIX), scale) for key, scale in found]

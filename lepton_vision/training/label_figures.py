@@ -9,6 +9,7 @@ import torch
 
 from lepton_vision.config import Config
 from lepton_vision.errors import TrainingError
+from lepton_vision.models.heads import value_scales
 from lepton_vision.training.losses import balanced_weights
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def set_scales(model: AnyNetwork, loader: DataLoader[Batch]) -> None:
         TrainingError: no label is known.
     """
     dataset: Any = loader.dataset
-    for name, scale in ((name, one) for member in model.members for name, one in member.heads.scales.items()):
+    for name, scale in value_scales(model):
         labels = torch.as_tensor(dataset.labels(name))
         if bool(labels.isnan().all()):
             raise TrainingError(

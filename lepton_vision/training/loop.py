@@ -18,6 +18,7 @@ from torch import Tensor
 from lepton_vision.config import Config
 from lepton_vision.errors import TrainingError
 from lepton_vision.models.device import OWN_RANDOM_STATE, choose_device, choose_precision, suited_format
+from lepton_vision.models.heads import value_scales
 from lepton_vision.models.machine_errors import explain_machine_errors
 from lepton_vision.models.norms import fold_running_norms
 from lepton_vision.training.batch_norms import check_batch_norms
@@ -167,7 +168,7 @@ def make_stepper(
         model.to(memory_format=suited_format(model.dims + 2))
     world.broadcast(model)
     precision = choose_precision(train.precision, world.device)
-    deviations = {name: scale.deviation for name, scale in model.members[0].heads.scales.items()}
+    deviations = {name: scale.deviation for name, scale in value_scales(model)}
     weights = LossWeights(train.target_weights, class_weights or {}, deviations, train.label_smoothing)
     if config.segmentation is not None:
         weights = replace(weights, mask=config.segmentation.weight, mask_loss=config.segmentation.loss)

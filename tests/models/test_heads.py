@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import logistic
 
-from lepton_vision.models.heads import CutPoints, Heads, ValueScale
+from lepton_vision.models.heads import CutPoints, Heads, ValueScale, value_scales
 from lepton_vision.types import Target
 
 AGE = Target("age", "regression", unit="years")
@@ -16,7 +16,7 @@ GRADE = Target("grade", "ordinal", ("none", "mild", "severe", "fatal"), loss="cu
 
 def test_a_number_starts_at_the_mean_of_the_labels_and_moves_by_their_deviation() -> None:
     heads = Heads(3, (AGE,))
-    heads.scales["age"].set_from(torch.tensor([40.0, 60.0, torch.nan, 80.0]))
+    dict(value_scales(heads))["age"].set_from(torch.tensor([40.0, 60.0, torch.nan, 80.0]))
     torch.nn.init.zeros_(heads.linear["target_age"].weight)
     assert heads(torch.ones(2, 3))["age"].tolist() == [[60.0], [60.0]]
     torch.nn.init.ones_(heads.linear["target_age"].bias)
@@ -34,7 +34,7 @@ def test_labels_that_are_all_one_leave_the_deviation_at_one() -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_the_scale_is_kept_whatever_the_mode_and_travels_in_the_state(training: bool) -> None:
     heads = Heads(3, (AGE,)).train(training)
-    heads.scales["age"].set_from(torch.tensor([1.0, 3.0]))
+    dict(value_scales(heads))["age"].set_from(torch.tensor([1.0, 3.0]))
     other = Heads(3, (AGE,)).train(training)
     other.load_state_dict(heads.state_dict())
     features = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
