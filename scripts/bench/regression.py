@@ -2,10 +2,10 @@
 
     python scripts/bench/regression.py FOLDER --out OUT [--arms huber squared cross_entropy cumulative] [--folds 5]
 
-FOLDER holds images/ and labels/ of the Medical Segmentation Decathlon's Task04. The label is the volume in ml of all that
-the mask of an image shows; the network (``configs/hippocampus_volume.yaml``) sees the image alone. ``huber`` and
-``squared`` learn the number, ``cross_entropy`` and ``cumulative`` the same number in five grades. Every arm has the same
-folds by patient, and all held-out patients are judged together. An arm that has its result in OUT is not run again.
+FOLDER holds images/ and labels/ of the Medical Segmentation Decathlon's Task04. The label is the volume in ml of all
+that the mask of an image shows; the network (``configs/hippocampus_volume.yaml``) sees the image alone. ``huber`` and
+``squared`` learn the number, ``cross_entropy`` and ``cumulative`` the same number in five grades. Every arm has the
+same folds by patient, and all held-out patients are judged together. An arm that has its result in OUT is not run again.
 """
 
 from __future__ import annotations

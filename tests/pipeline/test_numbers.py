@@ -15,6 +15,7 @@ import lepton_vision as lv
 from lepton_vision.inference.runtimes.export import export_bundle
 from lepton_vision.models import Bundle
 from lepton_vision.models.heads import value_scales
+from lepton_vision.pipeline import run_study
 from lepton_vision.scoring import score
 
 SETTINGS = (
@@ -27,6 +28,7 @@ SETTINGS = (
     "train.batch_size=16",
     "train.lr=0.01",
     "train.ema_decay=0",
+    "train.keep=last",
     "evaluation.replicates=200",
 )
 TARGETS = (
@@ -86,7 +88,7 @@ def test_every_part_gets_doses_from_each_quarter(manifest: lv.Manifest) -> None:
 
 
 def test_scores_hold_value_and_interval_and_no_decision(trained: Bundle, study: Path, tmp_path: Path) -> None:
-    score(trained, study / "images", tmp_path / "scores", workers=0)
+    score(trained, study / "images", tmp_path / "scores", workers=1)
     rows = pd.read_parquet(tmp_path / "scores")
     assert {"dose_value", "dose_low", "dose_high", "is_bright_probability", "is_bright_positive"} <= set(rows)
     assert not {"dose_positive", "dose_threshold", "dose_probability", "dose_set"} & set(rows)
@@ -124,7 +126,7 @@ def test_numbers_alone_need_no_setting(study: Path, tmp_path: Path) -> None:
     manifest = lv.Manifest.scan(study / "images", labels=study / "labels.csv", workers=0)
     config = lv.Config.from_dict({"targets": TARGETS[:1]}).override(*SETTINGS, "train.epochs=2")
     assert config.train.monitor == "val_r2"
-    result = lv.run_study(config, manifest, run_dir=tmp_path / "run", progress=None)
+    result = run_study(config, manifest, run_dir=tmp_path / "run", progress=None)
     figures = json.loads((tmp_path / "run" / "evaluation" / "figures.json").read_text())
     assert {"mae", "rmse", "r2", "pearson", "spearman"} <= set(figures["targets"]["dose"]["figures"])
     assert result.test.report.is_file()
