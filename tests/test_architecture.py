@@ -301,6 +301,33 @@ def test_a_poor_first_line_would_be_noticed(source: str, fault: str) -> None:
     assert bool(first_line_fault(source)) == bool(fault)
 
 
+KINDS = {"binary", "multiclass", "multilabel", "ordinal", "regression"}
+KIND_GROUPS = {"CLASS_KINDS", "EXCLUSIVE", "KINDS", "ORDERED", "VALUES", "YES_NO"}
+
+
+def kind_comparisons(source: str) -> list[int]:
+    """Lines that compare with the name of a kind of target, or ask whether ``x.kind`` is in a group of kinds."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Compare):
+            sides = [one for side in (node.left, *node.comparators) for one in ast.walk(side)]
+            names = any(isinstance(one, ast.Constant) and one.value in KINDS for one in sides)
+            groups = any(isinstance(one, ast.Name) and one.id in KIND_GROUPS for one in node.comparators)
+            if names or (groups and isinstance(node.left, ast.Attribute) and node.left.attr == "kind"):
+                found.append(node.lineno)
+    return found
+
+
+def test_nobody_else_compares_kinds_of_targets() -> None:
+    found = {path.name: kind_comparisons(path.read_text(encoding="utf-8")) for path in sources()}
+    assert {name for name, lines in found.items() if lines} <= {"kinds.py"}
+
+
+def test_a_comparison_of_kinds_would_be_noticed() -> None:
+    for condition in ("target.kind == 'binary'", "kind in ('ordinal', 'x')", "one.kind not in EXCLUSIVE"):
+        assert kind_comparisons(f"y = 1 if {condition} else 2") == [1]
+
+
 def test_no_gpl_decoder_is_named() -> None:
     forbidden = "pylibjpeg" + "-libjpeg"
     project = (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")

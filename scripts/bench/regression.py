@@ -5,7 +5,8 @@
 FOLDER holds images/ and labels/ of the Medical Segmentation Decathlon's Task04. The label is the volume in ml of all
 that the mask of an image shows; the network (``configs/hippocampus_volume.yaml``) sees the image alone. ``huber`` and
 ``squared`` learn the number, ``cross_entropy`` and ``cumulative`` the same number in five grades. Every arm has the
-same folds by patient, and all held-out patients are judged together. An arm that has its result in OUT is not run again.
+same folds by patient, and all held-out patients are judged together. An arm that has its result in OUT is not run
+again.
 """
 
 from __future__ import annotations
@@ -77,12 +78,20 @@ def run_arm(arm: str, options: argparse.Namespace, *, table: Path) -> dict[str, 
     )
     manifest = lv.Manifest.scan(options.folder / "images", labels=table, workers=0)
     started, used = time.perf_counter(), time.process_time()
-    crossed = cross_validate(config, manifest, folds=options.folds, run_dir=options.out / arm, resume=True)
+    how: dict[str, Any] = {"folds": options.folds, "run_dir": options.out / arm, "resume": True}
+    crossed = cross_validate(config, manifest, augment=flips(), **how)
     assert crossed.pooled.evaluation is not None
     found = crossed.pooled.evaluation.figures[name]
     facts: dict[str, Any] = {key: str(found[key]) for key in FIGURES[name] if key in found}
     cost = {"cpu_s": round(time.process_time() - used), "seconds": round(time.perf_counter() - started)}
     return facts | crossed.to_dict() | cost
+
+
+def flips() -> Any:
+    """Mirror images along each axis, which change neither the size of anything nor its grade."""
+    from monai.transforms import Compose, RandFlip
+
+    return Compose([RandFlip(prob=0.5, spatial_axis=axis) for axis in range(3)])
 
 
 if __name__ == "__main__":
