@@ -25,7 +25,7 @@ def check_cases(part: Manifest, targets: Sequence[Target], *, settings: Evaluati
     """Refuse, before a long training, rows that cannot be joined to ``settings.unit`` afterwards.
 
     Raises:
-        LabelError: rows without the ids of the unit, or exclusive labels that differ within a unit.
+        LabelError: rows without the ids of the unit, or exclusive labels or numbers that differ within a unit.
     """
     if settings.unit == "image":
         return
@@ -36,7 +36,7 @@ def check_cases(part: Manifest, targets: Sequence[Target], *, settings: Evaluati
             key=column,
         )
     for target in targets:
-        if target.is_exclusive:
+        if not target.is_yes_no:
             labels = part.labels(target)
             by_unit = pd.Series(labels[~np.isnan(labels)]).groupby(part.frame[column].to_numpy()[~np.isnan(labels)])
             conflicts = int((by_unit.nunique() > 1).sum())
