@@ -299,7 +299,8 @@ def _words(target: Target) -> Mapping[str, int]:
 def _column(columns: Columns, name: str) -> Any:
     if name not in columns:
         output = "y_value" if name.startswith("y_value") else "y_prob"
-        number = " If a number is predicted, add --target kind=regression." if name.startswith("y_prob") else ""
+        is_open = name.startswith("y_prob") or (name == "y_true" and "y_value" not in columns)
+        number = " If a number is predicted, add --target kind=regression." if is_open else ""
         raise EvaluationError(
             f"The column {name!r} is missing. {columns_present(columns, name)} Expected image_id, patient_id, y_true "
             f"and {output}. Say which column it is: --columns {name}=COLUMN (columns= in Python).{number}",

@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.errors import EvaluationError
-from lepton_vision.evaluation import aggregate, choose_operating_point
+from lepton_vision.evaluation import aggregate, choose_operating_point, evaluate
 from lepton_vision.evaluation.choices.calibration import fit_calibrators, fit_temperatures
 from lepton_vision.predictions import Predictions
+from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.predictions.paired_cases import align, load_pair
 from lepton_vision.predictions.stated_targets import stated_targets
 from lepton_vision.types import Target
@@ -140,7 +142,7 @@ def test_the_images_of_a_patient_give_their_mean(caplog: pytest.LogCaptureFixtur
     np.testing.assert_array_equal(cases.y_true["age"], [50.0, 30.0, np.nan])
     with caplog.at_level(logging.WARNING):
         assert aggregate(made, unit="patient", method="max").y_prob["age"].tolist() == [45.0, -3.0, 8.0]
-    assert "but for the mean of numbers: ['age']" in caplog.text
+    assert "Numbers are the mean of the images of a patient, not max: age." in caplog.text
     truth["age"][1] = 51.0
     with pytest.raises(EvaluationError, match="differ within a patient"):
         aggregate(made, unit="patient")
@@ -159,3 +161,15 @@ def test_nothing_is_calibrated_or_decided_of_a_number() -> None:
 def test_a_table_of_numbers_tells_their_mean_and_range() -> None:
     assert "mean 3.335e+04, -2.25 to 1e+05 years" in repr(of_numbers(AGE, SICK))
     assert "no 1, yes 2" in repr(of_numbers(AGE, SICK))
+
+
+def test_cases_say_how_numbers_were_joined() -> None:
+    config = EvaluationConfig(replicates=100, unit="patient", aggregation="max")
+    ids = np.array([f"i{k}" for k in range(20)])
+    who, age = np.repeat(np.array([f"p{k}" for k in range(10)]), 2), np.repeat(np.arange(10.0), 2)
+    sick = np.repeat(np.arange(10) % 2, 2).astype(float)
+    values = {"age": age + np.tile([0.0, 1.0], 10), "sick": np.linspace(0, 1, 20)}
+    for targets, said in (((AGE,), "mean"), ((AGE, SICK), "max, numbers by their mean"), ((SICK,), "max")):
+        made = Predictions(targets, ids, who, who, {"age": age, "sick": sick}, values)
+        found = evaluate(made, operating_point=OperatingPoint({"sick": (0.5,)}, "stated"), config=config)
+        assert found.provenance["aggregation"] == said

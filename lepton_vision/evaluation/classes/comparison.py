@@ -14,7 +14,7 @@ from lepton_vision.evaluation.classes.figure_table import names_for, spec_of
 from lepton_vision.evaluation.classes.non_inferiority import Verdict, check_margins, judge_margin
 from lepton_vision.evaluation.classes.own_figures import Brought, OwnFigures, own_facts, specs_of, take_figures
 from lepton_vision.evaluation.classes.paired_figures import PairedFigure, paired_figures
-from lepton_vision.evaluation.classes.units import Aggregation, aggregate, count_unknown
+from lepton_vision.evaluation.classes.units import Aggregation, aggregate, count_unknown, joined_by
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, patient_units
 from lepton_vision.evaluation.statistics.paired_tests import holm
 from lepton_vision.predictions.operating_point import OperatingPoint
@@ -216,7 +216,7 @@ def compare(
             "seed": settings.seed,
             "unit": settings.unit,
         }
-        | ({} if settings.unit == "image" else {"aggregation": settings.aggregation})
+        | ({} if settings.unit == "image" else {"aggregation": joined_by(targets, settings.aggregation)})
         | count_unknown(pair[0].select(is_known)),
         specs_of(own),
     )

@@ -17,7 +17,7 @@ from lepton_vision.evaluation.classes.cases import WorstCase, unsure_cases, wors
 from lepton_vision.evaluation.classes.curves import ClassCurves, class_curves
 from lepton_vision.evaluation.classes.many_classes import SHOWN, are_many
 from lepton_vision.evaluation.classes.own_figures import Brought, own_facts, specs_of, take_figures
-from lepton_vision.evaluation.classes.units import Aggregation, aggregate, count_unknown, join_values
+from lepton_vision.evaluation.classes.units import Aggregation, aggregate, count_unknown, join_values, joined_by
 from lepton_vision.evaluation.statistics.bands import curve_bands
 from lepton_vision.evaluation.statistics.expected import Expected, expected_at
 from lepton_vision.evaluation.statistics.intervals import Bootstrap, patient_units
@@ -283,7 +283,7 @@ def _provenance(predictions: Predictions, settings: EvaluationConfig) -> dict[st
     }
     facts |= count_unknown(predictions)
     if settings.unit != "image":
-        facts["aggregation"] = settings.aggregation
+        facts["aggregation"] = joined_by(predictions.targets, settings.aggregation)
     return facts if settings.prevalence is None else facts | {"stated_prevalence": settings.prevalence}
 
 

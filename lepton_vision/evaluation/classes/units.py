@@ -73,7 +73,7 @@ def aggregate(
         )
     numbers = [target.name for target in predictions.targets if target.is_value]
     if numbers and method != "mean":
-        _LOGGER.warning("The images of a %s are joined by %s, but for the mean of numbers: %s.", unit, method, numbers)
+        _LOGGER.warning("Numbers are the mean of the images of a %s, not %s: %s.", unit, method, ", ".join(numbers))
     which, first = _group(predictions, unit)
     kept = _without_copies(predictions, which)
     weights = {} if learnt is None else learnt.weights
@@ -94,6 +94,13 @@ def aggregate(
         addresses=None,
         patient_known=predictions.names_patient[first],
     )
+
+
+def joined_by(targets: Sequence[Target], method: Method) -> str:
+    """Say how the images of a unit are joined, for provenance."""
+    if method == "mean" or not any(target.is_value for target in targets):
+        return method
+    return "mean" if all(target.is_value for target in targets) else f"{method}, numbers by their mean"
 
 
 def count_unknown(predictions: Predictions) -> dict[str, int]:
