@@ -71,9 +71,9 @@ def test_the_numbers_are_those_of_the_json_file(evaluation: SegmentationEvaluati
     shown = 0
     for position, structure in enumerate(STRUCTURES):
         for key, figure in written["structures"][structure]["figures"].items():
-            value = "–" if figure["value"] is None else f"{figure['value']:.3f}"
+            value = "–" if figure["value"] is None else f"{figure['value']:.3f}".replace("-", "−")
             has_width = figure["low"] is not None and figure["low"] < figure["high"]
-            interval = f"{figure['low']:.3f} – {figure['high']:.3f}" if has_width else ""
+            interval = f"{figure['low']:.3f} – {figure['high']:.3f}".replace("-", "−") if has_width else ""
             undefined = str(figure["n_undefined"]) if figure.get("n_undefined") else ""
             assert cells(text, f"structure-{position}", names[key]) == [value, interval, str(figure["n"]), undefined]
             shown += 1

@@ -72,6 +72,7 @@ def test_a_page_of_a_number_says_and_draws_it(alone: Evaluation) -> None:
     assert "Largest errors" in page.words
     assert re.search(r"\d years predicted as \d", page.words)
     assert "Largest gap: " in page.words
+    assert "Bias ∓ 1.96 standard deviations" in page.words
 
 
 def test_a_page_of_a_number_speaks_of_no_decision(alone: Evaluation) -> None:
