@@ -13,6 +13,7 @@ from lepton_vision.types.kinds import CLASS_KINDS, TargetKind
 Better = Literal["higher", "lower", "neither"]
 Scale = Literal["share", "number"]
 KINDS: tuple[TargetKind, ...] = get_args(TargetKind)
+_TINY = 0.0005  # what three decimals show as nothing
 FigureFunction = Callable[..., float]
 """``f(y_true, y_prob, sample_weight) -> float``, see ``OwnFigure``."""
 
@@ -111,6 +112,10 @@ def decimals(low: float, high: float, *, least: int = 3) -> int:
     return next((k for k in range(least, 7) if f"{low:.{k}f}" != f"{high:.{k}f}"), 6)
 
 
+def _short(value: float) -> str:
+    return f"{value:.3g}" if 0.0 < abs(value) < _TINY else f"{value:.3f}"
+
+
 class Interval(NamedTuple):
     """An interval of a figure by a stated method."""
 
@@ -146,7 +151,9 @@ class Figure:
         if np.isnan(self.value):
             return f"undefined ({self.reason})"
         if not self.low < self.high:
-            return f"{self.value:.3f} (no interval)"
+            return f"{_short(self.value)} (no interval)"
+        if 0.0 < max(abs(self.value), abs(self.low), abs(self.high)) < _TINY:
+            return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
         digits = decimals(self.low, self.high)
         return f"{self.value:.3f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 

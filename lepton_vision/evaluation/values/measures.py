@@ -17,6 +17,7 @@ from lepton_vision.types import Figure, FloatArray, Interval
 FEWEST = 4
 """Patients from which a figure has an interval: a bootstrap of three is too narrow."""
 _CONSTANT = 1e-12  # share of the variance of all samples below which a resample has none
+_ROUNDING = 1e-13  # share of the mean square that rounding leaves of no variance
 _RELATIVE = frozenset(("r2", "pearson", "spearman", "concordance"))
 _CORRELATIONS = frozenset(("pearson", "spearman"))
 
@@ -34,9 +35,8 @@ class ValueMeasures:
     def __init__(self, truth: FloatArray, said: FloatArray, *, unit: IntArray, units: int) -> None:
         self.units, self.n, self.averaged = units, int(truth.size), dict[str, BoolArray]()
         self._unit, self._truth, self._said = unit, _Ranks(truth), _Ranks(said)
-        center = truth.mean() if self.n else 0.0  # so that squares keep their digits
-        t, s, gap = truth - center, said - center, said - truth
         self._is_constant = [bool(self.n) and bool(np.ptp(one) == 0.0) for one in (truth, said)]
+        (t, s), gap = (_centered(one) for one in (truth, said)), said - truth
         self._least = [_CONSTANT * float(one.var()) if self.n else 0.0 for one in (truth, said)]
         columns = np.column_stack([np.ones(self.n), t, s, t * t, s * s, t * s, np.abs(gap), gap, gap * gap])
         sums = unit_sums(columns, unit, units=units)
@@ -59,7 +59,7 @@ class ValueMeasures:
             deviation=_deviation(n, patients, gap=gap, squares=squares, between=between, squared_sizes=nn),
             spread_true=kept[0],
             spread_said=kept[1],
-            product=ts - ratio(t * s, n),
+            product=np.where(kept[1] > 0, ts - ratio(t * s, n), 0.0),
             rank_correlation=self._spearman(weight),
         )
         return value_figures(sums)
@@ -152,6 +152,11 @@ class _Ranks:
         return ranks
 
 
+def _centered(values: FloatArray) -> FloatArray:
+    """Values about their mean, so that squares keep their digits; zeros where all are the same."""
+    return values - values.mean() if values.size and np.ptp(values) > 0.0 else np.zeros_like(values)
+
+
 def _deviation(
     n: FloatArray,
     patients: FloatArray,
@@ -172,4 +177,5 @@ def _deviation(
     freedom = np.maximum(patients - 1.0, 0.0)
     among = ratio(np.maximum(between - of_all, 0.0), freedom)
     size = ratio(n * n - squared_sizes, freedom * n)
-    return np.sqrt(within + np.maximum(ratio(among - within, size), 0.0))
+    variance = within + np.maximum(ratio(among - within, size), 0.0)
+    return np.sqrt(np.where(variance <= _ROUNDING * ratio(squares, n), 0.0, variance))

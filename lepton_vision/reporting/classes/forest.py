@@ -151,7 +151,9 @@ def _gap(gap: Gap, words: FigureSpec) -> str:
     text = f"Largest gap: {gap.highest} less {gap.lowest}, {show(gap.difference, words)}"
     if not is_known(gap.p):
         return f"{text}; not tested."
-    return f"{text}; p {_p(gap.p)}, corrected for all gaps tested {_p(gap.p_holm)} ({gap.test}, Holm)."
+    return (
+        f"{text}; p {_p(gap.p)}, corrected for all gaps tested {_p(gap.p_holm).removeprefix('= ')} ({gap.test}, Holm)."
+    )
 
 
 def _p(value: float) -> str:

@@ -127,3 +127,12 @@ def test_one_patient_has_no_limits_and_few_have_no_intervals() -> None:
     three = measures_of(np.array([1.0, 2, 4]), np.array([1.0, 3, 4]))
     assert three.no_interval("mae") == "no interval: 3 patients only"
     assert measures_of(np.arange(4), np.arange(4)).no_interval("mae") == ""
+
+
+def test_what_rounding_leaves_is_no_spread() -> None:
+    made = measures_of(np.full(20, 0.1), np.full(20, 0.3))
+    found = made.values(np.vstack([np.ones(20), np.random.default_rng(0).integers(0, 4, (50, 20))]).astype(float))
+    assert np.ptp(found["limit_high"]) < 1e-12
+    same = figures_of(measures_of(np.random.default_rng(0).normal(3, 1, 20), np.full(20, 0.3)))["concordance"]
+    assert math.copysign(1.0, same) == 1.0
+    assert same == 0.0
