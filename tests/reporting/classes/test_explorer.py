@@ -101,6 +101,16 @@ def check(shown: dict[str, str], predictions: Predictions, threshold: float, pre
         assert abs(float(shown[key]) - 1000 * share) <= 0.51
 
 
+# whether there are marks of the patient's sides, and how many of them another text lies on
+COVERED = """
+const marks = [...document.querySelectorAll(".case .mark")];
+const boxes = [...document.querySelectorAll(".case .badge, .case .gone")];
+const meets = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+const lies = mark => boxes.some(box => meets(mark.getBoundingClientRect(), box.getBoundingClientRect()));
+return [marks.length > 0 && boxes.length > 0, marks.filter(lies).length];
+"""
+
+
 @pytest.mark.slow
 @in_browser
 def test_in_a_browser_by_keyboard_the_numbers_are_numpys(predictions: Predictions, tmp_path: Path) -> None:
@@ -132,7 +142,10 @@ def test_in_a_browser_by_keyboard_the_numbers_are_numpys(predictions: Prediction
 
 @pytest.mark.slow
 @in_browser
-def test_a_page_with_everything_fits_a_phone_and_prints_without_controls(tmp_path: Path) -> None:
+def test_a_page_with_everything_fits_a_phone_and_prints_without_controls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lepton_vision.reporting.classes.gallery.edge_marks", lambda orientation: tuple("RLAP"))
     evaluation = dataclasses.replace(make_evaluation((BINARY,), tmp_path / "in"), analyses=make_analyses())
     report = write_report(
         evaluation, tmp_path / "report.html", data_flow=FLOW, provenance=PROVENANCE, maps=make_maps(evaluation)
@@ -144,6 +157,7 @@ def test_a_page_with_everything_fits_a_phone_and_prints_without_controls(tmp_pat
         assert page.run("return [innerWidth, document.documentElement.scrollWidth]") == [390, 390]
         assert page.run(style, "[data-live]") == "block"
         assert page.run(style, "img.heat") != "none"
+        assert page.run(COVERED) == [True, 0]
         page.click(".heat-switch label")
         assert page.run(style, "img.heat") == "none"
         assert page.print_pdf().startswith(b"%PDF")
