@@ -67,6 +67,7 @@ FACT_COLUMNS: Final[Mapping[str, Any]] = {
     "spacing_column_mm": "float64",
 }
 COLUMNS: Final[Mapping[str, Any]] = {**IDENTITY_COLUMNS, **FACT_COLUMNS}
+_FURTHER_TYPES: Final = (STRING, "Int64", "float64", "boolean")
 
 
 def conform(frame: pd.DataFrame, *, label_columns: Sequence[str]) -> pd.DataFrame:
@@ -94,6 +95,24 @@ def conform(frame: pd.DataFrame, *, label_columns: Sequence[str]) -> pd.DataFram
     table = pd.DataFrame(columns)
     _check(table)
     return table
+
+
+def take_rows(frame: pd.DataFrame, positions: npt.NDArray[np.int64], *, label_columns: Sequence[str]) -> pd.DataFrame:
+    """Return rows of a table that ``conform`` made, as it would; columns that kept their types are not made anew."""
+    part = frame.iloc[positions]
+    if not _is_typed(part):
+        return conform(part, label_columns=label_columns)
+    part = part.reset_index(drop=True)
+    _check(part)
+    return part
+
+
+def _is_typed(frame: pd.DataFrame) -> bool:
+    """Whether the schema's columns come first and every column has one of the types that ``conform`` gives."""
+    given = dict(frame.dtypes)
+    return list(given)[: len(COLUMNS)] == list(COLUMNS) and all(
+        dtype == COLUMNS[name] if name in COLUMNS else dtype in _FURTHER_TYPES for name, dtype in given.items()
+    )
 
 
 def _column(frame: pd.DataFrame, name: str, *, dtype: Any) -> pd.Series[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from lepton_vision.manifest import storage
 from lepton_vision.manifest.build import scan_folder, with_relative_paths
 from lepton_vision.manifest.label_columns import label_array
 from lepton_vision.manifest.patients import name_patients
-from lepton_vision.manifest.schema import conform
+from lepton_vision.manifest.schema import conform, take_rows
 from lepton_vision.readers.identity import is_other_key
 from lepton_vision.types import SPLITS, Displayed, SampleAddress, Split, Table, Target
 from lepton_vision.types.id_key import ENVIRONMENT_KEY, SAME_KEY
@@ -211,7 +212,10 @@ class Manifest(Displayed):
             raise ManifestError(f"Expected a mask of {len(self)} values. Received: {chosen.size}.")
         positions = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
         numbers = positions if self.numbers is None else self.numbers[positions]
-        return replace(self, frame=self.frame.iloc[positions], numbers=numbers)
+        part = copy(self)
+        object.__setattr__(part, "frame", take_rows(self.frame, positions, label_columns=self.label_columns))
+        object.__setattr__(part, "numbers", numbers)
+        return part
 
     def locate(self, row: int) -> SampleAddress:
         """Location of the pixels of one row."""

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,17 @@ def test_rows_are_chosen_by_mask_position_and_split(make_manifest: Make) -> None
         manifest.subset("trian")  # type: ignore[arg-type]
     with pytest.raises(ManifestError, match="mask of 4"):
         manifest.select(np.array([True]))
+
+
+def test_chosen_rows_are_a_table_of_their_own_checked_and_typed_like_any(make_manifest: Make) -> None:
+    manifest = rich(make_manifest)
+    for rows in ([2, 0], [1], []):
+        alone = replace(manifest, frame=manifest.frame.iloc[rows])
+        pd.testing.assert_frame_equal(manifest.select(np.array(rows, int)).frame, alone.frame, check_exact=True)
+    with pytest.raises(ManifestError, match="1 repeated ids"):
+        manifest.select([0, 0])
+    manifest.frame["score"] = [1, 2, 3]  # by hand, in a type of pandas' own
+    assert str(manifest.select([0]).frame["score"].dtype) == "Int64"
 
 
 @pytest.mark.parametrize(
