@@ -20,6 +20,8 @@ from lepton_vision.scoring import score
 
 CONFIG = Config().override(
     "preprocess.size=[16, 16]",
+    "model.backbone=resnet10",
+    "model.width=8",
     "model.stem=standard",
     "train.precision=fp32",
     "train.epochs=1",
