@@ -71,8 +71,11 @@ def third_party() -> dict[str, set[str]]:
     return found
 
 
+installed = cache(packages_distributions)  # reads the metadata of every distribution: half a second
+
+
 def distribution_of(module: str) -> str:
-    known = packages_distributions().get(module, [])
+    known = installed().get(module, [])
     ours = {one for group in declared().values() for one in group}
     names = [normalized(name) for name in known]
     return next((name for name in names if name in ours), names[0] if names else {"mlflow": "mlflow-skinny"}[module])
