@@ -14,7 +14,8 @@ pytestmark = pytest.mark.slow
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "png.yaml"
 QUICK = ["--set", "train.epochs=1", "--set", "preprocess.size=[32,32]", "--set", "evaluation.replicates=100"]
-QUICK += ["--set", "split.val=0.3", "--set", "split.test=0.3", "--set", "model.backbone=resnet10", "--set", "model.width=8"]
+QUICK += ["--set", "split.val=0.3", "--set", "split.test=0.3"]
+QUICK += ["--set", "model.backbone=resnet10", "--set", "model.width=8"]
 
 
 def write(path: Path, *, mode: str, seed: int, is_bright: bool) -> None:
