@@ -332,7 +332,7 @@ def number(value: float, *, digits: int = 3) -> str:
         return NOTHING
     if value and abs(value) < 0.5 * 10**-digits:
         return f"{value:.1e}"
-    return f"{value:.{digits}f}"
+    return f"{value:,.{digits}f}" if abs(value) >= 10_000.0 else f"{value:.{digits}f}"
 
 
 def range_text(low: float, high: float, *, digits: int = 3) -> str:
