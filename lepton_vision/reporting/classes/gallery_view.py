@@ -146,9 +146,9 @@ def _case(
 def _number(case: WorstCase, target: Target, *, picture: Thumbnail, heat: Thumbnail | None) -> Case:
     error = case.y_prob - case.y_true
     badge = "too high" if error > 0 else "too low"
-    said = in_unit(f"{case.y_prob:.4g}", target)
+    truth, said = (in_unit(text.replace("-", "−"), target) for text in (case.truth, f"{case.y_prob:.4g}"))
     off = f"{in_unit(f'{abs(error):.4g}', target)} {badge}"
-    return Case(case, picture, heat, badge, in_unit(case.truth, target), said, "", off, 0.0, None)
+    return Case(case, picture, heat, badge, truth, said, "", off, 0.0, None)
 
 
 def _decide(case: WorstCase, target: Target, *, threshold: float | None) -> tuple[str, bool]:

@@ -75,6 +75,14 @@ def test_a_page_of_a_number_says_and_draws_it(alone: Evaluation) -> None:
     assert "Bias ∓ 1.96 standard deviations" in page.words
 
 
+def test_a_negative_number_has_its_sign() -> None:
+    ids = np.array(["a", "b"])
+    made = Predictions((AGE,), ids, ids, ids, {"age": np.array([-3.5, 4.0])}, {"age": np.array([2.0, -60.25])})
+    words = Page(render_report(evaluate(made, operating_point=NONE, config=FEW))).words
+    assert "−3.5 years predicted as 2 years 5.5 years too high" in words
+    assert "4 years predicted as −60.25 years 64.25 years too low" in words
+
+
 def test_a_page_of_a_number_speaks_of_no_decision(alone: Evaluation) -> None:
     words = Page(render_report(alone)).words
     for absent in (
