@@ -14,6 +14,7 @@ from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.errors import ReportError
 from lepton_vision.evaluation import Evaluation, choose_operating_point, compare, evaluate
 from lepton_vision.evaluation.classes.conformal import fit_set_rules
+from lepton_vision.evaluation.classes.external import Site
 from lepton_vision.evaluation.values.points import ValuePoints
 from lepton_vision.predictions import Predictions
 from lepton_vision.predictions.operating_point import OperatingPoint
@@ -175,3 +176,12 @@ def test_a_comparison_of_numbers_shows_both_models(tmp_path: object) -> None:
     assert "non-inferior (margin 2" in page.words
     assert "Operating points" not in page.words
     assert "Predicted against true (years): b" in page.words
+
+
+def test_another_site_is_told_in_the_unit() -> None:
+    there = drawn(AGE, seed=4, split="val")
+    found = evaluate(there, operating_point=NONE, config=FEW, site=Site(drawn(AGE)))
+    words = Page(render_report(found)).words
+    assert "Another site" in words
+    assert "Mean absolute error (years)" in words.split("At home")[1]
+    assert "Recalibration" not in words
