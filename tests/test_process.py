@@ -34,6 +34,8 @@ from tests.squares import planted_squares
 
 CONFIG = lv.Config().override(
     "preprocess.size=[16, 16]",
+    "model.backbone=resnet10",
+    "model.width=16",
     "model.stem=standard",
     "train.precision=fp32",
     "train.epochs=1",

@@ -28,6 +28,8 @@ SICK = Target("label", "binary", ("0", "1"))
 GRADE = Target("label", "ordinal", ("0", "1", "2"))
 CONFIG = Config(targets=(SICK,)).override(
     "preprocess.size=[16, 16]",
+    "model.backbone=resnet10",
+    "model.width=16",
     "model.stem=standard",
     "train.precision=fp32",
     "train.epochs=2",

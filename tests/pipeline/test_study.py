@@ -32,7 +32,14 @@ def manifest(tmp_path: Path) -> Manifest:
     return planted_squares(tmp_path, counts={"train": 48, "val": 24, "test": 24}, side=16, brighter=100)
 
 
-CONFIG = Config().override("preprocess.size=[16, 16]", "model.stem=standard", "train.precision=fp32", "train.epochs=2")
+CONFIG = Config().override(
+    "preprocess.size=[16, 16]",
+    "model.backbone=resnet10",
+    "model.width=16",
+    "model.stem=standard",
+    "train.precision=fp32",
+    "train.epochs=2",
+)
 
 
 @pytest.mark.parametrize("members", [1, 2])

@@ -189,7 +189,7 @@ def test_an_evaluation_stripped_to_the_bone_still_renders(several: Evaluation) -
     assert "7.500" in words
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_number_may_be_missing(several: Evaluation, data: st.DataObject) -> None:
     number = st.one_of(st.none(), st.just(math.nan), st.just(math.inf), st.floats(-1, 2), st.just(1e-9))
