@@ -56,7 +56,7 @@ PatientFrom = Annotated[
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder that everything is written to.")] = Path("demo-run"),
-    patients: Annotated[int, typer.Option(min=20, help="Patients in the synthetic study.")] = 120,
+    patients: Annotated[int, typer.Option(min=20, help="Patients in the synthetic study.")] = 180,
     seed: Annotated[int, typer.Option(help="Seed of the study, the split and the training.")] = 0,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of training.")] = 8,
     as_json: Json = False,

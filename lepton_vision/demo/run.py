@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lepton_vision.config import Config
-from lepton_vision.demo.study import PATIENTS, SIZE
+from lepton_vision.demo.study import PATIENTS
 from lepton_vision.demo.study import DemoStudy as DemoStudy
 from lepton_vision.demo.study import write_demo_study as write_demo_study
 from lepton_vision.errors import ConfigError, EvaluationError
@@ -24,17 +24,19 @@ if TYPE_CHECKING:
 def demo_config(*, epochs: int = 8, seed: int = 0) -> Config:
     """Configuration that learns findings and their masks from random weights in about a minute on two cores.
 
-    The masks decide the class: a class of its own is not learnt from so few images in so few steps.
+    The masks decide the class: a class of its own is not learnt from so few images in so few steps. Half of the
+    patients are for the test, as with a quarter its AUROC would vary twice as much between seeds. To find 95 % of
+    findings of which some can hardly be seen would call nearly every slice positive: the point is Youden's.
     """
     return Config.from_dict(
         {
             "targets": [{"name": "finding", "kind": "binary", "classes": ["absent", "present"]}],
-            "preprocess": {"size": [SIZE, SIZE], "windows": ["lung"]},
+            "preprocess": {"size": [96, 96], "windows": ["lung"]},
             "augment": {"preset": "ct"},
-            "model": {"backbone": "resnet18", "width": 32},
+            "model": {"backbone": "resnet10", "width": 32},
             "segmentation": {
                 "structures": {"finding": 1},
-                "channels": 16,
+                "channels": 8,
                 "mode": "evidence",
                 "explains": {"finding": ["finding"]},
                 "lesions": ["finding"],
@@ -48,7 +50,8 @@ def demo_config(*, epochs: int = 8, seed: int = 0) -> Config:
                 "monitor": "val_dice",
                 "seed": seed,
             },
-            "split": {"val": 0.2, "test": 0.25, "seed": seed},
+            "split": {"val": 0.15, "test": 0.5, "seed": seed},
+            "evaluation": {"criterion": "youden"},
         }
     )
 

@@ -2,7 +2,8 @@
 
 The slices look like axial chest CT to a small network: a body, two lungs with vessels, ribs and a spine, in HU.
 A finding is a soft nodule or patch inside a lung, and its mask is where it is at least half as dense as in its
-middle. Some findings are faint and readers err, so that no model is right everywhere. Four made-up vendors store the
+middle. Some findings are faint and readers overlook some, so that no model is right everywhere; the shares are the
+same in every part of the study, so that each seed is about as hard as the others. Four made-up vendors store the
 same kind of slice as four real ones would (slopes, signed and unsigned, 12 and 16 bits, MONOCHROME1, compressed and
 not), so a reader that ignores the header cannot learn from it. No pixel and no name comes from a person.
 """
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
 SIZE = 128
 SPACING_MM = 2.8
 SLICE_MM = 5.0
-FAINT = 0.25  # share of the findings of the study
-FINDING_HU, FAINT_HU = (350.0, 700.0), (40.0, 250.0)  # noise is 15 to 45
+ILL, FAINT, OVERLOOKED = 0.45, 0.08, 0.05  # shares of the patients, and of the findings
+FINDING_HU, FAINT_HU = (350.0, 700.0), (30.0, 100.0)  # noise is 15 to 45
 Mask = npt.NDArray[np.uint8]
 _UID_ROOT = "1.2.826.0.1.3680043.10.1447"
-PATIENTS = 120
+PATIENTS = 180
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def write_demo_study(
 
     Args:
         folder: where ``study/``, ``masks/``, ``labels.csv``, ``series/`` and ``inbox/`` go; made if missing.
-        patients: patients in the study, each with two to five slices; about 45 % have a finding.
+        patients: patients in the study, each with two to five slices; 45 % have a finding.
         seed: the same seed gives the same pixels and the same identifiers.
         shuffle_labels: permute the labels, so that nothing can be learnt of them (for tests of honesty); masks stay.
         progress: called with (patients written, all patients).
@@ -113,16 +114,16 @@ def write_demo_study(
     inbox.mkdir(parents=True, exist_ok=True)
     labels: list[tuple[str, int | None]] = []
     masks: dict[str, str] = {}
-    inbox_patients = max(4, patients // 15)
+    draws, inbox_patients = _Draws.start(rng), max(4, patients // 15)
     for number in range(patients + inbox_patients):
         is_inbox = number >= patients
         place = inbox if is_inbox else study / f"patient-{number:03d}"
         place.mkdir(parents=True, exist_ok=True)
-        for name, dataset, mask in _patient_slices(number, rng, seed=seed):
+        for name, dataset, mask in _patient_slices(number, rng, seed=seed, draws=draws):
             target = place / (f"{number:03d}-{name}" if is_inbox else name)
             dataset.save_as(target, enforce_file_format=True)
             if not is_inbox:
-                uid, label = str(dataset.SOPInstanceUID), _read_by_a_person(int(mask.any()), rng)
+                uid, label = str(dataset.SOPInstanceUID), _read_by_a_person(bool(mask.any()), rng, draws=draws)
                 labels.append((uid, label))
                 masks[uid] = "" if label is None else f"masks/{place.name}/{Path(name).stem}.png"
                 if label is not None:
@@ -182,20 +183,51 @@ def _write_png(mask: Mask, path: Path) -> None:
     PngImage.fromarray(mask).save(path)
 
 
-def _read_by_a_person(label: int, rng: np.random.Generator) -> int | None:
-    """What the label table says: the truth in 96 %, unknown in 2 %, wrong in 2 %, since readers err."""
-    draw = rng.random()
-    return None if draw < 0.02 else 1 - label if draw < 0.04 else label
+@dataclass(slots=True)
+class _Evenly:
+    """Yes and no by turns, yes in ``share`` of any stretch of them: systematic sampling from a random start."""
+
+    share: float
+    level: float
+
+    def draw(self) -> bool:
+        self.level += self.share
+        is_hit = self.level >= 1.0
+        self.level -= is_hit
+        return is_hit
 
 
-def _patient_slices(number: int, rng: np.random.Generator, *, seed: int) -> Iterator[tuple[str, Dataset, Mask]]:
+@dataclass(frozen=True, slots=True)
+class _Draws:
+    """What makes a study hard: which patients are ill, which findings are faint, which are overlooked."""
+
+    ill: _Evenly
+    faint: _Evenly
+    overlooked: _Evenly
+
+    @classmethod
+    def start(cls, rng: np.random.Generator) -> _Draws:
+        return cls(*(_Evenly(share, rng.random()) for share in (ILL, FAINT, OVERLOOKED)))
+
+
+def _read_by_a_person(has_finding: bool, rng: np.random.Generator, *, draws: _Draws) -> int | None:
+    """What the label table says: unknown in 2 %, else the truth, but where a reader overlooked the finding."""
+    is_seen = has_finding and not draws.overlooked.draw()
+    return None if rng.random() < 0.02 else int(is_seen)
+
+
+def _patient_slices(
+    number: int, rng: np.random.Generator, *, seed: int, draws: _Draws
+) -> Iterator[tuple[str, Dataset, Mask]]:
     """Yield (file name, dataset, mask of the finding) of one patient's slices."""
     vendor = VENDORS[int(rng.integers(len(VENDORS)))]
-    is_ill = rng.random() < 0.45
-    anatomy = _Anatomy.draw(rng)
+    is_ill, anatomy = draws.ill.draw(), _Anatomy.draw(rng)
     for position in range(int(rng.integers(2, 6))):
-        has_finding = is_ill and rng.random() < 0.8
-        pixels, mask = anatomy.slice(position, rng, has_finding=has_finding)
+        finding = None
+        if is_ill and rng.random() < 0.8:
+            hu = FAINT_HU if draws.faint.draw() else FINDING_HU
+            finding = anatomy.draw_finding(rng, scale=anatomy.scale(position), hu=hu)
+        pixels, mask = anatomy.slice(position, rng, finding=finding)
         yield f"IM{position:04d}.dcm", _dataset(pixels, vendor, (seed, number, position)), mask
 
 
@@ -235,18 +267,15 @@ class _Anatomy:
             noise_hu=rng.uniform(15, 45),
         )
 
-    def slice(
-        self,
-        position: int,
-        rng: np.random.Generator,
-        *,
-        has_finding: bool = False,
-        finding: _Finding | None = None,
-    ) -> tuple[Pixels, Mask]:
-        """Draw (SIZE, SIZE) float32 HU of a slice and the uint8 mask of its finding: a new one, the one given, none."""
+    @staticmethod
+    def scale(position: int) -> float:
+        """Size of the lungs in a slice as a share of their largest."""
+        return max(0.7, 1.0 - 0.04 * abs(position - 2))
+
+    def slice(self, position: int, rng: np.random.Generator, *, finding: _Finding | None) -> tuple[Pixels, Mask]:
+        """Draw (SIZE, SIZE) float32 HU of a slice and the uint8 mask of its finding."""
         y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
-        cy, cx = self.center
-        scale = max(0.7, 1.0 - 0.04 * abs(position - 2))
+        (cy, cx), scale = self.center, self.scale(position)
         pixels = np.full((SIZE, SIZE), -1000.0, np.float32)
         pixels[_ellipse(y, x, cy, cx, self.body[0], self.body[1])] = 40.0
         lungs = np.zeros((SIZE, SIZE), bool)
@@ -259,8 +288,6 @@ class _Anatomy:
         for _ in range(18):  # vessels: small and bright, so brightness alone does not give the finding away
             k = int(rng.integers(len(ys)))
             _add_blob(pixels, y, x, (float(ys[k]), float(xs[k])), rng.uniform(0.8, 1.5), rng.uniform(300, 700))
-        if has_finding:
-            finding = self.draw_finding(rng, scale=scale, faint=FAINT)
         mask = np.zeros((SIZE, SIZE), np.uint8)
         if finding is not None:
             before = pixels.copy()
@@ -275,16 +302,13 @@ class _Anatomy:
             rib = (cy + 0.9 * self.body[0] * np.sin(angle), cx + 0.92 * self.body[1] * np.cos(angle))
             pixels[_ellipse(y, x, rib[0], rib[1], 2.5, 2.5)] = 500.0
 
-    def draw_finding(self, rng: np.random.Generator, *, scale: float, faint: float = 0.0) -> _Finding:
-        """Draw a finding inside a lung whose size is ``scale`` of its largest; it is faint with this probability."""
+    def draw_finding(self, rng: np.random.Generator, *, scale: float, hu: tuple[float, float] = FINDING_HU) -> _Finding:
+        """Draw a finding inside a lung whose size is ``scale`` of its largest; its height is within ``hu``."""
         side = 1 if rng.random() < 0.5 else -1
         angle, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.6)
         cy = self.center[0] + radius * scale * self.lung[0] * np.sin(angle)
         cx = self.center[1] + side * self.gap + radius * scale * self.lung[1] * np.cos(angle)
-        sigma, height = (
-            rng.uniform(3.0, 5.5),
-            rng.uniform(*(FAINT_HU if faint and rng.random() < faint else FINDING_HU)),
-        )
+        sigma, height = rng.uniform(3.0, 5.5), rng.uniform(*hu)
         return _Finding((cy, cx), sigma, height, peak=height)
 
 

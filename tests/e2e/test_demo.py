@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,14 +19,14 @@ from scipy import ndimage
 from lepton_vision.cli.app import demo as demo_command
 from lepton_vision.demo import demo_config, run_demo, write_demo_study
 from lepton_vision.demo.run import _make_room, _one_thread
-from lepton_vision.demo.study import write_demo_series
+from lepton_vision.demo.study import _Evenly, write_demo_series
 from lepton_vision.errors import ConfigError
 from lepton_vision.manifest import Manifest
 from lepton_vision.pipeline import run_study
 from lepton_vision.readers import read_image
 from lepton_vision.readers.mask import labels_of, read_mask
 
-from .conftest import Demo, run_cli, run_json
+from .conftest import Demo, command_of, run_cli, run_json
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +36,7 @@ PLANTED = "Demo^Patient", "DEMO-0-"
 def test_the_planted_finding_is_learnt_and_the_json_holds_the_contract(demo: Demo) -> None:
     keys = {"test_auroc", "low", "high", "n", "report", "bundle", "scores", "seconds", "dice", "mask_report", "series"}
     assert keys <= set(demo.result)
-    assert 0.85 < demo.result["test_auroc"] < 0.99
+    assert 0.88 < demo.result["test_auroc"] < 0.98
     assert demo.result["low"] <= demo.result["test_auroc"] <= demo.result["high"]
     for key in ("report", "bundle", "scores"):
         assert Path(demo.result[key]).exists()
@@ -49,7 +48,7 @@ def test_some_cases_are_wrong_at_the_operating_point_and_stand_in_the_gallery(de
     (threshold,) = facts["operating_point"]["thresholds"]["finding"]
     rows = pd.read_csv(folder / "predictions.csv", comment="#").dropna(subset=["y_true"])
     wrong = (rows["y_prob"] >= threshold) != (rows["y_true"] == 1)
-    assert 1 <= wrong.sum() < 0.5 * len(rows)
+    assert 0.01 < wrong.mean() < 0.15
     assert facts["targets"]["finding"]["figures"]["accuracy"]["value"] == pytest.approx(1.0 - wrong.mean())
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert any(f'<span class="badge">{badge}</span>' in page for badge in ("missed", "false alarm"))
@@ -57,7 +56,7 @@ def test_some_cases_are_wrong_at_the_operating_point_and_stand_in_the_gallery(de
 
 def test_the_masks_of_findings_are_learnt_and_have_a_page(demo: Demo) -> None:
     dice = demo.result["dice"]
-    assert dice["value"] > 0.4  # of a faint finding it may be 0
+    assert dice["value"] > 0.45  # of a faint finding it may be 0
     assert dice["low"] <= dice["value"] <= dice["high"]
     assert 0 < dice["n"] <= demo.result["n"] + 5  # of images with a finding, or a false one
     page = Path(demo.result["mask_report"])
@@ -89,7 +88,8 @@ def test_masks_of_the_study_lie_on_the_findings_alone(tmp_path: Path) -> None:
     label = pd.to_numeric(manifest.frame["finding"]).to_numpy(float, na_value=np.nan)
     assert has_mask.sum() > 10
     assert manifest.frame["mask_values"].isna().sum() == manifest.frame["finding"].isna().sum()
-    assert (has_mask == label)[~np.isnan(label)].mean() > 0.9  # readers err
+    assert 0.9 < (has_mask == label)[~np.isnan(label)].mean() < 1.0  # readers overlook some
+    assert has_mask[label == 1].all()
     denser = []
     for row in manifest.frame[has_mask].itertuples():
         pixels = read_image(manifest.root / str(row.path)).pixels[0]
@@ -97,7 +97,14 @@ def test_masks_of_the_study_lie_on_the_findings_alone(tmp_path: Path) -> None:
         around = ndimage.binary_dilation(mask, iterations=8) & ~ndimage.binary_dilation(mask, iterations=4)
         denser.append(pixels[mask].mean() - np.median(pixels[around & (pixels < -500)]))
     assert min(denser) > 0
-    assert 0.6 < np.mean(np.array(denser) > 200) < 1.0  # the others are faint
+    assert 0.85 < np.mean(np.array(denser) > 200) < 1.0  # the others are faint
+
+
+def test_the_share_of_hard_cases_is_the_same_in_every_stretch() -> None:
+    for start in (0.0, 0.3, 0.99):
+        draws = _Evenly(0.15, start)
+        hits = [draws.draw() for _ in range(400)]
+        assert {sum(hits[k : k + 30]) for k in range(370)} <= {4, 5}  # 4.5
 
 
 def test_the_mask_of_a_series_is_a_ball_on_its_voxels(tmp_path: Path) -> None:
@@ -116,7 +123,7 @@ def test_the_mask_of_a_series_is_a_ball_on_its_voxels(tmp_path: Path) -> None:
 
 
 def test_shuffled_labels_are_not_learnt(tmp_path: Path) -> None:
-    study = write_demo_study(tmp_path, patients=160, seed=1, shuffle_labels=True)
+    study = write_demo_study(tmp_path, patients=100, seed=1, shuffle_labels=True)
     config = demo_config(epochs=3, seed=1).override("preprocess.size=[64, 64]", "model.stem=standard")
     result = run_study(config, study.study, labels=study.labels, run_dir=tmp_path / "run")
     assert 0.35 < result.test.evaluation.figures["finding"]["auroc"].value < 0.65
@@ -196,7 +203,7 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_bundle(demo: Demo, tmp_
     command = ["train", "--manifest", manifest, "--config", config, "--run-dir"]
     whole = run_json(*command, tmp_path / "whole")
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "lepton_vision.cli", *map(str, command), str(tmp_path / "killed")],
+        command_of(*command, tmp_path / "killed"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=os.environ,
@@ -235,7 +242,7 @@ def test_ctrl_c_exits_with_130_and_can_be_resumed(demo: Demo, tmp_path: Path) ->
     manifest, run_dir = demo.folder / "run" / "manifest.parquet", tmp_path / "run"
     command = ["train", "--manifest", str(manifest), "--config", str(config), "--run-dir", str(run_dir)]
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "lepton_vision.cli", *command],
+        command_of(*command),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
