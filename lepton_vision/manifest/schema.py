@@ -109,7 +109,7 @@ def take_rows(frame: pd.DataFrame, positions: npt.NDArray[np.int64], *, label_co
 
 def _is_typed(frame: pd.DataFrame) -> bool:
     """Whether the schema's columns come first and every column has one of the types that ``conform`` gives."""
-    given = dict(frame.dtypes)
+    given = {str(name): dtype for name, dtype in frame.dtypes.items()}
     return list(given)[: len(COLUMNS)] == list(COLUMNS) and all(
         dtype == COLUMNS[name] if name in COLUMNS else dtype in _FURTHER_TYPES for name, dtype in given.items()
     )
