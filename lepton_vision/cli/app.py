@@ -188,6 +188,7 @@ def train(
     """Train on the train split and choose on val; stops with exit code 1 when splits leak."""
     from lepton_vision.manifest import Manifest
     from lepton_vision.pipeline import fit
+    from lepton_vision.pipeline.facts import choices_of
     from lepton_vision.progress.bars import Console
     from lepton_vision.training.distributed import is_main_process
 
@@ -198,8 +199,7 @@ def train(
     with Console(quiet=as_json) as console:
         how: dict[str, Any] = {"resume": resume, "device": device, "tune_process": True}
         bundle = fit(settings, table, run_dir=run_dir, progress=console.progress, **how)
-    point = None if bundle.operating_point is None else bundle.operating_point.to_dict()
-    facts = {"bundle": str(run_dir / "bundle"), "bundle_id": bundle.bundle_id, "operating_point": point}
+    facts = {"bundle": str(run_dir / "bundle"), "bundle_id": bundle.bundle_id, **choices_of(bundle)}
     facts |= dict(bundle.provenance["validation"])
     facts |= {key: bundle.provenance[key] for key in ("not_validated", "kept_epoch") if key in bundle.provenance}
     if is_main_process():

@@ -19,6 +19,7 @@ from lepton_vision.manifest.patients import known_patients
 from lepton_vision.manifest.value_ranges import narrow_image, narrow_ranges
 from lepton_vision.models import Bundle
 from lepton_vision.models.bundle_files import is_bundle
+from lepton_vision.predictions.answer_sets import IntervalRule
 from lepton_vision.readers import read_image
 from lepton_vision.readers.channels import named_channels
 from lepton_vision.readers.content import is_folder
@@ -119,14 +120,29 @@ def inspect_path(path: str | Path, *, channels: Sequence[str] = ()) -> dict[str,
 
 
 def _of_bundle(bundle: Bundle) -> dict[str, Any]:
-    point = None if bundle.operating_point is None else bundle.operating_point.to_dict()
     targets = [target.described for target in bundle.targets]
-    facts = {"kind": "bundle", **describe(bundle), "targets": "; ".join(targets), "operating_point": point}
+    facts = {"kind": "bundle", **describe(bundle), "targets": "; ".join(targets), **choices_of(bundle)}
     if bundle.config.segmentation is not None:
         facts["structures"] = ", ".join(bundle.config.segmentation.names)
     calibrators = {name: one.method for name, one in bundle.calibrators.items()}
     facts |= {"temperatures": dict(bundle.temperatures), "calibrators": calibrators}
     return facts | {"ids": _whose_ids(bundle.provenance.get("id_key", ""))}
+
+
+def choices_of(bundle: Bundle) -> dict[str, Any]:
+    """Operating point of a bundle, and the interval of each number; a model of numbers alone decides nothing."""
+    point, targets = bundle.operating_point, bundle.targets
+    decides = not targets or any(not target.is_value for target in targets)
+    facts: dict[str, Any] = {"operating_point": None if point is None else point.to_dict()} if decides else {}
+    for target in targets:
+        for rule in bundle.set_rules.get(target.name, ()):
+            if isinstance(rule, IntervalRule):
+                reach = (
+                    "none: too few patients" if np.isnan(rule.half_width) else f"{rule.half_width:.4g} {target.unit}"
+                )
+                said = f"± {reach.strip()}, holds {rule.stated:.0%}, from {rule.n_patients} patients of val"
+                facts[f"interval_{target.name}"] = said
+    return facts
 
 
 def _window_text(window: Window | VoiLut) -> str:

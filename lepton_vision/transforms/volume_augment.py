@@ -21,7 +21,7 @@ from monai.transforms.intensity.array import (
     RandShiftIntensity,
 )
 from monai.transforms.transform import MapTransform, Transform
-from monai.utils import ensure_tuple
+from monai.utils.misc import ensure_tuple
 
 from lepton_vision.config import SegmentationConfig
 from lepton_vision.config.sections import AugmentConfig

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from lepton_vision.inference.runtimes.export import export_bundle
 from lepton_vision.models import Bundle
 from lepton_vision.models.heads import value_scales
 from lepton_vision.pipeline import run_study
+from lepton_vision.pipeline.facts import choices_of, inspect_path
 from lepton_vision.scoring import score
 
 SETTINGS = (
@@ -132,6 +134,16 @@ def test_numbers_alone_need_no_setting(study: Path, tmp_path: Path) -> None:
     assert result.test.report.is_file()
     epochs = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert {"val_r2", "val_mae", "val_loss"} <= set(epochs[-1])
+
+
+def test_what_is_told_of_a_model_of_numbers_is_its_interval_and_no_threshold(study: Path, trained: Bundle) -> None:
+    facts = inspect_path(study / "run" / "bundle")
+    assert facts["targets"] == "dose (regression: mGy); is_bright (binary: no, yes)"
+    (rule,) = trained.set_rules["dose"]
+    patients = rule.n_patients if isinstance(rule.n_patients, int) else None
+    assert facts["interval_dose"] == f"± {rule.half_width:.4g} mGy, holds 90%, from {patients} patients of val"
+    alone = replace(trained, targets=trained.targets[:1])
+    assert "operating_point" not in choices_of(alone)
 
 
 def test_grad_cam_of_a_number_shows_what_raises_it(trained: Bundle, study: Path) -> None:
