@@ -342,9 +342,7 @@ class Bundle(Displayed):
             "bundle": self.bundle_id,
             "network": f"{self._design}, {self.channels} channels, {self.config.preprocess.size} pixels",
             "targets": "; ".join(target.described for target in self.targets),
-            "temperatures": ", ".join(
-                f"{t.name} {self.temperature(t.name):.3f}" for t in self.targets if not t.is_value
-            ),
+            "temperatures": ", ".join(f"{t.name} {self.temperature(t.name):.3f}" for t in self.targets),
             "calibration": ", ".join(f"{name} {one.method}" for name, one in self.calibrators.items()) or "temperature",
             "operating point": "none" if point is None else f"{point.criterion}: {dict(point.thresholds)}",
             **{name: value for name, value in self.provenance.items() if not isinstance(value, dict)},
