@@ -259,14 +259,18 @@ def _member_map(network: Network, images: Tensor, logit_of: Callable[[ModelOutpu
     last: nn.Module = getattr(network.encoder, "last_map", list(network.encoder_stages().values())[-1])
     with _capture(last) as captured:
         logit = logit_of(network(images))
-    if not captured or captured[0].ndim != images.ndim:
+    is_map = bool(captured) and captured[0].ndim == images.ndim
+    gradients = torch.autograd.grad(logit.sum(), captured, allow_unused=True) if is_map else ()
+    pairs = zip(captured, gradients, strict=False)
+    # An encoder without ``pool`` sees the image once for its mask and once for its classes: one of them has a gradient.
+    heats = [_heat(one, gradient, size=images.shape[2:]) for one, gradient in pairs if gradient is not None]
+    if not heats:
         raise ConfigError(
             "Grad-CAM needs a last stage of the encoder with a map of places (B, F, H, W). Received: an encoder whose "
             "last stage gives none.",
             key="model.backbone",
         )
-    gradients = torch.autograd.grad(logit.sum(), captured)
-    heat, *mirrored = (_heat(*pair, size=images.shape[2:]) for pair in zip(captured, gradients, strict=True))
+    heat, *mirrored = heats
     for one in mirrored:  # a network that sees the mirror image too
         heat = heat + one.flip(-1)
     return heat

@@ -68,12 +68,12 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-@pytest.mark.parametrize("members", [1, 2])
-def test_an_own_loss_that_is_ours_trains_to_the_same_weights(tmp_path: Path, members: int) -> None:
+@pytest.mark.parametrize(("members", "precision"), [(1, "fp32"), (2, "fp32"), (1, "bf16")])
+def test_an_own_loss_that_is_ours_trains_to_the_same_weights(tmp_path: Path, members: int, precision: str) -> None:
     def model() -> nn.Module:
         return TinyNetwork() if members == 1 else tiny_ensemble(members)
 
-    config = tiny_config("train.accumulate_steps=2", "train.ema_decay=0.9")
+    config = tiny_config("train.accumulate_steps=2", "train.ema_decay=0.9", f"train.precision={precision}")
     ours = run_tiny(tmp_path / "ours", config, model=model())
     own = run_tiny(tmp_path / "own", config, model=model(), own=OwnParts(loss=plain_loss))
     for name, value in ours.state.items():
