@@ -242,6 +242,18 @@ def test_grad_cam_looks_at_its_last_stage() -> None:
     np.testing.assert_allclose(grad_cam(model, images, target="label"), expected.detach().numpy(), atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["joint", "detached", "evidence"])
+def test_grad_cam_beside_masks_is_that_of_the_classes(mode: str) -> None:
+    """An encoder without ``pool`` sees the image twice, and the class hangs on one of both maps."""
+    model = lv.build_model(own("segmentation.structures={lesion: 1}", f"segmentation.mode={mode}")).eval()
+    images = torch.randn(2, 1, 16, 16)
+    heat = grad_cam(model, images, target="label")
+    assert np.isfinite(heat).all()
+    if mode != "evidence":
+        model.gives_masks = False
+        np.testing.assert_allclose(heat, grad_cam(model, images, target="label"), atol=1e-6)
+
+
 def test_pooled_features_alone_have_neither_masks_nor_a_heat_map(study: Manifest, tmp_path: Path) -> None:
     config = own("train.epochs=1", name="test-vector")
     bundle = lv.fit(config, study, run_dir=tmp_path / "run", device="cpu")

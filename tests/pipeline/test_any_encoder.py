@@ -79,10 +79,10 @@ def descent(network: torch.nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD([one for one in network.parameters() if one.requires_grad], lr=0.5)
 
 
-def test_two_processes_are_one_with_the_double_batch(
-    config: lv.Config, folder: Path, manifest: lv.Manifest, tmp_path: Path
-) -> None:
-    config = config.override("train.freeze_norms=true", "train.keep=last", "train.accumulate_steps=2")
+def test_two_processes_are_one_with_the_double_batch(folder: Path, manifest: lv.Manifest, tmp_path: Path) -> None:
+    config = BASE.override(
+        "model.backbone=test-mine", "train.freeze_norms=true", "train.keep=last", "train.accumulate_steps=2"
+    )
     config.override("train.batch_size=4").to_yaml(tmp_path / "two.yaml")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
     command += [str(folder / "rows.parquet"), str(tmp_path / "two.yaml"), str(tmp_path / "two")]
@@ -142,12 +142,13 @@ def test_files_of_other_runtimes_say_the_same(trained: Path, manifest: lv.Manife
     assert found["auroc"]["label"]["n"] == 12
     assert open_exported(tmp_path / f"small{suffix}").facts["int8"]["images"] == 24
     said = lv.predict(bundle, test, engine=str(tmp_path / f"small{suffix}"), device="cpu", progress=False)
-    assert np.abs(said.y_prob["label"] - torch_said).max() < 0.2
+    assert np.abs(said.y_prob["label"] - torch_said).max() < 0.5
 
 
-def test_masks_are_learnt_and_scored_on_its_maps(config: lv.Config, folder: Path, tmp_path: Path) -> None:
-    manifest = lv.Manifest.load(folder / "rows.parquet")
-    config = config.override("segmentation.structures={square: 1}", "train.epochs=8", "train.monitor=val_dice")
+def test_masks_are_learnt_and_scored_on_its_maps(folder: Path, manifest: lv.Manifest, tmp_path: Path) -> None:
+    config = BASE.override(
+        "model.backbone=test-mine", "segmentation.structures={square: 1}", "train.epochs=8", "train.monitor=val_dice"
+    )
     bundle = lv.fit(config, manifest, run_dir=tmp_path / "run", device="cpu", progress=False)
     result = evaluate_bundle(bundle, manifest, split="test", out=tmp_path / "out", device="cpu")
     assert result.masks is not None
@@ -209,7 +210,7 @@ def test_another_process_scores_with_what_its_entry_point_names(
     subprocess.run(command, env=known, check=True, capture_output=True)
     scores = pd.read_parquet(tmp_path / "scores.parquet").set_index("image_id")
     here = lv.predict(bundle, manifest, device="cpu", progress=False)
-    found = scores.loc[here.image_id.tolist(), "label_prob"].to_numpy(np.float32)
+    found = scores.loc[here.image_id.tolist(), "label_probability"].to_numpy(np.float32)
     np.testing.assert_allclose(found, here.y_prob["label"], atol=1e-6)
 
 
