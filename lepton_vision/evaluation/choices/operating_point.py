@@ -127,6 +127,8 @@ def choose_operating_point(
     if min_sensitivity is not None and criterion is not None:
         raise EvaluationError("Give min_sensitivity or criterion, not both.", key="criterion")
     chosen = Criterion("sensitivity", min_sensitivity) if criterion is None else criterion
+    if not isinstance(chosen, Criterion):
+        raise EvaluationError(f"Expected Criterion({chosen!r}, …). Received: {chosen!r}.", key="criterion")
     found = {target.name: _choose(predictions, target, criterion=chosen) for target in predictions.targets}
     choices = [one for several in found.values() for one in several]
     problems = [one.problem for one in choices if one.problem is not None]

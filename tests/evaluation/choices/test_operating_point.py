@@ -204,6 +204,11 @@ def test_the_point_carries_what_it_gave_where_it_was_chosen(random_predictions: 
     assert OperatingPoint.from_dict(older).figures == {}
 
 
+def test_a_criterion_that_is_a_text_is_told_what_it_should_be(random_predictions: Make) -> None:
+    with pytest.raises(EvaluationError, match=r"Expected Criterion\('youden'"):
+        choose_operating_point(random_predictions(split="val"), criterion="youden")  # type: ignore[arg-type]
+
+
 def test_a_configuration_names_the_criterion() -> None:
     config = Config().override("evaluation.criterion=cost", "evaluation.cost_ratio=20", "evaluation.prevalence=0.01")
     assert Criterion.of(config.evaluation) == Criterion("cost", 20.0, 0.01)
