@@ -209,7 +209,7 @@ def test_another_process_scores_with_what_its_entry_point_names(
     assert "Install the package team-networks (1.2)" in " ".join(refused.stderr.split())
     subprocess.run(command, env=known, check=True, capture_output=True)
     scores = pd.read_parquet(tmp_path / "scores.parquet").set_index("image_id")
-    here = lv.predict(bundle, manifest, device="cpu", progress=False)
+    here = lv.predict(bundle, manifest.subset("test"), device="cpu", progress=False)
     found = scores.loc[here.image_id.tolist(), "label_probability"].to_numpy(np.float32)
     np.testing.assert_allclose(found, here.y_prob["label"], atol=1e-6)
 
