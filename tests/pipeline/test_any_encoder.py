@@ -142,7 +142,8 @@ def test_files_of_other_runtimes_say_the_same(trained: Path, manifest: lv.Manife
     assert found["auroc"]["label"]["n"] == 12
     assert open_exported(tmp_path / f"small{suffix}").facts["int8"]["images"] == 24
     said = lv.predict(bundle, test, engine=str(tmp_path / f"small{suffix}"), device="cpu", progress=False)
-    assert np.abs(said.y_prob["label"] - torch_said).max() < 0.5
+    assert np.abs(said.y_prob["label"] - torch_said).max() < 0.03
+    assert np.corrcoef(said.y_prob["label"], torch_said)[0, 1] > 0.8  # probabilities that lie close together
 
 
 def test_masks_are_learnt_and_scored_on_its_maps(folder: Path, manifest: lv.Manifest, tmp_path: Path) -> None:
