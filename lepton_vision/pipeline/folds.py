@@ -291,10 +291,11 @@ def _plan(config: Config, manifest: Manifest, *, folds: int) -> list[Manifest]:
         lone = sum(not has_contrast(part.subset("test").labels(target)) for part in parts)
         if lone:
             _LOGGER.warning(
-                "%d of %d folds hold out one class, or one value, only of target %r: figures are of all folds "
-                "together, and those that compare classes are undefined in such a fold.",
+                "%d of %d folds hold out one %s only of target %r: figures are of all folds together, and those "
+                "that compare classes, or correlate, are undefined in such a fold.",
                 lone,
                 folds,
+                "value" if target.is_value else "class",
                 target.name,
             )
     return parts

@@ -100,11 +100,12 @@ def compare_int8(bundle: Bundle, file: Path, part: Manifest, *, tolerance: float
         }
         for target in true.targets
     }
-    for name, pair in auroc.items():
+    for target in true.targets:
+        name, pair = target.name, auroc[target.name]
         if not abs(pair["int8"] - pair["fp32"]) <= tolerance:
             raise BundleError(
-                f"Expected an AUROC (R² of a number) of {name} within {tolerance:g} of {pair['fp32']:.4f}, that of "
-                f"float32. Received: {pair['int8']:.4f} with int8 (n {true.n}). Nothing was written; export without "
+                f"Expected an {'R²' if target.is_value else 'AUROC'} of {name} within {tolerance:g} of "
+                f"{pair['fp32']:.4f}, that of float32. Received: {pair['int8']:.4f} with int8 (n {true.n}). Nothing was written; export without "
                 "int8, or give more labelled rows to judge on.",
                 key=name,
             )
