@@ -105,8 +105,8 @@ def compare_int8(bundle: Bundle, file: Path, part: Manifest, *, tolerance: float
         if not abs(pair["int8"] - pair["fp32"]) <= tolerance:
             raise BundleError(
                 f"Expected an {'R²' if target.is_value else 'AUROC'} of {name} within {tolerance:g} of "
-                f"{pair['fp32']:.4f}, that of float32. Received: {pair['int8']:.4f} with int8 (n {true.n}). Nothing was written; export without "
-                "int8, or give more labelled rows to judge on.",
+                f"{pair['fp32']:.4f}, that of float32. Received: {pair['int8']:.4f} with int8 (n {true.n}). Nothing "
+                "was written; export without int8, or give more labelled rows to judge on.",
                 key=name,
             )
     difference = max(float(np.abs(found.y_prob[name] - true.y_prob[name]).max()) for name in true.y_prob)
