@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from lepton_vision.inference.runtimes.export import export_bundle
 from lepton_vision.models import Bundle
 from lepton_vision.models.heads import value_scales
 from lepton_vision.pipeline import run_study
-from lepton_vision.pipeline.facts import choices_of, inspect_path
+from lepton_vision.pipeline.facts import inspect_path
 from lepton_vision.scoring import score
 
 SETTINGS = (
@@ -132,6 +131,9 @@ def test_numbers_alone_need_no_setting(study: Path, tmp_path: Path) -> None:
     figures = json.loads((tmp_path / "run" / "evaluation" / "figures.json").read_text())
     assert {"mae", "rmse", "r2", "pearson", "spearman"} <= set(figures["targets"]["dose"]["figures"])
     assert result.test.report.is_file()
+    facts = inspect_path(tmp_path / "run" / "bundle")
+    assert "operating_point" not in facts
+    assert facts["interval_dose"].endswith("patients of val")
     epochs = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert {"val_r2", "val_mae", "val_loss"} <= set(epochs[-1])
 
@@ -142,8 +144,7 @@ def test_what_is_told_of_a_model_of_numbers_is_its_interval_and_no_threshold(stu
     (rule,) = trained.set_rules["dose"]
     patients = rule.n_patients if isinstance(rule.n_patients, int) else None
     assert facts["interval_dose"] == f"± {rule.half_width:.4g} mGy, holds 90%, from {patients} patients of val"
-    alone = replace(trained, targets=trained.targets[:1])
-    assert "operating_point" not in choices_of(alone)
+    assert facts["operating_point"]["thresholds"]["dose"] == []
 
 
 def test_grad_cam_of_a_number_shows_what_raises_it(trained: Bundle, study: Path) -> None:
