@@ -76,13 +76,13 @@ def trained(config: lv.Config, manifest: lv.Manifest, tmp_path_factory: pytest.T
 
 def descent(network: torch.nn.Module) -> torch.optim.Optimizer:
     """AdamW hardly notices gradients of a wrong scale."""
-    return torch.optim.SGD([one for one in network.parameters() if one.requires_grad], lr=0.5)
+    return torch.optim.SGD([one for one in network.parameters() if one.requires_grad], lr=0.3)
 
 
-def test_two_processes_are_one_with_the_double_batch(folder: Path, manifest: lv.Manifest, tmp_path: Path) -> None:
-    config = BASE.override(
-        "model.backbone=test-mine", "train.freeze_norms=true", "train.keep=last", "train.accumulate_steps=2"
-    )
+def test_two_processes_are_one_with_the_double_batch(
+    config: lv.Config, folder: Path, manifest: lv.Manifest, tmp_path: Path
+) -> None:
+    config = config.override("train.freeze_norms=true", "train.keep=last", "train.accumulate_steps=2")
     config.override("train.batch_size=4").to_yaml(tmp_path / "two.yaml")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
     command += [str(folder / "rows.parquet"), str(tmp_path / "two.yaml"), str(tmp_path / "two")]
