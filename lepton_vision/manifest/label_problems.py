@@ -8,6 +8,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from lepton_vision.types.words import UNCERTAIN_WORDS, folded
 
 _MOST_NUMBERS: Final = 20  # different whole numbers that are taken for classes without being told
@@ -49,6 +52,22 @@ def not_classes(counts: Mapping[str, int]) -> str:
     if max(map(len, values)) > _LONGEST:
         return f"text of up to {max(map(len, values))} letters, which is no class name"
     return ""
+
+
+def likely_codes(labels: npt.NDArray[np.float32]) -> list[str]:
+    """Values of a number that look like codes for unknown (-99, 999 …): far from all others, as a code is.
+
+    Example:
+        >>> likely_codes(np.float32([61, 58, 70, 66, 999, 63, 999, np.nan])), likely_codes(np.float32([9, 8, 7, 9]))
+        (['999'], [])
+    """
+    known = labels[~np.isnan(labels)]
+    codes = {code: float(code) for code in _CODES if (known == float(code)).any()}
+    rest = known[~np.isin(known, list(codes.values()))]
+    if not len(rest):
+        return []
+    low, high = float(rest.min()), float(rest.max())
+    return sorted(code for code, value in codes.items() if not 2 * low - high <= value <= 2 * high - low)
 
 
 def question(counts: Mapping[str, int]) -> str:

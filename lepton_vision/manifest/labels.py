@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from lepton_vision.errors import LabelError, ManifestError
 from lepton_vision.manifest.class_counts import find_problem
-from lepton_vision.manifest.label_problems import is_number, not_classes, question, uncertain_values
+from lepton_vision.manifest.label_problems import is_number, likely_codes, not_classes, question, uncertain_values
 from lepton_vision.types import Split, Target, TargetKind
 from lepton_vision.types.words import is_unknown
 
@@ -216,6 +216,13 @@ def warn_lost(manifest: Manifest, targets: Sequence[Target]) -> None:
         _LOGGER.warning("%s", note)
     usable = manifest.ok
     for target in targets:
+        if target.is_value and (codes := likely_codes(usable.labels(target))):
+            _LOGGER.warning(
+                "Target %r holds %s far from all other values, which looks like a code for unknown, and counts as a "
+                "value. Leave these cells blank in the label table if they are not known.",
+                target.name,
+                ", ".join(codes),
+            )
         if not target.mask_values:
             unknown = int(np.isnan(usable.labels(target).reshape(len(usable), -1)).all(axis=1).sum())
             if unknown:
