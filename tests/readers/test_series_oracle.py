@@ -139,7 +139,10 @@ def test_every_file_of_several_frames_in_the_corpus(corpus: Path) -> None:
         if image.modality == "SEG":
             other = SimpleITK.Cast(other, SimpleITK.sitkFloat32) / max(1.0, 255.0 / image.value_range[1])
         if path.name != "rtdose_expb.dcm":  # GDCM reads its 32-bit big-endian pixels in the wrong byte order
-            np.testing.assert_array_equal(image.pixels[0], SimpleITK.GetArrayFromImage(other).astype(np.float32))
+            theirs = SimpleITK.GetArrayFromImage(other).astype(np.float32).ravel()
+            # Of single bits GDCM unpacks whole bytes: the pixels of a last, part one hold what was in memory.
+            whole = theirs.size - (theirs.size % 8 if image.modality == "SEG" else 0)
+            np.testing.assert_array_equal(image.pixels[0].ravel()[:whole], theirs[:whole])
         assert_equal_places(image, other)
         assert volume.geometry is not None
         is_turned = not np.allclose(volume.geometry.direction[0], image.geometry.direction[0])
