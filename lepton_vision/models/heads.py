@@ -68,10 +68,11 @@ class CutPoints(nn.Module):
 
     def forward(self, score: Tensor) -> Tensor:
         """(B, 1) float32 to (B, K), whose softmax are the probabilities."""
-        cuts = torch.cat([self.first, self.first + functional.softplus(self.gaps).cumsum(0)])
+        widths = functional.softplus(self.gaps)
+        cuts = torch.cat([self.first, self.first + widths.cumsum(0)])
         below, above = functional.logsigmoid(cuts - score), functional.logsigmoid(score - cuts)
         # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)): no difference of two that are almost alike.
-        steps = torch.log(-torch.expm1(cuts[:-1] - cuts[1:]))
+        steps = torch.log(-torch.expm1(-widths))
         return torch.cat([below[:, :1], below[:, 1:] + above[:, :-1] + steps, above[:, -1:]], dim=1)
 
 
