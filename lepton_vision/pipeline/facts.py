@@ -46,9 +46,9 @@ def count_split(manifest: Manifest, targets: tuple[Target, ...], split: Split) -
     of_split = (usable.frame["split"] == split).to_numpy(dtype=bool)
     classes: dict[str, dict[str, int]] = {}
     for target in targets:
-        groups = label_groups(usable.labels(target), target)
-        counts = {name: int((rows & of_split).sum()) for name, rows in groups.items()}
-        classes[target.name] = counts | {unknown_name(target): int(np.isnan(part.labels(target)).sum())}
+        labels = usable.labels(target)
+        counts = {name: int((rows & of_split).sum()) for name, rows in label_groups(labels, target).items()}
+        classes[target.name] = counts | {unknown_name(target): int(np.isnan(labels[of_split]).sum())}
     facts = {"images": len(part), "patients": int(part.frame["patient_id"].nunique()), "classes": classes}
     masks = int(part.frame["mask_values"].notna().sum())
     return facts | ({"masks": masks} if masks else {})
