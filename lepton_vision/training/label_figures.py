@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lepton_vision.config import Config
-from lepton_vision.errors import TrainingError
 from lepton_vision.models.heads import value_scales
-from lepton_vision.training.losses import balanced_weights
+from lepton_vision.training.losses import balanced_weights, require_known
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,12 +36,7 @@ def set_scales(model: AnyNetwork, loader: DataLoader[Batch]) -> None:
     """
     dataset: Any = loader.dataset
     for name, scale in value_scales(model):
-        labels = torch.as_tensor(dataset.labels(name))
-        if bool(labels.isnan().all()):
-            raise TrainingError(
-                f"Target {name!r} has no known label among {len(labels)} training images. Check the label table, or "
-                "remove the target.",
-                key=name,
-            )
+        labels = dataset.labels(name)
+        require_known(labels, name)
         if not scale.is_set:
-            scale.set_from(labels)
+            scale.set_from(torch.as_tensor(labels))

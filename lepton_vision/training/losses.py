@@ -251,15 +251,24 @@ def balanced_weights(labels: npt.NDArray[np.float32], target: Target) -> Tensor:
         >>> balanced_weights(np.float32([0, 0, 0, 1]), Target("a", "binary", ("no", "yes")))
         tensor([0.6667, 2.0000])
     """
-    if np.isnan(labels).all():
-        raise TrainingError(
-            f"Target {target.name!r} has no known label among {len(labels)} training images. "
-            "Check the label table, or remove the target.",
-            key=target.name,
-        )
+    require_known(labels, target.name)
     if target.has_label_by_class:
         return torch.stack([_inverse_frequency(column, 2) for column in labels.T])
     return _inverse_frequency(labels, len(target.classes))
+
+
+def require_known(labels: npt.NDArray[np.float32], name: str) -> None:
+    """Refuse training labels, (N,) or (N, K), of which none is known.
+
+    Raises:
+        TrainingError: names the target.
+    """
+    if np.isnan(labels).all():
+        raise TrainingError(
+            f"Target {name!r} has no known label among {len(labels)} training images. "
+            "Check the label table, or remove the target.",
+            key=name,
+        )
 
 
 def _inverse_frequency(labels: npt.NDArray[np.float32], classes: int) -> Tensor:
