@@ -328,6 +328,24 @@ def test_a_comparison_of_kinds_would_be_noticed() -> None:
         assert kind_comparisons(f"y = 1 if {condition} else 2") == [1]
 
 
+def view_comparisons(source: str) -> list[int]:
+    """Lines that compare the ``view`` of something with a name."""
+    compared = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Compare))
+    return [
+        node.lineno
+        for node in compared
+        if any(isinstance(one, ast.Attribute) and one.attr == "view" for one in (node.left, *node.comparators))
+        and any(isinstance(one, ast.Constant) for side in (node.left, *node.comparators) for one in ast.walk(side))
+    ]
+
+
+def test_the_configuration_alone_compares_names_of_views() -> None:
+    found = {path.name: view_comparisons(path.read_text(encoding="utf-8")) for path in sources()}
+    assert {name for name, lines in found.items() if lines} <= {"config.py", "sections.py"}
+    for condition in ("config.volume.view == '3d'", "volume.view in ('2.5d', 'slices')"):
+        assert view_comparisons(f"y = 1 if {condition} else 2") == [1]
+
+
 def test_no_gpl_decoder_is_named() -> None:
     forbidden = "pylibjpeg" + "-libjpeg"
     project = (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")

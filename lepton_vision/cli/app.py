@@ -283,7 +283,7 @@ def _load_config(
     config = Config() if path is None else Config.from_yaml(path)
     config = config.override(*(assignments or ()))
     for key, value in (("tilt", tilt), ("gaps", gaps)):
-        if value is not None and config.volume is None:
+        if value is not None and not config.is_volume:
             raise ConfigError(
                 f"--{key} is for volumes. Received: a configuration without a section volume. Set volume.view.", key=key
             )

@@ -194,11 +194,11 @@ class Config(Section):
         self._check_names()
         if self.segmentation is not None and self.train.cache_features:
             raise ValueError("train.cache_features keeps one feature map, a segmentation head needs all: turn it off")
-        if self.volume is not None and self.segmentation is not None and self.volume.view == "slices":
+        if self.joins_slices and self.segmentation is not None:
             raise ValueError(
                 "segmentation of volumes needs volume.view 3d or 2.5d: slices have one prediction together"
             )
-        if self.volume is not None and self.train.cache_features:
+        if self.is_volume and self.train.cache_features:
             raise ValueError("train.cache_features keeps features of images, not of volumes: turn it off")
         if self.model.mirrored and (self.volume or self.segmentation or self.train.cache_features):
             raise ValueError(
@@ -267,9 +267,24 @@ class Config(Section):
         return self.preprocess.channels * (1 if self.volume is None else self.volume.slab)
 
     @property
+    def is_volume(self) -> bool:
+        """Whether samples are volumes, rather than images."""
+        return self.volume is not None
+
+    @property
+    def dims(self) -> int:
+        """3 where the network takes patches of volumes (``volume.view`` 3d), else 2."""
+        return 3 if self.volume is not None and self.volume.view == "3d" else 2
+
+    @property
     def sees_slabs(self) -> bool:
         """Whether the network takes slices of volumes with their neighbours (``volume.view`` 2.5d)."""
         return self.volume is not None and self.volume.view == "2.5d"
+
+    @property
+    def joins_slices(self) -> bool:
+        """Whether the slices of a volume have one prediction together (``volume.view`` slices)."""
+        return self.volume is not None and self.volume.view == "slices"
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Config:

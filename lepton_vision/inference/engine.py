@@ -93,7 +93,7 @@ class Engine:
             self._network, self._runtime, self.number_format = made
             return
         self.device = choose_device(device)
-        has_runtimes = bundle.config.volume is None and not bundle.gives_masks
+        has_runtimes = not bundle.config.is_volume and not bundle.gives_masks
         self.precision = decision_precision(precision, self.device, has_runtimes=has_runtimes)
         self.number_format = self.precision
         if self.device.type != "cpu" or engine != "torch":

@@ -154,7 +154,7 @@ def overlay(heat: Pixels, pixels: UInt16Pixels) -> RgbPixels:
 def can_explain(bundle: Bundle) -> bool:
     """Whether Grad-CAM knows the network: a 2-D classifier of whole images."""
     segmentation = bundle.config.segmentation
-    return bundle.config.volume is None and (segmentation is None or segmentation.mode != "roi")
+    return not bundle.config.is_volume and (segmentation is None or segmentation.mode != "roi")
 
 
 def explain_samples(

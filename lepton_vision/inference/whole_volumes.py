@@ -61,7 +61,7 @@ class WindowedNetwork(nn.Module):
 
     def __init__(self, network: AnyNetwork, config: Config, *, mirrored: Sequence[int] = ()) -> None:
         super().__init__()
-        if config.volume is None or config.volume.view != "3d":
+        if config.volume is None or config.dims != 3:
             raise ConfigError("Windows need a network on volumes: set volume.view to '3d'.", key="volume.view")
         self.network, self.targets = network, network.targets
         self.patch, self.overlap = config.volume.patch, config.volume.overlap

@@ -94,4 +94,4 @@ def scan_settings(config: Config) -> dict[str, Any]:
     """Scan settings of a configuration, as ``scan_source`` takes them."""
     names = () if config.volume is None else ("channels", "gaps", "tilt")
     own = {name: getattr(config.volume, name) for name in names}
-    return {"volumes": config.volume is not None, "include": config.scan.include, **own}
+    return {"volumes": config.is_volume, "include": config.scan.include, **own}

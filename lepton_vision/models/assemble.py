@@ -52,7 +52,7 @@ def _make_member(config: Config, *, channels: int, targets: Sequence[Target]) ->
         heads,
         segmentation=config.segmentation,
         is_balanced=config.train.balance == "uncertainty",
-        joins_slices=config.volume is not None and config.volume.view == "slices",
+        joins_slices=config.joins_slices,
         is_mirrored=config.model.mirrored,
     )
     if config.model.norm == "instance":

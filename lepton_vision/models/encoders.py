@@ -99,7 +99,7 @@ def make_encoder(config: Config, *, channels: int) -> Encoder:
     Raises:
         ConfigError: an unknown name or option, or what the factory gave is no encoder; the message says what it lacks.
     """
-    model, dims = config.model, encoder_dims(config)
+    model, dims = config.model, config.dims
     if model.is_resnet:
         name = cast("Backbone", model.backbone)
         return ResNet(name, channels=channels, stem=stem_kind(config), dims=dims, planes=model.width)
@@ -120,11 +120,6 @@ def make_encoder(config: Config, *, channels: int) -> Encoder:
             key="model.backbone",
         )
     return encoder
-
-
-def encoder_dims(config: Config) -> int:
-    """Return 3 for a network on volumes, 2 otherwise."""
-    return 3 if config.volume is not None and config.volume.view == "3d" else 2
 
 
 def _check_options(factory: Callable[..., Any], options: Mapping[str, Any]) -> None:

@@ -35,7 +35,7 @@ def pooled_features(
 
     In float32 alone, where it is what the network gives in use, to the bit.
     """
-    is_plain = config.volume is None and config.segmentation is None and not config.model.mirrored
+    is_plain = not config.is_volume and config.segmentation is None and not config.model.mirrored
     is_kept = config.train.cache_features and fixed.is_kept
     formats = {choose_precision(name, device) for name in (config.train.precision, "auto")}  # trained in, used in
     if val is None or formats != {"fp32"} or not (is_plain and is_kept):

@@ -73,6 +73,6 @@ def make_validator(
 
 def _over_whole_volumes(network: AnyNetwork, config: Config, *, device: torch.device) -> nn.Module:
     """Predictor of a validation loader: whole volumes where masks are compared, or slices stacked."""
-    if config.volume is None or not (config.segmentation is not None or config.sees_slabs):
+    if not config.is_volume or (config.segmentation is None and not config.sees_slabs):
         return network
     return over_whole_volumes(network, config).to(device)

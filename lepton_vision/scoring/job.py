@@ -112,7 +112,7 @@ class ScoreJob:
     @property
     def is_volume(self) -> bool:
         """Whether volumes are scored, rather than images."""
-        return self.bundle.config.volume is not None
+        return self.bundle.config.is_volume
 
     @property
     def images_at_once(self) -> int:

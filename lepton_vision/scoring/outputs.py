@@ -116,7 +116,7 @@ class FileOutputs:
             sets=tuple(bundle.set_rules),
             has_novelty=bundle.novelty is not None,
             has_reports=self.reports is not None,
-            has_repairs=bundle.config.volume is not None,
+            has_repairs=bundle.config.is_volume,
         )
 
     def open(self, bundle: Bundle, *, taken: set[str], limits: Limits, held: ExitStack) -> OpenOutputs:

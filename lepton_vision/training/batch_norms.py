@@ -35,9 +35,9 @@ def check_batch_norms(model: AnyNetwork, config: Config, *, samples: int) -> Non
         return
     size: tuple[int, ...] = config.preprocess.size
     slices = 1
-    if volume is not None and volume.view == "3d":
+    if volume is not None and config.dims == 3:
         size = volume.patch
-    elif volume is not None and volume.view == "slices":
+    elif volume is not None and config.joins_slices:
         slices = volume.patch[0]
     positions = math.prod(-(-length // model.strides[-1]) for length in size)
     if min(train.batch_size, samples) * positions * slices == 1:

@@ -19,7 +19,7 @@ def choose_augment(config: Config, targets: Sequence[Target], *, own: Any) -> An
     """
     how: dict[str, Any] = {"targets": targets, "segmentation": config.segmentation}
     is_lateral = are_sides_told(targets, config.segmentation)
-    if config.volume is not None:
+    if config.is_volume:
         from lepton_vision.transforms.volume_augment import VolumePipeline, build_volume_augment
 
         if own is not None:
@@ -43,7 +43,7 @@ def find_pipeline(config: Config, given: Any) -> Any:
     """
     if config.augment.pipeline is None:
         return given
-    if given is not None or config.volume is not None:
+    if given is not None or config.is_volume:
         what = "another was given (augment=)" if given is not None else "it is for images, and volumes are trained on"
         raise ConfigError(f"augment.pipeline names a file, and {what}. Leave it out.", key="augment.pipeline")
     from lepton_vision.transforms.own_augment import load_pipeline
@@ -55,7 +55,7 @@ def describe_augment(config: Config, own: Any) -> Any:
     """Return plain values that say what an own pipeline does, see ``find_pipeline``; None where there is none."""
     if own is None:
         return None
-    if config.volume is not None:
+    if config.is_volume:
         from lepton_vision.transforms.volume_augment import describe_steps
 
         return describe_steps(own)

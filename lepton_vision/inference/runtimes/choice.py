@@ -89,7 +89,7 @@ def load_engine(
 def _is_reference(made: Engine, engine: str) -> bool:
     """Whether there is nothing to compare: torch in float32 on the CPU, or a bundle of volumes or without targets."""
     bundle = made.bundle
-    if bundle.config.volume is not None or not bundle.targets:
+    if bundle.config.is_volume or not bundle.targets:
         return True
     return engine == "torch" and made.device.type == "cpu" and made.precision == "fp32"
 
@@ -122,7 +122,7 @@ def warn_of_difference(engine: Engine, *, device: str) -> None:
         device: that was asked for.
     """
     bundle, place = engine.bundle, choose_device(device)
-    if bundle.config.volume is not None or not bundle.targets:
+    if bundle.config.is_volume or not bundle.targets:
         return
     usual = decision_precision("auto", place, has_runtimes=not bundle.gives_masks)
     if engine.name.startswith("torch ") and engine.precision == usual:

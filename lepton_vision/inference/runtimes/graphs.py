@@ -89,10 +89,10 @@ def check_is_plain(bundle: Bundle) -> None:
         ConfigError: volumes, no targets, or classes seen in regions of a predicted mask.
     """
     roi = bundle.config.segmentation is not None and bundle.config.segmentation.mode == "roi"
-    if bundle.config.volume is not None or not bundle.targets or roi:
+    if bundle.config.is_volume or not bundle.targets or roi:
         raise ConfigError(
             "Expected a bundle of 2-D images with targets that does not cut regions of interest. Received: "
-            f"{'volumes' if bundle.config.volume else 'regions of interest' if roi else 'no targets'}. "
+            f"{'volumes' if bundle.config.is_volume else 'regions of interest' if roi else 'no targets'}. "
             "Use the engine torch, which runs every bundle.",
             key="engine",
         )

@@ -41,7 +41,7 @@ def choose_format(mask_format: MaskFormat, bundle: Bundle) -> MaskFormat:
         raise ConfigError(
             f"Unknown mask format {mask_format!r}. {nearest(mask_format, list(FORMATS))}", key="mask_format"
         )
-    is_volume = bundle.config.volume is not None
+    is_volume = bundle.config.is_volume
     if mask_format == "png" and is_volume:
         raise ConfigError(
             "A PNG holds one slice. Received: a bundle of volumes. Use the mask format nifti or dicom.",
@@ -54,7 +54,7 @@ def choose_format(mask_format: MaskFormat, bundle: Bundle) -> MaskFormat:
 
 def measure_names(bundle: Bundle) -> tuple[str, ...]:
     """Columns of the sizes of structures: ``<structure>_ml`` for volumes, ``<structure>_mm2`` for images."""
-    unit = "mm2" if bundle.config.volume is None else "ml"
+    unit = "ml" if bundle.config.is_volume else "mm2"
     return tuple(f"{name}_{unit}" for name in bundle.require_masks().names)
 
 
