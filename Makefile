@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export NO_ALBUMENTATIONS_UPDATE = 1
 
-.PHONY: demo smoke test test-fast lint types format bench clean distclean
+.PHONY: demo smoke test test-fast docs lint types format bench clean distclean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
@@ -27,6 +27,9 @@ test: .venv/installed-dev  ## all tests, the slow ones too
 test-fast: .venv/installed-dev  ## without the slow tests
 	.venv/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
 
+docs: .venv/installed-dev  ## docs/_build/html/index.html, without a network
+	.venv/bin/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
 lint: .venv/installed-dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -42,7 +45,7 @@ bench: .venv/installed-dev  ## the tables of the README (minutes)
 	for script in scripts/bench/*.py; do .venv/bin/python $$script || exit 1; done
 
 clean:  ## caches and the demo; the environment stays
-	rm -rf .pytest_cache .mypy_cache .ruff_cache demo-run
+	rm -rf .pytest_cache .mypy_cache .ruff_cache demo-run docs/_build docs/notebooks
 
 distclean: clean  ## the environment too
 	rm -rf .venv

@@ -1,0 +1,25 @@
+"""Makers of the folders that pages of the documentation run in: what a reader would have before the first command."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import run_json
+
+_KEPT: dict[str, Path] = {}
+
+
+def empty(folder: Path, request: pytest.FixtureRequest) -> None:
+    """An empty folder."""
+
+
+def demo(folder: Path, request: pytest.FixtureRequest) -> None:
+    """What ``lepton-vision demo`` writes, of fewer patients and epochs, as ``demo-run``; made once."""
+    if "demo" not in _KEPT:
+        made = request.getfixturevalue("tmp_path_factory").mktemp("docs") / "demo-run"
+        run_json("demo", "--out", made, "--patients", "40", "--epochs", "2")
+        _KEPT["demo"] = made
+    shutil.copytree(_KEPT["demo"], folder / "demo-run")
