@@ -1,8 +1,8 @@
 """Exception classes of lepton_vision, all derived from ``LeptonError``.
 
 An error says what is wrong, what was expected, what was received and what to do. It carries the place
-(``path``, ``row`` or ``key``) as an attribute. The message never holds a full path, a patient name or an
-identifier from a header: ``path`` is for the caller, who decides what may be printed.
+(``path``, ``row`` or ``key``) as an attribute, and ``page``, where the documentation goes on. The message never holds a
+full path, a patient name or an identifier from a header: ``path`` is for the caller, who decides what may be printed.
 """
 
 from __future__ import annotations
@@ -14,9 +14,85 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
+DOCS = "docs/{}.md"
+"""Address of a page of the documentation, by its room and name."""
+
+_PAGES: dict[str, dict[str, str]] = {
+    "ReadError": {
+        "how-to/volumes": "geometry no_slices one_slice several_series several_volumes mixed_slices no_position "
+        "no_spacing duplicate_position missing_slices tilt channels missing_channel channel_grid volume",
+        "how-to/masks": "mask_size mask_spacing mask_orientation mask_position mask_values mask_overlap",
+        "how-to/score-a-pacs-export": "segmentation localizer secondary_capture parametric_map dose mask_file "
+        "no_pixels",
+        "start/install": "decoder_missing",
+        "reference/reason-codes": "*",
+    },
+    "MissingExtraError": {"start/install": "*"},
+    "LeakageError": {"explanation/splits": "*"},
+    "WeightsError": {"how-to/weights": "*"},
+    "TooManyFailuresError": {"how-to/score-a-pacs-export": "*"},
+    "LabelError": {
+        "how-to/masks": "mask_path mask_values segmentation",
+        "how-to/label-tables": "*",
+    },
+    "LabelTableError": {"how-to/label-tables": "*"},
+    "ManifestError": {
+        "how-to/masks": "mask_path",
+        "how-to/score-a-pacs-export": "include",
+        "explanation/splits": "split patient_from",
+        "explanation/ids-and-privacy": "LEPTON_VISION_ID_KEY",
+    },
+    "BundleError": {
+        "how-to/own-backbone": "model.backbone",
+        "explanation/operating-points": "operating_point",
+        "reference/bundle": "*",
+    },
+    "TrainingError": {
+        "how-to/masks": "segmentation",
+        "reference/configuration": "train",
+        "how-to/label-tables": "targets",
+    },
+    "EvaluationError": {
+        "explanation/operating-points": "criterion sensitivity specificity ppv cost threshold",
+        "explanation/calibration": "calibration temperature",
+        "explanation/conformal-sets": "conformal conformal_coverage",
+        "explanation/splits": "split",
+        "explanation/ids-and-privacy": "LEPTON_VISION_ID_KEY",
+        "how-to/plan-a-study": "expected width confidence icc prevalence",
+        "how-to/own-figure": "figures",
+        "how-to/evaluate-tables": "image_id patient_id columns target volume_id structures unknown masks",
+    },
+    "ScoringError": {
+        "how-to/ray-and-slurm": "on part",
+        "how-to/dicom-sr-and-seg": "reports codes source image",
+        "how-to/score-a-pacs-export": "inputs max_failures",
+        "how-to/masks": "mask masks labels structures",
+        "explanation/ids-and-privacy": "LEPTON_VISION_ID_KEY",
+    },
+    "ConfigError": {
+        "start/install": "device",
+        "how-to/label-tables": "targets uncertain classes",
+        "how-to/volumes": "volume tilt gaps",
+        "how-to/masks": "segmentation masks mask_format",
+        "how-to/own-backbone": "model.backbone model.options",
+        "how-to/weights": "model.weights model.init_from model.keep_heads",
+        "explanation/deep-ensembles": "model.members",
+        "how-to/own-augmentation": "augment",
+        "how-to/own-loss": "loss optimizer own",
+        "how-to/export-runtimes": "engine int8 judge_on calibrators",
+        "how-to/score-a-pacs-export": "inputs include",
+        "how-to/dicom-sr-and-seg": "heat_maps sr-code code category algorithm-type",
+        "how-to/ray-and-slurm": "ray processes",
+        "how-to/evaluate-tables": "predictions columns validation by",
+        "explanation/ids-and-privacy": "LEPTON_VISION_ID_KEY",
+        "reference/configuration": "split preprocess model train evaluation audit scan target",
+    },
+}
+"""Pages by the class of an error, and there by its reason or by the key that it is about: "*" is any other."""
+
 
 class LeptonError(Exception):
-    """Base of all errors raised on purpose.
+    """Base of all errors raised on purpose. A traceback ends with its page.
 
     Attributes:
         exit_code: what the command line returns (1 a gate failed, 2 usage, configuration or input).
@@ -39,6 +115,18 @@ class LeptonError(Exception):
         self.path = None if path is None else Path(path)
         self.row = row
         self.key = key
+        if self.page:
+            self.add_note(f"See {self.page}")
+
+    @property
+    def page(self) -> str:
+        """Page of the documentation that tells more, by class, reason and key; "" where none does."""
+        about = str(getattr(self, "reason", None) or self.key or "")
+        for kind in type(self).__mro__:
+            for page, subjects in _PAGES.get(kind.__name__, {}).items():
+                if any(about == one or about.startswith(f"{one}.") for one in subjects.split()) or subjects == "*":
+                    return DOCS.format(page)
+        return ""
 
 
 class ConfigError(LeptonError):
@@ -47,6 +135,11 @@ class ConfigError(LeptonError):
 
 class InvalidValueError(ConfigError, ValueError):
     """A value that a target, a window or a section of a configuration cannot have."""
+
+
+def install_command(extra: str = "") -> str:
+    """Return the command that installs this package with an extra, in the folder that holds pyproject.toml."""
+    return f"pip install -e '.[{extra}]'" if extra else "pip install -e ."
 
 
 class MissingExtraError(ConfigError):
@@ -61,7 +154,7 @@ class MissingExtraError(ConfigError):
     def __init__(self, package: str, *, extra: str, key: str) -> None:
         super().__init__(
             f"Expected the package {package}. Found: none. In the folder that holds pyproject.toml: "
-            f"pip install -e '.[{extra}]'.",
+            f"{install_command(extra)}.",
             key=key,
         )
         self.package, self.extra = package, extra
@@ -133,8 +226,8 @@ class ReadError(LeptonError):
     def __init__(self, message: str, *, reason: str, path: str | Path | None = None) -> None:
         if reason not in self.REASONS:
             raise ValueError(f"Unknown reason code {reason!r}.")
-        super().__init__(message, path=path)
         self.reason = reason
+        super().__init__(message, path=path)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild_read_error, (str(self), self.reason, self.path)
@@ -146,7 +239,11 @@ def _rebuild_read_error(message: str, reason: str, path: Path | None) -> ReadErr
 
 
 class ManifestError(LeptonError):
-    """A manifest or label table that cannot be used."""
+    """A manifest that cannot be used, or nothing to make one of."""
+
+
+class LabelTableError(ManifestError):
+    """A label table that cannot be read, or whose rows cannot be joined to files."""
 
 
 class LabelError(ManifestError):

@@ -16,13 +16,16 @@ from typing import Annotated, Any
 
 import typer
 
+from lepton_vision.cli.completion import one_of
 from lepton_vision.errors import printable
 
 _USAGE, _UNFORESEEN, _INTERRUPTED, _PIPE = 2, 70, 130, 141  # 70: EX_SOFTWARE of sysexits.h; 141: 128 + SIGPIPE
 _FULL_MEMORY = ("can't allocate memory", "out of memory")  # of torch, which raises RuntimeError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", autocompletion=one_of("auto", "cpu", "cuda", "mps"))
+]
 
 
 def check_choice(name: str, value: str, valid: tuple[str, ...]) -> None:
@@ -130,6 +133,7 @@ def _tell(error: BaseException) -> int:
     code, message = _USAGE, ""
     if isinstance(error, LeptonError):
         code, message = error.exit_code, f"error: {error}" + ("" if error.row is None else f" (row {error.row})")
+        message += f" See {error.page}." if error.page else ""
     elif isinstance(error, KeyboardInterrupt):
         code = _INTERRUPTED
         message = "interrupted: what was finished is on disk; the same command goes on (train: with --resume)"

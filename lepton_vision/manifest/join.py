@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from lepton_vision.errors import ManifestError
+from lepton_vision.errors import LabelTableError
 from lepton_vision.manifest.key_columns import KEYS, KeyColumn, match_key, near_misses
 from lepton_vision.manifest.lost_labels import describe_lost_rows
 from lepton_vision.manifest.other_columns import findings_of, is_other_column, left_out
@@ -84,8 +84,8 @@ def join_labels(
         patient_from: column that holds the patients, whatever it is called.
 
     Raises:
-        ManifestError: no key column, columns of patients that disagree, an ambiguous file name, contradicting rows for
-            one key, an unknown split, or not one match.
+        LabelTableError: no key column, columns of patients that disagree, an ambiguous file name, contradicting rows
+            for one key, an unknown split, or not one match.
     """
     match = match_key(table, frame=frame, base_ids=base_ids, root=root, patient_from=patient_from)
     carried, spare = _carried(table, key=match.key, patient_from=patient_from)
@@ -109,7 +109,7 @@ def _of_frames(table: pd.DataFrame, rows: list[list[int]], *, frame: pd.DataFram
     """The rows that a column ``frame`` leaves of files with several images; of other files it says nothing.
 
     Raises:
-        ManifestError: a frame that a file does not have, as where frames are counted from 1.
+        LabelTableError: a frame that a file does not have, as where frames are counted from 1.
     """
     if "frame" not in table.columns or frame["frame"].isna().all():
         return rows
@@ -118,7 +118,7 @@ def _of_frames(table: pd.DataFrame, rows: list[list[int]], *, frame: pd.DataFram
         frames = [place for place in places if own[place] is not None]
         wanted = [place for place in frames if id_text(value) == str(own[place])]
         if frames and not is_unknown(value) and not wanted:
-            raise ManifestError(
+            raise LabelTableError(
                 f"Row {row} of the label table names frame {id_text(value)[:20]} of a file with {len(frames)} usable "
                 "frames. Expected their numbers from 0 in the column 'frame'; rename it where it says something else.",
                 row=row,
@@ -146,14 +146,14 @@ def _carried(table: pd.DataFrame, *, key: KeyColumn, patient_from: str | None) -
             continue
         elif plain in _MASKS:
             if "mask_path" in columns:
-                raise ManifestError("The label table names masks in two columns. Keep one.", key=str(name))
+                raise LabelTableError("The label table names masks in two columns. Keep one.", key=str(name))
             columns["mask_path"] = table[name]
         elif plain == "split":
             columns["split"] = [_split(value) for value in table[name]]
         elif name in _OVERRIDES or name == "modality":
             columns[name] = without(table[name], UNKNOWN_WORDS)
         elif name in COLUMNS:
-            raise ManifestError(
+            raise LabelTableError(
                 f"The column {name!r} of the label table has the name of a manifest column. Rename it.", key=name
             )
         elif is_identifier(name):  # kept so that patients can be named by it later
@@ -176,7 +176,7 @@ def _patient_column(table: pd.DataFrame) -> str | None:
     names = [str(name) for name in table.columns if plain_name(name) in KEYS["patient"]]
     groups = {tuple(pd.factorize(table[name].map(id_text))[0]) for name in names}
     if len(groups) > 1:
-        raise ManifestError(
+        raise LabelTableError(
             f"The label table names patients in several columns that do not agree: {names}. Say which one counts with "
             "--patient-from (Python: patient_from), or keep one.",
             key=names[1],
@@ -189,7 +189,7 @@ def _split(value: Any) -> str | None:
     if is_unknown(text):
         return None
     if text not in SPLIT_WORDS:
-        raise ManifestError(
+        raise LabelTableError(
             f"The column split of the label table holds {text[:40]!r}. Expected train, val or test "
             "(or training, valid, validate, validation, testing), or nothing.",
             key="split",
@@ -212,7 +212,7 @@ def _one_row_each(carried: pd.DataFrame, targets: Sequence[Sequence[int]], *, ke
             if before != row and texts and texts[before] != texts[row]:
                 conflicts.append(row)
     if conflicts:
-        raise ManifestError(
+        raise LabelTableError(
             f"{len(set(conflicts))} rows of the label table repeat a key of the column {key!r} with other values, the "
             f"first is row {conflicts[0]}. Expected one row for each {key}, or equal ones. Remove the wrong rows; a "
             "table with a row for each finding needs a column for each finding in its place.",

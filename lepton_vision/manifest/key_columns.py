@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import pandas as pd
 
-from lepton_vision.errors import ManifestError
+from lepton_vision.errors import LabelTableError
 from lepton_vision.manifest.lost_labels import near_miss_hint
 from lepton_vision.manifest.paths import match_paths, stem_of
 from lepton_vision.manifest.patients import id_text, plain_name
@@ -94,7 +94,7 @@ def find_keys(columns: Sequence[Any] | pd.Index[Any], *, patient_from: str | Non
     """Key columns, those of one image first; for patients ``patient_from``, where it is given.
 
     Raises:
-        ManifestError: none.
+        LabelTableError: none.
     """
     found = []
     for kind, spellings in KEYS.items():
@@ -104,7 +104,7 @@ def find_keys(columns: Sequence[Any] | pd.Index[Any], *, patient_from: str | Non
         found += [KeyColumn(kind, name) for name in names]
     found = found or [KeyColumn(kind, str(column)) for column in columns if plain_name(column) == "id" for kind in _ID]
     if not found:
-        raise ManifestError(
+        raise LabelTableError(
             "The label table has no key column. Expected one of: path, file, SOPInstanceUID, SeriesInstanceUID, "
             f"StudyInstanceUID, PatientID, image_id. Received: {[str(column) for column in columns]}. Rename the "
             "column that names the images."
@@ -123,7 +123,7 @@ def match_key(
     of files.
 
     Raises:
-        ManifestError: no key column, not one match, or a file name that is not unique.
+        LabelTableError: no key column, not one match, or a file name that is not unique.
     """
     keys, scanned = find_keys(table.columns, patient_from=patient_from), _Scanned(frame, base_ids, root)
     names_images = any(key.kind in _ONE_IMAGE for key in keys)
@@ -136,7 +136,7 @@ def match_key(
                 continue
             try:
                 found += [Match(key, _rows(scanned, kind, texts)), *_by_name(scanned, key, texts)]
-            except ManifestError as doubt:  # a name that is not unique: another column of the kind may say more
+            except LabelTableError as doubt:  # a name that is not unique: another column of the kind may say more
                 doubts.append(doubt)
         best = max(found, key=lambda match: sum(map(bool, match.rows)), default=None)
         if best is not None and any(best.rows):
@@ -147,7 +147,7 @@ def match_key(
     expected = "; ".join(f"in {key.name!r} {_EXPECTED[key.kind]}" for key in keys)
     paths = [str(path) for path in frame["path"]]
     hints = "".join(near_miss_hint(near_misses(list(table[key.name]), paths)) for key in keys if key.kind == "path")
-    raise ManifestError(
+    raise LabelTableError(
         f"None of the {len(table)} rows of the label table matches a file by the column {tried}. Expected {expected}. "
         f"Correct that column, or scan the folder that the table belongs to.{hints}",
         key=keys[0].name,

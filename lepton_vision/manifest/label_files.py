@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from lepton_vision.errors import ManifestError
+from lepton_vision.errors import LabelTableError
 from lepton_vision.manifest.key_columns import KEYS
 from lepton_vision.manifest.patients import is_identifier, plain_name
 from lepton_vision.types.words import BLANKS, without
@@ -28,29 +28,29 @@ def read_table(labels: str | Path | pd.DataFrame, *, patient_from: str | None = 
         patient_from: name of a further column of ids.
 
     Raises:
-        ManifestError: no such file, not readable, empty, or a column name that stands twice.
+        LabelTableError: no such file, not readable, empty, or a column name that stands twice.
     """
     if isinstance(labels, pd.DataFrame):
         return _finished(labels, path=None)
     path = Path(labels)
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".tsv", ".txt", ".parquet"):
-        raise ManifestError(
+        raise LabelTableError(
             f"A label table is a .csv or .parquet file. Received: {suffix or 'no suffix'!r}.", path=path
         )
     try:
         table = pd.read_parquet(path) if suffix == ".parquet" else _read_csv(path, patient_from=patient_from)
     except OSError as error:
-        raise ManifestError(
+        raise LabelTableError(
             f"Cannot read the label table: {error.strerror or 'damaged file'}. Give the path of a CSV or Parquet file.",
             path=path,
         ) from None
     except UnicodeDecodeError:
-        raise ManifestError(
+        raise LabelTableError(
             "The label table is neither UTF-8 nor UTF-16 text. Save it as CSV in UTF-8.", path=path
         ) from None
     except (ValueError, csv.Error) as error:  # pandas' and Arrow's parser errors are ValueErrors
-        raise ManifestError(
+        raise LabelTableError(
             f"The label table cannot be parsed ({type(error).__name__}). Expected a header row and as many cells in "
             "every row.",
             path=path,
@@ -65,7 +65,7 @@ def _finished(table: pd.DataFrame, *, path: Path | None) -> pd.DataFrame:
     names = [str(column).strip() for column in table.columns]
     _check_columns([name for name in names if name], path=path)
     if not len(table):
-        raise ManifestError("The label table has no rows.", path=path)
+        raise LabelTableError("The label table has no rows.", path=path)
     table = table.set_axis(names, axis="columns")
     return table.loc[:, [bool(name) for name in names]].assign(
         **{name: without(table[name], BLANKS) for name in names if name}
@@ -103,9 +103,9 @@ def _is_id(name: str) -> bool:
 def _check_columns(names: list[str], *, path: Path | None) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ManifestError(f"The label table names a column twice: {twice}. Rename one.", path=path, key=twice[0])
+        raise LabelTableError(f"The label table names a column twice: {twice}. Rename one.", path=path, key=twice[0])
     if not any(names):
-        raise ManifestError("The label table is empty. Expected a header row.", path=path)
+        raise LabelTableError("The label table is empty. Expected a header row.", path=path)
 
 
 def source_of(labels: Any) -> Path | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from lepton_vision.errors import ManifestError
+from lepton_vision.errors import LabelTableError
 
 _DOUBLE: Final = (".nii.gz",)
 
@@ -40,7 +40,7 @@ def match_paths(rows: Mapping[Any, list[int]], texts: Sequence[str], *, root: Pa
         root: the scanned folder.
 
     Raises:
-        ManifestError: a row that several files fit, or rows of several folders that all fit ``root``.
+        LabelTableError: a row that several files fit, or rows of several folders that all fit ``root``.
     """
     names = {_plain(str(path)): path for path in rows}
     prefix = _plain(root.absolute().as_posix()).rstrip("/") + "/"
@@ -106,7 +106,7 @@ def _find(text: str, kinds: Sequence[_Files], *, row: int) -> tuple[str | None, 
         else:
             continue
         if len(names) > 1:
-            raise ManifestError(
+            raise LabelTableError(
                 f"Row {row} of the label table names a file that occurs {len(names)} times in the folder. "
                 "Write paths relative to the scanned folder in the key column.",
                 row=row,
@@ -119,7 +119,7 @@ def _of_other_folders(found: Sequence[str | None], heads: Mapping[int, str], *, 
     """Rows that name another folder than the scanned one, although the rest of their path fits a file.
 
     Raises:
-        ManifestError: rows name several folders of which none is known to be the scanned one.
+        LabelTableError: rows name several folders of which none is known to be the scanned one.
     """
     name = _plain(root.absolute().name)
     foreign = {row: head for row, head in heads.items() if head and head.rsplit("/", 1)[-1] != name}
@@ -135,7 +135,7 @@ def _of_other_folders(found: Sequence[str | None], heads: Mapping[int, str], *, 
     for folders in claims.values():
         if len(folders) > 1:
             row = list(folders.values())[1]
-            raise ManifestError(
+            raise LabelTableError(
                 f"Row {row} of the label table and a row before it name different folders, and neither is known to be "
                 "the scanned one. Scan the folder that holds them, or write paths relative to the scanned folder in "
                 "the key column.",
