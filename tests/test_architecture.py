@@ -31,7 +31,20 @@ DOORWAYS = {
     "albumentations": {"transforms/augment.py"},
     "matplotlib": {"reporting/figures.py"},
     "rich": {"progress/bars.py", "cli/console.py"},
-    "typer": {f"cli/{name}.py" for name in ("app", "exports", "evaluation", "options", "scoring", "statistics")},
+    "typer": {
+        f"cli/{name}.py"
+        for name in [
+            "app",
+            "completion",
+            "evaluation",
+            "exports",
+            "help",
+            "machine",
+            "options",
+            "scoring",
+            "statistics",
+        ]
+    },
     "jinja2": {"reporting/page.py"},
     "monai": {"transforms/volume_augment.py", "inference/whole_volumes.py", "models/external_encoders.py"},
     "mlflow": {"training/runlog.py"},

@@ -14,8 +14,12 @@ from typing import Annotated, Any
 
 import typer
 
+from lepton_vision.cli import completion
+from lepton_vision.cli.completion import one_of, setting
 from lepton_vision.cli.evaluation import evaluate, export_mask
 from lepton_vision.cli.exports import export
+from lepton_vision.cli.help import Commands, shown
+from lepton_vision.cli.machine import doctor
 from lepton_vision.cli.options import (
     Device,
     Json,
@@ -31,19 +35,24 @@ from lepton_vision.cli.statistics import compare, plan
 _CHANNELS = "Of NIfTI: components in order (flair,t1w), or endings of the files of a case (_0000,_0001 or t1w=_0000)."
 _INCLUDE = "Samples too: segmentation, localizer, secondary_capture, parametric_map, dose, mask_file; with commas."
 _TILT = "With --volumes, a tilted gantry: refuse the series, or shear it straight."
+_SHOW = "Print the completion script of bash, zsh, fish or powershell."
+_INSTALL = "Let that shell complete commands, from its next start on."
 _GAPS = "With --volumes, missing slices: refuse the series, or fill them in by interpolation."
 
 app = typer.Typer(
     name="lepton-vision",
     help="Medical image classification from DICOM to an honest test result.",
+    cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=False,  # typer's own guesses the shell
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML configuration.")]
-Assignments = Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.", autocompletion=setting)
+]
 Labels = Annotated[Path | None, typer.Option("--labels", help="Label table (CSV or Parquet).")]
 PatientFrom = Annotated[
     str | None,
@@ -53,7 +62,7 @@ PatientFrom = Annotated[
 ]
 
 
-@app.command()
+@app.command(**shown("demo"))
 def demo(
     out: Annotated[Path, typer.Option(help="Folder that everything is written to.")] = Path("demo-run"),
     patients: Annotated[int, typer.Option(min=20, help="Patients in the synthetic study.")] = 180,
@@ -61,7 +70,10 @@ def demo(
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of training.")] = 8,
     as_json: Json = False,
 ) -> None:
-    """Run the whole path on a synthetic DICOM study: write, scan, split, train, evaluate, score an inbox."""
+    """Run the whole path on a synthetic DICOM study.
+
+    It is written, scanned, split, trained on and evaluated, and an inbox with damaged files is scored.
+    """
     from lepton_vision.demo import run_demo
     from lepton_vision.models.allocator import keep_freed_memory
     from lepton_vision.progress.bars import Console
@@ -72,7 +84,7 @@ def demo(
     print_facts(result, as_json=as_json)
 
 
-@app.command()
+@app.command(**shown("scan"))
 def scan(
     folder: Annotated[Path, typer.Argument(help="Folder of images, or an .npz file with official splits.")],
     out: Annotated[Path, typer.Option(help="Manifest to write (.parquet or .csv).")],
@@ -82,11 +94,11 @@ def scan(
     include: Annotated[str, typer.Option(help=_INCLUDE)] = "",
     channels: Annotated[str, typer.Option(help=_CHANNELS)] = "",
     patient_from: PatientFrom = None,
-    tilt: Annotated[str, typer.Option(help=_TILT)] = "refuse",
-    gaps: Annotated[str, typer.Option(help=_GAPS)] = "refuse",
+    tilt: Annotated[str, typer.Option(help=_TILT, autocompletion=one_of("refuse", "shear"))] = "refuse",
+    gaps: Annotated[str, typer.Option(help=_GAPS, autocompletion=one_of("refuse", "fill"))] = "refuse",
     as_json: Json = False,
 ) -> None:
-    """Read every file below FOLDER into a manifest; a rejected file is a row with a reason."""
+    """Read every file of a folder into a manifest. A rejected file is a row with a reason."""
     from lepton_vision.manifest.storage import check_output
     from lepton_vision.pipeline.facts import count_patients, data_flow
     from lepton_vision.pipeline.prepare import scan_source
@@ -112,7 +124,7 @@ def scan(
     print_facts(facts, as_json=as_json)
 
 
-@app.command()
+@app.command(**shown("audit"))
 def audit(
     manifest: Annotated[Path, typer.Argument(help="Manifest (.parquet or .csv).")],
     fail_on: Annotated[
@@ -125,7 +137,10 @@ def audit(
     assignments: Assignments = None,
     as_json: Json = False,
 ) -> None:
-    """Search for patients and images in two splits, duplicates and label conflicts; equal findings are one line."""
+    """Search a manifest for leaks, duplicates and conflicts.
+
+    Leaks are patients and images in two splits. Equal findings are one line.
+    """
     from lepton_vision.manifest import Manifest, audit_manifest
     from lepton_vision.manifest.findings import KINDS, check_output
 
@@ -141,7 +156,7 @@ def audit(
     result.raise_on(kinds)
 
 
-@app.command()
+@app.command(**shown("split"))
 def split(
     manifest: Annotated[Path, typer.Argument(help="Manifest (.parquet or .csv).")],
     out: Annotated[Path, typer.Option(help="Manifest to write.")],
@@ -152,7 +167,7 @@ def split(
     assignments: Assignments = None,
     as_json: Json = False,
 ) -> None:
-    """Divide patients into train, val and test; official splits are kept and checked."""
+    """Divide patients into train, val and test. Official splits are kept and checked."""
     from lepton_vision.manifest import Manifest, split_manifest
     from lepton_vision.manifest.mask_values import warn_of_masks
     from lepton_vision.manifest.storage import check_output
@@ -172,7 +187,7 @@ def split(
     print_facts(data_flow(table, settings.targets)["splits"], as_json=as_json)
 
 
-@app.command()
+@app.command(**shown("train"))
 def train(
     manifest: Annotated[Path, typer.Option(help="Manifest with splits.")],
     run_dir: Annotated[Path, typer.Option(help="Folder of the run.")],
@@ -185,7 +200,7 @@ def train(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Train on the train split and choose on val; stops with exit code 1 when splits leak."""
+    """Train on the train split and choose on val. Splits that leak stop it with exit code 1."""
     from lepton_vision.manifest import Manifest
     from lepton_vision.pipeline import fit
     from lepton_vision.pipeline.facts import choices_of
@@ -206,10 +221,10 @@ def train(
         print_facts(facts, as_json=as_json)
 
 
-app.command()(evaluate)
+app.command(**shown("evaluate"))(evaluate)
 
 
-@app.command()
+@app.command(**shown("run"))
 def run(
     source: Annotated[Path, typer.Option(help="Folder, .npz file or manifest.")],
     config: Annotated[Path, typer.Option(help="YAML configuration.")],
@@ -227,7 +242,10 @@ def run(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Train and evaluate a study in one go: scan, split, audit, train, choose, evaluate; over seeds or folds."""
+    """Go from files to a report in one command.
+
+    Scan, split, audit, train, choose and evaluate, once or over several seeds or folds.
+    """
     from lepton_vision.errors import ConfigError
     from lepton_vision.models.allocator import keep_freed_memory
     from lepton_vision.pipeline.folds import run_seeds
@@ -255,10 +273,10 @@ def run(
     print_facts(result, as_json=as_json)
 
 
-app.command()(score)
+app.command(**shown("score"))(score)
 
 
-@app.command()
+@app.command(**shown("inspect"))
 def inspect(
     path: Annotated[
         Path, typer.Argument(help="An image, a folder with a DICOM series or scores, a bundle or a manifest.")
@@ -267,7 +285,7 @@ def inspect(
     channels: Annotated[str, typer.Option(help=_CHANNELS)] = "",
     as_json: Json = False,
 ) -> None:
-    """Print the facts of an image, a DICOM series, a bundle, a manifest or scores; no patient data."""
+    """Print the facts of an image, series, manifest or bundle. Of scores too; no patient data."""
     from lepton_vision.pipeline.facts import inspect_path, list_series
 
     facts = list_series(path) if series else inspect_path(path, channels=split_names(channels))
@@ -291,18 +309,25 @@ def _load_config(
     return config
 
 
-app.command()(export)
-app.command()(export_mask)
-app.command()(compare)
-app.command()(plan)
+app.command(**shown("export"))(export)
+app.command(**shown("export-mask"))(export_mask)
+app.command(**shown("compare"))(compare)
+app.command(**shown("plan"))(plan)
+app.command(**shown("doctor"))(doctor)
 
 
 @app.callback(invoke_without_command=True)
 def _start(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    show: Annotated[str, typer.Option("--show-completion", metavar="SHELL", help=_SHOW)] = "",
+    install: Annotated[str, typer.Option("--install-completion", metavar="SHELL", help=_INSTALL)] = "",
 ) -> None:
     context.with_resource(warnings_on_stderr())
+    if show or install:
+        check_choice("show-completion" if show else "install-completion", show or install, completion.SHELLS)
+        print(completion.script(show) if show else f"Written to {completion.install(install)}: start the shell again.")
+        raise typer.Exit
     if version:
         from lepton_vision._version import __version__
 
@@ -312,6 +337,7 @@ def _start(
 
 def main() -> None:
     """Run the command line; every error becomes one message and its exit code, see ``run_to_end``."""
+    completion.begin()
     sys.exit(run_to_end(app))
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lepton_vision.cli.completion import one_of, setting
 from lepton_vision.cli.options import Device, Json, check_choice, parse_codes, parse_columns, print_facts, split_names
 
 
@@ -16,7 +17,9 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for figures.json, tables and report.html.")],
     bundle: Annotated[Path | None, typer.Option(help="Folder of a bundle.")] = None,
     manifest: Annotated[Path | None, typer.Option(help="Manifest with splits.")] = None,
-    part: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
+    part: Annotated[
+        str, typer.Option("--split", help="train, val or test.", autocompletion=one_of("train", "val", "test"))
+    ] = "test",
     by: Annotated[list[str] | None, typer.Option(help="Columns for subgroups, e.g. sex,site; repeatable.")] = None,
     external: Annotated[bool, typer.Option("--external", help="With --bundle: another site's manifest.")] = False,
     reference: Annotated[
@@ -44,18 +47,34 @@ def evaluate(
     about: Annotated[
         Path | None, typer.Option(help="YAML with what only a human can say; its keys stand in the checklists.")
     ] = None,
-    unit: Annotated[str | None, typer.Option(help="One case is an image, series, study or patient.")] = None,
-    aggregate: Annotated[str | None, typer.Option(help="With --unit: mean, max, noisy_or or learnt.")] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            help="One case is an image, series, study or patient.",
+            autocompletion=one_of("image", "series", "study", "patient"),
+        ),
+    ] = None,
+    aggregate: Annotated[
+        str | None,
+        typer.Option(
+            help="With --unit: mean, max, noisy_or or learnt.",
+            autocompletion=one_of("mean", "max", "noisy_or", "learnt"),
+        ),
+    ] = None,
     validation: Annotated[
         Path | None, typer.Option(help="With --predictions and learnt: predictions of validation.")
     ] = None,
     assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="evaluation.key=value, e.g. evaluation.interval=bca.")
+        list[str] | None,
+        typer.Option("--set", help="evaluation.key=value, e.g. evaluation.interval=bca.", autocompletion=setting),
     ] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Figures with intervals: from a bundle and a split, a CSV of any other tool, or pairs of mask files."""
+    """Compute figures with intervals, and write a report.
+
+    From a bundle and a split, a table of any other tool, or pairs of mask files.
+    """
     from lepton_vision.config import Config
     from lepton_vision.errors import ConfigError
     from lepton_vision.progress.bars import Console
@@ -246,11 +265,20 @@ def export_mask(
         list[str] | None, typer.Option(help="For .dcm: of which kind it is: name=value,scheme,meaning; repeat it.")
     ] = None,
     bundle_id: Annotated[str, typer.Option(help="For .dcm: bundle that predicted the mask.")] = "",
-    algorithm_type: Annotated[str, typer.Option(help="For .dcm: automatic, semiautomatic or manual.")] = "automatic",
+    algorithm_type: Annotated[
+        str,
+        typer.Option(
+            help="For .dcm: automatic, semiautomatic or manual.",
+            autocompletion=one_of("automatic", "semiautomatic", "manual"),
+        ),
+    ] = "automatic",
     algorithm_name: Annotated[str, typer.Option(help="For .dcm: who or what made the mask.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Write a mask as PNG, NIfTI or DICOM Segmentation; refused where it does not lie on the grid of its source."""
+    """Write a mask as PNG, NIfTI or DICOM Segmentation.
+
+    Refused where it does not lie on the grid of its source.
+    """
     from lepton_vision.evaluation.masks.table import parse_structures
     from lepton_vision.scoring import SegmentationInfo
     from lepton_vision.scoring import export_mask as export

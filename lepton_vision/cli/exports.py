@@ -7,25 +7,35 @@ from typing import Annotated, Any
 
 import typer
 
+from lepton_vision.cli.completion import one_of
 from lepton_vision.cli.options import Json, check_choice, print_facts
 
 
 def export(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle of images.")],
     out: Annotated[Path, typer.Option(help="File to write: .onnx, or .xml (weights beside it as .bin).")],
-    to: Annotated[str, typer.Option("--to", "--format", help="onnx or openvino.")] = "onnx",
+    to: Annotated[
+        str, typer.Option("--to", "--format", help="onnx or openvino.", autocompletion=one_of("onnx", "openvino"))
+    ] = "onnx",
     int8: Annotated[
         bool, typer.Option("--int8", help="8 bits: refused where the AUROC on labelled images changes.")
     ] = False,
     manifest: Annotated[
         Path | None, typer.Option(help="With --int8: images to fit the ranges to, and labelled ones to judge on.")
     ] = None,
-    calibrate_on: Annotated[str, typer.Option(help="Split that the ranges are fitted to.")] = "train",
-    judge_on: Annotated[str, typer.Option(help="Split that decides.")] = "val",
+    calibrate_on: Annotated[
+        str, typer.Option(help="Split that the ranges are fitted to.", autocompletion=one_of("train", "val", "test"))
+    ] = "train",
+    judge_on: Annotated[
+        str, typer.Option(help="Split that decides.", autocompletion=one_of("train", "val", "test"))
+    ] = "val",
     tolerance: Annotated[float, typer.Option(min=0.0, help="Largest change of an AUROC.")] = 0.002,
     as_json: Json = False,
 ) -> None:
-    """Write a bundle as ONNX or OpenVINO, preprocessed pixels in, probabilities out; compared with torch first."""
+    """Write a bundle as a file of ONNX or OpenVINO.
+
+    Preprocessed pixels go in, probabilities come out; it is compared with torch first.
+    """
     from lepton_vision.errors import ConfigError
     from lepton_vision.inference.runtimes.export import export_bundle
     from lepton_vision.manifest import Manifest

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lepton_vision.cli.completion import one_of
 from lepton_vision.cli.options import Device, Json, check_choice, parse_codes, print_facts, split_names
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ Bundle = Annotated[Path, typer.Option(help="Folder of a bundle.")]
 Named = Annotated[list[str], typer.Option("--input", help=_INPUTS)]
 Output = Annotated[Path, typer.Option(help="Folder of the shards.")]
 Masks = Annotated[Path | None, typer.Option(help="Folder for predicted masks, each on the grid of its source.")]
-MaskFormat = Annotated[str, typer.Option(help=_FORMATS)]
+MaskFormat = Annotated[str, typer.Option(help=_FORMATS, autocompletion=one_of(*_CHOICES["mask-format"]))]
 Reports = Annotated[Path | None, typer.Option("--dicom-sr", help="Folder for DICOM reports (they hold patient data).")]
 Codes = Annotated[list[str] | None, typer.Option("--sr-code", help=_CODES)]
 Cams = Annotated[bool, typer.Option("--dicom-cam", help="With --dicom-sr: Grad-CAM of what is detected, as pictures.")]
@@ -45,9 +46,11 @@ Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Keep rows th
 Retry = Annotated[bool, typer.Option("--retry-failed", help="Score again what failed; its old rows are set aside.")]
 Workers = Annotated[int, typer.Option(min=1, help="Threads that read ahead.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help=_BATCH)]
-Engine = Annotated[str, typer.Option(help=_ENGINES)]
-Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
-Format = Annotated[str, typer.Option("--format", help="parquet or csv.")]
+Engine = Annotated[str, typer.Option(help=_ENGINES, autocompletion=one_of(*_CHOICES["engine"]))]
+Precision = Annotated[
+    str, typer.Option(help="auto, fp32, bf16 or fp16.", autocompletion=one_of(*_CHOICES["precision"]))
+]
+Format = Annotated[str, typer.Option("--format", help="parquet or csv.", autocompletion=one_of(*_CHOICES["format"]))]
 ShardRows = Annotated[int, typer.Option(min=1, help="Rows of a shard: what a killed run has to score again.")]
 MaxFailures = Annotated[
     float | None,
@@ -56,14 +59,25 @@ MaxFailures = Annotated[
     ),
 ]
 PathMap = Annotated[Path | None, typer.Option(help="Also write path_id → path here, readable by you alone.")]
-On = Annotated[str, typer.Option("--on", help=_ON)]
+On = Annotated[str, typer.Option("--on", help=_ON, autocompletion=one_of(*_CHOICES["on"]))]
 Address = Annotated[str, typer.Option(help="With --on ray: of the cluster, e.g. auto; else one on this machine.")]
 Include = Annotated[str | None, typer.Option(help=_KINDS)]
 FileGb = Annotated[float, typer.Option(min=0.0, help=_BYTES)]
 ArchiveGb = Annotated[float, typer.Option(min=0.0, help="GiB that all members of an archive become.")]
 Ratio = Annotated[float, typer.Option(min=1.0, help="Times its size that an archive above 256 MiB becomes.")]
-Gaps = Annotated[str | None, typer.Option(help="Missing slices of a series: refuse or fill; default of the bundle.")]
-Tilt = Annotated[str | None, typer.Option(help="A tilted gantry: refuse or shear; default of the bundle.")]
+Gaps = Annotated[
+    str | None,
+    typer.Option(
+        help="Missing slices of a series: refuse or fill; default of the bundle.",
+        autocompletion=one_of("refuse", "fill"),
+    ),
+]
+Tilt = Annotated[
+    str | None,
+    typer.Option(
+        help="A tilted gantry: refuse or shear; default of the bundle.", autocompletion=one_of("refuse", "shear")
+    ),
+]
 Megapixels = Annotated[float, typer.Option(min=0.0, help=_SAMPLES)]
 
 
@@ -98,7 +112,10 @@ def score(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Score files and folders: one row for every image or volume, one with a reason for each that failed."""
+    """Score files and folders, a row for each image or volume.
+
+    One that cannot be read is a row with the reason.
+    """
     from lepton_vision.errors import TooManyFailuresError
     from lepton_vision.scoring.summary import check_failures
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lepton_vision.cli.completion import one_of
 from lepton_vision.cli.options import Json, check_choice, parse_columns, print_facts, split_names
 
 if TYPE_CHECKING:
@@ -32,18 +33,34 @@ def compare(
     ] = None,
     margin: Annotated[float | None, typer.Option(help="Of non-inferiority, for every endpoint (in the unit).")] = None,
     endpoints: Annotated[str, typer.Option(help="Figures to adjust for, with commas; default by kind.")] = "",
-    unit: Annotated[str, typer.Option(help="image, series, study or patient.")] = "image",
-    aggregate: Annotated[str, typer.Option(help="With --unit: mean, max, noisy_or or learnt.")] = "mean",
+    unit: Annotated[
+        str,
+        typer.Option(
+            help="image, series, study or patient.", autocompletion=one_of("image", "series", "study", "patient")
+        ),
+    ] = "image",
+    aggregate: Annotated[
+        str,
+        typer.Option(
+            help="With --unit: mean, max, noisy_or or learnt.",
+            autocompletion=one_of("mean", "max", "noisy_or", "learnt"),
+        ),
+    ] = "mean",
     validation: Annotated[
         Path | None, typer.Option(help="With learnt: validation predictions of the first model.")
     ] = None,
     validation_b: Annotated[Path | None, typer.Option(help="With learnt: of the second.")] = None,
-    interval: Annotated[str, typer.Option(help="bca or percentile.")] = "bca",
+    interval: Annotated[
+        str, typer.Option(help="bca or percentile.", autocompletion=one_of("bca", "percentile"))
+    ] = "bca",
     replicates: Annotated[int, typer.Option(min=100, help="Bootstrap replicates.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Compare two models on the same cases: differences with paired intervals, P values, non-inferiority."""
+    """Compare two models on the same cases.
+
+    Differences have paired intervals and P values, and non-inferiority is judged.
+    """
     from lepton_vision.config import Config
     from lepton_vision.evaluation import compare as compare_models
     from lepton_vision.files import new_results, write_atomic
@@ -154,17 +171,32 @@ def _probability(name: str, value: float | None, *, default: float = 0.5) -> flo
 
 
 def plan(
-    figure: Annotated[str, typer.Option(help="auroc, sensitivity, specificity or accuracy.")],
+    figure: Annotated[
+        str,
+        typer.Option(
+            help="auroc, sensitivity, specificity or accuracy.",
+            autocompletion=one_of("auroc", "sensitivity", "specificity", "accuracy"),
+        ),
+    ],
     expected: Annotated[float, typer.Option(help="Value that it is expected to have.")],
     width: Annotated[float, typer.Option(help="Wanted width of its interval.")],
     prevalence: Annotated[float | None, typer.Option(help="Share of positive images.")] = None,
     confidence: Annotated[float, typer.Option(help="Of the interval.")] = 0.95,
     images_per_patient: Annotated[float, typer.Option(help="Mean number of images of a patient.")] = 1.0,
     icc: Annotated[float, typer.Option(help="Correlation between images of one patient.")] = 0.0,
-    model: Annotated[str, typer.Option(help="Variance of an AUROC: hanley_mcneil or obuchowski.")] = "hanley_mcneil",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Variance of an AUROC: hanley_mcneil or obuchowski.",
+            autocompletion=one_of("hanley_mcneil", "obuchowski"),
+        ),
+    ] = "hanley_mcneil",
     as_json: Json = False,
 ) -> None:
-    """How many images and patients a study needs for an interval of a wanted width."""
+    """Compute how many patients a study needs.
+
+    For an interval of the wanted width around the figure that is expected.
+    """
     from lepton_vision.evaluation import plan_sample
 
     found = plan_sample(

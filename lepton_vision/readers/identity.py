@@ -112,6 +112,13 @@ def key_check() -> str:
     return _digest(_key(), "key", "which key")
 
 
+def key_source() -> Literal["environment", "file", "none"]:
+    """Where the key comes from; "none" where the first id would make one. Nothing is made."""
+    if os.environ.get(ENVIRONMENT_KEY):
+        return "environment"
+    return "file" if key_path().is_file() else "none"
+
+
 def is_other_key(known: str) -> bool:
     """Whether ids were made with another key than the user's, by the ``key_check`` beside them; "" is unknown."""
     return known not in ("", key_check())

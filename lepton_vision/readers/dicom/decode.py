@@ -64,7 +64,7 @@ _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 _RLE_LOSSLESS = "1.2.840.10008.1.2.5"
 _MOST_HERE = 2**22  # samples of a JPEG 2000 frame that is decoded in this process; more take a third of a second
 _HEAD_BYTES = 2**14  # of a frame that is looked at and not decoded
-_ROUTES = {
+ROUTES = {
     "1.2.840.10008.1.2.4.50": _PILLOW,
     _JPEG_EXTENDED: _SIMPLEITK,  # with 8 bits it is what Pillow reads, see _route
     "1.2.840.10008.1.2.4.53": _SIMPLEITK,
@@ -81,6 +81,7 @@ _ROUTES = {
     _RLE_LOSSLESS: _RLE,
     "1.2.840.10008.1.2.8.1": _DEFLATED_FRAME,
 }
+"""Decoder of each compressed transfer syntax that is read."""
 
 
 def read_stored(file: DicomFile, layout: PixelLayout, *, wanted: range, limits: Limits) -> tuple[Stored, str]:
@@ -104,7 +105,7 @@ def read_stored(file: DicomFile, layout: PixelLayout, *, wanted: range, limits: 
     frames: list[Stored] = []
     name, clock = "", Clock(limits, frames=len(wanted))
     for data in frame_bytes(file, frames=layout.frames, wanted=wanted):
-        frame, name = _decode(data, file.transfer_syntax, layout=layout, limits=limits)
+        frame, name = decode_frame(data, file.transfer_syntax, layout=layout, limits=limits)
         frames.append(frame)
         clock.check()
     return (frames[0][None] if len(frames) == 1 else np.stack(frames)), name
@@ -141,7 +142,7 @@ def check_pixels(file: DicomFile, layout: PixelLayout, *, limits: Limits) -> Non
 
 
 def _require_decoder(syntax: str) -> None:
-    if syntax not in _ROUTES:
+    if syntax not in ROUTES:
         raise ReadError(
             f"No decoder for transfer syntax {syntax if syntax[:4] == '1.2.' else 'of this file'}. "
             "Convert the file to an uncompressed or JPEG 2000 syntax.",
@@ -150,11 +151,11 @@ def _require_decoder(syntax: str) -> None:
 
 
 def _route(syntax: str, data: bytes) -> Route:
-    return _PILLOW if syntax == _JPEG_EXTENDED and parse_jpeg(data).precision == 8 else _ROUTES[syntax]
+    return _PILLOW if syntax == _JPEG_EXTENDED and parse_jpeg(data).precision == 8 else ROUTES[syntax]
 
 
-def _decode(data: bytes, syntax: str, *, layout: PixelLayout, limits: Limits) -> tuple[Stored, str]:
-    """One frame, by the decoder of its syntax."""
+def decode_frame(data: bytes, syntax: str, *, layout: PixelLayout, limits: Limits) -> tuple[Stored, str]:
+    """Decode one frame by the decoder of its syntax, whose name and version are given too."""
     route = _route(syntax, data)
     _check_stream(data, route, layout=layout)
     if route is _PILLOW:
