@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export NO_ALBUMENTATIONS_UPDATE = 1
 
-.PHONY: demo smoke test test-fast docs lint types format bench clean distclean
+.PHONY: demo smoke test test-fast docs lint types format bench release-check clean distclean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
@@ -43,6 +43,9 @@ format: .venv/installed-dev
 
 bench: .venv/installed-dev  ## the tables of the README (minutes)
 	for script in scripts/bench/*.py; do .venv/bin/python $$script || exit 1; done
+
+release-check: .venv/installed-dev  ## wheel and sdist, built, looked into, installed and tried elsewhere (minutes)
+	.venv/bin/python scripts/release_check.py
 
 clean:  ## caches and the demo; the environment stays
 	rm -rf .pytest_cache .mypy_cache .ruff_cache demo-run docs/_build docs/notebooks

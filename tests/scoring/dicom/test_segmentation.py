@@ -24,6 +24,7 @@ from pydicom.uid import (
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
 )
 
+from lepton_vision._version import __version__
 from lepton_vision.errors import ReadError, ScoringError
 from lepton_vision.readers import read_image, read_series, reorient
 from lepton_vision.readers.image import probe
@@ -409,9 +410,10 @@ def test_what_the_object_says_about_its_origin(tmp_path: Path) -> None:
         )
         algorithm = item.SegmentationAlgorithmIdentificationSequence[0]
         assert (item.SegmentAlgorithmType, item.SegmentAlgorithmName) == ("AUTOMATIC", "lepton_vision")
-        assert (algorithm.AlgorithmVersion, algorithm.AlgorithmParameters) == ("0.1.0", "bundle_id=0123456789abcdef")
+        assert algorithm.AlgorithmVersion == __version__
+        assert algorithm.AlgorithmParameters == "bundle_id=0123456789abcdef"
     assert (dataset.Modality, dataset.SegmentationType, dataset.BitsAllocated) == ("SEG", "BINARY", 1)
-    assert (dataset.Manufacturer, dataset.SoftwareVersions) == ("lepton_vision", "0.1.0")
+    assert (dataset.Manufacturer, dataset.SoftwareVersions) == ("lepton_vision", __version__)
     other = pydicom.dcmread(write(tmp_path / "o.dcm", read_image(folder), folder))
     assert other.SegmentSequence[0].SegmentAlgorithmName == "not stated"
     manual = SegmentationInfo(algorithm_type="MANUAL")
