@@ -27,7 +27,8 @@ test: .venv/installed-dev  ## all tests, the slow ones too
 test-fast: .venv/installed-dev  ## without the slow tests
 	.venv/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-docs: .venv/installed-dev  ## docs/_build/html/index.html, without a network
+docs: .venv/installed-dev  ## docs/_build/html/index.html, without a network; the reference is made anew
+	.venv/bin/python scripts/reference.py
 	.venv/bin/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 lint: .venv/installed-dev

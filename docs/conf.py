@@ -25,9 +25,10 @@ nb_execution_mode = "off"
 exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
+autodoc_type_aliases = {name: name for name in ("FloatArray", "TextArray", "Pixels", "Features", "Labels")}
 autodoc_member_order = "bysource"
 python_use_unqualified_type_names = True
-suppress_warnings = ["mystnb.unknown_mime_type"]
+suppress_warnings = ["mystnb.unknown_mime_type", "toc.empty_glob"]
 copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "furo"

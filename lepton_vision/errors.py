@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
+from lepton_vision.types.reasons import READ_REASONS
+
 DOCS = "docs/{}.md"
 """Address of a page of the documentation, by its room and name."""
 
@@ -169,59 +171,9 @@ def _rebuild_extra_error(package: str, extra: str, key: str) -> MissingExtraErro
 
 
 class ReadError(LeptonError):
-    """A file that cannot become an Image. ``reason`` is a stable code (see ``REASONS``)."""
+    """A file that cannot become an Image. ``reason`` is a stable code (see ``types.reasons``)."""
 
-    REASONS: ClassVar[frozenset[str]] = frozenset(
-        {
-            "missing",  # no such file, or no permission to read it
-            "empty",  # zero bytes
-            "not_an_image",  # content is none of the supported formats
-            "no_pixels",  # a DICOM object of a kind that holds none: a report, a presentation state, a structure set
-            "truncated",  # fewer bytes than the header promises
-            "corrupt",  # header or codestream contradicts itself
-            "too_large",  # above the cap of pixels, bytes, memory, or parts
-            "too_slow",  # above the time that a file may take
-            "unsupported",  # a valid file of a kind that we do not decode
-            "encrypted",  # an archive, or a member of one, that needs a password
-            "unsafe_member",  # a member of an archive that is a link or device, or whose name leads out of it
-            "unreachable",  # an object store that refused or did not answer
-            "decoder_missing",  # the decoder package is not installed
-            "decoder_failed",  # the decoder refused, crashed or ran out of its limits
-            "mismatch",  # codestream and header disagree (size, bits, samples)
-            "non_finite",  # NaN or infinity among the pixels
-            "no_frame",  # the frame asked for does not exist
-            "volume",  # a 2-D image was asked for, the file holds several frames
-            "geometry",  # a series that does not form one regular volume
-            "no_slices",  # a folder or list without a DICOM slice, or without the series asked for
-            "one_slice",  # a series of a single slice: its distance to a neighbour is unknown
-            "several_series",  # more than one series where one was expected
-            "several_volumes",  # a series of several volumes: time points, echoes or other repetitions
-            "copy",  # the same slice once more
-            "mixed_slices",  # slices of different size, spacing, orientation, photometric interpretation or units
-            "localizer",  # a scout or localizer, alone or among the slices
-            "segmentation",  # a DICOM object that is no image to classify: see ``scan.include``
-            "secondary_capture",  # … a picture of a screen, or a converted one
-            "parametric_map",  # … a map computed from images
-            "dose",  # … a grid of radiation dose
-            "mask_file",  # … a file that is the mask of an image, by its name
-            "no_position",  # slices or an image without a place in the patient
-            "no_spacing",  # the distance of the voxels is needed and not known
-            "duplicate_position",  # several slices at one place: time points, echoes, copies
-            "missing_slices",  # gaps between the slices
-            "tilt",  # slices that are shifted against each other: a tilted gantry
-            "units",  # a window in HU on pixels that are not HU
-            "no_window",  # the header carries no window and the configuration refuses to choose one
-            "channels",  # another number of channels than the model takes
-            "missing_channel",  # a case without one of the files of its channels
-            "channel_grid",  # channels of different size or place
-            "mask_size",  # a mask of another size than its image
-            "mask_spacing",  # … of another spacing
-            "mask_orientation",  # … whose axes point elsewhere
-            "mask_position",  # … that lies elsewhere in the patient
-            "mask_values",  # a mask that holds no labels, or a value of which nothing is stated
-            "mask_overlap",  # a Segmentation with two segments in one voxel
-        }
-    )
+    REASONS: ClassVar[frozenset[str]] = frozenset(READ_REASONS)
 
     def __init__(self, message: str, *, reason: str, path: str | Path | None = None) -> None:
         if reason not in self.REASONS:

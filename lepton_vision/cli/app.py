@@ -1,8 +1,7 @@
 """Command-line application: thin commands over the library's functions, with heavy imports inside the commands.
 
-Data goes to files or, with --json, as one object to stdout; progress and messages go to stderr. Exit codes: 0 done, 1 a
-gate failed, 2 usage, configuration, input or a machine that is full, 70 what nobody foresaw, 130 interrupted and
-resumable, 141 whoever read the output has left.
+Data goes to files or, with --json, as one object to stdout; progress and messages go to stderr. Exit codes are those of
+``exit_codes``.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from typing import Annotated, Any
 import typer
 
 from lepton_vision.cli.completion import one_of
+from lepton_vision.cli.exit_codes import ExitCode
 from lepton_vision.errors import printable
 
-_USAGE, _UNFORESEEN, _INTERRUPTED, _PIPE = 2, 70, 130, 141  # 70: EX_SOFTWARE of sysexits.h; 141: 128 + SIGPIPE
 _FULL_MEMORY = ("can't allocate memory", "out of memory")  # of torch, which raises RuntimeError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
@@ -117,7 +117,7 @@ def run_to_end(app: Callable[[], object]) -> int:
             if isinstance(ending.__context__, BrokenPipeError):  # typer's own code for it is that of a gate
                 raise ending.__context__ from None
             sys.stdout.flush()
-            if ending.code != _INTERRUPTED:  # typer turns Ctrl-C into this code without a word
+            if ending.code != ExitCode.INTERRUPTED:  # typer turns Ctrl-C into this code without a word
                 return ending.code if isinstance(ending.code, int) else 0
             raise KeyboardInterrupt from None
         sys.stdout.flush()
@@ -130,22 +130,22 @@ def _tell(error: BaseException) -> int:
     """Say on stderr what ended a command; return its exit code."""
     from lepton_vision.errors import LeptonError
 
-    code, message = _USAGE, ""
+    code, message = int(ExitCode.USAGE), ""
     if isinstance(error, LeptonError):
         code, message = error.exit_code, f"error: {error}" + ("" if error.row is None else f" (row {error.row})")
         message += f" See {error.page}." if error.page else ""
     elif isinstance(error, KeyboardInterrupt):
-        code = _INTERRUPTED
+        code = ExitCode.INTERRUPTED
         message = "interrupted: what was finished is on disk; the same command goes on (train: with --resume)"
     elif isinstance(error, BrokenPipeError):  # whoever read has left: nobody is there to be told
-        code = _PIPE
+        code = ExitCode.PIPE
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     elif isinstance(error, MemoryError) or any(words in str(error).lower() for words in _FULL_MEMORY):
         message = "error: The memory of this machine is full. Take fewer workers, a smaller batch or smaller images."
     elif isinstance(error, OSError):
         message = f"error: {_what_failed(error)} Make room, look at its permissions, or choose another place."
     else:
-        code, message = _UNFORESEEN, f"error: This was not foreseen: {type(error).__name__}. {_keep(error)}"
+        code, message = ExitCode.UNFORESEEN, f"error: This was not foreseen: {type(error).__name__}. {_keep(error)}"
     if message:
         print(printable(message), file=sys.stderr)
     return code

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -14,22 +14,38 @@ from lepton_vision.errors import LeakageError, ManifestError, explain_os_error, 
 from lepton_vision.files import atomic_file, check_place
 from lepton_vision.manifest.storage import table_csv
 from lepton_vision.types import SPLITS, Displayed, Table
+from lepton_vision.types.columns import Column
 
 Kind = Literal[
-    "leakage",  # a patient or an image in two splits
-    "duplicate",  # identical pixels inside one split
-    "conflict",  # identical or near-identical images with different labels
-    "unverified",  # perhaps near-duplicates, not compared
+    "leakage",
+    "duplicate",
+    "conflict",
+    "unverified",
     "unknown_patient",
     "rejected",
     "unmatched_labels",
-    "labels",  # what no target can be made of without being told how
-    "narrow_range",  # images that use little of the range of values that they are shown by
-    "burned_in",  # text in the pixels, stated or usual for the kind of image
+    "labels",
+    "narrow_range",
+    "burned_in",
     "prevalence",
-    "masks",  # values of masks, and structures that never occur in them
+    "masks",
 ]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+MEANINGS: Final[Mapping[Kind, str]] = {
+    "leakage": "a patient or an image in two splits",
+    "duplicate": "identical pixels inside one split",
+    "conflict": "identical or near-identical images with different labels",
+    "unverified": "perhaps near-duplicates, not compared",
+    "unknown_patient": "images whose patient is not known",
+    "rejected": "rows that cannot be used, with their reason codes",
+    "unmatched_labels": "rows of the label table without an image, and images without a row",
+    "labels": "labels that no target can be made of without being told how",
+    "narrow_range": "images that use little of the range of values that they are shown by",
+    "burned_in": "text in the pixels, stated or usual for the kind of image",
+    "prevalence": "shares of the classes that differ between the splits",
+    "masks": "values of masks, and structures that never occur in them",
+}
+"""What each kind means."""
 Cause = Literal["", "patient", "identical", "near"]
 _WHAT: Final[dict[tuple[str, str], str]] = {
     ("leakage", "patient"): "patients in two splits",
@@ -40,6 +56,18 @@ _WHAT: Final[dict[tuple[str, str], str]] = {
     ("conflict", "near"): "groups of near-identical images with different labels",
 }
 _PLACE: Final = ("image_id", "path", "member", "frame", "split")
+TABLE_COLUMNS: Final = (
+    Column("group", "always", "from 0", "number of the group of equal findings"),
+    Column("finding", "always", "from 0", "number of the finding"),
+    Column("kind", "always", "", "[kind of finding](reason-codes.md#findings-of-an-audit)"),
+    Column("severity", "always", "", "`error`: settle it before training; `warning`: look at it; `note`"),
+    Column("cause", "leakage and conflict", "", "`patient`, `identical` or `near`"),
+    Column("message", "always", "", "a sentence without patient data"),
+    Column("row", "findings about images", "from 0", "row of the manifest; a finding has a line for each"),
+    *(Column(name, "with `row`", "", "as in the manifest") for name in _PLACE),
+    Column("label_<column>", "with `row`", "", "label of that column"),
+)
+"""Of the table of findings."""
 _EXAMPLES: Final = 3
 _EXAMPLE_ROWS: Final = 4
 
@@ -197,9 +225,7 @@ class Audit(Displayed):
     def to_frame(self) -> pd.DataFrame:
         """Every finding with every row of it: one line each, in the order of ``findings``.
 
-        Columns: ``group`` (number of equal findings, from 0), ``finding`` (number of the finding), ``kind``,
-        ``severity``, ``cause``, ``message``, ``row`` of the manifest and what stands there: ``image_id``, ``path``,
-        ``member``, ``frame``, ``split`` and ``label_<column>``. A finding without rows is one line.
+        Columns are those of ``TABLE_COLUMNS``. A finding without rows is one line.
         """
         number = {id(one): k for k, group in enumerate(self.groups) for one in group.findings}
         lines = [

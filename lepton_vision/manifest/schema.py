@@ -15,58 +15,62 @@ from lepton_vision.types import SPLITS
 # Arrow-backed strings: one null (pd.NA) everywhere, and 100,000 rows stay small.
 STRING: Final = pd.StringDtype("pyarrow")
 
-IDENTITY_COLUMNS: Final[Mapping[str, Any]] = {
-    "image_id": STRING,  # pseudonymous, unique among ok rows
-    "path_id": STRING,  # pseudonymous, of the place at the scan, as in the rows of scores; null in other tables
-    "patient_id": STRING,  # pseudonymous; where unknown, of the study, series or file (see patient_known)
-    "patient_known": "boolean",
-    "study_id": STRING,
-    "series_id": STRING,
-    "path": STRING,  # relative to the root, with forward slashes
-    "member": STRING,  # name of the array inside an .npz file
-    "frame": "Int64",  # position inside a file of several images; null where the file is one sample
-    "repair": STRING,  # of a series: tilt, gaps or both, with a comma; null where its slices are as they were taken
-    "status": STRING,  # ok or rejected
-    "reason": STRING,  # reason code of a rejected row
-    "split": STRING,  # train, val, test or null
-    "fold": "Int64",
-    "source_format": STRING,
-    "modality": STRING,
-    "rows": "Int64",
-    "columns": "Int64",
-    "frames": "Int64",
-    "pixel_hash": STRING,  # of the decoded pixels and their shape
-    "mask_path": STRING,  # relative to the root; null where nothing is known
-    "mask_member": STRING,  # name of the array inside an .npz file
-    "mask_values": STRING,  # values that occur in the mask, e.g. "0,2"
-    "mask_hash": STRING,  # of the mask's values and shape
-    "value_low": "float64",  # smallest and largest decoded value, in the image's units
-    "value_high": "float64",
-    "range_low": "float64",  # smallest and largest value that the file could hold
-    "range_high": "float64",
-    "header_window": STRING,  # header: the file names a window; full: its full range is meant; none
-    "phash": STRING,  # 64-bit perceptual hash, 16 hexadecimal digits; null for a constant image
+_IDENTITY: Final[Mapping[str, tuple[Any, str]]] = {
+    "image_id": (STRING, "pseudonym, unique among ok rows"),
+    "path_id": (STRING, "pseudonym of the place at the scan, as in rows of scores; null in other tables"),
+    "patient_id": (STRING, "pseudonym; where unknown, of the study, series or file (see `patient_known`)"),
+    "patient_known": ("boolean", "whether `patient_id` is of a patient"),
+    "study_id": (STRING, "pseudonym of the study"),
+    "series_id": (STRING, "pseudonym of the series"),
+    "path": (STRING, "relative to the root, with forward slashes"),
+    "member": (STRING, "name of the array inside an .npz file; of a volume the id of its series, or its channels"),
+    "frame": ("Int64", "position inside a file of several images, from 0; null where the file is one sample"),
+    "repair": (STRING, "of a series: tilt, gaps or both, with a comma; null where its slices are as they were taken"),
+    "status": (STRING, "ok or rejected"),
+    "reason": (STRING, "[reason code](reason-codes.md) of a rejected row"),
+    "split": (STRING, "train, val, test or null"),
+    "fold": ("Int64", "fold of the cross-validation, from 0"),
+    "source_format": (STRING, "dicom, nifti, png, jpeg, tiff or npz"),
+    "modality": (STRING, "Modality of the header, such as CT"),
+    "rows": ("Int64", "height in pixels"),
+    "columns": ("Int64", "width in pixels"),
+    "frames": ("Int64", "images in the file, or slices"),
+    "pixel_hash": (STRING, "of the decoded pixels and their shape"),
+    "mask_path": (STRING, "file of the mask, relative to the root; null where nothing is known"),
+    "mask_member": (STRING, "name of the array inside an .npz file"),
+    "mask_values": (STRING, "values that occur in the mask, such as 0,2"),
+    "mask_hash": (STRING, "of the mask's values and shape"),
+    "value_low": ("float64", "smallest decoded value, in the image's units"),
+    "value_high": ("float64", "largest decoded value"),
+    "range_low": ("float64", "smallest value that the file could hold"),
+    "range_high": ("float64", "largest value that the file could hold"),
+    "header_window": (STRING, "header: the file names a window; full: its full range is meant; none"),
+    "phash": (STRING, "64-bit perceptual hash, 16 hexadecimal digits; null for a constant image"),
 }
-FACT_COLUMNS: Final[Mapping[str, Any]] = {
-    "sex": STRING,
-    "age_band": STRING,
-    "manufacturer": STRING,
-    "model_name": STRING,
-    "site": STRING,
-    "kvp": "float64",
-    "slice_thickness_mm": "float64",
-    "body_part": STRING,
-    "view_position": STRING,
-    "laterality": STRING,
-    "photometric": STRING,
-    "transfer_syntax": STRING,
-    "bits_stored": "Int64",
-    "burned_in_annotation": STRING,
-    "object_kind": STRING,  # where a DICOM object is no usual image: secondary_capture, localizer, segmentation …
-    "spacing_row_mm": "float64",
-    "spacing_column_mm": "float64",
+_FACTS: Final[Mapping[str, tuple[Any, str]]] = {
+    "sex": (STRING, "F, M or O of the header"),
+    "age_band": (STRING, "age in bands of ten years"),
+    "manufacturer": (STRING, "of the device, or a category other-…"),
+    "model_name": (STRING, "of the device, or a category other-…"),
+    "site": (STRING, "pseudonym of the institution"),
+    "kvp": ("float64", "peak kilovoltage"),
+    "slice_thickness_mm": ("float64", "slice thickness in mm"),
+    "body_part": (STRING, "Body Part Examined, or a category other-…"),
+    "view_position": (STRING, "View Position, or a category other-…"),
+    "laterality": (STRING, "L, R or B"),
+    "photometric": (STRING, "Photometric Interpretation"),
+    "transfer_syntax": (STRING, "UID of the transfer syntax"),
+    "bits_stored": ("Int64", "bits of a stored pixel"),
+    "burned_in_annotation": (STRING, "YES or NO of the header"),
+    "object_kind": (STRING, "where a DICOM object is no usual image: secondary_capture, localizer, segmentation …"),
+    "spacing_row_mm": ("float64", "distance of neighbouring rows in mm"),
+    "spacing_column_mm": ("float64", "distance of neighbouring columns in mm"),
 }
+IDENTITY_COLUMNS: Final[Mapping[str, Any]] = {name: dtype for name, (dtype, _) in _IDENTITY.items()}
+FACT_COLUMNS: Final[Mapping[str, Any]] = {name: dtype for name, (dtype, _) in _FACTS.items()}
 COLUMNS: Final[Mapping[str, Any]] = {**IDENTITY_COLUMNS, **FACT_COLUMNS}
+MEANINGS: Final[Mapping[str, str]] = {name: said for name, (_, said) in {**_IDENTITY, **_FACTS}.items()}
+"""What each column means."""
 _FURTHER_TYPES: Final = (STRING, "Int64", "float64", "boolean")
 
 

@@ -13,7 +13,7 @@ import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import safetensors.torch
 from torch import Tensor
@@ -22,7 +22,14 @@ from lepton_vision.errors import BundleError, explain_os_error
 from lepton_vision.files import sync_folder, write_atomic
 
 WEIGHTS, FACTS = "weights.safetensors", "bundle.json"
-_FORMAT, _VERSION = "lepton_vision bundle", 1
+FORMAT, VERSION = "lepton_vision bundle", 1
+SEALS: Final[Mapping[str, str]] = {
+    "format": "what the file is",
+    "version": "of the format; a newer one is refused",
+    "weights_sha256": "SHA-256 of the file of tensors",
+    "checksum": "SHA-256 of all other keys as canonical JSON",
+}
+"""Keys that say whether the files are whole; taken off when they are read."""
 
 
 def is_bundle(folder: Path) -> bool:
@@ -53,7 +60,7 @@ def write_bundle_files(folder: Path, facts: Mapping[str, Any], state: Mapping[st
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
             weights = safetensors.torch.save(tensors)
             write_atomic(temporary / WEIGHTS, weights)
-            described = {"format": _FORMAT, "version": _VERSION, **facts, "weights_sha256": _sha256(weights)}
+            described = {"format": FORMAT, "version": VERSION, **facts, "weights_sha256": _sha256(weights)}
             described["checksum"] = _checksum(described)
             write_atomic(temporary / FACTS, json.dumps(described, indent=1, allow_nan=False) + "\n")
             _take_name(temporary, folder)
@@ -83,16 +90,16 @@ def _read_facts(folder: Path) -> dict[str, Any]:
         facts = json.loads(_read(folder, FACTS))
     except (ValueError, RecursionError):  # ValueError: JSON and UTF-8
         raise BundleError(f"{FACTS} is damaged: it is no JSON. Copy the bundle again.", path=folder) from None
-    if not isinstance(facts, dict) or facts.pop("format", None) != _FORMAT:
+    if not isinstance(facts, dict) or facts.pop("format", None) != FORMAT:
         raise BundleError(f"{FACTS} does not describe a bundle. Name the folder that `train` wrote.", path=folder)
     version = facts.pop("version", None)
-    if isinstance(version, int) and version > _VERSION:
+    if isinstance(version, int) and version > VERSION:
         raise BundleError(
-            f"Expected format {_VERSION} of the bundle. Received: {version}, from a newer lepton_vision. Upgrade it.",
+            f"Expected format {VERSION} of the bundle. Received: {version}, from a newer lepton_vision. Upgrade it.",
             path=folder,
         )
     checksum = facts.pop("checksum", None)
-    if version != _VERSION or checksum != _checksum({"format": _FORMAT, "version": version, **facts}):
+    if version != VERSION or checksum != _checksum({"format": FORMAT, "version": version, **facts}):
         raise BundleError(
             f"{FACTS} was changed or damaged (its checksum differs). Copy the bundle again; to change the operating "
             "point use with_operating_point and save.",

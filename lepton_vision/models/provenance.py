@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -20,6 +20,22 @@ from lepton_vision._version import __version__
 from lepton_vision.config import ENCODERS, Config
 from lepton_vision.errors import BundleError
 from lepton_vision.registry import Home
+
+MEANINGS: Final[Mapping[str, str]] = {
+    "versions": "of Python, this package, torch, numpy, pydicom, OpenCV and albumentations",
+    "seed": "of the training",
+    "created": "time in UTC",
+    "data_fingerprint": "of the manifest that it was trained on",
+    "id_key": "check value of the key that ids were made with, where it is known",
+    "kept_epoch": "epoch whose weights these are, from 0",
+    "validation": "validation figures of that epoch",
+    "not_validated": "what validation could not choose, as it lacks labels or classes",
+    "initial_weights": "source, licence and author of the weights at the start, as far as they are stated",
+    "own_parts": "parts that were given to `fit`: loss, optimizer, schedule, figures, augment",
+    "augment": "description of an augmentation that was given",
+    "unit_of_analysis": "where cases are series, studies or patients: how images are joined, and their operating point",
+}
+"""What stands under ``provenance`` in a bundle, each where there is any."""
 
 _PACKAGES = ("torch", "numpy", "pydicom", "opencv-python-headless", "albumentations")
 

@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from lepton_vision.errors import EvaluationError, nearest
 from lepton_vision.types import Target
+from lepton_vision.types.columns import Column
 
 Columns = dict[str, Any]
 """Cells by column: lists, or arrays of numbers."""
+
+TABLE_COLUMNS: Final = (
+    Column("image_id", "always", "", "unique id"),
+    Column("patient_id", "where known", "", "the patient; a row without one counts as a patient of its own"),
+    Column("series_id", "where known", "", "the series"),
+    Column("study_id", "where studies are known", "", "the study"),
+    Column("patient_known", "where some patient is not known", "0 or 1", "whether `patient_id` is of a patient"),
+    Column("split", "where known", "", "train, val or test: one for the whole table"),
+    Column("y_true", "the only target is binary", "0 or 1", "label; empty is unknown"),
+    Column("y_prob", "the only target is binary", "0 to 1", "probability of the positive class"),
+    Column(
+        "y_value", "the only target is a number", "unit of the target", "predicted number; `y_true` is the true one"
+    ),
+    Column("y_true_<target>", "several targets, or multiclass and ordinal", "", "label; of classes their index from 0"),
+    Column("y_prob_<target>", "several targets, binary", "0 to 1", "probability of the positive class"),
+    Column("y_value_<target>", "several targets, regression", "unit of the target", "predicted number"),
+    Column("y_true_<target>_<class>", "multilabel", "0 or 1", "label of the class; empty is unknown"),
+    Column("y_prob_<target>_<class>", "multilabel, multiclass, ordinal", "0 to 1", "probability of the class"),
+    Column("path", "Parquet of ours", "", "where the image lies: may hold a name"),
+    Column("member", "Parquet of ours", "", "name of the array or series in it"),
+    Column("frame", "Parquet of ours", "from 0", "number of the image in its file"),
+    Column("repair", "Parquet of ours, repaired series", "", "tilt, gaps or both"),
+)
+"""Of a table of predictions."""
 
 # Words that mean one thing only. A "prediction" may be a probability or a decision, so it is to be named.
 _ALIASES: dict[str, tuple[str, ...]] = {

@@ -15,6 +15,7 @@ from lepton_vision.predictions.answer_sets import IntervalRule, Rule, answer_set
 from lepton_vision.predictions.novelty import Features
 from lepton_vision.predictions.operating_point import OperatingPoint
 from lepton_vision.types import Image, ObjectKind, Target
+from lepton_vision.types.reasons import UNFORESEEN
 from lepton_vision.types.target import are_called, output_stems, probability_names, set_names
 
 Row = dict[str, Any]
@@ -31,7 +32,7 @@ def reason_of(error: Exception) -> str:
     """Reason code of an error that ends one input and must not end the run."""
     if isinstance(error, ReadError):
         return error.reason
-    return "too_large" if isinstance(error, MemoryError) else f"unexpected:{type(error).__name__}"
+    return "too_large" if isinstance(error, MemoryError) else f"{UNFORESEEN}:{type(error).__name__}"
 
 
 def status_of(reason: str, *, is_stray: bool) -> str:
@@ -134,24 +135,15 @@ def row_schema(
     has_reports: bool = False,
     has_repairs: bool = False,
 ) -> pa.Schema:
-    """Columns of a scored row, in order; ``threshold`` is that of the first target.
-
-    A binary target gives ``<target>_probability`` and ``<target>_positive``; a multilabel target the same per class as
-    ``<target>_<class>_…``; a multiclass target a probability per class and ``<target>_class``. Further targets bring a
-    ``<target>_threshold`` of their own. Decision and threshold are empty where a class has no operating point. A number
-    gives ``<target>_value``.
+    """Columns of a scored row, in order; what each means says ``columns.ROW_COLUMNS``.
 
     Args:
         targets: what is predicted.
         measures: ``<structure>_ml`` or ``<structure>_mm2``: with them come ``mask`` and ``mask_reason``.
-        sets: targets with set rules: ``<target>_set``, or ``<target>_<class>_set`` of a multilabel target, are the
-            answers in the conformal set, with "|" between them; empty where no answer is likely enough. Of a number
-            they are ``<target>_low`` and ``<target>_high``, its interval.
-        has_novelty: ``novelty`` is the distance to the training images, ``novelty_percentile`` the share of validation
-            images that are nearer; see ``novelty.Novelty``. Both are empty where the runtime gives no features: a file
-            of int8, or one that was exported before files gave them.
-        has_reports: ``report`` is the name of a DICOM report, ``report_reason`` why there is none.
-        has_repairs: ``repair`` is what was repaired in a series: "tilt", "gaps" or both, with a comma.
+        sets: targets with set rules.
+        has_novelty: the bundle knows the images of its training.
+        has_reports: DICOM reports are written.
+        has_repairs: rows are of volumes, whose series may be repaired.
     """
     names = ("image_id", "path_id", "series_id", "study_id", "patient_id")
     fields: Fields = [(name, _TEXT) for name in names]
@@ -170,10 +162,7 @@ def row_schema(
 
 
 def case_schema(targets: tuple[Target, ...], *, unit: str, has_novelty: bool = False) -> pa.Schema:
-    """Columns of a row of a series, study or patient: ids, number of images, and those of the targets.
-
-    ``novelty_percentile`` is the largest of its images.
-    """
+    """Columns of a row of a series, study or patient; what each means says ``columns.CASE_COLUMNS``."""
     above = ("series_id", "study_id", "patient_id")
     fields: Fields = [(name, _TEXT) for name in above[above.index(f"{unit}_id") :]]
     fields += [("images", pa.int64()), *target_fields(targets)]

@@ -91,18 +91,20 @@ class MaskFigures:
         status: "present" (voxels in both), "missed" (truth only), "false_positive" (prediction only), "absent".
         dice: 2 TP / (2 TP + FP + FN), 0 to 1 (Dice, Ecology 26:297, 1945).
         iou: TP / (TP + FP + FN), 0 to 1.
-        hd95_mm: see ``surfaces.SurfaceDistances.hausdorff_mm``.
-        surface_dice: at the tolerance asked for, see ``surfaces.SurfaceDistances.surface_dice``.
+        hd95_mm: 95th percentile of the distances between the surfaces, the larger of both directions; see
+            ``surfaces.SurfaceDistances.hausdorff_mm``.
+        surface_dice: share of both surfaces that lies within the tolerance of the other, 0 to 1; see
+            ``surfaces.SurfaceDistances.surface_dice``.
         sensitivity: share of the truth's voxels that are predicted.
         precision: share of the predicted voxels that are true.
-        volume_truth_ml: volume of the truth.
-        volume_prediction_ml: volume of the prediction.
-        volume_error_ml: prediction minus truth; positive is too large.
+        volume_truth_ml: volume of the truth [ml].
+        volume_prediction_ml: volume of the prediction [ml].
+        volume_error_ml: prediction minus truth [ml]; positive is too large.
         reasons: by name, why a figure is undefined.
         lesions: counts of components, or None where not asked for.
         voxels: what the overlap was computed from.
-        surface_dice_area: see ``surface_area.area_surface_dice``; the rules are those of ``surface_dice``. None where
-            it was not asked for.
+        surface_dice_area: the same weighed by area, see ``surface_area.area_surface_dice``. None where it was not
+            asked for.
     """
 
     status: Status
