@@ -26,6 +26,7 @@ from lepton_vision.types.figure import FigureSpec, unknown_spec
 NOTHING = "–"
 _LARGEST_CONFUSION = 50  # classes: nobody reads a table of more, and a thousand make a page of 100 MB
 _UNKNOWN = Figure(math.nan, math.nan, math.nan, 0, "not computed")
+_ROUNDING = 1e-12  # a difference of equal shares is no exact 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,9 +328,10 @@ def show_value(value: Any) -> str:
 
 
 def number(value: float, *, digits: int = 3) -> str:
-    """Print a figure with three decimals; "–" for NaN."""
+    """Print a figure with three decimals; "–" for NaN, 0 for what rounding has left of it."""
     if not is_known(value):
         return NOTHING
+    value = 0.0 if abs(value) < _ROUNDING else value
     if value and abs(value) < 0.5 * 10**-digits:
         return f"{value:.1e}"
     return f"{value:,.{digits}f}" if abs(value) >= 10_000.0 else f"{value:.{digits}f}"

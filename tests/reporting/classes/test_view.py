@@ -15,7 +15,15 @@ from lepton_vision.types import Figure
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.93149, "0.931"), (1.0, "1.000"), (0.0, "0.000"), (0.00004, "4.0e-05"), (math.nan, "–"), (math.inf, "–")],
+    [
+        (0.93149, "0.931"),
+        (1.0, "1.000"),
+        (0.0, "0.000"),
+        (0.00004, "4.0e-05"),
+        (-7e-17, "0.000"),
+        (math.nan, "–"),
+        (math.inf, "–"),
+    ],
 )
 def test_numbers(value: float, text: str) -> None:
     assert view.number(value) == text
