@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -9,6 +10,7 @@ import typer.main
 
 from lepton_vision.cli.app import app
 from lepton_vision.cli.exit_codes import MEANINGS
+from lepton_vision.cli.help import GROUPS
 from reference_pages.markdown import code, page, prose, table
 
 _WORDS = {str: "text", int: "whole number", float: "number", Path: "path"}
@@ -24,49 +26,26 @@ lepton-vision audit split.parquet --fail-on leakage,conflict || exit $?
 def command_line() -> str:
     """The page of the commands."""
     main: Any = typer.main.get_command(app)
-    hints = _hints()
-    parts = [_LEAD]
-    for group, commands in _grouped(main).items():
-        parts += [f"## {group}"] if group else []
-        for name, command in commands.items():
-            parts += _command(name, command, hints=hints, level="###" if group else "##")
+    hints, parts = _hints(), [_LEAD]
+    for group, commands in GROUPS.items():
+        parts += [f"## {group}"]
+        for name, examples in commands.items():
+            parts += _command(name, main.commands[name], hints=hints[name], examples=examples)
     return page("Command line", *parts)
 
 
-def _grouped(main: Any) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for name, command in main.commands.items():
-        if not command.hidden:
-            panel = getattr(command, "rich_help_panel", None)
-            found.setdefault(panel if isinstance(panel, str) else "", {})[name] = command
-    return found
-
-
-def _command(name: str, command: Any, *, hints: dict[str, Any], level: str) -> list[str]:
+def _command(name: str, command: Any, *, hints: dict[str, Any], examples: Sequence[str]) -> list[str]:
     arguments = [one for one in command.params if one.param_type_name == "argument"]
     options = [one for one in command.params if one.param_type_name == "option" and not one.hidden]
     usage = " ".join(["lepton-vision", name, *(_usage(one) for one in arguments), "[OPTIONS]"])
-    text, example = _divide(command)
-    shown = [f"{level} {name}", f"```text\n{usage}\n```", prose(text)]
+    shown = [f"### {name}", prose(command.help or ""), f"```text\n{usage}\n```"]
     if arguments:
         rows = [(code(_name(one)), prose(getattr(one, "help", "") or "")) for one in arguments]
         shown.append(table(("argument", "meaning"), rows))
     if options:
-        rows = [_option(one, hints[name]) for one in options if one.name in hints[name]]
+        rows = [_option(one, hints) for one in options if one.name in hints]
         shown.append(table(("option", "values", "default", "meaning"), rows))
-    return [*shown, *([f"```bash\n{example}\n```"] if example else [])]
-
-
-def _divide(command: Any) -> tuple[str, str]:
-    """Help and examples of a command: lines of help or epilog that begin with the program's name are examples."""
-    lines = [*(command.help or "").splitlines(), *(command.epilog or "").splitlines()]
-    plain = [line.replace("\b", "").strip() for line in lines]
-    examples = [line.removeprefix("Example: ").removeprefix("$ ") for line in plain]
-    told = [k for k, line in enumerate(examples) if line.startswith("lepton-vision ")]
-    text = " ".join(
-        line for k, line in enumerate(plain) if k not in told and line.rstrip(":") not in {"Example", "Examples"}
-    )
-    return text, "\n".join(examples[k] for k in told)
+    return [*shown, "```bash\n{}\n```".format("\n".join(examples))]
 
 
 def _name(one: Any) -> str:
