@@ -45,7 +45,7 @@ def save_table(
     advice = "Nothing was left behind; choose another folder."
     with explain_os_error("write the predictions", error=EvaluationError, advice=advice, path=path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as file:
+        with atomic_file(path, private=is_parquet and addresses is not None) as file:  # paths may hold names
             file.write(content)
             if not is_parquet:
                 file.flush()

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.folders_models import found_data as found_data
+from tests.docs.folders_models import other_tool as other_tool
+from tests.docs.folders_models import squares as squares
+from tests.docs.folders_models import trained as trained
 from tests.e2e.conftest import run_json
 
 _KEPT: dict[str, Path] = {}

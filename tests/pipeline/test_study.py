@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lepton_vision.config import Config
-from lepton_vision.errors import ConfigError, EvaluationError, LeptonError, ManifestError, OutputError
+from lepton_vision.errors import ConfigError, EvaluationError, LeakageError, LeptonError, ManifestError, OutputError
 from lepton_vision.evaluation.classes.figures import validation_figures
 from lepton_vision.files import HeldFolder
 from lepton_vision.inference import predict
@@ -152,6 +152,13 @@ def test_a_manifest_of_another_key_is_told_where_its_bundle_is_judged_and_refuse
 
 def content(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("how", ["stop", "drop_train", "allow"])
+def test_no_setting_lets_a_patient_stand_in_two_splits(manifest: Manifest, tmp_path: Path, how: str) -> None:
+    leaking = dataclasses.replace(manifest, frame=manifest.frame.assign(patient_id="p", patient_known=True))
+    with pytest.raises(LeakageError, match="patients in two splits: 1"):
+        fit(CONFIG.override(f"audit.on_leakage={how}"), leaking, run_dir=tmp_path / "run")
 
 
 def test_a_refused_training_leaves_a_finished_run_as_it_was(manifest: Manifest, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,15 @@ def test_a_table_and_the_file_beside_it_are_written_both_or_neither(
     with pytest.raises(EvaluationError, match="No space left"):
         binary([0], [0.25]).save(tmp_path / "p.csv")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_table_with_paths_is_for_its_owner_alone(tmp_path: Path) -> None:
+    whole = mixed()
+    assert whole.save(tmp_path / "paths.parquet").stat().st_mode & 0o777 == 0o600
+    plain = tmp_path / "plain"
+    plain.touch()
+    for one in (whole.save(tmp_path / "p.csv"), replace(whole, addresses=None).save(tmp_path / "p.parquet")):
+        assert one.stat().st_mode == plain.stat().st_mode
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
