@@ -16,6 +16,7 @@ from lepton_vision.manifest import Manifest
 from lepton_vision.manifest.class_counts import label_groups
 from lepton_vision.manifest.labels import evident_targets, unknown_name
 from lepton_vision.manifest.patients import known_patients
+from lepton_vision.manifest.schema import objects
 from lepton_vision.manifest.value_ranges import narrow_image, narrow_ranges
 from lepton_vision.models import Bundle
 from lepton_vision.models.bundle_files import is_bundle
@@ -43,7 +44,7 @@ def data_flow(manifest: Manifest, targets: tuple[Target, ...]) -> dict[str, Any]
 def count_split(manifest: Manifest, targets: tuple[Target, ...], split: Split) -> dict[str, Any]:
     """Count images, patients and labels per class of one split; of a number, labels per quarter of all usable ones."""
     part, usable = manifest.subset(split), manifest.ok
-    of_split = (usable.frame["split"] == split).to_numpy(dtype=bool)
+    of_split = objects(usable.frame["split"]) == split
     classes: dict[str, dict[str, int]] = {}
     for target in targets:
         labels = usable.labels(target)

@@ -16,9 +16,9 @@ import lepton_vision as lv
 _KEPT: dict[str, Path] = {}
 
 
-def squares(folder: Path, request: pytest.FixtureRequest) -> None:
+def squares(folder: Path, request: pytest.FixtureRequest, *, seed: int = 0) -> None:
     """``images/`` of 96 PNGs, two a patient, a bright square in half of them; ``masks/`` of it and ``labels.csv``."""
-    rng, rows = np.random.default_rng(0), []
+    rng, rows = np.random.default_rng(seed), []
     for name in ("images", "masks"):
         (folder / name).mkdir()
     for number in range(96):
@@ -82,7 +82,7 @@ def found_data(folder: Path, request: pytest.FixtureRequest) -> None:
 def other_tool(folder: Path, request: pytest.FixtureRequest) -> None:
     """Tables of other tools (``other_tool.csv``, ``validation.csv``, ``theirs.csv``, ``grades.csv``, ``ages.csv``).
 
-    Also ``trained``, and ``other_site.parquet`` of the same images.
+    Also ``trained``, and ``other_site.parquet`` of other images.
     """
     trained(folder, request)
     rng = np.random.default_rng(3)
@@ -110,4 +110,8 @@ def other_tool(folder: Path, request: pytest.FixtureRequest) -> None:
     ids.assign(**values).to_csv(folder / "ages.csv", index=False)
     worse = {"age": age.round(), "predicted": (age + rng.normal(0, 7, 120)).round(1)}
     ids.assign(**worse).to_csv(folder / "ages_theirs.csv", index=False)
-    shutil.copy(folder / "manifest.parquet", folder / "other_site.parquet")
+    (folder / "elsewhere").mkdir()
+    squares(folder / "elsewhere", request, seed=7)
+    site = pd.read_csv(folder / "elsewhere" / "labels.csv").iloc[:40].assign(split="test")
+    site["path"] = "images/" + site["path"]
+    lv.Manifest.from_frame(site, root=folder / "elsewhere", workers=0).save(folder / "other_site.parquet")

@@ -55,6 +55,16 @@ def test_classes_of_a_manifest_are_counted_where_there_is_no_doubt(
     assert inspect_path(tmp_path / "m.parquet")["splits"]["train"]["classes"] == classes
 
 
+def test_images_without_a_split_are_counted_in_none(tmp_path: Path) -> None:
+    names = [f"{k}.png" for k in range(4)]
+    table = pd.DataFrame({"image_id": names, "path": names, "status": "ok", "label": ["0", "1", "1", "0"]})
+    table["split"] = ["train", "train", "test", None]
+    Manifest(table, root=tmp_path, label_columns=("label",)).save(tmp_path / "m.parquet")
+    splits = inspect_path(tmp_path / "m.parquet")["splits"]
+    assert {name: part["images"] for name, part in splits.items()} == {"train": 2, "test": 1}
+    assert splits["train"]["classes"] == {"label": {"0": 1, "1": 1, "unknown": 0}}
+
+
 def test_channels_of_a_volume_are_inspected_together(tmp_path: Path) -> None:
     values = np.arange(2 * 3 * 4 * 2, dtype=np.int16).reshape(2, 3, 4, 2)
     nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "four.nii.gz")
