@@ -226,8 +226,8 @@ app.command(**shown("evaluate"))(evaluate)
 @app.command(**shown("run"))
 def run(
     source: Annotated[Path, typer.Option(help="Folder, .npz file or manifest.")],
-    config: Annotated[Path, typer.Option(help="YAML configuration.")],
     run_dir: Annotated[Path, typer.Option(help="Folder of the runs.")],
+    config: ConfigFile = None,
     labels: Labels = None,
     seeds: Annotated[str, typer.Option(help="Comma-separated seeds; one run each.")] = "0",
     folds: Annotated[

@@ -79,5 +79,5 @@ def _figure(value: Mapping[str, Any]) -> str:
         from lepton_vision.types import decimals  # numpy, which a start does without
 
         digits = decimals(value["low"], value["high"])
-        interval = f"[{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+        interval = f"[{value['low']:z.{digits}f}, {value['high']:z.{digits}f}]"
     return f"{value['value']:.3f} {interval}  n {value.get('n', '')}"

@@ -105,11 +105,15 @@ def evaluate(
 
 
 def _for_people(facts: dict[str, Any]) -> dict[str, Any]:
-    """Each figure once, under its target where there are several, and the headline figures of subgroups."""
+    """Each figure once, under its target where there are several, and the headline figures of subgroups.
+
+    Figures of masks stand under their structure.
+    """
     from lepton_vision.evaluation.classes.figure_table import SPECS
 
     named = facts.get("targets", {})
     twice = {"targets"} if len(named) == 1 else set(next(iter(named.values()), {}))
+    twice |= set(next(iter(facts.get("structures", {}).values()), {}))
     told = {key: value for key, value in facts.items() if key not in twice}
     headlines = {key for key, spec in SPECS.items() if spec.headline}
     for column in told.get("subgroups", ()):

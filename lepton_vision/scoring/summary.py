@@ -136,7 +136,7 @@ class FailureLimit:
             raise TooManyFailuresError(
                 f"Expected at most {self.share:.1%} failed rows. Received: {failed} of {rows} that there will be, so "
                 "the run was stopped. The rows so far are kept; look at their reasons. The same command with a higher "
-                "max_failures goes on."
+                "--max-failures (Python: max_failures) goes on."
             )
 
 
@@ -147,7 +147,7 @@ def check_failures(summary: ScoreSummary, max_failures: float) -> None:
         counts = ", ".join(f"{reason} {count}" for reason, count in summary.failed.items())
         raise TooManyFailuresError(
             f"Expected at most {max_failures:.1%} failed rows. Received: {share:.1%} ({counts}). "
-            "All rows are written; look at their reasons, or raise max_failures.",
+            "All rows are written; look at their reasons, or raise --max-failures (Python: max_failures).",
             facts=summary.to_dict(),
         )
 

@@ -155,7 +155,7 @@ class Figure:
         if 0.0 < max(abs(self.value), abs(self.low), abs(self.high)) < _TINY:
             return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
         digits = decimals(self.low, self.high)
-        return f"{self.value:.3f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+        return f"{self.value:.3f} [{self.low:z.{digits}f}, {self.high:z.{digits}f}]"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; an undefined number becomes None."""

@@ -7,6 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.folders_data import label_tables as label_tables
+from tests.docs.folders_data import parts as parts
+from tests.docs.folders_data import png_study
+from tests.docs.folders_data import several_labels as several_labels
+from tests.docs.folders_images import image_folders as image_folders
+from tests.docs.folders_images import masks as masks
+from tests.docs.folders_images import volumes as volumes
 from tests.docs.folders_models import found_data as found_data
 from tests.docs.folders_models import other_tool as other_tool
 from tests.docs.folders_models import squares as squares
@@ -27,3 +34,9 @@ def demo(folder: Path, request: pytest.FixtureRequest) -> None:
         run_json("demo", "--out", made, "--patients", "40", "--epochs", "2")
         _KEPT["demo"] = made
     shutil.copytree(_KEPT["demo"], folder / "demo-run")
+
+
+def first_study(folder: Path, request: pytest.FixtureRequest) -> None:
+    """PNG images with a table, an inbox, and what ``demo`` makes."""
+    png_study(folder, request)
+    demo(folder, request)

@@ -64,3 +64,10 @@ def test_training_by_the_full_range_says_which_images_stay_dark(folder: Path) ->
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("of the images (png, 16 bits) hold values from") == 1
     assert "[percentile]" in done.stderr
+
+
+def test_a_run_without_a_configuration_takes_the_defaults(tmp_path: Path) -> None:
+    done = run_cli("run", "--source", tmp_path / "none", "--run-dir", tmp_path / "run")
+    assert done.returncode == 2
+    assert "does not exist" in done.stderr
+    assert "--config" not in done.stderr

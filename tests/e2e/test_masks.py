@@ -57,6 +57,7 @@ def test_people_read_a_table_even_where_there_is_no_interval(masks: Path, tmp_pa
     done = run_cli("evaluate", "--masks", masks, "--out", tmp_path / "out", "--structures", "a=1,b=2")
     assert done.returncode == 0, done.stderr
     assert "0.875 (no interval: one patient only)  n 2" in done.stdout
+    assert sum(line.strip().startswith("dice ") for line in done.stdout.splitlines()) == 2  # one for each structure
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import binomtest
 
+from lepton_vision.cli.console import show
 from lepton_vision.config.sections import EvaluationConfig
 from lepton_vision.evaluation import evaluate
 from lepton_vision.evaluation.classes.measures import BinaryMeasures, Extent
@@ -142,3 +143,10 @@ def test_ends_are_printed_apart() -> None:
     assert decimals(0.9998, 1.0) == 4
     assert str(Figure(1.0, 0.9998, 1.0, 20_000)) == "1.000 [0.9998, 1.0000]"
     assert str(Figure(0.9, 0.8, 0.95, 10)) == "0.900 [0.800, 0.950]"
+
+
+def test_an_end_at_zero_has_no_sign(capsys: pytest.CaptureFixture[str]) -> None:
+    figure = Figure(0.0, -1e-17, 2.4, 12)
+    assert str(figure) == "0.000 [0.000, 2.400]"
+    show({"lr_negative": figure.to_dict()})
+    assert capsys.readouterr().out == "lr_negative  0.000 [0.000, 2.400]  n 12\n"
