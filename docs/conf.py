@@ -29,7 +29,7 @@ napoleon_use_ivar = True
 napoleon_attr_annotations = False  # the text of an attribute gives shape, dtype, range and unit
 autodoc_member_order = "bysource"
 python_use_unqualified_type_names = True
-suppress_warnings = ["mystnb.unknown_mime_type", "toc.empty_glob"]
+suppress_warnings = ["mystnb.unknown_mime_type"]
 copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "furo"
