@@ -30,6 +30,7 @@ _PAGES: dict[str, dict[str, str]] = {
         "reference/reason-codes": "*",
     },
     "MissingExtraError": {"start/install": "*"},
+    "UnknownKeyError": {"reference/configuration": "*"},
     "LeakageError": {"explanation/splits": "*"},
     "WeightsError": {"how-to/weights": "*"},
     "TooManyFailuresError": {"how-to/score-a-pacs-export": "*"},
@@ -133,6 +134,10 @@ class LeptonError(Exception):
 
 class ConfigError(LeptonError):
     """A configuration that cannot be used: unknown key, wrong type, contradicting values."""
+
+
+class UnknownKeyError(ConfigError):
+    """A key that a configuration does not have."""
 
 
 class InvalidValueError(ConfigError, ValueError):
@@ -309,7 +314,7 @@ def explain_validation(problems: Sequence[Mapping[str, Any]], model: Any) -> Con
         place_in_words = f"Configuration key {key}" if key else "Configuration"
         message = f"{place_in_words}: {told}{'' if told[-1] in '.?' else '.'}{shown}"
     more = f" ({len(problems) - 1} more problems.)" if len(problems) > 1 else ""
-    return ConfigError(message + more, key=key)
+    return (UnknownKeyError if first["type"] in _UNKNOWN else ConfigError)(message + more, key=key)
 
 
 def describe_keys(described: type, core: Any, handler: Any) -> dict[str, Any]:

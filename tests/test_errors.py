@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lepton_vision import errors
+from lepton_vision.config import Config
 from lepton_vision.errors import (
     ConfigError,
     EvaluationError,
@@ -21,10 +22,20 @@ from lepton_vision.errors import (
     ManifestError,
     MissingExtraError,
     ReadError,
+    UnknownKeyError,
     WeightsError,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_a_misspelt_key_leads_to_the_configuration() -> None:
+    for change in ("trian.epochs=1", "train.epoch=1"):
+        with pytest.raises(UnknownKeyError) as caught:
+            Config().override(change)
+        assert caught.value.page == "docs/reference/configuration.md"
+    with pytest.raises(UnknownKeyError):
+        Config.from_dict({"trian": {}})
 
 
 @pytest.mark.parametrize(

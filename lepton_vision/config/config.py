@@ -27,7 +27,7 @@ from lepton_vision.config.sections import (
     TrainConfig,
     VolumeConfig,
 )
-from lepton_vision.errors import ConfigError, nearest, unknown_key, valid_keys
+from lepton_vision.errors import ConfigError, UnknownKeyError, nearest, unknown_key, valid_keys
 from lepton_vision.files import write_atomic
 from lepton_vision.types import UNKNOWN, ObjectKind, Target
 from lepton_vision.types.target import check_names
@@ -343,11 +343,11 @@ class Config(Section):
                     place[section] = {}  # an optional section comes to life with its first key
                 inner = place.get(section)
                 if not isinstance(inner, dict):
-                    raise ConfigError(unknown_key(section, list(place)), key=key)
+                    raise UnknownKeyError(unknown_key(section, list(place)), key=key)
                 place = inner
             known = valid_keys(Config, sections)  # none where names are free, as in train.target_weights
             if known and last not in known:
-                raise ConfigError(unknown_key(last, known), key=key)
+                raise UnknownKeyError(unknown_key(last, known), key=key)
             place[last] = yaml.safe_load(text)
         return Config.from_dict(values)
 

@@ -104,12 +104,8 @@ class Machine(Result):
             "python": self.python,
             "device": dict(self.device),
             "packages": {one.name: _of_package(one) for one in self.packages},
-            "extras": {
-                one.name: f"not installed: {one.command}" if one.missing else "installed" for one in self.extras
-            },
-            "DICOM decoders": {
-                one.syntax: f"{one.fault or 'works'} ({one.decoder}; {one.name})" for one in self.codecs
-            },
+            "extras": {one.name: _of_extra(one) for one in self.extras},
+            "DICOM decoders": {one.syntax: _of_codec(one) for one in self.codecs},
             "storage": dict(self.storage),
             "ids": dict(self.ids),
             "process": dict(self.process),
@@ -164,12 +160,19 @@ def _requirements() -> tuple[list[Requirement], dict[str, list[Requirement]]]:
         names = metadata.metadata(_NAME).get_all("Provides-Extra") or []
     except metadata.PackageNotFoundError:
         return [], {}
-    of_extra = {
-        name: [one for one in found if one.marker and one.marker.evaluate({"extra": name}) and one.name != _NAME]
-        for name in names
-        if name not in _DEVELOPMENT
-    }
-    return [one for one in found if one.marker is None or one.marker.evaluate({"extra": ""})], of_extra
+    core = [one for one in found if one.marker is None or one.marker.evaluate({"extra": ""})]
+    others = [one for one in found if one not in core]
+    return core, {name: list(_of_name(name, others)) for name in names if name not in _DEVELOPMENT}
+
+
+def _of_name(extra: str, found: Iterable[Requirement]) -> Iterator[Requirement]:
+    """Requirements of an extra, and of the extras that it names."""
+    for one in found:
+        if one.marker is not None and one.marker.evaluate({"extra": extra}):
+            if one.name == _NAME:
+                yield from (other for name in sorted(one.extras) for other in _of_name(name, found))
+            else:
+                yield one
 
 
 def _package(wanted: Requirement) -> Package:

@@ -36,6 +36,13 @@ def test_the_command_of_an_extra_is_that_of_the_error_where_it_is_missing(here: 
         assert one.command in str(MissingExtraError("x", extra=one.name, key="x"))
 
 
+def test_an_extra_needs_what_the_extras_that_it_names_need() -> None:
+    texts = ["lepton-vision[onnx]; extra == 'int8'", "nncf>=2; extra == 'int8'", "onnx>=1.16; extra == 'onnx'"]
+    found = [Requirement(text) for text in texts]
+    assert [one.name for one in machine._of_name("int8", found)] == ["onnx", "nncf"]
+    assert [one.name for one in machine._of_name("onnx", found)] == ["onnx"]
+
+
 def test_it_is_a_result_like_others(here: Machine) -> None:
     plain = here.to_dict()
     assert plain["is_usable"] is here.is_usable

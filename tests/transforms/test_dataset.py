@@ -214,7 +214,7 @@ def test_a_file_that_went_bad_raises_read_error(manifest: Manifest, config: Conf
 def test_a_row_of_a_part_is_named_by_its_number_in_the_whole(manifest: Manifest, config: Config) -> None:
     part = manifest.select([9, 7, 5]).select([True, False, True])
     part.locate(1).path.unlink()
-    with pytest.raises(ReadError, match=r"^Row 5 \(from 0\) of the manifest, id5: .*scan again\.$") as caught:
+    with pytest.raises(ReadError, match=r"(?m)^Row 5 \(from 0\) of the manifest, id5: .*scan again\.$") as caught:
         list(make_loader(part, config))
     assert part.locate(1).path.name not in str(caught.value)
 
