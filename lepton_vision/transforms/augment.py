@@ -125,8 +125,9 @@ class Augment:
             (C, H, W) float32: in [0, 1], or normalised where ``norm`` is given.
         """
         result = np.empty(pixels.shape, np.float32) if out is None else out
-        mean, std = ((0.0,), (1.0,) * len(pixels)) if norm is None else (norm.mean, norm.std)
-        scales, shifts = (values.ravel().tolist() for values in normalisation(mean, std, white=1))
+        mean, std = ((0.0,), (1.0,)) if norm is None else (norm.mean, norm.std)
+        figures = normalisation(mean, std, white=1)
+        scales, shifts = (np.broadcast_to(one.ravel(), len(pixels)).tolist() for one in figures)
         # Channel by channel is faster than three channels at once, which OpenCV wants last.
         for plane, changed, scale, shift in zip(pixels, result, scales, shifts, strict=True):
             last, levels = _change_plane(changed if result is pixels else plane, drawn_changes, out=changed)

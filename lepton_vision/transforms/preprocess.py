@@ -142,11 +142,14 @@ def to_input(
 def normalisation(
     mean: tuple[float, ...], std: tuple[float, ...], *, white: int = LEVELS, axes: int = 2
 ) -> tuple[Pixels, Pixels]:
-    """Return factors of pixels, and what is taken away after them, (C, 1, …) float32 with ``axes`` ones."""
-    means, shape = mean if len(mean) == len(std) else mean * len(std), (-1, *(1,) * axes)
-    scale = np.asarray([1.0 / (white * s) for s in std], np.float32).reshape(shape)
-    shift = np.asarray([m / s for m, s in zip(means, std, strict=True)], np.float32).reshape(shape)
-    return scale, shift
+    """Return factors of pixels, and what is taken away after them, (C, 1, …) float32 with ``axes`` ones.
+
+    C is 1 where one mean and one deviation are for all channels.
+    """
+    means, deviations = np.broadcast_arrays(np.asarray(mean, np.float64), np.asarray(std, np.float64))
+    shape = (-1, *(1,) * axes)
+    scale, shift = 1.0 / (white * deviations), means / deviations
+    return scale.astype(np.float32).reshape(shape), shift.astype(np.float32).reshape(shape)
 
 
 def _check_image(image: Image) -> None:

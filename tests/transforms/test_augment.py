@@ -50,6 +50,19 @@ def test_any_result_is_an_image_of_the_same_kind(preset: str, strength: float, c
         assert (result == pixels).all()
 
 
+@pytest.mark.parametrize(("mean", "std"), [((0.5,), (0.25,)), ((0.1, 0.2, 0.3), (0.5,)), ((0.5,), (0.5, 0.25, 2.0))])
+def test_one_mean_or_deviation_is_for_all_channels(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    augment = build_augment(AugmentConfig(preset="photo"), targets=[PLAIN])
+    pixels = image(3)
+    changes_drawn = augment.draw(pixels.shape[1:], 7)
+    norm = PreprocessConfig(color="rgb", mean=mean, std=std)
+    plain = augment.apply(pixels, changes_drawn)
+    expected = (plain - np.reshape(mean, (-1, 1, 1))) / np.reshape(std, (-1, 1, 1))
+    got = augment.apply(pixels, changes_drawn, norm=norm)
+    inside = (plain > 0) & (plain < 1)  # the normalised image is not clipped
+    np.testing.assert_allclose(got[inside], expected[inside], atol=1e-4)
+
+
 @pytest.mark.parametrize("preset", SHOWN)
 def test_the_seed_alone_decides(preset: str) -> None:
     config = AugmentConfig.model_validate({"preset": preset})

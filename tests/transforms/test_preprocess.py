@@ -249,6 +249,8 @@ def test_to_input_is_the_usual_formula_for_both_dtypes() -> None:
     assert (to_input(stored[1], config) == got[1]).all()
     one_mean = PreprocessConfig(color="rgb", mean=(0.5,), std=(0.5, 0.25, 2.0))
     np.testing.assert_allclose(to_input(stored, one_mean), (stored / 65535 - 0.5) / std, atol=1e-6)
+    one_std = PreprocessConfig(color="rgb", mean=(0.1, 0.2, 0.3), std=(0.5,))
+    np.testing.assert_allclose(to_input(stored, one_std), (stored / 65535 - mean) / 0.5, atol=1e-6)
 
 
 def test_to_input_can_write_in_place() -> None:
