@@ -34,5 +34,6 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "furo"
 html_title = f"lepton_vision {release}"
-html_static_path = ["images"]
+html_static_path = ["images", "style"]
+html_css_files = ["tables.css"]
 html_show_sphinx = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,13 +31,13 @@ def configuration() -> str:
         section = _section(key, schema)
         where = "each item of `targets`" if name == "targets" else f"`{name}`"
         rows = [_row(one, facts, section, schema) for one, facts in section["properties"].items()]
-        parts += [f"## {name}", f"Keys of {where}. {prose(key.get('description', ''))}"]
+        parts += [f"## {name}", f"Keys of {where}. {_said(key)}"]
         parts += [table(("key", "values", "default", "meaning"), rows)]
     return page("Configuration", *parts)
 
 
 def _overview(schema: Mapping[str, Any]) -> str:
-    rows = [(f"[`{name}`](#{name})", prose(key.get("description", ""))) for name, key in schema["properties"].items()]
+    rows = [(f"[`{name}`](#{name})", _said(key)) for name, key in schema["properties"].items()]
     return table(("section", "what it says"), rows)
 
 
@@ -52,7 +53,12 @@ def _section(key: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, 
 def _row(name: str, key: Mapping[str, Any], section: Mapping[str, Any], schema: Mapping[str, Any]) -> tuple[str, ...]:
     is_required = name in section.get("required", ())
     default = "required" if is_required else code(json.dumps(key.get("default", _empty(key)), ensure_ascii=False))
-    return code(name), values_of(key, schema), default, prose(key.get("description", ""))
+    return code(name), values_of(key, schema), default, _said(key)
+
+
+def _said(key: Mapping[str, Any]) -> str:
+    """Description of a key, with the words of YAML."""
+    return re.sub(r"\bNone\b", "`null`", prose(key.get("description", "")))
 
 
 def _empty(key: Mapping[str, Any]) -> Any:
