@@ -338,12 +338,14 @@ class Config(Section):
                 raise ConfigError(f"Expected section.key=value. Received: {assignment!r}.", key=key)
             *sections, last = key.strip().split(".")
             place = values
-            for section in sections:
-                if section in place and place[section] is None and valid_keys(Config, [section]):
+            for depth, section in enumerate(sections):
+                names = valid_keys(Config, sections[:depth])
+                is_absent = section not in place and section in names  # of a section that has just come to life
+                if is_absent or (section in place and place[section] is None and valid_keys(Config, [section])):
                     place[section] = {}  # an optional section comes to life with its first key
                 inner = place.get(section)
                 if not isinstance(inner, dict):
-                    raise UnknownKeyError(unknown_key(section, list(place)), key=key)
+                    raise UnknownKeyError(unknown_key(section, names or list(place)), key=key)
                 place = inner
             known = valid_keys(Config, sections)  # none where names are free, as in train.target_weights
             if known and last not in known:

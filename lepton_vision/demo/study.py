@@ -334,6 +334,7 @@ def _dataset(pixels: Pixels, vendor: Vendor, key: tuple[int, int, int]) -> Datas
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = UID(f"{uid}.2.{position + 1}")
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = f"{uid}.1", f"{uid}.2"
+    dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = f"{uid}.3", ""
     dataset.PatientID, dataset.PatientName = f"DEMO-{seed}-{number:04d}", f"Demo^Patient {number}"
     person = np.random.default_rng(key[:2])
     dataset.PatientSex, dataset.PatientAge = "FM"[int(person.integers(2))], f"{int(person.integers(25, 90)):03d}Y"

@@ -74,6 +74,14 @@ def test_override_leaves_the_original_alone_and_takes_free_keys_of_target_weight
         config.train.epochs = 4  # type: ignore[misc]
 
 
+def test_a_structure_is_named_by_a_single_value() -> None:
+    head = Config().override("segmentation.structures.lesion=255").segmentation
+    assert head is not None
+    assert head.structures == {"lesion": (255,)}
+    with pytest.raises(ConfigError, match="Did you mean 'structures'"):
+        Config().override("segmentation.structure.lesion=255")
+
+
 def _target(name: str, *classes: str, kind: str = "multiclass") -> dict[str, object]:
     return {"name": name, "kind": kind, "classes": list(classes)}
 
