@@ -126,7 +126,10 @@ def beside(*pictures: Picture.Image, gap: int = 12) -> Picture.Image:
 
 def report(demo: Path, folder: Path) -> Picture.Image:
     page = cut(demo / "run/evaluation/report.html", ("ROC curve", "Reliability"), has_top=True)
-    return photograph(page, folder, width=1000)
+    soup = BeautifulSoup(page, "html.parser")
+    for caption in soup.select("figcaption"):
+        caption.decompose()
+    return photograph(str(soup), folder, width=1000)
 
 
 def threshold(demo: Path, folder: Path) -> Picture.Image:

@@ -7,6 +7,7 @@ import inspect
 from typing import get_args
 
 import lepton_vision
+from lepton_vision.errors import ReadError
 from lepton_vision.manifest.findings import KINDS
 from lepton_vision.manifest.findings import MEANINGS as FINDINGS
 from lepton_vision.types import ObjectKind
@@ -39,8 +40,16 @@ def reason_codes() -> str:
 
 
 def _table(reasons: dict[str, Reason]) -> str:
-    rows = [(code(name), prose(one.meaning), prose(one.advice)) for name, one in sorted(reasons.items())]
-    return table(("code", "meaning", "what to do"), rows)
+    rows = [(code(name), prose(one.meaning), prose(one.advice), _page(name)) for name, one in sorted(reasons.items())]
+    return table(("code", "meaning", "what to do", "page"), rows)
+
+
+def _page(reason: str) -> str:
+    """Link to the page that an error of this reason names, but for this one."""
+    if reason not in READ_REASONS:
+        return ""
+    page = ReadError("", reason=reason).page.removeprefix("docs/").removesuffix(".md")
+    return "" if page == "reference/reason-codes" else f"[{page.rpartition('/')[2].replace('-', ' ')}](../{page}.md)"
 
 
 STAGES = {
