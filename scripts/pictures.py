@@ -166,8 +166,9 @@ def comparison(demo: Path, folder: Path) -> Picture.Image:
     columns = {"y_prob": {name: 1 / (1 + np.exp(-noisy))}, "bundle_id": "noisy"}
     other = lv.Predictions(**{field: getattr(ours, field) for field in ours.__dataclass_fields__} | columns)
     found = lv.compare(ours, other, operating_point=point(demo), margin=0.05)
-    write_comparison(found, folder / "comparison.html")
-    return photograph(cut(folder / "comparison.html", ("Differences", "ROC curves"), has_top=True), folder, width=900)
+    names = ("the demo's model", "with noise")
+    write_comparison(found, folder / "comparison.html", names=names)
+    return photograph(cut(folder / "comparison.html", ("Differences",), has_top=True), folder, width=900)
 
 
 def batch(demo: Path, folder: Path) -> Picture.Image:
