@@ -166,7 +166,7 @@ def comparison(demo: Path, folder: Path) -> Picture.Image:
     columns = {"y_prob": {name: 1 / (1 + np.exp(-noisy))}, "bundle_id": "noisy"}
     other = lv.Predictions(**{field: getattr(ours, field) for field in ours.__dataclass_fields__} | columns)
     found = lv.compare(ours, other, operating_point=point(demo), margin=0.05)
-    names = ("the demo's model", "with noise")
+    names = ("model A", "model B")
     write_comparison(found, folder / "comparison.html", names=names)
     return photograph(cut(folder / "comparison.html", ("Differences",), has_top=True), folder, width=900)
 
