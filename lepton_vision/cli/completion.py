@@ -23,7 +23,7 @@ def begin() -> None:
 
 def script(shell: str) -> str:
     """Return what a shell runs to complete commands."""
-    return _typer.get_completion_script(shell=shell, **_ASKED)
+    return str(_typer.get_completion_script(shell=shell, **_ASKED))
 
 
 def install(shell: str) -> str:
