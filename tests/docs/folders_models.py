@@ -50,7 +50,12 @@ def trained(folder: Path, request: pytest.FixtureRequest) -> None:
         manifest = lv.Manifest.from_frame(table.assign(path="images/" + table["path"]), root=made, workers=0)
         manifest.save(made / "manifest.parquet")
         config = lv.Config(targets=(lv.Target("finding", "binary", ("absent", "present")),)).override(
-            "preprocess.size=[32, 32]", "model.width=8", "train.epochs=3", "train.batch_size=16", "train.lr=0.01"
+            "preprocess.size=[32, 32]",
+            "model.width=8",
+            "train.epochs=3",
+            "train.batch_size=16",
+            "train.lr=0.01",
+            "evaluation.replicates=200",
         )
         config.to_yaml(made / "config.yaml")
         lv.fit(config, manifest, run_dir=made / "runs" / "first", device="cpu", progress=False)
