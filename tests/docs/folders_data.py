@@ -237,15 +237,15 @@ def several_labels(folder: Path, request: pytest.FixtureRequest) -> None:
     rows: list[tuple[object, ...]] = [
         ("file", "patient_id", "effusion", "nodule", "rare", "view_quality", "grade", "area", "age")
     ]
-    for number in range(96):
+    for number in range(160):
         patient = number // 2
         has, bright = patient % 2 == 0, patient % 3 == 0
         pixels, mask = draw(number, has_finding=has)
         pixels = np.clip(pixels.astype(float) + 30 * bright * (np.arange(64)[:, None] > 48), 0, 255).astype(np.uint8)
         save(folder / "images" / f"{number:03d}.png", pixels)
         area = int(mask.sum())
-        grade = "none" if not area else "small" if area < 130 else "large"
+        grade = "none" if not area else "small" if area < 190 else "large"
         quality = ("good", "fair", "poor")[int(rng.integers(3))]
-        findings = ["" if number % 9 == 0 else int(bright), int(has), int(patient % 8 == 5)]
+        findings = ["" if number % 9 == 0 else int(bright), int(has), int(patient % 12 == 5)]
         rows.append((f"{number:03d}.png", f"p{patient:02d}", *findings, quality, grade, area, 40 + patient % 30))
     save_table(folder / "labels.csv", rows)
