@@ -206,9 +206,8 @@ def train(
     from lepton_vision.progress.bars import Console
     from lepton_vision.training.distributed import is_main_process
 
-    settings = _load_config(config, assignments, tilt=tilt, gaps=gaps)
-    if init_from is not None:
-        settings = settings.override("model.weights=none", f"model.init_from={json.dumps(str(init_from))}")
+    start = [] if init_from is None else ["model.weights=none", f"model.init_from={json.dumps(str(init_from))}"]
+    settings = _load_config(config, [*(assignments or ()), *start], tilt=tilt, gaps=gaps)
     table = Manifest.load(manifest)
     with Console(quiet=as_json) as console:
         how: dict[str, Any] = {"resume": resume, "device": device, "tune_process": True}

@@ -127,3 +127,10 @@ def test_a_file_that_is_no_image_is_refused(tmp_path: Path, content: bytes) -> N
     path = tmp_path / "Doe^John.dcm"
     path.write_bytes(content)
     assert "Doe" not in message_of("inspect", path)
+
+
+def test_heads_are_kept_of_the_bundle_that_an_option_names(tmp_path: Path) -> None:
+    start = ("--init-from", tmp_path / "bundle", "--set", "model.keep_heads=true")
+    done = run_cli("train", "--manifest", tmp_path / "none.parquet", "--run-dir", tmp_path / "run", *start)
+    assert done.returncode == 2
+    assert "no such manifest" in done.stderr
