@@ -316,6 +316,17 @@ def test_what_is_not_plain_is_left_to_pydicom(make_dicom: Make, elements: dict[s
     assert outcome(read_pixels, path) == wanted
 
 
+def test_a_character_set_that_pydicom_cannot_look_up_is_refused_alike(make_dicom: Make) -> None:
+    path = make_dicom(GRAY, SpecificCharacterSet="ISO_IR 100", **WINDOW)
+    path.write_bytes(path.read_bytes().replace(b"ISO_IR 100", b"ISO_IR 1\x000", 1))
+    with pytest.raises(ValueError, match="null"):
+        dcmread(path)
+    for read in (read_image, read_pixels, read_named, probe):
+        with pytest.raises(ReadError) as refused:
+            read(path)
+        assert refused.value.reason == "corrupt"
+
+
 def test_files_that_differ_in_an_element_do_not_share_it(make_dicom: Make) -> None:
     paths = [make_dicom(GRAY, name=f"{k}.dcm", RescaleSlope="1", RescaleIntercept=str(-k)) for k in range(5)]
     for path in paths * 2:

@@ -30,7 +30,7 @@ _OF_CHARACTER_SET = frozenset({b"SH", b"LO", b"ST", b"LT", b"UC", b"UT", b"PN"})
 _TEXT_VRS = frozenset({b"AS", b"CS", b"DA", b"LO", b"SH", b"UI"})
 _IS_PLAIN_TEXT = re.compile(rb"[ -\[\]-~]*\0*").fullmatch  # printable, and no backslash, which parts values
 _SHORT, _LONG = struct.Struct("<HH2sH"), struct.Struct("<I")
-_TRANSFER_SYNTAX = 0x00020010
+_TRANSFER_SYNTAX, _CHARACTER_SET = 0x00020010, 0x00080005
 _NOTHING: frozenset[int] = frozenset()
 
 
@@ -114,6 +114,8 @@ def _scan(
             (found if tag in shared else more).append((tag, vr, content))
         elif tag == _TRANSFER_SYNTAX:
             syntax = data[start : start + length].rstrip(b"\0")
+        elif tag == _CHARACTER_SET and b"\0" in data[start : start + length].rstrip(b"\0 "):
+            return None  # pydicom reads nothing of some such files: all of a header, or none of it
         place, last = start + length, tag
     return None
 
