@@ -161,6 +161,7 @@ def split(
     out: Annotated[Path, typer.Option(help="Manifest to write.")],
     seed: Annotated[int | None, typer.Option(help="Seed of the division.")] = None,
     folds: Annotated[int | None, typer.Option(help="Also write K patient-grouped folds.")] = None,
+    redraw: Annotated[bool, typer.Option("--redraw", help="Forget given splits, official ones too.")] = False,
     patient_from: PatientFrom = None,
     config: ConfigFile = None,
     assignments: Assignments = None,
@@ -180,7 +181,7 @@ def split(
     table = Manifest.load(manifest)
     table = table if patient_from is None else table.with_patients(patient_from)
     settings = with_targets(settings, table)
-    table = split_manifest(table, settings.split, targets=settings.targets)
+    table = split_manifest(table, settings.split, targets=settings.targets, redraw=redraw)
     warn_of_masks(table, settings.segmentation)
     table.save(out)
     print_facts(data_flow(table, settings.targets)["splits"], as_json=as_json)

@@ -273,7 +273,7 @@ def splits_of(values: pd.Series[Any]) -> tuple[str, ...]:
 def _remedy(found: Sequence[Finding]) -> str:
     causes = {finding.cause for finding in found if finding.kind == "leakage"}
     if "patient" in causes:
-        return "Divide by patient: clear the column 'split' and run split_manifest, or correct patient_id or split."
+        return "Divide by patient (split --redraw; in Python redraw=True), or correct patient_id or split."
     if causes:
         return (
             "Set audit.on_leakage to 'drop_train' to leave out the training copies, correct the splits, or set it to "

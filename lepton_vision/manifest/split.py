@@ -44,7 +44,11 @@ class _Groups:
 
 
 def split_manifest(
-    manifest: Manifest, config: SplitConfig | Config | None = None, *, targets: Sequence[Target] | None = None
+    manifest: Manifest,
+    config: SplitConfig | Config | None = None,
+    *,
+    targets: Sequence[Target] | None = None,
+    redraw: bool = False,
 ) -> Manifest:
     """Divide the patients into train, val and test, and into folds where the configuration asks for them.
 
@@ -53,14 +57,15 @@ def split_manifest(
     spread alike; the number of patients (with their duplicates) in each part is the asked share, rounded. The result
     depends on the seed and on the relative paths, not on the order of rows.
 
-    Splits that the manifest already has are kept and checked, never redrawn: to divide anew, clear the column
-    ``split``. Where train and test are given without val, val is cut out of train. A given test split stays outside
+    Splits that the manifest already has are kept and checked, unless ``redraw`` asks to divide anew. Where train and
+    test are given without val, val is cut out of train. A given test split stays outside
     the folds.
 
     Args:
         manifest: rejected rows get no split.
         config: shares, folds, seed and columns to balance; a whole Config also gives its targets.
         targets: what to stratify by; None takes those of the config, or of the label columns.
+        redraw: forget the splits that the manifest has, official ones too; figures then compare with no other's.
 
     Raises:
         LeakageError: given splits share a patient.
@@ -73,6 +78,8 @@ def split_manifest(
         >>> split_manifest(manifest, SplitConfig(val=0.25, test=0.25)).frame["split"].value_counts().to_dict()
         {'train': 4, 'val': 2, 'test': 2}
     """
+    if redraw:
+        manifest = replace(manifest, frame=manifest.frame.assign(split=pd.Series(dtype=COLUMNS["split"])))
     settings, targets = _settings(manifest, config, targets=targets)
     usable = manifest.ok
     if not len(usable):
@@ -248,7 +255,9 @@ def _keep_given(usable: Manifest, settings: SplitConfig, *, targets: Sequence[Ta
         )
     split = objects(given)
     if "train" not in split:
-        raise ManifestError("The given splits have no train part. Give one, or clear the column 'split'.", key="split")
+        raise ManifestError(
+            "The given splits have no train part. Give one, or divide anew (split --redraw).", key="split"
+        )
     if "val" not in split and "test" in split and settings.val > 0:
         is_train = split == "train"
         how: dict[str, Any] = {"settings": settings, "targets": targets, "purpose": "val of train"}

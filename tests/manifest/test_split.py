@@ -148,6 +148,16 @@ def test_given_splits_are_kept() -> None:
     assert (result["fold"].isna() == (result["split"] == "test")).all()
 
 
+def test_given_splits_are_drawn_anew_where_that_is_asked_for() -> None:
+    plain = big(rows=90, patients=40)
+    both = Manifest(plain.frame.assign(split=["train", "test"] * 45), root=plain.root, label_columns=("y",))
+    with pytest.raises(LeakageError):
+        split_manifest(both, SplitConfig(seed=3))
+    again = split_manifest(both, SplitConfig(seed=3), redraw=True).frame["split"]
+    assert again.tolist() == split_manifest(plain, SplitConfig(seed=3)).frame["split"].tolist()
+    assert both.frame["split"].tolist() == ["train", "test"] * 45
+
+
 def test_val_is_cut_out_of_a_given_train() -> None:
     base = cohort([k // 2 for k in range(80)], [(k // 2) % 2 for k in range(80)])
     manifest = Manifest(base.frame.assign(split=["train"] * 60 + ["test"] * 20), root=Path(), label_columns=("y",))
