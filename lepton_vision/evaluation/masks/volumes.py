@@ -37,6 +37,7 @@ def pool_slices(rows: Sequence[CaseFigures]) -> tuple[CaseFigures, ...]:
         EvaluationError: slices of one volume that belong to several patients.
 
     Example:
+        >>> from lepton_vision.evaluation.masks.case import compare_masks
         >>> slices = [
         ...     CaseFigures(name, "p", "liver", compare_masks(np.eye(2) > 0, np.ones((2, 2)) > 0), "v") for name in "ab"
         ... ]

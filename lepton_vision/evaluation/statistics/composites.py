@@ -53,7 +53,7 @@ def ratio_interval(above: Share, below: Share) -> Interval:
     Example:
         >>> found = ratio_interval(Share(0.0, 0.0, 0.28), Share(0.9, 0.79, 0.96))
         >>> round(found.low, 3), round(found.high, 3)
-        (0.0, 0.316)
+        (0.0, 0.313)
     """
     product = above.value * below.value
 

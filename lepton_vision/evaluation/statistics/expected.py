@@ -40,7 +40,7 @@ def predict_share(hits: int, n: int, *, new: int, confidence: float = 0.95) -> t
     Example:
         >>> low, high = predict_share(57, 60, new=60)
         >>> round(low, 3), round(high, 3)
-        (0.833, 1.0)
+        (0.85, 1.0)
     """
     tail = (1.0 - confidence) / 2
     found = betabinom(new, hits + 0.5, n - hits + 0.5)
@@ -66,7 +66,7 @@ def expected_at(
         >>> figures = PointFigures(sensitivity=0.95, specificity=0.8, ppv=0.83, npv=0.94, n=120, positives=60)
         >>> point = OperatingPoint({"sick": (0.3,)}, "sensitivity >= 0.95", "val", 120, {"sick": (figures,)})
         >>> round(expected_at(point, Target("sick", "binary", ("no", "yes")))[0].sensitivity[0], 3)
-        0.833
+        0.85
     """
     found = []
     for name, one in zip(target.answers, point.figures.get(target.name, ()), strict=False):
