@@ -42,7 +42,7 @@ format: .venv/installed-dev
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-bench: .venv/installed-dev  ## the tables of the README (minutes)
+bench: .venv/installed-dev  ## the tables of docs/speed.md and docs/results (hours)
 	for script in scripts/bench/*.py; do .venv/bin/python $$script || exit 1; done
 
 release-check: .venv/installed-dev  ## wheel and sdist, built, looked into, installed and tried elsewhere (minutes)

@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -31,6 +32,16 @@ autodoc_member_order = "bysource"
 python_use_unqualified_type_names = True
 suppress_warnings = ["mystnb.unknown_mime_type"]
 copybutton_exclude = ".linenos, .gp, .go"
+
+
+def setup(app: Any) -> None:
+    """Let links to notebooks, right in the sources, lead to the copies."""
+    app.connect("source-read", _lead_to_copies)
+
+
+def _lead_to_copies(app: Any, name: str, text: list[str]) -> None:
+    text[0] = text[0].replace("](../../notebooks/", "](../notebooks/")
+
 
 html_theme = "furo"
 html_title = f"lepton_vision {release}"

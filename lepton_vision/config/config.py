@@ -349,7 +349,7 @@ class Config(Section):
                 place = inner
             known = valid_keys(Config, sections)  # none where names are free, as in train.target_weights
             if known and last not in known:
-                raise UnknownKeyError(unknown_key(last, known), key=key)
+                raise UnknownKeyError(unknown_key(last, known if sections else _homes(last) or known), key=key)
             place[last] = yaml.safe_load(text)
         return Config.from_dict(values)
 
@@ -358,6 +358,11 @@ class Config(Section):
         """First 16 hexadecimal digits of the SHA-256 of all values."""
         order = None if self.segmentation is None else list(self.segmentation.names)
         return fingerprint(self.to_dict() if order is None else [self.to_dict(), order])
+
+
+def _homes(key: str) -> list[str]:
+    """The key with each section that knows it."""
+    return [f"{section}.{key}" for section in Config.model_fields if key in valid_keys(Config, [section])]
 
 
 def fingerprint(values: Any) -> str:

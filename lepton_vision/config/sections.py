@@ -327,7 +327,7 @@ class EvaluationConfig(Section):
     """Validation choices and test figures."""
 
     criterion: Literal["sensitivity", "specificity", "youden", "cost", "ppv"] = "sensitivity"
-    """What the operating point is chosen by, see ``evaluation.operating_point.Criterion``."""
+    """What the operating point is chosen by, see ``evaluation.choices.operating_point.Criterion``."""
     min_sensitivity: Share = 0.95
     """With criterion sensitivity: smallest sensitivity that the threshold has on validation."""
     min_specificity: Share = 0.95

@@ -35,7 +35,7 @@ SHARD_ROWS, SHARD_SECONDS = 2048, 60.0  # whatever comes first: what a killed ru
 ROWS_ARE_SAFE = "Rows written so far are safe; free space and resume."
 _VERSION = 2
 _HOLDS = {
-    "output folder": ("rows", ", or start over with resume off"),
+    "output folder": ("rows", ", or start over (--no-resume; in Python resume=False)"),
     "mask folder": ("masks", ": rows of that job refer to them"),
     "report folder": ("reports", ": rows of that job refer to them"),
 }
@@ -103,7 +103,7 @@ def read_job(record: Path) -> dict[str, Any]:
     if not isinstance(job, dict):
         raise ScoringError(
             f"{record.name}, the record of the job that this folder was begun with, is damaged. Name another folder, "
-            "or start over with resume off.",
+            "or start over (--no-resume; in Python resume=False).",
             path=record,
         )
     return job
@@ -191,7 +191,7 @@ class KnownInputs:
         if twice:
             raise ScoringError(
                 f"Expected the rows of an input in one shard. Received: {twice} inputs with rows in several; a shard "
-                "was copied into the output folder. Take it out, or start over with resume off."
+                "was copied into the output folder. Take it out, or start over (--no-resume)."
             )
         return cls(ids, versions[order], failed[order])
 

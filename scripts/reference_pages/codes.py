@@ -32,7 +32,11 @@ def reason_codes() -> str:
         _LEAD,
         *("## Reading", _table(READ_REASONS)),
         *("## Rows and failures", _table(FURTHER_REASONS), _UNFORESEEN),
-        *("## Masks and reports", "Any code above, and these:", _table(FILE_REASONS)),
+        *(
+            "## Masks and reports",
+            "Any code above, and these; `mask_` before a code of reading says that the mask itself has that fault:",
+            _table(FILE_REASONS),
+        ),
         *("## Left out", _LEFT_OUT, left_out + "."),
         *("## Findings of an audit", _AUDIT),
         table(("kind", "meaning"), [(code(kind), prose(FINDINGS[kind])) for kind in KINDS]),

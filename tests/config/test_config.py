@@ -218,3 +218,8 @@ def test_the_text_of_a_configuration_is_what_differs_from_the_defaults() -> None
 
 def test_classes_given_as_a_list_are_kept_as_a_tuple() -> None:
     assert Target("x", "binary", ["a", "b"]) == Target("x", "binary", ("a", "b"))  # type: ignore[arg-type]
+
+
+def test_a_key_without_its_section_is_refused_with_it() -> None:
+    with pytest.raises(ConfigError, match=r"Did you mean 'train\.epochs'\?"):
+        Config().override("epochs=3")
