@@ -242,7 +242,7 @@ def _check(
         bounds["prevalence"] = (prevalence, 0.0)
     for name, (number, low) in bounds.items():
         if not low < number < 1.0:
-            raise EvaluationError(f"Expected {name} between {low:g} and 1. Received: {number:g}.", key=name)
+            raise EvaluationError(f"{name}: expected a number between {low:g} and 1. Received: {number:g}.", key=name)
     if prevalence is None and figure != "accuracy":
         raise EvaluationError(
             f"A plan for {figure} needs the prevalence: the share of positive images.", key="prevalence"

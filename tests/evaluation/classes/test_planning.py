@@ -100,9 +100,9 @@ def test_images_of_one_patient_count_less() -> None:
     [
         ({"figure": "aurok"}, "'auroc'"),
         ({"expected": 0.4}, "between 0.5 and 1"),
-        ({"width": 0.0}, "width between"),
+        ({"width": 0.0}, "width: expected a number between"),
         ({"prevalence": None}, "needs the prevalence"),
-        ({"prevalence": 1.0}, "prevalence between"),
+        ({"prevalence": 1.0}, "prevalence: expected a number between"),
         ({"icc": 1.5}, "icc from 0 to 1"),
         ({"model": "hanley"}, "hanley_mcneil"),
     ],
