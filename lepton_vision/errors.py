@@ -268,12 +268,15 @@ def explain_os_error(what: str, *, error: type[LeptonError], advice: str, path: 
         raise error(f"Cannot {what}: {cause.strerror or type(cause).__name__}. {advice}", path=path) from None
 
 
-def nearest(name: str, valid: Sequence[str]) -> str:
-    """End of a message that names the nearest valid name, or all of them where none is near."""
+def nearest(name: str, valid: Sequence[str], *, listed: Sequence[str] | None = None) -> str:
+    """End of a message that names the nearest valid name, or all (or those to be ``listed``) where none is near."""
     plain = {one.casefold(): one for one in reversed(valid)}
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
     close = close or [plain[one] for one in difflib.get_close_matches(name.casefold(), list(plain), n=1, cutoff=0.6)]
-    return f"Did you mean {close[0]!r}?" if close else f"Expected one of: {', '.join(sorted(valid))}."
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    known = sorted(valid if listed is None else listed)
+    return f"Expected one of: {', '.join(known)}." if known else "There is none."
 
 
 def unknown_key(key: str, valid: Sequence[str]) -> str:

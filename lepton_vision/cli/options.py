@@ -133,7 +133,8 @@ def _tell(error: BaseException) -> int:
     code, message = int(ExitCode.USAGE), ""
     if isinstance(error, LeptonError):
         code, message = error.exit_code, f"error: {error}" + ("" if error.row is None else f" (row {error.row})")
-        message += f" See {error.page}." if error.page else ""
+        gap = "\n" if "\n" in message else " "  # a block to be copied ends where it ends
+        message += f"{gap}See {error.page}." if error.page else ""
     elif isinstance(error, KeyboardInterrupt):
         code = ExitCode.INTERRUPTED
         message = "interrupted: what was finished is on disk; the same command goes on (train: with --resume)"

@@ -147,11 +147,25 @@ def match_key(
     expected = "; ".join(f"in {key.name!r} {_EXPECTED[key.kind]}" for key in keys)
     paths = [str(path) for path in frame["path"]]
     hints = "".join(near_miss_hint(near_misses(list(table[key.name]), paths)) for key in keys if key.kind == "path")
+    hints += "" if any(key.kind == "path" for key in keys) else " No column is known to name files."
+    hints += _look_like_files(table, scanned, [key.name for key in keys])
     raise LabelTableError(
         f"None of the {len(table)} rows of the label table matches a file by the column {tried}. Expected {expected}. "
         f"Correct that column, or scan the folder that the table belongs to.{hints}",
         key=keys[0].name,
     )
+
+
+def _look_like_files(table: pd.DataFrame, scanned: _Scanned, tried: Sequence[str]) -> str:
+    """End of a message: the column, of those not tried, most of whose values name scanned files."""
+    for name in [str(column) for column in table.columns if str(column) not in tried]:
+        try:
+            rows = match_paths(scanned.places(), _texts(table[name], "path"), root=scanned.root)
+        except LabelTableError:  # a name of several files
+            continue
+        if sum(map(bool, rows)) > len(table) / 2:
+            return f" The values of {name!r} look like the names of scanned files: rename it to 'file'."
+    return ""
 
 
 def near_misses(values: Sequence[Any], paths: Sequence[str]) -> dict[str, int]:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from lepton_vision.errors import LabelError, nearest
-from lepton_vision.manifest.label_problems import is_number
+from lepton_vision.manifest.label_problems import is_number, spelling
+from lepton_vision.manifest.schema import FACT_COLUMNS, own_columns
 from lepton_vision.types import UNKNOWN, Target, Uncertain
 from lepton_vision.types.words import BLANKS, UNCERTAIN_WORDS, folded, is_unknown
 
@@ -27,7 +28,7 @@ _LARGEST: Final = float(np.finfo(np.float32).max)
 _ABSENT: Final = frozenset({"no", "false", "0", "negative", "neg", "absent"})
 
 
-def label_array(frame: pd.DataFrame, target: Target) -> npt.NDArray[np.float32]:
+def label_array(frame: pd.DataFrame, target: Target, *, label_columns: Sequence[str] = ()) -> npt.NDArray[np.float32]:
     """Labels of one target: (N,) float32 class indices, or values; (N, K) of 0/1 for multilabel; NaN unknown.
 
     Raises:
@@ -35,9 +36,10 @@ def label_array(frame: pd.DataFrame, target: Target) -> npt.NDArray[np.float32]:
     """
     missing = [column for column in target.columns if column not in frame.columns]
     if missing:
+        own = own_columns(frame)
         raise LabelError(
             f"The manifest has no label column {missing[0]!r} for target {target.name!r}. "
-            f"{nearest(missing[0], [str(name) for name in frame.columns])}",
+            f"{nearest(missing[0], [*own, *FACT_COLUMNS], listed=label_columns or own)}",
             key=missing[0],
         )
     if target.mask_values:
@@ -98,14 +100,14 @@ def _codes(values: pd.Series[Any], *, classes: Sequence[str], target: Target) ->
             row = int(np.flatnonzero(positions == place)[0])
             raise LabelError(
                 f"Column {str(values.name)!r} holds {str(value)[:40]!r} in row {row}, which is no class of target "
-                f"{target.name!r}. {_what_to_do(value, classes, target=target)}",
+                f"{target.name!r}. {_what_to_do(value, classes, target=target, rows=int((positions == place).sum()))}",
                 row=row,
                 key=str(values.name),
             ) from None
     return codes[positions]
 
 
-def _what_to_do(value: Any, classes: Sequence[str], *, target: Target) -> str:
+def _what_to_do(value: Any, classes: Sequence[str], *, target: Target, rows: int) -> str:
     text = canonical(value)
     if folded(text) in UNCERTAIN_WORDS:
         choices = "unknown, positive or negative" if target.is_yes_no else "unknown"
@@ -113,7 +115,17 @@ def _what_to_do(value: Any, classes: Sequence[str], *, target: Target) -> str:
             f"It looks like an uncertain label. Say what it counts as: add `uncertain: unknown` ({choices}) to the "
             "target in the configuration."
         )
+    alike = [name for name in classes if _joined(name) == _joined(text)]
+    if alike and rows > 1:
+        return (
+            f"{rows} rows hold it, and it differs from the class {alike[0]!r} in spelling only. Correct the class in "
+            f"the configuration (to {text[:40]!r}) or the label table (to {alike[0]!r})."
+        )
     return f"{_nearest_class(text[:40], classes)} Leave the cell blank where unknown."
+
+
+def _joined(text: str) -> str:
+    return spelling(text).replace(" ", "")
 
 
 def _nearest_class(text: str, classes: Sequence[str]) -> str:

@@ -78,7 +78,7 @@ def question(counts: Mapping[str, int]) -> str:
     """
     alike = defaultdict(list)
     for value in counts:
-        alike[_key(value)].append(value)
+        alike[spelling(value)].append(value)
     pairs = [names for names in alike.values() if len(names) > 1]
     if not pairs and len(counts) > 2 and all(value.lower() in _SAME for value in counts):
         pairs = [[v for v in counts if _SAME[v.lower()] == code] for code in ("0", "1")]
@@ -131,7 +131,7 @@ def _number(text: str) -> float | None:
     return None
 
 
-def _key(value: str) -> str:
+def spelling(value: str) -> str:
     """Form shared by all spellings of one class: no case, white space, mark at the end, or format of a number."""
     text = unicodedata.normalize("NFKC", value)
     text = "".join(letter for letter in text if letter.isprintable()).casefold().strip(" .,;:!?'\"")

@@ -127,14 +127,23 @@ def require_labels(part: Manifest, targets: Sequence[Target], *, split: Split) -
         ManifestError: no rows.
         LabelError: a target is of no use.
     """
-    if len(part) == 0:
-        raise ManifestError(
-            f"Expected rows in the {split} split. Received: none. Run `split`, or give a split column.", key="split"
-        )
+    require_rows(part, split=split)
     problems = [found for target in targets if (found := find_problem(part, target, split=split)) is not None]
     if problems and (split == "train" or len(problems) == len(targets)):
         raise problems[0]
     return part
+
+
+def require_rows(part: Manifest, *, split: Split) -> None:
+    """Refuse a part without rows, as before a division.
+
+    Raises:
+        ManifestError: no rows.
+    """
+    if len(part) == 0:
+        raise ManifestError(
+            f"Expected rows in the {split} split. Received: none. Run `split`, or give a split column.", key="split"
+        )
 
 
 def _counts(manifest: Manifest, column: str) -> Counter[str]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from lepton_vision.config import Config, SegmentationConfig
 from lepton_vision.errors import LabelError, TrainingError
+from lepton_vision.manifest.labels import require_rows
 from lepton_vision.manifest.schema import objects
 from lepton_vision.manifest.table import Manifest
 from lepton_vision.types import SPLITS
@@ -62,8 +63,10 @@ def check_structures(train: Manifest, segmentation: SegmentationConfig) -> None:
     """Refuse to train where a structure stands in no mask: its Dice would be 0 to the end, without a word.
 
     Raises:
+        ManifestError: no rows.
         LabelError: as ``check_mask_values``, or with the structure, the values found and the setting to write.
     """
+    require_rows(train, split="train")
     check_mask_values(train, segmentation)
     counts = count_values(train)
     absent = absent_structures(counts, segmentation)
@@ -75,6 +78,7 @@ def check_masks(manifest: Manifest, segmentation: SegmentationConfig | None) -> 
     """Refuse masks that would be trained on in vain, and warn of structures that no mask of val or test holds.
 
     Raises:
+        ManifestError: no rows of the train split.
         LabelError: as ``check_structures``; values are looked at in all splits.
     """
     if segmentation is None:

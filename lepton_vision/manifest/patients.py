@@ -14,7 +14,7 @@ import pandas as pd
 
 from lepton_vision.errors import ManifestError, nearest
 from lepton_vision.manifest.patient_paths import suggest_pattern
-from lepton_vision.manifest.schema import COLUMNS, objects
+from lepton_vision.manifest.schema import COLUMNS, objects, own_columns
 from lepton_vision.readers.identity import pseudonym
 from lepton_vision.types.words import is_blank, is_unknown
 
@@ -75,9 +75,9 @@ def name_patients(frame: pd.DataFrame, source: str, *, columns: Sequence[str] = 
     lacking = int((is_ok & ~is_named).sum())
     if not (is_ok & is_named).any():
         raise ManifestError(
-            f"--patient-from {source!r} names the patient of none of the {int(is_ok.sum())} usable images. Expected a "
+            f"--patient-from '{source}' names the patient of none of the {int(is_ok.sum())} usable images. Expected a "
             "column of the label table or manifest, or a regular expression that a part of each relative path matches. "
-            + nearest(source, [*frame.columns, *columns]),
+            + _nearest_column(source, frame, columns),
             key="patient_from",
         )
     if lacking:
@@ -101,8 +101,8 @@ def _parts(frame: pd.DataFrame, source: str, *, columns: Sequence[str]) -> list[
         pattern = re.compile(source)
     except re.error as error:
         raise ManifestError(
-            f"--patient-from {source!r} is neither a column nor a regular expression ({error.msg}). "
-            + nearest(source, [*frame.columns, *columns]),
+            f"--patient-from '{source}' is neither a column nor a regular expression ({error.msg}). "
+            + _nearest_column(source, frame, columns),
             key="patient_from",
         ) from None
     if pattern.groups > 1:
@@ -113,6 +113,12 @@ def _parts(frame: pd.DataFrame, source: str, *, columns: Sequence[str]) -> list[
         )
     found = (pattern.search(path) if isinstance(path, str) else None for path in objects(frame["path"]))
     return [None if match is None else match.group(pattern.groups) for match in found]
+
+
+def _nearest_column(source: str, frame: pd.DataFrame, columns: Sequence[str]) -> str:
+    """End of a message: the nearest column of the label table, or all of them."""
+    listed = list(dict.fromkeys([*own_columns(frame), *columns]))
+    return nearest(source, listed) if listed else "No label table gave any column."
 
 
 def known_patients(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:

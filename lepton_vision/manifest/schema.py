@@ -71,6 +71,13 @@ FACT_COLUMNS: Final[Mapping[str, Any]] = {name: dtype for name, (dtype, _) in _F
 COLUMNS: Final[Mapping[str, Any]] = {**IDENTITY_COLUMNS, **FACT_COLUMNS}
 MEANINGS: Final[Mapping[str, str]] = {name: said for name, (_, said) in {**_IDENTITY, **_FACTS}.items()}
 """What each column means."""
+
+
+def own_columns(frame: pd.DataFrame) -> list[str]:
+    """Columns that the manifest has from a label table or from who made it, none of the schema."""
+    return [str(name) for name in frame.columns if name not in COLUMNS]
+
+
 _FURTHER_TYPES: Final = (STRING, "Int64", "float64", "boolean")
 
 

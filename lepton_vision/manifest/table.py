@@ -239,7 +239,7 @@ class Manifest(Displayed):
         Raises:
             LabelError: the column is missing, or a value is none of the classes.
         """
-        return label_array(self.frame, target)
+        return label_array(self.frame, target, label_columns=self.label_columns)
 
     @property
     def fingerprint(self) -> str:

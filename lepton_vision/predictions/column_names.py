@@ -125,6 +125,12 @@ def renamed(columns: Columns, stated: Mapping[str, str] | None, *, targets: Sequ
     return table
 
 
+def names_in_file(table: Columns, found: Columns) -> dict[str, str]:
+    """Names of the file by ours, from a table of ``renamed`` and the columns that it was made of; no others."""
+    names = {id(values): name for name, values in found.items()}
+    return {name: names[id(values)] for name, values in table.items() if id(values) in names}
+
+
 def _aliases(only: Target | None) -> dict[str, tuple[str, ...]]:
     """Other names of each column, by ours; ``only``: the one target, where it has one output."""
     if only is None:

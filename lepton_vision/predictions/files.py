@@ -18,7 +18,15 @@ import numpy as np
 from lepton_vision.errors import EvaluationError, explain_os_error
 from lepton_vision.files import atomic_file, csv_bytes, guarded, sidecar, unguarded, write_atomic
 from lepton_vision.predictions.cells import TextArray, as_text
-from lepton_vision.predictions.column_names import Columns, columns_present, held_names, names_of, renamed
+from lepton_vision.predictions.column_names import (
+    Columns,
+    columns_present,
+    held_names,
+    names_in_file,
+    names_of,
+    renamed,
+)
+from lepton_vision.predictions.label_words import TRUTH, expected_labels, label_of, words_of
 from lepton_vision.predictions.table_facts import (
     ID_KEY,
     key_of,
@@ -30,7 +38,6 @@ from lepton_vision.types import FloatArray, SampleAddress, Target
 from lepton_vision.types.words import is_unknown
 
 _METADATA_KEY = b"lepton_vision_predictions"
-_TRUTH: dict[str, int] = {"true": 1, "false": 0}  # as pandas writes booleans
 _BLOCK = 1000  # rows of a CSV that are text at once
 _SUFFIXES = (".csv", ".parquet")
 
@@ -59,7 +66,8 @@ def load_fields(
 ) -> dict[str, Any]:
     """Read a table, checked column by column: what ``Predictions`` is made of. See ``naming_table`` for its errors."""
     found, facts = read_columns(path)
-    return fields_of(renamed(found, columns, targets=targets or targets_of(facts)), facts, targets=targets)
+    table = renamed(found, columns, targets=targets or targets_of(facts))
+    return fields_of(table, facts, targets=targets, theirs=names_in_file(table, found))
 
 
 @contextlib.contextmanager
@@ -234,21 +242,25 @@ def _read_parquet(path: Path) -> tuple[Columns, dict[str, Any]]:
     return columns, facts
 
 
-def fields_of(columns: Columns, facts: Mapping[str, Any], *, targets: Sequence[Target] | None) -> dict[str, Any]:
-    """Fields of ``Predictions`` from columns that have our names, checked one by one."""
-    image_id = as_text(_column(columns, "image_id"))
+def fields_of(
+    columns: Columns, facts: Mapping[str, Any], *, targets: Sequence[Target] | None, theirs: Mapping[str, str]
+) -> dict[str, Any]:
+    """Fields of ``Predictions`` from columns that have our names, checked one by one; ``theirs``: for messages."""
+    image_id = as_text(_column(columns, "image_id", theirs))
     if "patient_id" not in columns:
         raise EvaluationError(
             "The column 'patient_id' is missing: intervals need to know which images are of one patient. "
-            f"{columns_present(columns, 'patient_id')} With one image for each patient, copy image_id to patient_id.",
+            f"{columns_present(_in_file(columns, theirs), 'patient_id')} "
+            "With one image for each patient, copy image_id to patient_id.",
             key="patient_id",
         )
     found = tuple(targets_of(facts) if targets is None else targets) or infer_targets(columns)
     y_true, y_prob = {}, {}
     for target in found:
         names = held_names(target, columns, is_only=len(found) == 1)
-        words = _words(target)
-        true, prob = (np.column_stack([_numbers(columns, one, words=words) for one in part]) for part in names)
+        true, prob = (
+            np.column_stack([_numbers(columns, one, target, theirs=theirs) for one in part]) for part in names
+        )
         y_true[target.name] = true.reshape(target.label_shape(len(true)))
         y_prob[target.name] = prob.reshape(target.output_shape(len(prob)))
     return {
@@ -264,7 +276,7 @@ def fields_of(columns: Columns, facts: Mapping[str, Any], *, targets: Sequence[T
         "preprocess": preprocess_of(facts),
         "failures": facts.get("failures", ()),
         "study_id": _ids(columns["study_id"]) if "study_id" in columns else None,
-        "patient_known": _numbers(columns, "patient_known") == 1 if "patient_known" in columns else None,
+        "patient_known": _numbers(columns, "patient_known", theirs=theirs) == 1 if "patient_known" in columns else None,
         "id_key": facts.get(ID_KEY, ""),
     }
 
@@ -289,21 +301,19 @@ def infer_targets(columns: Columns) -> tuple[Target, ...]:
     return tuple(found) or (Target("y", "regression") if is_number else Target("y", "binary", ("0", "1")),)
 
 
-def _words(target: Target) -> Mapping[str, int]:
-    """Texts that are labels of a target, as numbers."""
-    if target.is_value:
-        return {}
-    return {name: k for k, name in enumerate(target.classes)} if target.is_exclusive else _TRUTH
+def _in_file(columns: Columns, theirs: Mapping[str, str]) -> list[str]:
+    return [theirs[name] for name in columns if name in theirs]
 
 
-def _column(columns: Columns, name: str) -> Any:
+def _column(columns: Columns, name: str, theirs: Mapping[str, str]) -> Any:
     if name not in columns:
         output = "y_value" if name.startswith("y_value") else "y_prob"
         is_open = name.startswith("y_prob") or (name == "y_true" and "y_value" not in columns)
         number = " If a number is predicted, add --target kind=regression." if is_open else ""
         raise EvaluationError(
-            f"The column {name!r} is missing. {columns_present(columns, name)} Expected image_id, patient_id, y_true "
-            f"and {output}. Say which column it is: --columns {name}=COLUMN (columns= in Python).{number}",
+            f"The column {name!r} is missing. {columns_present(_in_file(columns, theirs), name)} Expected image_id, "
+            f"patient_id, y_true and {output}. Say which column it is: --columns {name}=COLUMN (columns= in "
+            f"Python).{number}",
             key=name,
         )
     return columns[name]
@@ -316,9 +326,10 @@ def _ids(values: Any) -> TextArray:
     return known[places]
 
 
-def _numbers(columns: Columns, name: str, *, words: Mapping[str, int] = _TRUTH) -> FloatArray:
+def _numbers(columns: Columns, name: str, target: Target | None = None, *, theirs: Mapping[str, str]) -> FloatArray:
     """Turn a column into float64; an unknown label is NaN, an unknown probability is refused later as NaN."""
-    values = _column(columns, name)
+    words = TRUTH if target is None else words_of(target)
+    values = _column(columns, name, theirs)
     if isinstance(values, np.ndarray):
         return np.asarray(values, dtype=np.float64)
     numbers = np.empty(len(values), dtype=np.float64)
@@ -327,24 +338,15 @@ def _numbers(columns: Columns, name: str, *, words: Mapping[str, int] = _TRUTH) 
         is_class = is_word and value.strip() in words  # "none" may be a grade
         is_empty = value is None or (isinstance(value, str) and is_unknown(value) and not is_class)
         try:
-            numbers[row] = math.nan if is_empty else float(_label(value, words) if is_word else value)
+            numbers[row] = math.nan if is_empty else float(label_of(value, words) if is_word else value)
         except (TypeError, ValueError):
-            labels = "Labels are 0 and 1, a class index or the name of a class"
-            expected = labels if words else "Numbers have a decimal point and no unit"
             raise EvaluationError(
-                f"The column {name!r} needs numbers. Received text in row {row} (from 0). {expected}, empty where "
-                "unknown.",
+                f"The column {theirs.get(name, name)!r} needs numbers. Received text in row {row} (from 0). "
+                f"{expected_labels(target if is_word else None, values)}",
                 row=row,
                 key=name,
             ) from None
     return numbers
-
-
-def _label(value: str, words: Mapping[str, int]) -> str | int:
-    """A number as it stands, a known word as its number; a class whose name is a number is meant by its index."""
-    text = value.strip()
-    is_number = text.replace(".", "", 1).isdigit()
-    return text if is_number else words.get(text, words.get(text.lower(), text))
 
 
 def _split(columns: Columns, facts: Mapping[str, Any]) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lepton_vision.errors import EvaluationError
-from lepton_vision.predictions.column_names import completed, renamed
+from lepton_vision.predictions.column_names import completed, names_in_file, renamed
 from lepton_vision.predictions.files import fields_of, naming_table, read_columns
 from lepton_vision.predictions.predictions import Predictions
 from lepton_vision.predictions.stated_targets import stated_targets
@@ -109,9 +109,9 @@ def load_pair(
             tables.append(renamed(found, names, targets=targets or ()))
     tables = [completed(tables[0], tables[1]), completed(tables[1], tables[0])]
     loaded = []
-    for path, table, (_, facts) in zip(paths, tables, read, strict=True):
+    for path, table, (found, facts) in zip(paths, tables, read, strict=True):
         with naming_table(path):
-            loaded.append(Predictions(**fields_of(table, facts, targets=targets)))
+            loaded.append(Predictions(**fields_of(table, facts, targets=targets, theirs=names_in_file(table, found))))
     return loaded[0], loaded[1]
 
 

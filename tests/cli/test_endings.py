@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lepton_vision.cli.options import run_to_end
-from lepton_vision.errors import LeakageError, ManifestError
+from lepton_vision.errors import LabelError, LeakageError, ManifestError
 
 
 def fail(error: BaseException) -> Callable[[], object]:
@@ -92,3 +92,10 @@ def test_an_output_that_takes_nothing_more(target: str, code: int, words: str) -
     assert done.returncode == code
     assert words in done.stderr
     assert done.stderr.count("\n") == bool(words)
+
+
+def test_a_block_to_be_copied_ends_before_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    run_to_end(fail(LabelError("Write:\ntargets:\n  - name: y\n    kind: binary", key="y")))
+    assert capsys.readouterr().err.splitlines()[-2:] == ["    kind: binary", "See docs/how-to/label-tables.md."]
+    run_to_end(fail(LabelError("No such class.", key="y")))
+    assert capsys.readouterr().err == "error: No such class. See docs/how-to/label-tables.md.\n"

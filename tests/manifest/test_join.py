@@ -259,3 +259,20 @@ def test_sites_of_the_table_are_named_as_it_names_them_and_are_no_label(column: 
     assert manifest.label_columns == ("y",)
     assert manifest.frame["site"].tolist()[0] == "North"
     assert manifest.frame["site"].isna().tolist()[1]
+
+
+def test_a_column_whose_values_are_file_names_is_named_though_its_name_says_nothing(study: Path) -> None:
+    table = pd.DataFrame({"bild": ["p00/0.png", "p00/1.png"], "patient_id": ["x", "y"], "y": [1, 0]})
+    with pytest.raises(ManifestError) as caught:
+        labels_of(study, table)
+    assert "'patient_id'" in str(caught.value)
+    assert str(caught.value).endswith(
+        " No column is known to name files. The values of 'bild' look like the names of scanned files: rename it to "
+        "'file'."
+    )
+    with pytest.raises(ManifestError) as caught:
+        labels_of(study, table.assign(bild=["x.png", "y.png"]))
+    assert str(caught.value).endswith("No column is known to name files.")
+    with pytest.raises(ManifestError, match="values of 'bild' look like") as caught:
+        labels_of(study, table.assign(file=["x.png", "y.png"]))
+    assert "is known to name files" not in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -75,6 +76,28 @@ def test_an_unknown_label_names_column_row_value_and_nearest_class(make_manifest
 def test_a_misspelt_column_names_the_nearest(make_manifest: Make) -> None:
     with pytest.raises(LabelError, match="Did you mean 'tumour'"):
         make_manifest(("tumour",), tumour=[0, 1]).labels(Target("tumor", "binary", ("0", "1")))
+
+
+def test_a_column_that_is_not_there_is_answered_by_the_label_columns_alone(make_manifest: Make) -> None:
+    manifest = make_manifest(("lesion", "grade"), lesion=[0, 1], grade=[1, 2], Height=[170, 180])
+    with pytest.raises(LabelError, match=r"(?m)'tumour' for target 'tumour'\. Expected one of: grade, lesion\.$"):
+        manifest.labels(Target("tumour", "binary", ("0", "1")))
+    for name, said in (("mask", "There is none."), ("sexx", "Did you mean 'sex'?")):
+        with pytest.raises(LabelError, match=re.escape(said)):
+            make_manifest((), split=["train"]).labels(Target(name, "binary", ("0", "1")))
+
+
+@pytest.mark.parametrize("written", ["NonCOVID", "non-covid", "noncovid."])
+def test_a_class_in_another_spelling_than_the_rows_may_be_the_configuration_that_errs(
+    make_manifest: Make, written: str
+) -> None:
+    manifest = make_manifest(y=["COVID", written, written, written])
+    said = (
+        rf"'{re.escape(written)}'.*3 rows hold it.*'nonCOVID' in spelling only\. Correct the class in the configuration"
+    )
+    with pytest.raises(LabelError, match=said) as caught:
+        manifest.labels(Target("y", "binary", ("nonCOVID", "COVID")))
+    assert f"(to '{written}') or the label table (to 'nonCOVID')" in str(caught.value)
 
 
 def test_multilabel_has_a_column_per_class_and_keeps_the_unknown(make_manifest: Make) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from lepton_vision.config import Config, SegmentationConfig
-from lepton_vision.errors import LabelError
+from lepton_vision.errors import LabelError, ManifestError
 from lepton_vision.manifest import Manifest, audit_manifest
 from lepton_vision.manifest.mask_values import check_masks, check_truth, count_values, mask_faults, warn_of_masks
 
@@ -97,3 +97,11 @@ def test_true_masks_that_show_nothing_cannot_judge(caplog: pytest.LogCaptureFixt
     check_truth(parts, stated(structures={"lesion": 1}, background=[255]))
     check_truth([manifest_of(["0,1"])], stated(structures={"a": 1, "b": 2}))
     assert np.array([record.levelno for record in caplog.records]).tolist() == [logging.WARNING] * 2
+
+
+def test_masks_that_are_not_divided_yet_lack_a_split_and_no_mask() -> None:
+    with pytest.raises(ManifestError, match=r"rows in the train split\. Received: none\. Run `split`") as caught:
+        check_masks(manifest_of(["0,1", "0,1"]), stated(structures={"lesion": 1}))
+    assert caught.value.key == "split"
+    with pytest.raises(LabelError, match="a manifest without any"):
+        check_masks(manifest_of([None, None]), stated(structures={"lesion": 1}))

@@ -107,6 +107,17 @@ def test_what_is_neither_column_nor_expression_is_refused(
     assert "1 of 2 usable images" in caplog.text
 
 
+def test_an_expression_without_a_match_is_shown_as_typed_beside_the_columns_of_the_table(
+    make_manifest: Callable[..., Manifest],
+) -> None:
+    table = make_manifest(y=[0, 1], mrn=["a", "b"], path=["a.png", "b.png"])
+    for source in (r"(patient\d+)/", r"(\d+"):
+        with pytest.raises(ManifestError) as caught:
+            table.with_patients(source)
+        assert f"--patient-from '{source}' " in str(caught.value)
+        assert str(caught.value).endswith(" Expected one of: mrn, y.")
+
+
 def test_a_path_may_be_the_key_of_a_table_of_patients(tmp_path: Path) -> None:
     for k in range(4):
         write_picture(tmp_path / "img" / f"pat{k // 2}" / f"{k}.png", picture(k))

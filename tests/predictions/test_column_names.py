@@ -73,3 +73,14 @@ def test_tables_of_two_other_tools_are_one_target(tmp_path: Path) -> None:
     assert pair[1].y_true["y"].tolist() == [1, 0]
     with pytest.raises(EvaluationError, match="'y_prob' is missing"):
         load_pair((first, second))
+
+
+def test_a_message_lists_the_columns_as_the_file_has_them(tmp_path: Path) -> None:
+    path = _write(tmp_path / "t.csv", "Scan Name,who,truth,p\na,p,0,0.25\n")
+    stated = {"image_id": "Scan Name", "patient_id": "who"}
+    with pytest.raises(EvaluationError, match=r"'y_prob' is missing\. Columns present: Scan Name, p, truth, who\."):
+        Predictions.load(path, columns=stated)
+    with pytest.raises(EvaluationError, match=r"'patient_id' is missing.*Columns present: Scan Name, p, truth, who\."):
+        Predictions.load(path, columns={"image_id": "Scan Name"})
+    with pytest.raises(EvaluationError, match=r"Columns present: Scan Name, p, truth, who\."):
+        load_pair((_ours(tmp_path), path), columns=(None, {"image_id": "Scan Name"}))

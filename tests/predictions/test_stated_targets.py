@@ -121,3 +121,35 @@ def test_subgroups_are_numbers_or_words_and_unknown_cells_are_none(tmp_path: Pat
     assert found["site"][:2] == ["A", None]
     with pytest.raises(EvaluationError, match="'site'"):
         table_subgroups(tmp_path / "t.csv", ["sit"])
+
+
+def test_words_of_a_binary_label_are_the_names_of_its_classes(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("image_id,patient_id,truth,y_prob\na,p,neg,0.25\nb,q,pos,0.75\nc,r,1,0.5\nd,s,,0.5\n")
+    table = Predictions.load(path, targets=stated_targets(path, ["kind=binary,classes=neg+pos"]))
+    np.testing.assert_array_equal(table.y_true["y"], [0, 1, 1, np.nan])
+    path.write_text(path.read_text().replace("c,r,1", "c,r,unclear"))
+    with pytest.raises(
+        EvaluationError, match=r"'truth' needs numbers.*row 2 .*0 and 1 or the name of a class: neg, pos"
+    ):
+        Predictions.load(path, targets=stated_targets(path, ["kind=binary,classes=neg+pos"]))
+
+
+@pytest.mark.parametrize(("column", "name"), [("truth", ""), ("y_true_mass", "mass:")])
+def test_two_words_that_are_not_named_are_asked_for(tmp_path: Path, column: str, name: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"image_id,patient_id,{column},y_prob\na,p,neg,0.25\nb,q,pos,0.75\nc,r,,0.5\n")
+    with pytest.raises(EvaluationError) as caught:
+        Predictions.load(path)
+    line = f"--target {name}kind=binary,classes="
+    assert f"the negative one first: {line}neg+pos or {line}pos+neg." in str(caught.value)
+    assert Predictions.load(path, targets=stated_targets(path, [f"{line[9:]}neg+pos"])).targets[0].classes[1] == "pos"
+
+
+@pytest.mark.parametrize("words", [("a", "b", "c"), ("x+y", "b"), ("7 mm", "8")])
+def test_words_that_cannot_be_two_classes_are_not_proposed(tmp_path: Path, words: tuple[str, ...]) -> None:
+    rows = "".join(f"{k},p,{word},0.5\n" for k, word in enumerate(words))
+    (tmp_path / "t.csv").write_text(f"image_id,patient_id,y_true,y_prob\n{rows}")
+    with pytest.raises(EvaluationError, match="Labels are 0 and 1, empty where unknown") as caught:
+        Predictions.load(tmp_path / "t.csv")
+    assert "--target" not in str(caught.value)
