@@ -146,10 +146,10 @@ def test_files_of_other_runtimes_say_the_same(trained: Path, manifest: lv.Manife
     assert np.corrcoef(said.y_prob["label"], torch_said)[0, 1] > 0.8  # probabilities that lie close together
 
 
-def test_masks_are_learnt_and_scored_on_its_maps(folder: Path, manifest: lv.Manifest, tmp_path: Path) -> None:
-    config = BASE.override(
-        "model.backbone=test-mine", "segmentation.structures={square: 1}", "train.epochs=8", "train.monitor=val_dice"
-    )
+def test_masks_are_learnt_and_scored_on_its_maps(
+    config: lv.Config, folder: Path, manifest: lv.Manifest, tmp_path: Path
+) -> None:
+    config = config.override("segmentation.structures={square: 1}", "train.epochs=8", "train.monitor=val_dice")
     bundle = lv.fit(config, manifest, run_dir=tmp_path / "run", device="cpu", progress=False)
     result = evaluate_bundle(bundle, manifest, split="test", out=tmp_path / "out", device="cpu")
     assert result.masks is not None
