@@ -17,11 +17,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 import pytest
 
+SHARED = Path(os.environ.get("LEPTON_VISION_DATA", Path(__file__).resolve().parents[2] / "shared"))
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of the real data sets and the DICOM corpus; the test is skipped where it is absent."""
-    folder = Path(os.environ.get("LEPTON_VISION_DATA", Path(__file__).resolve().parents[2] / "shared"))
+    folder = SHARED
     if not (folder / "data").is_dir():
         pytest.skip("real data sets are not here: set LEPTON_VISION_DATA to the folder that holds data/ and corpus/")
     return folder

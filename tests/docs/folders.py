@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import SHARED
 from tests.docs.folders_data import label_tables as label_tables
 from tests.docs.folders_data import parts as parts
-from tests.docs.folders_data import png_study
+from tests.docs.folders_data import png_study, use_covid_ct
 from tests.docs.folders_data import several_labels as several_labels
 from tests.docs.folders_images import image_folders as image_folders
 from tests.docs.folders_images import masks as masks
@@ -37,6 +38,8 @@ def demo(folder: Path, request: pytest.FixtureRequest) -> None:
 
 
 def first_study(folder: Path, request: pytest.FixtureRequest) -> None:
-    """PNG images with a table, an inbox, and what ``demo`` makes."""
+    """PNG images with a table, an inbox, and what ``demo`` makes; the images are real CT slices where these are."""
     png_study(folder, request)
+    if (SHARED / "data" / "covid-ct").is_dir():
+        use_covid_ct(SHARED / "data" / "covid-ct", folder)
     demo(folder, request)

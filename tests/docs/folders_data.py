@@ -55,6 +55,26 @@ def png_study(folder: Path, request: pytest.FixtureRequest) -> None:
     (folder / "inbox" / "cut.png").write_bytes((folder / "inbox" / "new_0.png").read_bytes()[:600])
 
 
+def use_covid_ct(source: Path, folder: Path) -> None:
+    """Put slices of COVID-CT in the place of the images of ``png_study``: each patient becomes a real one."""
+    slices: dict[str, dict[str, list[Path]]] = {"COVID": {}, "NonCOVID": {}}
+    with (source / "index.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            slices[row["label"]].setdefault(row["patient_id"], []).append(source / row["file"])
+    with (folder / "labels.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    kept: list[tuple[object, ...]] = [("file", "patient_id", "tumour", "sex")]
+    left = {"yes": iter(slices["COVID"].values()), "no": iter(slices["NonCOVID"].values())}
+    for first, second in zip(rows[::2], rows[1::2], strict=True):
+        files = next(left[first["tumour"]])
+        for row, real in zip((first, second), files, strict=False):
+            (folder / "images" / row["file"]).write_bytes(real.read_bytes())
+            kept.append(tuple(row.values()))
+        if len(files) == 1:
+            (folder / "images" / second["file"]).unlink()
+    save_table(folder / "labels.csv", kept)
+
+
 def label_tables(folder: Path, request: pytest.FixtureRequest) -> None:
     """A small tree of each public data set that the page names, with the column names of its tables."""
     for make in (_chexpert, _nih, _rsna, _isic, _mimic, _tcia, _plain):
