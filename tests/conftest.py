@@ -23,7 +23,6 @@ SHARED = Path(os.environ.get("LEPTON_VISION_DATA", Path(__file__).resolve().pare
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of the real data sets and the DICOM corpus; the test is skipped where it is absent."""
-    folder = SHARED
-    if not (folder / "data").is_dir():
+    if not (SHARED / "data").is_dir():
         pytest.skip("real data sets are not here: set LEPTON_VISION_DATA to the folder that holds data/ and corpus/")
-    return folder
+    return SHARED

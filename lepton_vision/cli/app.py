@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from lepton_vision.cli import completion
-from lepton_vision.cli.completion import one_of, setting
+from lepton_vision.cli.completion import of_gaps, of_tilt, setting
 from lepton_vision.cli.evaluation import evaluate, export_mask
 from lepton_vision.cli.exports import export
 from lepton_vision.cli.help import Commands, shown
@@ -93,8 +93,8 @@ def scan(
     include: Annotated[str, typer.Option(help=_INCLUDE)] = "",
     channels: Annotated[str, typer.Option(help=_CHANNELS)] = "",
     patient_from: PatientFrom = None,
-    tilt: Annotated[str, typer.Option(help=_TILT, autocompletion=one_of("refuse", "shear"))] = "refuse",
-    gaps: Annotated[str, typer.Option(help=_GAPS, autocompletion=one_of("refuse", "fill"))] = "refuse",
+    tilt: Annotated[str, typer.Option(help=_TILT, autocompletion=of_tilt)] = "refuse",
+    gaps: Annotated[str, typer.Option(help=_GAPS, autocompletion=of_gaps)] = "refuse",
     as_json: Json = False,
 ) -> None:
     """Read every file of a folder into a manifest. A rejected file is a row with a reason."""

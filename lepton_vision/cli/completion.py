@@ -42,6 +42,12 @@ def one_of(*values: str) -> Complete:
     return complete
 
 
+of_unit = one_of("image", "series", "study", "patient")
+of_aggregate = one_of("mean", "max", "noisy_or", "learnt")
+of_split = one_of("train", "val", "test")
+of_tilt, of_gaps = one_of("refuse", "shear"), one_of("refuse", "fill")
+
+
 def setting(incomplete: str) -> list[str]:
     """``section.key=`` of the configuration, and its values where they are names."""
     key, equals, _ = incomplete.partition("=")

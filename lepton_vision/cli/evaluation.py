@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lepton_vision.cli.completion import one_of, setting
+from lepton_vision.cli.completion import of_aggregate, of_split, of_unit, one_of, setting
 from lepton_vision.cli.options import Device, Json, check_choice, parse_codes, parse_columns, print_facts, split_names
 
 
@@ -17,9 +17,7 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for figures.json, tables and report.html.")],
     bundle: Annotated[Path | None, typer.Option(help="Folder of a bundle.")] = None,
     manifest: Annotated[Path | None, typer.Option(help="Manifest with splits.")] = None,
-    part: Annotated[
-        str, typer.Option("--split", help="train, val or test.", autocompletion=one_of("train", "val", "test"))
-    ] = "test",
+    part: Annotated[str, typer.Option("--split", help="train, val or test.", autocompletion=of_split)] = "test",
     by: Annotated[list[str] | None, typer.Option(help="Columns for subgroups, e.g. sex,site; repeatable.")] = None,
     external: Annotated[bool, typer.Option("--external", help="With --bundle: another site's manifest.")] = False,
     reference: Annotated[
@@ -51,14 +49,14 @@ def evaluate(
         str | None,
         typer.Option(
             help="One case is an image, series, study or patient.",
-            autocompletion=one_of("image", "series", "study", "patient"),
+            autocompletion=of_unit,
         ),
     ] = None,
     aggregate: Annotated[
         str | None,
         typer.Option(
             help="With --unit: mean, max, noisy_or or learnt.",
-            autocompletion=one_of("mean", "max", "noisy_or", "learnt"),
+            autocompletion=of_aggregate,
         ),
     ] = None,
     validation: Annotated[

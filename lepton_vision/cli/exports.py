@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lepton_vision.cli.completion import one_of
+from lepton_vision.cli.completion import of_split, one_of
 from lepton_vision.cli.options import Json, check_choice, print_facts
 
 
@@ -24,11 +24,9 @@ def export(
         Path | None, typer.Option(help="With --int8: images to fit the ranges to, and labelled ones to judge on.")
     ] = None,
     calibrate_on: Annotated[
-        str, typer.Option(help="Split that the ranges are fitted to.", autocompletion=one_of("train", "val", "test"))
+        str, typer.Option(help="Split that the ranges are fitted to.", autocompletion=of_split)
     ] = "train",
-    judge_on: Annotated[
-        str, typer.Option(help="Split that decides.", autocompletion=one_of("train", "val", "test"))
-    ] = "val",
+    judge_on: Annotated[str, typer.Option(help="Split that decides.", autocompletion=of_split)] = "val",
     tolerance: Annotated[float, typer.Option(min=0.0, help="Largest change of an AUROC.")] = 0.002,
     as_json: Json = False,
 ) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lepton_vision.cli.completion import one_of
+from lepton_vision.cli.completion import of_gaps, of_tilt, one_of
 from lepton_vision.cli.options import Device, Json, check_choice, parse_codes, print_facts, split_names
 
 if TYPE_CHECKING:
@@ -69,14 +69,12 @@ Gaps = Annotated[
     str | None,
     typer.Option(
         help="Missing slices of a series: refuse or fill; default of the bundle.",
-        autocompletion=one_of("refuse", "fill"),
+        autocompletion=of_gaps,
     ),
 ]
 Tilt = Annotated[
     str | None,
-    typer.Option(
-        help="A tilted gantry: refuse or shear; default of the bundle.", autocompletion=one_of("refuse", "shear")
-    ),
+    typer.Option(help="A tilted gantry: refuse or shear; default of the bundle.", autocompletion=of_tilt),
 ]
 Megapixels = Annotated[float, typer.Option(min=0.0, help=_SAMPLES)]
 

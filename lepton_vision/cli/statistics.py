@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lepton_vision.cli.completion import one_of
+from lepton_vision.cli.completion import of_aggregate, of_unit, one_of
 from lepton_vision.cli.options import Json, check_choice, parse_columns, print_facts, split_names
 
 if TYPE_CHECKING:
@@ -35,15 +35,13 @@ def compare(
     endpoints: Annotated[str, typer.Option(help="Figures to adjust for, with commas; default by kind.")] = "",
     unit: Annotated[
         str,
-        typer.Option(
-            help="image, series, study or patient.", autocompletion=one_of("image", "series", "study", "patient")
-        ),
+        typer.Option(help="image, series, study or patient.", autocompletion=of_unit),
     ] = "image",
     aggregate: Annotated[
         str,
         typer.Option(
             help="With --unit: mean, max, noisy_or or learnt.",
-            autocompletion=one_of("mean", "max", "noisy_or", "learnt"),
+            autocompletion=of_aggregate,
         ),
     ] = "mean",
     validation: Annotated[

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 from lepton_vision._version import __version__
 from lepton_vision.errors import LeptonError, install_command
-from lepton_vision.inference.runtimes.cache import cache_folder
+from lepton_vision.inference.runtimes.cache import user_cache_folder
 from lepton_vision.pipeline import hardware
 from lepton_vision.readers import identity
 from lepton_vision.readers.dicom.codecs import Codec, check_codecs
@@ -240,7 +240,7 @@ def _device() -> _Part:
 
 
 def _storage() -> _Part:
-    folders = {"cache": cache_folder(), "temporary": hardware.temporary_folder()}
+    folders = {"cache": user_cache_folder(), "temporary": hardware.temporary_folder()}
     facts, advice = dict[str, Any](), list[Advice]()
     for name, folder in folders.items():
         free = hardware.free_gb(folder)

@@ -20,7 +20,7 @@ from lepton_vision.config import fingerprint
 from lepton_vision.errors import ConfigError
 from lepton_vision.files import write_atomic
 from lepton_vision.inference.engine import TORCH_ENGINES, Engine, runtime_name
-from lepton_vision.inference.runtimes.cache import cache_folder
+from lepton_vision.inference.runtimes.cache import user_cache_folder
 from lepton_vision.inference.runtimes.graphs import check_is_plain
 from lepton_vision.inference.streams import Streams
 from lepton_vision.models.bundle import Bundle
@@ -237,4 +237,4 @@ def _cache_file(bundle: Bundle, names: tuple[str, ...], *, precision: str, batch
         "precision": precision,
         "versions": {name: _versions(name) for name in names},
     }
-    return cache_folder() / "engines" / f"{fingerprint(facts)}.json"
+    return user_cache_folder() / "engines" / f"{fingerprint(facts)}.json"
